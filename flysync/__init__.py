@@ -1,0 +1,1 @@
+"""flysync brings credentials from Postgres to Fly.io apps as secrets."""

@@ -1,0 +1,183 @@
+"""
+An HTTP server on loopback that records all it receives and misbehaves on request.
+
+The simulated services are subclasses: they add routes; latency, faults and records work on all of them alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: An aiohttp server refuses bodies over 1 MiB unless told otherwise; a batch of secrets may have 1.5 MB.
+_MAX_BODY_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One request as it was received, and what was answered."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+    #: The status answered; 0 where the connection was cut instead.
+    status: int
+    #: Seconds of the monotonic clock when the request came in.
+    at: float
+
+
+class FaultKind(StrEnum):
+    """How a request goes wrong."""
+
+    #: Answer with `status` and `body`; the work is not done.
+    STATUS = "status"
+    #: Cut the connection before the work is done.
+    DROP_BEFORE = "drop_before"
+    #: Do the work, then cut the connection instead of answering.
+    DROP_AFTER = "drop_after"
+    #: Never answer (until the server stops); the work is not done.
+    HANG = "hang"
+    #: Do the work, then never answer.
+    HANG_AFTER = "hang_after"
+    #: Wait `delay_s`, then do the work.
+    DELAY = "delay"
+    #: Do the work, answer with only the first half of the body.
+    TRUNCATE = "truncate"
+
+
+@dataclass(kw_only=True, slots=True)
+class Fault:
+    """A fault that hits the next `times` requests whose "METHOD /path" matches `match`."""
+
+    #: A regular expression, searched in "METHOD /path?query".
+    match: str
+    kind: FaultKind = FaultKind.STATUS
+    status: int = 500
+    body: str = '{"error": "injected"}'
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    #: How many matching requests are let through first.
+    skip: int = 0
+    times: int = 1
+
+    def hits(self, line: str) -> bool:
+        """Tell whether this fault takes the request *line*, and count it."""
+        if self.times <= 0 or not re.search(self.match, line):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        self.times -= 1
+        return True
+
+
+class Loopback:
+    """
+    An HTTP server on 127.0.0.1 and a free port, used as an asynchronous context manager.
+
+    `records` has everything received, `faults` what is to go wrong, `latency_s` is waited before each request.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.faults: list[Fault] = []
+        self.latency_s = 0.0
+        self.url = ""
+        self._stopping = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    def routes(self) -> list[web.RouteDef]:
+        """Give the routes of this service; subclasses override it."""
+        return []
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[self._middleware])
+        app.add_routes(self.routes())
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=False)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def requests(self, match: str = "") -> list[Record]:
+        """Give the records whose "METHOD /path?query" contains the regular expression *match*."""
+        return [r for r in self.records if re.search(match, f"{r.method} {r.path}?{r.query}")]
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        at = time.monotonic()
+        body = await request.read()
+        fault = next((f for f in self.faults if f.hits(f"{request.method} {request.path_qs}")), None)
+        response = await self._serve(request, handler, fault)
+        record = Record(
+            method=request.method,
+            path=request.path,
+            query=request.query_string,
+            headers=dict(request.headers),
+            body=body,
+            status=response.status if response else 0,
+            at=at,
+        )
+        self.records.append(record)
+        if response is None and request.transport is not None:
+            request.transport.abort()
+        return response or web.Response()
+
+    async def _serve(
+        self, request: web.Request, handler: Handler, fault: Fault | None
+    ) -> web.StreamResponse | None:
+        """Answer a request as the fault demands; nothing where the connection is to be cut."""
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        match fault.kind if fault else None:
+            case None:
+                return await handler(request)
+            case FaultKind.STATUS:
+                assert fault is not None
+                return web.Response(
+                    status=fault.status, text=fault.body, content_type=fault.content_type, headers=fault.headers
+                )
+            case FaultKind.DELAY:
+                assert fault is not None
+                await asyncio.sleep(fault.delay_s)
+                return await handler(request)
+            case FaultKind.DROP_BEFORE:
+                pass
+            case FaultKind.DROP_AFTER:
+                await handler(request)
+            case FaultKind.HANG:
+                await self._stopping.wait()
+            case FaultKind.HANG_AFTER:
+                await handler(request)
+                await self._stopping.wait()
+            case FaultKind.TRUNCATE:
+                response = await handler(request)
+                text = response.text or "" if isinstance(response, web.Response) else ""
+                return web.Response(
+                    status=response.status, text=text[: len(text) // 2], content_type="application/json"
+                )
+        return None
