@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 _MAX_BODY_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Record:
-    """One request as it was received, and what was answered."""
+    """One request, from the moment it is received, and what was answered."""
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
     body: bytes
-    #: The status answered; 0 where the connection was cut instead.
-    status: int
     #: Seconds of the monotonic clock when the request came in.
     at: float
+    #: The status answered; 0 until then, and where the connection was cut instead.
+    status: int = 0
 
 
 class FaultKind(StrEnum):
@@ -129,23 +129,27 @@ class Loopback:
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        at = time.monotonic()
-        body = await request.read()
-        fault = next((f for f in self.faults if f.hits(f"{request.method} {request.path_qs}")), None)
-        response = await self._serve(request, handler, fault)
         record = Record(
             method=request.method,
             path=request.path,
             query=request.query_string,
             headers=dict(request.headers),
-            body=body,
-            status=response.status if response else 0,
-            at=at,
+            body=await request.read(),
+            at=time.monotonic(),
         )
         self.records.append(record)
-        if response is None and request.transport is not None:
-            request.transport.abort()
-        return response or web.Response()
+        fault = next((f for f in self.faults if f.hits(f"{request.method} {request.path_qs}")), None)
+        try:
+            response = await self._serve(request, handler, fault)
+        except web.HTTPException as error:
+            record.status = error.status
+            raise
+        if response is None:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        record.status = response.status
+        return response
 
     async def _serve(
         self, request: web.Request, handler: Handler, fault: Fault | None
