@@ -1,0 +1,383 @@
+"""The nouns of flysync: names, states, outcomes and the report. Frozen, and without any I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NewType
+
+from flysync.errors import InvalidCredential
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from flysync.errors import FlysyncError
+    from flysync.secret import Secret
+
+#: The platform's own id of a project.
+ProjectId = NewType("ProjectId", str)
+#: The name of a Fly.io app.
+AppName = NewType("AppName", str)
+#: The name of a credential and of the secret made of it; made by `secret_name`.
+SecretName = NewType("SecretName", str)
+#: The id of one attempt to bring an app up to date.
+RunId = NewType("RunId", str)
+
+#: What Fly accepts (flyctl-transcripts: "1A" and "A-B" are refused by the server).
+_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: No app can have another name; what else a row may hold is never put into a command.
+_APP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+#: The longest string that Linux hands to a process, without its final NUL (MAX_ARG_STRLEN, measured).
+MAX_ARGUMENT_BYTES = 131_071
+#: The longest name of a variable in which a value travels ("V999").
+_VARIABLE_BYTES = 4
+
+
+def secret_name(text: str) -> SecretName:
+    """
+    Give *text* as the name of a secret.
+
+    Raises:
+        InvalidCredential: Fly would refuse the name.
+    """
+    if not _SECRET_NAME.fullmatch(text):
+        raise InvalidCredential(
+            f"{text!r} is not a valid credential name",
+            hint="use letters, digits and underscores, and no digit first",
+        )
+    return SecretName(text)
+
+
+def is_app_name(text: str) -> bool:
+    """Tell whether an app at Fly can be called *text*."""
+    return _APP_NAME.fullmatch(text) is not None
+
+
+def value_flaw(name: SecretName, secret: Secret, *, empty_allowed: bool) -> str | None:
+    """Say why the value cannot be carried to Fly as it is, or nothing."""
+    if flaw := secret.flaw():
+        return flaw
+    if not secret.size_bytes and not empty_allowed:
+        return "is empty"
+    largest = MAX_ARGUMENT_BYTES - max(len(name), _VARIABLE_BYTES) - 1
+    if secret.size_bytes > largest:
+        return f"has {secret.size_bytes:,} bytes; {largest:,} is the most that flyctl can be given"
+    return None
+
+
+class Door(StrEnum):
+    """The way a run came in."""
+
+    CLI = "cli"
+    QUEUE = "queue"
+    LIBRARY = "library"
+
+
+class State(StrEnum):
+    """What flysync last did with a secret of an app."""
+
+    #: Somebody asked for it; nothing was sent yet.
+    REQUESTED = "requested"
+    #: A run has announced to send it; whether it did is not known until the run ends.
+    WRITING = "writing"
+    #: Fly has the value.
+    STORED = "stored"
+    #: The machines run with it.
+    DEPLOYED = "deployed"
+    #: The last run could not store it.
+    FAILED = "failed"
+
+
+class Outcome(StrEnum):
+    """What happened to one credential."""
+
+    #: Stored and deployed.
+    SYNCED = "synced"
+    #: Stored; waits for a deploy.
+    STAGED = "staged"
+    #: Was already there.
+    UNCHANGED = "unchanged"
+    #: There is no app to give it to.
+    SKIPPED = "skipped"
+    #: Not stored.
+    FAILED = "failed"
+    #: The answer was lost; safe to run again.
+    UNKNOWN = "unknown"
+
+
+class Reason(StrEnum):
+    """Why a credential is set, or is not."""
+
+    #: Never sent to this app.
+    NEW = "new"
+    #: The stored value differs from the one last sent.
+    CHANGED = "changed"
+    #: Asked for once more: `--force`, or an earlier run did not end well.
+    REQUESTED = "requested"
+    #: Fly had it, and has it no more (`--verify`).
+    MISSING = "missing"
+    #: Somebody else set it at Fly since (`--verify`).
+    DRIFTED = "drifted"
+    #: The machines run with this value, by our own record.
+    UNCHANGED = "unchanged"
+    #: The same, asked of Fly.
+    CONFIRMED = "confirmed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyncOptions:
+    """How a sync is to be done."""
+
+    #: Give the credentials to this app instead of the project's newest deployment.
+    app: AppName | None = None
+    #: Store only; a later deploy brings them to the machines.
+    stage: bool = False
+    #: Wait until the machines are healthy.
+    wait: bool = True
+    #: Show the plan; write nothing, start nothing.
+    dry_run: bool = False
+    #: Ask Fly even where the record says that nothing is to be done.
+    verify: bool = False
+    #: Set and deploy again, whatever the record says.
+    force: bool = False
+    #: Use this sandbox and leave it alone, instead of a new one.
+    sandbox: str | None = None
+    #: Why, for the record.
+    reason: str | None = None
+    #: Who, for the record.
+    actor: str | None = None
+    door: Door = Door.LIBRARY
+    #: Seconds to wait for another run of the same app.
+    lock_wait_s: float = 60.0
+    #: Seconds for everything but cleaning up.
+    timeout_s: float = 600.0
+    #: Whether an empty value is carried.
+    empty_allowed: bool = False
+    #: The caller's own value, for the one credential named; see `value_source`.
+    value: Secret | None = None
+    #: "database": the row wins over `value`; "caller": `value` is the value.
+    value_source: str = "database"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credential:
+    """A credential of a project, as the database has it."""
+
+    name: SecretName
+    #: Absent where the table keeps no value (no such column, NULL) or one that is no text.
+    secret: Secret | None = None
+    #: Why the row is of no use, in words that follow the name.
+    flaw: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecretRecord:
+    """A row of `flysync_secrets`: what was last done with one secret of one app."""
+
+    name: SecretName
+    state: State
+    project_id: str = ""
+    fingerprint: str | None = None
+    #: HMAC of the digest that Fly showed after our write.
+    fly_digest_mac: str | None = None
+    run_id: RunId | None = None
+    #: When it was asked for; absent once a run has taken the request.
+    requested_at: datetime | None = None
+    written_at: datetime | None = None
+    deployed_at: datetime | None = None
+    #: Roll-outs of this value that failed, or are under way.
+    rollouts: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenRun:
+    """A row of `flysync_runs` without an end: somebody is writing, or died while writing."""
+
+    run_id: RunId
+    sandbox: str
+    #: Whether the sandbox was somebody else's (`--sandbox`) and must not be deleted.
+    borrowed: bool
+    #: Seconds until nothing of this run can still write, by Postgres' clock; 0 where that is over.
+    seconds_left: float
+    door: str
+    actor: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProjectView:
+    """All that a sync has to know of a project, as one query saw it."""
+
+    project: ProjectId
+    #: The apps that the newest deployment names: none, one, or more where it is ambiguous.
+    apps: tuple[str, ...]
+    #: The app that records and open runs are of.
+    app: AppName | None
+    #: Whether the project has any credential at all.
+    has_credentials: bool
+    credentials: Mapping[SecretName, Credential]
+    records: Mapping[SecretName, SecretRecord]
+    open_runs: tuple[OpenRun, ...]
+    #: Whether flysync has ever deployed to the app.
+    deployed_before: bool
+    #: Whether the table has a column for values (and it was read).
+    has_values: bool
+    #: The key of fingerprints and digests.
+    key: Secret
+
+
+class FlyStatus(StrEnum):
+    """How far a secret has come at Fly (`flyctl secrets list`)."""
+
+    DEPLOYED = "Deployed"
+    PARTIAL = "Partial"
+    #: Staged, or flyctl could not see the machines (flyctl.md, top).
+    STAGED = "Staged"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlySecret:
+    """A secret as Fly shows it."""
+
+    name: str
+    #: Opaque; equal values of one secret have equal digests.
+    digest: str
+    #: Absent above 100 machines.
+    status: FlyStatus = FlyStatus.UNKNOWN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machines:
+    """How many of an app's machines a roll-out has reached."""
+
+    updated: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """A roll-out that flyctl called a success."""
+
+    #: The release's number; absent where the answer was lost and only the exit code survived.
+    release: int | None = None
+    machines: Machines | None = None
+    #: There was no machine to deploy to.
+    no_machines: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CredentialReport:
+    """What happened to one credential."""
+
+    name: SecretName
+    outcome: Outcome
+    reason: Reason | None = None
+    #: The error's code where it failed.
+    code: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """A warning: a stable code, a sentence, and what belongs to it."""
+
+    code: str
+    message: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NextStep:
+    """A command that is worth running next, and why."""
+
+    command: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyncReport:
+    """What a sync did: data, for every door to show in its own way."""
+
+    run_id: RunId
+    project: ProjectId
+    app: AppName | None = None
+    credentials: tuple[CredentialReport, ...] = ()
+    release: int | None = None
+    machines: Machines | None = None
+    #: Whether state and action were written down; absent where nothing was to be written.
+    recorded: bool | None = None
+    #: The other run that did the work.
+    carried_by: RunId | None = None
+    dry_run: bool = False
+    timings_ms: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[Note, ...] = ()
+    #: What made the run fail, as a whole or for a single credential.
+    error: FlysyncError | None = None
+    next: tuple[NextStep, ...] = ()
+
+    @property
+    def outcome(self) -> str | None:
+        """
+        The outcome that all credentials share, else `partial`.
+
+        `unchanged` beside `synced` is `synced`; without any credential, `failed` or `unchanged`.
+        """
+        outcomes = {one.outcome for one in self.credentials}
+        if not outcomes:
+            return Outcome.FAILED if self.error else Outcome.UNCHANGED
+        if outcomes == {Outcome.SYNCED, Outcome.UNCHANGED}:
+            return Outcome.SYNCED
+        return outcomes.pop() if len(outcomes) == 1 else "partial"
+
+    @property
+    def exit_code(self) -> int:
+        """0 where nothing failed; any temporary failure makes it 75, else any permanent one 1 (or 2, 130, 143)."""
+        return self.error.exit_code if self.error else 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit code is 0."""
+        return self.exit_code == 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusRow:
+    """One credential of one project, as table and record have it; without a name where a project has none."""
+
+    project: ProjectId
+    app: AppName | None
+    name: SecretName | None = None
+    #: The row in `cloud_credentials`; absent where there is none (any more).
+    credential: Credential | None = None
+    updated_at: datetime | None = None
+    record: SecretRecord | None = None
+    #: Who started the run that wrote it last, and by which door.
+    actor: str | None = None
+    door: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """What the database knows of one project or of all."""
+
+    rows: tuple[StatusRow, ...]
+    open_runs: tuple[OpenRun, ...]
+    #: Postgres' clock.
+    now: datetime
+    key: Secret
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that `db check` looked at."""
+
+    #: "ok", "warning" or "failed".
+    verdict: str
+    #: The relation or the setting.
+    subject: str
+    message: str
+    #: The statement or the command that mends it.
+    hint: str | None = None
