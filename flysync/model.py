@@ -274,7 +274,8 @@ class CredentialReport:
     """What happened to one credential."""
 
     name: SecretName
-    outcome: Outcome
+    #: Absent where nothing has happened: `--dry-run`.
+    outcome: Outcome | None
     reason: Reason | None = None
     #: The error's code where it failed.
     code: str | None = None
@@ -321,7 +322,7 @@ class SyncReport:
     @property
     def outcome(self) -> str | None:
         """
-        The outcome that all credentials share, else `partial`.
+        The outcome that all credentials share, else `partial`; absent where nothing has happened (`--dry-run`).
 
         `unchanged` beside `synced` is `synced`; without any credential, `failed` or `unchanged`.
         """
@@ -330,6 +331,8 @@ class SyncReport:
             return Outcome.FAILED if self.error else Outcome.UNCHANGED
         if outcomes == {Outcome.SYNCED, Outcome.UNCHANGED}:
             return Outcome.SYNCED
+        if None in outcomes:
+            return None
         return outcomes.pop() if len(outcomes) == 1 else "partial"
 
     @property

@@ -41,7 +41,8 @@ class Intent:
 
     run_id: RunId
     project: ProjectId
-    app: AppName
+    #: Absent only in `note_run`: the project had no app.
+    app: AppName | None
     names: tuple[SecretName, ...]
     door: Door
     actor: str
@@ -151,8 +152,8 @@ class Records(Protocol):
         """
         Write the run's end, the states of its secrets and the action, all or nothing.
 
-        `deployed` sets the time and starts the count of roll-outs anew; rows that another run has taken since stay
-        as they are. Runs that ended more than *keep_days* ago go in the same transaction.
+        `deployed` sets the time and starts the count of roll-outs anew. The rows may be those of an earlier run: as
+        long as this one is open, it holds the app's lock. Runs that ended more than *keep_days* ago go in the same transaction.
 
         Raises:
             NotRecorded: the run is no longer open, or was never begun.
@@ -309,9 +310,11 @@ class Sandboxes(Protocol):
         """
         ...
 
-    async def remove(self, name: str, *, timeout_s: float) -> None:
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
         """
-        Delete a sandbox by name or id and return when Daytona has let go of it; there being none is fine.
+        Delete a sandbox by name; there being none is fine.
+
+        It returns when Daytona has accepted the deletion; with *gone*, when nothing of the sandbox is left.
 
         Raises:
             DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it may still be there.
@@ -355,6 +358,10 @@ class SecretStore(Protocol):
         Raises:
             RolloutFailed: flyctl began or may have begun; it says whether a machine was touched.
         """
+        ...
+
+    async def clean(self) -> None:
+        """Remove what the run has left in a sandbox that goes on living."""
         ...
 
 

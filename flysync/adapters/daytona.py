@@ -1,0 +1,258 @@
+"""
+Sandboxes at Daytona, by its asynchronous SDK (the synchronous one runs a command again when the connection drops).
+
+Facts stand in daytona.md: 2 (configuration), 3 (exec), 4 (errors, retries). What Daytona says about an `exec` is never
+shown: it may quote the environment. The SDK is imported with the first sandbox: that takes a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+from flysync.adapters.daytona_errors import did_not_run, translated
+from flysync.errors import DaytonaUnavailable, SandboxNotFound, TimedOut
+from flysync.ports import AnswerLost, NotSent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from daytona import AsyncDaytona, AsyncSandbox, DaytonaError
+
+    from flysync.errors import FlysyncError
+    from flysync.ports import Clock
+    from flysync.secret import Secret
+
+#: Minutes without a request after which Daytona stops, and so deletes, an ephemeral sandbox.
+_AUTO_STOP_MINUTES = 5
+#: How often a call that failed for a passing reason is made.
+_ATTEMPTS = 3
+_CREATE_CALL_S = 60.0
+_LOOK_UP_S = 15.0
+_REMOVE_CALL_S = 10.0
+_POLL_S = 0.5
+
+#: What the SDK would look for in a stray `.env`; a variable that is set, even to nothing, keeps the file out.
+_SDK_VARIABLES = {
+    "DAYTONA_OTEL_ENABLED": "false",
+    "DAYTONA_EXPERIMENTAL_OTEL_ENABLED": "false",
+    "DAYTONA_TARGET": "",
+    "DAYTONA_ORGANIZATION_ID": "",
+    "DAYTONA_JWT_TOKEN": "",
+}
+
+
+class DaytonaSandbox:
+    """A sandbox (port `Sandbox`)."""
+
+    def __init__(self, sandbox: AsyncSandbox) -> None:
+        self._sandbox = sandbox
+        self.id: str = sandbox.id
+
+    async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
+        """Run *script* by `process.exec`; see the port for what may be raised."""
+        from daytona import DaytonaError
+
+        try:
+            revealed = {name: secret.reveal() for name, secret in env.items()}
+            answer = await self._sandbox.process.exec(script, env=revealed, timeout=timeout_s)
+        except DaytonaError as error:
+            # `from None`: the SDK's causes can hold the request, values included.
+            cause = translated(error, "exec")
+            raise (NotSent(cause) if did_not_run(error) else AnswerLost(cause)) from None
+        return answer.result or ""
+
+
+class DaytonaSandboxes:
+    """
+    Sandboxes at Daytona (port `Sandboxes`).
+
+    *snapshot* is what they start from, Daytona's default one where it is absent.
+    """
+
+    def __init__(
+        self, api_key: Secret, api_url: str, target: str | None, snapshot: str | None, *, clock: Clock
+    ) -> None:
+        self._api_key = api_key
+        self._api_url = api_url
+        self._target = target
+        self._snapshot = snapshot
+        self._clock = clock
+        self._client: AsyncDaytona | None = None
+        self._known: dict[str, AsyncSandbox] = {}
+
+    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> DaytonaSandbox:
+        """Make a sandbox; one whose answer was lost is found by its name."""
+        from daytona import CreateSandboxFromSnapshotParams, DaytonaConflictError, DaytonaError
+
+        params = CreateSandboxFromSnapshotParams(
+            name=name,
+            labels=dict(labels),
+            snapshot=self._snapshot,
+            ephemeral=True,
+            auto_stop_interval=_AUTO_STOP_MINUTES,
+            ttl_minutes=max(1, math.ceil(ttl_s / 60)),
+        )
+        last: FlysyncError = TimedOut("Daytona made no sandbox in time", service="daytona", phase="create")
+        try:
+            async with asyncio.timeout(timeout_s):
+                for attempt in range(1, _ATTEMPTS + 1):
+                    try:
+                        made = await self._sdk().create(params, timeout=_CREATE_CALL_S)
+                        return self._keep(name, made)
+                    except DaytonaError as error:
+                        if await self._was_activated(error):
+                            continue
+                        last = translated(error, "create", self._api_key)
+                        exists = isinstance(error, DaytonaConflictError)
+                        if not (last.temporary or exists) or (attempt == _ATTEMPTS and not exists):
+                            raise last from None
+                        if found := await self._found(name):
+                            return found
+                        await self._pause(attempt, last)
+        except TimeoutError:
+            pass
+        raise last
+
+    async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
+        """Give a sandbox that exists."""
+        sandbox = await self._call("attach", lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s))
+        if _state(sandbox) != "started":
+            raise SandboxNotFound(
+                f"sandbox {sandbox_id} is not running ({_state(sandbox)})",
+                hint="start it first, or leave --sandbox out for a new one",
+                service="daytona",
+                phase="attach",
+            )
+        return DaytonaSandbox(sandbox)
+
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
+        """Delete a sandbox; 409 means that its state is changing, so it is asked again until *timeout_s* is over."""
+        from daytona import DaytonaConflictError, DaytonaError, DaytonaNotFoundError
+
+        last: FlysyncError = TimedOut(f"sandbox {name} was not deleted in time", service="daytona", phase="delete")
+        attempt = 0
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    attempt += 1
+                    try:
+                        sandbox = self._known.get(name) or await self._sdk().get(name, request_timeout=_LOOK_UP_S)
+                        await sandbox.delete(timeout=_REMOVE_CALL_S)
+                        if not gone:
+                            break
+                    except DaytonaNotFoundError:
+                        break
+                    except DaytonaError as error:
+                        last = translated(error, "delete", self._api_key)
+                        if not (last.temporary or isinstance(error, DaytonaConflictError)):
+                            raise last from None
+                    await asyncio.sleep(min(_POLL_S * attempt, 3.0) * (0.5 + self._clock.jitter()))
+        except TimeoutError:
+            raise last from None
+        self._known.pop(name, None)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()  # type: ignore[no-untyped-call]
+            self._client = None
+
+    def _sdk(self) -> AsyncDaytona:
+        """Give the SDK's client, made on first use: it reads no file and no variable but what it is given."""
+        if self._client is None:
+            from daytona import AsyncDaytona, DaytonaConfig
+
+            for variable, value in _SDK_VARIABLES.items():
+                os.environ[variable] = value
+            with warnings.catch_warnings():
+                # Polling is called deprecated; the other way opens a websocket per client, sends the key over it and
+                # takes over SIGINT (daytona.md 7). A sandbox that is started in create's answer is never polled.
+                warnings.simplefilter("ignore")
+                self._client = AsyncDaytona(
+                    DaytonaConfig(
+                        api_key=self._api_key.reveal(),
+                        api_url=self._api_url,
+                        target=self._target,
+                        use_deprecated_polling=True,
+                    )
+                )
+        return self._client
+
+    def _keep(self, name: str, sandbox: AsyncSandbox) -> DaytonaSandbox:
+        self._known[name] = sandbox
+        return DaytonaSandbox(sandbox)
+
+    async def _found(self, name: str) -> DaytonaSandbox | None:
+        """Look for a sandbox whose creation was not answered."""
+        from daytona import DaytonaError
+
+        try:
+            sandbox = await self._sdk().get(name, request_timeout=_LOOK_UP_S)
+        except DaytonaError:
+            return None
+        return self._keep(name, sandbox) if _state(sandbox) == "started" else None
+
+    async def _was_activated(self, error: DaytonaError) -> bool:
+        """Activate the snapshot where *error* comes of its being inactive: they go to sleep after 14 days."""
+        from daytona import DaytonaBadRequestError, DaytonaError, DaytonaNotFoundError
+        from daytona_api_client_async.exceptions import OpenApiException
+
+        if self._snapshot is None or not isinstance(error, DaytonaBadRequestError | DaytonaNotFoundError):
+            return False
+        try:
+            snapshot = await self._sdk().snapshot.get(self._snapshot)
+            if _state(snapshot) != "inactive":
+                return False
+            try:
+                snapshot = await self._sdk().snapshot.activate(snapshot)
+            except OpenApiException as failure:  # this one call of the SDK does not translate it
+                raise DaytonaUnavailable(
+                    f"Daytona does not activate snapshot {self._snapshot} ({getattr(failure, 'status', None)})",
+                    phase="activate",
+                ) from None
+            while _state(snapshot) not in {"active", "error", "build_failed"}:
+                await asyncio.sleep(_POLL_S)
+                snapshot = await self._sdk().snapshot.get(self._snapshot)
+        except DaytonaNotFoundError:
+            raise SandboxNotFound(
+                f"there is no Daytona snapshot {self._snapshot}",
+                hint="check FLYSYNC_SNAPSHOT, or leave it out for Daytona's default one",
+                service="daytona",
+                phase="create",
+                setting="FLYSYNC_SNAPSHOT",
+            ) from None
+        except DaytonaError as failure:
+            raise translated(failure, "activate", self._api_key) from None
+        return _state(snapshot) == "active"
+
+    async def _call(self, phase: str, call: Callable[[], Awaitable[AsyncSandbox]]) -> AsyncSandbox:
+        """Make a call that may be repeated."""
+        from daytona import DaytonaError, DaytonaNotFoundError
+
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await call()
+            except DaytonaNotFoundError:
+                raise SandboxNotFound(
+                    "there is no such sandbox", hint="check --sandbox", service="daytona", phase=phase
+                ) from None
+            except DaytonaError as error:
+                failure = translated(error, phase, self._api_key)
+                if not failure.temporary or attempt == _ATTEMPTS:
+                    raise failure from None
+                await self._pause(attempt, failure)
+
+    async def _pause(self, attempt: int, failure: FlysyncError) -> None:
+        await self._clock.sleep(max(failure.retry_after_s or 0.0, 2 ** (attempt - 1) * (0.5 + self._clock.jitter())))
+
+
+def _state(thing: object) -> str:
+    """Give the state of a sandbox or snapshot in Daytona's own word."""
+    state = getattr(thing, "state", None)
+    return str(getattr(state, "value", state))

@@ -1,0 +1,267 @@
+"""
+An app's secrets at Fly, by flyctl inside a sandbox.
+
+Values go to flyctl as arguments inside the sandbox: that is the only way of flyctl's that keeps every value as it is
+(`import` cuts at `#`, `NAME=-` trims; flyctl.md 1.6). The one exception is the value `-`, which goes by stdin.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import TYPE_CHECKING
+
+from flysync.adapters import flyctl_install
+from flysync.adapters import flyctl_verdicts as verdicts
+from flysync.adapters.flyctl_script import OUTER_MARGIN_S, Answer, NoAnswer, NoFiles, Step, timed, word
+from flysync.errors import (
+    DaytonaUnavailable,
+    DeployIncomplete,
+    FlyctlFailed,
+    FlysyncError,
+    FlyUnavailable,
+    OutcomeUnknown,
+    RateLimited,
+)
+from flysync.model import FlySecret, FlyStatus, Machines, Rollout
+from flysync.ports import AnswerLost, NotSent, RolloutFailed
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flysync.model import AppName, RunId, SecretName
+    from flysync.ports import Clock, Sandbox
+
+#: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
+_BATCH_BYTES = 1_400_000
+_BATCH_NAMES = 200
+#: How often one and the same request is sent before its answer counts as lost; the step still runs only once.
+_SENDS = 3
+#: How often a call that failed for a passing reason is made.
+_ATTEMPTS = 3
+
+_CALL_LIMIT_S = 90
+_CLEAN_LIMIT_S = 20
+
+#: The steps after which a lost answer leaves something open.
+_WRITING = frozenset({"set", "deploy"})
+
+
+class FlyctlSecrets:
+    """
+    The secrets of *app* (port `SecretStore`), by flyctl in *sandbox*.
+
+    *version* is installed where the sandbox has no flyctl, by the script at *install_url*, or by a download that has
+    *sha256*. *base_urls* are handed on to flyctl (`FLY_API_BASE_URL`, ...).
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        app: AppName,
+        run_id: RunId,
+        token: Secret,
+        *,
+        version: str,
+        sha256: str | None,
+        install_url: str,
+        base_urls: Mapping[str, str],
+        clock: Clock,
+    ) -> None:
+        self._sandbox = sandbox
+        self._app = app
+        self._run_id = run_id
+        self._token = token
+        self._version = version
+        self._sha256 = sha256
+        self._install_url = install_url
+        self._base_urls = base_urls
+        self._clock = clock
+        self._program = '"$d/flyctl0"'
+        self._steps = 0
+
+    async def prepare(self) -> str:
+        """Find a flyctl that is new enough, or install one; give its version."""
+        answer = await self._once("look", flyctl_install.LOOK, flyctl_install.LOOK_LIMIT_S)
+        if found := flyctl_install.newest_enough(answer.stdout or ""):
+            number, version = found
+            self._program = f'"$d/flyctl{number}"'
+            return version
+        command = flyctl_install.command(self._version, self._install_url, self._sha256)
+        answer = await self._repeated("install", command, flyctl_install.INSTALL_LIMIT_S)
+        found = flyctl_install.newest_enough(answer.stdout or "")
+        if answer.code or not found:
+            raise flyctl_install.failure(answer.code, self._version)
+        return found[1]
+
+    def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
+        """Split names so that each call stays below the kernel's limit and has at most one value `-`."""
+        groups: list[list[SecretName]] = []
+        size, dashes = 0, 0
+        for name, secret in values.items():
+            bytes_more = len(name) + secret.size_bytes + 16
+            is_dash = secret == _DASH
+            full = groups and (size + bytes_more > _BATCH_BYTES or len(groups[-1]) == _BATCH_NAMES)
+            if not groups or full or (is_dash and dashes):
+                groups.append([])
+                size, dashes = 0, 0
+            groups[-1].append(name)
+            size, dashes = size + bytes_more, dashes + is_dash
+        return groups
+
+    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+        """Run `flyctl secrets set --stage` with all of *values* in one call."""
+        dash = next((name for name, secret in values.items() if secret == _DASH), None)
+        arguments = {name: secret for name, secret in values.items() if name != dash}
+        command = self._flyctl("set --stage", _CALL_LIMIT_S) + ' -- "$@"'
+        if dash is not None:
+            command = f'printf "%s" - | {command} "{word(dash)}=-"'
+        answer = await self._repeated("set", command, _CALL_LIMIT_S, arguments)
+        if answer.code:
+            judged = verdicts.judge(answer.code, answer.stderr, phase="set", app=self._app)
+            if judged.may_have_worked:
+                raise OutcomeUnknown(
+                    f"{judged.error.message}, and whether Fly has the values is not known",
+                    service="fly",
+                    phase="set",
+                ) from judged.error
+            raise judged.error
+
+    async def list(self) -> Sequence[FlySecret]:
+        """Run `flyctl secrets list --json`."""
+        answer = await self._repeated("list", self._flyctl("list --json", _CALL_LIMIT_S), _CALL_LIMIT_S)
+        if answer.code:
+            raise verdicts.judge(answer.code, answer.stderr, phase="list", app=self._app).error
+        try:
+            rows = json.loads(answer.stdout or "")
+            return [
+                FlySecret(name=row["name"], digest=row["digest"], status=FlyStatus(row.get("status", "Unknown")))
+                for row in rows
+            ]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise FlyctlFailed(
+                "flyctl's list of secrets is not what flysync expects", service="fly", phase="list"
+            ) from None
+
+    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+        """Run `flyctl secrets deploy`, once."""
+        limit_s = max(1, int(timeout_s))
+        flags = "deploy --dns-checks=false" + ("" if wait else " --detach")
+        try:
+            answer = await self._once("deploy", self._flyctl(flags, limit_s), limit_s, with_token=True)
+        except OutcomeUnknown as lost:
+            raise RolloutFailed(lost, touched=True) from None
+        except FlysyncError as error:  # the step has certainly not run
+            raise RolloutFailed(self._incomplete(error), touched=False) from None
+        text = verdicts.plain(answer.stdout or "")
+        machines = _machines(text)
+        if answer.code == 0:
+            release = verdicts.RELEASE.search(text)
+            return Rollout(release=int(release["version"]) if release else None, machines=machines)
+        if verdicts.NO_MACHINES.search(answer.stderr or ""):
+            return Rollout(no_machines=True)
+        touched = answer.stdout is None or verdicts.TOUCHED.search(text) is not None
+        cause = verdicts.judge(answer.code, answer.stderr, phase="deploy", app=self._app).error
+        raise RolloutFailed(self._incomplete(cause), touched=touched, machines=machines) from None
+
+    def _incomplete(self, cause: FlysyncError) -> DeployIncomplete:
+        why = "flyctl reports a failure" if isinstance(cause, FlyctlFailed) else cause.message
+        return DeployIncomplete(
+            f"the values are stored, but the roll-out to {self._app} is not complete: {why}",
+            service=cause.service,
+            phase="deploy",
+            retry_after_s=cause.retry_after_s,
+        )
+
+    async def clean(self) -> None:
+        """Remove the run's directory; the last step in a borrowed sandbox."""
+        await self._once("clean", '{ cd / && rm -rf "$d"; }', _CLEAN_LIMIT_S)
+
+    def _flyctl(self, arguments: str, limit_s: int) -> str:
+        """Give the shell text of a `flyctl secrets` call; whatever follows stands after the app."""
+        return timed(f"{self._program} secrets {arguments} --app {word(self._app)}", limit_s)
+
+    async def _repeated(
+        self, name: str, command: str, limit_s: int, values: Mapping[SecretName, Secret] | None = None
+    ) -> Answer:
+        """Run a step that may be run again, until it succeeds or its failure is not a passing one."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            answer = await self._once(name, command, limit_s, values, with_token=name != "install")
+            if answer.code == 0 or attempt == _ATTEMPTS:
+                return answer
+            error = verdicts.judge(answer.code, answer.stderr, phase=name, app=self._app).error
+            if not isinstance(error, FlyUnavailable | RateLimited | FlyctlFailed):
+                return answer
+            await self._clock.sleep(2 ** (attempt - 1) * (0.5 + self._clock.jitter()))
+        raise AssertionError("unreachable")
+
+    async def _once(
+        self,
+        name: str,
+        command: str,
+        limit_s: int,
+        values: Mapping[SecretName, Secret] | None = None,
+        *,
+        with_token: bool = False,
+    ) -> Answer:
+        """Run a step once, whatever happens to its request and its answer."""
+        self._steps += 1
+        values = values or {}
+        step = Step(
+            run_id=self._run_id,
+            name=f"{self._steps}-{name}",
+            command=command,
+            limit_s=limit_s,
+            nonce=secrets.token_hex(8),
+            exports=self._base_urls if with_token else {},
+            arguments=tuple(values),
+            has_token=with_token,
+        )
+        env = {f"V{number}": secret for number, secret in enumerate(values.values(), 1)}
+        if with_token:
+            env["V0"] = self._token
+        return await self._send(step, env)
+
+    async def _send(self, step: Step, env: Mapping[str, Secret]) -> Answer:
+        """Send a step's request until there is an answer: the same step again is looked up, not run again."""
+        script = step.script()
+        lost: FlysyncError | None = None
+        last: FlysyncError = DaytonaUnavailable("the sandbox did not answer", phase=step.name)
+        for send in range(1, _SENDS + 1):
+            try:
+                output = await self._sandbox.run(script, env, timeout_s=step.limit_s + OUTER_MARGIN_S)
+                return step.read(output)
+            except NotSent as failure:
+                last = failure.cause
+                if not last.temporary:
+                    break
+            except AnswerLost as failure:
+                lost = last = failure.cause
+            except NoAnswer:
+                lost = last = DaytonaUnavailable("the sandbox lost the answer", service="daytona", phase=step.name)
+            except NoFiles:
+                last = DaytonaUnavailable("the sandbox lost its files", service="daytona", phase=step.name)
+                break
+            if send < _SENDS:
+                await self._clock.sleep(max(last.retry_after_s or 0.0, 2 ** (send - 1) * (0.5 + self._clock.jitter())))
+        what = step.name.partition("-")[2]
+        if lost is None or what not in _WRITING:
+            raise last
+        raise OutcomeUnknown(
+            f"the answer to {what!r} was lost, and looking it up failed: {last.message}",
+            service="daytona",
+            phase=what,
+        )
+
+
+_DASH = Secret("-")
+
+
+def _machines(text: str) -> Machines | None:
+    """Count machines in what a deploy printed."""
+    total = verdicts.NUMBERED.search(text)
+    updated = len(verdicts.UPDATED.findall(text))
+    if total:
+        return Machines(updated=updated, total=int(total["total"]))
+    return Machines(updated=updated, total=1) if verdicts.TOUCHED.search(text) else None

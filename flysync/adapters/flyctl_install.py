@@ -1,0 +1,110 @@
+"""
+How a sandbox comes by a flyctl: one that is there and new enough, else the pinned version.
+
+The texts are shell, run as steps (see `flyctl_script`); `$d` is the run's directory, `$t` its `timeout`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from flysync.adapters.flyctl_script import word
+from flysync.errors import FlyctlFailed
+
+#: The first version whose `secrets list --json` has a status (flyctl.md 6).
+OLDEST_VERSION = (0, 4, 6)
+#: Where a release can be had from, checked against a sum; see flyctl.md 5.
+RELEASE_URL = "https://github.com/superfly/flyctl/releases/download/v{version}/flyctl_{version}_Linux_{arch}.tar.gz"
+
+#: Seconds for looking, and for installing.
+LOOK_LIMIT_S = 30
+INSTALL_LIMIT_S = 180
+
+LOOK = """{
+n=0
+for c in "$(command -v flyctl)" "$(command -v fly)" "${HOME:-$PWD}/.fly/bin/flyctl"; do
+  if [ -n "$c" ] && [ -x "$c" ]; then
+    n=$((n + 1)); ln -sf "$c" "$d/flyctl$n"
+    printf "%s " "$n"; $t 10 "$d/flyctl$n" version --json; printf "\\n"
+  fi
+done; true
+}"""
+
+#: Fly's own installer; it needs curl and tar (flyctl.md 5) and is kept away from the sandbox's own ~/.fly.
+_INSTALL = """{
+FLYCTL_INSTALL="$d/fly"; export FLYCTL_INSTALL
+command -v curl >/dev/null || exit 69
+curl -fsSL --retry 2 --connect-timeout 10 "@URL@" -o "$d/install.sh" || exit 68
+$t @LIMIT@ sh "$d/install.sh" @VERSION@ >/dev/null || exit 67
+ln -sf "$d/fly/bin/flyctl" "$d/flyctl0"
+printf "0 "; "$d/flyctl0" version --json
+}"""
+
+#: By direct download. The archive or the program in it must have the sum; nothing but the program is unpacked.
+_DOWNLOAD = """{
+command -v curl >/dev/null || exit 69
+a=$(uname -m); [ "$a" != aarch64 ] || a=arm64
+u="@URL@"; f="$d/flyctl.tar.gz"
+curl -fsSL --retry 2 --connect-timeout 10 "${u%@ARCH@*}$a${u#*@ARCH@}" -o "$f" || exit 68
+tar -xzOf "$f" flyctl >"$d/flyctl0" || exit 67
+case "$(sha256sum "$f" "$d/flyctl0")" in *@SHA256@*) ;; *) rm -f "$d/flyctl0"; exit 66 ;; esac
+chmod 700 "$d/flyctl0"; rm -f "$f"
+printf "0 "; "$d/flyctl0" version --json
+}"""
+
+_INSTALL_FAULTS = {
+    66: "the flyctl that was downloaded does not have the sum in FLYSYNC_FLYCTL_SHA256",
+    67: "flyctl's installer failed",
+    68: "flyctl's installer could not be downloaded",
+    69: "the sandbox has no curl to install flyctl with",
+}
+
+
+def command(version: str, url: str, sha256: str | None) -> str:
+    """Give the text that installs *version*: by the installer at *url*, or a download that has *sha256*."""
+    text = _INSTALL
+    if sha256:
+        text = _DOWNLOAD.replace("@SHA256@", word(sha256.lower()))
+        url = url if url.endswith((".tar.gz", ".tgz")) else RELEASE_URL
+        url = url.replace("{version}", version).replace("{arch}", "@ARCH@")
+    text = text.replace("@URL@", word(url)).replace("@VERSION@", word(version))
+    return text.replace("@LIMIT@", str(INSTALL_LIMIT_S - 30))
+
+
+def newest_enough(told: str) -> tuple[str, str] | None:
+    """Find in what a step printed the first flyctl that is new enough: its number and its version."""
+    for line in told.splitlines():
+        number, _, answer = line.partition(" ")
+        version = _version(answer)
+        if version and _is_new_enough(version):
+            return number, version
+    return None
+
+
+def failure(code: int, version: str) -> FlyctlFailed:
+    """Give the error for an installation that ended with *code*."""
+    return FlyctlFailed(
+        _INSTALL_FAULTS.get(code, f"flyctl {version} could not be installed"),
+        hint="use a snapshot that has flyctl (FLYSYNC_SNAPSHOT), or check FLYSYNC_FLYCTL_INSTALL_URL",
+        service="fly",
+        phase="install",
+    )
+
+
+def _version(told: str) -> str | None:
+    """Read the answer of `flyctl version --json`."""
+    try:
+        version = json.loads(told)["Version"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return version if isinstance(version, str) else None
+
+
+def _is_new_enough(version: str) -> bool:
+    """Tell whether flyctl has all that is needed; a development build (0.0.0-dev, or a date) counts as new."""
+    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
+    if numbers is None:
+        return False
+    parts = tuple(int(part) for part in numbers.groups())
+    return parts >= OLDEST_VERSION or parts == (0, 0, 0)

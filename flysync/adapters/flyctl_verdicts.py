@@ -1,0 +1,164 @@
+"""
+What flyctl's texts mean: one table, each row with the recorded run that shows the text.
+
+flyctl never shows a status code (flyctl.md, top), so words are all there is to judge by. A text that no row knows
+means a temporary failure, and is not shown: it can hold anything, an app's own log lines included.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flysync.errors import (
+    AccessDenied,
+    AppNotFound,
+    FlyctlFailed,
+    FlyUnavailable,
+    InvalidCredential,
+    RateLimited,
+    TimedOut,
+)
+
+if TYPE_CHECKING:
+    from flysync.errors import FlysyncError
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One row: a text on standard error, and what it means."""
+
+    pattern: str
+    error: type[FlysyncError]
+    message: str
+    #: The run in flyctl-transcripts.txt, or the place in flyctl.md, that shows the text.
+    source: str
+    #: Whether the request may have done its work all the same.
+    may_have_worked: bool = False
+    hint: str | None = None
+
+
+_HOW_TO_RENEW = "make a new one (`fly tokens create deploy -a APP`) and set FLY_API_TOKEN"
+
+VERDICTS: tuple[Verdict, ...] = (
+    Verdict(
+        r"Could not find App|: app not found\b",
+        AppNotFound,
+        "Fly.io knows no app {app}",
+        "transcripts: app does not exist",
+    ),
+    Verdict(
+        r"You must be authenticated to view this|no access token available|: unauthorized\b",
+        AccessDenied,
+        "Fly.io refuses the token",
+        "transcripts: token",
+        hint=_HOW_TO_RENEW,
+    ),
+    Verdict(
+        r"invalid token: |failed to fetch discharge tokens|missing third-party discharge token",
+        AccessDenied,
+        "Fly.io refuses the token: it needs a discharge that only a login can give",
+        "flyctl.md 4, macaroon without discharge",
+        hint=_HOW_TO_RENEW,
+    ),
+    Verdict(
+        r'"(?P<name>[^"\n]*)" is not a valid secret name',
+        InvalidCredential,
+        "Fly.io refuses the name of a credential",
+        "transcripts: secrets set 1A=2",
+    ),
+    Verdict(
+        r"non-(200|2xx) status( code)?: 429",
+        RateLimited,
+        "Fly.io asks for fewer requests",
+        "transcripts: GraphQL 429",
+    ),
+    Verdict(
+        r"non-(200|2xx) status( code)?: 40[13]\b",
+        AccessDenied,
+        "Fly.io refuses the token",
+        "flyctl.md 3, GraphQL replies that are not 200",
+        hint=_HOW_TO_RENEW,
+    ),
+    Verdict(
+        r"non-200 status code: [45]\d\d",
+        FlyUnavailable,
+        "Fly.io's API answers with an error",
+        "transcripts: GraphQL 500",
+    ),
+    Verdict(
+        r"non-2xx status: [45]\d\d",
+        FlyUnavailable,
+        "Fly.io's API answers with an error",
+        "transcripts: POST secrets 500 with HTML",
+        may_have_worked=True,
+    ),
+    Verdict(
+        r"dial tcp|no such host|connection refused|TLS handshake|x509: ",
+        FlyUnavailable,
+        "the sandbox cannot reach Fly.io's API",
+        "transcripts: connection refused, no such host",
+        hint="Daytona's lower tiers allow no connection to fly.io; `fly status` in a sandbox tells",
+    ),
+    Verdict(
+        r": (unexpected )?EOF\b|connection reset by peer|broken pipe|i/o timeout|Client\.Timeout|deadline exceeded",
+        FlyUnavailable,
+        "the connection to Fly.io's API broke",
+        "transcripts: connection dropped before and after the work",
+        may_have_worked=True,
+    ),
+)
+
+#: deploy exits 1 with this where there is nothing to roll out to (transcripts: secrets deploy --app empty-app).
+NO_MACHINES = re.compile(r"no machines available to deploy")
+
+#: A machine was being changed (transcripts: roll-out fails): its line comes before the request.
+TOUCHED = re.compile(r"^(?:> |✔ |✖ )(?:\[\d+/\d+\] )?(?:Updating|Machine|Waiting|Checking) ", re.MULTILINE)
+#: One machine is done (transcripts: secrets deploy).
+UPDATED = re.compile(r"^✔ (?:\[\d+/(?P<total>\d+)\] )?Machine ", re.MULTILINE)
+#: How many machines there are; the part is missing where there is one.
+NUMBERED = re.compile(r"^(?:> |✔ |✖ )\[\d+/(?P<total>\d+)\] ", re.MULTILINE)
+#: The last line of a deploy that succeeded, by FLY_EMIT_RELEASE_JSON (transcripts: secrets deploy).
+RELEASE = re.compile(r'^\{"id":.*"version":(?P<version>\d+).*\}$', re.MULTILINE)
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+#: timeout(1) says 124, or 137 where it had to kill.
+_OUT_OF_TIME = (124, 137)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """What a failed call means."""
+
+    error: FlysyncError
+    #: Whether the request may have done its work all the same.
+    may_have_worked: bool
+
+
+def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
+    """Give the error that a failed call stands for; nothing of *stderr* is in it but a name that Fly refused."""
+    if code in _OUT_OF_TIME:
+        error: FlysyncError = TimedOut(f"flyctl ran out of time ({phase})", service="fly", phase=phase)
+        return Judgement(error=error, may_have_worked=True)
+    text = plain(stderr or "")
+    for row in VERDICTS:
+        if found := re.search(row.pattern, text):
+            setting = "FLY_API_TOKEN" if row.error is AccessDenied else None
+            message = row.message.format(app=app)
+            if name := found.groupdict().get("name"):
+                message = f"Fly.io refuses {name!r} as the name of a secret"
+            error = row.error(message, hint=row.hint, service="fly", phase=phase, setting=setting)
+            return Judgement(error=error, may_have_worked=row.may_have_worked)
+    error = FlyctlFailed(
+        f"flyctl failed with status {code} and {len(text)} characters that flysync does not know ({phase})",
+        service="fly",
+        phase=phase,
+    )
+    return Judgement(error=error, may_have_worked=stderr is None)
+
+
+def plain(text: str) -> str:
+    """Give *text* without colours: some of flyctl's lines have them even where there is no terminal (flyctl.md 1.2)."""
+    return _ANSI.sub("", text)
