@@ -1,0 +1,70 @@
+"""Sandboxes in memory: they are there or gone, and run nothing themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flysync.errors import DaytonaUnavailable, SandboxNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flysync.errors import FlysyncError
+    from flysync.secret import Secret
+
+
+class InMemorySandbox:
+    """A sandbox (port `Sandbox`); `is_gone` once it was removed."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+        self.is_gone = False
+
+    async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
+        """Refuse: a script needs a shell; `InMemorySecrets` asks only whether the sandbox is still there."""
+        raise NotImplementedError
+
+
+class InMemorySandboxes:
+    """
+    Sandboxes (port `Sandboxes`).
+
+    `live` has those that exist; `refusals` is raised from, one per call, before anything is done.
+    """
+
+    def __init__(self) -> None:
+        self.live: dict[str, InMemorySandbox] = {}
+        self.created: list[str] = []
+        self.labels: dict[str, dict[str, str]] = {}
+        self.refusals: dict[str, list[FlysyncError]] = {}
+
+    def add(self, name: str) -> InMemorySandbox:
+        """Put a sandbox there that somebody else has made."""
+        self.live[name] = InMemorySandbox(name)
+        return self.live[name]
+
+    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> InMemorySandbox:
+        """Make a sandbox; a name that is taken is refused, as Daytona does."""
+        self._refuse("create")
+        if name in self.live:
+            raise DaytonaUnavailable(f"there is a sandbox {name} already", service="daytona", phase="create")
+        self.created.append(name)
+        self.labels[name] = dict(labels)
+        return self.add(name)
+
+    async def attach(self, sandbox_id: str, *, timeout_s: float) -> InMemorySandbox:
+        """Give a sandbox that exists."""
+        self._refuse("attach")
+        if sandbox_id not in self.live:
+            raise SandboxNotFound("there is no such sandbox", hint="check --sandbox", service="daytona")
+        return self.live[sandbox_id]
+
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
+        """Remove a sandbox; there being none is fine."""
+        self._refuse("remove")
+        if sandbox := self.live.pop(name, None):
+            sandbox.is_gone = True
+
+    def _refuse(self, call: str) -> None:
+        if self.refusals.get(call):
+            raise self.refusals[call].pop(0)

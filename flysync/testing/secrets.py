@@ -1,0 +1,148 @@
+"""Fly.io in memory: apps with versions of secrets, and machines that run with one of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flysync.errors import (
+    AppNotFound,
+    DaytonaUnavailable,
+    DeployIncomplete,
+    FlysyncError,
+    InvalidCredential,
+    OutcomeUnknown,
+)
+from flysync.model import FlySecret, FlyStatus, Machines, Rollout
+from flysync.ports import RolloutFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flysync.model import SecretName
+    from flysync.secret import Secret
+    from flysync.testing.sandboxes import InMemorySandbox
+
+
+@dataclass
+class InMemoryApp:
+    """An app: what is stored, and what its machines run with."""
+
+    machines: int = 1
+    stored: dict[str, str] = field(default_factory=dict)
+    running: dict[str, str] = field(default_factory=dict)
+    #: How often all machines were restarted.
+    restarts: int = 0
+    #: How many of the next roll-outs crash.
+    crashes: int = 0
+    sets: int = 0
+
+
+class InMemoryFly:
+    """Fly.io: `apps` by name, and what is to go wrong: `failures[call]`, one per call; `lost[call]` after the work."""
+
+    def __init__(self) -> None:
+        self.apps: dict[str, InMemoryApp] = {}
+        self.failures: dict[str, list[FlysyncError]] = {}
+        self.lost: dict[str, list[FlysyncError]] = {}
+        self.calls: list[str] = []
+
+    def add_app(self, name: str, *, machines: int = 1) -> InMemoryApp:
+        """Make an app."""
+        self.apps[name] = InMemoryApp(machines=machines)
+        return self.apps[name]
+
+    def begin(self, call: str) -> None:
+        """Note a call, and fail where that is asked for."""
+        self.calls.append(call)
+        if self.failures.get(call):
+            raise self.failures[call].pop(0)
+
+    def end(self, call: str) -> None:
+        """Lose the answer of a call that has done its work."""
+        if self.lost.get(call):
+            raise self.lost[call].pop(0)
+
+
+class InMemorySecrets:
+    """The secrets of one app (port `SecretStore`), reached from a sandbox that has to be there."""
+
+    def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox, app: str) -> None:
+        self._fly = fly
+        self._sandbox = sandbox
+        self._name = app
+
+    async def prepare(self) -> str:
+        """Give a version."""
+        self._enter("prepare")
+        return "0.4.87"
+
+    def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
+        """Put everything into one batch."""
+        return [list(values)] if values else []
+
+    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+        """Store the values."""
+        self._enter("set")
+        app = self._app()
+        if refused := next((name for name in values if not name.isidentifier()), None):
+            raise InvalidCredential(f"Fly.io refuses {refused!r} as the name of a secret", service="fly", phase="set")
+        app.stored.update({name: secret.reveal() for name, secret in values.items()})
+        app.sets += 1
+        self._fly.end("set")
+
+    async def list(self) -> Sequence[FlySecret]:
+        """Give name, digest and status of what is stored."""
+        self._enter("list")
+        app = self._app()
+        found = [
+            FlySecret(name=name, digest=_digest(self._name, name, value), status=self._status(app, name))
+            for name, value in sorted(app.stored.items())
+        ]
+        self._fly.end("list")
+        return found
+
+    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+        """Let the machines run with what is stored."""
+        try:
+            self._enter("deploy")
+        except FlysyncError as error:
+            raise RolloutFailed(DeployIncomplete(error.message, service="fly", phase="deploy"), touched=False) from None
+        app = self._app()
+        if not app.machines:
+            return Rollout(no_machines=True)
+        app.restarts += 1
+        if app.crashes:
+            app.crashes -= 1
+            crash = DeployIncomplete("the app crashes", service="fly", phase="deploy")
+            raise RolloutFailed(crash, touched=True, machines=Machines(updated=0, total=app.machines))
+        app.running = dict(app.stored)
+        try:
+            self._fly.end("deploy")
+        except OutcomeUnknown as error:
+            raise RolloutFailed(error, touched=True) from None
+        return Rollout(release=app.restarts, machines=Machines(updated=app.machines, total=app.machines))
+
+    async def clean(self) -> None:
+        """Leave nothing behind."""
+        self._fly.calls.append("clean")
+
+    def _enter(self, call: str) -> None:
+        if self._sandbox.is_gone:
+            raise DaytonaUnavailable("the sandbox is gone", service="daytona", phase=call)
+        self._fly.begin(call)
+
+    def _app(self) -> InMemoryApp:
+        if self._name not in self._fly.apps:
+            raise AppNotFound(f"Fly.io knows no app {self._name}", service="fly")
+        return self._fly.apps[self._name]
+
+    @staticmethod
+    def _status(app: InMemoryApp, name: str) -> FlyStatus:
+        is_running = app.machines and app.running.get(name) == app.stored[name]
+        return FlyStatus.DEPLOYED if is_running else FlyStatus.STAGED
+
+
+def _digest(app: str, name: str, value: str) -> str:
+    return hashlib.sha256(f"{app}\0{name}\0{value}".encode()).hexdigest()[:16]

@@ -1,0 +1,104 @@
+# /// script
+# dependencies = ["nox[uv]"]
+# ///
+"""The project's tasks: `nox -s demo`, `nox -s tests`, `nox -s lint types imports`."""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+nox.options.sessions = ["tests", "lint", "types", "imports"]
+
+PYTHONS = [version for version in nox.project.python_versions(nox.project.load_toml()) if version >= "3.11"]
+TEST = nox.project.dependency_groups(nox.project.load_toml(), "test")
+LINT = nox.project.dependency_groups(nox.project.load_toml(), "lint")
+
+
+def _install(session: nox.Session, *more: str) -> None:
+    """Install flysync as it is here, with the pinned versions of all that it needs."""
+    session.install("-c", "constraints.txt", "-e", ".[demo]", *more)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the whole job on loopback."""
+    _install(session)
+    session.run("flysync", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests and print the coverage; arguments go to pytest."""
+    _install(session, *TEST)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+
+
+@nox.session(python=PYTHONS)
+def compat(session: nox.Session) -> None:
+    """Run the unit and contract tests on each Python that is there."""
+    _install(session, *TEST)
+    session.run("pytest", "-q", "tests/unit", "tests/contract", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install("-c", "constraints.txt", *LINT)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly, of package, tests and this file."""
+    _install(session, *TEST, *LINT, "nox")
+    session.run("mypy")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check that imports point inwards."""
+    _install(session, *LINT)
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, side by side, what docs/ quotes."""
+    _install(session, *TEST)
+    for name in sorted(os.listdir("tests/bench")):
+        if name.startswith("bench_") and (not session.posargs or name in session.posargs):
+            session.run("python", f"tests/bench/{name}")
+
+
+@nox.session
+def pins(session: nox.Session) -> None:
+    """Write constraints.txt anew, for every platform and without any index address."""
+    session.install("uv")
+    session.run(
+        "uv",
+        "pip",
+        "compile",
+        "pyproject.toml",
+        "--extra=demo",
+        "--group=test",
+        "--group=lint",
+        "--universal",
+        "--no-emit-index-url",
+        "--no-annotate",
+        "--no-header",
+        "--output-file=constraints.txt",
+    )
+
+
+if __name__ == "__main__":
+    nox.main()
