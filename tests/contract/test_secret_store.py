@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from secret_store_contract import SecretStoreContract, StoreWorld
+
+from flysync.adapters.daytona import DaytonaSandboxes
+from flysync.adapters.flyctl import FlyctlSecrets
+from flysync.model import AppName, RunId
+from flysync.secret import Secret
+from flysync.sim.daytona import Daytona
+from flysync.sim.fly import Fly
+from flysync.testing.sandboxes import InMemorySandboxes
+from flysync.testing.secrets import InMemoryFly, InMemorySecrets
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flysync.ports import SecretStore
+
+TOKEN = "contract-token"
+
+
+class QuickClock:
+    """A clock whose pauses are short."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 50)
+
+    def jitter(self) -> float:
+        return random.random()
+
+    def new_id(self) -> str:
+        return f"{time.time_ns():x}"
+
+
+class MemoryWorld(StoreWorld):
+    """The doubles."""
+
+    def __init__(self) -> None:
+        self.fly = InMemoryFly()
+        self.fly.add_app("acme", machines=2)
+        self.fly.add_app("empty", machines=0)
+        self.boxes = InMemorySandboxes()
+
+    async def store(self, app: str) -> SecretStore:
+        return InMemorySecrets(self.fly, self.boxes.live.get("box") or self.boxes.add("box"), app)
+
+    def stored(self, app: str) -> dict[str, str]:
+        return self.fly.apps[app].stored
+
+    def running(self, app: str) -> list[dict[str, str]]:
+        return [self.fly.apps[app].running]
+
+    def restarts(self, app: str) -> int:
+        return self.fly.apps[app].restarts * self.fly.apps[app].machines
+
+    async def lose_sandbox(self) -> None:
+        await self.boxes.remove("box", timeout_s=1)
+
+
+class LoopbackWorld(StoreWorld):
+    """flyctl in a shell in a sandbox of the simulated Daytona, before the simulated Fly."""
+
+    def __init__(self, fly: Fly, daytona: Daytona, boxes: DaytonaSandboxes) -> None:
+        self.fly, self.daytona, self.boxes = fly, daytona, boxes
+        self.apps = {"acme": fly.add_app("acme", machines=2), "empty": fly.add_app("empty", machines=0, deployed=False)}
+
+    async def store(self, app: str) -> SecretStore:
+        box = await self.boxes.create("box", {}, ttl_s=600, timeout_s=30)
+        urls = {name: self.fly.url for name in ("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL")}
+        return FlyctlSecrets(
+            box,
+            AppName(app),
+            RunId("run1"),
+            Secret(TOKEN),
+            version="0.4.87",
+            sha256=None,
+            install_url=f"{self.fly.url}/install.sh",
+            base_urls=urls,
+            clock=QuickClock(),
+        )
+
+    def stored(self, app: str) -> dict[str, str]:
+        return self.apps[app].secrets
+
+    def running(self, app: str) -> list[dict[str, str]]:
+        return list(self.apps[app].running().values())
+
+    def restarts(self, app: str) -> int:
+        return sum(self.apps[app].restarts.values())
+
+    async def lose_sandbox(self) -> None:
+        await self.boxes.remove("box", timeout_s=10, gone=True)
+
+
+@asynccontextmanager
+async def loopback(shell: str, flyctl: Path | None) -> AsyncIterator[LoopbackWorld]:
+    async with Fly(flyctl=flyctl) as fly, Daytona(shell=shell) as daytona:
+        fly.add_token(TOKEN)
+        boxes = DaytonaSandboxes(Secret(daytona.api_key), daytona.api_url, None, None, clock=QuickClock())
+        try:
+            yield LoopbackWorld(fly, daytona, boxes)
+        finally:
+            await boxes.aclose()
+
+
+class TestInMemorySecrets(SecretStoreContract):
+    @pytest.fixture
+    def world(self) -> StoreWorld:
+        return MemoryWorld()
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+class TestStandInFlyctl(SecretStoreContract):
+    @pytest.fixture
+    async def world(self, shell: str) -> AsyncIterator[StoreWorld]:
+        path = shutil.which(shell)
+        if path is None:
+            pytest.skip(f"no {shell} on this machine")
+        async with loopback(path, None) as world:
+            yield world
+
+
+class TestRealFlyctl(SecretStoreContract):
+    @pytest.fixture
+    async def world(self) -> AsyncIterator[StoreWorld]:
+        flyctl = os.environ.get("FLYSYNC_TEST_FLYCTL") or shutil.which("flyctl")
+        if not flyctl:
+            pytest.skip("no real flyctl: set FLYSYNC_TEST_FLYCTL")
+        async with loopback("", Path(flyctl)) as world:
+            yield world

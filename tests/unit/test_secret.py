@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+import traceback
+
+import pytest
+
+from flysync.secret import MASK, Secret, redact
+
+CANARY = "canary-7f3a#\"'\n$x"
+
+
+def shown(secret: Secret) -> list[str]:
+    return [str(secret), repr(secret), f"{secret}", f"{secret:>40}", f"{secret!r}", "%s" % secret, repr([secret])]
+
+
+def test_a_secret_shows_itself_in_no_text() -> None:
+    """Every way to make text of a secret gives the mask."""
+    texts = shown(Secret(CANARY))
+
+    assert [text for text in texts if "canary" in text or MASK not in text] == []
+
+
+@pytest.mark.parametrize("make_copy", [pickle.dumps, json.dumps, copy.copy, copy.deepcopy])
+def test_a_secret_cannot_be_copied(make_copy: object) -> None:
+    """Pickle, JSON and copy refuse, and their error does not show the value."""
+    assert callable(make_copy)
+    with pytest.raises(TypeError) as caught:
+        make_copy(Secret(CANARY))
+
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_logged_secret_is_a_mask(caplog: pytest.LogCaptureFixture) -> None:
+    """A secret given to a logger is not written."""
+    logging.getLogger("flysync").warning("value %s", Secret(CANARY))
+
+    assert f"value {MASK}" == caplog.messages[0]
+
+
+def test_secrets_with_the_same_value_are_equal_and_unhashable() -> None:
+    """Equality is that of the values; a secret is no key of a dict."""
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    with pytest.raises(TypeError):
+        hash(Secret("a"))
+
+
+def test_a_fingerprint_tells_value_scope_and_key_apart() -> None:
+    """Only the same value in the same scope under the same key has the same fingerprint."""
+    key = Secret("k")
+    prints = {
+        Secret("v").fingerprint(key, "app", "A"),
+        Secret("w").fingerprint(key, "app", "A"),
+        Secret("v").fingerprint(key, "app", "B"),
+        Secret("v").fingerprint(key, "ap", "pA"),
+        Secret("v").fingerprint(Secret("l"), "app", "A"),
+    }
+
+    assert 5 == len(prints)
+    assert Secret("v").fingerprint(key, "app", "A") in prints
+
+
+@pytest.mark.parametrize(
+    ("value", "flaw"),
+    [
+        ("plain", None),
+        ("", None),
+        ("a\0b", "holds a NUL character, which no environment can carry"),
+        ("\udc80", "is not valid UTF-8"),
+    ],
+)
+def test_a_flaw_says_why_a_value_cannot_travel(value: str, flaw: str | None) -> None:
+    """NUL and lone surrogates are found before anything is sent."""
+    assert flaw == Secret(value).flaw()
+
+
+def test_the_size_is_in_bytes() -> None:
+    """A letter of two bytes counts twice."""
+    assert 3 == Secret("aé").size_bytes
+
+
+@pytest.mark.parametrize("form", list(dict.fromkeys(Secret(CANARY).pieces())))
+def test_redaction_covers_every_form(form: str) -> None:
+    """Whole, line by line, in base64, JSON, a URL or shell quotes: the value is masked in foreign text."""
+    cleaned = redact(f"before {form} after", [Secret(CANARY)])
+
+    assert form not in cleaned or len(form.strip()) < 4
+    assert cleaned.startswith("before ")
