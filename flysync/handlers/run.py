@@ -61,6 +61,7 @@ class Run:
         project: ProjectId,
         app: AppName,
         names: tuple[SecretName, ...],
+        wanted: tuple[SecretName, ...],
         options: SyncOptions,
         services: Services,
         ledger: Ledger,
@@ -70,6 +71,8 @@ class Run:
         self.project = project
         self.app = app
         self.names = names
+        #: Those that seemed to need work before the lock was taken.
+        self.wanted = wanted
         self.options = options
         self.services = services
         self.ledger = ledger
@@ -126,6 +129,7 @@ class Run:
         for change in planned.changes:
             self.ledger.put([change.name], None if change.set or change.check else Outcome.UNCHANGED, change.reason)
         if not planned.has_work:
+            await self._note_carrier(view, planned)
             return
         try:
             await self._deliver(view, planned)
@@ -139,6 +143,16 @@ class Run:
             raise
         finally:
             await _shielded(self._end())
+
+    async def _note_carrier(self, view: ProjectView, planned: Plan) -> None:
+        """We wanted work, and under the lock there is none: the run before us has done it."""
+        names = [change.name for change in planned.changes if change.name in self.wanted]
+        carriers = {view.records[name].run_id for name in names}
+        carrier = carriers.pop() if len(carriers) == 1 else None
+        self.ledger.put(names, Outcome.SYNCED)
+        self.ledger.recorded = True
+        if carrier is not None and (run := await self.services.records.run_state(carrier)):
+            self.ledger.carried_by, self.ledger.release = carrier, run.release
 
     async def _fenced_view(self) -> ProjectView:
         """Make sure that no dead run can still write, and read everything again."""

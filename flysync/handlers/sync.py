@@ -226,5 +226,7 @@ class _Sync:
         hold = await turn.take()
         if hold is None:
             return
-        run = Run(self._project, app, self._names, self._options, self._services, self._ledger, hold, self._end_at)
+        run = Run(
+            self._project, app, self._names, wanted, self._options, self._services, self._ledger, hold, self._end_at
+        )
         await run.guarded()
