@@ -14,7 +14,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from flysync.adapters.daytona_errors import did_not_run, translated
-from flysync.errors import DaytonaUnavailable, SandboxNotFound, TimedOut
+from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.ports import AnswerLost, NotSent
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ class DaytonaSandbox:
         except DaytonaError as error:
             # `from None`: the SDK's causes can hold the request, values included.
             cause = translated(error, "exec")
+            if isinstance(cause, AccessDenied):
+                # The proxy says 401 of a sandbox that it does not know (read: v0.190 proxy/auth.go); the same key has
+                # just made or found this one.
+                cause = DaytonaUnavailable("the sandbox is gone (401)", service="daytona", phase="exec")
             raise (NotSent(cause) if did_not_run(error) else AnswerLost(cause)) from None
         return answer.result or ""
 
@@ -135,12 +139,14 @@ class DaytonaSandboxes:
 
         last: FlysyncError = TimedOut(f"sandbox {name} was not deleted in time", service="daytona", phase="delete")
         attempt = 0
+        # Looked up once: a sandbox loses its name with the first DELETE, and runs on until it is destroyed.
+        sandbox = self._known.get(name)
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     attempt += 1
                     try:
-                        sandbox = self._known.get(name) or await self._sdk().get(name, request_timeout=_LOOK_UP_S)
+                        sandbox = sandbox or await self._sdk().get(name, request_timeout=_LOOK_UP_S)
                         await sandbox.delete(timeout=_REMOVE_CALL_S)
                         if not gone:
                             break
@@ -166,6 +172,8 @@ class DaytonaSandboxes:
         if self._client is None:
             from daytona import AsyncDaytona, DaytonaConfig
 
+            # aiohttp warns of bodies over 1 MiB that are not streamed; a batch of secrets may be one.
+            warnings.filterwarnings("ignore", category=ResourceWarning, message="Sending a large body")
             for variable, value in _SDK_VARIABLES.items():
                 os.environ[variable] = value
             with warnings.catch_warnings():

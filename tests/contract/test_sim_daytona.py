@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import aiohttp
 import daytona as sdk_errors
 import pytest
 from daytona import CreateSandboxFromSnapshotParams, ListSandboxesQuery
@@ -76,13 +77,15 @@ async def test_a_wrong_token_is_refused(daytona: Daytona) -> None:
             await stranger.create(asking())
         with pytest.raises(sdk_errors.DaytonaAuthenticationError):
             await stranger.snapshot.list()
+    async with aiohttp.ClientSession() as session, session.get(f"{daytona.api_url}/sandbox") as answer:
+        assert 401 == answer.status
 
     assert {} == daytona.sandboxes
 
 
 async def test_a_name_is_free_as_soon_as_its_sandbox_goes(daytona: Daytona, client: AsyncDaytona) -> None:
     """Two sandboxes of one name are refused; one that is being destroyed has lost its name."""
-    daytona.delete_delay_s = 0.1
+    daytona.delete_delay_s = 0.3
     first = await client.create(asking(name="same"))
     with pytest.raises(sdk_errors.DaytonaConflictError, match="Sandbox with name same already exists"):
         await client.create(asking(name="same"))
@@ -108,13 +111,13 @@ async def test_the_list_filters_and_pages(daytona: Daytona, client: AsyncDaytona
 
 async def test_a_lagging_list_shows_how_it_was(daytona: Daytona, client: AsyncDaytona) -> None:
     """A new sandbox is not in the list yet, a destroyed one still is, while getting it tells the truth."""
-    daytona.list_lag_s = 0.15
+    daytona.list_lag_s = 0.3
     sandbox = await client.create(asking(labels={"app": "flysync"}))
     early = [item.id async for item in client.list()]
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
     await client.delete(sandbox)
     late = [(item.id, item.state) async for item in client.list()]
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
 
     assert ([], [(sandbox.id, "started")]) == (early, late)
     assert [] == [item.id async for item in client.list()]
@@ -133,7 +136,7 @@ async def test_labels_are_replaced(client: AsyncDaytona) -> None:
 @pytest.mark.parametrize("hold_s", [30.0, 0.0])
 async def test_a_sandbox_may_take_time_to_start(daytona: Daytona, client: AsyncDaytona, hold_s: float) -> None:
     """While it is creating it is no use and cannot be deleted; the answer waits for it, or the client does."""
-    daytona.create_delay_s, daytona.create_hold_s = 0.15, hold_s
+    daytona.create_delay_s, daytona.create_hold_s = 0.4, hold_s
     creating = asyncio.create_task(client.create(asking(name="slow")))
     await asyncio.sleep(0.05)
     early = await client.get("slow")
@@ -159,7 +162,7 @@ async def test_a_sandbox_may_fail_to_start(daytona: Daytona, client: AsyncDayton
 
 async def test_a_delete_is_over_when_it_is_a_404(daytona: Daytona, client: AsyncDaytona) -> None:
     """Accepted is not done: it still runs commands, a second delete is a conflict, then it is gone."""
-    daytona.delete_delay_s = 0.15
+    daytona.delete_delay_s = 0.4
     sandbox = await client.create(asking(name="going"))
     await client.delete(sandbox)
     with pytest.raises(sdk_errors.DaytonaConflictError):
@@ -233,8 +236,6 @@ async def test_a_create_whose_answer_is_lost_leaves_a_sandbox(daytona: Daytona, 
 
 async def test_the_websocket_is_not_there(daytona: Daytona) -> None:
     """Events are a 404, which the SDK survives in its usual mode too."""
-    import aiohttp
-
     async with aiohttp.ClientSession() as session, session.get(f"{daytona.api_url}/socket.io/?EIO=4") as answer:
         status = answer.status
 

@@ -1,0 +1,264 @@
+"""
+The life of the simulated Daytona's sandboxes: created, started, stopped, forgotten, destroyed.
+
+"Read" names a file of daytonaio/daytona v0.190.0, the last public server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import uuid4
+
+from flysync.sim import daytona_answers, sandboxes
+from flysync.sim.daytona_answers import Refusal
+from flysync.sim.daytona_entries import CHANGING, ORGANIZATION_ID, REGION, Sandbox, SandboxState
+from flysync.sim.daytona_snapshots import Snapshots
+from flysync.sim.loopback import Loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+_T = TypeVar("_T")
+
+#: Auto-stop where the request does not say (read: sandbox.entity.ts).
+_AUTO_STOP_MINUTES = 15
+#: The clock's rules are looked at every ten seconds (read: @Cron in sandbox.manager.ts).
+_LOOKS_PER_MINUTE = 6
+
+
+class Fleet(Loopback):
+    """
+    A server that has sandboxes; when it stops, they and all of their processes and files are gone.
+
+    Args:
+        shell: what runs the commands; without it zsh, else bash, else sh.
+        minute_s: how long a minute of ttl, auto-stop and auto-delete lasts.
+    """
+
+    def __init__(self, *, shell: str, minute_s: float) -> None:
+        super().__init__()
+        self.shell = shell or sandboxes.usual_shell()
+        self.minute_s = minute_s
+        #: How long a sandbox is `creating` or `starting`.
+        self.create_delay_s = 0.0
+        #: How long POST /sandbox waits for `started` before it answers (read: 30 s, sandbox.controller.ts).
+        self.create_hold_s = 30.0
+        #: Where not empty, creating ends in the state `error` with this reason.
+        self.create_error = ""
+        #: How long a sandbox is `destroying`; until it is over its processes run, and new ones start (read).
+        self.delete_delay_s = 0.0
+        #: How many sandboxes there may be, counted as CPUs (read: sandbox.service.ts); nothing for any number.
+        self.quota: int | None = None
+        #: Sandboxes that are not destroyed, by id.
+        self.sandboxes: dict[str, Sandbox] = {}
+        #: Sandboxes that are, by id.
+        #: Called with a sandbox's directory before it is removed.
+        self.before_destroy: list[Callable[[Path], None]] = []
+        self.destroyed: dict[str, Sandbox] = {}
+        self.snapshots = Snapshots(self.spawn)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._base = Path()
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self.snapshots.url = self.url
+        self._base = Path(tempfile.mkdtemp(prefix="flysync-"))
+        _ = self.spawn(self._watch_the_clock())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            # First, so that the commands that are still waited for come to an end.
+            await asyncio.gather(*(self._destroy(sandbox) for sandbox in tuple(self.sandboxes.values())))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await super().__aexit__(kind, error, trace)
+            # A request that came in late may have made one more.
+            await asyncio.gather(*(self._destroy(sandbox) for sandbox in tuple(self.sandboxes.values())))
+            await asyncio.to_thread(shutil.rmtree, self._base, ignore_errors=True)
+
+    def spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Do *work* in the background, until the server stops."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def create(self, body: dict[str, Any]) -> Sandbox:
+        """
+        Make a sandbox, and wait as long for it as the real API does.
+
+        Raises:
+            Refusal: 400 or 409, as the real one words it.
+        """
+        sandbox = self._admit(body)
+        self.sandboxes[sandbox.id] = sandbox
+        sandbox.change(state=SandboxState.CREATING)
+        await self._settle_soon(sandbox)
+        if sandbox.state is SandboxState.ERROR:
+            raise Refusal(400, f"Sandbox failed to start: {sandbox.error_reason}")
+        return sandbox
+
+    async def start(self, sandbox: Sandbox) -> None:
+        """Start a stopped sandbox (read: sandbox.service.ts; a started one is left alone)."""
+        self._refuse_while_changing(sandbox)
+        if sandbox.state is SandboxState.STARTED:
+            return
+        if sandbox.state is not SandboxState.STOPPED:
+            raise Refusal(400, "Sandbox is not in valid state")
+        sandbox.change(state=SandboxState.STARTING)
+        sandbox.local.resume()
+        await self._settle_soon(sandbox)
+
+    async def stop(self, sandbox: Sandbox) -> None:
+        """Stop a sandbox; an ephemeral one is destroyed (read: sandbox.service.ts, isEphemeral)."""
+        self._refuse_while_changing(sandbox)
+        if sandbox.state is not SandboxState.STARTED:
+            raise Refusal(400, "Sandbox is not in a stoppable state")
+        if sandbox.ephemeral:
+            await self.delete(sandbox)
+            return
+        sandbox.change(state=SandboxState.STOPPING)
+        await sandbox.local.stop()
+        sandbox.stopped_at = time.monotonic()
+        sandbox.change(state=SandboxState.STOPPED)
+
+    async def delete(self, sandbox: Sandbox) -> None:
+        """Accept that a sandbox goes: its name is free at once, the rest takes `delete_delay_s`."""
+        self._refuse_while_changing(sandbox)
+        # Read: getSoftDeleteName of sandbox.entity.ts.
+        gone = f"DESTROYED_{sandbox.name}_{time.time_ns() // 1_000_000}"
+        sandbox.change(state=SandboxState.DESTROYING, name=gone)
+        if self.delete_delay_s:
+            _ = self.spawn(self._destroy_later(sandbox))
+        else:
+            await self._destroy(sandbox)
+
+    def find(self, id_or_name: str) -> Sandbox:
+        """
+        Give a sandbox that is not destroyed (read: findOneByIdOrName).
+
+        Raises:
+            Refusal: 404.
+        """
+        named = (sandbox for sandbox in self.sandboxes.values() if sandbox.name == id_or_name)
+        sandbox = self.sandboxes.get(id_or_name) or next(named, None)
+        if sandbox is None:
+            raise Refusal(404, f"Sandbox with ID or name {id_or_name} not found")
+        return sandbox
+
+    def _admit(self, body: dict[str, Any]) -> Sandbox:
+        """Check a request to create in the order of the real one, and make what it asks for."""
+        files, snapshot = self._image(body)
+        if self.quota is not None and len(self.sandboxes) >= self.quota:
+            advice = "To increase concurrency limits, upgrade your organization's Tier"
+            raise Refusal(400, f"Total CPU limit exceeded. Maximum allowed: {self.quota}.\n{advice}")
+        sandbox_id = str(uuid4())
+        name = daytona_answers.text(body, "name", sandbox_id)
+        if any(name == sandbox.name for sandbox in self.sandboxes.values()):
+            raise Refusal(409, f"Sandbox with name {name} already exists")
+        user = daytona_answers.text(body, "user", "daytona")
+        env = daytona_answers.strings(body, "env")
+        # Read: container_configs.go.
+        daytona = {
+            "DAYTONA_SANDBOX_ID": sandbox_id,
+            "DAYTONA_SANDBOX_SNAPSHOT": snapshot,
+            "DAYTONA_SANDBOX_USER": user,
+            "DAYTONA_ORGANIZATION_ID": ORGANIZATION_ID,
+            "DAYTONA_REGION_ID": daytona_answers.text(body, "target", REGION),
+        }
+        return Sandbox(
+            id=sandbox_id,
+            name=name,
+            snapshot=snapshot,
+            user=user,
+            env=env,
+            labels=daytona_answers.strings(body, "labels"),
+            asked=body,
+            auto_stop_minutes=daytona_answers.whole(body, "autoStopInterval", _AUTO_STOP_MINUTES),
+            auto_delete_minutes=daytona_answers.whole(body, "autoDeleteInterval", -1),
+            ttl_minutes=daytona_answers.whole(body, "ttlMinutes", 0),
+            minute_s=self.minute_s,
+            local=sandboxes.LocalSandbox(
+                root=Path(tempfile.mkdtemp(prefix="", dir=self._base)),
+                shell=self.shell,
+                environment=daytona | env,
+                files=files,
+            ),
+        )
+
+    def _image(self, body: dict[str, Any]) -> tuple[dict[str, Path], str]:
+        """Give the executables and the name of what the sandbox starts from (read: sandbox.controller.ts)."""
+        wanted = daytona_answers.text(body, "snapshot", "")
+        if body.get("buildInfo"):
+            if wanted:
+                raise Refusal(400, "Cannot specify a snapshot when using a build info entry")
+            return self.snapshots.built_files, ""
+        if any(body.get(key) for key in ("cpu", "gpu", "memory", "disk")):
+            raise Refusal(400, "Cannot specify Sandbox resources when using a snapshot")
+        snapshot = self.snapshots.usable(wanted)
+        return snapshot.files, snapshot.name
+
+    async def _settle_soon(self, sandbox: Sandbox) -> None:
+        """Let a sandbox become started after the delay, and wait for it as long as a request is held."""
+        if not self.create_delay_s:
+            self._settle(sandbox)
+            return
+        settling = self.spawn(self._settle_later(sandbox))
+        await asyncio.wait({settling}, timeout=self.create_hold_s)
+
+    async def _settle_later(self, sandbox: Sandbox) -> None:
+        await asyncio.sleep(self.create_delay_s)
+        self._settle(sandbox)
+
+    def _settle(self, sandbox: Sandbox) -> None:
+        """End creating or starting, unless the sandbox went meanwhile."""
+        if sandbox.state not in {SandboxState.CREATING, SandboxState.STARTING}:
+            return
+        sandbox.error_reason = self.create_error or None
+        sandbox.last_activity = time.monotonic()
+        sandbox.change(state=SandboxState.ERROR if self.create_error else SandboxState.STARTED)
+
+    async def _destroy_later(self, sandbox: Sandbox) -> None:
+        await asyncio.sleep(self.delete_delay_s)
+        await self._destroy(sandbox)
+
+    async def _destroy(self, sandbox: Sandbox) -> None:
+        """Kill what runs in a sandbox, remove its files, and remember that it was there."""
+        if sandbox.state is SandboxState.DESTROYED:
+            return
+        for look in self.before_destroy:
+            await asyncio.to_thread(look, sandbox.local.root)
+        await sandbox.local.destroy()
+        sandbox.change(state=SandboxState.DESTROYED)
+        self.destroyed[sandbox.id] = sandbox
+        self.sandboxes.pop(sandbox.id, None)
+
+    def _refuse_while_changing(self, sandbox: Sandbox) -> None:
+        """Refuse what the API refuses while a change is under way (read: state-change-in-progress.exception.ts)."""
+        if sandbox.state in CHANGING:
+            raise Refusal(409, "Sandbox state change in progress")
+
+    async def _watch_the_clock(self) -> None:
+        """Do what ttl, auto-stop and auto-delete demand, for ever."""
+        while True:
+            await asyncio.sleep(self.minute_s / _LOOKS_PER_MINUTE)
+            for sandbox in tuple(self.sandboxes.values()):
+                await self._do_what_is_due(sandbox)
+
+    async def _do_what_is_due(self, sandbox: Sandbox) -> None:
+        due = sandbox.due(time.monotonic())
+        if due == "idle":
+            await self.stop(sandbox)
+        elif due and sandbox.state not in CHANGING:
+            await self.delete(sandbox)

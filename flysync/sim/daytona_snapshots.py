@@ -1,0 +1,171 @@
+"""
+The snapshots of the simulated Daytona and the requests about them (read: snapshot.service.ts of v0.190.0).
+
+Nothing is built: a Dockerfile is kept and shown, and what would be in the image is what the test says is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from flysync.sim import daytona_answers
+from flysync.sim.daytona_answers import Refusal
+from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+
+class Snapshots:
+    """
+    All snapshots by name, and the knobs of building and activating them.
+
+    Args:
+        spawn: starts a coroutine in the background.
+    """
+
+    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        self.by_name = {DEFAULT_SNAPSHOT: Snapshot(name=DEFAULT_SNAPSHOT, general=True)}
+        #: How long a build stays in each of its states, and an activation in `pending`; 0: over before the answer.
+        self.step_s = 0.0
+        #: What executables a snapshot has that is built here.
+        self.built_files: dict[str, Path] = {}
+        #: Where not empty, builds fail with this reason.
+        self.build_error = ""
+        #: Set to the server's address once that is known.
+        self.url = ""
+        self._spawn = spawn
+
+    def find(self, id_or_name: str) -> Snapshot | None:
+        """Give a snapshot, or nothing."""
+        return self.by_name.get(id_or_name) or next(
+            (snapshot for snapshot in self.by_name.values() if snapshot.id == id_or_name), None
+        )
+
+    def usable(self, id_or_name: str) -> Snapshot:
+        """
+        Give the snapshot that a sandbox is to start from.
+
+        Raises:
+            Refusal: 400, it does not exist or is not active (read: sandbox.service.ts, createFromSnapshot).
+        """
+        wanted = id_or_name.strip() or DEFAULT_SNAPSHOT
+        snapshot = self.find(wanted)
+        if snapshot is None:
+            raise Refusal(400, f"Snapshot {wanted} not found. Did you add it through the Daytona Dashboard?")
+        if snapshot.state != "active":
+            raise Refusal(400, f"Snapshot {wanted} is {snapshot.state}")
+        return snapshot
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Answer POST /snapshots."""
+        body = await daytona_answers.json_object(request)
+        name, image = (daytona_answers.text(body, key, "") for key in ("name", "imageName"))
+        build = body.get("buildInfo")
+        if build and image:
+            raise Refusal(400, "Cannot specify an image name when using a build info entry")
+        if not build and not image:
+            raise Refusal(400, "Must specify an image name when not using a build info entry")
+        if name in self.by_name:
+            raise Refusal(409, f'Snapshot with name "{name}" already exists for this organization')
+        snapshot = Snapshot(name=name, image_name=image, state="pending", files=dict(self.built_files))
+        steps = ["pulling", "active"]
+        if build:
+            snapshot.dockerfile = str(build.get("dockerfileContent"))
+            steps = ["building", "build_failed" if self.build_error else "active"]
+        self.by_name[name] = snapshot
+        await self._advance(snapshot, steps)
+        return web.json_response(snapshot.json())
+
+    async def index(self, request: web.Request) -> web.Response:
+        """Answer GET /snapshots (read: ten to a page where the client does not say)."""
+        page = daytona_answers.count(request, "page", 1)
+        limit = daytona_answers.count(request, "limit", 10)
+        everything = list(self.by_name.values())
+        items = everything[(page - 1) * limit : page * limit]
+        pages = math.ceil(len(everything) / limit)
+        return web.json_response(
+            {
+                "items": [snapshot.json() for snapshot in items],
+                "total": len(everything),
+                "page": page,
+                "totalPages": pages,
+            }
+        )
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Answer GET /snapshots/{id or name}."""
+        return web.json_response(self._known(request).json())
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """Answer DELETE /snapshots/{id}."""
+        snapshot = self._known(request)
+        if snapshot.general:
+            raise Refusal(403, "You cannot delete a general snapshot")
+        snapshot.state = "removing"
+        del self.by_name[snapshot.name]
+        return web.Response()
+
+    async def activate(self, request: web.Request) -> web.Response:
+        """Answer POST /snapshots/{id}/activate."""
+        snapshot = self._known(request)
+        if snapshot.state == "active":
+            raise Refusal(400, f"Snapshot {snapshot.id} is already active")
+        if snapshot.state != "inactive":
+            raise Refusal(400, f"Snapshot {snapshot.id} cannot be activated - it is in {snapshot.state} state")
+        snapshot.state = "pending"
+        await self._advance(snapshot, ["active"])
+        return web.json_response(snapshot.json())
+
+    async def log_url(self, request: web.Request) -> web.Response:
+        """Answer GET /snapshots/{id}/build-logs-url; the log is at the proxy's address, not the API's."""
+        snapshot = self._known(request)
+        if snapshot.dockerfile is None:
+            raise Refusal(404, f"Snapshot {snapshot.id} has no build info")
+        return web.json_response({"url": f"{self.url}/snapshots/{snapshot.id}/build-logs"})
+
+    async def log(self, request: web.Request) -> web.StreamResponse:
+        """Stream the log of a build until the build is over."""
+        snapshot = self._known(request)
+        stream = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await stream.prepare(request)
+        shown = 0
+        while True:
+            over = snapshot.state not in {"pending", "building"}
+            await stream.write(snapshot.build_log[shown:].encode())
+            shown = len(snapshot.build_log)
+            if over:
+                return stream
+            await asyncio.sleep(0.01)
+
+    def _known(self, request: web.Request) -> Snapshot:
+        """Give the snapshot that the path names, or refuse."""
+        key = request.match_info["snapshot"]
+        snapshot = self.find(key)
+        if snapshot is None:
+            raise Refusal(404, f"Snapshot {key} not found")
+        return snapshot
+
+    async def _advance(self, snapshot: Snapshot, states: list[str]) -> None:
+        """Go through *states*: in the background, or at once where steps take no time."""
+        walk = self._walk(snapshot, states)
+        if self.step_s:
+            self._spawn(walk)
+        else:
+            await walk
+
+    async def _walk(self, snapshot: Snapshot, states: list[str]) -> None:
+        """Go through *states*, with the time that a step takes before each."""
+        for state in states:
+            await asyncio.sleep(self.step_s)
+            snapshot.state = state
+            if state == "building":
+                lines = (snapshot.dockerfile or "").splitlines()
+                snapshot.build_log = "".join(f"Step {n}: {line}\n" for n, line in enumerate(lines, 1))
+            if state == "build_failed":
+                snapshot.error_reason = self.build_error

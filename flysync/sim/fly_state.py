@@ -1,0 +1,237 @@
+"""
+What the simulated Fly.io knows: apps with their secrets, machines and releases, and the tokens it honours.
+
+Pure: no network; the clock is an argument. Each rule says where it comes from; "flyctl" is flyctl ad0172fac.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets as random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from flysync.sim.fly_machine import IMAGE, Machine
+from flysync.sim.fly_vault import Refusal, Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    """A token that Fly honours: for one organisation, or for one app of it."""
+
+    value: str
+    org: str = "personal"
+    #: The only app it may touch; empty for all apps of the organisation.
+    app: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
+class Release:
+    """A release of an app, as flyctl creates one with each deploy."""
+
+    id: str
+    version: int
+    created_at: datetime
+    image: str = IMAGE
+    status: str = "complete"
+    definition: object = None
+    metadata: object = None
+
+
+class App:
+    """An app: its secrets, machines and releases."""
+
+    def __init__(self, name: str, *, org: str, deployed: bool, number: int, key: bytes) -> None:
+        self.name = name
+        self.org = org
+        #: Whether it was ever deployed.
+        self.deployed = deployed
+        self.number = number
+        self.vault = Vault(name, key)
+        self.machines: list[Machine] = []
+        self.releases: list[Release] = []
+        #: The public addresses flyctl checks the DNS for, as the Machines API lists them.
+        self.ips: list[dict[str, object]] = []
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The values that are stored now, by name."""
+        return self.vault.environment(self.vault.version)
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each machine was restarted by an update."""
+        return {machine.id: machine.restarts for machine in self.machines}
+
+    def machine(self, machine_id: str) -> Machine:
+        """Give the machine *machine_id*, or refuse as the Machines API does (text: assumed)."""
+        for machine in self.machines:
+            if machine.id == machine_id:
+                return machine
+        raise Refusal(404, "machine not found")
+
+    def deployed_env(self, machine: Machine | str) -> dict[str, str]:
+        """Give the secrets that *machine* runs with."""
+        return dict((machine if isinstance(machine, Machine) else self.machine(machine)).env)
+
+    def running(self) -> dict[str, dict[str, str]]:
+        """Give the secrets that each machine whose app is up runs with."""
+        return {machine.id: dict(machine.env) for machine in self.machines if machine.runs}
+
+    def add_machine(
+        self,
+        machine_id: str = "",
+        *,
+        group: str = "app",
+        state: str = "started",
+        managed: bool = True,
+        checks: bool = False,
+    ) -> Machine:
+        """
+        Give the app one more machine, running with the secrets of now.
+
+        flyctl's secrets commands see only a *managed* one, one that `fly launch` or `fly deploy` made
+        (read: fly-go machine_types.go IsFlyAppsPlatform).
+        """
+        if not machine_id:
+            machine_id = hashlib.sha256(f"{self.name}/{len(self.machines)}".encode()).hexdigest()[:14]
+        release = self.releases[-1] if self.releases else None
+        metadata = {
+            "fly_flyctl_version": "0.4.80",
+            "fly_platform_version": "v2",
+            "fly_process_group": group,
+            "fly_release_id": release.id if release else "",
+            "fly_release_version": str(release.version) if release else "",
+        }
+        config: dict[str, object] = {
+            "init": {},
+            "guest": {"cpu_kind": "shared", "cpus": 1, "memory_mb": 256},
+            "metadata": metadata if managed else {},
+            "image": IMAGE,
+        }
+        if checks:
+            config["checks"] = {"alive": {"type": "tcp", "port": 8080}}
+        version = self.vault.version
+        machine = Machine(
+            id=machine_id,
+            config=config,
+            state=state,
+            secrets_version=version,
+            env=self.vault.environment(version),
+        )
+        self.machines.append(machine)
+        return machine
+
+    def update_machine(
+        self,
+        machine: Machine,
+        *,
+        config: dict[str, object],
+        min_secrets_version: int,
+        skip_launch: bool,
+        at: datetime,
+    ) -> None:
+        """
+        Give *machine* a new config and start it anew.
+
+        It gets the oldest secrets that it may: those of *min_secrets_version*, but none older than it had. Fly
+        promises no more (read: flyctl internal/command/secrets/sync.go), so the simulator gives no more (assumed).
+        """
+        if machine.update_failures > 0:
+            machine.update_failures -= 1
+            raise Refusal(500, "could not update machine")
+        if min_secrets_version > self.vault.version:
+            raise Refusal(400, f"secrets version {min_secrets_version} does not exist")  # assumed
+        machine.config = config
+        machine.secrets_version = max(machine.secrets_version, min_secrets_version)
+        machine.env = self.vault.environment(machine.secrets_version)
+        machine.updated_at = at
+        if not skip_launch:
+            machine.restarts += 1
+            machine.state = "starting" if machine.never_starts else "started"
+
+    def add_release(self, *, image: str, definition: object, at: datetime) -> Release:
+        """Create the app's next release, pending."""
+        version = self.releases[-1].version + 1 if self.releases else 1
+        release = Release(
+            id=f"{self.name}-r{version}",
+            version=version,
+            created_at=at,
+            image=image,
+            status="pending",
+            definition=definition,
+        )
+        self.releases.append(release)
+        return release
+
+
+class World:
+    """All of Fly.io: its apps and the tokens it honours."""
+
+    def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
+        self.now = now or (lambda: datetime.now(UTC))
+        self.apps: dict[str, App] = {}
+        self.tokens: dict[str, Token] = {"test-token": Token(value="test-token")}
+        self._key = random.token_bytes(32)
+
+    def add_app(
+        self,
+        name: str,
+        *,
+        machines: int | Sequence[str] = 1,
+        deployed: bool = True,
+        org: str = "personal",
+        secrets: Mapping[str, str] | None = None,
+        release: int = 1,
+        config: Mapping[str, object] | None = None,
+        checks: bool = False,
+    ) -> App:
+        """
+        Make an app with some *machines* (how many, or their ids), all running with *secrets*.
+
+        *deployed* tells whether it ever was deployed; then *release* is its release so far, with *config* (a
+        `fly.toml` as a mapping) as its definition.
+        """
+        before = self.now() - timedelta(hours=1)
+        app = App(name, org=org, deployed=deployed, number=len(self.apps) + 1, key=self._key)
+        if secrets:
+            app.vault.update(secrets, at=before)
+        if deployed:
+            definition = {"app": name, **(config or {})}
+            first = Release(id=f"{name}-r{release}", version=release, created_at=before, definition=definition)
+            app.releases.append(first)
+        for machine_id in [""] * machines if isinstance(machines, int) else machines:
+            app.add_machine(machine_id, checks=checks)
+        self.apps[name] = app
+        return app
+
+    def add_token(self, value: str, *, org: str = "personal", app: str = "") -> Token:
+        """Honour the token *value*, for all apps of *org* or for *app* alone."""
+        self.tokens[value] = Token(value=value, org=org, app=app)
+        return self.tokens[value]
+
+    def refuse_token(self, value: str) -> None:
+        """Honour the token *value* no longer."""
+        self.tokens.pop(value, None)
+
+    def visible_app(self, name: str, tokens: Sequence[Token]) -> App | None:
+        """Give the app *name* if one of *tokens* may see it."""
+        app = self.apps.get(name)
+        if app and any(token.org == app.org and token.app in ("", name) for token in tokens):
+            return app
+        return None
+
+    def app_for(self, name: str, tokens: Sequence[Token]) -> App:
+        """Give the app *name*, or refuse as the Machines API does (403: read, flaps_apps.go; its text: assumed)."""
+        if not tokens:
+            raise Refusal(401, "unauthorized")
+        if name not in self.apps:
+            raise Refusal(404, "app not found")
+        app = self.visible_app(name, tokens)
+        if app is None:
+            raise Refusal(403, "not authorized to access this app")
+        return app

@@ -1,0 +1,131 @@
+"""
+Fly's installer of flyctl, simulated: the script, the address of a release, and its tarball.
+
+The interface is that of Fly's own script (read: its last version in the flyctl repository; reference: flyctl.md 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gzip
+import hashlib
+import io
+import re
+import tarfile
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from flysync.sim import flyctl as stand_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flysync.sim.loopback import Loopback
+
+#: What `latest` is.
+LATEST = stand_in.VERSION
+
+_SCRIPT = """\
+#!/bin/sh
+# Installs flyctl: install.sh [--non-interactive] [--setup-path] [latest | pre | prerel | VERSION]
+set -e
+
+version=latest
+for arg in "$@"; do
+  case "$arg" in
+    --non-interactive|--setup-path) ;;
+    latest|pre|prerel) version=$arg ;;
+    v[0-9]*|[0-9]*) version=$arg ;;
+    *) echo "Error: invalid argument: $arg" 1>&2; exit 1 ;;
+  esac
+done
+
+if ! command -v tar >/dev/null; then
+  echo "Error: tar is required to install flyctl" 1>&2
+  exit 1
+fi
+
+os=$(uname -s)
+arch=$(uname -m)
+address=$(curl -s "@URL@/app/flyctl_releases/$os/$arch/$version")
+if [ ! "$address" ]; then
+  echo "Error: Unable to find a flyctl release for $os/$arch/$version - see github.com/superfly/flyctl" 1>&2
+  exit 1
+fi
+
+home=${FLYCTL_INSTALL:-$HOME/.fly}
+mkdir -p "$home/bin" "$home/tmp"
+curl -q --fail --location --progress-bar --retry 5 --output "$home/tmp/flyctl.tar.gz" "$address"
+tar -C "$home/tmp" -xzf "$home/tmp/flyctl.tar.gz"
+chmod +x "$home/tmp/flyctl"
+mv "$home/tmp/flyctl" "$home/bin/flyctl"
+ln -sf "$home/bin/flyctl" "$home/bin/fly"
+rm "$home/tmp/flyctl.tar.gz"
+
+"$home/bin/flyctl" version -s shell
+echo "flyctl was installed successfully to $home/bin/flyctl"
+"""
+
+
+class Tarballs:
+    """The release tarballs: each holds an executable named `flyctl`."""
+
+    def __init__(self, executable: Path | None) -> None:
+        self._executable = executable
+
+    def of(self, version: str) -> bytes:
+        """Give the tarball of *version*: the executable, or the stand-in saying it is that version."""
+        if self._executable is None:
+            return _packed(stand_in.launcher_text(version).encode())
+        found = self._executable.stat()
+        return _packed_file(self._executable, found.st_mtime_ns, found.st_size)
+
+    def sha256(self, version: str) -> str:
+        """Give the checksum of the tarball of *version*."""
+        return hashlib.sha256(self.of(version)).hexdigest()
+
+
+def routes(server: Loopback, tarballs: Tarballs) -> list[web.RouteDef]:
+    """Give the routes that the installer and those who bypass it use; addresses point back at *server*."""
+
+    async def script(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=_SCRIPT.replace("@URL@", server.url), content_type="text/x-shellscript")
+
+    async def address(request: web.Request) -> web.StreamResponse:
+        """Answer with a tarball's address, or with nothing for a version that cannot be (read: flyctl.md 5)."""
+        os, arch, version = (request.match_info[key] for key in ("os", "arch", "version"))
+        version = LATEST if version in ("latest", "pre", "prerel") else version.removeprefix("v")
+        if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version):
+            return web.Response(text="")
+        return web.Response(text=f"{server.url}/flyctl/flyctl_{version}_{os}_{arch}.tar.gz")
+
+    async def tarball(request: web.Request) -> web.StreamResponse:
+        data = await asyncio.to_thread(tarballs.of, request.match_info["version"])
+        return web.Response(body=data, content_type="application/gzip")
+
+    return [
+        web.get("/install.sh", script),
+        web.get("/app/flyctl_releases/{os}/{arch}/{version}", address),
+        web.get("/flyctl/flyctl_{version}_{os}_{arch:.+}.tar.gz", tarball),
+    ]
+
+
+@functools.lru_cache(maxsize=1)
+def _packed_file(path: Path, _modified_ns: int, _size: int) -> bytes:
+    """Pack the file at *path*, once for each state of it: the real one has 113 MB."""
+    return _packed(path.read_bytes())
+
+
+def _packed(content: bytes) -> bytes:
+    """Make a tarball with *content* as `flyctl`; equal content gives equal bytes."""
+    buffer = io.BytesIO()
+    member = tarfile.TarInfo("flyctl")
+    member.size, member.mode = len(content), 0o755
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0, filename="") as zipped,
+        tarfile.open(fileobj=zipped, mode="w|") as tar,
+    ):
+        tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()

