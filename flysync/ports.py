@@ -153,7 +153,7 @@ class Records(Protocol):
         Write the run's end, the states of its secrets and the action, all or nothing.
 
         `deployed` sets the time and starts the count of roll-outs anew. The rows may be those of an earlier run: as
-        long as this one is open, it holds the app's lock. Runs that ended more than *keep_days* ago go in the same transaction.
+        long as this one is open, it holds the app's lock. Runs that ended more than *keep_days* ago go as well.
 
         Raises:
             NotRecorded: the run is no longer open, or was never begun.

@@ -193,7 +193,7 @@ class _Broken(Exception):
 
 
 def _read(stream: BinaryIO) -> Response:
-    """Read one answer; a body that ends early is given as far as it goes, as Go's JSON decoder sees it."""
+    """Read one answer, as the simulated Fly sends it: with its length; a body that ends early is given as it is."""
     status_line = stream.readline()
     if not status_line:
         raise _Broken("EOF")
@@ -201,22 +201,8 @@ def _read(stream: BinaryIO) -> Response:
     while (line := stream.readline()) not in (b"\r\n", b""):
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
-    if headers.get("transfer-encoding") == "chunked":
-        body = b"".join(_chunks(stream))
-    elif "content-length" in headers:
-        body = stream.read(int(headers["content-length"]))
-    else:
-        body = b""
+    body = stream.read(int(headers.get("content-length", "0")))
     return Response(int(status_line.split()[1]), headers, body)
-
-
-def _chunks(stream: BinaryIO) -> list[bytes]:
-    chunks = []
-    while size := int(stream.readline() or b"0", 16):
-        chunks.append(stream.read(size))
-        stream.readline()
-    stream.readline()
-    return chunks
 
 
 def _name_server() -> str:

@@ -108,7 +108,7 @@ def routes(server: Loopback, tarballs: Tarballs) -> list[web.RouteDef]:
     return [
         web.get("/install.sh", script),
         web.get("/app/flyctl_releases/{os}/{arch}/{version}", address),
-        web.get("/flyctl/flyctl_{version}_{os}_{arch:.+}.tar.gz", tarball),
+        web.get("/flyctl/flyctl_{version:[^_/]+}_{os:[^_/]+}_{arch:[^/]+}.tar.gz", tarball),
     ]
 
 

@@ -1,16 +1,15 @@
 """
-What flysync relies on in `flyctl secrets set|unset|sync|list`: values, versions, tokens, traces on disk.
+What flysync relies on in `flyctl secrets set|unset|sync|list`: values, versions, how it reads answers.
 
 Each test runs on the stand-in, and on a real flyctl where FLYSYNC_TEST_FLYCTL names one; the recorded runs are in
-`test_flyctl_transcripts.py`, what concerns roll-outs is in `test_flyctl_rollout.py`.
+`test_flyctl_transcripts.py`, tokens, traces and arguments in `test_flyctl_access.py`, roll-outs in
+`test_flyctl_rollout.py`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,7 +27,6 @@ STAGED = (
     "Secrets have been staged, but not set on VMs. "
     "Deploy or update machines in this app for the secrets to take effect.\n"
 )
-NO_TOKEN = "Error: no access token available. Please login with 'flyctl auth login'"
 
 #: What has gone wrong with secrets somewhere: white space, quotes, comments, line ends, Unicode, look-alike flags.
 AWKWARD = [
@@ -37,7 +35,15 @@ AWKWARD = [
     *("", " ", "\t", " lead", "trail ", "trail\n", "\r\n", "a\r\nb", "-", "--", "--app", "-a", "=", "==", "a=b", "A=B"),
     *('"', "'", '"quoted"', "'quoted'", '"""', '"""x"""', "a#b", "# x", 'a"b#c', "$HOME", "`id`", "$(id)", "%s", "\\n"),
     *("{}", "null", "true", "0", "<html>&amp;", "\u2028", "\u2029", "\ufeffbom", "\u00a0nbsp\u00a0", "ü", "é", "日本"),
-    *("\U0001f511", "\ufffd", "\ud7ff", "\ue000", "\uffff", "\U0010ffff", "-----BEGIN KEY-----\nMIIE\n-----END KEY-----\n"),
+    *(
+        "\U0001f511",
+        "\ufffd",
+        "\ud7ff",
+        "\ue000",
+        "\uffff",
+        "\U0010ffff",
+        "-----BEGIN KEY-----\nMIIE\n-----END KEY-----\n",
+    ),
     *("x" * 65535, "x" * 65536, "y\n" * 40000),
 ]
 
@@ -49,6 +55,21 @@ def awkward_values(count: int) -> list[str]:
     mixed = ("".join(dice.choices(short, k=dice.randint(2, 8))) for _ in range(count))
     # A lone dash is the one value that argv cannot carry.
     return [value for value in [*AWKWARD, *mixed] if value != "-"][:count]
+
+
+#: The table of a secret that is deployed, one that is staged, and one that is on one of two machines.
+ALL_STATES = """\
+ NAME   │ DIGEST           │ STATUS
+ * NEW  │ <digest> │ Staged
+ OLD    │ <digest> │ Deployed
+ ! PART │ <digest> │ Partial
+
+Some secrets need to be deployed:
+  * 1 secret staged (not yet deployed)
+  ! 1 secret partially deployed (deployed to some machines)
+
+Deploy with `fly secrets deploy` to sync all machines.
+"""
 
 
 @pytest.fixture
@@ -173,9 +194,7 @@ class TestAnswers:
             (409, '{"error": 1}', "request returned non-2xx status: 409: " + '{"error": 1}'),
         ],
     )
-    async def test_odd_answers(
-        self, flyctl: Runner, fly: Fly, app: App, status: int, body: str, said: str
-    ) -> None:
+    async def test_odd_answers(self, flyctl: Runner, fly: Fly, app: App, status: int, body: str, said: str) -> None:
         """What is no proper answer is told in words of Go's or of the server's."""
         fly.faults.append(Fault(match=f"POST /v1/apps/{app.name}/secrets", status=status, body=body))
         outcome = await flyctl("secrets", "set", *STAGE, "A=1")
@@ -235,14 +254,7 @@ class TestList:
         table = await flyctl("secrets", "list", *APP)
 
         assert {"NEW": "Staged", "OLD": "Deployed", "PART": "Partial"} == listed
-        assert [" NAME   │ DIGEST ", " * NEW  │ <digest", " OLD    │ <digest", " ! PART │ <digest"] == [
-            line[:16] for line in normal(table.stdout).splitlines()[:4]
-        ]
-        assert table.stdout.endswith(
-            "Some secrets need to be deployed:\n  * 1 secret staged (not yet deployed)\n"
-            "  ! 1 secret partially deployed (deployed to some machines)\n"
-            "\nDeploy with `fly secrets deploy` to sync all machines.\n"
-        )
+        assert ALL_STATES.splitlines() == [line.rstrip() for line in normal(table.stdout).splitlines()]
 
     async def test_nothing(self, flyctl: Runner, fly: Fly) -> None:
         """An app without secrets has an empty list."""
@@ -258,109 +270,3 @@ class TestList:
 
         assert [["name", "digest"]] == [list(row) for row in json.loads(outcome.stdout)]
         assert ["GET /v1/apps/big/secrets", "GET /v1/apps/big/machines"] == outcome.requests
-
-
-class TestTokens:
-    """Who may do what, and which token counts."""
-
-    @pytest.mark.parametrize(
-        "env",
-        [
-            {"FLY_API_TOKEN": "Bearer test-token"},
-            {"FLY_API_TOKEN": " FlyV1  bearer test-token "},
-            {"FLY_API_TOKEN": "fm2_abc,test-token"},
-            {"FLY_API_TOKEN": "wrong", "FLY_ACCESS_TOKEN": "test-token"},
-        ],
-    )
-    async def test_forms_of_a_good_token(self, flyctl: Runner, app: App, env: dict[str, str]) -> None:
-        """Schemes are taken off, macaroons that cannot be read are dropped, and FLY_ACCESS_TOKEN comes first."""
-        outcome = await flyctl("secrets", "set", *STAGE, "A=1", env=env)
-
-        assert (0, "1") == (outcome.code, app.secrets["A"])
-        assert {"Bearer test-token"} == {record.headers["Authorization"] for record in outcome.records}
-
-    @pytest.mark.parametrize("env", [{"FLY_API_TOKEN": ""}, {"FLY_API_TOKEN": " "}, {"FLY_ACCESS_TOKEN": ""}])
-    async def test_empty_tokens(self, flyctl: Runner, app: App, env: dict[str, str]) -> None:
-        """An empty token is none, an empty FLY_ACCESS_TOKEN hides a good FLY_API_TOKEN, and nothing is sent."""
-        outcome = await flyctl("secrets", "list", "--app", app.name, env=env)
-
-        assert (1, NO_TOKEN, []) == (outcome.code, outcome.error, outcome.requests)
-
-    async def test_the_flag_comes_first(self, flyctl: Runner, app: App) -> None:
-        """`-t` wins over the environment, wherever it stands."""
-        good = await flyctl("-t", "test-token", "secrets", "list", "--app", app.name, env={"FLY_API_TOKEN": "wrong"})
-        bad = await flyctl("secrets", "list", "--app", app.name, "-t", "wrong")
-
-        assert (0, 1) == (good.code, bad.code)
-        assert "Error: failed to list app secrets: unauthorized" == bad.error
-
-    async def test_a_token_for_one_app(self, flyctl: Runner, fly: Fly, app: App) -> None:
-        """A token for one app does not see another one."""
-        fly.add_app("other")
-        fly.add_token("narrow", app=app.name)
-        env = {"FLY_API_TOKEN": "narrow"}
-        own = await flyctl("secrets", "set", *STAGE, "A=1", env=env)
-        other = await flyctl("secrets", "set", "-a", "other", "--stage", "A=1", env=env)
-
-        assert (0, 1, "Error: <Q1>Could not find App") == (own.code, other.code, other.error)
-
-    async def test_a_token_of_another_organisation(self, flyctl: Runner, fly: Fly) -> None:
-        """An app of another organisation is there, but not for this token."""
-        theirs = fly.add_app("theirs", org="them")
-        stored = await flyctl("secrets", "set", "-a", "theirs", "--stage", "A=1")
-        listed = await flyctl("secrets", "list", "-a", "theirs")
-
-        assert "Error: <Q1>Could not find App" == stored.error
-        assert ({}, 1, 403) == (theirs.secrets, listed.code, listed.records[0].status)
-
-    async def test_a_token_is_taken_back(self, flyctl: Runner, fly: Fly, app: App) -> None:
-        """A token that Fly honours no longer is refused."""
-        fly.refuse_token("test-token")
-        outcome = await flyctl("secrets", "set", *STAGE, "A=1")
-
-        assert ("Error: <Q1>You must be authenticated to view this.", {"OLD"}) == (outcome.error, set(app.secrets))
-
-    async def test_whoami(self, flyctl: Runner) -> None:
-        """`auth whoami` names the owner of the token, or says why not."""
-        good = await flyctl("auth", "whoami")
-        bad = await flyctl("auth", "whoami", env={"FLY_API_TOKEN": "wrong"})
-
-        assert (0, "dev@example.test\n") == (good.code, good.stdout)
-        assert bad.error.startswith("Error: failed retrieving current user: failed to run query { viewer {")
-
-
-class TestTraces:
-    """What a call leaves on disk and on its streams."""
-
-    async def test_values_are_written_to_the_log(self, flyctl: Runner, app: App) -> None:
-        """Request bodies, values in clear, land in a file below the configuration directory."""
-        await flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2")
-
-        assert ["hunter2"] == [text for text in _logs(flyctl.config) for text in ["hunter2"] if text in "".join(_logs(flyctl.config))]
-
-    async def test_a_file_in_the_place_of_the_logs_prevents_that(self, flyctl: Runner, app: App) -> None:
-        """Where `logs` is a regular file, no value lands anywhere, and the call is none the worse."""
-        flyctl.config.mkdir()
-        (flyctl.config / "logs").touch()
-        outcome = await flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2")
-        found = [path for top in (flyctl.config, flyctl.home, flyctl.work) for path in top.rglob("*") if path.is_file()]
-
-        assert (0, "hunter2") == (outcome.code, app.secrets["A"])
-        assert not [path for path in found if b"hunter2" in path.read_bytes()]
-        assert b"" == (flyctl.config / "logs").read_bytes()
-
-    async def test_the_logs_are_at_home_by_default(self, flyctl: Runner, app: App) -> None:
-        """Without FLY_CONFIG_DIR everything is in `~/.fly`."""
-        await flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2", without=["FLY_CONFIG_DIR"])
-
-        assert any("hunter2" in text for text in _logs(flyctl.home / ".fly"))
-
-    async def test_debugging_shows_values(self, flyctl: Runner, app: App) -> None:
-        """LOG_LEVEL=debug prints request bodies on standard error."""
-        outcome = await flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2", env={"LOG_LEVEL": "debug"})
-
-        assert (0, True) == (outcome.code, "hunter2" in outcome.stderr)
-
-
-def _logs(config: Path) -> list[str]:
-    return [path.read_text() for path in (config / "logs").glob("flyctl-*.log")]

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from flyctl_runner import KINDS, NO_REAL_ONE, Outcome, Recorded, Runner, executable, in_order, normal, recorded_runs
+from flyctl_runner import KINDS, REAL, Outcome, Recorded, Runner, executable, in_order, normal, recorded_runs
 
 from flysync.sim.fly import Fly
 
@@ -30,10 +30,7 @@ HELP = ("(help text)\n", "(usage text)\n")
 def again(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Outcome]:
     """What all recorded runs gave when they were done again, one after the other, by their line in the record."""
     directory = tmp_path_factory.mktemp("flyctl")
-    path = executable(request.param, directory)
-    if path is None:
-        pytest.skip(NO_REAL_ONE)
-    return asyncio.run(_do_again(path, directory))
+    return asyncio.run(_do_again(executable(request.param, directory), directory))
 
 
 async def _do_again(path: Path, directory: Path) -> dict[int, Outcome]:
@@ -85,6 +82,12 @@ def test_few_runs_are_left_out() -> None:
         "version --json": "says when and of what commit the binary was built",
         "version": "says when and of what commit the binary was built",
     } == left_out
+
+
+@pytest.mark.skipif(not REAL, reason="FLYSYNC_TEST_FLYCTL names no flyctl: only the stand-in was tested")
+def test_a_real_flyctl_was_there() -> None:
+    """The tests of this directory ran on a real flyctl too."""
+    assert "real" in KINDS
 
 
 def _shown(record: Record) -> str:

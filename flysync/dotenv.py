@@ -1,0 +1,36 @@
+"""Files of settings: read as they stand, without interpolation, and refused where a line makes no sense."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flysync.settings import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(path: Path, *, is_dot_env: bool) -> tuple[Source, list[str]]:
+    """
+    Give the settings in a file, and what is wrong with it (file and line, never the line itself).
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    from dotenv.parser import parse_stream
+
+    label = path.name if is_dot_env else str(path)
+    values, lines, problems = {}, {}, []
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for binding in parse_stream(stream):
+                if binding.error:
+                    problems.append(f"{label}:{binding.original.line} is not NAME=VALUE")
+                elif binding.key is not None:
+                    values[binding.key] = binding.value or ""
+                    # A binding begins with the empty lines above it.
+                    blank = len(binding.original.string) - len(binding.original.string.lstrip())
+                    lines[binding.key] = binding.original.line + binding.original.string[:blank].count("\n")
+    except UnicodeDecodeError:
+        problems.append(f"{label} is not UTF-8")
+    return Source(label=label, values=values, lines=lines, is_dot_env=is_dot_env), problems

@@ -1,0 +1,51 @@
+"""Logging of flysync: one handler on stderr, for the logger `flysync` alone, with every known secret masked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from flysync.secret import Secret, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Our own logger; the root logger and those of others stay as they are.
+LOGGER = logging.getLogger("flysync")
+
+
+class Redacting(logging.Formatter):
+    """Lines of text or JSON, without a value that is known, and without the text of exceptions, which may hold one."""
+
+    def __init__(self, secrets: Iterable[Secret], *, as_json: bool) -> None:
+        super().__init__("%(levelname)s %(message)s")
+        self._secrets = tuple(secrets)
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line."""
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[0] is not None:
+            message += f" ({record.exc_info[0].__name__})"
+        message = redact(message, self._secrets)
+        if not self._as_json:
+            return f"{record.levelname.lower()}: {message}"
+        more = {key: getattr(record, key) for key in ("run_id", "job_id", "action") if hasattr(record, key)}
+        return json.dumps({"level": record.levelname.lower(), "message": message, "at": record.created, **more})
+
+
+def set_up(
+    *, verbosity: int = 0, secrets: Iterable[Secret] = (), as_json: bool = False, stream: TextIO | None = None
+) -> None:
+    """Write warnings to *stream* (stderr), from verbosity 1 what happens, from 2 every detail; -1 errors only."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(Redacting(secrets, as_json=as_json))
+    LOGGER.handlers = [handler]
+    LOGGER.propagate = False
+    levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+    LOGGER.setLevel(levels.get(verbosity, logging.DEBUG))
+    # Others print what they are given: dotenv quotes lines, the SDK's own words were never looked at for values.
+    for name in ("dotenv", "dotenv.main", "daytona", "aiohttp", "asyncio", "psycopg"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
