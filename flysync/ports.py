@@ -400,13 +400,35 @@ class Clock(Protocol):
 class Services(Protocol):
     """All of the world that the handlers know."""
 
-    records: Records
-    admin: DatabaseAdmin
-    lock: AppLock
-    sandboxes: Sandboxes
-    clock: Clock
-    #: Days that finished runs are kept.
-    keep_days: int
+    @property
+    def records(self) -> Records:
+        """Credentials and state."""
+        ...
+
+    @property
+    def admin(self) -> DatabaseAdmin:
+        """The tables themselves."""
+        ...
+
+    @property
+    def lock(self) -> AppLock:
+        """The apps' locks."""
+        ...
+
+    @property
+    def sandboxes(self) -> Sandboxes:
+        """Where flyctl runs."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Time and chance."""
+        ...
+
+    @property
+    def keep_days(self) -> int:
+        """Days that finished runs are kept."""
+        ...
 
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
         """Give the secrets of *app*, reached from *sandbox*."""

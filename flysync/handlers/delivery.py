@@ -288,7 +288,7 @@ class Delivery:
         run = self._run
         touched = [name for name in names if self._ledger.outcome_of(name) is not Outcome.UNCHANGED]
         for name in touched:
-            run.states.setdefault(name, State.FAILED)
+            run.states[name] = State.REQUESTED
         if self._view.deployed_before:
             gone = AppNotVisible(
                 f"flysync has deployed to {run.app} before, and Fly.io now says that it does not exist",

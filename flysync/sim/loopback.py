@@ -151,9 +151,7 @@ class Loopback:
         record.status = response.status
         return response
 
-    async def _serve(
-        self, request: web.Request, handler: Handler, fault: Fault | None
-    ) -> web.StreamResponse | None:
+    async def _serve(self, request: web.Request, handler: Handler, fault: Fault | None) -> web.StreamResponse | None:
         """Answer a request as the fault demands; nothing where the connection is to be cut."""
         if self.latency_s:
             await asyncio.sleep(self.latency_s)

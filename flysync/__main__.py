@@ -1,0 +1,5 @@
+"""`python -m flysync`."""
+
+from flysync.cli import main
+
+main()

@@ -1,0 +1,166 @@
+"""
+The composition root: settings to services. The only place that builds adapters.
+
+Each is imported and built when it is first asked for, so a sync with nothing to do never loads Daytona's SDK.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from contextlib import asynccontextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flysync import dotenv, settings
+from flysync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from flysync.adapters.postgres import Connection
+    from flysync.model import AppName, RunId
+    from flysync.ports import AppLock, Clock, DatabaseAdmin, Records, Sandbox, Sandboxes, SecretStore, Services
+    from flysync.secret import Secret
+    from flysync.settings import Settings
+
+#: What a command needs that only reads or writes the database.
+DATABASE = ("DATABASE_URL",)
+#: What a sync needs.
+SYNC = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
+
+
+def load_settings(
+    required: Iterable[str] = SYNC,
+    *,
+    env_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Settings:
+    """
+    Read the settings of this process: its environment, *env_file*, `.env` in *directory*, the system's keyring.
+
+    Raises:
+        ConfigError: with every problem there is.
+    """
+    from flysync.adapters.keyring import look_up
+
+    sources = [settings.Source(label="environment", values=os.environ if environ is None else environ)]
+    problems: list[str] = []
+    dot_env = (directory or Path()) / ".env"
+    for path, is_dot_env in ((env_file, False), (dot_env, True)):
+        if path is None or (is_dot_env and not path.is_file()):
+            continue
+        try:
+            source, found = dotenv.read(path, is_dot_env=is_dot_env)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check --env-file") from None
+        sources.append(source)
+        problems += found
+    return settings.load(sources, needs=tuple(required), lookup=look_up, user=_user(), problems=problems)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for its user
+        return f"uid {os.getuid()}"
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Give the real services, and close what was opened of them."""
+    services = RealServices(settings)
+    try:
+        yield services
+    finally:
+        await services.aclose()
+
+
+class RealServices:
+    """Postgres, Daytona and Fly, each built when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The real clock."""
+        from flysync.adapters.clock import RealClock
+
+        return RealClock()
+
+    @property
+    def keep_days(self) -> int:
+        """Days that finished runs are kept."""
+        return self._settings.keep_runs_days
+
+    @cached_property
+    def records(self) -> Records:
+        """Credentials and state in Postgres."""
+        from flysync.adapters.postgres import PostgresRecords
+
+        return PostgresRecords(self._database)
+
+    @cached_property
+    def admin(self) -> DatabaseAdmin:
+        """The tables in Postgres."""
+        from flysync.adapters.postgres import PostgresAdmin
+
+        return PostgresAdmin(self._database, self._settings.db_schema)
+
+    @cached_property
+    def lock(self) -> AppLock:
+        """Locks in Postgres."""
+        from flysync.adapters.postgres import PostgresLock
+
+        return PostgresLock(self._database)
+
+    @cached_property
+    def sandboxes(self) -> Sandboxes:
+        """Sandboxes at Daytona."""
+        from flysync.adapters.daytona import DaytonaSandboxes
+
+        return DaytonaSandboxes(
+            _given(self._settings.daytona_api_key),
+            self._settings.daytona_api_url,
+            self._settings.daytona_target,
+            self._settings.snapshot,
+            clock=self.clock,
+        )
+
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
+        """Give the secrets of *app*, by flyctl in *sandbox*."""
+        from flysync.adapters.flyctl import FlyctlSecrets
+
+        return FlyctlSecrets(
+            sandbox,
+            app,
+            run_id,
+            _given(self._settings.fly_api_token),
+            version=self._settings.flyctl_version,
+            sha256=self._settings.flyctl_sha256,
+            install_url=self._settings.flyctl_install_url,
+            base_urls=self._settings.flyctl_base_urls,
+            clock=self.clock,
+        )
+
+    async def aclose(self) -> None:
+        """Close what has been opened."""
+        for name in ("sandboxes", "lock", "_database"):
+            if name in self.__dict__:
+                await self.__dict__[name].aclose()
+
+    @cached_property
+    def _database(self) -> Connection:
+        from flysync.adapters.postgres import Connection
+
+        return Connection(_given(self._settings.database_url), self._settings.db_schema)
+
+
+def _given(secret: Secret | None) -> Secret:
+    """Give a secret that the settings were required to have."""
+    if secret is None:
+        raise ConfigError("a setting is missing that this command needs", hint="docs/settings.md has the list")
+    return secret

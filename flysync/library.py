@@ -1,0 +1,84 @@
+"""Door three: the library. The handlers, with services made of the environment's settings where none are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flysync import bootstrap
+from flysync.model import Door, ProjectId, SyncOptions, SyncReport, secret_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flysync.ports import Services, Watch
+    from flysync.settings import Settings
+
+
+async def sync_credentials_to_flyio(
+    project: str,
+    names: Sequence[str],
+    options: SyncOptions | None = None,
+    *,
+    settings: Settings | None = None,
+    services: Services | None = None,
+    watch: Watch | None = None,
+) -> SyncReport:
+    """
+    Bring the credentials *names* of *project* to its Fly.io app, and say what was done.
+
+    Without *services* they are made of *settings*, and these of the environment. The report tells of failures too
+    (`report.ok`, `report.error`).
+
+    Raises:
+        ConfigError: settings are missing or wrong.
+        InvalidCredential: a name that Fly refuses.
+        UsageError: no names, or one value for several of them.
+    """
+    from flysync.handlers import sync
+
+    checked = [secret_name(name) for name in names]
+    if services is not None:
+        return await sync.sync_credentials_to_flyio(
+            ProjectId(project), checked, options or SyncOptions(), services=services, watch=watch
+        )
+    settings = settings or bootstrap.load_settings()
+    async with bootstrap.open_services(settings) as opened:
+        return await sync.sync_credentials_to_flyio(
+            ProjectId(project), checked, _filled(options, settings), services=opened, watch=watch
+        )
+
+
+async def sync_project(
+    project: str,
+    options: SyncOptions | None = None,
+    *,
+    settings: Settings | None = None,
+    services: Services | None = None,
+    watch: Watch | None = None,
+) -> SyncReport:
+    """
+    Bring all credentials of *project* to its Fly.io app; see `sync_credentials_to_flyio`.
+
+    Raises:
+        ConfigError: settings are missing or wrong.
+        UsageError: the values come from the caller.
+    """
+    from flysync.handlers import sync
+
+    if services is not None:
+        return await sync.sync_project(ProjectId(project), options or SyncOptions(), services=services, watch=watch)
+    settings = settings or bootstrap.load_settings()
+    async with bootstrap.open_services(settings) as opened:
+        return await sync.sync_project(ProjectId(project), _filled(options, settings), services=opened, watch=watch)
+
+
+def _filled(options: SyncOptions | None, settings: Settings) -> SyncOptions:
+    """Let the settings say what the caller left open."""
+    options = options or SyncOptions(door=Door.LIBRARY)
+    return replace(
+        options,
+        actor=options.actor or settings.actor,
+        value_source=settings.value_source,
+        empty_allowed=options.empty_allowed or settings.allow_empty,
+    )

@@ -1,0 +1,179 @@
+"""
+From sources to `Settings`, with all problems at once.
+
+Pure: the sources come as mappings. No message of this module shows a value, and every setting knows where it came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from flysync.errors import ConfigError
+from flysync.model import Note
+from flysync.secret import Secret
+from flysync.settings.table import VARIABLES, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    #: Asks the keyring for one setting; whatever it raises counts as "not there".
+    Lookup = Callable[[str], Secret | None]
+
+_HINT = 'set it in the environment, in .env or with --env-file; secrets may be in the system keyring ("flysync")'
+_OURS = "FLYSYNC_"
+_OF_TESTS = "FLYSYNC_TEST_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where settings come from: flags, the environment, a file."""
+
+    #: How messages call it.
+    label: str
+    values: Mapping[str, str] = field(repr=False)
+    #: The line of each setting, where the source is a file.
+    lines: Mapping[str, int] = field(default_factory=dict)
+    #: Whether it is the `.env` that happens to lie in the working directory.
+    is_dot_env: bool = False
+
+    def where(self, name: str) -> str:
+        """Say where *name* is set."""
+        return f"{self.label}:{self.lines[name]}" if name in self.lines else self.label
+
+
+def load(
+    sources: Iterable[Source],
+    *,
+    needs: Sequence[str] = (),
+    lookup: Lookup | None = None,
+    user: str = "unknown",
+    problems: Iterable[str] = (),
+) -> Settings:
+    """
+    Make settings of *sources*, the strongest first; an empty text counts as not set.
+
+    The keyring is asked by *lookup*, and only for those of *needs* that are secrets and still missing. *problems* are
+    those that reading the sources has met; *user* acts where nobody else is named.
+
+    Raises:
+        ConfigError: all problems, in one message.
+    """
+    loader = _Loader(problems)
+    for source in sources:
+        loader.take(source)
+    if lookup is not None and not loader.values.get("no_keyring"):
+        loader.ask_keyring(needs, lookup)
+    loader.look_for(needs)
+    loader.refuse()
+    origins = {name: loader.origins.get(name, "default") for name in VARIABLES}
+    return Settings(**{"actor": user, **loader.values}, sources=origins, notes=tuple(loader.notes))
+
+
+def read_secret(name: str, text: str) -> Secret | None:
+    """
+    Read a secret that the keyring has; an empty one is none.
+
+    Raises:
+        ConfigError: it cannot be used as it is.
+    """
+    stripped = text.rstrip("\r\n")
+    try:
+        value = VARIABLES[name][1].read(stripped) if stripped else None
+    except ValueError as flaw:
+        raise ConfigError(f"{name} (keyring) {flaw}", setting=name) from None
+    return value if isinstance(value, Secret) else None
+
+
+class _Loader:
+    """What has been found so far, and what is wrong with it."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.values: dict[str, Any] = {}
+        #: Where each setting was found, those included that are of no use.
+        self.origins: dict[str, str] = {}
+        self.notes: list[Note] = []
+        self._problems = list(problems)
+        self._names: set[str] = set()
+        self._keyring_failed = False
+
+    def take(self, source: Source) -> None:
+        """Take from *source* what no stronger one has set."""
+        for name, text in source.values.items():
+            stripped = text.rstrip("\r\n")
+            if name not in VARIABLES:
+                self._refuse_unknown(name, source.where(name))
+            elif not stripped or name in self.origins:
+                continue
+            elif source.is_dot_env and VARIABLES[name][1].guarded:
+                self.notes.append(_ignored(name, source.where(name)))
+            else:
+                self._read(name, stripped, source.where(name))
+
+    def _read(self, name: str, text: str, where: str) -> None:
+        attribute, variable = VARIABLES[name]
+        self.origins[name] = where
+        try:
+            self.values[attribute] = variable.read(text)
+        except ValueError as flaw:
+            self._add(name, f"{name} ({where}) {flaw}")
+
+    def _refuse_unknown(self, name: str, where: str) -> None:
+        if not name.startswith(_OURS) or name.startswith(_OF_TESTS):
+            return
+        close = get_close_matches(name, VARIABLES, n=1)
+        self._add(name, f"{name} ({where}) is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
+
+    def ask_keyring(self, needs: Sequence[str], lookup: Lookup) -> None:
+        """Look for the secrets that are needed and still missing."""
+        for name in needs:
+            if name in self.origins or not VARIABLES[name][1].secret:
+                continue
+            try:
+                secret = lookup(name)
+            except ConfigError as error:
+                self.origins[name] = "keyring"
+                self._add(name, error.message)
+            except Exception as error:  # noqa: BLE001 - a back end raises what it likes (infra.md F)
+                # Its text stays unshown, and one failure is enough: each may have taken the whole time limit.
+                self._keyring_failed = True
+                self.notes.append(_keyring_failed(error))
+                return
+            else:
+                if secret is not None:
+                    self.values[VARIABLES[name][0]], self.origins[name] = secret, "keyring"
+
+    def look_for(self, needs: Sequence[str]) -> None:
+        """Note what is needed and was found nowhere."""
+        suffix = ", and the system keyring could not be asked" if self._keyring_failed else ""
+        for name in needs:
+            if name not in self.origins:
+                self._add(name, f"{name} is not set{suffix if VARIABLES[name][1].secret else ''}")
+
+    def refuse(self) -> None:
+        """Raise all problems as one error, if there are any."""
+        if not self._problems:
+            return
+        message = self._problems[0]
+        if len(self._problems) > 1:
+            message = "\n- ".join((f"{len(self._problems)} things are wrong with the settings:", *self._problems))
+        setting = next(iter(self._names)) if len(self._names) == 1 else None
+        raise ConfigError(message, hint=_HINT, setting=setting)
+
+    def _add(self, name: str, problem: str) -> None:
+        self._names.add(name)
+        self._problems.append(problem)
+
+
+def _ignored(name: str, where: str) -> Note:
+    message = (
+        f"{name} ({where}) is ignored: a stray file must not redirect credentials;"
+        " set it in the environment or with --env-file"
+    )
+    return Note(code="setting_ignored", message=message, names=(name,))
+
+
+def _keyring_failed(error: Exception) -> Note:
+    message = f"the system keyring could not be asked ({type(error).__name__}); FLYSYNC_NO_KEYRING=1 leaves it alone"
+    return Note(code="keyring_failed", message=message)

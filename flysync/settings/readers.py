@@ -1,0 +1,100 @@
+"""
+The readers of settings: each gives the value of a text, or raises ValueError.
+
+The error's words follow the setting's name, and never show the text.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from flysync.secret import Secret
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def text(text: str) -> str:
+    """Take any text that can be shown."""
+    if not text.isprintable():
+        raise ValueError("holds a control character, or is not UTF-8")
+    return text
+
+
+def flag(text: str) -> bool:
+    """Take yes or no."""
+    if (value := _WORDS.get(text.strip().lower())) is None:
+        raise ValueError("is neither true nor false (1, true, yes, on, 0, false, no, off)")
+    return value
+
+
+def days(text: str) -> int:
+    """Take a number of days."""
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", text):
+        raise ValueError("is not a number of days from 1 to 99999")
+    return int(text)
+
+
+def url(text: str) -> str:
+    """Take an address."""
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        known = False
+    if not known or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("is not an http:// or https:// address")
+    return text
+
+
+def base_url(text: str) -> str:
+    """Take an address that paths are added to."""
+    return url(text).rstrip("/")
+
+
+def version(text: str) -> str:
+    """Take a version of flyctl."""
+    if not re.fullmatch(r"v?[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?", text):
+        raise ValueError("is not a version such as 0.4.87")
+    return text.removeprefix("v")
+
+
+def sha256(text: str) -> str:
+    """Take a sum."""
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError("is not a SHA-256 sum (64 hexadecimal digits)")
+    return text.lower()
+
+
+def value_source(text: str) -> str:
+    """Take the word for whose value counts."""
+    if text not in {"database", "caller"}:
+        raise ValueError('is neither "database" nor "caller"')
+    return text
+
+
+def key(text: str) -> Secret:
+    """Take a key without any white space."""
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("holds white space, a line break or a character that no token has")
+    return Secret(text)
+
+
+def fly_token(text: str) -> Secret:
+    """Take a token; that of an organisation is `FlyV1 fm2_…`, with one space."""
+    key(text.removeprefix("FlyV1 "))
+    return Secret(text)
+
+
+def database(given: str) -> Secret:
+    """Take what libpq calls a connection string."""
+    if not re.match(r"postgres(ql)?://|\s*\w+\s*=", given):
+        raise ValueError("is neither a postgresql:// address nor a list of key=value")
+    return Secret(text(given))
+
+
+def redis(text: str) -> Secret:
+    """Take an address of Redis."""
+    if not re.match(r"(rediss?|unix)://", text):
+        raise ValueError("is not a redis:// address")
+    return key(text)

@@ -1,0 +1,98 @@
+"""All settings: one line each, with name, reader and default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from flysync.secret import Secret
+from flysync.settings import readers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flysync.model import Note
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variable:
+    """How one setting is called outside, and how it is read."""
+
+    name: str
+    read: Callable[[str], Any]
+    #: Ignored in `.env` of the working directory: a stray file could send token and values elsewhere.
+    guarded: bool = False
+    #: May live in the keyring, and is never shown.
+    secret: bool = False
+
+
+def _setting(name: str, read: Callable[[str], object], default: object, *, guarded: bool = False) -> Any:
+    return field(default=default, metadata={"variable": Variable(name=name, read=read, guarded=guarded)})
+
+
+def _secret(name: str, read: Callable[[str], Secret]) -> Any:
+    return field(default=None, metadata={"variable": Variable(name=name, read=read, secret=True)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All settings, checked; made by `load`."""
+
+    fly_api_token: Secret | None = _secret("FLY_API_TOKEN", readers.fly_token)
+    daytona_api_key: Secret | None = _secret("DAYTONA_API_KEY", readers.key)
+    database_url: Secret | None = _secret("DATABASE_URL", readers.database)
+    redis_url: Secret | None = _secret("REDIS_URL", readers.redis)
+    daytona_api_url: str = _setting("DAYTONA_API_URL", readers.base_url, "https://app.daytona.io/api", guarded=True)
+    #: The region at Daytona; its own default where absent.
+    daytona_target: str | None = _setting("DAYTONA_TARGET", readers.text, None, guarded=True)
+    #: The Daytona snapshot that sandboxes start from.
+    snapshot: str | None = _setting("FLYSYNC_SNAPSHOT", readers.text, None)
+    #: Installed where the sandbox has no flyctl that will do.
+    flyctl_version: str = _setting("FLYSYNC_FLYCTL_VERSION", readers.version, "0.4.87")
+    #: The sum of that version's archive; with it, flyctl is downloaded and checked instead of installed by a script.
+    flyctl_sha256: str | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sha256, None)
+    flyctl_install_url: str = _setting(
+        "FLYSYNC_FLYCTL_INSTALL_URL", readers.url, "https://fly.io/install.sh", guarded=True
+    )
+    #: The schema of the backend's tables; the connection's search_path where absent.
+    db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.text, None)
+    #: Whose value counts: the table's ("database") or the one handed in ("caller").
+    value_source: str = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
+    #: Who acts, for the record; else the system's user.
+    actor: str = _setting("FLYSYNC_ACTOR", readers.text, "unknown")
+    keep_runs_days: int = _setting("FLYSYNC_KEEP_RUNS_DAYS", readers.days, 90)
+    no_keyring: bool = _setting("FLYSYNC_NO_KEYRING", readers.flag, default=False)
+    #: Whether an empty value is carried; else it is invalid.
+    allow_empty: bool = _setting("FLYSYNC_ALLOW_EMPTY", readers.flag, default=False)
+    # The three are handed on to flyctl.
+    fly_api_base_url: str | None = _setting("FLY_API_BASE_URL", readers.base_url, None, guarded=True)
+    fly_flaps_base_url: str | None = _setting("FLY_FLAPS_BASE_URL", readers.base_url, None, guarded=True)
+    fly_uiex_base_url: str | None = _setting("FLY_UIEX_BASE_URL", readers.base_url, None, guarded=True)
+
+    #: Where each setting came from: "flag", "environment", ".env:3", "keyring", "default".
+    sources: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The settings that must never be shown."""
+        found = (self.fly_api_token, self.daytona_api_key, self.database_url, self.redis_url)
+        return tuple(secret for secret in found if secret is not None)
+
+    @property
+    def flyctl_base_urls(self) -> dict[str, str]:
+        """The addresses that flyctl is given, by the name of its variable."""
+        urls = {
+            "FLY_API_BASE_URL": self.fly_api_base_url,
+            "FLY_FLAPS_BASE_URL": self.fly_flaps_base_url,
+            "FLY_UIEX_BASE_URL": self.fly_uiex_base_url,
+        }
+        return {name: url for name, url in urls.items() if url is not None}
+
+
+#: Field of `Settings` and variable, by the variable's name.
+VARIABLES: Mapping[str, tuple[str, Variable]] = {
+    one.metadata["variable"].name: (one.name, one.metadata["variable"])
+    for one in fields(Settings)
+    if "variable" in one.metadata
+}
