@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import nox
 
@@ -62,6 +62,8 @@ def types(session: nox.Session) -> None:
     """Check types, strictly, of package, tests and this file."""
     _install(session, *TEST, *LINT, "nox")
     session.run("mypy")
+    for path in sorted(path for path in Path("tests").iterdir() if path.is_dir() and list(path.glob("*.py"))):
+        session.run("mypy", str(path))  # one by one: each has a conftest of its own
 
 
 @nox.session
@@ -75,9 +77,9 @@ def imports(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure, side by side, what docs/ quotes."""
     _install(session, *TEST)
-    for name in sorted(os.listdir("tests/bench")):
-        if name.startswith("bench_") and (not session.posargs or name in session.posargs):
-            session.run("python", f"tests/bench/{name}")
+    for path in sorted(Path("tests/bench").glob("bench_*.py")):
+        if not session.posargs or path.name in session.posargs:
+            session.run("python", str(path))
 
 
 @nox.session

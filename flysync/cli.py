@@ -11,7 +11,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -91,7 +91,7 @@ Timeout = Annotated[
 ]
 
 
-def _version(shown: bool) -> None:  # noqa: FBT001 - Typer calls it
+def _version(shown: bool) -> None:
     if shown:
         from importlib.metadata import version
 
@@ -116,7 +116,7 @@ def main_options(
 
 
 @app.command()
-def sync(  # noqa: PLR0917 - Typer's way to declare options
+def sync(
     context: typer.Context,
     project: Project,
     name: Name,
@@ -156,7 +156,7 @@ def sync(  # noqa: PLR0917 - Typer's way to declare options
 
 
 @app.command("sync-project")
-def sync_project(  # noqa: PLR0917 - as above
+def sync_project(
     context: typer.Context,
     project: Project,
     app: App = None,
@@ -269,8 +269,8 @@ class _Command:
         self,
         context: typer.Context,
         name: str,
-        as_json: bool,  # noqa: FBT001 - handed through
-        quiet: bool,  # noqa: FBT001
+        as_json: bool,
+        quiet: bool,
         verbose: int,
         env_file: Path | None,
     ) -> None:
@@ -280,7 +280,7 @@ class _Command:
         self._output = console.Output(as_json=as_json or before.as_json, verbosity=verbosity)
         self._env_file = env_file or before.env_file
 
-    def __enter__(self) -> _Command:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -341,13 +341,13 @@ class _Command:
         return settings
 
 
-def _options(  # noqa: PLR0917 - the flags, in their order
+def _options(
     app: str | None,
-    stage: bool,  # noqa: FBT001
-    no_wait: bool,  # noqa: FBT001
-    dry_run: bool,  # noqa: FBT001
-    verify: bool,  # noqa: FBT001
-    force: bool,  # noqa: FBT001
+    stage: bool,
+    no_wait: bool,
+    dry_run: bool,
+    verify: bool,
+    force: bool,
     sandbox: str | None,
     reason: str | None,
     lock_wait_s: float,
@@ -427,5 +427,5 @@ def _command_name() -> str:
     return (
         " ".join(words[:2])
         if words[:1] == ["db"]
-        else (words[0] if words and words[0].isidentifier() or words[:1] == ["sync-project"] else "flysync")
+        else (words[0] if (words and words[0].isidentifier()) or words[:1] == ["sync-project"] else "flysync")
     )

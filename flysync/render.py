@@ -165,10 +165,9 @@ def error_json(error: BaseException) -> dict[str, Any]:
 
 def bug_text(error: BaseException) -> list[str]:
     """Give where a bug happened, without the texts of exceptions: they may hold a value."""
-    lines = [f"error: a bug in flysync: {type(error).__name__}"]
-    for frame in traceback.extract_tb(error.__traceback__):
-        lines.append(f"  {frame.filename}:{frame.lineno} in {frame.name}")
-    return lines
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+    return [f"error: a bug in flysync: {type(error).__name__}", *where]
 
 
 def error_text(error: BaseException) -> list[str]:
@@ -232,9 +231,11 @@ def status_text(report: StatusReport) -> list[str]:
         when = f"{line.deployed_at:%Y-%m-%d %H:%M:%S}" if line.deployed_at else ""
         who = f"by {line.actor} ({line.door})" if line.actor else ""
         lines.append(f"  {line.name or '-':<{width}}  {line.condition:<20}  {when} {who}".rstrip())
-    for run in report.open_runs:
-        lines.append(f"run {run.run_id} is under way since {run.started_at:%H:%M:%S} ({run.door}, {run.actor})")
-    return [*(lines or ["no projects"]), *next_text(report.next)]
+    runs = [
+        f"run {run.run_id} is under way since {run.started_at:%H:%M:%S} ({run.door}, {run.actor})"
+        for run in report.open_runs
+    ]
+    return [*(lines or ["no projects"]), *runs, *next_text(report.next)]
 
 
 def check_text(report: CheckReport) -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from flysync.secret import Secret
 from flysync.settings import readers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flysync.model import Note
+    from flysync.secret import Secret
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,7 +79,7 @@ class LoopbackWorld(StoreWorld):
 
     async def store(self, app: str) -> SecretStore:
         box = await self.boxes.create("box", {}, ttl_s=600, timeout_s=30)
-        urls = {name: self.fly.url for name in ("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL")}
+        urls = dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url)
         return FlyctlSecrets(
             box,
             AppName(app),

@@ -3,12 +3,15 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flysync.adapters.flyctl_script import Answer, NoAnswer, NoFiles, Step, timed, word
 from flysync.model import RunId
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def make_step(command: str = "true", *, name: str = "1-try", limit_s: int = 5, has_token: bool = False) -> Step:
@@ -102,7 +105,7 @@ def test_values_are_arguments_and_no_longer_in_the_environment(tmp_path: Path) -
 
 
 def test_logs_is_a_plain_file_and_everything_is_private(tmp_path: Path) -> None:
-    """flyctl cannot write its log, and nobody else can read what is there."""
+    """Flyctl cannot write its log, and nobody else can read what is there."""
     run(make_step(), tmp_path)
     directory = tmp_path / ".flysync/run1"
 

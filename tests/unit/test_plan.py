@@ -117,7 +117,7 @@ def test_a_name_without_a_row_is_not_found() -> None:
 )
 def test_a_value_that_cannot_travel_is_refused(value: str | None, words: str) -> None:
     """The error names the credential and what is wrong, not the value."""
-    ((name, error),) = plan(make_view(value), [NAME], SyncOptions()).failures
+    ((_, error),) = plan(make_view(value), [NAME], SyncOptions()).failures
 
     assert isinstance(error, InvalidCredential)
     assert NAME in error.message
