@@ -8,23 +8,18 @@ the commands that need them: `--help` is instant.
 from __future__ import annotations
 
 import re
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flysync import console, render
-from flysync.errors import ConfigError, FlysyncError, InvalidCredential, UsageError
+from flysync.command import Command, Common, from_stdin, only_a_name, run
 from flysync.model import AppName, Door, ProjectId, SyncOptions, SyncReport, is_app_name, secret_name
-from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from flysync.ports import Services
-    from flysync.settings import Settings
 
 app = typer.Typer(
     name="flysync",
@@ -36,16 +31,6 @@ app = typer.Typer(
 )
 db = typer.Typer(help="Look after the tables.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(db, name="db")
-
-
-@dataclass
-class Common:
-    """The options that may stand before the command and after it."""
-
-    as_json: bool = False
-    verbose: int = 0
-    quiet: bool = False
-    env_file: Path | None = None
 
 
 def seconds(text: str | float) -> float:
@@ -142,7 +127,7 @@ def sync(
     Example: flysync sync --project proj123 --name AWS_ACCESS_KEY_ID --name AWS_SECRET_ACCESS_KEY
     """
     options = _options(app, stage, no_wait, dry_run, verify, force, sandbox, reason, lock_wait, timeout)
-    command = _Command(context, "sync", as_json, quiet, verbose, env_file)
+    command = Command(context, "sync", as_json, quiet, verbose, env_file)
 
     async def work(services: Services, options: SyncOptions, watch: console.Progress) -> SyncReport:
         from flysync.handlers.sync import sync_credentials_to_flyio
@@ -150,8 +135,8 @@ def sync(
         return await sync_credentials_to_flyio(ProjectId(project), names, options, services=services, watch=watch)
 
     with command:
-        names = [secret_name(_only_a_name(one)) for one in name]
-        value = _from_stdin(names) if value_stdin else None
+        names = [secret_name(only_a_name(one)) for one in name]
+        value = from_stdin(names) if value_stdin else None
         command.sync(work, replace(options, value=value))
 
 
@@ -186,7 +171,7 @@ def sync_project(
 
         return await handlers.sync_project(ProjectId(project), options, services=services, watch=watch)
 
-    with _Command(context, "sync-project", as_json, quiet, verbose, env_file) as command:
+    with Command(context, "sync-project", as_json, quiet, verbose, env_file) as command:
         command.sync(work, options)
 
 
@@ -207,7 +192,7 @@ def status(
         report = await handler(ProjectId(project) if project else None, services=services)
         return render.status_json(report), render.status_text(report)
 
-    with _Command(context, "status", as_json, quiet, verbose, env_file) as command:
+    with Command(context, "status", as_json, quiet, verbose, env_file) as command:
         command.database(work)
 
 
@@ -227,7 +212,7 @@ def db_init(
         report = await init_database(admin=services.admin)
         return render.init_json(report), render.init_text(report)
 
-    with _Command(context, "db init", as_json, quiet, verbose, env_file) as command:
+    with Command(context, "db init", as_json, quiet, verbose, env_file) as command:
         command.database(work)
 
 
@@ -247,7 +232,7 @@ def db_check(
         report = await check_database(admin=services.admin)
         return render.check_json(report), render.check_text(report)
 
-    with _Command(context, "db check", as_json, quiet, verbose, env_file) as command:
+    with Command(context, "db check", as_json, quiet, verbose, env_file) as command:
         command.database(work)
 
 
@@ -260,85 +245,6 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the world runn
         typer.echo('error: the demo needs more packages\nhint: pip install "flysync[demo]"', err=True)
         raise typer.Exit(2) from None
     raise typer.Exit(play(keep=keep))
-
-
-class _Command:
-    """What all commands do around their handler: settings in, result and exit code out."""
-
-    def __init__(
-        self,
-        context: typer.Context,
-        name: str,
-        as_json: bool,
-        quiet: bool,
-        verbose: int,
-        env_file: Path | None,
-    ) -> None:
-        before: Common = context.obj
-        self._name = name
-        verbosity = -1 if quiet or before.quiet else verbose + before.verbose
-        self._output = console.Output(as_json=as_json or before.as_json, verbosity=verbosity)
-        self._env_file = env_file or before.env_file
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, typer.Exit):
-            raise typer.Exit(self._output.fail(self._name, error)) from None
-
-    def sync(
-        self,
-        work: Callable[[Services, SyncOptions, console.Progress], Coroutine[Any, Any, SyncReport]],
-        options: SyncOptions,
-    ) -> None:
-        """Run a sync and show its report."""
-        from flysync import bootstrap
-
-        needs = bootstrap.DATABASE if options.dry_run else bootstrap.SYNC
-        settings = self._settings(needs)
-        options = replace(
-            options, actor=settings.actor, empty_allowed=settings.allow_empty, value_source=settings.value_source
-        )
-        progress = console.Progress(self._output)
-
-        async def body() -> SyncReport:
-            async with bootstrap.open_services(settings) as services:
-                return await work(services, options, progress)
-
-        report: SyncReport = console.run(body, progress)
-        notes = [*settings.notes, *report.warnings]
-        self._output.warn(notes)
-        self._output.result(render.sync_json(self._name, report, settings.notes), render.sync_text(report))
-        if report.error is not None:
-            self._output.aside(render.error_text(report.error))
-        self._output.aside(render.next_text(report.next))
-        raise typer.Exit(report.exit_code)
-
-    def database(self, work: Callable[[Services], Coroutine[Any, Any, tuple[dict[str, Any], list[str]]]]) -> None:
-        """Run what needs nothing but the database, and show its result."""
-        from flysync import bootstrap
-
-        settings = self._settings(bootstrap.DATABASE)
-
-        async def body() -> tuple[dict[str, Any], list[str]]:
-            async with bootstrap.open_services(settings) as services:
-                return await work(services)
-
-        data, lines = console.run_plain(body)
-        self._output.warn(settings.notes)
-        data["warnings"] = [*render.notes_json(settings.notes), *data["warnings"]]
-        self._output.result(data, lines)
-        raise typer.Exit(data["exit_code"])
-
-    def _settings(self, needs: tuple[str, ...]) -> Settings:
-        from flysync import bootstrap, logs
-
-        if self._env_file is not None and not self._env_file.is_file():
-            raise ConfigError(f"{self._env_file} is no file", hint="check --env-file")
-        settings = bootstrap.load_settings(needs, env_file=self._env_file)
-        logs.set_up(verbosity=self._output.verbosity, secrets=settings.secrets)
-        return settings
 
 
 def _options(
@@ -370,62 +276,6 @@ def _options(
     )
 
 
-def _only_a_name(text: str) -> str:
-    """Refuse NAME=VALUE without showing it."""
-    if "=" in text:
-        raise UsageError(
-            "--name takes a name only; values are never given as arguments",
-            hint="the value is read from cloud_credentials, or from standard input with --value-stdin",
-        )
-    return text
-
-
-def _from_stdin(names: list[Any]) -> Secret:
-    """Read one value to the end of standard input; a final newline goes where it is the only line break."""
-    if len(set(names)) != 1:
-        raise UsageError("--value-stdin gives one value, so it needs exactly one --name")
-    if sys.stdin.isatty():
-        from getpass import getpass
-
-        return Secret(getpass(f"value of {names[0]}: "))
-    try:
-        text = sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError:
-        raise InvalidCredential(f"the value of {names[0]} on standard input is not valid UTF-8") from None
-    line = text.removesuffix("\n").removesuffix("\r")
-    return Secret(line if "\n" not in line else text)
-
-
 def main() -> None:
-    """Run the command line; every way out has one exit code, and with --json one object on stdout."""
-    output = console.Output(as_json="--json" in sys.argv)
-    try:
-        code = app(standalone_mode=False)
-    except Exception as error:  # noqa: BLE001 - the last stop: usage errors of Typer's, and bugs
-        code = output.fail(_command_name(), _usage(error))
-    except KeyboardInterrupt:
-        code = 130
-    # Python's teardown after the SDK was loaded takes 0.2 s (daytona.md 1), but coverage has to write its data.
-    if "coverage" in sys.modules or sys.gettrace() is not None:
-        sys.exit(code)
-    console.leave(code if isinstance(code, int) else 0)
-
-
-def _usage(error: Exception) -> Exception:
-    """Turn Typer's own errors into ours; an argument that nobody asked for may be a value, and is not shown."""
-    say = getattr(error, "format_message", None)
-    if say is None or isinstance(error, FlysyncError):
-        return error
-    message = str(say())
-    if "unexpected extra argument" in message:
-        message = "there is an argument too many; values are never given as arguments"
-    return UsageError(message.rstrip("."), hint=f"see `flysync {_command_name()} --help`".replace("  ", " "))
-
-
-def _command_name() -> str:
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    return (
-        " ".join(words[:2])
-        if words[:1] == ["db"]
-        else (words[0] if (words and words[0].isidentifier()) or words[:1] == ["sync-project"] else "flysync")
-    )
+    """Run the command line."""
+    run(app)

@@ -24,13 +24,13 @@ def read(path: Path, *, is_dot_env: bool) -> tuple[Source, list[str]]:
     try:
         with path.open(encoding="utf-8-sig") as stream:
             for binding in parse_stream(stream):
-                if binding.error:
-                    problems.append(f"{label}:{binding.original.line} is not NAME=VALUE")
+                # A binding begins with the empty lines above it.
+                text = binding.original.string
+                line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+                if binding.error or (binding.key is not None and binding.value is None):
+                    problems.append(f"{label}:{line} is not NAME=VALUE")
                 elif binding.key is not None:
-                    values[binding.key] = binding.value or ""
-                    # A binding begins with the empty lines above it.
-                    blank = len(binding.original.string) - len(binding.original.string.lstrip())
-                    lines[binding.key] = binding.original.line + binding.original.string[:blank].count("\n")
+                    values[binding.key], lines[binding.key] = binding.value or "", line
     except UnicodeDecodeError:
         problems.append(f"{label} is not UTF-8")
     return Source(label=label, values=values, lines=lines, is_dot_env=is_dot_env), problems

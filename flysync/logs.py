@@ -47,5 +47,5 @@ def set_up(
     levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
     LOGGER.setLevel(levels.get(verbosity, logging.DEBUG))
     # Others print what they are given: dotenv quotes lines, the SDK's own words were never looked at for values.
-    for name in ("dotenv", "dotenv.main", "daytona", "aiohttp", "asyncio", "psycopg"):
+    for name in ("dotenv", "dotenv.main", "daytona", "aiohttp", "asyncio", "psycopg", "engineio", "socketio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
-from flysync.secret import Secret
+from flysync.settings import read_secret
+
+if TYPE_CHECKING:
+    from flysync.secret import Secret
 
 #: What the entries are filed under.
 SERVICE = "flysync"
@@ -41,4 +45,4 @@ def look_up(name: str) -> Secret | None:
         raise failed[0]
     if not found:
         raise TimeoutError("the keyring does not answer")
-    return None if found[0] is None else Secret(found[0])
+    return None if found[0] is None else read_secret(name, found[0])

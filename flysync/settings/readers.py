@@ -14,7 +14,7 @@ from flysync.secret import Secret
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
-def text(text: str) -> str:
+def plain(text: str) -> str:
     """Take any text that can be shown."""
     if not text.isprintable():
         raise ValueError("holds a control character, or is not UTF-8")
@@ -39,10 +39,10 @@ def url(text: str) -> str:
     """Take an address."""
     try:
         parts = urlsplit(text)
-        known = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        known = False
-    if not known or not re.fullmatch(r"[!-~]+", text):
+        is_known = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # its words may show the text
+        is_known = False
+    if not is_known or not re.fullmatch(r"[!-~]+", text):
         raise ValueError("is not an http:// or https:// address")
     return text
 
@@ -86,11 +86,11 @@ def fly_token(text: str) -> Secret:
     return Secret(text)
 
 
-def database(given: str) -> Secret:
+def database(text: str) -> Secret:
     """Take what libpq calls a connection string."""
-    if not re.match(r"postgres(ql)?://|\s*\w+\s*=", given):
+    if not re.match(r"postgres(ql)?://|\s*\w+\s*=", text):
         raise ValueError("is neither a postgresql:// address nor a list of key=value")
-    return Secret(text(given))
+    return Secret(plain(text))
 
 
 def redis(text: str) -> Secret:

@@ -44,9 +44,9 @@ class Settings:
     redis_url: Secret | None = _secret("REDIS_URL", readers.redis)
     daytona_api_url: str = _setting("DAYTONA_API_URL", readers.base_url, "https://app.daytona.io/api", guarded=True)
     #: The region at Daytona; its own default where absent.
-    daytona_target: str | None = _setting("DAYTONA_TARGET", readers.text, None, guarded=True)
+    daytona_target: str | None = _setting("DAYTONA_TARGET", readers.plain, None, guarded=True)
     #: The Daytona snapshot that sandboxes start from.
-    snapshot: str | None = _setting("FLYSYNC_SNAPSHOT", readers.text, None)
+    snapshot: str | None = _setting("FLYSYNC_SNAPSHOT", readers.plain, None)
     #: Installed where the sandbox has no flyctl that will do.
     flyctl_version: str = _setting("FLYSYNC_FLYCTL_VERSION", readers.version, "0.4.87")
     #: The sum of that version's archive; with it, flyctl is downloaded and checked instead of installed by a script.
@@ -55,11 +55,11 @@ class Settings:
         "FLYSYNC_FLYCTL_INSTALL_URL", readers.url, "https://fly.io/install.sh", guarded=True
     )
     #: The schema of the backend's tables; the connection's search_path where absent.
-    db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.text, None)
+    db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.plain, None)
     #: Whose value counts: the table's ("database") or the one handed in ("caller").
     value_source: str = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
     #: Who acts, for the record; else the system's user.
-    actor: str = _setting("FLYSYNC_ACTOR", readers.text, "unknown")
+    actor: str = _setting("FLYSYNC_ACTOR", readers.plain, "unknown")
     keep_runs_days: int = _setting("FLYSYNC_KEEP_RUNS_DAYS", readers.days, 90)
     no_keyring: bool = _setting("FLYSYNC_NO_KEYRING", readers.flag, default=False)
     #: Whether an empty value is carried; else it is invalid.

@@ -18,8 +18,7 @@ from flysync.sim.simulation import Simulation
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from psycopg.abc import Query
+    from typing import LiteralString
 
 
 #: The loop that each world runs on.
@@ -69,7 +68,7 @@ class Platform:
         self.loop = LOOPS[id(world)]
         self.environ = world.environ(DATABASE_URL=dsn, HOME=str(home), FLYSYNC_ACTOR="tester")
 
-    def execute(self, query: Query, *values: object) -> list[tuple[Any, ...]]:
+    def execute(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         """Run a query as the backend."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             cursor = connection.execute(query, values)
@@ -90,9 +89,17 @@ class Platform:
                 value,
             )
 
-    def flysync(self, *arguments: str, stdin: bytes = b"", without: tuple[str, ...] = (), **environ: str) -> Done:
+    def flysync(
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        without: tuple[str, ...] = (),
+        environ: dict[str, str] | None = None,
+        **more: str,
+    ) -> Done:
         """Run the command line as the backend does."""
-        env = {name: value for name, value in (self.environ | environ).items() if name not in without}
+        env = self.environ | more | (environ or {})
+        env = {name: value for name, value in env.items() if name not in without}
         done = subprocess.run(
             [sys.executable, "-m", "flysync", *arguments],
             input=stdin,

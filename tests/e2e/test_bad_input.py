@@ -39,6 +39,15 @@ def test_a_value_as_an_argument_is_refused_and_not_shown(platform: Platform) -> 
         assert "canary" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("canary",), ("sync", "--project", "p", "--name", "A", "--canary key")])
+def test_a_misplaced_value_is_not_shown(platform: Platform, arguments: tuple[str, ...]) -> None:
+    """Not in the place of a command, nor where it looks like an option."""
+    done = platform.flysync("--json", *arguments)
+
+    refused(done, "usage", 2)
+    assert "canary" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("arguments", [(), ("--project", "p"), ("--project", "p", "--nonsense")])
 def test_misuse_is_one_json_object_too(platform: Platform, arguments: tuple[str, ...]) -> None:
     """Usage errors of every kind."""
@@ -109,7 +118,7 @@ def test_refused_tokens_name_service_and_setting(platform: Platform) -> None:
     platform.deploy("p", "denied")
     platform.store("p", A="1")
     for name, service in (("FLY_API_TOKEN", "fly"), ("DAYTONA_API_KEY", "daytona")):
-        done = platform.flysync(*SYNC, "--json", **{name: "wrong-token"})
+        done = platform.flysync(*SYNC, "--json", environ={name: "wrong-token"})
 
         refused(done, "access_denied", 1)
         assert (service, name) == (done.json["error"]["service"], done.json["error"]["setting"])

@@ -29,12 +29,12 @@ KEYS = [
 
 
 def sync(platform: Platform, *more: str, **environ: str) -> dict[str, Any]:
-    done = platform.flysync("sync", "--project", "p", "--name", "A", "--json", *more, **environ)
+    done = platform.flysync("sync", "--project", "p", "--name", "A", "--json", *more, environ=environ)
     assert done.json["exit_code"] == done.code
     return done.json
 
 
-def line(report: dict[str, Any]) -> tuple[str, str, str]:
+def line(report: dict[str, Any]) -> tuple[str | None, ...]:
     (one,) = report["credentials"]
     return one["outcome"], one["reason"], one["code"]
 
@@ -173,7 +173,7 @@ def test_status_tells_what_is_where(platform: Platform) -> None:
     platform.world.fly.add_app("status", machines=1)
     platform.deploy("p", "status")
     platform.store("p", A="1")
-    conditions = []
+    conditions, report = [], {}
     for step in ("never sent", "deployed", "changed since"):
         if step == "deployed":
             sync(platform)

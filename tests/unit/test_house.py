@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flysync
+from flysync import errors
+
+ROOT = Path(flysync.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+HEAVY = ("aiohttp", "daytona", "keyring", "psycopg", "pydantic", "rich")
+
+
+def loaded(code: str) -> set[str]:
+    """Give the heavy packages that a fresh Python has loaded after *code*."""
+    script = f"import sys\n{code}\nprint(*sorted(set(m.partition('.')[0] for m in sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split()) & set(HEAVY)
+
+
+def test_values_are_revealed_only_at_the_edge() -> None:
+    """`.reveal(` stands under adapters/ and in the doubles, and nowhere else."""
+    places = {path.relative_to(ROOT).parts[0] for path in MODULES if ".reveal(" in path.read_text()}
+
+    assert places <= {"adapters", "testing"}
+
+
+def test_no_module_is_a_drawer_and_none_is_endless() -> None:
+    """No utils; at most 450 lines."""
+    assert [] == [path.name for path in MODULES if path.stem in {"utils", "helpers", "common", "types"}]
+    assert [] == [path.name for path in MODULES if len(path.read_text().splitlines()) > 450]
+
+
+def test_the_tree_of_errors_is_the_one_that_is_told() -> None:
+    """errors.py's docstring has each class, its exit code and its code."""
+    told = re.findall(r"^\s+(\w+)\s+exit (\d+)\s+(\w+)", errors.__doc__ or "", re.MULTILINE)
+    made = [
+        (name, str(kind("x").exit_code), kind.code)
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.FlysyncError) and kind.code != "error"
+    ]
+
+    assert sorted(made) == sorted(told)
+
+
+def test_every_code_is_in_the_docs() -> None:
+    """docs/errors.md has a line for each."""
+    text = (ROOT.parent / "docs/errors.md").read_text()
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
+
+    assert [] == sorted(code for code in codes - {"error"} if f"`{code}`" not in text)
+
+
+def test_what_the_library_promises_is_there() -> None:
+    """Every public name can be imported."""
+    assert [] == [name for name in flysync.__all__ if getattr(flysync, name, None) is None]
+    assert re.match(r"\d+\.\d+", flysync.__version__)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        flysync.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_every_test_says_what_it_promises() -> None:
+    """One sentence each."""
+    silent = [
+        f"{path.name}:{node.name}"
+        for path in Path(__file__).parents[1].rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+
+    assert [] == silent
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sync", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    """It is instant, because nothing that it does not need is imported."""
+    code = f"from flysync.cli import app\ntry:\n  app({arguments!r})\nexcept SystemExit:\n  pass"
+
+    assert set() == loaded(f"import io, sys\nout, sys.stdout = sys.stdout, io.StringIO()\n{code}\nsys.stdout = out")
+
+
+def test_a_sync_with_nothing_to_do_needs_postgres_alone() -> None:
+    """The handlers and the database load neither Daytona's SDK nor pydantic."""
+    assert {"psycopg"} == loaded(
+        "import flysync.cli, flysync.bootstrap, flysync.handlers.sync, flysync.adapters.postgres,"
+        " flysync.adapters.clock, flysync.render"
+    )
+
+
+def test_every_flag_is_in_the_docs() -> None:
+    """docs/cli.md names each command and each option."""
+    import typer
+
+    from flysync.cli import app
+
+    text = (ROOT.parent / "docs/cli.md").read_text()
+    group = typer.main.get_command(app)
+    flags = {option for one in group.commands.values() for p in one.params for option in p.opts if len(option) > 2}  # type: ignore[attr-defined]
+
+    assert [] == sorted(name for name in group.commands if f"`flysync {name}" not in text)  # type: ignore[attr-defined]
+    assert [] == sorted(
+        flag for flag in flags - {"--verbose", "--quiet", "--help"} if flag.startswith("-") and flag not in text
+    )

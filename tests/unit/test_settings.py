@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flysync import settings
+from flysync.errors import ConfigError
+from flysync.secret import Secret
+from flysync.settings import VARIABLES, Settings, Source
+
+ROOT = Path(__file__).parents[2]
+CANARY = "c4nary-v4lue"
+NEEDS = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
+SET = {"DATABASE_URL": "postgresql://u:p@h/d", "FLY_API_TOKEN": "fo1_token", "DAYTONA_API_KEY": "dtn_key"}
+
+
+def environment(**values: str) -> Source:
+    """Give the environment as a source."""
+    return Source(label="environment", values=values)
+
+
+def dot_env(**values: str) -> Source:
+    """Give a `.env` of the working directory as a source; each setting is in its line 3."""
+    return Source(label=".env", values=values, lines=dict.fromkeys(values, 3), is_dot_env=True)
+
+
+def problems(*sources: Source, needs: tuple[str, ...] = ()) -> str:
+    """Give the message with which *sources* are refused."""
+    with pytest.raises(ConfigError) as caught:
+        settings.load(sources, needs=needs)
+    return caught.value.message
+
+
+def test_the_stronger_source_wins_and_is_remembered() -> None:
+    """A setting is that of the first source that has it, and says which one that was."""
+    made = settings.load([environment(FLYSYNC_SNAPSHOT="a"), dot_env(FLYSYNC_SNAPSHOT="b", FLYSYNC_ACTOR="c")])
+
+    assert ("a", "c", 90) == (made.snapshot, made.actor, made.keep_runs_days)
+    assert "environment" == made.sources["FLYSYNC_SNAPSHOT"]
+    assert ".env:3" == made.sources["FLYSYNC_ACTOR"]
+    assert "default" == made.sources["FLYSYNC_KEEP_RUNS_DAYS"]
+
+
+def test_an_empty_text_counts_as_not_set() -> None:
+    """An empty variable hides neither a weaker source nor the default."""
+    made = settings.load([environment(FLYSYNC_SNAPSHOT="", FLYSYNC_VALUE_SOURCE="\n"), dot_env(FLYSYNC_SNAPSHOT="b")])
+
+    assert ("b", "database") == (made.snapshot, made.value_source)
+
+
+def test_all_problems_come_at_once() -> None:
+    """One message names every setting that is missing, unknown or malformed."""
+    told = problems(environment(FLYSYNC_SNAPSHOTT="x", FLYSYNC_KEEP_RUNS_DAYS="many"), needs=NEEDS)
+
+    assert "FLYSYNC_SNAPSHOTT (environment) is not a setting; did you mean FLYSYNC_SNAPSHOT?" in told
+    assert "FLYSYNC_KEEP_RUNS_DAYS (environment) is not a number of days" in told
+    assert all(f"{name} is not set" in told for name in NEEDS)
+
+
+def test_names_of_the_tests_are_let_through() -> None:
+    """`FLYSYNC_TEST_…` and the names of others are nobody's mistake."""
+    made = settings.load([environment(FLYSYNC_TEST_FLYCTL="x", PATH="y")])
+
+    assert isinstance(made, Settings)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_no_problem_shows_a_value(name: str) -> None:
+    """A malformed value is not in the message, nor in the hint."""
+    with pytest.raises(ConfigError) as caught:
+        settings.load([environment(**{name: f" {CANARY}\x01 http://[{CANARY}"})])
+
+    assert name in caught.value.message
+    assert CANARY not in f"{caught.value.message}{caught.value.hint}{caught.value.__cause__}"
+
+
+@pytest.mark.parametrize("token", ["fo1_a b", "fo1_a\nfo1_b", "FlyV1  fm2_a", " fo1_a", "fo1_ä"])
+def test_a_token_with_white_space_inside_is_refused(token: str) -> None:
+    """A token that was pasted badly is noticed before it is sent."""
+    assert "FLY_API_TOKEN (environment) holds white space" in problems(environment(FLY_API_TOKEN=token))
+
+
+@pytest.mark.parametrize("token", ["fo1_a\n", "FlyV1 fm2_a,fm2_b", "FlyV1 fm2_a\r\n"])
+def test_a_token_as_fly_gives_it_is_taken(token: str) -> None:
+    """The one legal space stays, a final newline goes."""
+    made = settings.load([environment(FLY_API_TOKEN=token)])
+
+    assert Secret(token.rstrip()) == made.fly_api_token
+
+
+def test_secrets_are_hidden_from_the_first_line_on() -> None:
+    """No secret is in the text form of settings or sources."""
+    source = environment(**SET | {"FLY_API_TOKEN": CANARY})
+    made = settings.load([source])
+
+    assert CANARY not in repr(made) + repr(source)
+    assert 3 == len(made.secrets)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, variable) in VARIABLES.items() if variable.guarded])
+def test_a_stray_file_redirects_nothing(name: str) -> None:
+    """What says where credentials go is ignored in `.env`, with a warning, and taken from everywhere else."""
+    value = "http://elsewhere.test"
+    stray = settings.load([dot_env(**{name: value})])
+    meant = settings.load([Source(label="my.env", values={name: value})])
+
+    assert ("default", [(name,)]) == (stray.sources[name], [note.names for note in stray.notes])
+    assert ("my.env", ()) == (meant.sources[name], meant.notes)
+
+
+def test_what_the_environment_sets_needs_no_warning() -> None:
+    """A line of `.env` that would not have counted anyway is no news."""
+    made = settings.load([environment(DAYTONA_TARGET="eu"), dot_env(DAYTONA_TARGET="us")])
+
+    assert ("eu", ()) == (made.daytona_target, made.notes)
+
+
+def test_the_keyring_is_asked_only_for_what_is_missing() -> None:
+    """A secret that is set, or that nobody needs, is no reason to ask the keyring."""
+    asked: list[str] = []
+
+    def lookup(name: str) -> Secret:
+        asked.append(name)
+        return Secret("dtn_key")
+
+    made = settings.load([environment(DATABASE_URL="host=h", FLY_API_TOKEN="t")], needs=NEEDS, lookup=lookup)
+
+    assert (["DAYTONA_API_KEY"], "keyring") == (asked, made.sources["DAYTONA_API_KEY"])
+
+
+def test_the_keyring_can_be_left_alone() -> None:
+    """With `FLYSYNC_NO_KEYRING` nobody asks it."""
+
+    def lookup(name: str) -> Secret:
+        raise AssertionError(name)
+
+    with pytest.raises(ConfigError, match=r"FLY_API_TOKEN is not set$"):
+        settings.load([environment(FLYSYNC_NO_KEYRING="1")], needs=["FLY_API_TOKEN"], lookup=lookup)
+
+
+def test_a_keyring_that_fails_counts_as_empty() -> None:
+    """Its failure is asked for once, told with the missing settings, and its text is not shown."""
+    asked: list[str] = []
+
+    def lookup(name: str) -> Secret:
+        asked.append(name)
+        raise RuntimeError(CANARY)
+
+    with pytest.raises(ConfigError, match="FLY_API_TOKEN is not set, and the system keyring could not") as caught:
+        settings.load([], needs=NEEDS, lookup=lookup)
+
+    assert 1 == len(asked)
+    assert CANARY not in caught.value.message
+
+
+def test_base_urls_are_handed_on_by_name() -> None:
+    """What flyctl gets are the addresses that are set, without a slash at the end, and no others."""
+    made = settings.load([environment(FLY_API_BASE_URL="http://127.0.0.1:8080/")])
+
+    assert {"FLY_API_BASE_URL": "http://127.0.0.1:8080"} == made.flyctl_base_urls
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"), [(".env.example", r"^(?:# )?([A-Z0-9_]+)="), ("docs/settings.md", r"^\| `([A-Z0-9_]+)`")]
+)
+def test_every_setting_is_documented(file: str, pattern: str) -> None:
+    """`.env.example`, docs/settings.md and the code name the same variables."""
+    named = re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert sorted(VARIABLES) == sorted(named)
+
+
+def test_the_example_sets_nothing() -> None:
+    """A copy of `.env.example` that was not filled in changes no setting."""
+    from flysync import dotenv
+
+    source, found = dotenv.read(ROOT / ".env.example", is_dot_env=True)
+
+    assert ([], set()) == (found, {value for value in source.values.values() if value})
