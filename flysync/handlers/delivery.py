@@ -6,6 +6,7 @@ The middle of a run: values to Fly, and what is known of them afterwards.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import (
@@ -47,6 +48,8 @@ class Delivery:
         #: The fingerprints that Fly has of this run.
         self._stored: dict[SecretName, str] = {}
         self._macs: dict[SecretName, str | None] = {}
+        #: The fingerprints that were found at Fly as they are.
+        self._looked_up: dict[SecretName, str] = {}
 
     async def announce(self, changes: Iterable[Change]) -> None:
         """Commit that these values are about to be sent."""
@@ -63,6 +66,8 @@ class Delivery:
             if planned.to_check:
                 found = await self._list(store)
                 late = [change for change in planned.to_check if not self._is_there(change, found)]
+                there = [change for change in planned.to_check if change not in late]
+                self._looked_up = {change.name: change.fingerprint for change in there}
                 if late:
                     await self.announce(late)
                 changes += late
@@ -171,13 +176,13 @@ class Delivery:
         asked = [name for name, row in view.records.items() if row.requested_at and name in view.credentials]
         if run.options.value_source == "caller" or not view.has_values:
             asked = []  # their values are known to their callers only
-        planned = plan(view, [*self._stored, *asked], run.options)
+        known = self._stored | self._looked_up
+        options = replace(run.options, verify=False, force=False)  # those were asked of the first round
+        planned = plan(view, [*self._stored, *asked], options)
         news = [
             change
             for change in planned.changes
-            if (change.set or change.check)
-            and not change.given_up
-            and self._stored.get(change.name) != change.fingerprint
+            if (change.set or change.check) and not change.given_up and known.get(change.name) != change.fingerprint
         ]
         for change in news:
             self._ledger.put([change.name], None, change.reason)

@@ -105,7 +105,10 @@ class Ledger:
         if error is not None:
             for name in names:
                 if self.outcome_of(name) is None and not self.dry_run:
-                    self._lines[name] = CredentialReport(name=name, outcome=Outcome.FAILED, code=error.code)
+                    reason = self._lines[name].reason if name in self._lines else None
+                    self._lines[name] = CredentialReport(
+                        name=name, outcome=Outcome.FAILED, reason=reason, code=error.code
+                    )
 
     @property
     def error(self) -> FlysyncError | None:

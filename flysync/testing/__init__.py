@@ -1,1 +1,23 @@
-"""In-memory ports, shipped: for tests of code that uses flysync, held to the same contracts as the real ones."""
+"""
+The world in memory: every port of `flysync.ports`, without a server, a sandbox or a clock of its own.
+
+The same contracts hold these to what the real ones promise (`tests/contract`). Nothing that is shipped imports them.
+"""
+
+from flysync.testing.lock import InMemoryHold, InMemoryLock
+from flysync.testing.records import InMemoryRecords
+from flysync.testing.sandboxes import InMemorySandbox, InMemorySandboxes
+from flysync.testing.secrets import InMemoryFly, InMemorySecrets
+from flysync.testing.tables import InMemoryAction, InMemoryRun
+
+__all__ = [
+    "InMemoryAction",
+    "InMemoryFly",
+    "InMemoryHold",
+    "InMemoryLock",
+    "InMemoryRecords",
+    "InMemoryRun",
+    "InMemorySandbox",
+    "InMemorySandboxes",
+    "InMemorySecrets",
+]

@@ -1,0 +1,177 @@
+"""The tables of `InMemoryRecords`, and what tests put into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flysync.errors import InvalidCredential
+from flysync.model import (
+    AppName,
+    Credential,
+    OpenRun,
+    ProjectId,
+    RunId,
+    SecretName,
+    SecretRecord,
+    StatusRow,
+    secret_name,
+)
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from flysync.ports import Intent, RunEnd
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InMemoryAction:
+    """A row of `project_actions`."""
+
+    project: ProjectId
+    action: str
+    details: Mapping[str, object]
+    created_at: datetime
+    status: str = "success"
+
+
+@dataclass(kw_only=True, slots=True)
+class InMemoryRun:
+    """A row of `flysync_runs`."""
+
+    intent: Intent
+    names: set[SecretName]
+    started_at: datetime
+    deadline: datetime | None = None
+    finished_at: datetime | None = None
+    end: RunEnd | None = None
+
+
+@dataclass
+class InMemoryRow:
+    """A row of `cloud_credentials`; bytes are what a database may hold that is no text."""
+
+    name: str
+    value: str | bytes | None
+    updated_at: datetime
+
+
+@dataclass
+class InMemoryProject:
+    """What the backend knows of a project: credentials, and deployments with their times."""
+
+    rows: list[InMemoryRow] = field(default_factory=list)
+    deployments: list[tuple[str | None, datetime | None]] = field(default_factory=list)
+
+    def apps(self) -> tuple[str, ...]:
+        """Give the apps that the newest deployment names; one without a time is the oldest."""
+        named = [(app, at) for app, at in self.deployments if app and app.strip(" ")]
+        newest = max((at for _, at in named if at is not None), default=None)
+        return tuple(sorted({app for app, at in named if at == newest}))
+
+
+class InMemoryTables:
+    """The backend's tables and flysync's own: `projects`, `secrets`, `runs`, `actions`."""
+
+    def __init__(self, *, now: Callable[[], datetime] | None = None, has_values: bool = True) -> None:
+        self.projects: dict[str, InMemoryProject] = {}
+        self.secrets: dict[tuple[str, str], SecretRecord] = {}
+        self.runs: dict[str, InMemoryRun] = {}
+        self.actions: list[InMemoryAction] = []
+        self.has_values = has_values
+        self.key = Secret("the key of fingerprints in memory")
+        self.now = now or (lambda: datetime.now(UTC))
+
+    def add_project(self, project: str, app: str | None = None, **values: str) -> None:
+        """Make a project: deployed to *app* if one is given, with credentials."""
+        self.projects.setdefault(project, InMemoryProject())
+        if app is not None:
+            self.deploy(project, app)
+        for name, value in values.items():
+            self.put(project, name, value)
+
+    def put(self, project: str, name: str, value: str | bytes | None, *, twice: bool = False) -> None:
+        """Store a credential, in the place of an earlier one or (*twice*) beside it; bytes are what is no text."""
+        rows = self.projects.setdefault(project, InMemoryProject()).rows
+        if not twice:
+            rows[:] = [row for row in rows if row.name != name]
+        rows.append(InMemoryRow(name, value, self.now()))
+
+    def remove(self, project: str, name: str) -> None:
+        """Delete a credential."""
+        rows = self.projects[project].rows
+        rows[:] = [row for row in rows if row.name != name]
+
+    def deploy(self, project: str, app: str | None, *, at: datetime | None = None, timeless: bool = False) -> None:
+        """Deploy a project to *app*, now, at another time, or (*timeless*) at none that is known."""
+        moment = None if timeless else at or self.now()
+        self.projects.setdefault(project, InMemoryProject()).deployments.append((app, moment))
+
+    def status_rows(self, project: ProjectId, *, has_values: bool) -> Iterator[StatusRow]:
+        """Give the rows of one project, as `Records.overview` does."""
+        here = self.projects.get(project, InMemoryProject())
+        lines: dict[tuple[str | None, SecretName | None], Credential | None] = {}
+        for name, credential in credentials(here.rows, has_values=has_values).items():
+            lines |= dict.fromkeys(((app, name) for app in here.apps() or (None,)), credential)
+        for (app, _), record in self.secrets.items():
+            if record.project_id == project:
+                lines.setdefault((app, record.name), None)
+        for bare in here.apps() or (None,) * (bool(here.deployments) and not lines):
+            if bare not in {line for line, _ in lines}:
+                lines[bare, None] = None
+        updated = {row.name: row.updated_at for row in here.rows}
+        for line, kept in sorted(lines.items(), key=lambda item: (item[0][0] or "~", item[0][1] or "")):
+            of_app, of_name = line
+            known = self.secrets.get((of_app or "", of_name or ""))
+            run = self.runs.get((known.run_id if known else None) or "")
+            yield StatusRow(
+                project=project,
+                app=None if of_app is None else AppName(of_app),
+                name=of_name,
+                credential=kept,
+                updated_at=None if kept is None else updated.get(kept.name),
+                record=known,
+                actor=run.intent.actor if run else None,
+                door=run.intent.door.value if run else None,
+            )
+
+    def open_runs(self, matches: Callable[[InMemoryRun], bool]) -> Iterator[OpenRun]:
+        """Give the runs without an end that match."""
+        for run_id, run in self.runs.items():
+            if run.finished_at is None and run.deadline is not None and matches(run):
+                yield OpenRun(
+                    run_id=RunId(run_id),
+                    sandbox=run.intent.sandbox,
+                    borrowed=run.intent.sandbox != f"flysync-{run_id}",
+                    seconds_left=max(0.0, (run.deadline - self.now()).total_seconds()),
+                    door=run.intent.door.value,
+                    actor=run.intent.actor,
+                    started_at=run.started_at,
+                )
+
+
+def credentials(rows: Sequence[InMemoryRow], *, has_values: bool) -> dict[SecretName, Credential]:
+    """Give the credentials of one project by name; a row that is of no use says why."""
+    found: dict[SecretName, Credential] = {}
+    for row in sorted(rows, key=lambda row: row.name):
+        name = SecretName(row.name)
+        if name in found:
+            found[name] = Credential(name=name, flaw="stands twice in cloud_credentials")
+        else:
+            found[name] = _credential(name, row.value if has_values else None)
+    return found
+
+
+def _credential(name: SecretName, value: str | bytes | None) -> Credential:
+    try:
+        secret_name(name)
+        if isinstance(value, bytes):
+            value = value.decode()
+    except InvalidCredential:
+        flaw = "is not a valid credential name (letters, digits and underscores, and no digit first)"
+        return Credential(name=name, flaw=flaw)
+    except UnicodeDecodeError:
+        return Credential(name=name, flaw="is not valid UTF-8")
+    return Credential(name=name, secret=None if value is None else Secret(value))

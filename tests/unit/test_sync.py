@@ -1,0 +1,471 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from memory import PROJECT, World, told
+
+from flysync import errors
+from flysync.model import AppName, Door, ProjectView, RunId, SecretName, State
+from flysync.ports import Intent
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+async def test_a_new_credential_is_set_deployed_and_recorded() -> None:
+    """One sandbox, one set, one deploy; afterwards nothing is left."""
+    world = World()
+    world.put(A="1")
+
+    report = await world.sync("A", reason="why", actor="me")
+
+    assert {"A": ("synced", "new", None)} == told(report)
+    assert (0, True, 1) == (report.exit_code, report.recorded, world.acme.restarts)
+    assert ["prepare", "set", "list", "deploy", "list"] == world.fly.calls
+    assert {"A": "1"} == world.acme.running
+    assert {} == world.sandboxes.live
+    assert report == world.last
+    assert {"A": "synced"} == world.records.actions[0].details["outcomes"]
+
+
+async def test_nothing_to_do_opens_nothing() -> None:
+    """The second time there is neither a sandbox nor a run."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    calls, runs = len(world.fly.calls), len(world.records.runs)
+
+    report = await world.sync()
+
+    assert {"A": ("unchanged", "unchanged", None)} == told(report)
+    assert (calls, runs) == (len(world.fly.calls), len(world.records.runs))
+
+
+async def test_force_and_verify() -> None:
+    """Force sets again; verify asks, and sets what is missing or was changed by somebody else."""
+    world = World()
+    world.put(A="1", B="2", C="3")
+    await world.sync()
+
+    assert {("unchanged", "confirmed", None)} == set(told(await world.sync(verify=True)).values())
+    assert 1 == world.acme.restarts
+
+    del world.acme.stored["A"]
+    world.acme.stored["B"] = "other"
+    report = await world.sync(verify=True)
+
+    assert ["missing", "drifted", "confirmed"] == [one.reason for one in report.credentials]
+    assert {"A": "1", "B": "2", "C": "3"} == world.acme.running
+    assert {"A": ("synced", "requested", None)} == told(await world.sync("A", force=True))
+
+
+async def test_stage_and_the_deploy_after_it() -> None:
+    """Staged is stored; doing it again changes nothing; without the flag it is deployed."""
+    world = World()
+    world.put(A="1")
+
+    assert {"A": ("staged", "new", None)} == told(await world.sync(stage=True))
+    assert {"A": ("staged", "confirmed", None)} == told(await world.sync(stage=True))
+    assert 0 == world.acme.restarts
+    assert {"A": ("synced", "requested", None)} == told(await world.sync())
+
+
+async def test_what_somebody_else_deployed_is_confirmed_without_a_restart() -> None:
+    """Stored by us, deployed by another hand."""
+    world = World()
+    world.put(A="1")
+    await world.sync(stage=True)
+    world.acme.running = dict(world.acme.stored)
+
+    assert {"A": ("unchanged", "confirmed", None)} == told(await world.sync())
+    assert {"A": ("unchanged", "unchanged", None)} == told(await world.sync())
+
+
+async def test_no_wait_is_never_synced() -> None:
+    """The outcome is staged, and the warning says that the roll-out is under way."""
+    world = World()
+    world.put(A="1")
+
+    report = await world.sync(wait=False)
+
+    assert ({"A": ("staged", "new", None)}, ["rolling_out"]) == (told(report), [note.code for note in report.warnings])
+
+
+async def test_an_app_without_machines_is_staged_and_no_failure() -> None:
+    """No roll-out is counted."""
+    world = World(machines=0)
+    world.put(A="1")
+
+    report = await world.sync()
+
+    assert (0, {"A": ("staged", "new", None)}) == (report.exit_code, told(report))
+    assert 0 == world.records.secrets[AppName("acme"), SecretName("A")].rollouts
+
+
+async def test_the_same_change_is_rolled_out_at_most_twice() -> None:
+    """Then it is given up, until the value changes or somebody insists."""
+    world = World()
+    world.put(A="1")
+    world.acme.crashes = 9
+
+    outcomes = [(report.exit_code, *told(report)["A"]) for report in [await world.sync() for _ in range(4)]]
+
+    assert [
+        (75, "staged", "new", "deploy_incomplete"),
+        (1, "staged", "requested", "deploy_failed"),
+        (1, "staged", "unchanged", "deploy_failed"),
+        (1, "staged", "unchanged", "deploy_failed"),
+    ] == outcomes
+    assert 2 == world.acme.restarts
+
+    world.acme.crashes = 0
+    world.put(A="2")
+
+    assert {"A": ("synced", "changed", None)} == told(await world.sync())
+    assert [] == [run for run in world.records.runs.values() if run.finished_at is None]
+
+
+async def test_a_rollout_that_touched_nothing_is_not_counted() -> None:
+    """A failed lease or an API that is away costs no try."""
+    world = World()
+    world.put(A="1")
+    for _ in range(3):
+        world.fly.failures["deploy"] = [errors.FlyUnavailable("away")]
+
+        assert {"deploy_incomplete"} == {one.code for one in (await world.sync()).credentials}
+
+    assert {"A": ("synced", "requested", None)} == told(await world.sync())
+
+
+async def test_a_lost_answer_is_unknown_and_the_next_run_repairs_it() -> None:
+    """75, nothing left, and no wrong claim."""
+    world = World()
+    world.put(A="1")
+    world.fly.lost["set"] = [errors.OutcomeUnknown("lost")]
+
+    report = await world.sync()
+
+    assert (75, {"A": ("unknown", "new", "outcome_unknown")}) == (report.exit_code, told(report))
+    assert {} == world.sandboxes.live
+    assert [] == world.records.actions
+    assert {"A": ("synced", "requested", None)} == told(await world.sync())
+
+
+async def test_a_lost_answer_of_a_deploy_is_unknown() -> None:
+    """The values are stored; what runs is not known, and is looked up before anything restarts."""
+    world = World()
+    world.put(A="1")
+    world.fly.lost["deploy"] = [errors.OutcomeUnknown("lost")]
+
+    assert {"A": ("unknown", "new", "outcome_unknown")} == told(await world.sync())
+    assert "confirmed" == (await world.sync()).credentials[0].reason
+    assert 1 == world.acme.restarts
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "code", "exit_code"),
+    [
+        ("prepare", errors.FlyctlFailed("x"), "flyctl_failed", 75),
+        ("set", errors.AccessDenied("x"), "access_denied", 1),
+        ("set", errors.FlyUnavailable("x"), "fly_unavailable", 75),
+        ("set", errors.RateLimited("x"), "rate_limited", 75),
+    ],
+)
+async def test_a_failure_before_storing_is_failed(
+    call: str, error: errors.FlysyncError, code: str, exit_code: int
+) -> None:
+    """Nothing is stored, nothing is left, and the next run does it."""
+    world = World()
+    world.put(A="1")
+    world.fly.failures[call] = [error]
+
+    report = await world.sync()
+
+    assert (exit_code, {"A": ("failed", "new", code)}) == (report.exit_code, told(report))
+    assert ({}, {}) == (world.acme.stored, world.sandboxes.live)
+    assert "synced" == (await world.sync()).outcome
+
+
+@pytest.mark.parametrize("call", ["create", "remove"])
+async def test_daytona_failing(call: str) -> None:
+    """Without a sandbox nothing happens; one that cannot be deleted is told and left to its ttl."""
+    world = World()
+    world.put(A="1")
+    world.sandboxes.refusals[call] = [errors.DaytonaUnavailable("away")]
+
+    report = await world.sync()
+
+    if call == "create":
+        assert (75, {"A": ("failed", "new", "daytona_unavailable")}) == (report.exit_code, told(report))
+    else:
+        assert (0, ["sandbox_left"]) == (report.exit_code, [note.code for note in report.warnings])
+
+
+async def test_an_unknown_app_is_skipped_unless_we_have_been_there() -> None:
+    """First a warning; later an error, for then something is wrong."""
+    world = World()
+    world.put(A="1")
+    app = world.fly.apps.pop("acme")
+
+    report = await world.sync()
+
+    assert (0, {"A": ("skipped", "new", None)}) == (report.exit_code, told(report))
+    world.fly.apps["acme"] = app
+    await world.sync()
+    world.put(A="2")
+    del world.fly.apps["acme"]
+
+    report = await world.sync()
+
+    assert (1, {"A": ("failed", "changed", "app_not_visible")}) == (report.exit_code, told(report))
+
+
+@pytest.mark.parametrize("app", [None, "not an app name"])
+async def test_a_project_without_an_app_is_skipped(app: str | None) -> None:
+    """What to run once there is one is said, and a trace is kept."""
+    world = World(app=app)
+    world.put(A="1")
+
+    report = await world.sync()
+
+    assert (0, "skipped") == (report.exit_code, report.outcome)
+    assert "flysync sync-project --project p" == report.next[0].command
+    assert 1 == len(world.records.runs)
+
+
+async def test_two_newest_deployments_are_ambiguous() -> None:
+    """`--app` decides."""
+    world = World(app=None)
+    world.put(A="1")
+    moment = world.records.now()
+    for app in ("acme", "other"):
+        world.records.deploy("p", app, at=moment)
+
+    assert "ambiguous_deployment" == (await world.sync()).error.code  # type: ignore[union-attr]
+    assert "synced" == (await world.sync(app="acme")).outcome
+
+
+async def test_misuse_is_refused() -> None:
+    """No names; one value for two; values of callers for a whole project."""
+    world = World()
+    with pytest.raises(errors.UsageError):
+        await world.sync(value_source="caller")
+    with pytest.raises(errors.UsageError):
+        await world.sync("A", "B", value=Secret("x"))
+    world.records.has_values = False
+    world.put(A="1")
+
+    assert 2 == (await world.sync()).exit_code
+
+
+def during(world: World, call: str, act: Callable[[], None]) -> None:
+    """Let something happen after the work of a call to Fly."""
+    end = world.fly.end
+
+    def ended(which: str) -> None:
+        end(which)
+        if which == call:
+            world.fly.end = end  # type: ignore[method-assign]
+            act()
+
+    world.fly.end = ended  # type: ignore[method-assign, assignment]
+
+
+async def test_a_value_that_changes_while_it_is_set_is_set_again() -> None:
+    """The newest wins, in one deploy."""
+    world = World()
+    world.put(A="old")
+    during(world, "set", lambda: world.put(A="new"))
+
+    report = await world.sync()
+
+    assert ("synced", {"A": "new"}, 1) == (report.outcome, world.acme.running, world.acme.restarts)
+
+
+async def test_a_project_that_moves_while_it_is_synced_is_followed_once() -> None:
+    """The run starts over for the new app."""
+    world = World()
+    world.put(A="1")
+    other = world.fly.add_app("other")
+    during(world, "set", lambda: world.records.deploy("p", "other"))
+
+    report = await world.sync()
+
+    assert ("synced", "other", {"A": "1"}) == (report.outcome, report.app, other.running)
+    assert {} == world.sandboxes.live
+
+
+async def test_callers_that_come_together_end_in_one_run() -> None:
+    """Three names, one restart, and each is told the truth."""
+    world = World()
+    world.put(A="1", B="2", C="3")
+
+    reports = await asyncio.gather(*(world.sync(name) for name in "ABC"))
+
+    assert ["synced"] * 3 == [report.outcome for report in reports]
+    assert {"A": "1", "B": "2", "C": "3"} == world.acme.running
+    assert world.acme.restarts <= 2
+    assert [] != [report for report in reports if report.carried_by]
+
+
+async def test_a_lock_that_is_held_too_long_is_told() -> None:
+    """By whom, as far as it is known; 75."""
+    world = World()
+    world.put(A="1")
+    hold = await world.lock.try_hold(AppName("acme"))
+    assert hold is not None
+
+    report = await world.sync(lock_wait_s=1)
+
+    assert (75, {"A": ("failed", "new", "locked")}) == (report.exit_code, told(report))
+
+
+def dead_run(world: World, *, borrowed: bool, deadline_s: float) -> Awaitable[None]:
+    """Leave the intent of a run whose process has died."""
+    run_id = RunId("dead")
+    intent = Intent(
+        run_id=run_id,
+        project=PROJECT,
+        app=AppName("acme"),
+        names=(SecretName("A"),),
+        door=Door.CLI,
+        actor="ghost",
+        reason=None,
+        sandbox="borrowed" if borrowed else f"flysync-{run_id}",
+        borrowed=borrowed,
+        deadline_s=deadline_s,
+    )
+    view = ProjectView(
+        project=PROJECT,
+        apps=("acme",),
+        app=AppName("acme"),
+        has_credentials=True,
+        credentials={},
+        records={},
+        open_runs=(),
+        deployed_before=False,
+        has_values=True,
+        key=world.records.key,
+    )
+    world.sandboxes.add(intent.sandbox)
+    return world.records.begin(intent, {SecretName("A"): "fingerprint"}, seen=view, anew=False)
+
+
+async def test_a_dead_run_is_fenced_first() -> None:
+    """Its sandbox is gone before anything is written, and its intent is closed."""
+    world = World()
+    world.put(A="1")
+    await dead_run(world, borrowed=False, deadline_s=600)
+
+    report = await world.sync()
+
+    assert ("synced", {}) == (report.outcome, world.sandboxes.live)
+    assert "fence" in world.phases
+    assert [] == [run for run in world.records.runs.values() if run.finished_at is None]
+
+
+async def test_a_borrowed_sandbox_of_a_dead_run_is_waited_for() -> None:
+    """It is not ours to delete: while it may still write, the app is locked."""
+    world = World()
+    world.put(A="1")
+    await dead_run(world, borrowed=True, deadline_s=600)
+
+    report = await world.sync()
+
+    assert (75, "locked") == (report.exit_code, report.error.code)  # type: ignore[union-attr]
+    assert ["borrowed"] == list(world.sandboxes.live)
+
+
+async def test_a_borrowed_sandbox_is_cleaned_and_kept() -> None:
+    """`--sandbox`."""
+    world = World()
+    world.put(A="1")
+    world.sandboxes.add("mine")
+
+    report = await world.sync(sandbox="mine")
+
+    assert ("synced", ["mine"], "clean") == (report.outcome, list(world.sandboxes.live), world.fly.calls[-1])
+
+
+async def test_a_lost_lock_stops_the_run() -> None:
+    """Its sandbox goes, and it claims nothing."""
+    world = World()
+    world.put(A="1")
+    during(world, "list", lambda: world.lock.steal(AppName("acme")))
+
+    report = await world.sync()
+
+    assert (75, {}) == (report.exit_code, world.sandboxes.live)
+    assert "synced" not in told(report)["A"]
+
+
+async def test_an_interrupted_run_cleans_up_and_says_what_is_known() -> None:
+    """Cancelled in the middle of a set: nothing of it lives on."""
+    world = World()
+    world.put(A="1")
+    entered = asyncio.Event()
+
+    async def stuck(_: object) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    secrets = world.secrets
+
+    def patched(*arguments: object) -> object:
+        store = secrets(*arguments)  # type: ignore[arg-type]
+        store.stage = stuck  # type: ignore[method-assign, assignment]
+        return store
+
+    world.secrets = patched  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(world.sync())
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert world.last is not None
+    assert ("interrupted", ("unknown", "new", "outcome_unknown")) == (world.last.error.code, told(world.last)["A"])  # type: ignore[union-attr]
+    assert {} == world.sandboxes.live
+    assert State.WRITING is world.records.secrets[AppName("acme"), SecretName("A")].state
+
+
+async def test_what_could_not_be_recorded_is_told() -> None:
+    """The outcomes are shown, 75, and the next run repairs the record."""
+    world = World()
+    world.put(A="1")
+    world.records.failures["finish"] = [errors.DatabaseUnavailable("away")] * 3
+
+    report = await world.sync()
+
+    assert (75, False, "not_recorded") == (report.exit_code, report.recorded, report.error.code)  # type: ignore[union-attr]
+    assert "synced" == told(report)["A"][0]
+    assert {"A": ("unchanged", "confirmed", None)} == told(await world.sync())
+    assert 1 == world.acme.restarts
+
+
+async def test_somebody_elses_staged_secrets_are_named() -> None:
+    """The deploy ships them too."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    world.acme.stored["THEIRS"] = "x"
+    world.put(A="2")
+
+    report = await world.sync()
+
+    assert [("foreign_staged", ("THEIRS",))] == [(note.code, note.names) for note in report.warnings]
+
+
+async def test_a_name_that_fly_refuses_fails_alone() -> None:
+    """The rest of the batch goes on."""
+    world = World()
+    world.records.put("p", "A", "1")
+    world.records.put("p", "class-x", "2")
+
+    report = await world.sync()
+
+    assert ("synced", "failed") == (told(report)["A"][0], told(report)["class-x"][0])
+    assert ("partial", 1) == (report.outcome, report.exit_code)
