@@ -89,6 +89,12 @@ class Platform:
                 value,
             )
 
+    def store_all(self, project: str, values: dict[str, str]) -> None:
+        """Store many credentials."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection, connection.cursor() as cursor:
+            rows = [(project, name, value) for name, value in values.items()]
+            cursor.executemany("INSERT INTO cloud_credentials VALUES (%s, %s, %s)", rows)
+
     def flysync(
         self,
         *arguments: str,
