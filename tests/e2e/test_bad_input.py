@@ -83,7 +83,7 @@ def test_a_nul_and_bad_utf8_on_standard_input(platform: Platform) -> None:
 
 def test_unknown_project_credential_and_app(platform: Platform) -> None:
     """Each has its own line in the table of outcomes."""
-    refused(platform.flysync(*SYNC, "--json"), "project_not_found", 1, "'p'")
+    refused(platform.flysync(*SYNC, "--json"), "project_not_found", 1, "project p")
     platform.store("p", B="1")
     refused(platform.flysync(*SYNC, "--json"), "credential_not_found", 1, "A")
 

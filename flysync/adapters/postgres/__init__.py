@@ -1,7 +1,8 @@
 """
-Credentials, deployments, state and locks in Postgres, by psycopg.
+Postgres: where credentials are read, and where flysync writes down what it did.
 
-Postgres' own error texts never leave this package: they quote rows (infra.md G).
+Postgres' own texts never leave this package: they quote rows and values ("Failing row contains (…)"), so an error
+shows its SQLSTATE and the constraint's name, and nothing else of it.
 """
 
 from flysync.adapters.postgres.connection import Connection

@@ -1,247 +1,276 @@
 """
-One connection, its transactions, and what its errors mean.
+The connection to Postgres: how it is made, kept, and used for one transaction at a time.
 
-Made for pgbouncer in transaction mode too: no session state, no prepared statements, settings by SET LOCAL alone
-(infra.md G, measured).
+It works through pgbouncer in transaction mode: no session state, no prepared statements, no startup options; what a
+transaction needs is set with SET LOCAL (infra.md G).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, LiteralString
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Format, TransactionStatus
 
-from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
+from flysync.adapters.postgres import errors
+from flysync.adapters.postgres.tables import RELATIONS
+from flysync.errors import DatabaseUnavailable, FlysyncError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from flysync.secret import Secret
 
-#: Proposals of infra.md G: a server that is gone is noticed within half a minute.
-_PARAMETERS: dict[str, Any] = {
+T = TypeVar("T")
+Session = psycopg.AsyncConnection[tuple[Any, ...]]
+
+#: What an address may set otherwise (infra.md G).
+_DEFAULTS: Mapping[str, str | int] = {
+    "application_name": "flysync",
     "connect_timeout": 10,
     "keepalives": 1,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "application_name": "flysync",
-    "client_encoding": "utf8",
 }
-_STATEMENT_S, _LOCK_S = 15, 5
-_CONNECT_ATTEMPTS = 3
-#: A transaction that lost a race is made once more: nothing of it has been done.
-_RACE_ATTEMPTS = 3
+#: Tries to connect, and tries of a transaction that certainly was not committed.
+_TRIES = 3
+#: Seconds that a rollback may take before the connection is closed instead.
+_ROLLBACK_S = 5.0
 
-#: The tables that flysync makes and those that the backend has.
-OWN_TABLES = ("flysync_runs", "flysync_secrets", "flysync_meta")
-BACKEND_TABLES = ("cloud_credentials", "project_deployments", "project_actions")
+_random = random.SystemRandom()
 
-_MISSING = """
-SELECT name FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (name, place)
-WHERE to_regclass(name) IS NULL ORDER BY place
-"""
 
-Row = tuple[Any, ...]
+class _TextLoader(Loader):
+    """Text; bytes that are no UTF-8 (a database in SQL_ASCII may hold some) become escapes and harm no other row."""
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode("utf-8", "backslashreplace")
+
+
+class _BinaryTextLoader(_TextLoader):
+    """The same for binary results."""
+
+    format = Format.BINARY
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What ended a transaction; not raised, so that nothing keeps it as its context."""
+
+    error: psycopg.Error | TimeoutError
+    #: Whether COMMIT had been sent: what became of it is not known, unless the server said so.
+    committing: bool
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether the transaction certainly did nothing, and may well succeed now."""
+        if errors.is_conflict(self.error):
+            return True
+        return errors.is_broken(self.error) and not self.committing
+
+    @property
+    def sqlstate(self) -> str | None:
+        """The server's code of it."""
+        return self.error.sqlstate if isinstance(self.error, psycopg.Error) else None
 
 
 class Connection:
     """
-    A connection to the database at *dsn*, opened with the first transaction and again when it breaks.
+    One connection to Postgres, opened when it is first used and again after it broke.
 
-    *schema* becomes the search path; several names may be separated by commas.
+    *schema* is a search path (names separated by commas); without it the server's own counts. *limit_s* is the time
+    for one transaction. Callers wait for their turn.
     """
 
-    def __init__(self, dsn: Secret, schema: str | None = None) -> None:
+    def __init__(self, dsn: Secret, schema: str | None = None, *, limit_s: float = 30.0) -> None:
         self._dsn = dsn
-        self._schema = schema
-        self._open: psycopg.AsyncConnection[Row] | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._limit_s = limit_s
+        self._session: Session | None = None
+        self._turn = asyncio.Lock()
+        #: The schemas of the search path that was asked for.
+        self.schemas = names_of(schema)
+        self._begin = _begin(self.schemas)
 
-    @property
-    def schema(self) -> str:
-        """The search path in words, for messages."""
-        return f"schema {self._schema}" if self._schema else "the database's search path"
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
+    async def run(
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        *,
+        instead: Mapping[str, Callable[[Session], Awaitable[T]]] | None = None,
+    ) -> T:
         """
-        Give the connection inside a transaction that is committed at the end.
+        Do *work* in one transaction, and give what it gives once that is committed.
+
+        What certainly was not committed (a connection that broke before, a deadlock) is done anew, so *work* may be
+        called several times. Where it fails with one of the SQLSTATEs of *instead*, that work is done for it.
 
         Raises:
-            DatabaseUnavailable: out of reach, or the answer to the commit was lost.
-            ConfigError: tables, columns or rights are missing, or the server is read-only.
+            DatabaseUnavailable: Postgres is out of reach, slow or shutting down; a commit may have happened.
+            ConfigError: what is there is not what flysync needs.
         """
-        async with self._one_at_a_time:
-            try:
-                connection = await self._connected()
-                await connection.execute(self._begin())
-                yield connection
-                await connection.execute("COMMIT")
-            except psycopg.Error as error:
-                failure = await self._explained(error)
-                await self._drop()
-                # `from None`: the cause quotes rows.
-                raise failure from None
-            except BaseException:
-                # Cancelled, or refused by the caller: what is open must not be committed by the next one.
-                await self._drop()
-                raise
+        others = dict(instead or {})
+        async with self._turn:
+            failure = await self._attempt(work)
+            for _ in range(_TRIES - 1):
+                if not isinstance(failure, _Failure):
+                    break
+                if failure.sqlstate in others:
+                    work = others.pop(failure.sqlstate)
+                elif not failure.may_repeat:
+                    break
+                failure = await self._attempt(work)
+            if not isinstance(failure, _Failure):
+                return failure
+            raise await self._explained(failure.error)
 
-    async def fetch(self, query: LiteralString, values: Mapping[str, Any] | None = None) -> list[Row]:
-        """Run one query in a transaction of its own, again where it lost a race, and give its rows."""
-        for attempt in range(1, _RACE_ATTEMPTS + 1):
-            try:
-                async with self.transaction() as connection:
-                    cursor = await connection.execute(query, values)
-                    return await cursor.fetchall() if cursor.description else []
-            except _LostRace:
-                if attempt == _RACE_ATTEMPTS:
-                    raise
-                await asyncio.sleep(random.random() * 0.1 * attempt)  # noqa: S311 - spreads, hides nothing
-        raise AssertionError("unreachable")
+    async def connect(self) -> Session:
+        """
+        Give a session of the caller's own, to be closed by it.
+
+        Raises:
+            DatabaseUnavailable: out of reach, and that several times.
+            ConfigError: the address is malformed, or the server refuses it.
+        """
+        return await _opened(self._dsn)
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._drop()
+        async with self._turn:
+            await self._forget()
 
-    async def connect(self) -> psycopg.AsyncConnection[Row]:
-        """Give a new connection that the caller has to close; a server that is out of reach is tried three times."""
-        for attempt in range(1, _CONNECT_ATTEMPTS + 1):
-            try:
-                return await psycopg.AsyncConnection.connect(
-                    self._dsn.reveal(), autocommit=True, prepare_threshold=None, **self._parameters()
-                )
-            except psycopg.OperationalError as error:
-                failure = _not_connected(error)
-                if not failure.temporary or attempt == _CONNECT_ATTEMPTS:
-                    raise failure from None
-            except (psycopg.Error, UnicodeError):
-                raise _malformed() from None
-            await asyncio.sleep(0.1 + random.random() * 0.4)  # noqa: S311 - as above
-        raise AssertionError("unreachable")
-
-    def _parameters(self) -> dict[str, Any]:
-        """Give what the address does not say itself."""
+    async def _attempt(self, work: Callable[[Session], Awaitable[T]]) -> T | _Failure:
+        session = await self._ready()
+        committing, failed = False, None
         try:
-            said = conninfo_to_dict(self._dsn.reveal())
-        except psycopg.Error:
-            raise _malformed() from None
-        return {name: value for name, value in _PARAMETERS.items() if name not in said or name == "client_encoding"}
+            async with asyncio.timeout(self._limit_s):
+                await session.execute(self._begin)
+                result = await work(session)
+                committing = True
+                await session.execute("COMMIT")
+            return result
+        except (psycopg.Error, TimeoutError) as error:
+            failed = _Failure(error, committing)
+        except FlysyncError:
+            await self._roll_back(session)
+            raise
+        except BaseException:
+            await self._forget()
+            raise
+        await self._roll_back(session)
+        return failed
 
-    async def _connected(self) -> psycopg.AsyncConnection[Row]:
-        if self._open is None or self._open.closed:
-            self._open = await self.connect()
-        return self._open
+    async def _ready(self) -> Session:
+        """Give the session, a new one where the last was left in the middle of something."""
+        if self._session is not None and self._session.info.transaction_status is not TransactionStatus.IDLE:
+            await self._forget()
+        if self._session is None:
+            self._session = await self.connect()
+        return self._session
 
-    async def _drop(self) -> None:
-        if self._open is not None:
-            connection, self._open = self._open, None
-            await connection.close()
-
-    def _begin(self) -> sql.Composed:
-        """One round trip: BEGIN and the settings of the transaction."""
-        parts: list[sql.Composable] = [sql.SQL("BEGIN"), sql.SQL(f"SET LOCAL statement_timeout = '{_STATEMENT_S}s'")]
-        parts.append(sql.SQL(f"SET LOCAL lock_timeout = '{_LOCK_S}s'"))
-        if self._schema:
-            names = sql.SQL(", ").join(sql.Identifier(name.strip()) for name in self._schema.split(","))
-            parts.append(sql.SQL("SET LOCAL search_path = ") + names)
-        return sql.SQL("; ").join(parts)
-
-    async def _explained(self, error: psycopg.Error) -> FlysyncError:
-        """Say what an error of Postgres means, by its sqlstate alone."""
-        state = error.sqlstate or ""
-        constraint = getattr(error.diag, "constraint_name", None)
-        if state in {"42P01", "3F000"}:
-            return await self._missing()
-        if state == "42703":
-            return MissingColumn(
-                f"a column that flysync needs is missing in {self.schema}", hint="`flysync db check` says which"
-            )
-        if state == "42501":
-            return ConfigError(
-                f"the database user may not do what flysync needs in {self.schema}",
-                hint="`flysync db check` says what to grant",
-            )
-        if state == "25006":
-            return read_only()
-        if state in {"40001", "40P01"}:
-            return _LostRace("Postgres chose this transaction to give way to another one", service="postgres")
-        if not state or state[:2] in {"08", "53", "57", "58", "55", "25"}:
-            said = f" ({state})" if state else ""
-            return DatabaseUnavailable(f"Postgres is out of reach{said}", service="postgres")
-        name = f", constraint {constraint}" if constraint else ""
-        return ConfigError(
-            f"Postgres refuses what flysync writes (sqlstate {state}{name})",
-            hint="`flysync db check` compares the tables with what flysync needs",
-        )
-
-    async def _missing(self) -> ConfigError:
-        """Name the relations that are not there."""
-        await self._drop()
+    async def _roll_back(self, session: Session) -> None:
+        """Make the connection fit for the next transaction, or close it."""
         try:
-            connection = await self._connected()
-            await connection.execute(self._begin())
-            cursor = await connection.execute(_MISSING, [[*BACKEND_TABLES, *OWN_TABLES]])
-            names = [row[0] for row in await cursor.fetchall()]
-            await connection.execute("ROLLBACK")
-        except psycopg.Error:
-            names = []
-        told = ", ".join(names) or "a table"
-        are = "are" if len(names) > 1 else "is"
-        return ConfigError(
-            f"{told} {are} missing in {self.schema}",
-            hint="create what is missing with `flysync db init`"
-            + ("" if not set(names) & set(BACKEND_TABLES) else ", or name the right schema with FLYSYNC_DB_SCHEMA"),
-        )
+            if session.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
+                async with asyncio.timeout(_ROLLBACK_S):
+                    await session.execute("ROLLBACK")
+        except (psycopg.Error, TimeoutError):
+            pass  # closed below
+        if session.closed or session.info.transaction_status is not TransactionStatus.IDLE:
+            await self._forget()
+
+    async def _forget(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _explained(self, error: psycopg.Error | TimeoutError) -> FlysyncError:
+        if isinstance(error, TimeoutError):
+            return errors.timed_out()
+        if error.sqlstate in {"42P01", "3F000"}:
+            found = await self._attempt(_missing_relations)
+            if not isinstance(found, _Failure):
+                return errors.without_relations(found)
+        if error.sqlstate == "42703":
+            found = await self._attempt(_missing_columns)
+            if not isinstance(found, _Failure):
+                return errors.without_columns(found)
+        return errors.explained(error)
 
 
-class MissingColumn(ConfigError):
-    """A column is missing."""
+def names_of(path: str | None) -> tuple[str, ...]:
+    """Give the schemas of a search path, as SQL writes it or without the quotes."""
+    return tuple(name.strip().strip('"') for name in (path or "").split(",") if name.strip())
 
 
-class _LostRace(DatabaseUnavailable):
-    """A serialization failure or a deadlock."""
+async def _opened(dsn: Secret) -> Session:
+    """Connect; a server that is out of reach is tried a few times, a refused password is not."""
+    parameters = _parameters(dsn)
+    session = await _connected(parameters)
+    for _ in range(_TRIES - 1):
+        if not isinstance(session, DatabaseUnavailable):
+            break
+        await asyncio.sleep(_random.uniform(0.1, 0.5))
+        session = await _connected(parameters)
+    if isinstance(session, FlysyncError):
+        raise session
+    return session
 
 
-def read_only() -> ConfigError:
-    """Give the error for a server that takes no writes."""
-    return ConfigError(
-        "the database is a read-only replica", hint="point DATABASE_URL at the primary server", setting="DATABASE_URL"
+async def _connected(parameters: Mapping[str, Any]) -> Session | FlysyncError:
+    try:
+        session = await psycopg.AsyncConnection.connect(autocommit=True, prepare_threshold=None, **parameters)
+    except psycopg.Error as error:
+        return errors.unconnected(error)
+    session.adapters.register_loader("text", _TextLoader)
+    session.adapters.register_loader("text", _BinaryTextLoader)
+    if session.info.parameter_status("server_encoding") == "SQL_ASCII":
+        try:
+            # Else Postgres refuses to send what is no UTF-8, and one bad name fails the whole query (22021, measured).
+            await session.execute("SET client_encoding = 'SQL_ASCII'")
+        except psycopg.Error as error:
+            await session.close()
+            return errors.explained(error)
+    return session
+
+
+def _parameters(dsn: Secret) -> dict[str, Any]:
+    """Give libpq's parameters; its own words about a malformed address quote the password."""
+    try:
+        given = conninfo_to_dict(dsn.reveal())
+    except (psycopg.Error, ValueError):
+        given = None
+    # A password with a bare slash in it looks like a port.
+    if given is None or not all(port.isdigit() for port in str(given.get("port", 1)).split(",")):
+        raise errors.malformed()
+    return {**_DEFAULTS, **given, "client_encoding": "utf8"}
+
+
+def _begin(schemas: tuple[str, ...]) -> sql.Composed:
+    """Give what opens a transaction, in one round trip."""
+    text = sql.SQL(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s'"
     )
+    if not schemas:
+        return sql.Composed([text])
+    path = sql.SQL(", ").join(sql.Identifier(name) for name in schemas)
+    return sql.Composed([text, sql.SQL("; SET LOCAL search_path = "), path])
 
 
-def _malformed() -> ConfigError:
-    return ConfigError(
-        "DATABASE_URL is not an address that Postgres' clients understand",
-        hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
-        setting="DATABASE_URL",
-    )
+async def _missing_relations(session: Session) -> list[tuple[Any, ...]]:
+    names = [relation.name for relation in RELATIONS]
+    cursor = await session.execute(errors.MISSING_RELATIONS, {"names": names})
+    return await cursor.fetchall()
 
 
-def _not_connected(error: psycopg.OperationalError) -> FlysyncError:
-    """
-    Tell a server that is away from one that refuses.
-
-    libpq gives no sqlstate for a connection that was not made, so its text is looked at, never shown.
-    """
-    text = str(error)
-    if "password authentication failed" in text or "no password supplied" in text or "role " in text:
-        return ConfigError(
-            "Postgres refuses the user or the password", hint="check DATABASE_URL", setting="DATABASE_URL"
-        )
-    if "does not exist" in text and "database" in text:
-        return ConfigError("the database in DATABASE_URL does not exist", hint="check its name", setting="DATABASE_URL")
-    if "no pg_hba.conf entry" in text:
-        return ConfigError(
-            "Postgres lets this machine and user not in (pg_hba.conf)",
-            hint="check DATABASE_URL",
-            setting="DATABASE_URL",
-        )
-    return DatabaseUnavailable("Postgres is out of reach", service="postgres", setting="DATABASE_URL")
+async def _missing_columns(session: Session) -> list[tuple[Any, ...]]:
+    pairs = [(relation.name, column) for relation in RELATIONS for column in relation.columns]
+    wanted = {"names": [name for name, _ in pairs], "columns": [column for _, column in pairs]}
+    cursor = await session.execute(errors.MISSING_COLUMNS, wanted)
+    return await cursor.fetchall()

@@ -1,152 +1,269 @@
-"""What `flysync db check` looks at, one finding each."""
+"""What `flysync db check` looks at, and what it says: read from the catalogue, changing nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, LiteralString
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres.view import SCHEMA_VERSION
+from flysync.adapters.postgres.tables import ACTIONS, CREDENTIALS, META, RELATIONS, SCHEMA_VERSION
 from flysync.model import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    import psycopg
+    from flysync.adapters.postgres.connection import Session
+    from flysync.adapters.postgres.tables import Relation
 
-    from flysync.adapters.postgres.connection import Connection, Row
+#: The server.
+_SERVER = """
+    SELECT current_setting('server_version_num')::integer, current_setting('server_version')::text,
+           getdatabaseencoding()::text, pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
+           coalesce(current_schema()::text, ''), current_user::text
+"""
 
-#: The oldest Postgres that flysync is for.
+#: The relations that the search path finds: kind, whether row level security hides rows, and whether (project_id,
+#: credential_name), or one of the two, is unique.
+_RELATIONS = """
+    SELECT wanted.name, c.oid, c.relkind::text, row_security_active(c.oid), EXISTS (
+        SELECT FROM pg_index AS i
+        WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+          AND ARRAY(
+              SELECT a.attname::text FROM pg_attribute AS a
+              WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::smallint[]) ORDER BY 1
+          ) <@ ARRAY['project_id', 'credential_name']
+    )
+    FROM unnest(%(names)s::text[]) AS wanted(name) JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
+"""
+
+#: Their columns: type, whether a row must have it, whether it has a default, and what flysync may do with it.
+_COLUMNS = """
+    SELECT wanted.name, a.attname::text, format_type(a.atttypid, NULL), a.attnotnull,
+           a.atthasdef OR a.attidentity <> '',
+           has_column_privilege(a.attrelid, a.attnum, 'SELECT'), has_column_privilege(a.attrelid, a.attnum, 'INSERT')
+    FROM unnest(%(names)s::text[]) AS wanted(name) JOIN pg_attribute AS a ON a.attrelid = to_regclass(wanted.name)
+    WHERE a.attnum > 0 AND NOT a.attisdropped
+"""
+
+#: What flysync may do with a relation as a whole.
+_RIGHTS = """
+    SELECT wanted.name, array_agg(kind.name) FILTER (WHERE has_table_privilege(to_regclass(wanted.name), kind.name))
+    FROM unnest(%(names)s::text[]) AS wanted(name),
+         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind(name)
+    WHERE to_regclass(wanted.name) IS NOT NULL
+    GROUP BY wanted.name
+"""
+
+#: The version of flysync's tables.
+_VERSION = "SELECT max(schema_version) FROM flysync_meta"
+
+#: Postgres 13 (design 10).
 _OLDEST = 130_000
-
-_SERVER: LiteralString = """
-SELECT current_setting('server_version_num')::int, current_setting('server_version'), getdatabaseencoding(),
-    pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'
-"""
-
-_RELATION: LiteralString = """
-SELECT c.relkind::text, jsonb_object_agg(a.attname, format_type(a.atttypid, NULL)),
-    has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT'),
-    has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'DELETE'),
-    EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL
-        AND (SELECT array_agg(k.attname::text ORDER BY k.attname) FROM pg_attribute k
-            WHERE k.attrelid = c.oid AND k.attnum = ANY(i.indkey)) = ARRAY['credential_name', 'project_id']),
-    coalesce(jsonb_object_agg(a.attname, a.atthasdef), '{}')
-FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.oid = to_regclass(%s) GROUP BY c.oid, c.relkind
-"""
-
-_META: LiteralString = "SELECT schema_version FROM flysync_meta"
-
-_TEXT = ("text", "character varying", "character", "citext", "uuid", "name")
-_TIME = ("timestamp with time zone",)
-
-#: Relation, then columns with the types that will do.
-_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
-    "cloud_credentials": {
-        "project_id": _TEXT,
-        "credential_name": _TEXT,
-        "credential_value": _TEXT,
-        "updated_at": _TIME,
-    },
-    "project_deployments": {"project_id": _TEXT, "fly_app_name": _TEXT, "created_at": _TIME},
-    "project_actions": {
-        "project_id": _TEXT,
-        "action": _TEXT,
-        "status": _TEXT,
-        "details": ("jsonb",),
-        "created_at": _TIME,
-    },
-    "flysync_runs": {},
-    "flysync_secrets": {},
-    "flysync_meta": {},
-}
-
-#: SELECT, INSERT, UPDATE, DELETE.
-_RIGHTS: dict[str, tuple[str, ...]] = {
-    "cloud_credentials": ("SELECT",),
-    "project_deployments": ("SELECT",),
-    "project_actions": ("SELECT", "INSERT"),
-    "flysync_runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "flysync_secrets": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "flysync_meta": ("SELECT",),
-}
+#: Columns that a default has to fill, because nobody else does.
+_DEFAULTS = {"cloud_credentials": "updated_at", "project_deployments": "created_at", "project_actions": "created_at"}
+_VALUE = "credential_value"
+#: Columns of `project_actions` that an insert of flysync's names.
+_INSERTED = frozenset(ACTIONS.columns) - {"created_at"}
 
 
-async def findings(connection: Connection) -> list[Finding]:
-    """Look at everything."""
-    async with connection.transaction() as open_connection:
-        cursor = await open_connection.execute(_SERVER)
-        row = await cursor.fetchone()
-        assert row is not None
-        found = list(_server(row))
-        for relation in _COLUMNS:
-            cursor = await open_connection.execute(_RELATION, [relation])
-            found += _relation(relation, await cursor.fetchone())
-        if not any(one.subject == "flysync_meta" and one.verdict == "failed" for one in found):
-            found.append(await _version(open_connection))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Column:
+    type: str
+    is_required: bool
+    has_default: bool
+    may_select: bool
+    may_insert: bool
 
 
-def _server(row: Row) -> Iterator[Finding]:
-    number, version, encoding, is_read_only = row
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A relation as the catalogue has it."""
+
+    is_view: bool
+    hides_rows: bool
+    is_unique: bool
+    columns: Mapping[str, _Column]
+    rights: frozenset[str]
+
+
+async def findings(session: Session) -> list[Finding]:
+    """Look at the server, at each relation, and at the version of flysync's tables."""
+    cursor = await session.execute(_SERVER)
+    server = await cursor.fetchone() or ()
+    *_, schema, user = server
+    found = await _found(session)
+    seen = list(_server(server))
+    for relation in RELATIONS:
+        here = found.get(relation.name)
+        seen += [_missing(relation, schema)] if here is None else _relation(relation, here, user)
+    meta = found.get(META.name)
+    if meta is not None and "schema_version" in meta.columns and "SELECT" in meta.rights:
+        cursor = await session.execute(_VERSION)
+        (version,) = await cursor.fetchone() or (None,)
+        seen.append(_version(version))
+    return seen
+
+
+async def _found(session: Session) -> dict[str, _Found]:
+    names = {"names": [relation.name for relation in RELATIONS]}
+    columns: dict[str, dict[str, _Column]] = {}
+    for name, column, *facts in await (await session.execute(_COLUMNS, names)).fetchall():
+        columns.setdefault(name, {})[column] = _Column(*facts)
+    rights: dict[str, list[str] | None] = dict(await (await session.execute(_RIGHTS, names)).fetchall())
+    return {
+        name: _Found(
+            is_view=kind in {"v", "m"},
+            hides_rows=hides_rows,
+            is_unique=is_unique,
+            columns=columns.get(name, {}),
+            rights=frozenset(rights.get(name) or ()),
+        )
+        for name, _, kind, hides_rows, is_unique in await (await session.execute(_RELATIONS, names)).fetchall()
+    }
+
+
+def _server(row: tuple[Any, ...]) -> Iterator[Finding]:
+    number, version, encoding, replica, read_only, *_ = row
     if number < _OLDEST:
-        yield _failed("server", f"Postgres {version} is older than 13", "upgrade the server")
+        yield _failed("server", f"Postgres {version} is too old", "upgrade to Postgres 13 or newer")
     else:
         yield _ok("server", f"Postgres {version}")
-    if is_read_only:
-        yield _failed("server", "is a read-only replica", "point DATABASE_URL at the primary server")
-    if encoding != "UTF8":
-        hint = "values that are not UTF-8 are refused one by one"
-        yield Finding(verdict="warning", subject="server", message=f"the encoding is {encoding}", hint=hint)
+    if encoding == "UTF8":
+        yield _ok("encoding", "UTF8")
+    else:
+        yield _warning(
+            "encoding",
+            f"the database is in {encoding}: not every character has a place in it",
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and move there",
+        )
+    if replica:
+        yield _failed("replica", "the server is a read-only replica", "point DATABASE_URL at the primary")
+    elif read_only:
+        yield _failed(
+            "replica", "transactions are read-only here", "ALTER ROLE ... RESET default_transaction_read_only"
+        )
+    else:
+        yield _ok("replica", "the server takes writes")
 
 
-def _relation(relation: str, row: Row | None) -> Iterator[Finding]:
-    if row is None:
-        yield _failed(relation, "is missing", "flysync db init")
-        return
-    kind, columns, *rights, is_unique, defaults = row
-    problems = list(_column_problems(relation, columns, defaults, is_table=kind in {"r", "p"}))
-    granted = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), rights, strict=True))
-    lacking = [right for right in _RIGHTS[relation] if not granted[right]]
-    if lacking:
-        what = ", ".join(lacking)
-        problems.append(_failed(relation, f"lacks the right to {what}", f"GRANT {what} ON {relation} TO CURRENT_USER"))
-    if relation == "cloud_credentials" and kind in {"r", "p"} and not is_unique:
-        hint = "ALTER TABLE cloud_credentials ADD UNIQUE (project_id, credential_name)"
-        problems.append(_failed(relation, "allows a credential to stand twice", hint))
-    yield from problems or [_ok(relation, "view" if kind == "v" else "table")]
+def _missing(relation: Relation, schema: str) -> Finding:
+    where = f"schema {schema}" if schema else "any schema of the search path"
+    hint = "run `flysync db init`" if relation.ours else "run `flysync db init`, make a view, or set FLYSYNC_DB_SCHEMA"
+    return _failed(relation.name, f"not found in {where}", hint)
 
 
-def _column_problems(
-    relation: str, columns: dict[str, str], defaults: dict[str, bool], *, is_table: bool
-) -> Iterator[Finding]:
-    for column, types in _COLUMNS[relation].items():
-        if column not in columns:
-            hint = f"ALTER TABLE {relation} ADD COLUMN {column} {types[0]}"
-            if column == "credential_value":
-                message = "has no column credential_value: callers have to give values (--value-stdin)"
-                yield Finding(verdict="warning", subject=relation, message=message, hint=hint)
-            else:
-                yield _failed(relation, f"has no column {column}", hint)
-        elif columns[column] not in types:
-            hint = f"ALTER TABLE {relation} ALTER COLUMN {column} TYPE {types[0]}"
-            yield _failed(relation, f"column {column} is {columns[column]}, not {types[0]}", hint)
-        elif is_table and relation == "project_actions" and column == "created_at" and not defaults[column]:
-            hint = f"ALTER TABLE {relation} ALTER COLUMN {column} SET DEFAULT now()"
-            yield _failed(relation, f"column {column} has no default", hint)
+def _relation(relation: Relation, here: _Found, user: str) -> list[Finding]:
+    problems = [*_columns(relation, here), *_keys(relation, here), *_grants(relation, here, user)]
+    if here.hides_rows:
+        problems.append(
+            _warning(
+                relation.name,
+                "row level security hides rows from flysync",
+                f"ALTER ROLE {user} BYPASSRLS, or a policy that shows it all rows",
+            )
+        )
+    return problems or [_ok(relation.name, "a view with all columns" if here.is_view else "a table with all columns")]
 
 
-async def _version(connection: psycopg.AsyncConnection[Row]) -> Finding:
-    cursor = await connection.execute(_META)
-    row = await cursor.fetchone()
-    if row is None:
-        return _failed("flysync_meta", "has no row", "flysync db init")
-    if row[0] != SCHEMA_VERSION:
-        return _failed("flysync_meta", f"has version {row[0]}, not {SCHEMA_VERSION}", "use the flysync that made it")
-    return _ok("flysync_meta", f"version {SCHEMA_VERSION}")
+def _columns(relation: Relation, here: _Found) -> Iterator[Finding]:
+    name = relation.name
+    for column, types in relation.columns.items():
+        found = here.columns.get(column)
+        if found is None and column == _VALUE:
+            yield _warning(
+                name,
+                f"no column {column}: values come from the caller alone",
+                f"ALTER TABLE {name} ADD COLUMN {column} text, or set FLYSYNC_VALUE_SOURCE=caller",
+            )
+        elif found is None:
+            yield _failed(name, f"no column {column}", f"ALTER TABLE {name} ADD COLUMN {column} {types[0]}")
+        elif found.type not in types:
+            change = f"ALTER TABLE {name} ALTER COLUMN {column} TYPE {types[0]}, or a view that casts it"
+            is_time = found.type.startswith("timestamp")
+            verdict = _warning if is_time else _failed
+            yield verdict(name, f"{column} is of type {found.type}, not {types[0]}", change)
+
+
+def _keys(relation: Relation, here: _Found) -> Iterator[Finding]:
+    name = relation.name
+    if relation is CREDENTIALS and here.is_view:
+        yield _warning(
+            name,
+            "a view cannot promise that a name stands once in a project; one that stands twice is not synced",
+            "make it unique in the table behind the view",
+        )
+    elif relation is CREDENTIALS and not here.is_unique:
+        yield _failed(
+            name,
+            "(project_id, credential_name) is not unique; a name that stands twice is not synced",
+            f"ALTER TABLE {name} ADD UNIQUE (project_id, credential_name)",
+        )
+    filled = _DEFAULTS.get(name, "")
+    column = here.columns.get(filled)
+    if column is not None and not column.has_default and not here.is_view:
+        verdict = _failed if relation is ACTIONS and column.is_required else _warning
+        yield verdict(name, f"{filled} has no default", f"ALTER TABLE {name} ALTER COLUMN {filled} SET DEFAULT now()")
+    for extra in _unfilled(relation, here):
+        yield _failed(
+            name,
+            f"{extra} is required, and flysync does not fill it",
+            f"ALTER TABLE {name} ALTER COLUMN {extra} SET DEFAULT ..., or DROP NOT NULL",
+        )
+
+
+def _unfilled(relation: Relation, here: _Found) -> Sequence[str]:
+    """Give the columns that make every insert of an action fail."""
+    if relation is not ACTIONS:
+        return ()
+    return [
+        name
+        for name, column in here.columns.items()
+        if name not in relation.columns and column.is_required and not column.has_default
+    ]
+
+
+def _grants(relation: Relation, here: _Found, user: str) -> Iterator[Finding]:
+    """What flysync may not do; rights on the columns that it uses are enough for reading and for the actions."""
+    name = relation.name
+    for right in relation.rights:
+        lacking = [] if right in here.rights else _lacking(relation, here, right)
+        if lacking == [_VALUE]:
+            yield _warning(
+                name,
+                f"{user} may not read {_VALUE}: only FLYSYNC_VALUE_SOURCE=caller works",
+                f"GRANT SELECT ({_VALUE}) ON {name} TO {user}",
+            )
+        elif lacking:
+            grant = right if relation.ours else f"{right} ({', '.join(lacking)})"
+            yield _failed(name, f"{user} lacks {grant}", f"GRANT {grant} ON {name} TO {user}")
+
+
+def _lacking(relation: Relation, here: _Found, right: str) -> list[str]:
+    """Give the columns that *right* is lacking for; a right on rows as a whole is lacking for all."""
+    used = [(column, here.columns[column]) for column in relation.columns if column in here.columns]
+    match right:
+        case "SELECT":
+            return [column for column, found in used if not found.may_select]
+        case "INSERT":
+            return [column for column, found in used if not found.may_insert and column in _INSERTED]
+        case _:
+            return [column for column, _ in used]
+
+
+def _version(version: Any) -> Finding:
+    if version == SCHEMA_VERSION:
+        return _ok("version", f"flysync's tables are of version {version}")
+    if version is None:
+        return _failed("version", "flysync_meta has no row", "run `flysync db init`")
+    hint = "upgrade flysync" if version > SCHEMA_VERSION else "run `flysync db init`"
+    return _failed("version", f"flysync's tables are of version {version}, not {SCHEMA_VERSION}", hint)
 
 
 def _ok(subject: str, message: str) -> Finding:
     return Finding(verdict="ok", subject=subject, message=message)
+
+
+def _warning(subject: str, message: str, hint: str) -> Finding:
+    return Finding(verdict="warning", subject=subject, message=message, hint=hint)
 
 
 def _failed(subject: str, message: str, hint: str) -> Finding:

@@ -1,7 +1,8 @@
 """
-The lock of an app: a transaction of its own that does nothing else (infra.md G, tried through pgbouncer).
+One lock per app, as an advisory lock of a transaction that does nothing else (infra.md G).
 
-A client that dies loses it at once, one that freezes after 90 seconds, by the server's own clock.
+A process that dies loses it at once, one that freezes when its heartbeat has failed for `idle_s`. That is no fence: a
+frozen holder may still have a sandbox at work, so whoever comes next looks for open runs.
 """
 
 from __future__ import annotations
@@ -10,89 +11,146 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg import sql
 
+from flysync.adapters.postgres import errors
 from flysync.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from flysync.adapters.postgres.connection import Connection, Row
+    from flysync.adapters.postgres.connection import Connection, Session
     from flysync.model import AppName
 
-_TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended('flysync:' || %s, 0))"
+#: Takes the lock if it is free; any error in the transaction would free it again.
+_TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended('flysync:' || %(app)s::text, 0))"
+#: The heartbeat, and the question whether the lock is still held.
+_BEAT = "SELECT 1"
+#: The first version with transaction_timeout, which would end the holder's transaction however alive it is.
+_HAS_TRANSACTION_TIMEOUT = 170_000
+#: Connections that are kept between the tries of those who wait.
+_SPARES = 2
+#: Seconds for a rollback, after which the connection is closed anyway.
+_RELEASE_S = 5.0
 
 
 class PostgresHold:
-    """A lock that is held (port `Hold`)."""
+    """A lock that is held: one connection, one open transaction, one heartbeat; see `flysync.ports.Hold`."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[Row], heartbeat_s: float) -> None:
+    def __init__(self, connection: Session, *, heartbeat_s: float, answer_s: float) -> None:
         self.lost = asyncio.Event()
         self._connection = connection
-        self._heartbeat_s = heartbeat_s
-        self._beating = asyncio.create_task(self._beat())
-        self._asking = asyncio.Lock()
+        self._answer_s = answer_s
+        self._heart = asyncio.create_task(self._beat(heartbeat_s), name="flysync lock heartbeat")
 
     async def check(self) -> None:
-        """Ask Postgres; any error in this transaction means that the lock is gone."""
-        try:
-            async with self._asking, asyncio.timeout(self._heartbeat_s):
-                await self._connection.execute("SELECT 1")
-        except (psycopg.Error, TimeoutError):
-            self.lost.set()
-            raise DatabaseUnavailable("the lock of the app was lost", service="postgres", phase="lock") from None
+        """
+        Make sure, by asking, that the lock is still held.
+
+        Raises:
+            DatabaseUnavailable: it is not.
+        """
+        # Shielded: psycopg cancels a statement whose caller is cancelled, and that would free the lock.
+        if not await asyncio.shield(asyncio.ensure_future(self._is_held())):
+            raise DatabaseUnavailable("the app's lock in Postgres is lost", service="postgres")
 
     async def release(self) -> None:
-        """Close the connection, and with it the transaction and the lock."""
-        self._beating.cancel()
-        await self._connection.close()
+        """Give the lock back; never raises."""
+        try:
+            self._heart.cancel()
+            await asyncio.wait({self._heart})
+            async with asyncio.timeout(_RELEASE_S):
+                await self._connection.execute("ROLLBACK")
+        except (psycopg.Error, TimeoutError):
+            pass  # the server frees the lock when the connection closes
+        finally:
+            await self._connection.close()
 
-    async def _beat(self) -> None:
-        while not self.lost.is_set():
-            await asyncio.sleep(self._heartbeat_s)
+    async def _is_held(self) -> bool:
+        """Ask; whoever gets no answer has to take the lock for lost."""
+        if not self.lost.is_set():
             try:
-                await self.check()
-            except DatabaseUnavailable:
-                return
+                async with asyncio.timeout(self._answer_s):
+                    await self._connection.execute(_BEAT)
+            except (psycopg.Error, TimeoutError):
+                self.lost.set()
+        return not self.lost.is_set()
+
+    async def _beat(self, heartbeat_s: float) -> None:
+        await asyncio.sleep(heartbeat_s)
+        while await self._is_held():  # noqa: ASYNC110 - the server is asked, nobody sets an event
+            await asyncio.sleep(heartbeat_s)
 
 
 class PostgresLock:
     """
-    The apps' locks (port `AppLock`).
+    One lock per app for all who use the database of *connection*; see `flysync.ports.AppLock`.
 
-    A holder that shows no life for *idle_s* seconds loses the lock; it shows some every *heartbeat_s*.
+    A holder asks every *heartbeat_s* and counts the lock as lost where no answer comes within *answer_s*; the server
+    takes it away after *idle_s* without a heartbeat. So heartbeat and answer together have to be less than that.
     """
 
-    def __init__(self, connection: Connection, *, heartbeat_s: float = 30.0, idle_s: float = 90.0) -> None:
+    def __init__(
+        self, connection: Connection, *, heartbeat_s: float = 30.0, idle_s: float = 90.0, answer_s: float = 15.0
+    ) -> None:
         self._source = connection
         self._heartbeat_s = heartbeat_s
         self._idle_ms = int(idle_s * 1000)
-        self._spare: psycopg.AsyncConnection[Row] | None = None
+        self._answer_s = answer_s
+        self._spares: list[Session] = []
 
     async def try_hold(self, app: AppName) -> PostgresHold | None:
-        """Take the lock if it is free; a connection that did not get it is kept for the next try."""
-        connection, self._spare = self._spare, None
-        try:
-            if connection is None or connection.closed:
-                connection = await self._source.connect()
-            await connection.execute(
-                f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {self._idle_ms:d}".encode()
-            )
-            cursor = await connection.execute(_TRY, [app])
-            row = await cursor.fetchone()
-            if row is not None and row[0]:
-                return PostgresHold(connection, self._heartbeat_s)
-            await connection.execute("ROLLBACK")
-        except psycopg.Error:
-            if connection is not None:
-                await connection.close()
-            raise DatabaseUnavailable("Postgres is out of reach", service="postgres", phase="lock") from None
-        except BaseException:
-            if connection is not None:
-                await connection.close()
-            raise
-        self._spare = connection
+        """
+        Take the lock if it is free.
+
+        Raises:
+            DatabaseUnavailable: Postgres is out of reach.
+            ConfigError: it refuses the connection.
+        """
+        while True:
+            is_fresh = not self._spares
+            connection = await self._source.connect() if is_fresh else self._spares.pop()
+            taken = await self._try(connection, app)
+            if is_fresh or not isinstance(taken, Exception):
+                break
+        if isinstance(taken, psycopg.Error):
+            raise errors.explained(taken)
+        if isinstance(taken, TimeoutError):
+            raise errors.timed_out()
+        if taken:
+            return PostgresHold(connection, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
+        await self._keep(connection)
         return None
 
     async def aclose(self) -> None:
-        """Close the spare connection."""
-        if self._spare is not None:
-            await self._spare.close()
-            self._spare = None
+        """Close what is kept for further tries; holds are their holders' business."""
+        while self._spares:
+            await self._spares.pop().close()
+
+    async def _try(self, connection: Session, app: AppName) -> bool | psycopg.Error | TimeoutError:
+        """Try once; an error is given, not raised, and closes the connection, and so does a cancellation."""
+        done = False
+        try:
+            async with asyncio.timeout(self._answer_s):
+                await connection.execute(self._begin(connection))
+                cursor = await connection.execute(_TRY, {"app": app})
+                taken = await cursor.fetchone() == (True,)
+                if not taken:
+                    await connection.execute("ROLLBACK")
+            done = True
+            return taken
+        except (psycopg.Error, TimeoutError) as error:
+            return error
+        finally:
+            if not done:
+                await connection.close()
+
+    def _begin(self, connection: Session) -> sql.Composed:
+        text = sql.SQL("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}").format(sql.Literal(self._idle_ms))
+        if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
+            text += sql.SQL("; SET LOCAL transaction_timeout = 0")
+        return text
+
+    async def _keep(self, connection: Session) -> None:
+        if len(self._spares) < _SPARES:
+            self._spares.append(connection)
+        else:
+            await connection.close()

@@ -1,103 +1,135 @@
-"""What the database knows of projects, for `status`."""
+"""What the database knows of one project or of all, for `status`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, LiteralString
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres import view
+from flysync.adapters.postgres import rows
+from flysync.adapters.postgres.state import clean
+from flysync.adapters.postgres.view import key
 from flysync.errors import ProjectNotFound
 from flysync.model import AppName, Overview, ProjectId, SecretName, StatusRow
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Awaitable, Callable, Iterable
+    from typing import LiteralString
 
-    from flysync.adapters.postgres.connection import Connection, Row
+    from flysync.adapters.postgres.connection import Session
 
-_LACKS_VALUES: LiteralString = """
-SELECT NOT EXISTS (SELECT FROM pg_attribute
-    WHERE attrelid = to_regclass('cloud_credentials') AND attname = 'credential_value' AND NOT attisdropped)
-"""
-
-#: Credentials beside records, by project's app and name; what only one side has is there as well.
+#: One snapshot: every credential at every app that its project's newest deployment names, with its record; records
+#: without such a credential (orphaned); projects, or apps of theirs, that have neither.
 _OVERVIEW: LiteralString = """
-WITH deployments AS (
-    SELECT project_id, fly_app_name AS app, created_at FROM project_deployments
-    WHERE fly_app_name <> '' AND (%(project)s::text IS NULL OR project_id = %(project)s)
-), apps AS (
-    SELECT DISTINCT ON (project_id) project_id, app FROM deployments
-    ORDER BY project_id, created_at DESC NULLS LAST, app
-), credentials AS (
-    SELECT project_id, credential_name AS name, {value} AS value, updated_at FROM cloud_credentials
-    WHERE %(project)s::text IS NULL OR project_id = %(project)s
-), records AS (
-    SELECT * FROM flysync_secrets WHERE %(project)s::text IS NULL OR project_id = %(project)s
-), projects AS (
-    SELECT project_id FROM apps UNION SELECT project_id FROM credentials UNION SELECT project_id FROM records
-), names AS (
-    SELECT c.project_id, a.app, c.name FROM credentials c LEFT JOIN apps a USING (project_id)
-    UNION SELECT project_id, app, name FROM records
-)
-SELECT p.project_id, coalesce(n.app, a.app), n.name, c.name IS NOT NULL, c.value, c.updated_at, r.actor, r.door,
-    s.name IS NOT NULL, {record}
-FROM projects p
-LEFT JOIN apps a ON a.project_id = p.project_id
-LEFT JOIN names n ON n.project_id = p.project_id
-LEFT JOIN credentials c ON c.project_id = n.project_id AND c.name = n.name AND n.app IS NOT DISTINCT FROM a.app
-LEFT JOIN records s ON s.app = n.app AND s.name = n.name
-LEFT JOIN flysync_runs r ON r.run_id = s.run_id
-ORDER BY p.project_id, 2, 3
+    WITH deployment AS MATERIALIZED (
+        SELECT d.project_id::text AS project_id, d.fly_app_name::text AS app, d.created_at
+        FROM project_deployments AS d
+        WHERE %(project)s::text IS NULL OR d.project_id = %(project)s::text
+    ), newest AS MATERIALIZED (
+        SELECT DISTINCT ranked.project_id, ranked.app
+        FROM (
+            SELECT d.project_id, d.app,
+                   rank() OVER (PARTITION BY d.project_id ORDER BY d.created_at DESC NULLS LAST) AS place
+            FROM deployment AS d
+            WHERE btrim(d.app) <> ''
+        ) AS ranked
+        WHERE ranked.place = 1
+    ), credential AS MATERIALIZED (
+        SELECT c.project_id::text AS project_id, newest.app, c.credential_name::text AS name, {value} AS value,
+               CASE WHEN isfinite(c.updated_at) THEN c.updated_at END::timestamptz AS updated_at
+        FROM cloud_credentials AS c LEFT JOIN newest ON newest.project_id = c.project_id
+        WHERE c.credential_name IS NOT NULL AND (%(project)s::text IS NULL OR c.project_id = %(project)s::text)
+    ), orphan AS MATERIALIZED (
+        SELECT s.project_id, s.app, s.name
+        FROM flysync_secrets AS s
+        WHERE (%(project)s::text IS NULL OR s.project_id = %(project)s::text) AND NOT EXISTS (
+            SELECT FROM credential AS c WHERE c.project_id = s.project_id AND c.app = s.app AND c.name = s.name
+        )
+    ), line AS MATERIALIZED (
+        SELECT c.project_id, c.app, c.name, true AS stored, c.value, c.updated_at FROM credential AS c
+        UNION ALL
+        SELECT o.project_id, o.app, o.name, false, NULL, NULL FROM orphan AS o
+    ), bare AS (
+        SELECT n.project_id, n.app FROM newest AS n
+        WHERE NOT EXISTS (SELECT FROM line WHERE line.project_id = n.project_id AND line.app = n.app)
+        UNION
+        SELECT d.project_id, NULL FROM deployment AS d
+        WHERE NOT EXISTS (SELECT FROM newest AS n WHERE n.project_id = d.project_id)
+          AND NOT EXISTS (SELECT FROM line WHERE line.project_id = d.project_id)
+    ), shown AS (
+        SELECT * FROM line
+        UNION ALL
+        SELECT bare.project_id, bare.app, NULL, false, NULL, NULL FROM bare
+    )
+    SELECT
+        pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+        (SELECT array_agg(ROW(m.schema_version, m.fingerprint_key::text)) FROM flysync_meta AS m),
+        now(),
+        (SELECT array_agg(
+            ROW(shown.project_id, shown.app, shown.name, shown.stored, shown.value, shown.updated_at,
+                CASE WHEN s.name IS NOT NULL THEN {record} END, r.actor::text, r.door::text)
+            ORDER BY shown.project_id, shown.app NULLS LAST, shown.name)
+         FROM shown
+         LEFT JOIN flysync_secrets AS s ON s.app = shown.app AND s.name = shown.name
+         LEFT JOIN flysync_runs AS r ON r.run_id = s.run_id),
+        (SELECT array_agg({run} ORDER BY r.started_at, r.run_id)
+         FROM flysync_runs AS r
+         WHERE r.finished_at IS NULL AND (
+            %(project)s::text IS NULL OR r.project_id = %(project)s::text OR r.app IN (SELECT newest.app FROM newest)
+         ))
 """
-
-_WITH_VALUES: LiteralString = _OVERVIEW.replace("{value}", view.VALUE).replace("{record}", view.RECORD)
-_WITHOUT_VALUES: LiteralString = _OVERVIEW.replace("{value}", "NULL::bytea").replace("{record}", view.RECORD)
-
-_META: LiteralString = """
-SELECT now(), (SELECT to_jsonb(array_agg(jsonb_build_array(schema_version, fingerprint_key))) FROM flysync_meta)
-"""
-
-_OPEN_RUNS: LiteralString = f"""
-SELECT {view.RUN} FROM flysync_runs r
-WHERE r.finished_at IS NULL AND (%(project)s::text IS NULL OR r.project_id = %(project)s) ORDER BY r.started_at
-"""
+_OVERVIEW = _OVERVIEW.replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)
+_WITH_VALUES = _OVERVIEW.replace("{value}", rows.VALUE)
+_WITHOUT_VALUES = _OVERVIEW.replace("{value}", rows.NO_VALUE)
 
 
-async def lacks_values(connection: Connection) -> bool:
-    """Tell whether the table of credentials has no column for values."""
-    rows = await connection.fetch(_LACKS_VALUES)
-    return bool(rows[0][0])
-
-
-async def read(connection: Connection, project: ProjectId | None, *, values: bool) -> Overview:
+def reader(project: ProjectId | None, *, values: bool) -> Callable[[Session], Awaitable[Overview]]:
     """
-    Read what is known of one project, or of all.
+    Give the work that reads the overview.
 
-    Raises:
-        ProjectNotFound: *project* is in none of the tables.
+    It raises ProjectNotFound where *project* is in none of the tables, ConfigError for a replica or for tables of
+    another version.
     """
-    has_values = values and not await lacks_values(connection)
-    async with connection.transaction() as open_connection:
-        cursor = await open_connection.execute(_META)
-        head = await cursor.fetchone()
-        assert head is not None
-        now: datetime = head[0]
-        cursor = await open_connection.execute(_WITH_VALUES if has_values else _WITHOUT_VALUES, {"project": project})
-        rows = tuple(_row(row) for row in await cursor.fetchall())
-        cursor = await open_connection.execute(_OPEN_RUNS, {"project": project})
-        runs = tuple(view.run_of(row) for row in await cursor.fetchall())
-    if project is not None and not rows:
-        raise ProjectNotFound(f"there is no project {project!r}")
-    return Overview(rows=rows, open_runs=runs, now=now, key=view.key_of(head[1]))
+    query = _WITH_VALUES if values else _WITHOUT_VALUES
+
+    async def read(session: Session) -> Overview:
+        wanted = {"project": None if project is None else clean(project)}
+        cursor = await session.execute(query, wanted, binary=True)
+        replica, meta, now, shown, runs = await cursor.fetchone() or ()
+        fingerprint_key = key(replica=replica, meta=meta)
+        if project is not None and not shown:
+            raise ProjectNotFound(f"project {project} is in none of the tables")
+        return Overview(
+            rows=_status(shown or ()),
+            open_runs=rows.open_runs(runs),
+            now=now.astimezone(UTC),
+            key=fingerprint_key,
+        )
+
+    return read
 
 
-def _row(row: Row) -> StatusRow:
-    project, app, name, in_table, value, updated_at, actor, door, has_record = row[:9]
+def _status(shown: Iterable[tuple[Any, ...]]) -> tuple[StatusRow, ...]:
+    """Give the rows; those that stand twice are one, with its flaw."""
+    found: dict[tuple[str, str | None, str | None], StatusRow] = {}
+    for row in shown:
+        project, app, name, *_ = row
+        twice = (project, app, name) in found
+        found[project, app, name] = _status_row(row, twice=twice)
+    return tuple(found.values())
+
+
+def _status_row(row: tuple[Any, ...], *, twice: bool) -> StatusRow:
+    project, app, name, stored, value, updated_at, record, actor, door = row
+    credential = None
+    if stored:
+        credential = rows.twice(SecretName(name)) if twice else rows.credential(SecretName(name), value)
     return StatusRow(
         project=ProjectId(project),
-        app=AppName(app) if app else None,
-        name=SecretName(name) if name else None,
-        credential=view.credential_of(name, value) if in_table else None,
-        updated_at=updated_at,
-        record=view.record_of(row[9:]) if has_record else None,
+        app=None if app is None else AppName(app),
+        name=None if name is None else SecretName(name),
+        credential=credential,
+        updated_at=rows.when(updated_at),
+        record=None if record is None else rows.record(record),
         actor=actor,
         door=door,
     )

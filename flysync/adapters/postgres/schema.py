@@ -1,134 +1,109 @@
-"""The tables: making what is missing, and comparing what is there with what flysync needs (port `DatabaseAdmin`)."""
+"""`flysync db init` and `flysync db check`: the tables themselves."""
 
 from __future__ import annotations
 
 import base64
 import secrets
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from flysync.adapters.postgres import inspection
-from flysync.adapters.postgres.connection import read_only
-from flysync.adapters.postgres.view import SCHEMA_VERSION
+from flysync.adapters.postgres import errors, inspection
+from flysync.adapters.postgres.connection import names_of
+from flysync.adapters.postgres.tables import META, RELATIONS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.adapters.postgres.connection import Connection
+    from flysync.adapters.postgres.connection import Connection, Session
     from flysync.model import Finding
 
-#: Two `db init` at once: the second waits, and finds everything there.
-_ALONE: LiteralString = "SELECT pg_advisory_xact_lock(hashtextextended('flysync:db init', 0))"
-_IS_READ_ONLY: LiteralString = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'"
-_EXISTS: LiteralString = "SELECT to_regclass(%s) IS NOT NULL"
-
-#: In the order in which they are made; the first three are the backend's (design, the data contract).
-_TABLES: dict[str, LiteralString] = {
-    "cloud_credentials": """
-CREATE TABLE cloud_credentials (
-    project_id text NOT NULL,
-    credential_name text NOT NULL,
-    credential_value text NOT NULL,
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    UNIQUE (project_id, credential_name)
-)""",
-    "project_deployments": """
-CREATE TABLE project_deployments (
-    project_id text NOT NULL,
-    fly_app_name text,
-    created_at timestamptz NOT NULL DEFAULT now()
-);
-CREATE INDEX ON project_deployments (project_id, created_at DESC)""",
-    "project_actions": """
-CREATE TABLE project_actions (
-    project_id text NOT NULL,
-    action text NOT NULL,
-    status text NOT NULL,
-    details jsonb,
-    created_at timestamptz NOT NULL DEFAULT now()
-);
-CREATE INDEX ON project_actions (project_id, created_at DESC)""",
-    "flysync_runs": """
-CREATE TABLE flysync_runs (
-    run_id text PRIMARY KEY,
-    project_id text NOT NULL,
-    app text,
-    names text[] NOT NULL,
-    door text NOT NULL,
-    actor text NOT NULL,
-    reason text,
-    started_at timestamptz NOT NULL DEFAULT now(),
-    sandbox text,
-    deadline timestamptz,
-    finished_at timestamptz,
-    outcome text,
-    error_code text,
-    release integer,
-    seconds jsonb
-);
-CREATE INDEX ON flysync_runs (app) WHERE finished_at IS NULL;
-CREATE INDEX ON flysync_runs (project_id, started_at DESC);
-CREATE INDEX ON flysync_runs (finished_at)""",
-    "flysync_secrets": """
-CREATE TABLE flysync_secrets (
-    app text NOT NULL,
-    name text NOT NULL,
-    project_id text NOT NULL,
-    fingerprint text,
-    fly_digest_mac text,
-    state text NOT NULL,
-    run_id text,
-    requested_at timestamptz,
-    written_at timestamptz,
-    deployed_at timestamptz,
-    rollouts integer NOT NULL DEFAULT 0,
-    PRIMARY KEY (app, name)
-);
-CREATE INDEX ON flysync_secrets (project_id)""",
-    "flysync_meta": """
-CREATE TABLE flysync_meta (
-    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    schema_version integer NOT NULL,
-    fingerprint_key text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
-)""",
-}
-
-_KEY: LiteralString = """
-INSERT INTO flysync_meta (schema_version, fingerprint_key) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1
+#: One at a time; CREATE ... IF NOT EXISTS alone can fail when two do it at once. No app's lock has this name.
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('flysync db init', 0))"
+#: Whether the server takes writes.
+_TAKES_WRITES = "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean)"
+#: Whether a schema exists.
+_HAS_SCHEMA = "SELECT to_regnamespace(quote_ident(%(name)s)) IS NOT NULL"
+#: Whether the search path finds a relation, be it a table or a view.
+_HAS_RELATION = "SELECT to_regclass(%(name)s) IS NOT NULL"
+#: The one row of flysync_meta, with a fresh key; none where there is one.
+_SET_UP = """
+    INSERT INTO flysync_meta (schema_version, fingerprint_key)
+    SELECT %(version)s::integer, %(key)s::text WHERE NOT EXISTS (SELECT FROM flysync_meta)
+    RETURNING schema_version
 """
+#: The version of the tables that are there.
+_VERSION = "SELECT max(schema_version) FROM flysync_meta"
+#: Bytes of the key; HMAC-SHA256 gains nothing from more (RFC 2104).
+_KEY_BYTES = 32
 
 
 class PostgresAdmin:
-    """The tables themselves; they are made in the first schema of the search path."""
+    """
+    The tables that *connection* finds, made in the first schema of its search path; see `flysync.ports.DatabaseAdmin`.
+
+    *schema* is what the connection was given too, and may be left out.
+    """
 
     def __init__(self, connection: Connection, schema: str | None = None) -> None:
         self._connection = connection
-        self._schema = schema
+        self._schemas = names_of(schema) or connection.schemas
 
     async def init(self) -> Sequence[str]:
-        """Create what does not exist, all or nothing, and give the names of what was created."""
-        created: list[str] = []
-        async with self._connection.transaction() as connection:
-            cursor = await connection.execute(_IS_READ_ONLY)
-            if (row := await cursor.fetchone()) is not None and row[0]:
-                raise read_only()
-            await connection.execute(_ALONE)
-            if self._schema:
-                first = self._schema.split(",")[0].strip()
-                await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(first)))
-            for name, statement in _TABLES.items():
-                cursor = await connection.execute(_EXISTS, [name])
-                if (row := await cursor.fetchone()) is not None and not row[0]:
-                    await connection.execute(statement)
-                    created.append(name)
-            key = base64.b64encode(secrets.token_bytes(32)).decode("ascii")
-            cursor = await connection.execute(_KEY, [SCHEMA_VERSION, key])
-            if await cursor.fetchone() is not None and "flysync_meta" not in created:
-                created.append("flysync_meta")
-        return created
+        """
+        Create what does not exist, the backend's tables too, and give the names of what was created.
+
+        Raises:
+            DatabaseUnavailable: Postgres is out of reach.
+            ConfigError: a replica, a missing right, or tables of another version.
+        """
+        return await self._connection.run(self._init)
 
     async def check(self) -> Sequence[Finding]:
-        """Compare what is there with what flysync needs; change nothing."""
-        return await inspection.findings(self._connection)
+        """
+        Compare what is there with what flysync needs; change nothing.
+
+        Raises:
+            DatabaseUnavailable: Postgres is out of reach.
+            ConfigError: it refuses the connection.
+        """
+        return await self._connection.run(inspection.findings)
+
+    async def _init(self, session: Session) -> list[str]:
+        if not await _holds(session, _TAKES_WRITES):
+            raise errors.read_only()
+        await session.execute(_ALONE)
+        created = []
+        for schema in self._schemas:
+            if schema != "$user" and not await _holds(session, _HAS_SCHEMA, schema):
+                await session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+                created.append(f"schema {schema}")
+        for relation in RELATIONS:
+            if not await _holds(session, _HAS_RELATION, relation.name):
+                await session.execute(relation.create)
+                created.append(relation.name)
+        if await _set_up(session) and META.name not in created:
+            created.append(META.name)
+        return created
+
+
+async def _set_up(session: Session) -> bool:
+    """
+    Give flysync_meta its row, and tell whether it had none.
+
+    Raises:
+        ConfigError: it has one, of another version.
+    """
+    fresh = {"version": SCHEMA_VERSION, "key": base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode("ascii")}
+    cursor = await session.execute(_SET_UP, fresh)
+    made = await cursor.fetchone() is not None
+    cursor = await session.execute(_VERSION)
+    (version,) = await cursor.fetchone() or (None,)
+    if version != SCHEMA_VERSION:
+        raise errors.wrong_version(version)
+    return made
+
+
+async def _holds(session: Session, query: sql.SQL | str, name: str | None = None) -> bool:
+    cursor = await session.execute(query, None if name is None else {"name": name})
+    return await cursor.fetchone() == (True,)

@@ -1,0 +1,177 @@
+"""
+What Postgres' errors mean.
+
+The one place that looks at them. Their texts are compared with known ones here and go no further: a connection's
+error may hold the address with its password, a statement's the values of a row (infra.md G, measured).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from flysync.adapters.postgres.tables import RELATIONS, SCHEMA_VERSION
+from flysync.errors import ConfigError, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flysync.errors import FlysyncError
+
+#: Rolled back by the server, to be tried again: serialization_failure, deadlock_detected.
+_CONFLICTS = frozenset({"40001", "40P01"})
+#: The server ended the connection: admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
+#: idle_session_timeout, idle_in_transaction_session_timeout.
+_ENDED = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"})
+#: Classes (or states) that pass by themselves: connection, rollback, resources, operator, system, internal;
+#: lock_not_available and the server's own end of a transaction (postgresql.org, appendix A).
+_PASSING = ("08", "40", "53", "57", "58", "XX", "55P03", "25P03", "25P04")
+
+#: What a server, a pooler or libpq says when trying again is in vain. A connection that fails has no SQLSTATE in
+#: libpq, so its English text has to do; one that is not known counts as temporary. From Postgres' auth.c and
+#: postinit.c, libpq's fe-connect.c and pgbouncer's client.c.
+_REFUSALS = (
+    "authentication failed",
+    "no password supplied",
+    "empty password",
+    "does not exist",
+    "no such user",
+    "no such database",
+    "no pg_hba.conf entry",
+    "pg_hba.conf rejects",
+    "is not permitted to log in",
+    "permission denied for database",
+    "is not currently accepting connections",
+    "unsupported startup parameter",
+    "does not support ssl",
+    "certificate verify failed",
+    "root certificate file",
+    "invalid ",
+)
+
+#: What a good address looks like.
+ADDRESS_HINT = (
+    "set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/NAME, with special characters percent-encoded"
+    " and no parameters but libpq's"
+)
+
+#: Which of the relations cannot be found by the search path.
+MISSING_RELATIONS = """
+    SELECT wanted.name, coalesce(array_to_string(current_schemas(false), ', '), '')
+    FROM unnest(%(names)s::text[]) AS wanted(name)
+    WHERE to_regclass(wanted.name) IS NULL
+"""
+
+#: Which of the columns do not exist, in relations that do.
+MISSING_COLUMNS = """
+    SELECT wanted.name || '.' || wanted.attribute
+    FROM unnest(%(names)s::text[], %(columns)s::text[]) AS wanted(name, attribute)
+    WHERE to_regclass(wanted.name) IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = to_regclass(wanted.name) AND attname = wanted.attribute AND attnum > 0 AND NOT attisdropped
+    )
+    ORDER BY 1
+"""
+
+
+def malformed() -> ConfigError:
+    """Give the error of an address that libpq cannot read."""
+    return ConfigError("DATABASE_URL is not a Postgres address", hint=ADDRESS_HINT, setting="DATABASE_URL")
+
+
+def unconnected(error: psycopg.Error) -> FlysyncError:
+    """Give the error of a connection that did not come about."""
+    text = str(error).lower()
+    if any(refusal in text for refusal in _REFUSALS):
+        return _refused("")
+    return DatabaseUnavailable("Postgres is out of reach", service="postgres", setting="DATABASE_URL")
+
+
+def is_conflict(error: Exception) -> bool:
+    """Tell whether the server rolled the transaction back for the sake of another one."""
+    return isinstance(error, psycopg.Error) and error.sqlstate in _CONFLICTS
+
+
+def is_broken(error: Exception) -> bool:
+    """Tell whether the error means that the connection has ended, and not that the statement was wrong."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    return error.sqlstate is None or error.sqlstate in _ENDED or error.sqlstate.startswith("08")
+
+
+def explained(error: psycopg.Error) -> FlysyncError:
+    """Give the error of a statement, but for what only the catalogue can tell (`Connection` asks it)."""
+    state = error.sqlstate
+    if state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseUnavailable("the connection to Postgres broke", service="postgres")
+    if state is None:
+        return ConfigError(
+            f"Postgres holds something that flysync cannot read ({type(error).__name__})", hint="run `flysync db check`"
+        )
+    if state.startswith(("28", "3D")):
+        return _refused(f" ({state})")
+    if state == "25006":
+        return read_only()
+    if state.startswith(_PASSING):
+        return DatabaseUnavailable(f"Postgres could not do it now (SQLSTATE {state})", service="postgres")
+    if state == "42501":
+        return ConfigError(
+            f"Postgres denies flysync a right that it needs (SQLSTATE {state})",
+            hint="run `flysync db check`; it names the right and the GRANT",
+        )
+    constraint = error.diag.constraint_name
+    what = f"SQLSTATE {state}, constraint {constraint}" if constraint else f"SQLSTATE {state}"
+    return ConfigError(f"Postgres refuses a statement of flysync's ({what})", hint="run `flysync db check`")
+
+
+def timed_out() -> DatabaseUnavailable:
+    """Give the error of a statement whose answer did not come."""
+    return DatabaseUnavailable("Postgres did not answer in time", service="postgres")
+
+
+def read_only() -> ConfigError:
+    """Give the error of a server that takes no writes."""
+    return ConfigError(
+        "the database is a read-only replica",
+        hint="point DATABASE_URL at the primary; a replica may be behind, and flysync writes its state",
+        setting="DATABASE_URL",
+    )
+
+
+def without_relations(found: list[tuple[Any, ...]]) -> ConfigError:
+    """Give the error of relations that are not there, from the rows of `MISSING_RELATIONS`."""
+    names = [name for name, _ in found]
+    ours = {relation.name for relation in RELATIONS if relation.ours}
+    schemas = found[0][1] if found else ""
+    where = f"schema {schemas}" if schemas else "any schema of the search path"
+    return ConfigError(
+        f"{', '.join(names) or 'a relation'} not found in {where}",
+        hint="run `flysync db init`" if ours & set(names) else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA",
+        setting="FLYSYNC_DB_SCHEMA",
+    )
+
+
+def without_columns(found: list[tuple[Any, ...]]) -> ConfigError:
+    """Give the error of columns that are not there, from the rows of `MISSING_COLUMNS`."""
+    names = ", ".join(name for (name,) in found) or "a column that flysync needs"
+    return ConfigError(f"{names}: no such column", hint="run `flysync db check`; it says what to change")
+
+
+def wrong_version(version: int | None) -> ConfigError:
+    """Give the error of tables of another version, or of none."""
+    if version is None:
+        return ConfigError("flysync_meta has no row", hint="run `flysync db init`")
+    return ConfigError(
+        f"flysync's tables are of version {version}, and this flysync works with {SCHEMA_VERSION}",
+        hint="upgrade flysync" if version > SCHEMA_VERSION else "run `flysync db init`",
+    )
+
+
+def _refused(detail: str) -> ConfigError:
+    return ConfigError(
+        f"Postgres refuses the connection: the user, the password or the database of DATABASE_URL is wrong{detail}",
+        hint="check DATABASE_URL with psql; in an address, special characters are percent-encoded",
+        service="postgres",
+        setting="DATABASE_URL",
+    )

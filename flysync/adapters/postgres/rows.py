@@ -1,0 +1,114 @@
+"""Rows of Postgres as the nouns of `flysync.model`, and the columns that they are made of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from flysync.errors import InvalidCredential
+from flysync.model import Credential, OpenRun, RunId, SecretName, SecretRecord, State, secret_name
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: A row of flysync_secrets, called s.
+RECORD = """
+    ROW(s.name::text, s.state::text, s.project_id::text, s.fingerprint::text, s.fly_digest_mac::text, s.run_id::text,
+        s.requested_at, s.written_at, s.deployed_at, s.rollouts)
+"""
+
+#: A row of flysync_runs, called r. A sandbox of ours has the run's name; any other was borrowed.
+OPEN_RUN = """
+    ROW(r.run_id::text, coalesce(r.sandbox::text, ''), coalesce(r.sandbox, '') <> 'flysync-' || r.run_id,
+        greatest(0, extract(epoch FROM r.deadline - now()))::float8, r.door::text, r.actor::text, r.started_at)
+"""
+
+#: A value as bytes in UTF-8: sent as text, one that is none would fail the whole query. What SQL_ASCII holds has no
+#: known encoding and is taken as it is.
+VALUE = """
+    convert_to(c.credential_value, CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END)
+"""
+
+#: In the place of a value that is not read.
+NO_VALUE = "NULL::bytea"
+
+
+def record(row: tuple[Any, ...]) -> SecretRecord:
+    """Give a `RECORD`."""
+    name, state, project_id, fingerprint, fly_digest_mac, run_id, requested_at, written_at, deployed_at, rollouts = row
+    return SecretRecord(
+        name=SecretName(name),
+        state=State(state),
+        project_id=project_id,
+        fingerprint=fingerprint,
+        fly_digest_mac=fly_digest_mac,
+        run_id=None if run_id is None else RunId(run_id),
+        requested_at=when(requested_at),
+        written_at=when(written_at),
+        deployed_at=when(deployed_at),
+        rollouts=rollouts,
+    )
+
+
+def records(rows: Iterable[tuple[Any, ...]] | None) -> dict[SecretName, SecretRecord]:
+    """Give `RECORD`s by name."""
+    return {one.name: one for one in map(record, rows or ())}
+
+
+def open_runs(rows: Iterable[tuple[Any, ...]] | None) -> tuple[OpenRun, ...]:
+    """Give `OPEN_RUN`s."""
+    return tuple(map(_open_run, rows or ()))
+
+
+def credentials(rows: Iterable[tuple[str, bytes | None]] | None) -> dict[SecretName, Credential]:
+    """Give the credentials of one project; a row that is of no use says why, and harms no other."""
+    found: dict[SecretName, Credential] = {}
+    for text, value in rows or ():
+        name = SecretName(text)
+        found[name] = twice(name) if name in found else credential(name, value)
+    return found
+
+
+def twice(name: SecretName) -> Credential:
+    """Give a credential that has two rows (a view may): nobody can say which of them counts."""
+    return Credential(name=name, flaw="stands twice in cloud_credentials")
+
+
+def credential(name: SecretName, value: bytes | None) -> Credential:
+    """Give one credential, with its flaw if it has one."""
+    flaw = name_flaw(name)
+    secret = None
+    if value is not None and flaw is None:
+        try:
+            secret = Secret(value.decode("utf-8"))
+        except UnicodeDecodeError:
+            flaw = "is not valid UTF-8"
+    return Credential(name=name, secret=secret, flaw=flaw)
+
+
+def name_flaw(name: str) -> str | None:
+    """Say why Fly cannot have a secret of this name, or nothing."""
+    try:
+        secret_name(name)
+    except InvalidCredential:
+        return "is not a valid credential name (letters, digits and underscores, and no digit first)"
+    return None
+
+
+def when(moment: datetime | None) -> datetime | None:
+    """Give a moment in UTC, whatever the session's time zone is."""
+    return None if moment is None else moment.astimezone(UTC)
+
+
+def _open_run(row: tuple[Any, ...]) -> OpenRun:
+    run_id, sandbox, borrowed, seconds_left, door, actor, started_at = row
+    return OpenRun(
+        run_id=RunId(run_id),
+        sandbox=sandbox,
+        borrowed=borrowed,
+        seconds_left=seconds_left,
+        door=door,
+        actor=actor,
+        started_at=started_at.astimezone(UTC),
+    )

@@ -1,0 +1,122 @@
+"""What all tests share: an environment without the developer's own services, and a real Postgres server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from typing import TYPE_CHECKING, Protocol
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from flysync.adapters.postgres import Connection, PostgresAdmin
+from flysync.secret import Secret
+from flysync.sim.postgres import EmbeddedPostgres, why_unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Settings of flysync, of what it runs, and of libpq.
+_AMBIENT = ("DATABASE_URL", "REDIS_URL", "FLY_", "FLYCTL_", "DAYTONA_", "FLYSYNC_", "PG")
+_KEPT = "FLYSYNC_TEST_"
+
+
+class Server(Protocol):
+    """A Postgres server on which databases may be made."""
+
+    def create_database(self, name: str, *, template: str | None = None, encoding: str | None = None) -> str:
+        """Create a database and give its address."""
+        ...
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database."""
+        ...
+
+
+class ProvidedPostgres:
+    """The server of `FLYSYNC_TEST_DATABASE_URL`."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    def create_database(self, name: str, *, template: str | None = None, encoding: str | None = None) -> str:
+        """Create a database and give its address."""
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        if template:
+            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+        if encoding:
+            locale = " TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING {}"
+            statement += sql.SQL(locale).format(sql.Literal(encoding))
+        self._command(statement)
+        return make_conninfo(self._dsn, dbname=name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is still connected to it."""
+        self._command(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _command(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _clean_environment() -> Iterator[None]:
+    """Nothing that is set on this machine reaches a test, but for what is meant for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(_AMBIENT) and not name.startswith(_KEPT):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A real server: the one that was provided, else an embedded one; missing, it fails the test in CI alone."""
+    if dsn := os.environ.get("FLYSYNC_TEST_DATABASE_URL"):
+        yield ProvidedPostgres(dsn)
+        return
+    if reason := why_unavailable():
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with EmbeddedPostgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: Server) -> Iterator[str]:
+    """The name of a database with all tables, to make copies of."""
+    name = f"flysync_test_{secrets.token_hex(6)}"
+    dsn = postgres.create_database(name)
+
+    async def init() -> None:
+        connection = Connection(Secret(dsn))
+        await PostgresAdmin(connection).init()
+        await connection.aclose()
+
+    asyncio.run(init())
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def new_database(postgres: Server) -> Iterator[Callable[..., str]]:
+    """Make databases (`template`, `encoding`) that live as long as the test; each call gives an address."""
+    names: list[str] = []
+
+    def make(*, template: str | None = None, encoding: str | None = None) -> str:
+        names.append(f"flysync_test_{secrets.token_hex(6)}")
+        return postgres.create_database(names[-1], template=template, encoding=encoding)
+
+    yield make
+    for name in names:
+        postgres.drop_database(name)
+
+
+@pytest.fixture
+def database(new_database: Callable[..., str], template_database: str) -> str:
+    """The address of a database with all tables, and nothing in them."""
+    return new_database(template=template_database)

@@ -1,0 +1,96 @@
+"""A wire to Postgres that counts, breaks and freezes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Wire:
+    """
+    A proxy on loopback before the server of an address; `dsn` goes through it.
+
+    `turns` counts round trips. What the client says holding `cut_at` is passed on (or not: `swallow`), and then the
+    connection is cut, once; the answer never arrives. After `freeze`, nothing passes.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self.turns = 0
+        self.cut_at: bytes | None = None
+        self.swallow = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self.dsn = ""
+        self._target = dsn
+        self._is_asking = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.dsn = make_conninfo(self._target, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def freeze(self) -> None:
+        """Let nothing pass any more, and keep the connections."""
+        self._flowing.clear()
+
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        known = conninfo_to_dict(self._target)
+        host, port = str(known.get("host") or "127.0.0.1"), int(known.get("port") or 5432)
+        if host.startswith("/"):
+            server, to_server = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            server, to_server = await asyncio.open_connection(host, port)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._ask(client, to_server, to_client))
+                both.create_task(self._answer(server, to_client))
+        except* (OSError, EOFError):
+            pass
+        finally:
+            to_client.close()
+            to_server.close()
+
+    async def _ask(
+        self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, to_client: asyncio.StreamWriter
+    ) -> None:
+        while data := await client.read(65_536):
+            self.turns += not self._is_asking
+            self._is_asking = True
+            await self._thaw()
+            if self.cut_at is not None and self.cut_at in data:
+                self.cut_at = None
+                if not self.swallow:
+                    to_server.write(data)
+                    await asyncio.sleep(0.05)  # the server does it
+                to_client.close()
+                break
+            to_server.write(data)
+        raise EOFError
+
+    async def _answer(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        while data := await server.read(65_536):
+            self._is_asking = False
+            await self._thaw()
+            to_client.write(data)
+        raise EOFError
+
+    async def _thaw(self) -> None:
+        await self._flowing.wait()

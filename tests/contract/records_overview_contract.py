@@ -1,0 +1,108 @@
+"""The promises of the port `Records` about what is told of all projects."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from records_contract import APP, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin
+
+from flysync.errors import ProjectNotFound
+from flysync.model import AppName
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from records_contract import RecordsWorld
+
+
+class OverviewContract:
+    """What is told of all projects."""
+
+    async def test_a_credential_and_its_record_share_a_row(self, world: RecordsWorld) -> None:
+        """A row has the credential, what was done with it, and who did it."""
+        world.put(PROJECT, KEY, "one")
+        world.deploy(PROJECT, APP, NOON)
+        await begin(world)
+        (row,) = await world.rows()
+        overview = await world.records.overview(PROJECT, values=True)
+
+        assert (PROJECT, APP, KEY, "ann", "cli") == (row.project, row.app, row.name, row.actor, row.door)
+        assert row.credential is not None
+        assert Secret("one") == row.credential.secret
+        assert await world.record() == row.record
+        assert row.updated_at is not None
+        assert abs(overview.now - row.updated_at) < timedelta(minutes=1)
+        assert ["run1"] == [run.run_id for run in overview.open_runs]
+
+    async def test_a_credential_that_was_never_sent(self, world: RecordsWorld) -> None:
+        """A credential without a record has a row, deployed or not."""
+        world.put(PROJECT, KEY, "one")
+        before = await world.rows()
+        world.deploy(PROJECT, APP, NOON)
+        after = await world.rows()
+
+        assert [(None, KEY, None)] == [(row.app, row.name, row.record) for row in before]
+        assert [(APP, KEY, None)] == [(row.app, row.name, row.record) for row in after]
+
+    async def test_an_orphan(self, world: RecordsWorld) -> None:
+        """A record whose credential is gone has a row without it, and so has one of an app that was left."""
+        world.put(PROJECT, KEY, "one")
+        world.deploy(PROJECT, APP, NOON)
+        await begin(world)
+        world.remove(PROJECT, KEY)
+        (orphan,) = await world.rows()
+        world.put(PROJECT, KEY, "one")
+        world.deploy(PROJECT, "moved", NOON + timedelta(days=1))
+        rows = await world.rows()
+
+        assert (APP, KEY, None, "run1") == (
+            orphan.app,
+            orphan.name,
+            orphan.credential,
+            orphan.record and orphan.record.run_id,
+        )
+        assert [(APP, False, True), ("moved", True, False)] == [
+            (row.app, row.credential is not None, row.record is not None) for row in rows
+        ]
+
+    @pytest.mark.parametrize("app", [APP, None])
+    async def test_a_project_with_only_a_deployment(self, world: RecordsWorld, app: AppName | None) -> None:
+        """A project without credentials has one row, without a name."""
+        world.deploy(PROJECT, app, NOON)
+        (row,) = await world.rows()
+
+        assert (PROJECT, app, None, None, None) == (row.project, row.app, row.name, row.credential, row.record)
+
+    async def test_an_ambiguous_deployment_shows_both_apps(self, world: RecordsWorld) -> None:
+        """Nobody can say which app counts, so a credential is shown at each."""
+        world.put(PROJECT, KEY, "one")
+        world.deploy(PROJECT, "b", NOON)
+        world.deploy(PROJECT, "a", NOON)
+
+        assert [("a", KEY), ("b", KEY)] == [(row.app, row.name) for row in await world.rows()]
+
+    async def test_all_projects(self, world: RecordsWorld) -> None:
+        """Without a project, every project of every table is there, in order."""
+        world.put(PROJECT, TOKEN, "two")
+        world.put(PROJECT, KEY, "one")
+        world.deploy("proj000", "bare", NOON)
+        await world.records.request(AppName("gone"), OTHER, [EXTRA])
+
+        assert [("proj000", None), (PROJECT, TOKEN), (PROJECT, KEY), (OTHER, EXTRA)] == [
+            (row.project, row.name) for row in await world.rows(None)
+        ]
+
+    async def test_an_empty_database(self, world: RecordsWorld) -> None:
+        """Nothing at all is no error, unless a project was asked for."""
+        assert [] == await world.rows(None)
+        with pytest.raises(ProjectNotFound, match="proj123"):
+            await world.rows()
+
+    async def test_values_are_left_alone_unless_asked_for(self, world: RecordsWorld) -> None:
+        """Without *values*, no secret is read."""
+        world.put(PROJECT, KEY, "one")
+        (row,) = (await world.records.overview(None, values=False)).rows
+
+        assert row.credential is not None
+        assert row.credential.secret is None

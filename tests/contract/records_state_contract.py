@@ -1,0 +1,282 @@
+"""The promises of the port `Records` about what is written during a sync."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from records_contract import APP, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, intent
+
+from flysync.errors import NotRecorded
+from flysync.model import AppName, OpenRun, RunId, State
+from flysync.ports import Action, RunState
+
+if TYPE_CHECKING:
+    from records_contract import RecordsWorld
+
+
+class StateContract:
+    """What is written during a sync."""
+
+    @pytest.fixture(autouse=True)
+    def _usual(self, world: RecordsWorld) -> None:
+        world.put(PROJECT, KEY, "one")
+        world.put(PROJECT, TOKEN, "two")
+        world.deploy(PROJECT, APP, NOON)
+
+    async def test_a_request_is_written_down(self, world: RecordsWorld) -> None:
+        """A request for what was never sent has a row of its own."""
+        await world.records.request(APP, PROJECT, [KEY])
+        record = await world.record()
+
+        assert (State.REQUESTED, PROJECT, None) == (record.state, record.project_id, record.run_id)
+        assert record.requested_at is not None
+
+    async def test_a_request_changes_nothing_of_what_was_done(self, world: RecordsWorld) -> None:
+        """A deployed secret that is requested again is still deployed."""
+        its = await begin(world)
+        await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, None, keep_days=90)
+        before = await world.record()
+        await world.records.request(APP, PROJECT, [KEY])
+        record = await world.record()
+
+        assert record.requested_at is not None
+        assert before == replace(record, requested_at=None)
+
+    async def test_begin_takes_the_requests_that_were_seen(self, world: RecordsWorld) -> None:
+        """A request is taken by the run that has seen it."""
+        await world.records.request(APP, PROJECT, [KEY])
+        await begin(world)
+
+        assert (await world.record()).requested_at is None
+
+    async def test_begin_leaves_a_later_request(self, world: RecordsWorld) -> None:
+        """A request that came after the view may mean a later value, so it stays."""
+        await world.records.request(APP, PROJECT, [KEY])
+        seen = await world.view()
+        await world.records.request(APP, PROJECT, [KEY, TOKEN])
+        await begin(world, names=[KEY, TOKEN], seen=seen)
+
+        assert (await world.record(KEY)).requested_at is not None
+        assert (await world.record(TOKEN)).requested_at is not None
+
+    async def test_begin_marks_what_is_about_to_be_written(self, world: RecordsWorld) -> None:
+        """The rows of a run are `writing`, with the new fingerprint and no digest."""
+        await begin(world)
+        await world.records.stored(RunId("run1"), APP, {KEY: "mac"})
+        await begin(world, "run2", "f2")
+        record = await world.record()
+
+        assert (State.WRITING, "f2", None, "run2") == (
+            record.state,
+            record.fingerprint,
+            record.fly_digest_mac,
+            record.run_id,
+        )
+
+    @pytest.mark.parametrize(("fingerprint", "anew", "left"), [("f1", False, 1), ("f2", False, 0), ("f1", True, 0)])
+    async def test_a_new_value_starts_the_count_anew(
+        self, world: RecordsWorld, fingerprint: str, *, anew: bool, left: int
+    ) -> None:
+        """Roll-outs of the same value add up, until it is forced."""
+        await begin(world)
+        await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1)
+        await begin(world, "run2", fingerprint, anew=anew)
+
+        assert left == (await world.record()).rollouts
+
+    async def test_begin_adds_to_the_intent_of_the_same_run(self, world: RecordsWorld) -> None:
+        """A run that takes in more names is still one open run, and its deadline moves only forward."""
+        its = await begin(world)
+        await world.records.begin(replace(its, deadline_s=5.0), {TOKEN: "f2"}, seen=await world.view(), anew=False)
+        _, runs = await world.records.watch(APP, [])
+
+        assert ["run1"] == [run.run_id for run in runs]
+        assert 50 < runs[0].seconds_left <= 60
+        assert {"run1"} == {(await world.record(KEY)).run_id, (await world.record(TOKEN)).run_id}
+
+    async def test_a_run_that_was_fenced_cannot_begin(self, world: RecordsWorld) -> None:
+        """Once somebody has closed the run, it writes nothing more."""
+        await begin(world)
+        await world.records.close_run(RunId("run1"))
+        before = await world.record()
+        with pytest.raises(NotRecorded, match="run1"):
+            await begin(world, "run1", "f2")
+
+        assert before == await world.record()
+
+    async def test_an_open_run_tells_who_and_until_when(self, world: RecordsWorld) -> None:
+        """Whoever comes next finds the intent, by the database's clock."""
+        await begin(world)
+        (run,) = (await world.view()).open_runs
+
+        assert (
+            OpenRun(
+                run_id=RunId("run1"),
+                sandbox="flysync-run1",
+                borrowed=False,
+                seconds_left=run.seconds_left,
+                door="cli",
+                actor="ann",
+                started_at=run.started_at,
+            )
+            == run
+        )
+        assert 50 < run.seconds_left <= 60
+
+    async def test_a_borrowed_sandbox_is_told(self, world: RecordsWorld) -> None:
+        """A sandbox that has not the run's name is somebody else's."""
+        its = intent(sandbox="my-box", borrowed=True, deadline_s=-1.0)
+        await world.records.begin(its, {}, seen=await world.view(), anew=False)
+        (run,) = (await world.view()).open_runs
+
+        assert ("my-box", True, 0.0) == (run.sandbox, run.borrowed, run.seconds_left)
+
+    async def test_stored_keeps_digest_and_time(self, world: RecordsWorld) -> None:
+        """A digest that is not known (yet) does not undo a known one, and the time is that of the first word."""
+        await begin(world)
+        await world.records.stored(RunId("run1"), APP, {KEY: "mac"})
+        first = await world.record()
+        await world.records.stored(RunId("run1"), APP, {KEY: None})
+
+        assert (State.STORED, "mac") == (first.state, first.fly_digest_mac)
+        assert first.written_at is not None
+        assert first == await world.record()
+
+    async def test_stored_leaves_the_rows_of_a_later_run(self, world: RecordsWorld) -> None:
+        """What another run has taken since is not touched, by word of storing or by counts."""
+        await begin(world)
+        await begin(world, "run2", "f2")
+        before = await world.record()
+        await world.records.stored(RunId("run1"), APP, {KEY: "mac"})
+        counts = await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1)
+
+        assert {} == counts
+        assert before == await world.record()
+
+    async def test_roll_outs_are_counted_and_taken_back(self, world: RecordsWorld) -> None:
+        """A count goes up and down, and never below nothing."""
+        await begin(world, names=[KEY, TOKEN])
+        counts = [
+            await world.records.count_rollout(RunId("run1"), APP, [KEY, TOKEN], by=1),
+            await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1),
+            await world.records.count_rollout(RunId("run1"), APP, [KEY, TOKEN], by=-1),
+            await world.records.count_rollout(RunId("run1"), APP, [TOKEN], by=-1),
+        ]
+
+        assert [{KEY: 1, TOKEN: 1}, {KEY: 2}, {KEY: 1, TOKEN: 0}, {TOKEN: 0}] == counts
+
+    async def test_a_fenced_run_counts_nothing(self, world: RecordsWorld) -> None:
+        """A run that somebody has closed must not roll out."""
+        await begin(world)
+        await world.records.close_run(RunId("run1"))
+        with pytest.raises(NotRecorded):
+            await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1)
+
+        assert 0 == (await world.record()).rollouts
+
+    async def test_finish_writes_the_end(self, world: RecordsWorld) -> None:
+        """A finished run is no longer open, its secrets are deployed, their counts start anew."""
+        its = await begin(world)
+        await world.records.stored(RunId("run1"), APP, {KEY: "mac"})
+        await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1)
+        before = await world.view()
+        await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, None, keep_days=90)
+        view, record = await world.view(), await world.record()
+
+        assert (State.DEPLOYED, "f1", "mac", 0) == (
+            record.state,
+            record.fingerprint,
+            record.fly_digest_mac,
+            record.rollouts,
+        )
+        assert record.deployed_at is not None
+        assert (False, True, ()) == (before.deployed_before, view.deployed_before, view.open_runs)
+        assert RunState(finished=True, outcome="synced", error_code=None, release=7) == (
+            await world.records.run_state(RunId("run1"))
+        )
+
+    async def test_finish_reaches_the_rows_of_an_earlier_run(self, world: RecordsWorld) -> None:
+        """What this run only looked up at Fly is deployed by its word."""
+        its = await begin(world)
+        await world.records.finish(its, DONE, {KEY: State.STORED}, None, keep_days=90)
+        later = await begin(world, "run2", names=[TOKEN])
+        await world.records.finish(later, DONE, {KEY: State.DEPLOYED, EXTRA: State.FAILED}, None, keep_days=90)
+        record = await world.record()
+
+        assert (State.DEPLOYED, "run1") == (record.state, record.run_id)
+
+    async def test_the_action_is_written_with_the_end(self, world: RecordsWorld) -> None:
+        """The backend's audit gets one row: what, for whom, and names."""
+        its = await begin(world)
+        details = {"v": 1, "outcomes": {KEY: "synced"}, "reason": None, "release": 7, "odd": "a\0b\ud800"}
+        await world.records.finish(its, DONE, {}, Action(action="sync-flyio-secrets", details=details), keep_days=90)
+        (row,) = world.actions()
+
+        assert (PROJECT, "sync-flyio-secrets", "success") == (row.project, row.action, row.status)
+        assert {KEY: "synced"} == row.details["outcomes"]
+
+    async def test_a_run_ends_once(self, world: RecordsWorld) -> None:
+        """A second end, or one after a fence, is refused, and so is its action."""
+        its, fenced = await begin(world), await begin(world, "run2", "f2")
+        await world.records.close_run(RunId("run2"))
+        action = Action(action="sync-flyio-secrets", details={})
+        await world.records.finish(its, DONE, {}, action, keep_days=90)
+        for again in (its, fenced, intent("never")):
+            with pytest.raises(NotRecorded):
+                await world.records.finish(again, DONE, {KEY: State.DEPLOYED}, action, keep_days=90)
+
+        assert 1 == len(world.actions())
+        assert State.WRITING is (await world.record()).state
+
+    async def test_old_runs_go(self, world: RecordsWorld) -> None:
+        """Runs that ended long ago are forgotten; open ones never, nor the one that ends."""
+        for run in ("old", "young"):
+            await world.records.finish(await begin(world, run), DONE, {}, None, keep_days=90)
+        world.age(RunId("old"), days=8)
+        world.age(RunId("young"), days=6)
+        await begin(world, "open")
+        await world.records.finish(await begin(world, "last"), DONE, {}, None, keep_days=7)
+        left = {run: await world.records.run_state(RunId(run)) for run in ("old", "young", "open", "last")}
+
+        assert ["young", "open", "last"] == [run for run, state in left.items() if state]
+
+    @pytest.mark.parametrize("app", [APP, None])
+    async def test_a_run_that_came_to_nothing_is_noted(self, world: RecordsWorld, app: AppName | None) -> None:
+        """A run without an intent is over when it is written, and a second word changes nothing."""
+        its = replace(intent(), app=app, sandbox="", reason="why \0 not", actor="\ud800")
+        await world.records.note_run(its, replace(DONE, outcome="failed", error_code="locked", release=None))
+        await world.records.note_run(its, DONE)
+
+        assert () == (await world.view()).open_runs
+        assert RunState(finished=True, outcome="failed", error_code="locked", release=None) == (
+            await world.records.run_state(RunId("run1"))
+        )
+
+    async def test_a_dead_run_is_closed(self, world: RecordsWorld) -> None:
+        """What became of a dead run is unknown, and nothing of it is open; closing it again is fine."""
+        await begin(world)
+        open_state = await world.records.run_state(RunId("run1"))
+        await world.records.close_run(RunId("run1"))
+        await world.records.close_run(RunId("run1"))
+        await world.records.close_run(RunId("never"))
+
+        assert RunState(finished=False, outcome=None, error_code=None, release=None) == open_state
+        assert RunState(finished=True, outcome="unknown", error_code="outcome_unknown", release=None) == (
+            await world.records.run_state(RunId("run1"))
+        )
+        assert () == (await world.view()).open_runs
+
+    async def test_a_run_that_nobody_knows(self, world: RecordsWorld) -> None:
+        """A run that was never written has no state."""
+        assert await world.records.run_state(RunId("never")) is None
+
+    async def test_watch_tells_of_rows_and_runs(self, world: RecordsWorld) -> None:
+        """Whoever waits sees the rows asked for and all open runs of the app, and of no other."""
+        await begin(world, names=[KEY, TOKEN])
+        found, runs = await world.records.watch(APP, [KEY, EXTRA])
+        elsewhere = await world.records.watch(AppName("elsewhere"), [KEY])
+
+        assert ({KEY}, ["run1"]) == (set(found), [run.run_id for run in runs])
+        assert ({}, ()) == elsewhere

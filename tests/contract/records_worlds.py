@@ -1,0 +1,108 @@
+"""The implementations of the port `Records`, each with a backend beside it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+from records_contract import ActionRow, RecordsWorld
+
+from flysync.adapters.postgres import Connection, PostgresRecords
+from flysync.secret import Secret
+from flysync.testing import InMemoryRecords
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+    from typing import LiteralString
+
+    from flysync.model import RunId
+
+
+class MemoryWorld(RecordsWorld):
+    """The double."""
+
+    def __init__(self) -> None:
+        self.records = self.memory = InMemoryRecords()
+
+    def put(self, project: str, name: str, value: str | None) -> None:
+        """Store a credential."""
+        self.memory.put(project, name, value)
+
+    def remove(self, project: str, name: str) -> None:
+        """Delete a credential."""
+        self.memory.remove(project, name)
+
+    def deploy(self, project: str, app: str | None, at: datetime | None) -> None:
+        """Write a deployment."""
+        self.memory.deploy(project, app, at=at, timeless=at is None)
+
+    def actions(self) -> list[ActionRow]:
+        """Read the actions."""
+        return [
+            ActionRow(row.project, row.action, row.status, json.loads(json.dumps(row.details)))
+            for row in self.memory.actions
+        ]
+
+    def age(self, run_id: RunId, days: int) -> None:
+        """Move the end of a run into the past."""
+        run = self.memory.runs[run_id]
+        assert run.finished_at is not None
+        run.finished_at -= timedelta(days=days)
+
+
+class PostgresWorld(RecordsWorld):
+    """The tables in Postgres, and the backend's own connection to them."""
+
+    def __init__(self, records: PostgresRecords, backend: psycopg.Connection) -> None:
+        self.records = records
+        self.backend = backend
+
+    def run(self, *statements: LiteralString) -> None:
+        """Run statements as the backend."""
+        for statement in statements:
+            self.backend.execute(statement)
+
+    def put(self, project: str, name: str, value: str | None) -> None:
+        """Store a credential."""
+        self.backend.execute(
+            "INSERT INTO cloud_credentials VALUES (%s, %s, %s) ON CONFLICT (project_id, credential_name)"
+            " DO UPDATE SET credential_value = excluded.credential_value",
+            [project, name, value],
+        )
+
+    def remove(self, project: str, name: str) -> None:
+        """Delete a credential."""
+        self.backend.execute(
+            "DELETE FROM cloud_credentials WHERE project_id = %s AND credential_name = %s", [project, name]
+        )
+
+    def deploy(self, project: str, app: str | None, at: datetime | None) -> None:
+        """Write a deployment."""
+        self.backend.execute("INSERT INTO project_deployments VALUES (%s, %s, %s)", [project, app, at])
+
+    def actions(self) -> list[ActionRow]:
+        """Read the actions."""
+        rows = self.backend.execute("SELECT project_id, action, status, details FROM project_actions ORDER BY id")
+        return [ActionRow(*row) for row in rows]
+
+    def age(self, run_id: RunId, days: int) -> None:
+        """Move the end of a run into the past."""
+        self.backend.execute(
+            "UPDATE flysync_runs SET finished_at = finished_at - make_interval(days => %s) WHERE run_id = %s",
+            [days, run_id],
+        )
+
+
+@asynccontextmanager
+async def opened(dsn: str, schema: str | None = None) -> AsyncIterator[PostgresWorld]:
+    """Open the tables at an address, for flysync and for the backend."""
+    connection = Connection(Secret(dsn), schema)
+    try:
+        with psycopg.connect(dsn, autocommit=True) as backend:
+            yield PostgresWorld(PostgresRecords(connection), backend)
+    finally:
+        await connection.aclose()

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from records_contract import RecordsWorld, ViewContract
+from records_overview_contract import OverviewContract
+from records_state_contract import StateContract
+from records_worlds import MemoryWorld, opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class InMemory:
+    """The double."""
+
+    @pytest.fixture
+    def world(self) -> RecordsWorld:
+        """A world in memory."""
+        return MemoryWorld()
+
+
+class InPostgres:
+    """The real thing."""
+
+    @pytest.fixture
+    async def world(self, database: str) -> AsyncIterator[RecordsWorld]:
+        """A world in Postgres."""
+        async with opened(database) as world:
+            yield world
+
+
+class TestViewInMemory(InMemory, ViewContract):
+    """What is read, in memory."""
+
+
+class TestStateInMemory(InMemory, StateContract):
+    """What is written, in memory."""
+
+
+class TestOverviewInMemory(InMemory, OverviewContract):
+    """What is told, in memory."""
+
+
+class TestViewInPostgres(InPostgres, ViewContract):
+    """What is read, in Postgres."""
+
+
+class TestStateInPostgres(InPostgres, StateContract):
+    """What is written, in Postgres."""
+
+
+class TestOverviewInPostgres(InPostgres, OverviewContract):
+    """What is told, in Postgres."""

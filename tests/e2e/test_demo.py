@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from flysync import sync_credentials_to_flyio, sync_project
+from flysync.bootstrap import load_settings
+from flysync.sim import demo
+
+if TYPE_CHECKING:
+    import pytest
+    from platform_of_tests import Platform
+
+
+def test_the_demo_tells_its_whole_story(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every check of its own holds, from the first sync to the proof that no value is left."""
+    code = demo.main()
+    told = capsys.readouterr().out
+
+    assert (0, 0) == (code, told.count("✗")), told
+    assert 9 == told.count("  ✓ "), told
+
+
+def test_the_library_does_what_the_command_does(platform: Platform) -> None:
+    """With settings of its own, by name and for a whole project."""
+    platform.world.fly.add_app("library", machines=1)
+    platform.deploy("p", "library")
+    platform.store("p", A="1", B="2")
+    settings = load_settings(environ=platform.environ, directory=platform.home)
+
+    first = asyncio.run(sync_credentials_to_flyio("p", ["A"], settings=settings))
+    second = asyncio.run(sync_project("p", settings=settings))
+
+    assert (["synced"], "synced") == ([one.outcome for one in first.credentials], second.outcome)
+    assert [("library",), ("library",)] == platform.execute("SELECT door FROM flysync_runs")
+
+
+def test_the_check_of_the_tables_says_what_to_change(platform: Platform) -> None:
+    """Fine at first; then a column goes, and the statement that mends it is shown."""
+    assert 0 == platform.flysync("db", "check").code
+    assert "everything was there already" in platform.flysync("db", "init").stdout
+    platform.execute("ALTER TABLE project_actions DROP COLUMN details")
+
+    done = platform.flysync("db", "check", "--json")
+
+    assert (1, False) == (done.code, done.json["ok"])
+    assert ["project_actions"] == [one["subject"] for one in done.json["check"] if one["verdict"] == "failed"]
