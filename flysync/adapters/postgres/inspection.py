@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _SERVER = """
     SELECT current_setting('server_version_num')::integer, current_setting('server_version')::text,
            getdatabaseencoding()::text, pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
-           coalesce(current_schema()::text, ''), current_user::text
+           coalesce(current_schema()::text, ''), quote_ident(current_user)
 """
 
 #: The relations that the search path finds: kind, whether row level security hides rows, and whether (project_id,
 #: credential_name), or one of the two, is unique.
 _RELATIONS = """
-    SELECT wanted.name, c.oid, c.relkind::text, row_security_active(c.oid), EXISTS (
+    SELECT wanted.name, format('%%I.%%I', n.nspname, c.relname), c.relkind::text, row_security_active(c.oid), EXISTS (
         SELECT FROM pg_index AS i
         WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
           AND ARRAY(
@@ -33,6 +33,7 @@ _RELATIONS = """
           ) <@ ARRAY['project_id', 'credential_name']
     )
     FROM unnest(%(names)s::text[]) AS wanted(name) JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
 """
 
 #: Their columns: type, whether a row must have it, whether it has a default, and what flysync may do with it.
@@ -78,6 +79,8 @@ class _Column:
 class _Found:
     """A relation as the catalogue has it."""
 
+    #: With its schema, as SQL writes it.
+    name: str
     is_view: bool
     hides_rows: bool
     is_unique: bool
@@ -111,13 +114,14 @@ async def _found(session: Session) -> dict[str, _Found]:
     rights: dict[str, list[str] | None] = dict(await (await session.execute(_RIGHTS, names)).fetchall())
     return {
         name: _Found(
+            name=qualified,
             is_view=kind in {"v", "m"},
             hides_rows=hides_rows,
             is_unique=is_unique,
             columns=columns.get(name, {}),
             rights=frozenset(rights.get(name) or ()),
         )
-        for name, _, kind, hides_rows, is_unique in await (await session.execute(_RELATIONS, names)).fetchall()
+        for name, qualified, kind, hides_rows, is_unique in await (await session.execute(_RELATIONS, names)).fetchall()
     }
 
 
@@ -167,17 +171,20 @@ def _relation(relation: Relation, here: _Found, user: str) -> list[Finding]:
 def _columns(relation: Relation, here: _Found) -> Iterator[Finding]:
     name = relation.name
     for column, types in relation.columns.items():
+        default = " DEFAULT now()" if column == _DEFAULTS.get(name) else ""
         found = here.columns.get(column)
         if found is None and column == _VALUE:
             yield _warning(
                 name,
                 f"no column {column}: values come from the caller alone",
-                f"ALTER TABLE {name} ADD COLUMN {column} text, or set FLYSYNC_VALUE_SOURCE=caller",
+                f"ALTER TABLE {here.name} ADD COLUMN {column} text, or set FLYSYNC_VALUE_SOURCE=caller",
             )
         elif found is None:
-            yield _failed(name, f"no column {column}", f"ALTER TABLE {name} ADD COLUMN {column} {types[0]}")
+            yield _failed(
+                name, f"no column {column}", f"ALTER TABLE {here.name} ADD COLUMN {column} {types[0]}{default}"
+            )
         elif found.type not in types:
-            change = f"ALTER TABLE {name} ALTER COLUMN {column} TYPE {types[0]}, or a view that casts it"
+            change = f"ALTER TABLE {here.name} ALTER COLUMN {column} TYPE {types[0]}, or a view that casts it"
             is_time = found.type.startswith("timestamp")
             verdict = _warning if is_time else _failed
             yield verdict(name, f"{column} is of type {found.type}, not {types[0]}", change)
@@ -195,18 +202,20 @@ def _keys(relation: Relation, here: _Found) -> Iterator[Finding]:
         yield _failed(
             name,
             "(project_id, credential_name) is not unique; a name that stands twice is not synced",
-            f"ALTER TABLE {name} ADD UNIQUE (project_id, credential_name)",
+            f"ALTER TABLE {here.name} ADD UNIQUE (project_id, credential_name)",
         )
     filled = _DEFAULTS.get(name, "")
     column = here.columns.get(filled)
     if column is not None and not column.has_default and not here.is_view:
         verdict = _failed if relation is ACTIONS and column.is_required else _warning
-        yield verdict(name, f"{filled} has no default", f"ALTER TABLE {name} ALTER COLUMN {filled} SET DEFAULT now()")
+        yield verdict(
+            name, f"{filled} has no default", f"ALTER TABLE {here.name} ALTER COLUMN {filled} SET DEFAULT now()"
+        )
     for extra in _unfilled(relation, here):
         yield _failed(
             name,
             f"{extra} is required, and flysync does not fill it",
-            f"ALTER TABLE {name} ALTER COLUMN {extra} SET DEFAULT ..., or DROP NOT NULL",
+            f"ALTER TABLE {here.name} ALTER COLUMN {extra} SET DEFAULT ..., or DROP NOT NULL",
         )
 
 
@@ -230,11 +239,11 @@ def _grants(relation: Relation, here: _Found, user: str) -> Iterator[Finding]:
             yield _warning(
                 name,
                 f"{user} may not read {_VALUE}: only FLYSYNC_VALUE_SOURCE=caller works",
-                f"GRANT SELECT ({_VALUE}) ON {name} TO {user}",
+                f"GRANT SELECT ({_VALUE}) ON {here.name} TO {user}",
             )
         elif lacking:
             grant = right if relation.ours else f"{right} ({', '.join(lacking)})"
-            yield _failed(name, f"{user} lacks {grant}", f"GRANT {grant} ON {name} TO {user}")
+            yield _failed(name, f"{user} lacks {grant}", f"GRANT {grant} ON {here.name} TO {user}")
 
 
 def _lacking(relation: Relation, here: _Found, right: str) -> list[str]:
