@@ -39,58 +39,71 @@ class Wire:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
+        await asyncio.sleep(0)  # what was just taken is served, and so can be closed
+        self.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def freeze(self) -> None:
         """Let nothing pass any more, and keep the connections."""
         self._flowing.clear()
 
+    def close(self) -> None:
+        """Cut all connections, and take no new ones."""
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        try:
+            await self._pass(client, to_client)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            to_client.close()
+
+    async def _pass(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         known = conninfo_to_dict(self._target)
         host, port = str(known.get("host") or "127.0.0.1"), int(known.get("port") or 5432)
         if host.startswith("/"):
             server, to_server = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         else:
             server, to_server = await asyncio.open_connection(host, port)
+        cut = asyncio.Event()
+        both = [
+            asyncio.create_task(self._ask(client, to_server, cut)),
+            asyncio.create_task(self._answer(server, to_client, cut)),
+        ]
         try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._ask(client, to_server, to_client))
-                both.create_task(self._answer(server, to_client))
-        except* (OSError, EOFError):
-            pass
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            to_client.close()
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
             to_server.close()
 
-    async def _ask(
-        self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, to_client: asyncio.StreamWriter
-    ) -> None:
+    async def _ask(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, cut: asyncio.Event) -> None:
         while data := await client.read(65_536):
             self.turns += not self._is_asking
             self._is_asking = True
             await self._thaw()
             if self.cut_at is not None and self.cut_at in data:
                 self.cut_at = None
+                cut.set()
                 if not self.swallow:
                     to_server.write(data)
-                    await asyncio.sleep(0.05)  # the server does it
-                to_client.close()
-                break
+                    await asyncio.sleep(0.1)  # the server does it
+                return
             to_server.write(data)
-        raise EOFError
 
-    async def _answer(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    async def _answer(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, cut: asyncio.Event) -> None:
         while data := await server.read(65_536):
             self._is_asking = False
             await self._thaw()
-            to_client.write(data)
-        raise EOFError
+            if not cut.is_set():
+                to_client.write(data)
 
     async def _thaw(self) -> None:
         await self._flowing.wait()

@@ -35,10 +35,11 @@ _RELEASE_S = 5.0
 class PostgresHold:
     """A lock that is held: one connection, one open transaction, one heartbeat; see `flysync.ports.Hold`."""
 
-    def __init__(self, connection: Session, *, heartbeat_s: float, answer_s: float) -> None:
+    def __init__(self, session: Session, *, heartbeat_s: float, answer_s: float) -> None:
         self.lost = asyncio.Event()
-        self._connection = connection
+        self._session = session
         self._answer_s = answer_s
+        self._asking: set[asyncio.Task[None]] = set()
         self._heart = asyncio.create_task(self._beat(heartbeat_s), name="flysync lock heartbeat")
 
     async def check(self) -> None:
@@ -48,36 +49,47 @@ class PostgresHold:
         Raises:
             DatabaseUnavailable: it is not.
         """
-        # Shielded: psycopg cancels a statement whose caller is cancelled, and that would free the lock.
-        if not await asyncio.shield(asyncio.ensure_future(self._is_held())):
+        # A task of its own: psycopg cancels a statement whose caller is cancelled, and that would free the lock.
+        asking = asyncio.create_task(self._ask(), name="flysync lock check")
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        lost = asyncio.create_task(self.lost.wait())
+        try:
+            await asyncio.wait({asking, lost}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+        if asking.done():
+            asking.result()
+        if self.lost.is_set():
             raise DatabaseUnavailable("the app's lock in Postgres is lost", service="postgres")
 
     async def release(self) -> None:
         """Give the lock back; never raises."""
         try:
             self._heart.cancel()
-            await asyncio.wait({self._heart})
+            await asyncio.wait({self._heart, *self._asking})
             async with asyncio.timeout(_RELEASE_S):
-                await self._connection.execute("ROLLBACK")
+                await self._session.execute("ROLLBACK")
         except (psycopg.Error, TimeoutError):
             pass  # the server frees the lock when the connection closes
         finally:
-            await self._connection.close()
+            await self._session.close()
 
-    async def _is_held(self) -> bool:
-        """Ask; whoever gets no answer has to take the lock for lost."""
-        if not self.lost.is_set():
-            try:
-                async with asyncio.timeout(self._answer_s):
-                    await self._connection.execute(_BEAT)
-            except (psycopg.Error, TimeoutError):
-                self.lost.set()
-        return not self.lost.is_set()
+    async def _ask(self) -> None:
+        """Ask; where no answer comes in time, the lock counts as lost, however long psycopg takes to give up."""
+        too_late = asyncio.get_running_loop().call_later(self._answer_s, self.lost.set)
+        try:
+            async with asyncio.timeout(self._answer_s):
+                await self._session.execute(_BEAT)
+        except (psycopg.Error, TimeoutError):
+            self.lost.set()
+        finally:
+            too_late.cancel()
 
     async def _beat(self, heartbeat_s: float) -> None:
-        await asyncio.sleep(heartbeat_s)
-        while await self._is_held():  # noqa: ASYNC110 - the server is asked, nobody sets an event
+        while not self.lost.is_set():
             await asyncio.sleep(heartbeat_s)
+            await self._ask()
 
 
 class PostgresLock:
@@ -107,8 +119,8 @@ class PostgresLock:
         """
         while True:
             is_fresh = not self._spares
-            connection = await self._source.connect() if is_fresh else self._spares.pop()
-            taken = await self._try(connection, app)
+            session = await self._source.connect() if is_fresh else self._spares.pop()
+            taken = await self._try(session, app)
             if is_fresh or not isinstance(taken, Exception):
                 break
         if isinstance(taken, psycopg.Error):
@@ -116,8 +128,8 @@ class PostgresLock:
         if isinstance(taken, TimeoutError):
             raise errors.timed_out()
         if taken:
-            return PostgresHold(connection, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
-        await self._keep(connection)
+            return PostgresHold(session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
+        await self._keep(session)
         return None
 
     async def aclose(self) -> None:
@@ -125,32 +137,32 @@ class PostgresLock:
         while self._spares:
             await self._spares.pop().close()
 
-    async def _try(self, connection: Session, app: AppName) -> bool | psycopg.Error | TimeoutError:
+    async def _try(self, session: Session, app: AppName) -> bool | psycopg.Error | TimeoutError:
         """Try once; an error is given, not raised, and closes the connection, and so does a cancellation."""
         done = False
         try:
             async with asyncio.timeout(self._answer_s):
-                await connection.execute(self._begin(connection))
-                cursor = await connection.execute(_TRY, {"app": app})
+                await session.execute(self._begin(session))
+                cursor = await session.execute(_TRY, {"app": app})
                 taken = await cursor.fetchone() == (True,)
                 if not taken:
-                    await connection.execute("ROLLBACK")
+                    await session.execute("ROLLBACK")
             done = True
             return taken
         except (psycopg.Error, TimeoutError) as error:
             return error
         finally:
             if not done:
-                await connection.close()
+                await session.close()
 
-    def _begin(self, connection: Session) -> sql.Composed:
+    def _begin(self, session: Session) -> sql.Composed:
         text = sql.SQL("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}").format(sql.Literal(self._idle_ms))
-        if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
+        if session.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
             text += sql.SQL("; SET LOCAL transaction_timeout = 0")
         return text
 
-    async def _keep(self, connection: Session) -> None:
+    async def _keep(self, session: Session) -> None:
         if len(self._spares) < _SPARES:
-            self._spares.append(connection)
+            self._spares.append(session)
         else:
-            await connection.close()
+            await session.close()
