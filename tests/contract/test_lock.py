@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from postgres_wire import Wire
+
+from flysync.adapters.postgres import Connection, PostgresLock
+from flysync.errors import ConfigError, DatabaseUnavailable
+from flysync.model import AppName
+from flysync.secret import Secret
+from flysync.testing import InMemoryLock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from flysync.ports import AppLock, Hold
+
+APP, OTHER = AppName("acme-web"), AppName("other")
+#: Holds a lock in a process of its own, with a heartbeat every 0.1 s and 0.6 s of patience of the server's.
+HOLDER = """
+import asyncio, sys
+from flysync.adapters.postgres import Connection, PostgresLock
+from flysync.secret import Secret
+async def hold():
+    lock = PostgresLock(Connection(Secret(sys.stdin.readline().strip())), heartbeat_s=0.1, idle_s=0.6, answer_s=0.4)
+    hold = await lock.try_hold("acme-web")
+    print("held" if hold else "refused", flush=True)
+    await hold.lost.wait()
+    print("lost", flush=True)
+    await hold.release()
+asyncio.run(hold())
+"""
+
+
+class LockWorld(ABC):
+    """The locks, and somebody who takes them away."""
+
+    lock: AppLock
+
+    @abstractmethod
+    def steal(self) -> None:
+        """Take the lock of `APP` from its holder, who has to notice by asking."""
+
+
+class MemoryWorld(LockWorld):
+    """The double."""
+
+    def __init__(self) -> None:
+        self.lock = self.memory = InMemoryLock()
+
+    def steal(self) -> None:
+        """Take it away."""
+        self.memory.steal(APP)
+
+
+class PostgresWorld(LockWorld):
+    """Advisory locks, and an administrator."""
+
+    def __init__(self, lock: PostgresLock, admin: psycopg.Connection) -> None:
+        self.lock = lock
+        self.admin = admin
+
+    def steal(self) -> None:
+        """End the backend that holds it."""
+        self.admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+
+    def connections(self) -> int:
+        """Count flysync's connections."""
+        row = self.admin.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'flysync'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@asynccontextmanager
+async def postgres_world(dsn: str, **scale: float) -> AsyncIterator[PostgresWorld]:
+    """Locks in a database; *scale* as `PostgresLock` takes it."""
+    lock = PostgresLock(Connection(Secret(dsn)), **scale)
+    try:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            yield PostgresWorld(lock, admin)
+    finally:
+        await lock.aclose()
+
+
+async def held(lock: AppLock, app: AppName = APP) -> Hold:
+    """Take a lock that is free."""
+    hold = await lock.try_hold(app)
+    assert hold is not None
+    return hold
+
+
+async def held_soon(lock: AppLock, within_s: float) -> float:
+    """Take a lock as soon as it is free, give it back, and say how long that took."""
+    start = time.monotonic()
+    while (hold := await lock.try_hold(APP)) is None:
+        assert time.monotonic() - start < within_s
+        await asyncio.sleep(0.01)
+    took_s = time.monotonic() - start
+    await hold.release()
+    return took_s
+
+
+class LockContract:
+    """The promises of the port `AppLock`."""
+
+    async def test_one_holder_at_a_time(self, world: LockWorld) -> None:
+        """A lock that is held is refused, as often as one asks, until it is given back."""
+        hold = await held(world.lock)
+        refused = [await world.lock.try_hold(APP) for _ in range(3)]
+        await hold.release()
+        again = await world.lock.try_hold(APP)
+
+        assert [None] * 3 == refused
+        assert again is not None
+        await again.release()
+
+    async def test_apps_do_not_wait_for_each_other(self, world: LockWorld) -> None:
+        """Each app has a lock of its own."""
+        hold, other = await held(world.lock), await held(world.lock, OTHER)
+        await hold.release()
+        await other.check()
+
+        assert await world.lock.try_hold(OTHER) is None
+        await other.release()
+
+    async def test_many_ask_at_once(self, world: LockWorld) -> None:
+        """Of many who ask at the same moment, one gets it."""
+        holds = await asyncio.gather(*(world.lock.try_hold(APP) for _ in range(8)))
+        got = [hold for hold in holds if hold is not None]
+        for hold in got:
+            await hold.release()
+
+        assert 1 == len(got)
+
+    async def test_a_held_lock_can_be_checked(self, world: LockWorld) -> None:
+        """Asking is fine, as long as the answer is yes."""
+        hold = await held(world.lock)
+        await hold.check()
+
+        assert not hold.lost.is_set()
+        await hold.release()
+
+    async def test_a_lost_lock_says_so(self, world: LockWorld) -> None:
+        """Whoever asks after the loss hears it, once and again, and the next one has the lock."""
+        hold = await held(world.lock)
+        world.steal()
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable, match="lost"):
+                await hold.check()
+        after = await held(world.lock)
+        await hold.release()
+        await after.check()
+
+        assert hold.lost.is_set()
+        assert not after.lost.is_set()
+        await after.release()
+
+    async def test_release_never_raises(self, world: LockWorld) -> None:
+        """A lock may be given back twice, and after it was lost."""
+        hold = await held(world.lock)
+        world.steal()
+        await hold.release()
+        await hold.release()
+
+
+class TestLockInMemory(LockContract):
+    """The double."""
+
+    @pytest.fixture
+    def world(self) -> LockWorld:
+        """Locks in memory."""
+        return MemoryWorld()
+
+
+class TestLockInPostgres(LockContract):
+    """Advisory locks."""
+
+    @pytest.fixture
+    async def world(self, database: str) -> AsyncIterator[LockWorld]:
+        """Locks in a database."""
+        async with postgres_world(database) as world:
+            yield world
+
+
+@pytest.fixture
+def holder(database: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{database}\n")
+        process.stdin.flush()
+        assert "held\n" == process.stdout.readline()
+        yield process
+        process.kill()
+
+
+async def test_a_heartbeat_notices_the_loss(database: str) -> None:
+    """A holder that does not ask is told by its heartbeat."""
+    async with postgres_world(database, heartbeat_s=0.05) as world:
+        hold = await held(world.lock)
+        world.steal()
+        async with asyncio.timeout(2):
+            await hold.lost.wait()
+        await hold.release()
+
+
+async def test_heartbeats_keep_the_lock(database: str) -> None:
+    """A holder that shows life has the lock for longer than the server's patience."""
+    async with postgres_world(database, heartbeat_s=0.1, idle_s=0.4) as world:
+        hold = await held(world.lock)
+        await asyncio.sleep(0.8)
+        await hold.check()
+
+        assert await world.lock.try_hold(APP) is None
+        await hold.release()
+
+
+async def test_a_server_that_does_not_answer_means_lost(database: str) -> None:
+    """A holder without an answer counts the lock as lost before the server gives it to somebody else."""
+    async with Wire(database) as wire:
+        lock = PostgresLock(Connection(Secret(wire.dsn)), heartbeat_s=0.1, idle_s=5, answer_s=0.2)
+        hold = await held(lock)
+        wire.freeze()
+        start = time.monotonic()
+        async with asyncio.timeout(2):
+            await hold.lost.wait()
+        with pytest.raises(DatabaseUnavailable):
+            await hold.check()
+        took_s = time.monotonic() - start
+        wire.close()
+        await hold.release()
+
+    assert took_s < 1
+
+
+async def test_a_process_that_is_killed_frees_the_lock(holder: subprocess.Popen[str], database: str) -> None:
+    """A holder that dies is forgotten at once, whatever the heartbeat."""
+    async with postgres_world(database) as world:
+        refused = await world.lock.try_hold(APP)
+        holder.kill()
+
+        assert refused is None
+        assert await held_soon(world.lock, within_s=2) < 0.5
+
+
+async def test_a_process_that_freezes_loses_the_lock(holder: subprocess.Popen[str], database: str) -> None:
+    """A holder that shows no life loses the lock after the server's patience, and learns it when it wakes."""
+    async with postgres_world(database) as world:
+        os.kill(holder.pid, signal.SIGSTOP)
+        took_s = await held_soon(world.lock, within_s=5)
+        os.kill(holder.pid, signal.SIGCONT)
+        assert holder.stdout is not None
+        said = await asyncio.to_thread(holder.stdout.readline)
+
+    assert 0.3 < took_s < 2
+    assert "lost\n" == said
+
+
+async def test_a_check_that_is_cancelled_frees_nothing(database: str) -> None:
+    """Ctrl-C in the middle of a check must not give the lock away: the run still has to clean up."""
+    async with postgres_world(database) as world:
+        hold = await held(world.lock)
+        for _ in range(5):
+            checking = asyncio.create_task(hold.check())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            checking.cancel()
+            await asyncio.gather(checking, return_exceptions=True)
+
+        assert await world.lock.try_hold(APP) is None
+        await hold.check()
+        await hold.release()
+
+
+async def test_tries_share_their_connections(database: str) -> None:
+    """Those who wait use two connections at the most, and nothing is left when all is closed."""
+    async with postgres_world(database) as world:
+        hold = await held(world.lock)
+        for _ in range(3):
+            await asyncio.gather(*(world.lock.try_hold(APP) for _ in range(5)))
+        waiting = world.connections()
+        await hold.release()
+        await world.lock.aclose()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.2)  # the server takes note
+        left = world.connections()
+
+    assert (3, 0) == (waiting, left)
+
+
+async def test_a_connection_that_broke_while_waiting_is_replaced(database: str) -> None:
+    """A try after a broken one opens a new connection, and does not fail."""
+    async with postgres_world(database) as world:
+        hold = await held(world.lock)
+        await world.lock.try_hold(APP)
+        await hold.release()
+        world.admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'flysync'"
+        )
+        again = await held(world.lock)
+        await again.release()
+
+
+async def test_limits_of_the_server_do_not_end_a_hold(database: str) -> None:
+    """A limit for transactions, which a server of version 17 may have, is not for this one."""
+    async with postgres_world(database) as setup:
+        if setup.admin.info.server_version < 170_000:
+            pytest.skip("transaction_timeout came with Postgres 17")
+        setup.admin.execute(f"ALTER DATABASE {setup.admin.info.dbname} SET transaction_timeout = '300ms'".encode())
+    async with postgres_world(database) as world:
+        hold = await held(world.lock)
+        await asyncio.sleep(0.5)
+        await hold.check()
+        await hold.release()
+
+
+async def test_out_of_reach_and_refused() -> None:
+    """A server that is away may come back; an address that is none will not."""
+    away = PostgresLock(Connection(Secret("postgresql://127.0.0.1:1/x")))
+    with pytest.raises(DatabaseUnavailable):
+        await away.try_hold(APP)
+    with pytest.raises(ConfigError):
+        await PostgresLock(Connection(Secret("nonsense"))).try_hold(APP)
