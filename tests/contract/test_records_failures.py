@@ -1,0 +1,293 @@
+"""What goes wrong with Postgres, and what is said of it: enough to mend it, and never a value."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from postgres_wire import Wire
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from records_contract import APP, DONE, KEY, NOON, PROJECT, begin
+from records_worlds import PostgresWorld, opened
+
+from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords
+from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
+from flysync.model import State
+from flysync.ports import Action
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from typing import LiteralString
+
+CANARY = "canary-4711"
+
+
+@pytest.fixture
+async def world(database: str) -> AsyncIterator[PostgresWorld]:
+    """A project with a credential and an app, in Postgres."""
+    async with opened(database) as world:
+        world.put(PROJECT, KEY, CANARY)
+        world.deploy(PROJECT, APP, NOON)
+        yield world
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and all that it came from, shown or not."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def told(error: BaseException) -> str:
+    """Give everything that anybody could print of an error."""
+    its = [part for one in chain(error) for part in (repr(one), str(vars(one)), *getattr(one, "__notes__", []))]
+    return "\n".join([*its, *traceback.format_exception(error)])
+
+
+async def failure(dsn: str, schema: str | None = None) -> FlysyncError:
+    """Give the error of a view at an address."""
+    connection = Connection(Secret(dsn), schema)
+    with pytest.raises(FlysyncError) as caught:
+        await PostgresRecords(connection).view(PROJECT, None, app=None, values=True)
+    await connection.aclose()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("harm", "shown"),
+    [
+        ("ALTER TABLE project_actions ADD COLUMN tenant text NOT NULL", "23502"),
+        (
+            "ALTER TABLE project_actions ADD CONSTRAINT only_ok CHECK (status = 'ok')",
+            "SQLSTATE 23514, constraint only_ok",
+        ),
+        ("ALTER TABLE project_actions ALTER COLUMN details TYPE int USING 1", "42804"),
+        ("ALTER TABLE project_actions ALTER COLUMN action TYPE int USING 1", "42804"),
+        (
+            (
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE '%', NEW; END $$;"
+                "CREATE TRIGGER refuse BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION refuse()"
+            ),
+            "P0001",
+        ),
+        (
+            (
+                "CREATE FUNCTION cast_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM NEW.details::text::int;"
+                " RETURN NEW; END $$;"
+                "CREATE TRIGGER cast_it BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION cast_it()"
+            ),
+            "22P02",
+        ),
+    ],
+)
+async def test_no_text_of_postgres_is_shown(world: PostgresWorld, harm: LiteralString, shown: str) -> None:
+    """Postgres quotes rows and values in its errors; flysync shows the code and the constraint's name."""
+    world.run(harm)
+    its = await begin(world)
+    action = Action(action="sync", details={"reason": CANARY})
+    with pytest.raises(ConfigError) as caught:
+        await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, action, keep_days=90)
+
+    assert shown in caught.value.message
+    assert "flysync db check" in str(caught.value.hint)
+    assert CANARY not in told(caught.value)
+    assert State.WRITING is (await world.record()).state
+
+
+async def test_a_value_of_another_type_is_not_shown(world: PostgresWorld) -> None:
+    """A column that is no text is a matter for `db check`, and its values stay where they are."""
+    world.run("ALTER TABLE cloud_credentials ALTER COLUMN credential_value TYPE bytea USING credential_value::bytea")
+    with pytest.raises(ConfigError) as caught:
+        await world.view()
+
+    assert "42883" in caught.value.message
+    assert CANARY not in told(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"password": CANARY}, ConfigError),
+        ({"user": "nobody-we-know"}, ConfigError),
+        ({"dbname": "no-such-database"}, ConfigError),
+        ({"port": "1"}, DatabaseUnavailable),
+        ({"host": "nowhere.invalid"}, DatabaseUnavailable),
+    ],
+)
+async def test_a_connection_that_does_not_come_about(
+    database: str, changes: dict[str, str], kind: type[FlysyncError]
+) -> None:
+    """Out of reach may pass; a refused user, password or database does not, and no password is ever shown."""
+    known = conninfo_to_dict(database)
+    if "password" in changes and "password" not in known:
+        pytest.skip("this server trusts everybody")
+    error = await failure(make_conninfo(database, **{"password": CANARY, **known, **changes}))
+
+    assert kind is type(error)
+    assert "DATABASE_URL" == error.setting
+    assert CANARY not in told(error)
+    assert str(known.get("password", CANARY)) not in told(error)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"postgresql://ann:{CANARY}%zz@host/db",
+        f"postgresql://ann:pa/{CANARY}@host/db",
+        f"postgresql://ann:pw@host/db?schema={CANARY}",
+        f"postgresql+asyncpg://ann:{CANARY}@host/db",
+        f"host=localhost pasword={CANARY}",
+        f"postgresql://ann:{CANARY}@127.0.0.1:1/db?sslmode={CANARY}",
+        f"{CANARY}\ud800",
+    ],
+)
+async def test_an_address_that_is_none(dsn: str) -> None:
+    """A malformed address says so without quoting itself."""
+    error = await failure(dsn)
+
+    assert isinstance(error, ConfigError)
+    assert "DATABASE_URL" in error.message
+    assert CANARY not in told(error)
+
+
+@pytest.mark.parametrize(
+    ("harm", "named", "hint"),
+    [
+        ("DROP TABLE flysync_secrets, project_deployments", "project_deployments, flysync_secrets", "db init"),
+        ("DROP TABLE flysync_meta", "flysync_meta", "db init"),
+        ("DROP TABLE cloud_credentials", "cloud_credentials", "db check"),
+        ("ALTER TABLE project_deployments RENAME fly_app_name TO app", "project_deployments.fly_app_name", "db check"),
+        ("ALTER TABLE flysync_runs DROP COLUMN deadline CASCADE", "flysync_runs.deadline", "db check"),
+        ("DELETE FROM flysync_meta", "flysync_meta has no row", "db init"),
+        ("UPDATE flysync_meta SET schema_version = 99", "version 99", "upgrade"),
+        ("UPDATE flysync_meta SET schema_version = 0", "version 0", "db init"),
+    ],
+)
+async def test_what_is_missing_is_named(world: PostgresWorld, harm: LiteralString, named: str, hint: str) -> None:
+    """Tables and columns that are not there are a matter of settings, and the hint says what to run."""
+    world.run(harm)
+    with pytest.raises(ConfigError) as caught:
+        await world.view()
+
+    assert named in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+async def test_a_schema_that_does_not_exist(database: str) -> None:
+    """The wrong FLYSYNC_DB_SCHEMA finds nothing, and the message names all and says where."""
+    error = await failure(database, "nowhere")
+
+    assert "cloud_credentials, project_deployments, project_actions, flysync_runs" in error.message
+    assert "FLYSYNC_DB_SCHEMA" == error.setting
+
+
+async def test_a_right_that_is_missing(world: PostgresWorld, database: str) -> None:
+    """A user without rights is told to look with `db check`."""
+    role = f"flysync_test_{world.backend.info.dbname[-12:]}"
+    world.backend.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw'".encode())
+    try:
+        error = await failure(make_conninfo(database, user=role, password="pw"))
+    finally:
+        world.backend.execute(f"DROP ROLE {role}".encode())
+
+    assert isinstance(error, ConfigError)
+    assert "42501" in error.message
+
+
+async def test_a_server_that_takes_no_writes(world: PostgresWorld, database: str) -> None:
+    """A replica is refused when it is read, and when it is written to; here a read-only database stands for it."""
+    world.backend.execute(f"ALTER DATABASE {world.backend.info.dbname} SET default_transaction_read_only = on".encode())
+    async with opened(database) as replica:
+        for call in (
+            replica.view(),
+            replica.records.overview(None, values=False),
+            replica.records.request(APP, PROJECT, [KEY]),
+        ):
+            with pytest.raises(ConfigError, match="read-only replica"):
+                await call
+
+
+@pytest.mark.parametrize(("swallow", "was_done"), [(True, False), (False, True)])
+async def test_a_lost_commit_is_not_repeated(
+    world: PostgresWorld, database: str, *, swallow: bool, was_done: bool
+) -> None:
+    """Whether a commit arrived cannot be known when its answer is lost: the caller hears it, nobody counts twice."""
+    its = await begin(world)
+    async with Wire(database) as wire:
+        connection = Connection(Secret(wire.dsn))
+        records = PostgresRecords(connection)
+        await records.watch(APP, [])
+        wire.cut_at, wire.swallow = b"COMMIT\0", swallow
+        with pytest.raises(DatabaseUnavailable):
+            await records.count_rollout(its.run_id, APP, [KEY], by=1)
+        count = (await world.record()).rollouts
+        counts = await records.count_rollout(its.run_id, APP, [KEY], by=1)
+        await connection.aclose()
+
+    assert int(was_done) == count
+    assert {KEY: 1 + was_done} == counts
+
+
+async def test_what_was_not_committed_is_repeated(world: PostgresWorld, database: str) -> None:
+    """A connection that breaks before the commit costs nothing: the call is made again, and counts once."""
+    its = await begin(world)
+    async with Wire(database) as wire:
+        connection = Connection(Secret(wire.dsn))
+        wire.cut_at = b"rollouts + "
+        counts = await PostgresRecords(connection).count_rollout(its.run_id, APP, [KEY], by=1)
+        await connection.aclose()
+
+    assert {KEY: 1} == counts
+
+
+async def test_a_server_that_does_not_answer(database: str) -> None:
+    """A transaction that takes too long is given up, and the next one is not disturbed."""
+    connection = Connection(Secret(database), limit_s=0.2)
+    with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
+        await connection.run(lambda session: session.execute("SELECT pg_sleep(20)"))
+    found, _ = await PostgresRecords(connection).watch(APP, [])
+    await connection.aclose()
+
+    assert {} == found
+
+
+async def test_a_lock_that_nobody_gives_back(world: PostgresWorld, database: str) -> None:
+    """A table that somebody else has locked is waited for by Postgres' limits, not for ever."""
+    connection = Connection(Secret(database))
+    records = PostgresRecords(connection)
+
+    async def impatient(session: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        await session.execute("SET LOCAL lock_timeout = '50ms'")
+        await session.execute("SELECT FROM cloud_credentials")
+
+    with world.backend.transaction():
+        world.run("LOCK TABLE cloud_credentials IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(DatabaseUnavailable, match="55P03"):
+            await connection.run(impatient)
+    view = await records.view(PROJECT, None, app=None, values=False)
+    await connection.aclose()
+
+    assert {KEY} == set(view.credentials)
+
+
+async def test_what_cannot_be_read_is_not_shown(world: PostgresWorld) -> None:
+    """A moment that Python has no year for is a matter for `db check`."""
+    world.run("UPDATE cloud_credentials SET updated_at = '20000-01-01'")
+    with pytest.raises(ConfigError, match="cannot read"):
+        await world.rows()
+
+
+async def test_init_says_what_it_may_not_do(new_database: Callable[..., str]) -> None:
+    """`db init` without the right to create tables fails as a whole, and says so."""
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        role = f"flysync_test_{backend.info.dbname[-12:]}"
+        backend.execute(f"REVOKE CREATE ON SCHEMA public FROM public; CREATE ROLE {role} LOGIN PASSWORD 'pw'".encode())
+        connection = Connection(Secret(make_conninfo(dsn, user=role, password="pw")))
+        with pytest.raises(ConfigError, match="42501"):
+            await PostgresAdmin(connection).init()
+        await connection.aclose()
+        backend.execute(f"DROP ROLE {role}".encode())

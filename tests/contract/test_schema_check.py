@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from test_schema import BACKENDS, OURS, admin, problems
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import LiteralString
+
+
+@pytest.fixture
+def backend(database: str) -> Iterator[psycopg.Connection]:
+    """The backend's own connection."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        yield connection
+
+
+async def test_check_of_an_empty_database(new_database: Callable[..., str]) -> None:
+    """Every relation is named that is not there, and where it was looked for."""
+    found = await problems(new_database(), "nowhere")
+
+    assert [*BACKENDS, *OURS] == [finding.subject for finding in found]
+    assert {"failed"} == {finding.verdict for finding in found}
+    assert "any schema of the search path" in found[0].message
+
+
+async def test_a_database_that_is_not_in_utf8(new_database: Callable[..., str]) -> None:
+    """Another encoding is a warning: most values can be kept in it."""
+    dsn = new_database(encoding="LATIN1")
+    async with admin(dsn) as tables:
+        await tables.init()
+    (finding,) = await problems(dsn)
+
+    assert ("warning", "encoding") == (finding.verdict, finding.subject)
+
+
+@pytest.mark.parametrize(
+    ("harm", "verdict", "subject", "said"),
+    [
+        ("DROP TABLE flysync_secrets", "failed", "flysync_secrets", "not found in schema public"),
+        (
+            "ALTER TABLE cloud_credentials DROP COLUMN credential_value",
+            "warning",
+            "cloud_credentials",
+            "values come from the caller alone",
+        ),
+        ("ALTER TABLE cloud_credentials DROP COLUMN updated_at", "failed", "cloud_credentials", "no column updated_at"),
+        (
+            "ALTER TABLE cloud_credentials ALTER credential_value TYPE bytea USING NULL",
+            "failed",
+            "cloud_credentials",
+            "credential_value is of type bytea, not text",
+        ),
+        (
+            "ALTER TABLE project_deployments ALTER created_at TYPE timestamp",
+            "warning",
+            "project_deployments",
+            "created_at is of type timestamp without time zone",
+        ),
+        (
+            "ALTER TABLE cloud_credentials DROP CONSTRAINT cloud_credentials_project_id_credential_name_key",
+            "failed",
+            "cloud_credentials",
+            "is not unique",
+        ),
+        (
+            "ALTER TABLE project_actions ALTER created_at DROP DEFAULT",
+            "failed",
+            "project_actions",
+            "created_at has no default",
+        ),
+        (
+            "ALTER TABLE project_deployments ALTER created_at DROP DEFAULT",
+            "warning",
+            "project_deployments",
+            "created_at has no default",
+        ),
+        ("ALTER TABLE flysync_runs DROP COLUMN release", "failed", "flysync_runs", "no column release"),
+        ("DELETE FROM flysync_meta", "failed", "version", "flysync_meta has no row"),
+    ],
+)
+async def test_a_finding_and_its_cure(
+    database: str, backend: psycopg.Connection, harm: LiteralString, verdict: str, subject: str, said: str
+) -> None:
+    """What is wrong is found alone, and what its hint says mends it."""
+    backend.execute(harm)
+    (finding,) = await problems(database)
+    cure = str(finding.hint)
+    if "flysync db init" in cure:
+        async with admin(database) as tables:
+            await tables.init()
+    else:
+        backend.execute(cure.split(", or", maxsplit=1)[0].encode())
+
+    assert (verdict, subject) == (finding.verdict, finding.subject)
+    assert said in finding.message
+    assert [] == await problems(database)
+
+
+async def test_a_column_that_nobody_fills(database: str, backend: psycopg.Connection) -> None:
+    """A required column of the audit, unknown to flysync, would fail every run at its end."""
+    backend.execute("ALTER TABLE project_actions ADD COLUMN tenant text NOT NULL")
+    (finding,) = await problems(database)
+
+    assert "tenant is required" in finding.message
+
+
+async def test_views_in_the_place_of_tables(new_database: Callable[..., str]) -> None:
+    """Views will do, with one warning: nothing keeps a name from standing twice."""
+    dsn = new_database()
+    async with admin(dsn, "hidden") as tables:
+        await tables.init()
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        for name in BACKENDS:
+            backend.execute(f"CREATE VIEW {name} AS SELECT * FROM hidden.{name}".encode())
+        for name in OURS:
+            backend.execute(f"ALTER TABLE hidden.{name} SET SCHEMA public".encode())
+    (finding,) = await problems(dsn)
+
+    assert ("warning", "cloud_credentials") == (finding.verdict, finding.subject)
+
+
+async def test_a_unique_index_on_an_expression_does_not_count(database: str, backend: psycopg.Connection) -> None:
+    """An index that is unique for some rows or for something else promises nothing; one on fewer columns does."""
+    backend.execute("ALTER TABLE cloud_credentials DROP CONSTRAINT cloud_credentials_project_id_credential_name_key")
+    backend.execute("CREATE UNIQUE INDEX ON cloud_credentials (project_id, lower(credential_name))")
+    backend.execute("CREATE UNIQUE INDEX ON cloud_credentials (project_id, credential_name) WHERE project_id <> 'x'")
+    backend.execute("CREATE UNIQUE INDEX ON cloud_credentials (project_id, credential_name, updated_at)")
+    before = await problems(database)
+    backend.execute("CREATE UNIQUE INDEX ON cloud_credentials (credential_name, project_id)")
+
+    assert ["cloud_credentials"] == [finding.subject for finding in before]
+    assert [] == await problems(database)
+
+
+async def test_rights_that_are_missing(database: str, backend: psycopg.Connection) -> None:
+    """Each missing right is named with the GRANT that gives it; rights on columns are enough for the backend's."""
+    role = f"flysync_test_{backend.info.dbname[-12:]}"
+    backend.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw'".encode())
+    limited = make_conninfo(database, user=role, password="pw")
+    try:
+        before = await problems(limited)
+        for finding in before:
+            backend.execute(str(finding.hint).encode())
+        after = await problems(limited)
+        backend.execute("ALTER TABLE cloud_credentials ENABLE ROW LEVEL SECURITY")
+        hidden = await problems(limited)
+    finally:
+        backend.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+    assert f"GRANT INSERT (project_id, action, status, details) ON public.project_actions TO {role}" in [
+        finding.hint for finding in before
+    ]
+    assert {*BACKENDS, *OURS} == {finding.subject for finding in before}
+    assert [] == after
+    assert ["row level security hides rows from flysync"] == [finding.message for finding in hidden]
+
+
+async def test_a_value_that_may_not_be_read(database: str, backend: psycopg.Connection) -> None:
+    """A backend that lets flysync read all but the value is warned that callers have to give it."""
+    role = f"flysync_test_{backend.info.dbname[-12:]}"
+    backend.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw'".encode())
+    backend.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}".encode())
+    backend.execute(f"REVOKE ALL ON cloud_credentials FROM {role}".encode())
+    backend.execute(f"GRANT SELECT (project_id, credential_name, updated_at) ON cloud_credentials TO {role}".encode())
+    try:
+        (finding,) = await problems(make_conninfo(database, user=role, password="pw"))
+    finally:
+        backend.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+    assert "warning" == finding.verdict
+    assert "credential_value" in finding.message
