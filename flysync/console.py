@@ -67,7 +67,6 @@ class Progress:
 
     def __init__(self, output: Output) -> None:
         self.report: SyncReport | None = None
-        self._phase = "start"
         self._since = time.monotonic()
         self._spinner: Any = None
         self._is_shown = (
@@ -80,7 +79,6 @@ class Progress:
 
     def step(self, phase: str) -> None:
         """Show that a step begins."""
-        self._phase = phase
         if self._is_told:
             _write(sys.stderr, f"info: {phase} (after {time.monotonic() - self._since:.1f} s)")
         if not self._is_shown:

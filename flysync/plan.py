@@ -34,6 +34,11 @@ class Change:
     #: Whether it has been rolled out in vain as often as is allowed: it is only looked up.
     given_up: bool = False
 
+    @property
+    def is_work(self) -> bool:
+        """Whether a sandbox is needed for it."""
+        return self.set or self.check
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -57,7 +62,7 @@ class Plan:
     @property
     def has_work(self) -> bool:
         """Whether a sandbox is needed."""
-        return any(one.set or one.check for one in self.changes)
+        return any(one.is_work for one in self.changes)
 
 
 def plan(view: ProjectView, names: Iterable[SecretName], options: SyncOptions) -> Plan:

@@ -182,7 +182,7 @@ class Delivery:
         news = [
             change
             for change in planned.changes
-            if (change.set or change.check) and not change.given_up and known.get(change.name) != change.fingerprint
+            if change.is_work and not change.given_up and known.get(change.name) != change.fingerprint
         ]
         for change in news:
             self._ledger.put([change.name], None, change.reason)

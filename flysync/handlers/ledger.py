@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from flysync.errors import FlysyncError
     from flysync.model import AppName, Machines, ProjectId, Reason, SecretName
+    from flysync.plan import Plan
     from flysync.ports import Clock, Watch
 
 
@@ -71,6 +72,11 @@ class Ledger:
                 self._errors[name] = error
             else:
                 self._errors.pop(name, None)
+
+    def expect(self, planned: Plan) -> None:
+        """Write down what is planned: the reasons, and what is unchanged already."""
+        for change in planned.changes:
+            self.put([change.name], None if change.is_work else Outcome.UNCHANGED, change.reason)
 
     def fail(self, error: FlysyncError) -> None:
         """Note that the run as a whole has failed."""

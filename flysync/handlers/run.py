@@ -126,8 +126,7 @@ class Run:
     async def _do(self) -> None:
         view = await self._fenced_view()
         planned = plan(view, self.names, self.options)
-        for change in planned.changes:
-            self.ledger.put([change.name], None if change.set or change.check else Outcome.UNCHANGED, change.reason)
+        self.ledger.expect(planned)
         if not planned.has_work:
             await self._note_carrier(view, planned)
             return

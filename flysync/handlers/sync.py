@@ -187,12 +187,9 @@ class _Sync:
         if not self._has_app(view):
             self._skip(view, planned)
             return
-        if self._options.dry_run:
-            self._show(planned)
-            return
-        for change in planned.changes:
-            self._ledger.put([change.name], None if change.set or change.check else Outcome.UNCHANGED, change.reason)
-        if planned.has_work:
+        self._ledger.dry_run = self._options.dry_run
+        self._ledger.expect(planned)
+        if planned.has_work and not self._options.dry_run:
             await self._work(view, planned)
 
     def _has_app(self, view: ProjectView) -> bool:
@@ -209,16 +206,11 @@ class _Sync:
         for change in planned.changes:
             self._ledger.put([change.name], Outcome.SKIPPED, change.reason)
 
-    def _show(self, planned: Plan) -> None:
-        self._ledger.dry_run = True
-        for change in planned.changes:
-            self._ledger.put([change.name], None if change.set or change.check else Outcome.UNCHANGED, change.reason)
-
     async def _work(self, view: ProjectView, planned: Plan) -> None:
         """Take a turn at the app's lock; whoever has it may do our work meanwhile."""
         assert view.app is not None
         app = AppName(view.app)
-        wanted = tuple(change.name for change in planned.changes if change.set or change.check)
+        wanted = tuple(change.name for change in planned.changes if change.is_work)
         may_be_carried = self._options.value_source != "caller" and view.has_values and not self._options.force
         turn = Turn(
             self._project, app, wanted, self._options, self._services, self._ledger, may_be_carried=may_be_carried
