@@ -17,6 +17,8 @@ nox.options.sessions = ["tests", "lint", "types", "imports"]
 
 PYTHONS = [version for version in nox.project.python_versions(nox.project.load_toml()) if version >= "3.11"]
 TEST = nox.project.dependency_groups(nox.project.load_toml(), "test")
+#: One process per core; who has run out of tests takes from the others. The tests mostly wait for processes.
+PARALLEL = ("-n", "auto", "--dist", "worksteal")
 LINT = nox.project.dependency_groups(nox.project.load_toml(), "lint")
 
 
@@ -37,7 +39,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests and print the coverage; arguments go to pytest."""
     _install(session, *TEST)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
 
@@ -46,7 +48,7 @@ def tests(session: nox.Session) -> None:
 def compat(session: nox.Session) -> None:
     """Run the unit and contract tests on each Python that is there."""
     _install(session, *TEST)
-    session.run("pytest", "-q", "tests/unit", "tests/contract", *session.posargs)
+    session.run("pytest", "-q", *PARALLEL, "tests/unit", "tests/contract", *session.posargs)
 
 
 @nox.session
