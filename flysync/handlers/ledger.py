@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError, Interrupted, UsageError
 from flysync.model import CredentialReport, NextStep, Note, Outcome, RunId, SyncReport
+from flysync.ports import RunEnd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -74,9 +75,15 @@ class Ledger:
                 self._errors.pop(name, None)
 
     def expect(self, planned: Plan) -> None:
-        """Write down what is planned: the reasons, and what is unchanged already."""
+        """Write down what is planned, in the place of an earlier plan: reasons, what is unchanged, what cannot be."""
+        self._lines.clear()
+        self._errors.clear()
+        for name, error in planned.failures:
+            self.put([name], Outcome.FAILED, error=error)
         for change in planned.changes:
             self.put([change.name], None if change.is_work else Outcome.UNCHANGED, change.reason)
+        if planned.superseded:
+            self.note("superseded", "the stored value differs from the one given, and was taken", planned.superseded)
 
     def fail(self, error: FlysyncError) -> None:
         """Note that the run as a whole has failed."""
@@ -106,21 +113,31 @@ class Ledger:
         return any(name in self._errors for name in names)
 
     def settle(self, names: Iterable[SecretName]) -> None:
-        """Let those of *names* that nothing is known of share the failure of the run."""
+        """Let those that nothing is known of, of *names* too, share the failure of the run."""
         error = self._errors.get(None)
-        if error is not None:
-            for name in names:
-                if self.outcome_of(name) is None and not self.dry_run:
-                    reason = self._lines[name].reason if name in self._lines else None
-                    self._lines[name] = CredentialReport(
-                        name=name, outcome=Outcome.FAILED, reason=reason, code=error.code
-                    )
+        if error is None or self.dry_run:
+            return
+        for name in dict.fromkeys((*self._lines, *names)):
+            if self.outcome_of(name) is None:
+                reason = self._lines[name].reason if name in self._lines else None
+                line = CredentialReport(name=name, outcome=Outcome.FAILED, reason=reason, code=error.code)
+                self._lines[name] = line
 
     @property
     def error(self) -> FlysyncError | None:
         """The gravest failure: an interruption, misuse, a temporary one, a permanent one; the run's before a name's."""
         found = max(self._errors.items(), key=lambda item: (_gravity(item[1]), item[0] is None), default=None)
         return found[1] if found else None
+
+    def run_end(self) -> RunEnd:
+        """Give how the run has ended, for its row."""
+        report = self.report()
+        return RunEnd(
+            outcome=report.outcome or Outcome.UNKNOWN,
+            error_code=report.error.code if report.error else None,
+            release=self.release,
+            seconds={phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
+        )
 
     def report(self) -> SyncReport:
         """Give the report as of now."""

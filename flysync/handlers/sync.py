@@ -14,19 +14,23 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, AppMoved, FlysyncError, Interrupted, TimedOut, UsageError
+from flysync.handlers.call import Call, Moved
 from flysync.handlers.ledger import Ledger
-from flysync.handlers.run import Moved, Run
+from flysync.handlers.run import Run
 from flysync.handlers.turn import Turn
-from flysync.model import AppName, Outcome, SyncReport, is_app_name
+from flysync.model import Outcome, is_app_name
 from flysync.plan import plan
-from flysync.ports import Intent, RunEnd
+from flysync.ports import Intent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.model import ProjectId, ProjectView, SecretName, SyncOptions
+    from flysync.model import AppName, ProjectId, ProjectView, SecretName, SyncOptions, SyncReport
     from flysync.plan import Plan
     from flysync.ports import Services, Watch
+
+#: Seconds for noting a sync that came to nothing.
+_NOTE_S = 5.0
 
 
 async def sync_credentials_to_flyio(
@@ -81,12 +85,11 @@ class _Sync:
         watch: Watch | None,
     ) -> None:
         self._project = project
-        self._asked = names
+        self._asked = None if names is None else tuple(names)
         self._options = options
         self._services = services
         self._watch = watch
         self._ledger = Ledger(project, services.clock, watch)
-        self._names: tuple[SecretName, ...] = tuple(names or ())
         self._is_known = False
         self._end_at = services.clock.monotonic() + options.timeout_s
 
@@ -114,7 +117,7 @@ class _Sync:
             run_id=ledger.run_id,
             project=self._project,
             app=ledger.app,
-            names=self._names,
+            names=self._asked or tuple(one.name for one in report.credentials),
             door=options.door,
             actor=options.actor or "",
             reason=options.reason,
@@ -122,13 +125,12 @@ class _Sync:
             borrowed=False,
             deadline_s=0.0,
         )
-        code = report.error.code if report.error else None
-        end = RunEnd(outcome=report.outcome or Outcome.FAILED, error_code=code, release=None, seconds=ledger.seconds)
-        with suppress(FlysyncError):
-            await self._services.records.note_run(intent, end)
+        with suppress(FlysyncError, TimeoutError):
+            async with asyncio.timeout(_NOTE_S):
+                await self._services.records.note_run(intent, ledger.run_end())
 
     def _close(self) -> SyncReport:
-        self._ledger.settle(self._names)
+        self._ledger.settle(self._asked or ())
         report = self._ledger.report()
         if self._watch is not None:
             self._watch.done(report)
@@ -153,72 +155,55 @@ class _Sync:
             ) from None
 
     async def _sync(self) -> None:
-        with self._ledger.step("read"):
+        options, ledger = self._options, self._ledger
+        with ledger.step("read"):
             view = await self._services.records.view(
-                self._project,
-                self._asked,
-                app=self._options.app,
-                values=self._options.value_source != "caller",
+                self._project, self._asked, app=options.app, values=options.value_source != "caller"
             )
-        self._ledger.app = view.app
+        ledger.app = view.app
         self._is_known = True
-        if self._asked is None:
-            self._names = tuple(view.credentials)
-            if not view.has_values:
-                raise UsageError(
-                    "cloud_credentials has no column for values, so the caller has to give them one by one",
-                    hint="flysync sync --project ID --name NAME --value-stdin",
-                )
-        if len(view.apps) > 1 and self._options.app is None:
+        if self._asked is None and not view.has_values:
+            raise UsageError(
+                "cloud_credentials has no column for values, so the caller has to give them one by one",
+                hint="flysync sync --project ID --name NAME --value-stdin",
+            )
+        if len(view.apps) > 1 and options.app is None:
             raise AmbiguousDeployment(
                 f"the newest deployments of {self._project} name several apps: {', '.join(view.apps)}"
             )
-        planned = plan(view, self._names, self._options)
-        for name, error in planned.failures:
-            self._ledger.put([name], Outcome.FAILED, error=error)
-        if planned.superseded:
-            self._ledger.note(
-                "superseded", "the stored value differs from the one given, and was taken", planned.superseded
-            )
-        await self._act(view, planned)
-
-    async def _act(self, view: ProjectView, planned: Plan) -> None:
-        """Do what the plan says, unless there is nothing to do or nowhere to do it."""
-        if not self._has_app(view):
-            self._skip(view, planned)
+        planned = plan(view, tuple(view.credentials) if self._asked is None else self._asked, options)
+        ledger.expect(planned)
+        if view.app is None or not is_app_name(view.app):
+            self._skip(view.app, planned)
             return
-        self._ledger.dry_run = self._options.dry_run
-        self._ledger.expect(planned)
-        if planned.has_work and not self._options.dry_run:
-            await self._work(view, planned)
+        ledger.dry_run = options.dry_run
+        if planned.has_work and not options.dry_run:
+            await self._work(view.app, view, planned)
 
-    def _has_app(self, view: ProjectView) -> bool:
-        return view.app is not None and is_app_name(view.app)
-
-    def _skip(self, view: ProjectView, planned: Plan) -> None:
-        if view.app is None:
+    def _skip(self, app: AppName | None, planned: Plan) -> None:
+        """Say that there is no app to give anything to."""
+        if app is None:
             self._ledger.note("not_deployed", f"{self._project} has not been deployed to Fly.io yet")
             why = "once the project is deployed"
         else:
-            self._ledger.note("app_not_found", f"{view.app!r} cannot be the name of a Fly.io app")
+            self._ledger.note("app_not_found", f"{app!r} cannot be the name of a Fly.io app")
             why = "once project_deployments names the app"
         self._ledger.suggest(f"flysync sync-project --project {self._project}", why)
-        for change in planned.changes:
-            self._ledger.put([change.name], Outcome.SKIPPED, change.reason)
+        self._ledger.put([change.name for change in planned.changes], Outcome.SKIPPED)
 
-    async def _work(self, view: ProjectView, planned: Plan) -> None:
+    async def _work(self, app: AppName, view: ProjectView, planned: Plan) -> None:
         """Take a turn at the app's lock; whoever has it may do our work meanwhile."""
-        assert view.app is not None
-        app = AppName(view.app)
-        wanted = tuple(change.name for change in planned.changes if change.is_work)
-        may_be_carried = self._options.value_source != "caller" and view.has_values and not self._options.force
-        turn = Turn(
-            self._project, app, wanted, self._options, self._services, self._ledger, may_be_carried=may_be_carried
+        call = Call(
+            project=self._project,
+            app=app,
+            asked=self._asked,
+            seen=view,
+            wanted=tuple(change.name for change in planned.changes if change.is_work),
+            options=self._options,
+            services=self._services,
+            ledger=self._ledger,
+            end_at=self._end_at,
         )
-        hold = await turn.take()
-        if hold is None:
-            return
-        run = Run(
-            self._project, app, self._names, wanted, self._options, self._services, self._ledger, hold, self._end_at
-        )
-        await run.guarded()
+        hold = await Turn(call).take()
+        if hold is not None:
+            await Run(call, hold).guarded()

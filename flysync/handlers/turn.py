@@ -15,66 +15,60 @@ from flysync.model import Outcome, State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flysync.handlers.ledger import Ledger
-    from flysync.model import AppName, OpenRun, ProjectId, RunId, SecretName, SecretRecord, SyncOptions
-    from flysync.ports import Hold, RunState, Services
+    from flysync.handlers.call import Call
+    from flysync.model import OpenRun, RunId, SecretName, SecretRecord
+    from flysync.ports import Hold, RunState
 
 #: Seconds between two tries for the lock, at first and at most; jittered, so that waiters do not march in step.
 _FIRST_POLL_S = 0.1
 _LAST_POLL_S = 1.0
+#: Seconds before the call's own end at which waiting ends, so that it is told who was waited for.
+_BEFORE_END_S = 0.5
 
 
 class Turn:
-    """One caller's turn at *app*, for the secrets *names*."""
+    """The turn of one call."""
 
-    def __init__(
-        self,
-        project: ProjectId,
-        app: AppName,
-        names: tuple[SecretName, ...],
-        options: SyncOptions,
-        services: Services,
-        ledger: Ledger,
-        *,
-        may_be_carried: bool,
-    ) -> None:
-        self._project = project
-        self._app = app
-        self._names = names
-        self._options = options
-        self._services = services
-        self._ledger = ledger
-        self._may_be_carried = may_be_carried
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._names = call.wanted
+        self._records = call.services.records
 
     async def take(self) -> Hold | None:
         """
         Give the lock; nothing where another run has done the work, and the ledger says so.
 
         Raises:
-            Locked: somebody else holds it for longer than `lock_wait_s`, and has not taken the request.
+            Locked: somebody else holds it for longer than `lock_wait_s` and has not taken the request, or for longer
+                than the call may take.
         """
-        with self._ledger.step("lock"):
-            if self._may_be_carried:
-                await self._services.records.request(self._app, self._project, self._names)
+        with self._call.ledger.step("lock"):
+            if self._call.may_be_carried:
+                await self._request()
             return await self._wait()
 
+    async def _request(self) -> None:
+        await self._records.request(self._call.app, self._call.project, self._names)
+
     async def _wait(self) -> Hold | None:
-        clock = self._services.clock
+        clock = self._call.services.clock
         waited_s, pause_s = 0.0, _FIRST_POLL_S
         while True:
-            if hold := await self._services.lock.try_hold(self._app):
+            if hold := await self._call.services.lock.try_hold(self._call.app):
                 return hold
-            rows, open_runs = await self._services.records.watch(self._app, self._names)
-            carrier = self._carrier(rows) if self._may_be_carried else None
+            rows, open_runs = await self._records.watch(self._call.app, self._names)
+            carrier = self._carrier(rows) if self._call.may_be_carried else None
             if carrier is not None and (run := await self._finished(carrier)):
                 if await self._was_carried(carrier, run):
                     return None
                 # It took the request and failed: ask once more, for whoever holds the lock now.
-                await self._services.records.request(self._app, self._project, self._names)
+                await self._request()
                 carrier = None
-            if carrier is None and waited_s >= self._options.lock_wait_s:
+            if carrier is None and waited_s >= self._call.options.lock_wait_s:
                 raise self._locked(open_runs)
             step_s = pause_s * (0.5 + clock.jitter())
+            if step_s >= self._call.left_s - _BEFORE_END_S:
+                raise self._locked(open_runs)
             await clock.sleep(step_s)
             if carrier is None:
                 waited_s += step_s
@@ -86,19 +80,22 @@ class Turn:
         return runs.pop() if len(runs) == 1 else None
 
     async def _finished(self, carrier: RunId) -> RunState | None:
-        run = await self._services.records.run_state(carrier)
+        run = await self._records.run_state(carrier)
         return run if run is not None and run.finished else None
 
     async def _was_carried(self, carrier: RunId, run: RunState) -> bool:
         """Tell whether the run that took our request has done what we wanted; then the ledger says so."""
-        rows, _ = await self._services.records.watch(self._app, self._names)
-        wanted, outcome = (State.STORED, Outcome.STAGED) if self._options.stage else (State.DEPLOYED, Outcome.SYNCED)
-        if any(name not in rows or rows[name].state not in {wanted, State.DEPLOYED} for name in self._names):
+        rows, _ = await self._records.watch(self._call.app, self._names)
+        states = {name: rows[name].state if name in rows else None for name in self._names}
+        enough = {State.STORED, State.DEPLOYED} if self._call.options.stage else {State.DEPLOYED}
+        if not enough.issuperset(states.values()):
             return False
-        self._ledger.put(self._names, outcome)
-        self._ledger.carried_by = carrier
-        self._ledger.release = run.release
-        self._ledger.recorded = True
+        ledger = self._call.ledger
+        for name, state in states.items():
+            ledger.put([name], Outcome.SYNCED if state is State.DEPLOYED else Outcome.STAGED)
+        ledger.carried_by = carrier
+        ledger.release = run.release
+        ledger.recorded = True
         return True
 
     def _locked(self, open_runs: tuple[OpenRun, ...]) -> Locked:
@@ -106,4 +103,4 @@ class Turn:
         if open_runs:
             run = open_runs[-1]
             who = f"run {run.run_id} ({run.door}, {run.actor}) since {run.started_at:%Y-%m-%d %H:%M:%S %Z}"
-        return Locked(f"{self._app} is held by {who}", phase="lock")
+        return Locked(f"{self._call.app} is held by {who}", phase="lock")

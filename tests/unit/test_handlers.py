@@ -10,9 +10,32 @@ from flysync import errors
 from flysync.model import AppName, Door, ProjectView, RunId, SecretName, State
 from flysync.ports import Intent
 from flysync.secret import Secret
+from flysync.testing import InMemorySandboxes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from flysync.testing import InMemorySandbox
+
+
+async def until(happens: Callable[[], bool]) -> None:
+    """Let the others go on until *happens*."""
+    while not happens():  # noqa: ASYNC110 - it is for calls, which set no event
+        await asyncio.sleep(0)
+
+
+class SlowSandboxes(InMemorySandboxes):
+    """Sandboxes that take their time to be made, until `made` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.made = asyncio.Event(), asyncio.Event()
+
+    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> InMemorySandbox:
+        """Make one, once that is allowed."""
+        self.asked.set()
+        await self.made.wait()
+        return await super().create(name, labels, ttl_s=ttl_s, timeout_s=timeout_s)
 
 
 async def test_a_new_credential_is_set_deployed_and_recorded() -> None:
@@ -469,3 +492,81 @@ async def test_a_name_that_fly_refuses_fails_alone() -> None:
 
     assert ("synced", "failed") == (told(report)["A"][0], told(report)["class-x"][0])
     assert ("partial", 1) == (report.outcome, report.exit_code)
+
+
+async def test_a_row_that_goes_while_we_wait_is_told_as_missing() -> None:
+    """A credential deleted before the lock was had is `credential_not_found`, beside those that were brought."""
+    world = World()
+    world.put(A="1", B="2")
+    hold = await world.lock.try_hold(AppName("acme"))
+    assert hold is not None
+    both = asyncio.create_task(world.sync("A", "B"))
+    await until(lambda: "watch" in world.records.calls)
+    world.records.remove("p", "B")
+    await hold.release()
+
+    report = await both
+
+    assert {"A": ("synced", "new", None), "B": ("failed", None, "credential_not_found")} == told(report)
+    assert 1 == report.exit_code
+
+
+async def test_all_of_a_project_is_what_is_there_under_the_lock() -> None:
+    """A whole project's sync takes rows that came, and drops those that went, while it waited."""
+    world = World()
+    world.put(A="1", B="2")
+    hold = await world.lock.try_hold(AppName("acme"))
+    assert hold is not None
+    everything = asyncio.create_task(world.sync())
+    await until(lambda: "watch" in world.records.calls)
+    world.records.remove("p", "B")
+    world.put(C="3")
+    await hold.release()
+
+    report = await everything
+
+    assert {"A", "C"} == set(told(report))
+    assert {"A": "1", "C": "3"} == world.acme.running
+
+
+async def test_a_lock_that_stays_busy_past_the_time_limit_is_told_as_such() -> None:
+    """Where the time limit is shorter than the wait for the lock, the error says who holds it."""
+    world = World()
+    world.put(A="1")
+    assert await world.lock.try_hold(AppName("acme"))
+
+    report = await world.sync("A", timeout_s=5.0, lock_wait_s=60.0)
+
+    assert ("locked", 75) == (report.error.code if report.error else None, report.exit_code)
+
+
+async def test_what_was_unchanged_all_along_is_not_carried() -> None:
+    """A dead run of the app makes others look under the lock; what they find as it was is `unchanged`."""
+    world = World()
+    world.put(A="1")
+    await world.sync("A")
+    world.put(B="2")
+    world.records.lost["begin"] = [errors.DatabaseUnavailable("gone")]
+    await world.sync("B")
+
+    report = await world.sync("A")
+
+    assert {"A": ("unchanged", "unchanged", None)} == told(report)
+    assert report.carried_by is None
+
+
+async def test_a_sandbox_that_is_being_made_when_we_are_stopped_is_deleted() -> None:
+    """Cancelled while Daytona is at it, a run waits for the answer and deletes what comes of it."""
+    world = World()
+    world.put(A="1")
+    world.sandboxes = slow = SlowSandboxes()
+    task = asyncio.create_task(world.sync("A"))
+    await slow.asked.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    slow.made.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert 1 == len(world.sandboxes.created)
+    assert {} == world.sandboxes.live
