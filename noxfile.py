@@ -85,6 +85,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Sync ten thousand times with faults and kills by chance, and print what is left; `--syncs N`, `--seed N`."""
+    _install(session, *TEST)
+    session.run("python", "tests/faults/soak.py", *session.posargs)
+
+
+@nox.session
 def pins(session: nox.Session) -> None:
     """Write constraints.txt anew, for every platform and without any index address."""
     session.install("uv")

@@ -1,0 +1,282 @@
+"""
+A world for races: real Postgres with real locks, Fly and sandboxes in memory.
+
+Each `Process` has connections of its own, can be killed (nothing more of it happens, but what it has sent into a
+sandbox goes on as long as the sandbox lives), and gets faults by chance. `Races` plays the backend: it stores values,
+has each synced by somebody, and knows what must hold in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from flysync.adapters.clock import RealClock
+from flysync.adapters.postgres import Connection, PostgresLock, PostgresRecords
+from flysync.errors import DaytonaUnavailable, FlyUnavailable, OutcomeUnknown
+from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
+from flysync.model import ProjectId, SecretName, SyncOptions
+from flysync.secret import Secret
+from flysync.testing import InMemoryFly, InMemorySandboxes, InMemorySecrets
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    import psycopg
+
+    from flysync.adapters.postgres.lock import PostgresHold
+    from flysync.model import AppName, FlySecret, Rollout, RunId, SyncReport
+    from flysync.ports import DatabaseAdmin, Sandbox, SecretStore
+
+#: Waits are this much shorter than they would be.
+_SCALE = 0.02
+_LATE_S = 0.03
+
+
+class FastClock(RealClock):
+    """Real time, with shorter waits."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait a little."""
+        await asyncio.sleep(seconds * _SCALE)
+
+
+class Killed(BaseException):
+    """The process is no more; nothing may catch it."""
+
+
+class Mortal:
+    """Something whose calls end with the process that makes them."""
+
+    def __init__(self, process: Process, target: object) -> None:
+        self._process = process
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if not asyncio.iscoroutinefunction(found):
+            return found
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            self._process.breathe()
+            result = await found(*arguments, **named)
+            if name == "try_hold" and result is not None:
+                self._process.holds.append(result)
+                result = Mortal(self._process, result)
+            self._process.breathe()
+            return result
+
+        return call
+
+
+class SlowSecrets(InMemorySecrets):
+    """Secrets whose writes take effect in the sandbox, some time after they were sent, whoever waits for them."""
+
+    def __init__(self, races: Races, sandbox: Any, app: str) -> None:
+        super().__init__(races.fly, sandbox, app)
+        self._races = races
+
+    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+        """Store the values, late."""
+        await self._late("set", super().stage, values)
+
+    async def list(self) -> Sequence[FlySecret]:
+        """Give what is stored."""
+        self._races.fault("list")
+        return await super().list()
+
+    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+        """Roll out, late."""
+        rollout: Rollout = await self._late("deploy", super().deploy, wait=wait, timeout_s=timeout_s)
+        return rollout
+
+    async def _late(self, call: str, work: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
+        self._races.fault(call)
+
+        async def effect() -> Any:
+            await asyncio.sleep(self._races.chance.random() * _LATE_S)
+            return await work(*arguments, **named)
+
+        return await asyncio.shield(self._races.goes_on(effect()))
+
+
+class Process:
+    """A process of flysync's (port `Services`)."""
+
+    def __init__(self, races: Races) -> None:
+        self._races = races
+        self._database = Connection(Secret(races.dsn))
+        self._lock = PostgresLock(self._database)
+        #: After how many more calls it is killed; never, where that is nothing.
+        self.calls_left: int | None = None
+        self.is_dead = False
+        self.holds: list[PostgresHold] = []
+        self.records: Any = Mortal(self, PostgresRecords(self._database))
+        self.lock: Any = Mortal(self, self._lock)
+        self.sandboxes: Any = Mortal(self, races.sandboxes)
+        self.clock = FastClock()
+        self.keep_days = 90
+
+    @property
+    def admin(self) -> DatabaseAdmin:
+        """Nobody asks for it."""
+        raise NotImplementedError
+
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
+        """Give the secrets of *app*."""
+        assert run_id
+        found: Any = Mortal(self, SlowSecrets(self._races, sandbox, app))
+        return found  # type: ignore[no-any-return]
+
+    def breathe(self) -> None:
+        """Go on living, or not."""
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            self.is_dead = self.is_dead or self.calls_left <= 0
+        if self.is_dead:
+            raise Killed
+
+    async def close(self) -> None:
+        """Close the connections, as the kernel does."""
+        for hold in self.holds:
+            await hold.release()
+        await self._lock.aclose()
+        await self._database.aclose()
+
+
+class Races:
+    """The backend, some projects of which each has one app, and what is to be true of them."""
+
+    def __init__(self, dsn: str, session: psycopg.AsyncConnection[Any], chance: random.Random) -> None:
+        self.dsn = dsn
+        self.session = session
+        self.chance = chance
+        self.fly = InMemoryFly()
+        self.sandboxes = InMemorySandboxes()
+        #: The chance that a call to Daytona or Fly goes wrong.
+        self.fault_rate = 0.0
+        #: What is stored, by project.
+        self.newest: dict[str, dict[str, str]] = {}
+        self.told: Counter[str] = Counter()
+        self.changes: Counter[str] = Counter()
+        self.kills = self.faults = 0
+        self._going: set[asyncio.Future[Any]] = set()
+        self._numbers = 0
+
+    def goes_on(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
+        """Let something go on though nobody waits for it."""
+        task = asyncio.ensure_future(work)
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+    async def settle(self) -> None:
+        """Wait until nothing goes on any more."""
+        while self._going:
+            await asyncio.wait(set(self._going))
+
+    def calm(self) -> None:
+        """Let nothing go wrong from now on."""
+        self.fault_rate = 0.0
+        self.fly.lost.clear()
+        for app in self.fly.apps.values():
+            app.crashes = 0
+
+    def fault(self, call: str) -> None:
+        """Go wrong, by chance: before the work, or with the answer lost."""
+        if self.chance.random() >= self.fault_rate:
+            return
+        self.faults += 1
+        match self.chance.randrange(4):
+            case 0:
+                raise FlyUnavailable("out of reach", service="fly", phase=call)
+            case 1 if call in {"set", "deploy"}:
+                self.fly.lost.setdefault(call, []).append(OutcomeUnknown("lost", service="daytona", phase=call))
+            case 2:
+                raise DaytonaUnavailable("out of reach", service="daytona", phase=call)
+            case _ if call == "deploy":
+                self.fly.apps[self.chance.choice(list(self.fly.apps))].crashes += 1
+
+    async def add_project(self, number: int, *names: str) -> str:
+        """Make a project with an app and credentials."""
+        project, app = f"proj{number}", f"app-{number}"
+        self.fly.add_app(app)
+        self.newest[project] = {}
+        await self.session.execute("INSERT INTO project_deployments VALUES (%s, %s)", (project, app))
+        for name in names:
+            await self.store(project, name)
+        return project
+
+    async def store(self, project: str, name: str, value: str | None = None) -> None:
+        """Store a new value, or *value* again."""
+        self._numbers += 1
+        text = value or f"canary-{self._numbers:06}-of-{name}"
+        await self.session.execute(
+            "INSERT INTO cloud_credentials VALUES (%s, %s, %s) ON CONFLICT (project_id, credential_name)"
+            " DO UPDATE SET credential_value = excluded.credential_value, updated_at = now()",
+            (project, name, text),
+        )
+        self.changes[project] += self.newest[project].get(name) != text
+        self.newest[project][name] = text
+
+    async def sync(
+        self, project: str, *names: str, kill_after: int | None = None, force: bool = False
+    ) -> SyncReport | None:
+        """Sync in a process of its own; nothing where that is killed, after *kill_after* calls to the world."""
+        options = SyncOptions(lock_wait_s=3600.0, timeout_s=3600.0, force=force)
+        here = Process(self)
+        here.calls_left = kill_after
+        try:
+            report = await (
+                sync_credentials_to_flyio(ProjectId(project), [SecretName(n) for n in names], options, services=here)
+                if names
+                else sync_project(ProjectId(project), options, services=here)
+            )
+        except Killed:
+            self.kills += 1
+            return None
+        finally:
+            await here.close()
+        self.told[f"{report.outcome}/{report.exit_code}"] += 1
+        return report
+
+    async def insist(self, project: str, *names: str) -> SyncReport:
+        """Sync until it does not say "try again": what a caller does who goes by the exit code."""
+        while True:
+            report = await self.sync(project, *names)
+            if report is not None and report.exit_code != 75:
+                return report
+
+    def running(self, project: str) -> dict[str, str]:
+        """Give what the machines of a project's app run with."""
+        return self.fly.apps[f"app-{project.removeprefix('proj')}"].running
+
+    def restarts(self, project: str) -> int:
+        """Give how often they were restarted."""
+        return self.fly.apps[f"app-{project.removeprefix('proj')}"].restarts
+
+    async def open_runs(self) -> int:
+        """Count the runs without an end."""
+        cursor = await self.session.execute("SELECT count(*) FROM flysync_runs WHERE finished_at IS NULL")
+        row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    async def find_values(self) -> int:
+        """Count the rows of flysync's tables, and of the actions, that hold a value."""
+        found = 0
+        for table in ("flysync_runs", "flysync_secrets", "flysync_meta", "project_actions"):
+            query = sql.SQL("SELECT count(*) FROM {} AS t WHERE t::text LIKE '%canary-%'")
+            cursor = await self.session.execute(query.format(sql.Identifier(table)))
+            row = await cursor.fetchone()
+            found += int(row[0]) if row else 0
+        return found
+
+    async def states(self, project: str) -> dict[str, str]:
+        """Give the state of each secret by our own record."""
+        cursor = await self.session.execute("SELECT name, state FROM flysync_secrets WHERE project_id = %s", (project,))
+        return dict(await cursor.fetchall())
