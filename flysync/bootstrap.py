@@ -130,7 +130,7 @@ class RealServices:
             clock=self.clock,
         )
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*, by flyctl in *sandbox*."""
         from flysync.adapters.flyctl import FlyctlSecrets
 
@@ -144,6 +144,7 @@ class RealServices:
             install_url=self._settings.flyctl_install_url,
             base_urls=self._settings.flyctl_base_urls,
             clock=self.clock,
+            end_at=end_at,
         )
 
     async def aclose(self) -> None:

@@ -430,6 +430,6 @@ class Services(Protocol):
         """Days that finished runs are kept."""
         ...
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
-        """Give the secrets of *app*, reached from *sandbox*."""
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
+        """Give the secrets of *app*, reached from *sandbox*; the run is over at *end_at* of the monotonic clock."""
         ...

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flysync.adapters import flyctl_install
 from flysync.adapters import flyctl_verdicts as verdicts
-from flysync.adapters.flyctl_script import OUTER_MARGIN_S, Answer, NoAnswer, NoFiles, Step, timed, word
+from flysync.adapters.flyctl_script import OUTER_MARGIN_S, Answer, NoAnswer, NoFiles, Step, TooLate, timed, word
 from flysync.errors import (
     DaytonaUnavailable,
     DeployIncomplete,
@@ -22,6 +22,7 @@ from flysync.errors import (
     FlyUnavailable,
     OutcomeUnknown,
     RateLimited,
+    TimedOut,
 )
 from flysync.model import FlySecret, FlyStatus, Machines, Rollout
 from flysync.ports import AnswerLost, NotSent, RolloutFailed
@@ -43,6 +44,8 @@ _ATTEMPTS = 3
 
 _CALL_LIMIT_S = 90
 _CLEAN_LIMIT_S = 20
+#: Seconds after the run's end in which a step may still begin in the sandbox: for cleaning up.
+_LATE_S = 20
 
 #: The steps after which a lost answer leaves something open.
 _WRITING = frozenset({"set", "deploy"})
@@ -53,7 +56,8 @@ class FlyctlSecrets:
     The secrets of *app* (port `SecretStore`), by flyctl in *sandbox*.
 
     *version* is installed where the sandbox has no flyctl, by the script at *install_url*, or by a download that has
-    *sha256*. *base_urls* are handed on to flyctl (`FLY_API_BASE_URL`, ...).
+    *sha256*. *base_urls* are handed on to flyctl (`FLY_API_BASE_URL`, ...). The run is over at *end_at* of *clock*'s
+    monotonic seconds: nothing is tried again that would begin later.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class FlyctlSecrets:
         install_url: str,
         base_urls: Mapping[str, str],
         clock: Clock,
+        end_at: float,
     ) -> None:
         self._sandbox = sandbox
         self._app = app
@@ -78,6 +83,7 @@ class FlyctlSecrets:
         self._install_url = install_url
         self._base_urls = base_urls
         self._clock = clock
+        self._end_at = end_at
         self._program = '"$d/flyctl0"'
         self._steps = 0
 
@@ -191,9 +197,9 @@ class FlyctlSecrets:
             if answer.code == 0 or attempt == _ATTEMPTS:
                 return answer
             error = verdicts.judge(answer.code, answer.stderr, phase=name, app=self._app).error
-            if not isinstance(error, FlyUnavailable | RateLimited | FlyctlFailed):
+            is_passing = isinstance(error, FlyUnavailable | RateLimited | FlyctlFailed)
+            if not (is_passing and await self._paused(attempt)):
                 return answer
-            await self._clock.sleep(2 ** (attempt - 1) * (0.5 + self._clock.jitter()))
         raise AssertionError("unreachable")
 
     async def _once(
@@ -213,6 +219,7 @@ class FlyctlSecrets:
             name=f"{self._steps}-{name}",
             command=command,
             limit_s=limit_s,
+            left_s=max(0, int(self._left_s)) + _LATE_S,
             nonce=secrets.token_hex(8),
             exports=self._base_urls if with_token else {},
             arguments=tuple(values),
@@ -243,8 +250,11 @@ class FlyctlSecrets:
             except NoFiles:
                 last = DaytonaUnavailable("the sandbox lost its files", service="daytona", phase=step.name)
                 break
-            if send < _SENDS:
-                await self._clock.sleep(max(last.retry_after_s or 0.0, 2 ** (send - 1) * (0.5 + self._clock.jitter())))
+            except TooLate:
+                last = TimedOut("the run's time was over in the sandbox", phase=step.name)
+                break
+            if send == _SENDS or not await self._paused(send, last.retry_after_s):
+                break
         what = step.name.partition("-")[2]
         if lost is None or what not in _WRITING:
             raise last
@@ -253,6 +263,18 @@ class FlyctlSecrets:
             service="daytona",
             phase=what,
         )
+
+    async def _paused(self, attempt: int, retry_after_s: float | None = None) -> bool:
+        """Wait before a further attempt; tell at once, with False, where the run would be over before it."""
+        pause_s = max(retry_after_s or 0.0, 2 ** (attempt - 1) * (0.5 + self._clock.jitter()))
+        if pause_s >= self._left_s:
+            return False
+        await self._clock.sleep(pause_s)
+        return True
+
+    @property
+    def _left_s(self) -> float:
+        return self._end_at - self._clock.monotonic()
 
 
 _DASH = Secret("-")

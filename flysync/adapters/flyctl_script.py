@@ -33,11 +33,17 @@ umask 077
 d="${HOME:-$PWD}/.flysync/@RUN@"
 mkdir -p "$d/config" "$d/work" "$d/steps" || exit 1
 [ -f "$d/config/logs" ] || : >"$d/config/logs"
+[ -s "$d/until" ] || printf "%s" "$(($(date +%s) + @LEFT@))" >"$d/until"
 """
 
-#: First of all, so that one step means one run.
+#: First of all, so that one step means one run. A process that was frozen may wake up and send a step when its run
+#: has been given up long ago: it is too late then, by the sandbox's own clock.
 _ONCE = """\
 m="$d/steps/@STEP@"
+if [ ! -d "$m" ] && [ "$(date +%s)" -gt "$(cat "$d/until")" ]; then
+  printf "%s:L:\\n" @NONCE@
+  exit 0
+fi
 if ! mkdir "$m" 2>/dev/null; then
   [ -d "$m" ] || { printf "%s:X:\\n" @NONCE@; exit 0; }
   i=0
@@ -99,6 +105,10 @@ class NoFiles(Exception):
     """The sandbox has lost the run's directory: the step did not run."""
 
 
+class TooLate(Exception):
+    """The run's time was over, by the sandbox's clock: the step did not run."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """One command in a sandbox, run once."""
@@ -109,6 +119,8 @@ class Step:
     #: Shell text; `"$@"` stands for the arguments.
     command: str
     limit_s: int
+    #: Seconds from now in which the run's steps may begin; the first step's word counts.
+    left_s: int
     nonce: str
     #: Further variables for the command, none of them secret.
     exports: Mapping[str, str]
@@ -125,6 +137,7 @@ class Step:
             body.replace("@RUN@", word(self.run_id))
             .replace("@STEP@", word(self.name))
             .replace("@NONCE@", word(self.nonce))
+            .replace("@LEFT@", str(self.left_s))
             .replace("@WAIT@", str(self.limit_s + KILL_AFTER_S))
         )
         assert "'" not in body, "the script stands between single quotes"
@@ -150,6 +163,7 @@ class Step:
         Raises:
             NoAnswer: there is no whole answer.
             NoFiles: the run's directory is gone.
+            TooLate: the run's time was over.
         """
         lines = dict(
             line.removeprefix(f"{self.nonce}:").split(":", 1)
@@ -158,6 +172,8 @@ class Step:
         )
         if "X" in lines:
             raise NoFiles
+        if "L" in lines:
+            raise TooLate
         try:
             if "R" in lines:
                 return Answer(code=int(lines["R"]), stdout=None, stderr=None)

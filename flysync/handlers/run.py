@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from flysync.plan import Plan
     from flysync.ports import Hold, Sandbox, SecretStore
 
-#: Seconds that a sandbox outlives the time limit of its run, should nobody delete it.
-_TTL_MARGIN_S = 120.0
+#: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
+#: after the limit, and the longest has 95 s.
+_TTL_MARGIN_S = 150.0
 _CREATE_S = 120.0
 _FENCE_S = 60.0
 
@@ -159,7 +160,7 @@ class Run:
             sandbox = await self._sandbox()
         # Whoever fences us looks for the sandbox by its name: from here on it is there to be found.
         await self.hold.check()
-        store = call.services.secrets(sandbox, call.app, call.ledger.run_id)
+        store = call.services.secrets(sandbox, call.app, call.ledger.run_id, end_at=call.end_at)
         try:
             with call.ledger.step("flyctl"):
                 await store.prepare()

@@ -90,6 +90,7 @@ class LoopbackWorld(StoreWorld):
             install_url=f"{self.fly.url}/install.sh",
             base_urls=urls,
             clock=QuickClock(),
+            end_at=QuickClock().monotonic() + 600,
         )
 
     def stored(self, app: str) -> dict[str, str]:

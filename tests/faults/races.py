@@ -126,9 +126,10 @@ class Process:
         """Nobody asks for it."""
         raise NotImplementedError
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""
         assert run_id
+        assert end_at
         found: Any = Mortal(self, SlowSecrets(self._races, sandbox, app))
         return found  # type: ignore[no-any-return]
 

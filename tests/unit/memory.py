@@ -69,10 +69,11 @@ class World:
         """Nobody asks for it."""
         raise NotImplementedError
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""
         assert isinstance(sandbox, InMemorySandbox)
         assert run_id
+        assert end_at
         return InMemorySecrets(self.fly, sandbox, app)
 
     def put(self, **values: str) -> None:

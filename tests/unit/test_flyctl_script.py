@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.adapters.flyctl_script import Answer, NoAnswer, NoFiles, Step, timed, word
+from flysync.adapters.flyctl_script import Answer, NoAnswer, NoFiles, Step, TooLate, timed, word
 from flysync.model import RunId
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def make_step(command: str = "true", *, name: str = "1-try", limit_s: int = 5, has_token: bool = False) -> Step:
+def make_step(
+    command: str = "true", *, name: str = "1-try", limit_s: int = 5, left_s: int = 60, has_token: bool = False
+) -> Step:
     return Step(
         run_id=RunId("run1"),
         name=name,
         command=command,
         limit_s=limit_s,
+        left_s=left_s,
         nonce="n0nce",
         exports={"FLY_API_BASE_URL": "http://127.0.0.1:1"} if has_token else {},
         arguments=("A", "B") if "$@" in command else (),
@@ -55,6 +58,21 @@ def test_a_step_runs_once_and_a_replay_gets_its_code(tmp_path: Path) -> None:
 
     assert (3, 3, None) == (first.code, second.code, second.stdout)
     assert "x" == (tmp_path / "ran").read_text()
+
+
+def test_nothing_begins_when_the_time_of_the_run_is_over(tmp_path: Path) -> None:
+    """A step that comes too late does not run, whatever it says itself; an answer can still be looked up."""
+    done = make_step("true", name="1-first", left_s=-1)
+    until = tmp_path / ".flysync/run1/until"
+    until.parent.mkdir(parents=True)
+    until.write_text("9999999999")
+    run(done, tmp_path)
+    until.write_text("1")
+
+    with pytest.raises(TooLate):
+        run(make_step('touch "$HOME/ran"', name="2-late", left_s=600), tmp_path)
+    assert not (tmp_path / "ran").exists()
+    assert 0 == run(done, tmp_path).code
 
 
 def test_a_replay_of_a_step_that_died_gets_no_answer(tmp_path: Path) -> None:

@@ -437,8 +437,8 @@ async def test_an_interrupted_run_cleans_up_and_says_what_is_known() -> None:
 
     secrets = world.secrets
 
-    def patched(*arguments: object) -> object:
-        store = secrets(*arguments)  # type: ignore[arg-type]
+    def patched(*arguments: object, **named: object) -> object:
+        store = secrets(*arguments, **named)  # type: ignore[arg-type]
         store.stage = stuck  # type: ignore[method-assign, assignment]
         return store
 
