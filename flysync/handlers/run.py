@@ -148,7 +148,13 @@ class Run:
                 )
             await call.services.clock.sleep(dead.seconds_left)
         else:
-            await call.services.sandboxes.remove(dead.sandbox, timeout_s=min(_FENCE_S, call.left_s), gone=True)
+            try:
+                await call.services.sandboxes.remove(dead.sandbox, timeout_s=min(_FENCE_S, call.left_s), gone=True)
+            except FlysyncError as error:
+                if dead.seconds_left > 0:
+                    raise
+                # No step of a run begins, and its sandbox's ttl is over, when its deadline has passed.
+                call.ledger.note("sandbox_left", f"sandbox {dead.sandbox} may be left ({error.code})", [dead.sandbox])
         await call.services.records.close_run(dead.run_id)
 
     async def _deliver(self, view: ProjectView, planned: Plan) -> None:

@@ -390,6 +390,20 @@ async def test_a_dead_run_is_fenced_first() -> None:
     assert [] == [run for run in world.records.runs.values() if run.finished_at is None]
 
 
+@pytest.mark.parametrize(("deadline_s", "outcome"), [(600.0, "failed"), (0.0, "synced")])
+async def test_a_sandbox_that_cannot_be_deleted_blocks_until_its_deadline(deadline_s: float, outcome: str) -> None:
+    """While a dead run may still write, nobody else does; afterwards the sandbox is told as left."""
+    world = World()
+    world.put(A="1")
+    await dead_run(world, borrowed=False, deadline_s=deadline_s)
+    world.sandboxes.refusals["remove"] = [errors.DaytonaUnavailable("gone")]
+
+    report = await world.sync()
+
+    assert outcome == report.outcome
+    assert (outcome == "synced") == ("sandbox_left" in {note.code for note in report.warnings})
+
+
 async def test_a_borrowed_sandbox_of_a_dead_run_is_waited_for() -> None:
     """It is not ours to delete: while it may still write, the app is locked."""
     world = World()
