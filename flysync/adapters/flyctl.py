@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.adapters import flyctl_install
@@ -42,13 +43,29 @@ _SENDS = 3
 #: How often a call that failed for a passing reason is made.
 _ATTEMPTS = 3
 
-_CALL_LIMIT_S = 90
-_CLEAN_LIMIT_S = 20
+#: How often a call is made that ran out of time: each costs its whole limit.
+_LATE_ATTEMPTS = 2
 #: Seconds after the run's end in which a step may still begin in the sandbox: for cleaning up.
 _LATE_S = 20
 
-#: The steps after which a lost answer leaves something open.
+#: The steps after which a lost answer leaves something open, and those that are made for what they print.
 _WRITING = frozenset({"set", "deploy"})
+_TELLING = frozenset({"look", "install", "list"})
+#: The steps that talk to Fly.
+_WITH_TOKEN = frozenset({"set", "list", "deploy"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Seconds that each step may take; a deploy is given its own by the caller."""
+
+    look_s: int = 30
+    install_s: int = 180
+    #: One call of flyctl.
+    call_s: int = 90
+    clean_s: int = 20
+    #: How much longer a step's request may take than the step.
+    margin_s: int = OUTER_MARGIN_S
 
 
 class FlyctlSecrets:
@@ -73,7 +90,9 @@ class FlyctlSecrets:
         base_urls: Mapping[str, str],
         clock: Clock,
         end_at: float,
+        limits: Limits | None = None,
     ) -> None:
+        self._limits = limits or Limits()
         self._sandbox = sandbox
         self._app = app
         self._run_id = run_id
@@ -89,13 +108,14 @@ class FlyctlSecrets:
 
     async def prepare(self) -> str:
         """Find a flyctl that is new enough, or install one; give its version."""
-        answer = await self._once("look", flyctl_install.LOOK, flyctl_install.LOOK_LIMIT_S)
+        answer = await self._repeated("look", flyctl_install.LOOK, self._limits.look_s)
         if found := flyctl_install.newest_enough(answer.stdout or ""):
             number, version = found
             self._program = f'"$d/flyctl{number}"'
             return version
-        command = flyctl_install.command(self._version, self._install_url, self._sha256)
-        answer = await self._repeated("install", command, flyctl_install.INSTALL_LIMIT_S)
+        limit_s = self._limits.install_s
+        command = flyctl_install.command(self._version, self._install_url, self._sha256, limit_s)
+        answer = await self._repeated("install", command, limit_s)
         found = flyctl_install.newest_enough(answer.stdout or "")
         if answer.code or not found:
             raise flyctl_install.failure(answer.code, self._version)
@@ -120,10 +140,11 @@ class FlyctlSecrets:
         """Run `flyctl secrets set --stage` with all of *values* in one call."""
         dash = next((name for name, secret in values.items() if secret == _DASH), None)
         arguments = {name: secret for name, secret in values.items() if name != dash}
-        command = self._flyctl("set --stage", _CALL_LIMIT_S) + ' -- "$@"'
+        limit_s = self._limits.call_s
+        command = self._flyctl("set --stage", limit_s) + ' -- "$@"'
         if dash is not None:
             command = f'printf "%s" - | {command} "{word(dash)}=-"'
-        answer = await self._repeated("set", command, _CALL_LIMIT_S, arguments)
+        answer = await self._repeated("set", command, limit_s, arguments)
         if answer.code:
             judged = verdicts.judge(answer.code, answer.stderr, phase="set", app=self._app)
             if judged.may_have_worked:
@@ -136,7 +157,8 @@ class FlyctlSecrets:
 
     async def list(self) -> Sequence[FlySecret]:
         """Run `flyctl secrets list --json`."""
-        answer = await self._repeated("list", self._flyctl("list --json", _CALL_LIMIT_S), _CALL_LIMIT_S)
+        limit_s = self._limits.call_s
+        answer = await self._repeated("list", self._flyctl("list --json", limit_s), limit_s)
         if answer.code:
             raise verdicts.judge(answer.code, answer.stderr, phase="list", app=self._app).error
         try:
@@ -155,11 +177,11 @@ class FlyctlSecrets:
         limit_s = max(1, int(timeout_s))
         flags = "deploy --dns-checks=false" + ("" if wait else " --detach")
         try:
-            answer = await self._once("deploy", self._flyctl(flags, limit_s), limit_s, with_token=True)
+            answer = await self._once("deploy", self._flyctl(flags, limit_s), limit_s)
         except OutcomeUnknown as lost:
             raise RolloutFailed(lost, touched=True) from None
         except FlysyncError as error:  # the step has certainly not run
-            raise RolloutFailed(self._incomplete(error), touched=False) from None
+            raise RolloutFailed(self._incomplete(error, error.message), touched=False) from None
         text = verdicts.plain(answer.stdout or "")
         machines = _machines(text)
         if answer.code == 0:
@@ -168,11 +190,13 @@ class FlyctlSecrets:
         if verdicts.NO_MACHINES.search(answer.stderr or ""):
             return Rollout(no_machines=True)
         touched = answer.stdout is None or verdicts.TOUCHED.search(text) is not None
-        cause = verdicts.judge(answer.code, answer.stderr, phase="deploy", app=self._app).error
-        raise RolloutFailed(self._incomplete(cause), touched=touched, machines=machines) from None
+        judged = verdicts.judge(answer.code, answer.stderr, phase="deploy", app=self._app)
+        why = judged.error.message if judged.is_known else "flyctl reports a failure"
+        if machines:
+            why += f" ({machines.updated} of {machines.total} machines updated)"
+        raise RolloutFailed(self._incomplete(judged.error, why), touched=touched, machines=machines) from None
 
-    def _incomplete(self, cause: FlysyncError) -> DeployIncomplete:
-        why = "flyctl reports a failure" if isinstance(cause, FlyctlFailed) else cause.message
+    def _incomplete(self, cause: FlysyncError, why: str) -> DeployIncomplete:
         return DeployIncomplete(
             f"the values are stored, but the roll-out to {self._app} is not complete: {why}",
             service=cause.service,
@@ -182,7 +206,7 @@ class FlyctlSecrets:
 
     async def clean(self) -> None:
         """Remove the run's directory; the last step in a borrowed sandbox."""
-        await self._once("clean", '{ cd / && rm -rf "$d"; }', _CLEAN_LIMIT_S)
+        await self._once("clean", '{ cd / && rm -rf "$d"; }', self._limits.clean_s)
 
     def _flyctl(self, arguments: str, limit_s: int) -> str:
         """Give the shell text of a `flyctl secrets` call; whatever follows stands after the app."""
@@ -192,28 +216,33 @@ class FlyctlSecrets:
         self, name: str, command: str, limit_s: int, values: Mapping[SecretName, Secret] | None = None
     ) -> Answer:
         """Run a step that may be run again, until it succeeds or its failure is not a passing one."""
-        for attempt in range(1, _ATTEMPTS + 1):
-            answer = await self._once(name, command, limit_s, values, with_token=name != "install")
-            if answer.code == 0 or attempt == _ATTEMPTS:
+        late, attempt = 0, 0
+        while True:
+            attempt += 1
+            answer = await self._once(name, command, limit_s, values)
+            is_told = answer.stdout is not None or name not in _TELLING
+            if answer.code == 0 and is_told:
                 return answer
-            error = verdicts.judge(answer.code, answer.stderr, phase=name, app=self._app).error
-            is_passing = isinstance(error, FlyUnavailable | RateLimited | FlyctlFailed)
-            if not (is_passing and await self._paused(attempt)):
-                return answer
-        raise AssertionError("unreachable")
+            if answer.code != 0:
+                error = verdicts.judge(answer.code, answer.stderr, phase=name, app=self._app).error
+                late += isinstance(error, TimedOut)
+                is_passing = isinstance(error, FlyUnavailable | RateLimited | FlyctlFailed | TimedOut)
+                if not is_passing or late == _LATE_ATTEMPTS:
+                    return answer
+            if attempt == _ATTEMPTS or not await self._paused(attempt):
+                break
+        if answer.code == 0:
+            # It was done each time, and what it printed was lost each time.
+            raise DaytonaUnavailable("the sandbox lost the answer", service="daytona", phase=name)
+        return answer
 
     async def _once(
-        self,
-        name: str,
-        command: str,
-        limit_s: int,
-        values: Mapping[SecretName, Secret] | None = None,
-        *,
-        with_token: bool = False,
+        self, name: str, command: str, limit_s: int, values: Mapping[SecretName, Secret] | None = None
     ) -> Answer:
         """Run a step once, whatever happens to its request and its answer."""
         self._steps += 1
         values = values or {}
+        with_token = name in _WITH_TOKEN
         step = Step(
             run_id=self._run_id,
             name=f"{self._steps}-{name}",
@@ -237,7 +266,7 @@ class FlyctlSecrets:
         last: FlysyncError = DaytonaUnavailable("the sandbox did not answer", phase=step.name)
         for send in range(1, _SENDS + 1):
             try:
-                output = await self._sandbox.run(script, env, timeout_s=step.limit_s + OUTER_MARGIN_S)
+                output = await self._sandbox.run(script, env, timeout_s=step.limit_s + self._limits.margin_s)
                 return step.read(output)
             except NotSent as failure:
                 last = failure.cause

@@ -17,9 +17,8 @@ OLDEST_VERSION = (0, 4, 6)
 #: Where a release can be had from, checked against a sum; see flyctl.md 5.
 RELEASE_URL = "https://github.com/superfly/flyctl/releases/download/v{version}/flyctl_{version}_Linux_{arch}.tar.gz"
 
-#: Seconds for looking, and for installing.
-LOOK_LIMIT_S = 30
-INSTALL_LIMIT_S = 180
+#: Seconds kept of an installation's limit for what comes before and after the installer itself.
+_MARGIN_S = 30
 
 LOOK = """{
 n=0
@@ -61,7 +60,7 @@ _INSTALL_FAULTS = {
 }
 
 
-def command(version: str, url: str, sha256: str | None) -> str:
+def command(version: str, url: str, sha256: str | None, limit_s: int) -> str:
     """Give the text that installs *version*: by the installer at *url*, or a download that has *sha256*."""
     text = _INSTALL
     if sha256:
@@ -69,7 +68,7 @@ def command(version: str, url: str, sha256: str | None) -> str:
         url = url if url.endswith((".tar.gz", ".tgz")) else RELEASE_URL
         url = url.replace("{version}", version).replace("{arch}", "@ARCH@")
     text = text.replace("@URL@", word(url)).replace("@VERSION@", word(version))
-    return text.replace("@LIMIT@", str(INSTALL_LIMIT_S - 30))
+    return text.replace("@LIMIT@", str(max(1, limit_s - _MARGIN_S)))
 
 
 def newest_enough(told: str) -> tuple[str, str] | None:

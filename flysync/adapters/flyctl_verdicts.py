@@ -37,6 +37,8 @@ class Verdict:
     #: Whether the request may have done its work all the same.
     may_have_worked: bool = False
     hint: str | None = None
+    #: The one exit status that the row is about; nothing for any.
+    code: int | None = None
 
 
 _HOW_TO_RENEW = "make a new one (`fly tokens create deploy -a APP`) and set FLY_API_TOKEN"
@@ -108,7 +110,25 @@ VERDICTS: tuple[Verdict, ...] = (
         "transcripts: connection dropped before and after the work",
         may_have_worked=True,
     ),
+    Verdict(
+        r"decoding response: ",
+        FlyUnavailable,
+        "Fly.io's API answers with something that is no answer",
+        "tests/contract/test_flyctl.py: an answer that is HTML",
+        may_have_worked=True,
+    ),
+    Verdict(
+        r"\A\s*\Z",
+        FlyctlFailed,
+        "flyctl broke off: a machine failed while others waited, or it was interrupted",
+        "flyctl.md 4: 127 prints nothing; tests/contract/test_flyctl_rollout.py: a machine in the middle fails",
+        may_have_worked=True,
+        code=127,
+    ),
 )
+
+#: A call that fails while it looks its app up has stored nothing (flyctl.md 4.4).
+_LOOKING_UP = re.compile(r"failed to run query \(\$appName: String!\) \{ appcompact:")
 
 #: deploy exits 1 with this where there is nothing to roll out to (transcripts: secrets deploy --app empty-app).
 NO_MACHINES = re.compile(r"no machines available to deploy")
@@ -135,6 +155,8 @@ class Judgement:
     error: FlysyncError
     #: Whether the request may have done its work all the same.
     may_have_worked: bool
+    #: Whether a row, or a time limit, says why it failed.
+    is_known: bool = True
 
 
 def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
@@ -144,19 +166,22 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
         return Judgement(error=error, may_have_worked=True)
     text = plain(stderr or "")
     for row in VERDICTS:
+        if row.code not in {None, code} or stderr is None:
+            continue
         if found := re.search(row.pattern, text):
             setting = "FLY_API_TOKEN" if row.error is AccessDenied else None
             message = row.message.format(app=app)
             if name := found.groupdict().get("name"):
                 message = f"Fly.io refuses {name!r} as the name of a secret"
             error = row.error(message, hint=row.hint, service="fly", phase=phase, setting=setting)
-            return Judgement(error=error, may_have_worked=row.may_have_worked)
+            may_have_worked = row.may_have_worked and not _LOOKING_UP.search(text)
+            return Judgement(error=error, may_have_worked=may_have_worked)
     error = FlyctlFailed(
         f"flyctl failed with status {code} and {len(text)} characters that flysync does not know ({phase})",
         service="fly",
         phase=phase,
     )
-    return Judgement(error=error, may_have_worked=stderr is None)
+    return Judgement(error=error, may_have_worked=stderr is None, is_known=False)
 
 
 def plain(text: str) -> str:

@@ -35,6 +35,14 @@ QUERY = "failed to run query ($appName: String!) { appcompact:app(name: $appName
         ('Post "http://x": dial tcp 127.0.0.1:9: connect: connection refused', errors.FlyUnavailable, False),
         ("dial tcp: lookup no-such-host.invalid on 10.0.0.1:53: no such host", errors.FlyUnavailable, False),
         ("update secrets: failed to update app secrets: injected", errors.FlyctlFailed, False),
+        ("update secrets: failed to update app secrets: failed decoding response: EOF", errors.FlyUnavailable, True),
+        (
+            "update secrets: failed to update app secrets: failed decoding response: invalid character '<' looking",
+            errors.FlyUnavailable,
+            True,
+        ),
+        (QUERY + 'Post "http://x/graphql": EOF', errors.FlyUnavailable, False),
+        (QUERY + "decoding response: invalid character '<' looking", errors.FlyUnavailable, False),
     ],
 )
 def test_each_recorded_text_has_its_meaning(text: str, error: type[errors.FlysyncError], may_have_worked: bool) -> None:
@@ -50,6 +58,22 @@ def test_time_limits_are_told(code: int) -> None:
     judged = verdicts.judge(code, "", phase="set", app="acme")
 
     assert (errors.TimedOut, True) == (type(judged.error), judged.may_have_worked)
+
+
+def test_a_roll_out_that_broke_off_is_told_from_a_program_that_is_missing() -> None:
+    """127 without a word is flyctl's own way to say interrupted; with words it is a shell that found no flyctl."""
+    broke_off = verdicts.judge(127, "", phase="deploy", app="acme")
+    missing = verdicts.judge(127, "timeout: failed to run command", phase="deploy", app="acme")
+
+    assert (True, True, False) == (broke_off.is_known, broke_off.may_have_worked, missing.is_known)
+    assert "broke off" in broke_off.error.message
+
+
+def test_only_the_exit_status_is_known_where_the_texts_were_lost() -> None:
+    """No text is not an empty text."""
+    judged = verdicts.judge(127, None, phase="deploy", app="acme")
+
+    assert (False, True) == (judged.is_known, judged.may_have_worked)
 
 
 def test_a_text_that_nobody_knows_is_not_shown() -> None:
