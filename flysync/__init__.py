@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError
     from flysync.library import sync_credentials_to_flyio, sync_project
-    from flysync.model import CredentialReport, Outcome, Reason, SyncOptions, SyncReport
+    from flysync.model import Outcome, Reason, SyncOptions
+    from flysync.reports import CredentialReport, SyncReport
     from flysync.secret import Secret
     from flysync.settings import Settings
 
@@ -39,6 +40,8 @@ _HOMES = {
     "Secret": "secret",
     "Settings": "settings",
     "sync_credentials_to_flyio": "library",
+    "CredentialReport": "reports",
+    "SyncReport": "reports",
     "sync_project": "library",
 }
 

@@ -16,10 +16,11 @@ import typer
 
 from flysync import console, render
 from flysync.command import Command, Common, from_stdin, only_a_name, run
-from flysync.model import AppName, Door, ProjectId, SyncOptions, SyncReport, is_app_name, secret_name
+from flysync.model import AppName, Door, ProjectId, SyncOptions, is_app_name, secret_name
 
 if TYPE_CHECKING:
     from flysync.ports import Services
+    from flysync.reports import SyncReport
 
 app = typer.Typer(
     name="flysync",

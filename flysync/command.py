@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
-    from flysync.model import SyncOptions, SyncReport
+    from flysync.model import SyncOptions
     from flysync.ports import Services
+    from flysync.reports import SyncReport
     from flysync.settings import Settings
 
 

@@ -23,7 +23,7 @@ from flysync.errors import FlysyncError, Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-    from flysync.model import Note, SyncReport
+    from flysync.reports import Note, SyncReport
 
 T = TypeVar("T")
 

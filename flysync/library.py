@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync import bootstrap
-from flysync.model import Door, ProjectId, SyncOptions, SyncReport, secret_name
+from flysync.model import Door, ProjectId, SyncOptions, secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flysync.ports import Services, Watch
+    from flysync.reports import SyncReport
     from flysync.settings import Settings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NewType
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from flysync.errors import FlysyncError
     from flysync.secret import Secret
 
 #: The platform's own id of a project.
@@ -267,120 +266,3 @@ class Rollout:
     machines: Machines | None = None
     #: There was no machine to deploy to.
     no_machines: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CredentialReport:
-    """What happened to one credential."""
-
-    name: SecretName
-    #: Absent where nothing has happened: `--dry-run`.
-    outcome: Outcome | None
-    reason: Reason | None = None
-    #: The error's code where it failed.
-    code: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Note:
-    """A warning: a stable code, a sentence, and what belongs to it."""
-
-    code: str
-    message: str
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NextStep:
-    """A command that is worth running next, and why."""
-
-    command: str
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SyncReport:
-    """What a sync did: data, for every door to show in its own way."""
-
-    run_id: RunId
-    project: ProjectId
-    app: AppName | None = None
-    credentials: tuple[CredentialReport, ...] = ()
-    release: int | None = None
-    machines: Machines | None = None
-    #: Whether state and action were written down; absent where nothing was to be written.
-    recorded: bool | None = None
-    #: The other run that did the work.
-    carried_by: RunId | None = None
-    dry_run: bool = False
-    timings_ms: Mapping[str, int] = field(default_factory=dict)
-    warnings: tuple[Note, ...] = ()
-    #: What made the run fail, as a whole or for a single credential.
-    error: FlysyncError | None = None
-    next: tuple[NextStep, ...] = ()
-
-    @property
-    def outcome(self) -> str | None:
-        """
-        The outcome that all credentials share, else `partial`; absent where nothing has happened (`--dry-run`).
-
-        `unchanged` beside `synced` is `synced`; without any credential, `failed` or `unchanged`.
-        """
-        outcomes = {one.outcome for one in self.credentials}
-        if not outcomes:
-            return Outcome.FAILED if self.error else Outcome.UNCHANGED
-        if outcomes == {Outcome.SYNCED, Outcome.UNCHANGED}:
-            return Outcome.SYNCED
-        if None in outcomes:
-            return None
-        return outcomes.pop() if len(outcomes) == 1 else "partial"
-
-    @property
-    def exit_code(self) -> int:
-        """0 where nothing failed; any temporary failure makes it 75, else any permanent one 1 (or 2, 130, 143)."""
-        return self.error.exit_code if self.error else 0
-
-    @property
-    def ok(self) -> bool:
-        """Whether the exit code is 0."""
-        return self.exit_code == 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StatusRow:
-    """One credential of one project, as table and record have it; without a name where a project has none."""
-
-    project: ProjectId
-    app: AppName | None
-    name: SecretName | None = None
-    #: The row in `cloud_credentials`; absent where there is none (any more).
-    credential: Credential | None = None
-    updated_at: datetime | None = None
-    record: SecretRecord | None = None
-    #: Who started the run that wrote it last, and by which door.
-    actor: str | None = None
-    door: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Overview:
-    """What the database knows of one project or of all."""
-
-    rows: tuple[StatusRow, ...]
-    open_runs: tuple[OpenRun, ...]
-    #: Postgres' clock.
-    now: datetime
-    key: Secret
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing that `db check` looked at."""
-
-    #: "ok", "warning" or "failed".
-    verdict: str
-    #: The relation or the setting.
-    subject: str
-    message: str
-    #: The statement or the command that mends it.
-    hint: str | None = None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from flysync.handlers.care import CheckReport, InitReport
     from flysync.handlers.status import StatusReport
-    from flysync.model import CredentialReport, NextStep, Note, SyncReport
+    from flysync.reports import CredentialReport, NextStep, Note, SyncReport
 
 #: The version of the envelope.
 SCHEMA = "flysync/1"

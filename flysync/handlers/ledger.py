@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError, Interrupted, UsageError
-from flysync.model import CredentialReport, NextStep, Note, Outcome, RunId, SyncReport
+from flysync.model import Outcome, RunId
 from flysync.ports import RunEnd
+from flysync.reports import CredentialReport, NextStep, Note, SyncReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

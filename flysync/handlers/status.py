@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.model import NextStep, State
+from flysync.model import State
+from flysync.reports import NextStep
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from flysync.model import AppName, OpenRun, Overview, ProjectId, RunId, SecretName, StatusRow
+    from flysync.model import AppName, OpenRun, ProjectId, RunId, SecretName
     from flysync.ports import Services
+    from flysync.reports import Overview, StatusRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

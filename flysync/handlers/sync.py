@@ -25,9 +25,10 @@ from flysync.ports import Intent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.model import AppName, ProjectId, ProjectView, SecretName, SyncOptions, SyncReport
+    from flysync.model import AppName, ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.plan import Plan
     from flysync.ports import Services, Watch
+    from flysync.reports import SyncReport
 
 #: Seconds for noting a sync that came to nothing.
 _NOTE_S = 5.0

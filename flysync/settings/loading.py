@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from flysync.errors import ConfigError
-from flysync.model import Note
+from flysync.reports import Note
 from flysync.secret import Secret
 from flysync.settings.table import VARIABLES, Settings
 

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flysync.errors import NotRecorded, ProjectNotFound
-from flysync.model import AppName, OpenRun, Overview, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
+from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
 from flysync.ports import RunState
+from flysync.reports import Overview
 from flysync.testing.tables import InMemoryAction, InMemoryProject, InMemoryRun, InMemoryTables, credentials
 
 if TYPE_CHECKING:

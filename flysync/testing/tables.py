@@ -7,17 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flysync.errors import InvalidCredential
-from flysync.model import (
-    AppName,
-    Credential,
-    OpenRun,
-    ProjectId,
-    RunId,
-    SecretName,
-    SecretRecord,
-    StatusRow,
-    secret_name,
-)
+from flysync.model import AppName, Credential, OpenRun, ProjectId, RunId, SecretName, SecretRecord, secret_name
+from flysync.reports import StatusRow
 from flysync.secret import Secret
 
 if TYPE_CHECKING:

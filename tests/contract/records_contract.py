@@ -17,8 +17,9 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flysync.model import ProjectView, StatusRow
+    from flysync.model import ProjectView
     from flysync.ports import Records
+    from flysync.reports import StatusRow
 
 PROJECT, OTHER = ProjectId("proj123"), ProjectId("proj456")
 APP = AppName("acme-web")

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     import psycopg
 
     from flysync.adapters.postgres.lock import PostgresHold
-    from flysync.model import AppName, FlySecret, Rollout, RunId, SyncReport
+    from flysync.model import AppName, FlySecret, Rollout, RunId
     from flysync.ports import DatabaseAdmin, Sandbox, SecretStore
+    from flysync.reports import SyncReport
 
 #: Waits are this much shorter than they would be.
 _SCALE = 0.02

@@ -7,7 +7,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
-from flysync.model import AppName, ProjectId, RunId, SecretName, SyncOptions, SyncReport
+from flysync.model import AppName, ProjectId, RunId, SecretName, SyncOptions
 from flysync.testing import (
     InMemoryFly,
     InMemoryLock,
@@ -19,6 +19,7 @@ from flysync.testing import (
 
 if TYPE_CHECKING:
     from flysync.ports import DatabaseAdmin, Sandbox, SecretStore
+    from flysync.reports import SyncReport
 
 PROJECT = ProjectId("p")
 _IDS = itertools.count(1)

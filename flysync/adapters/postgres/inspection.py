@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.postgres.tables import ACTIONS, CREDENTIALS, META, RELATIONS, SCHEMA_VERSION
-from flysync.model import Finding
+from flysync.reports import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,8 @@ from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.state import clean
 from flysync.adapters.postgres.view import key
 from flysync.errors import ProjectNotFound
-from flysync.model import AppName, Overview, ProjectId, SecretName, StatusRow
+from flysync.model import AppName, ProjectId, SecretName
+from flysync.reports import Overview, StatusRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.adapters.postgres.connection import Connection, Session
-    from flysync.model import AppName, OpenRun, Overview, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
+    from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
     from flysync.ports import Action, Intent, RunEnd, RunState
+    from flysync.reports import Overview
 
 #: undefined_column
 _NO_COLUMN = "42703"

@@ -1,0 +1,30 @@
+"""
+What the handlers need from the world, and what each part promises.
+
+Pure interfaces: `adapters/` has the real ones, `flysync.testing` those in memory, and one suite of contracts
+(`tests/contract`) holds both to these words. No error of theirs shows a value, in its text or its cause.
+"""
+
+from flysync.ports.database import Action, AppLock, DatabaseAdmin, Hold, Intent, Records, RunEnd, RunState
+from flysync.ports.fly import AnswerLost, NotSent, RolloutFailed, Sandbox, Sandboxes, SecretStore
+from flysync.ports.world import Clock, Services, Watch
+
+__all__ = [
+    "Action",
+    "AnswerLost",
+    "AppLock",
+    "Clock",
+    "DatabaseAdmin",
+    "Hold",
+    "Intent",
+    "NotSent",
+    "Records",
+    "RolloutFailed",
+    "RunEnd",
+    "RunState",
+    "Sandbox",
+    "Sandboxes",
+    "SecretStore",
+    "Services",
+    "Watch",
+]

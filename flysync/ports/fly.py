@@ -1,0 +1,141 @@
+"""What the handlers need from Daytona and Fly: sandboxes, and the secrets of an app reached from one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flysync.errors import FlysyncError
+    from flysync.model import FlySecret, Machines, Rollout, SecretName
+    from flysync.secret import Secret
+
+
+class Sandbox(Protocol):
+    """A container that runs shell scripts."""
+
+    #: Daytona's id of it.
+    id: str
+
+    async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
+        """
+        Run *script* in a shell with *env* added, and give what it printed.
+
+        Neither the script nor its output may hold values: those travel in *env* alone.
+
+        Raises:
+            NotSent: the script has certainly not run.
+            AnswerLost: it may have run, and may still be running.
+            AccessDenied, SandboxNotFound: Daytona refuses; it has not run.
+        """
+        ...
+
+
+class NotSent(Exception):
+    """A request certainly did nothing; *cause* is the error to show where nothing else helps."""
+
+    def __init__(self, cause: FlysyncError) -> None:
+        super().__init__("not sent")
+        self.cause = cause
+
+
+class AnswerLost(Exception):
+    """A request may have done its work, or be at it still; *cause* is the error to show where nothing else helps."""
+
+    def __init__(self, cause: FlysyncError) -> None:
+        super().__init__("answer lost")
+        self.cause = cause
+
+
+class RolloutFailed(Exception):
+    """
+    A roll-out failed; *cause* is the error to show.
+
+    *touched* says whether any machine was, or may have been, updated.
+    """
+
+    def __init__(self, cause: FlysyncError, *, touched: bool, machines: Machines | None = None) -> None:
+        super().__init__("roll-out failed")
+        self.cause = cause
+        self.touched = touched
+        self.machines = machines
+
+
+class Sandboxes(Protocol):
+    """The place where sandboxes come from."""
+
+    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> Sandbox:
+        """
+        Make a sandbox under a unique *name*, gone after *ttl_s* whatever happens.
+
+        Raises:
+            DaytonaUnavailable, RateLimited, TimedOut: try again; there may be a sandbox of this name.
+            AccessDenied: the key is refused.
+            SandboxNotFound: the snapshot does not exist.
+        """
+        ...
+
+    async def attach(self, sandbox_id: str, *, timeout_s: float) -> Sandbox:
+        """
+        Give an existing sandbox, by id or name.
+
+        Raises:
+            SandboxNotFound: there is none, or it is not running.
+            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as above.
+        """
+        ...
+
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
+        """
+        Delete a sandbox by name; there being none is fine.
+
+        It returns when Daytona has accepted the deletion; with *gone*, when nothing of the sandbox is left.
+
+        Raises:
+            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it may still be there.
+        """
+        ...
+
+
+class SecretStore(Protocol):
+    """
+    An app's secrets at Fly.
+
+    Errors common to all calls: AppNotFound, AccessDenied, FlyUnavailable, RateLimited, FlyctlFailed,
+    DaytonaUnavailable, TimedOut; OutcomeUnknown where the answer was lost and looking it up failed.
+    """
+
+    async def prepare(self) -> str:
+        """Make ready to run flyctl, and give its version."""
+        ...
+
+    def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
+        """Split names into groups that one call can carry."""
+        ...
+
+    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+        """
+        Store the values of one batch, without a deploy.
+
+        Raises:
+            InvalidCredential: Fly refuses a name; nothing of the batch was stored.
+        """
+        ...
+
+    async def list(self) -> Sequence[FlySecret]:
+        """Give what Fly shows of the app's secrets."""
+        ...
+
+    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+        """
+        Roll out what is stored; *wait* for healthy machines.
+
+        Raises:
+            RolloutFailed: flyctl began or may have begun; it says whether a machine was touched.
+        """
+        ...
+
+    async def clean(self) -> None:
+        """Remove what the run has left in a sandbox that goes on living."""
+        ...

@@ -1,0 +1,81 @@
+"""All of the world that the handlers know, in one place; and time, chance, and those who watch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from flysync.model import AppName, RunId
+    from flysync.ports.database import AppLock, DatabaseAdmin, Records
+    from flysync.ports.fly import Sandbox, Sandboxes, SecretStore
+    from flysync.reports import SyncReport
+
+
+class Watch(Protocol):
+    """Somebody who follows a run."""
+
+    def step(self, phase: str) -> None:
+        """A step begins."""
+        ...
+
+    def done(self, report: SyncReport) -> None:
+        """The run has ended, or is being cut short; this is what is known."""
+        ...
+
+
+class Clock(Protocol):
+    """Time and chance."""
+
+    def monotonic(self) -> float:
+        """Give seconds that only grow."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def jitter(self) -> float:
+        """Give a random number from 0 up to 1."""
+        ...
+
+    def new_id(self) -> str:
+        """Give a new unique id: letters and digits, sortable by time."""
+        ...
+
+
+class Services(Protocol):
+    """All of the world that the handlers know."""
+
+    @property
+    def records(self) -> Records:
+        """Credentials and state."""
+        ...
+
+    @property
+    def admin(self) -> DatabaseAdmin:
+        """The tables themselves."""
+        ...
+
+    @property
+    def lock(self) -> AppLock:
+        """The apps' locks."""
+        ...
+
+    @property
+    def sandboxes(self) -> Sandboxes:
+        """Where flyctl runs."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Time and chance."""
+        ...
+
+    @property
+    def keep_days(self) -> int:
+        """Days that finished runs are kept."""
+        ...
+
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
+        """Give the secrets of *app*, reached from *sandbox*; the run is over at *end_at* of the monotonic clock."""
+        ...
