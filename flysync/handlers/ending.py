@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, NotRecorded
 from flysync.model import Outcome
-from flysync.ports import Action
+from flysync.ports import Action, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from flysync.handlers.run import Run
+    from flysync.ports import RunEnd
 
 #: Seconds for cleaning up, on top of the caller's time limit.
 CLEAN_UP_S = 15.0
@@ -112,11 +113,13 @@ async def _record(run: Run) -> None:
 async def _write(run: Run, action: Action | None) -> None:
     services = run.call.services
     for attempt in range(1, _RECORD_ATTEMPTS + 1):
+        how = run.call.ledger.run_end()
         try:
-            await services.records.finish(
-                run.intent, run.call.ledger.run_end(), run.states, action, keep_days=services.keep_days
-            )
+            await services.records.finish(run.intent, how, run.states, action, keep_days=services.keep_days)
         except FlysyncError as error:
+            if isinstance(error, NotRecorded) and attempt > 1 and await _is_written(run, how):
+                run.call.ledger.recorded = True
+                return
             if isinstance(error, NotRecorded) or attempt == _RECORD_ATTEMPTS:
                 _not_recorded(run, error.message)
                 return
@@ -124,6 +127,16 @@ async def _write(run: Run, action: Action | None) -> None:
         else:
             run.call.ledger.recorded = True
             return
+
+
+async def _is_written(run: Run, how: RunEnd) -> bool:
+    """Tell whether the run has ended by an earlier attempt of ours, whose answer was lost, and not by a fence."""
+    try:
+        state = await run.call.services.records.run_state(run.call.ledger.run_id)
+    except FlysyncError:
+        return False
+    ours = RunState(finished=True, outcome=str(how.outcome), error_code=how.error_code, release=how.release)
+    return state == ours and how.outcome != Outcome.UNKNOWN
 
 
 def _not_recorded(run: Run, why: str) -> None:

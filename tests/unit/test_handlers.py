@@ -483,6 +483,40 @@ async def test_what_could_not_be_recorded_is_told() -> None:
     assert 1 == world.acme.restarts
 
 
+async def test_a_record_whose_answer_was_lost_is_looked_up() -> None:
+    """Where the end was written and only the answer went missing, the second try finds it, and all is well."""
+    world = World()
+    world.put(A="1")
+    world.records.lost["finish"] = [errors.DatabaseUnavailable("away")]
+
+    report = await world.sync()
+
+    assert (0, True, "synced") == (report.exit_code, report.recorded, report.outcome)
+    assert 1 == len(world.records.actions)
+
+
+@pytest.mark.parametrize("ending", ["fenced", "unreadable"])
+async def test_a_record_that_somebody_else_has_closed_is_not_ours(ending: str) -> None:
+    """Whoever fenced the run has closed it: that is no record of what we did, and neither is one nobody can read."""
+    world = World()
+    world.put(A="1")
+    world.records.failures["finish"] = [errors.DatabaseUnavailable("away")]
+    finish = world.records.finish
+
+    async def fenced(intent: Intent, *rest: object, **more: object) -> None:
+        if world.records.failures["finish"]:
+            await world.records.close_run(intent.run_id)
+        await finish(intent, *rest, **more)  # type: ignore[arg-type]
+
+    world.records.finish = fenced  # type: ignore[method-assign, assignment]
+    if ending == "unreadable":
+        world.records.failures["run_state"] = [errors.DatabaseUnavailable("away")]
+
+    report = await world.sync()
+
+    assert (75, False, "not_recorded") == (report.exit_code, report.recorded, report.error.code)  # type: ignore[union-attr]
+
+
 async def test_somebody_elses_staged_secrets_are_named() -> None:
     """The deploy ships them too."""
     world = World()
