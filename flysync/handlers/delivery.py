@@ -88,6 +88,8 @@ class Delivery:
         name, record = change.name, self._view.records[change.name]
         if found.is_running(record):
             self._run.states[name] = State.DEPLOYED
+            if record.state is not State.DEPLOYED:
+                self._run.confirmed.append(name)
             self._ledger.put([name], Outcome.UNCHANGED, Reason.CONFIRMED)
             return True
         if change.given_up:

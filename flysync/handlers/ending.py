@@ -96,6 +96,7 @@ async def _record(run: Run) -> None:
         for name in run.states
         if lines[name].outcome in {Outcome.SYNCED, Outcome.STAGED} and lines[name].code is None
     }
+    arrived |= dict.fromkeys(run.confirmed, str(Outcome.SYNCED))
     details = {
         "v": 1,
         "run_id": ledger.run_id,

@@ -42,6 +42,8 @@ class Run:
         self.sandbox_name = call.options.sandbox or f"flysync-{call.ledger.run_id}"
         #: What becomes of the rows of the secrets that this run has touched.
         self.states: dict[SecretName, State] = {}
+        #: What an earlier run had brought without being able to say so: it has no action yet that tells of a deploy.
+        self.confirmed: list[SecretName] = []
         #: Whether a command may still be at work in the sandbox.
         self.in_flight = False
         self.has_begun = False

@@ -517,6 +517,21 @@ async def test_a_record_that_somebody_else_has_closed_is_not_ours(ending: str) -
     assert (75, False, "not_recorded") == (report.exit_code, report.recorded, report.error.code)  # type: ignore[union-attr]
 
 
+async def test_what_a_run_has_brought_that_could_not_say_so_gets_its_action() -> None:
+    """The next run confirms it without a restart, and the backend's audit has its row all the same."""
+    world = World()
+    world.put(A="1")
+    world.fly.lost["deploy"] = [errors.OutcomeUnknown("lost")]
+    await world.sync()
+    before = list(world.records.actions)
+
+    report = await world.sync()
+    await world.sync(verify=True)
+
+    assert ([], {"A": ("unchanged", "confirmed", None)}) == (before, told(report))
+    assert [{"A": "synced"}] == [action.details["outcomes"] for action in world.records.actions]
+
+
 async def test_somebody_elses_staged_secrets_are_named() -> None:
     """The deploy ships them too."""
     world = World()
