@@ -5,7 +5,18 @@ Pure interfaces: `adapters/` has the real ones, `flysync.testing` those in memor
 (`tests/contract`) holds both to these words. No error of theirs shows a value, in its text or its cause.
 """
 
-from flysync.ports.database import Action, AppLock, DatabaseAdmin, Hold, Intent, Records, RunEnd, RunState
+from flysync.ports.database import (
+    Action,
+    AppLock,
+    DatabaseAdmin,
+    Hold,
+    Intent,
+    Records,
+    RunEnd,
+    RunSeen,
+    RunsSeen,
+    RunState,
+)
 from flysync.ports.fly import AnswerLost, NotSent, RolloutFailed, Sandbox, Sandboxes, SecretStore
 from flysync.ports.world import Clock, Services, Watch
 
@@ -21,7 +32,9 @@ __all__ = [
     "Records",
     "RolloutFailed",
     "RunEnd",
+    "RunSeen",
     "RunState",
+    "RunsSeen",
     "Sandbox",
     "Sandboxes",
     "SecretStore",

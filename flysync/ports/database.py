@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from flysync.model import (
         AppName,
@@ -69,6 +70,25 @@ class RunState:
     outcome: str | None
     error_code: str | None
     release: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSeen:
+    """A run as somebody sees it who has found its sandbox."""
+
+    #: Absent where the project had no app.
+    app: AppName | None
+    finished: bool
+    #: Seconds until nothing of the run can still write; 0 where that is over, or it never had an intent.
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunsSeen:
+    """Which runs are known, at one moment of the database's clock."""
+
+    now: datetime
+    known: Mapping[RunId, RunSeen]
 
 
 class Records(Protocol):
@@ -164,6 +184,14 @@ class Records(Protocol):
 
     async def run_state(self, run_id: RunId) -> RunState | None:
         """Give how a run stands; nothing where there is no such run."""
+        ...
+
+    async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
+        """
+        Give those of *run_ids* that are known, and the time there.
+
+        A run that is not known was forgotten after `keep_days`, or belongs to another database.
+        """
         ...
 
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:

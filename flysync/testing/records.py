@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flysync.errors import NotRecorded, ProjectNotFound
 from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
-from flysync.ports import RunState
+from flysync.ports import RunSeen, RunsSeen, RunState
 from flysync.reports import Overview
 from flysync.testing.tables import InMemoryAction, InMemoryProject, InMemoryRun, InMemoryTables, credentials
 
@@ -96,7 +96,7 @@ class InMemoryRecords(InMemoryTables):
         self._enter("begin")
         assert intent.app is not None
         deadline = self.now() + timedelta(seconds=intent.deadline_s)
-        run = self.runs.get(intent.run_id)
+        run = self.run_rows.get(intent.run_id)
         if run is None:
             run = InMemoryRun(intent=intent, names=set(), started_at=self.now())
         elif run.finished_at is not None:
@@ -104,7 +104,7 @@ class InMemoryRecords(InMemoryTables):
         run.intent = intent
         run.deadline = max(run.deadline or deadline, deadline)
         run.names |= {*intent.names, *fingerprints}
-        self.runs[intent.run_id] = run
+        self.run_rows[intent.run_id] = run
         for name, fingerprint in fingerprints.items():
             record = self.secrets.get((intent.app, name), SecretRecord(name=name, state=State.WRITING))
             was_seen = name in seen.records and seen.records[name].requested_at == record.requested_at
@@ -180,7 +180,9 @@ class InMemoryRecords(InMemoryTables):
             )
             self.actions.append(row)
         oldest = moment - timedelta(days=keep_days)
-        self.runs = {one: it for one, it in self.runs.items() if it.finished_at is None or it.finished_at >= oldest}
+        self.run_rows = {
+            one: it for one, it in self.run_rows.items() if it.finished_at is None or it.finished_at >= oldest
+        }
         self._leave("finish")
 
     async def note_run(self, intent: Intent, end: RunEnd) -> None:
@@ -188,13 +190,13 @@ class InMemoryRecords(InMemoryTables):
         self._enter("note_run")
         moment = self.now()
         run = InMemoryRun(intent=intent, names={*intent.names}, started_at=moment, finished_at=moment, end=end)
-        self.runs.setdefault(intent.run_id, run)
+        self.run_rows.setdefault(intent.run_id, run)
         self._leave("note_run")
 
     async def close_run(self, run_id: RunId) -> None:
         """Mark the run of a dead process as ended."""
         self._enter("close_run")
-        run = self.runs.get(run_id)
+        run = self.run_rows.get(run_id)
         if run is not None and run.finished_at is None:
             run.finished_at = self.now()
         self._leave("close_run")
@@ -210,7 +212,7 @@ class InMemoryRecords(InMemoryTables):
     async def run_state(self, run_id: RunId) -> RunState | None:
         """Give how a run stands, or nothing."""
         self._enter("run_state")
-        run = self.runs.get(run_id)
+        run = self.run_rows.get(run_id)
         if run is None:
             return None
         if run.end is None:
@@ -220,6 +222,19 @@ class InMemoryRecords(InMemoryTables):
         return RunState(
             finished=True, outcome=str(run.end.outcome), error_code=run.end.error_code, release=run.end.release
         )
+
+    async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
+        """Give those of *run_ids* that are known, and the time."""
+        self._enter("runs")
+        now = self.now()
+        known = {}
+        for run_id in run_ids:
+            if run := self.run_rows.get(run_id):
+                left_s = (run.deadline - now).total_seconds() if run.deadline else 0.0
+                known[run_id] = RunSeen(
+                    app=run.intent.app, finished=run.finished_at is not None, seconds_left=max(0.0, left_s)
+                )
+        return RunsSeen(now=now, known=known)
 
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """
@@ -239,7 +254,7 @@ class InMemoryRecords(InMemoryTables):
         return Overview(rows=tuple(rows), open_runs=tuple(runs), now=self.now(), key=self.key)
 
     def _open_run(self, run_id: RunId) -> InMemoryRun:
-        run = self.runs.get(run_id)
+        run = self.run_rows.get(run_id)
         if run is None or run.finished_at is not None:
             raise _ended(run_id)
         return run

@@ -64,12 +64,12 @@ class InMemoryProject:
 
 
 class InMemoryTables:
-    """The backend's tables and flysync's own: `projects`, `secrets`, `runs`, `actions`."""
+    """The backend's tables and flysync's own: `projects`, `secrets`, `run_rows`, `actions`."""
 
     def __init__(self, *, now: Callable[[], datetime] | None = None, has_values: bool = True) -> None:
         self.projects: dict[str, InMemoryProject] = {}
         self.secrets: dict[tuple[str, str], SecretRecord] = {}
-        self.runs: dict[str, InMemoryRun] = {}
+        self.run_rows: dict[str, InMemoryRun] = {}
         self.actions: list[InMemoryAction] = []
         self.has_values = has_values
         self.key = Secret("the key of fingerprints in memory")
@@ -116,7 +116,7 @@ class InMemoryTables:
         for line, kept in sorted(lines.items(), key=lambda item: (item[0][0] or "~", item[0][1] or "")):
             of_app, of_name = line
             known = self.secrets.get((of_app or "", of_name or ""))
-            run = self.runs.get((known.run_id if known else None) or "")
+            run = self.run_rows.get((known.run_id if known else None) or "")
             yield StatusRow(
                 project=project,
                 app=None if of_app is None else AppName(of_app),
@@ -130,7 +130,7 @@ class InMemoryTables:
 
     def open_runs(self, matches: Callable[[InMemoryRun], bool]) -> Iterator[OpenRun]:
         """Give the runs without an end that match."""
-        for run_id, run in self.runs.items():
+        for run_id, run in self.run_rows.items():
             if run.finished_at is None and run.deadline is not None and matches(run):
                 yield OpenRun(
                     run_id=RunId(run_id),

@@ -272,6 +272,27 @@ class StateContract:
         """A run that was never written has no state."""
         assert await world.records.run_state(RunId("never")) is None
 
+    async def test_which_of_some_runs_are_known(self, world: RecordsWorld) -> None:
+        """Who has found sandboxes learns of their runs: open, past their deadline, finished, never begun, unknown."""
+        await begin(world, "open")
+        its = intent("late", deadline_s=-1.0)
+        await world.records.begin(its, {}, seen=await world.view(), anew=False)
+        await world.records.finish(await begin(world, "done"), DONE, {}, None, keep_days=90)
+        await world.records.note_run(replace(intent("noted"), app=None, sandbox=""), DONE)
+        names = ["open", "late", "done", "noted", "never", "odd\0"]
+        seen = await world.records.runs([RunId(name) for name in names])
+        nothing = await world.records.runs([])
+        overview = await world.records.overview(None, values=False)
+
+        assert {"open": (APP, False), "late": (APP, False), "done": (APP, True), "noted": (None, True)} == {
+            run_id: (run.app, run.finished) for run_id, run in seen.known.items()
+        }
+        assert 50 < seen.known[RunId("open")].seconds_left <= 60
+        assert [0, 0] == [seen.known[RunId(name)].seconds_left for name in ("late", "noted")]
+        assert {} == nothing.known
+        assert seen.now <= nothing.now <= overview.now
+        assert "UTC" == str(seen.now.tzinfo)
+
     async def test_watch_tells_of_rows_and_runs(self, world: RecordsWorld) -> None:
         """Whoever waits sees the rows asked for and all open runs of the app, and of no other."""
         await begin(world, names=[KEY, TOKEN])

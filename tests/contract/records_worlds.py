@@ -49,7 +49,7 @@ class MemoryWorld(RecordsWorld):
 
     def age(self, run_id: RunId, days: int) -> None:
         """Move the end of a run into the past."""
-        run = self.memory.runs[run_id]
+        run = self.memory.run_rows[run_id]
         assert run.finished_at is not None
         run.finished_at -= timedelta(days=days)
 

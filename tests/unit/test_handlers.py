@@ -59,12 +59,12 @@ async def test_nothing_to_do_opens_nothing() -> None:
     world = World()
     world.put(A="1")
     await world.sync()
-    calls, runs = len(world.fly.calls), len(world.records.runs)
+    calls, runs = len(world.fly.calls), len(world.records.run_rows)
 
     report = await world.sync()
 
     assert {"A": ("unchanged", "unchanged", None)} == told(report)
-    assert (calls, runs) == (len(world.fly.calls), len(world.records.runs))
+    assert (calls, runs) == (len(world.fly.calls), len(world.records.run_rows))
 
 
 async def test_force_and_verify() -> None:
@@ -148,7 +148,7 @@ async def test_the_same_change_is_rolled_out_at_most_twice() -> None:
     world.put(A="2")
 
     assert {"A": ("synced", "changed", None)} == told(await world.sync())
-    assert [] == [run for run in world.records.runs.values() if run.finished_at is None]
+    assert [] == [run for run in world.records.run_rows.values() if run.finished_at is None]
 
 
 async def test_a_rollout_that_touched_nothing_is_not_counted() -> None:
@@ -256,7 +256,7 @@ async def test_a_project_without_an_app_is_skipped(app: str | None) -> None:
 
     assert (0, "skipped") == (report.exit_code, report.outcome)
     assert "flysync sync-project --project p" == report.next[0].command
-    assert 1 == len(world.records.runs)
+    assert 1 == len(world.records.run_rows)
 
 
 async def test_two_newest_deployments_are_ambiguous() -> None:
@@ -387,7 +387,7 @@ async def test_a_dead_run_is_fenced_first() -> None:
 
     assert ("synced", {}) == (report.outcome, world.sandboxes.live)
     assert "fence" in world.phases
-    assert [] == [run for run in world.records.runs.values() if run.finished_at is None]
+    assert [] == [run for run in world.records.run_rows.values() if run.finished_at is None]
 
 
 @pytest.mark.parametrize(("deadline_s", "outcome"), [(600.0, "failed"), (0.0, "synced")])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from flysync.adapters.postgres.connection import Connection, Session
     from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
-    from flysync.ports import Action, Intent, RunEnd, RunState
+    from flysync.ports import Action, Intent, RunEnd, RunsSeen, RunState
     from flysync.reports import Overview
 
 #: undefined_column
@@ -113,6 +113,10 @@ class PostgresRecords:
     async def run_state(self, run_id: RunId) -> RunState | None:
         """Give how a run stands, or nothing."""
         return await self._connection.run(lambda session: view.run_state(session, run_id))
+
+    async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
+        """Give those of *run_ids* that are known, by Postgres' clock."""
+        return await self._connection.run(lambda session: view.runs(session, run_ids))
 
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """

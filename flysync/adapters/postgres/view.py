@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.postgres import errors, rows
@@ -9,7 +10,7 @@ from flysync.adapters.postgres.state import clean
 from flysync.adapters.postgres.tables import SCHEMA_VERSION
 from flysync.errors import ProjectNotFound
 from flysync.model import AppName, ProjectId, ProjectView, RunId
-from flysync.ports import RunState
+from flysync.ports import RunSeen, RunsSeen, RunState
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -77,6 +78,15 @@ _RUN_STATE = """
     FROM flysync_runs WHERE run_id = %(run)s::text
 """
 
+#: Which of some runs are known; one that never had an intent has no deadline.
+_RUNS = """
+    SELECT now(), array_agg(
+        ROW(r.run_id::text, r.app::text, r.finished_at IS NOT NULL,
+            coalesce(greatest(0, extract(epoch FROM r.deadline - now())), 0)::float8)
+    )
+    FROM flysync_runs AS r WHERE r.run_id = ANY (%(runs)s::text[])
+"""
+
 
 def reader(
     project: ProjectId, names: Sequence[SecretName] | None, app: AppName | None, *, values: bool
@@ -114,6 +124,17 @@ async def run_state(session: Session, run_id: RunId) -> RunState | None:
         return None
     finished, outcome, error_code, release = row
     return RunState(finished=finished, outcome=outcome, error_code=error_code, release=release)
+
+
+async def runs(session: Session, run_ids: Sequence[RunId]) -> RunsSeen:
+    """Give those of *run_ids* that are known, and the time."""
+    cursor = await session.execute(_RUNS, {"runs": [clean(one) for one in run_ids]}, binary=True)
+    now, found = await cursor.fetchone() or ()
+    known = {
+        RunId(run_id): RunSeen(app=None if app is None else AppName(app), finished=finished, seconds_left=seconds_left)
+        for run_id, app, finished, seconds_left in found or ()
+    }
+    return RunsSeen(now=now.astimezone(UTC), known=known)
 
 
 def key(*, replica: bool, meta: Sequence[tuple[Any, ...]] | None) -> Secret:
