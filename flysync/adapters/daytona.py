@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 _AUTO_STOP_MINUTES = 5
 #: How often a call that failed for a passing reason is made.
 _ATTEMPTS = 3
-_CREATE_CALL_S = 60.0
-_LOOK_UP_S = 15.0
 _REMOVE_CALL_S = 10.0
 _POLL_S = 0.5
 
@@ -65,7 +63,9 @@ class DaytonaSandbox:
             if isinstance(cause, AccessDenied):
                 # The proxy says 401 of a sandbox that it does not know (read: v0.190 proxy/auth.go); the same key has
                 # just made or found this one.
-                cause = DaytonaUnavailable("the sandbox is gone (401)", service="daytona", phase="exec")
+                cause = DaytonaUnavailable(
+                    f"the sandbox is gone ({error.status_code})", service="daytona", phase="exec"
+                )
             raise (NotSent(cause) if did_not_run(error) else AnswerLost(cause)) from None
         return answer.result or ""
 
@@ -74,17 +74,28 @@ class DaytonaSandboxes:
     """
     Sandboxes at Daytona (port `Sandboxes`).
 
-    *snapshot* is what they start from, Daytona's default one where it is absent.
+    *snapshot* is what they start from, Daytona's default one where it is absent. A call that creates may take
+    *create_call_s*, one that looks up *look_up_s*.
     """
 
     def __init__(
-        self, api_key: Secret, api_url: str, target: str | None, snapshot: str | None, *, clock: Clock
+        self,
+        api_key: Secret,
+        api_url: str,
+        target: str | None,
+        snapshot: str | None,
+        *,
+        clock: Clock,
+        create_call_s: float = 60.0,
+        look_up_s: float = 15.0,
     ) -> None:
         self._api_key = api_key
         self._api_url = api_url
         self._target = target
         self._snapshot = snapshot
         self._clock = clock
+        self._create_call_s = create_call_s
+        self._look_up_s = look_up_s
         self._client: AsyncDaytona | None = None
         self._known: dict[str, AsyncSandbox] = {}
 
@@ -105,7 +116,7 @@ class DaytonaSandboxes:
             async with asyncio.timeout(timeout_s):
                 for attempt in range(1, _ATTEMPTS + 1):
                     try:
-                        made = await self._sdk().create(params, timeout=_CREATE_CALL_S)
+                        made = await self._sdk().create(params, timeout=self._create_call_s)
                         return self._keep(name, made)
                     except DaytonaError as error:
                         if await self._was_activated(error):
@@ -138,6 +149,8 @@ class DaytonaSandboxes:
         from daytona import DaytonaConflictError, DaytonaError, DaytonaNotFoundError
 
         last: FlysyncError = TimedOut(f"sandbox {name} was not deleted in time", service="daytona", phase="delete")
+        # So that there is a second try where the first one is never answered.
+        call_s = min(_REMOVE_CALL_S, timeout_s / 2)
         attempt = 0
         # Looked up once: a sandbox loses its name with the first DELETE, and runs on until it is destroyed.
         sandbox = self._known.get(name)
@@ -146,8 +159,8 @@ class DaytonaSandboxes:
                 while True:
                     attempt += 1
                     try:
-                        sandbox = sandbox or await self._sdk().get(name, request_timeout=_LOOK_UP_S)
-                        await sandbox.delete(timeout=_REMOVE_CALL_S)
+                        sandbox = sandbox or await self._sdk().get(name, request_timeout=self._look_up_s)
+                        await sandbox.delete(timeout=call_s)
                         if not gone:
                             break
                     except DaytonaNotFoundError:
@@ -156,7 +169,8 @@ class DaytonaSandboxes:
                         last = translated(error, "delete", self._api_key)
                         if not (last.temporary or isinstance(error, DaytonaConflictError)):
                             raise last from None
-                    await asyncio.sleep(min(_POLL_S * attempt, 3.0) * (0.5 + self._clock.jitter()))
+                    pause_s = min(_POLL_S * attempt, 3.0) * (0.5 + self._clock.jitter())
+                    await self._clock.sleep(max(last.retry_after_s or 0.0, pause_s))
         except TimeoutError:
             raise last from None
         self._known.pop(name, None)
@@ -195,12 +209,16 @@ class DaytonaSandboxes:
         return DaytonaSandbox(sandbox)
 
     async def _found(self, name: str) -> DaytonaSandbox | None:
-        """Look for a sandbox whose creation was not answered."""
+        """Look for a sandbox whose creation was not answered; only a refused key is told."""
         from daytona import DaytonaError
 
         try:
-            sandbox = await self._sdk().get(name, request_timeout=_LOOK_UP_S)
-        except DaytonaError:
+            sandbox = await self._sdk().get(name, request_timeout=self._look_up_s)
+        except DaytonaError as error:
+            cause = translated(error, "create", self._api_key)
+            if isinstance(cause, AccessDenied):
+                raise cause from None
+            await self._clock.sleep(cause.retry_after_s or 0.0)
             return None
         return self._keep(name, sandbox) if _state(sandbox) == "started" else None
 
