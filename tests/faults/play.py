@@ -1,0 +1,249 @@
+"""Plays a cell of the matrix: a real sync, in a world of its own in which one thing goes wrong, and one without."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from flysync import bootstrap, library
+from flysync.adapters.clock import RealClock
+from flysync.adapters.daytona import DaytonaSandboxes
+from flysync.adapters.flyctl import FlyctlSecrets, Limits
+from flysync.model import SyncOptions
+from flysync.sim.flyctl import launcher
+from flysync.sim.simulation import Simulation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from calls import Call
+    from matrix import Cell
+
+    from flysync.model import AppName, Rollout, RunId, SyncReport
+    from flysync.ports import Clock, Sandbox, Sandboxes, SecretStore
+    from flysync.settings import Settings
+    from flysync.sim.fly_state import App
+    from flysync.sim.loopback import Record
+
+#: An unmodified flyctl to use in the place of the stand-in.
+REAL = os.environ.get("FLYSYNC_TEST_FLYCTL", "")
+#: Seconds that a step may take in which something does not answer; it takes 0.1 where everything does.
+_SHORT_S = 5
+#: Seconds that flyctl tries to get a lease for, where it will never get one (60 in the real one).
+_PATIENCE_S = 1.0
+
+
+class QuickClock(RealClock):
+    """A clock whose pauses are short, and which keeps what was asked for."""
+
+    def __init__(self) -> None:
+        self.pauses_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait a tenth of it."""
+        self.pauses_s.append(seconds)
+        await asyncio.sleep(seconds / 10)
+
+
+class HastySecrets(FlyctlSecrets):
+    """flyctl, with a deploy that has little time."""
+
+    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+        """Deploy, but not for long."""
+        return await super().deploy(wait=wait, timeout_s=min(timeout_s, _SHORT_S + 2))
+
+
+#: What is short where a step does not answer; the other steps have the time that they always have.
+_SHORT: dict[str, Limits] = {
+    "look": Limits(look_s=_SHORT_S, margin_s=1),
+    "install": Limits(install_s=_SHORT_S, margin_s=1),
+    "deploy": Limits(margin_s=1),
+} | dict.fromkeys(("set", "list", "confirm"), Limits(call_s=_SHORT_S, margin_s=1))
+
+
+class CellServices(bootstrap.RealServices):
+    """The real services, with short pauses, and with short limits where *step* does not answer."""
+
+    def __init__(self, settings: Settings, *, hasty_step: str | None) -> None:
+        super().__init__(settings)
+        self.quick = QuickClock()
+        self._hasty_step = hasty_step
+
+    @property
+    def clock(self) -> Clock:
+        """The quick one."""
+        return self.quick
+
+    @property
+    def sandboxes(self) -> Sandboxes:
+        """Sandboxes at Daytona, whose calls have little time where they are to use it up."""
+        if "sandboxes" not in self.__dict__:
+            calls_s = {"create_call_s": 3.0, "look_up_s": 2.0} if self._hasty_step == "" else {}
+            self.__dict__["sandboxes"] = DaytonaSandboxes(
+                bootstrap._given(self._settings.daytona_api_key),
+                self._settings.daytona_api_url,
+                self._settings.daytona_target,
+                self._settings.snapshot,
+                clock=self.clock,
+                **calls_s,
+            )
+        found: Sandboxes = self.__dict__["sandboxes"]
+        return found
+
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
+        """Give the secrets of *app*."""
+        if not self._hasty_step:
+            return super().secrets(sandbox, app, run_id)
+        kind = HastySecrets if self._hasty_step == "deploy" else FlyctlSecrets
+        return kind(
+            sandbox,
+            app,
+            run_id,
+            bootstrap._given(self._settings.fly_api_token),
+            version=self._settings.flyctl_version,
+            sha256=None,
+            install_url=self._settings.flyctl_install_url,
+            base_urls=self._settings.flyctl_base_urls,
+            clock=self.clock,
+            limits=_SHORT[self._hasty_step],
+        )
+
+
+@dataclass
+class Played:
+    """What came of a cell."""
+
+    report: SyncReport
+    tries: int
+    left: int
+    restarts: int
+    #: The pauses between tries, in seconds.
+    pauses_s: list[float] = field(default_factory=list)
+    #: What is wrong after the run without a fault; empty where all is well.
+    not_converged: list[str] = field(default_factory=list)
+
+
+class CellWorld:
+    """A Daytona, a Fly and a project of their own, in a database that is shared."""
+
+    def __init__(self, simulation: Simulation, cell: Cell, directory: Path, value: str) -> None:
+        self.simulation = simulation
+        self.cell = cell
+        self.project = self.app_name = f"cell-{directory.name}"
+        self.value = value
+        self.app = self._app()
+        patience_s = _PATIENCE_S if cell.lasting else 60.0
+        flyctl = Path(REAL) if REAL else launcher(directory / "flyctl", lease_patience_s=patience_s)
+        simulation.daytona.add_snapshot("with-flyctl", files={"flyctl": flyctl})
+        more = {} if cell.call.step == "install" else {"FLYSYNC_SNAPSHOT": "with-flyctl"}
+        self.settings = bootstrap.load_settings(
+            environ=simulation.settings() | more | {"FLYSYNC_ACTOR": "tester"}, directory=directory
+        )
+
+    def _app(self) -> App:
+        is_short = self.cell.call.key == "deploy: GET wait" and self.cell.lasting
+        config = {"deploy": {"wait_timeout": "2s"}} if is_short else None
+        return self.simulation.fly.add_app(self.app_name, machines=["m0"], config=config)
+
+    async def store(self) -> None:
+        """Put the project's rows into the tables."""
+        async with await psycopg.AsyncConnection.connect(self.simulation.dsn, autocommit=True) as connection:
+            await connection.execute(
+                "INSERT INTO project_deployments VALUES (%s, %s, now())", (self.project, self.app_name)
+            )
+            await connection.execute("INSERT INTO cloud_credentials VALUES (%s, 'KEY', %s)", (self.project, self.value))
+
+    async def sync(self, *, hasty_step: str | None = None) -> tuple[SyncReport, list[float]]:
+        """Sync the project's one credential; give the report, and the pauses that were made."""
+        services = CellServices(self.settings, hasty_step=hasty_step)
+        try:
+            report = await library.sync_credentials_to_flyio(
+                self.project, ["KEY"], SyncOptions(actor="tester", timeout_s=120.0), services=services
+            )
+        finally:
+            await services.aclose()
+        return report, services.quick.pauses_s
+
+    async def open_runs(self) -> int:
+        """Count the project's runs that have no end."""
+        async with await psycopg.AsyncConnection.connect(self.simulation.dsn) as connection:
+            query = "SELECT count(*) FROM flysync_runs WHERE project_id = %s AND finished_at IS NULL"
+            row = await (await connection.execute(query, (self.project,))).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def tries(self) -> int:
+        """Count how often the call of the cell was made."""
+        call = self.cell.call
+        if call.service == "fly":
+            return sum(1 for _ in self._of_fly(call))
+        found = self.simulation.daytona.requests(call.match.replace("$", r"\?"))
+        if not call.step:
+            return len(found)
+        return sum(1 for record in found if self._step(record) == call.step)
+
+    def _of_fly(self, call: Call) -> Iterator[Record]:
+        """Give the requests to Fly that belong to the call: by their step, path and body."""
+        steps = [(r.at, self._step(r)) for r in self.simulation.daytona.requests("POST /toolbox/.*/process/execute")]
+        for record in self.simulation.fly.requests(call.match.replace("$", r"\?")):
+            during = [step for at, step in steps if at <= record.at]
+            if during and during[-1] == call.step and call.body in record.body.decode():
+                yield record
+
+    def _step(self, record: Record) -> str:
+        """Give the name of the step that a command is; the list after the deploy has one of its own."""
+        found = re.search(rb"steps/(\d+)-([a-z]+)", record.body)
+        assert found is not None
+        name = found[2].decode()
+        if name == "list" and any(b"-deploy" in r.body for r in self._before(record)):
+            return "confirm"
+        return name
+
+    def _before(self, record: Record) -> Iterator[Record]:
+        records = self.simulation.daytona.requests("POST /toolbox/.*/process/execute")
+        return (other for other in records if other.at < record.at)
+
+    def restarts(self) -> int:
+        """Give how often the machine was restarted."""
+        return max(self.app.restarts.values())
+
+
+@asynccontextmanager
+async def cell_world(cell: Cell, dsn: str, directory: Path, value: str) -> AsyncIterator[CellWorld]:
+    """Make the world of a cell, with the project's rows in the database at *dsn*."""
+    async with Simulation(dsn=dsn) as simulation:
+        world = CellWorld(simulation, cell, directory, value)
+        await world.store()
+        yield world
+
+
+async def play(world: CellWorld) -> Played:
+    """Let a sync meet the fault, take the fault away, and sync again."""
+    cell, daytona, fly = world.cell, world.simulation.daytona, world.simulation.fly
+    fault = cell.call.fault(cell.fault, lasting=cell.lasting)
+    (fly if cell.call.service == "fly" else daytona).faults.append(fault)
+    if cell.call.key == "get":
+        lost: dict[str, Any] = {"match": "POST /api/sandbox$", "kind": "drop_after"}
+        daytona.faults.append(type(fault)(**lost))
+    report, pauses_s = await world.sync(hasty_step=cell.call.step if cell.fault == "no answer" else None)
+    played = Played(report, world.tries(), len(daytona.sandboxes), world.restarts(), pauses_s)
+    daytona.faults.clear()
+    fly.faults.clear()
+    again, _ = await world.sync()
+    wrong = {
+        f"exit {again.exit_code}": again.exit_code != 0,
+        f"outcome {again.outcome}": again.outcome not in {"synced", "unchanged"},
+        "the value is not deployed": world.app.deployed_env("m0") != {"KEY": world.value},
+        "more sandboxes than before": len(daytona.sandboxes) > played.left,
+        f"{world.restarts()} restarts": world.restarts() > min(2, played.restarts + 1),
+        "an open run": await world.open_runs() > 0,
+    }
+    played.not_converged = [what for what, is_wrong in wrong.items() if is_wrong]
+    return played
