@@ -266,3 +266,19 @@ class Rollout:
     machines: Machines | None = None
     #: There was no machine to deploy to.
     no_machines: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SandboxInfo:
+    """A sandbox that carries our label, as Daytona lists it."""
+
+    id: str
+    name: str
+    run_id: RunId
+    app: str
+    #: In Daytona's own word.
+    state: str
+    #: By Daytona's clock.
+    created_at: datetime | None
+    #: Seconds after which it is gone by itself; absent where its label does not say.
+    ttl_s: int | None

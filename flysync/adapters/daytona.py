@@ -9,38 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import warnings
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
 
 from flysync.adapters.daytona_errors import did_not_run, translated
+from flysync.adapters.daytona_sdk import new_client, state_of, was_activated
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
+from flysync.model import RunId, SandboxInfo
 from flysync.ports import AnswerLost, NotSent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from daytona import AsyncDaytona, AsyncSandbox, DaytonaError
+    from daytona import AsyncDaytona, AsyncSandbox
 
     from flysync.errors import FlysyncError
     from flysync.ports import Clock
     from flysync.secret import Secret
 
+T = TypeVar("T")
+
 #: Minutes without a request after which Daytona stops, and so deletes, an ephemeral sandbox.
 _AUTO_STOP_MINUTES = 5
 #: How often a call that failed for a passing reason is made.
 _ATTEMPTS = 3
+_PAGE = 100
 _REMOVE_CALL_S = 10.0
 _POLL_S = 0.5
-
-#: What the SDK would look for in a stray `.env`; a variable that is set, even to nothing, keeps the file out.
-_SDK_VARIABLES = {
-    "DAYTONA_OTEL_ENABLED": "false",
-    "DAYTONA_EXPERIMENTAL_OTEL_ENABLED": "false",
-    "DAYTONA_TARGET": "",
-    "DAYTONA_ORGANIZATION_ID": "",
-    "DAYTONA_JWT_TOKEN": "",
-}
+#: Carries a sandbox's name: it loses the name itself with its first DELETE, and runs on until it is destroyed.
+_NAME_LABEL = "flysync-sandbox"
+_TTL_LABEL = "flysync-ttl-s"
 
 
 class DaytonaSandbox:
@@ -105,7 +104,7 @@ class DaytonaSandboxes:
 
         params = CreateSandboxFromSnapshotParams(
             name=name,
-            labels=dict(labels),
+            labels={**labels, _NAME_LABEL: name, _TTL_LABEL: str(math.ceil(ttl_s))},
             snapshot=self._snapshot,
             ephemeral=True,
             auto_stop_interval=_AUTO_STOP_MINUTES,
@@ -119,7 +118,7 @@ class DaytonaSandboxes:
                         made = await self._sdk().create(params, timeout=self._create_call_s)
                         return self._keep(name, made)
                     except DaytonaError as error:
-                        if await self._was_activated(error):
+                        if self._snapshot and await was_activated(self._sdk(), self._snapshot, error, self._api_key):
                             continue
                         last = translated(error, "create", self._api_key)
                         exists = isinstance(error, DaytonaConflictError)
@@ -135,9 +134,9 @@ class DaytonaSandboxes:
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
         """Give a sandbox that exists."""
         sandbox = await self._call("attach", lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s))
-        if _state(sandbox) != "started":
+        if state_of(sandbox) != "started":
             raise SandboxNotFound(
-                f"sandbox {sandbox_id} is not running ({_state(sandbox)})",
+                f"sandbox {sandbox_id} is not running ({state_of(sandbox)})",
                 hint="start it first, or leave --sandbox out for a new one",
                 service="daytona",
                 phase="attach",
@@ -152,14 +151,15 @@ class DaytonaSandboxes:
         # So that there is a second try where the first one is never answered.
         call_s = min(_REMOVE_CALL_S, timeout_s / 2)
         attempt = 0
-        # Looked up once: a sandbox loses its name with the first DELETE, and runs on until it is destroyed.
-        sandbox = self._known.get(name)
+        sandbox = self._known.get(name)  # looked up once, for the name goes
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     attempt += 1
                     try:
-                        sandbox = sandbox or await self._sdk().get(name, request_timeout=self._look_up_s)
+                        sandbox = sandbox or await self._looked_up(name, labelled=gone)
+                        if sandbox is None:
+                            break
                         await sandbox.delete(timeout=call_s)
                         if not gone:
                             break
@@ -175,6 +175,16 @@ class DaytonaSandboxes:
             raise last from None
         self._known.pop(name, None)
 
+    async def list(self) -> Sequence[SandboxInfo]:
+        """Give all that carry our label, page by page."""
+        from daytona import ListSandboxesQuery
+
+        async def pages() -> list[SandboxInfo]:
+            query = ListSandboxesQuery(labels={"app": "flysync"}, limit=_PAGE)
+            return [_info(one) async for one in self._sdk().list(query, request_timeout=self._look_up_s)]
+
+        return await self._call("list", pages)
+
     async def aclose(self) -> None:
         """Close the connections."""
         if self._client is not None:
@@ -182,31 +192,29 @@ class DaytonaSandboxes:
             self._client = None
 
     def _sdk(self) -> AsyncDaytona:
-        """Give the SDK's client, made on first use: it reads no file and no variable but what it is given."""
+        """Give the SDK's client, made on first use."""
         if self._client is None:
-            from daytona import AsyncDaytona, DaytonaConfig
-
-            # aiohttp warns of bodies over 1 MiB that are not streamed; a batch of secrets may be one.
-            warnings.filterwarnings("ignore", category=ResourceWarning, message="Sending a large body")
-            for variable, value in _SDK_VARIABLES.items():
-                os.environ[variable] = value
-            with warnings.catch_warnings():
-                # Polling is called deprecated; the other way opens a websocket per client, sends the key over it and
-                # takes over SIGINT (daytona.md 7). A sandbox that is started in create's answer is never polled.
-                warnings.simplefilter("ignore")
-                self._client = AsyncDaytona(
-                    DaytonaConfig(
-                        api_key=self._api_key.reveal(),
-                        api_url=self._api_url,
-                        target=self._target,
-                        use_deprecated_polling=True,
-                    )
-                )
+            self._client = new_client(self._api_key, self._api_url, self._target)
         return self._client
 
     def _keep(self, name: str, sandbox: AsyncSandbox) -> DaytonaSandbox:
         self._known[name] = sandbox
         return DaytonaSandbox(sandbox)
+
+    async def _looked_up(self, name: str, *, labelled: bool) -> AsyncSandbox | None:
+        """Find a sandbox by its id or name, or (*labelled*) by its label; the list may still have what is destroyed."""
+        from daytona import DaytonaNotFoundError, ListSandboxesQuery
+
+        try:
+            return await self._sdk().get(name, request_timeout=self._look_up_s)
+        except DaytonaNotFoundError:
+            if not labelled:
+                return None
+        query = ListSandboxesQuery(labels={_NAME_LABEL: name})
+        async for listed in self._sdk().list(query, request_timeout=self._look_up_s):
+            with suppress(DaytonaNotFoundError):
+                return await self._sdk().get(listed.id, request_timeout=self._look_up_s)
+        return None
 
     async def _found(self, name: str) -> DaytonaSandbox | None:
         """Look for a sandbox whose creation was not answered; only a refused key is told."""
@@ -220,42 +228,9 @@ class DaytonaSandboxes:
                 raise cause from None
             await self._clock.sleep(cause.retry_after_s or 0.0)
             return None
-        return self._keep(name, sandbox) if _state(sandbox) == "started" else None
+        return self._keep(name, sandbox) if state_of(sandbox) == "started" else None
 
-    async def _was_activated(self, error: DaytonaError) -> bool:
-        """Activate the snapshot where *error* comes of its being inactive: they go to sleep after 14 days."""
-        from daytona import DaytonaBadRequestError, DaytonaError, DaytonaNotFoundError
-        from daytona_api_client_async.exceptions import OpenApiException
-
-        if self._snapshot is None or not isinstance(error, DaytonaBadRequestError | DaytonaNotFoundError):
-            return False
-        try:
-            snapshot = await self._sdk().snapshot.get(self._snapshot)
-            if _state(snapshot) != "inactive":
-                return False
-            try:
-                snapshot = await self._sdk().snapshot.activate(snapshot)
-            except OpenApiException as failure:  # this one call of the SDK does not translate it
-                raise DaytonaUnavailable(
-                    f"Daytona does not activate snapshot {self._snapshot} ({getattr(failure, 'status', None)})",
-                    phase="activate",
-                ) from None
-            while _state(snapshot) not in {"active", "error", "build_failed"}:
-                await asyncio.sleep(_POLL_S)
-                snapshot = await self._sdk().snapshot.get(self._snapshot)
-        except DaytonaNotFoundError:
-            raise SandboxNotFound(
-                f"there is no Daytona snapshot {self._snapshot}",
-                hint="check FLYSYNC_SNAPSHOT, or leave it out for Daytona's default one",
-                service="daytona",
-                phase="create",
-                setting="FLYSYNC_SNAPSHOT",
-            ) from None
-        except DaytonaError as failure:
-            raise translated(failure, "activate", self._api_key) from None
-        return _state(snapshot) == "active"
-
-    async def _call(self, phase: str, call: Callable[[], Awaitable[AsyncSandbox]]) -> AsyncSandbox:
+    async def _call(self, phase: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call that may be repeated."""
         from daytona import DaytonaError, DaytonaNotFoundError
 
@@ -278,7 +253,14 @@ class DaytonaSandboxes:
         await self._clock.sleep(max(failure.retry_after_s or 0.0, 2 ** (attempt - 1) * (0.5 + self._clock.jitter())))
 
 
-def _state(thing: object) -> str:
-    """Give the state of a sandbox or snapshot in Daytona's own word."""
-    state = getattr(thing, "state", None)
-    return str(getattr(state, "value", state))
+def _info(sandbox: AsyncSandbox) -> SandboxInfo:
+    labels, ttl = sandbox.labels, sandbox.labels.get(_TTL_LABEL, "")
+    return SandboxInfo(
+        id=sandbox.id,
+        name=labels.get(_NAME_LABEL, sandbox.name),
+        run_id=RunId(labels.get("flysync-run", "")),
+        app=labels.get("flysync-app", ""),
+        state=state_of(sandbox),
+        created_at=datetime.fromisoformat(sandbox.created_at) if sandbox.created_at else None,
+        ttl_s=int(ttl) if ttl.isdecimal() else None,
+    )

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.errors import FlysyncError
-    from flysync.model import FlySecret, Machines, Rollout, SecretName
+    from flysync.model import FlySecret, Machines, Rollout, SandboxInfo, SecretName
     from flysync.secret import Secret
 
 
@@ -88,12 +88,22 @@ class Sandboxes(Protocol):
 
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
         """
-        Delete a sandbox by name; there being none is fine.
+        Delete a sandbox by id or name; there being none is fine.
 
-        It returns when Daytona has accepted the deletion; with *gone*, when nothing of the sandbox is left.
+        It returns when Daytona has accepted the deletion; with *gone*, when nothing of the sandbox is left, though
+        somebody else has begun to delete it.
 
         Raises:
             DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it may still be there.
+        """
+        ...
+
+    async def list(self) -> Sequence[SandboxInfo]:
+        """
+        Give all sandboxes that carry the label `app=flysync`; the list may lag behind by some seconds.
+
+        Raises:
+            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: there is no list.
         """
         ...
 

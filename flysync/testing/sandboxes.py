@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flysync.errors import DaytonaUnavailable, SandboxNotFound
+from flysync.model import RunId, SandboxInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from flysync.errors import FlysyncError
     from flysync.secret import Secret
@@ -36,6 +39,8 @@ class InMemorySandboxes:
         self.live: dict[str, InMemorySandbox] = {}
         self.created: list[str] = []
         self.labels: dict[str, dict[str, str]] = {}
+        self.ttls: dict[str, int] = {}
+        self.created_at: dict[str, datetime] = {}
         self.refusals: dict[str, list[FlysyncError]] = {}
 
     def add(self, name: str) -> InMemorySandbox:
@@ -50,6 +55,8 @@ class InMemorySandboxes:
             raise DaytonaUnavailable(f"there is a sandbox {name} already", service="daytona", phase="create")
         self.created.append(name)
         self.labels[name] = dict(labels)
+        self.ttls[name] = math.ceil(ttl_s)
+        self.created_at[name] = datetime.now(UTC)
         return self.add(name)
 
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> InMemorySandbox:
@@ -64,6 +71,23 @@ class InMemorySandboxes:
         self._refuse("remove")
         if sandbox := self.live.pop(name, None):
             sandbox.is_gone = True
+
+    async def list(self) -> Sequence[SandboxInfo]:
+        """Give those that were made with our label."""
+        self._refuse("list")
+        return [
+            SandboxInfo(
+                id=name,
+                name=name,
+                run_id=RunId(self.labels[name].get("flysync-run", "")),
+                app=self.labels[name].get("flysync-app", ""),
+                state="started",
+                created_at=self.created_at[name],
+                ttl_s=self.ttls[name],
+            )
+            for name in self.live
+            if self.labels.get(name, {}).get("app") == "flysync"
+        ]
 
     def _refuse(self, call: str) -> None:
         if self.refusals.get(call):

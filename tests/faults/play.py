@@ -97,10 +97,10 @@ class CellServices(bootstrap.RealServices):
         found: Sandboxes = self.__dict__["sandboxes"]
         return found
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId) -> SecretStore:
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""
         if not self._hasty_step:
-            return super().secrets(sandbox, app, run_id)
+            return super().secrets(sandbox, app, run_id, end_at=end_at)
         kind = HastySecrets if self._hasty_step == "deploy" else FlyctlSecrets
         return kind(
             sandbox,
@@ -112,6 +112,7 @@ class CellServices(bootstrap.RealServices):
             install_url=self._settings.flyctl_install_url,
             base_urls=self._settings.flyctl_base_urls,
             clock=self.clock,
+            end_at=end_at,
             limits=_SHORT[self._hasty_step],
         )
 
