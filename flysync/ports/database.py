@@ -122,10 +122,11 @@ class Records(Protocol):
 
         Their rows become `writing`, of this run, with the new fingerprint and without a digest. A new fingerprint
         starts the count of roll-outs anew, and so does *anew*. A request is taken (its `requested_at` cleared) only
-        where *seen* saw it: a later one may mean a later value.
+        where *seen* saw it: a later one may mean a later value. All or nothing.
 
         Raises:
             NotRecorded: the run has ended already: somebody has fenced it.
+            Locked: a row is no longer of the run that *seen* shows: the lock was lost, and another run has taken it.
         """
         ...
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flysync.errors import NotRecorded, ProjectNotFound
+from flysync.errors import Locked, NotRecorded, ProjectNotFound
 from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
 from flysync.ports import RunSeen, RunsSeen, RunState
 from flysync.reports import Overview
@@ -92,6 +92,7 @@ class InMemoryRecords(InMemoryTables):
 
         Raises:
             NotRecorded: the run has ended.
+            Locked: another run has taken one of the secrets.
         """
         self._enter("begin")
         assert intent.app is not None
@@ -101,6 +102,8 @@ class InMemoryRecords(InMemoryTables):
             run = InMemoryRun(intent=intent, names=set(), started_at=self.now())
         elif run.finished_at is not None:
             raise _ended(intent.run_id)
+        if taken := [name for name in fingerprints if self._is_taken(intent, name, seen)]:
+            raise Locked(f"another run has begun to write {', '.join(sorted(taken))} to {intent.app}", phase="lock")
         run.intent = intent
         run.deadline = max(run.deadline or deadline, deadline)
         run.names |= {*intent.names, *fingerprints}
@@ -258,6 +261,10 @@ class InMemoryRecords(InMemoryTables):
         if run is None or run.finished_at is not None:
             raise _ended(run_id)
         return run
+
+    def _is_taken(self, intent: Intent, name: SecretName, seen: ProjectView) -> bool:
+        record, was = self.secrets.get((intent.app or "", name)), seen.records.get(name)
+        return record is not None and record.run_id not in {intent.run_id, was.run_id if was else None}
 
     def _records_of(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName]

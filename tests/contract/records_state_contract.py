@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from records_contract import APP, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, intent
 
-from flysync.errors import NotRecorded
+from flysync.errors import Locked, NotRecorded
 from flysync.model import AppName, OpenRun, RunId, State
 from flysync.ports import Action, RunState
 
@@ -60,6 +60,22 @@ class StateContract:
 
         assert (await world.record(KEY)).requested_at is not None
         assert (await world.record(TOKEN)).requested_at is not None
+
+    async def test_begin_takes_nothing_from_a_run_that_came_later(self, world: RecordsWorld) -> None:
+        """Who has lost the lock without knowing it does not overwrite what its successor has begun, nor its own."""
+        empty = await world.view()
+        await begin(world)
+        seen = await world.view()
+        await begin(world, "run2", "f2")
+        for late, view in (("run3", empty), ("run4", seen)):
+            with pytest.raises(Locked, match=KEY):
+                await begin(world, late, "f1", names=[KEY, TOKEN], seen=view)
+        await begin(world, "run2", "f3", seen=empty)
+        record, (_, runs) = await world.record(), await world.records.watch(APP, [TOKEN])
+
+        assert ("f3", "run2") == (record.fingerprint, record.run_id)
+        assert ["run1", "run2"] == [run.run_id for run in runs]
+        assert TOKEN not in (await world.view()).records
 
     async def test_begin_marks_what_is_about_to_be_written(self, world: RecordsWorld) -> None:
         """The rows of a run are `writing`, with the new fingerprint and no digest."""

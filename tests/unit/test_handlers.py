@@ -439,6 +439,33 @@ async def test_a_lost_lock_stops_the_run() -> None:
     assert "synced" not in told(report)["A"]
 
 
+async def test_a_run_that_lost_its_lock_unawares_leaves_its_successors_record_alone() -> None:
+    """Frozen before its intent and thawed while another run writes a newer value, it is told, and no word of it counts."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    world.put(A="2")
+    begin = world.records.begin
+    others = []
+
+    async def late(*given: object, **more: object) -> None:
+        world.records.begin = begin  # type: ignore[method-assign]
+        del world.lock.holders["acme"]
+        world.put(A="3")
+        others.append(asyncio.create_task(world.sync()))
+        await until(lambda: world.acme.stored == {"A": "3"})
+        await begin(*given, **more)  # type: ignore[arg-type]
+
+    world.records.begin = late  # type: ignore[method-assign, assignment]
+    report = await world.sync()
+
+    assert (75, {"A": ("failed", "changed", "locked")}) == (report.exit_code, told(report))
+    assert {"A": ("synced", "changed", None)} == told(await others[0])
+    world.put(A="2")
+    assert {"A": ("synced", "changed", None)} == told(await world.sync())
+    assert {"A": "2"} == world.acme.running
+
+
 async def test_an_interrupted_run_cleans_up_and_says_what_is_known() -> None:
     """Cancelled in the middle of a set: nothing of it lives on."""
     world = World()

@@ -54,10 +54,10 @@ class PostgresRecords:
 
         Raises:
             NotRecorded: the run has ended.
+            Locked: another run has taken one of the secrets.
         """
-        requests = {name: record.requested_at for name, record in seen.records.items()}
         await self._connection.run(
-            lambda session: state.begin(session, intent, fingerprints, requests, anew=anew),
+            lambda session: state.begin(session, intent, fingerprints, seen.records, anew=anew),
         )
 
     async def stored(self, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:

@@ -6,15 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flysync.errors import NotRecorded
+from flysync.errors import Locked, NotRecorded
 from flysync.model import SecretName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Iterable, Sequence
 
     from flysync.adapters.postgres.connection import Session
-    from flysync.model import AppName, ProjectId, RunId, State
+    from flysync.model import AppName, ProjectId, RunId, SecretRecord, State
     from flysync.ports import Action, Intent, RunEnd
 
 #: More days than this make no moment that Postgres can hold.
@@ -45,11 +44,12 @@ _BEGIN_RUN = """
     RETURNING run_id
 """
 
-#: The secrets that are about to be written. A request is taken only if it is the one that was seen.
+#: The secrets that are about to be written. A request is taken only if it is the one that was seen; and no row comes
+#: back of a secret that another run has taken since.
 _BEGIN_SECRETS = """
     WITH change AS MATERIALIZED (
-        SELECT * FROM unnest(%(names)s::text[], %(fingerprints)s::text[], %(seen)s::timestamptz[])
-            AS given(name, fingerprint, seen)
+        SELECT * FROM unnest(%(names)s::text[], %(fingerprints)s::text[], %(seen)s::timestamptz[], %(runs)s::text[])
+            AS given(name, fingerprint, seen, run)
     )
     INSERT INTO flysync_secrets AS s (app, name, project_id, fingerprint, state, run_id)
     SELECT %(app)s::text, change.name, %(project)s::text, change.fingerprint, 'writing', %(run)s::text
@@ -65,6 +65,9 @@ _BEGIN_SECRETS = """
         rollouts = CASE
             WHEN %(anew)s::boolean OR s.fingerprint IS DISTINCT FROM excluded.fingerprint THEN 0 ELSE s.rollouts
         END
+    WHERE s.run_id = excluded.run_id
+        OR s.run_id IS NOT DISTINCT FROM (SELECT change.run FROM change WHERE change.name = excluded.name)
+    RETURNING s.name::text
 """
 
 #: Fly has the values. A digest that is known already is kept; the time is that of the first word of it.
@@ -151,7 +154,7 @@ async def begin(
     session: Session,
     intent: Intent,
     fingerprints: Mapping[SecretName, str],
-    seen: Mapping[SecretName, datetime | None],
+    seen: Mapping[SecretName, SecretRecord],
     *,
     anew: bool,
 ) -> None:
@@ -160,6 +163,7 @@ async def begin(
 
     Raises:
         NotRecorded: the run has ended.
+        Locked: another run has taken one of the secrets.
     """
     cursor = await session.execute(_BEGIN_RUN, {**_run(intent, *fingerprints), "deadline_s": intent.deadline_s})
     if await cursor.fetchone() is None:
@@ -170,10 +174,13 @@ async def begin(
         "project": clean(intent.project),
         "names": list(fingerprints),
         "fingerprints": list(fingerprints.values()),
-        "seen": [seen.get(name) for name in fingerprints],
+        "seen": [seen[name].requested_at if name in seen else None for name in fingerprints],
+        "runs": [seen[name].run_id if name in seen else None for name in fingerprints],
         "anew": anew,
     }
-    await session.execute(_BEGIN_SECRETS, changes)
+    cursor = await session.execute(_BEGIN_SECRETS, changes)
+    if taken := fingerprints.keys() - {SecretName(name) for (name,) in await cursor.fetchall()}:
+        raise overtaken(intent.app, taken)
 
 
 async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:
@@ -241,6 +248,11 @@ async def close_run(session: Session, run_id: RunId) -> None:
 def clean(text: str) -> str:
     """Give *text* as Postgres can hold it: no NUL, and nothing that is no UTF-8."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+def overtaken(app: AppName | None, names: Iterable[SecretName]) -> Locked:
+    """Give the error of a run that has lost the lock without knowing it, and comes too late."""
+    return Locked(f"another run has begun to write {', '.join(sorted(names))} to {app}", phase="lock")
 
 
 def ended(run_id: RunId) -> NotRecorded:
