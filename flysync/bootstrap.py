@@ -115,7 +115,9 @@ class RealServices:
         """Locks in Postgres."""
         from flysync.adapters.postgres import PostgresLock
 
-        return PostgresLock(self._database)
+        # Tests cannot wait for 90 s.
+        idle_s = float(os.environ.get("FLYSYNC_TEST_LOCK_IDLE_S", "90"))
+        return PostgresLock(self._database, heartbeat_s=idle_s / 3, idle_s=idle_s, answer_s=idle_s / 6)
 
     @cached_property
     def sandboxes(self) -> Sandboxes:

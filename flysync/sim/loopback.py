@@ -55,6 +55,10 @@ class FaultKind(StrEnum):
     HANG_AFTER = "hang_after"
     #: Wait `delay_s`, then do the work.
     DELAY = "delay"
+    #: Wait until it is let go (`Fault.let_go`), then do the work, whether or not anybody still waits for the answer.
+    HOLD = "hold"
+    #: The same, as if it were still on its way: the work is not done for a client that has gone meanwhile.
+    HOLD_BEFORE = "hold_before"
     #: Do the work, answer with only the first half of the body.
     TRUNCATE = "truncate"
 
@@ -74,6 +78,7 @@ class Fault:
     #: How many matching requests are let through first.
     skip: int = 0
     times: int = 1
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
 
     def hits(self, line: str) -> bool:
         """Tell whether this fault takes the request *line*, and count it."""
@@ -163,10 +168,9 @@ class Loopback:
                 return web.Response(
                     status=fault.status, text=fault.body, content_type=fault.content_type, headers=fault.headers
                 )
-            case FaultKind.DELAY:
+            case FaultKind.DELAY | FaultKind.HOLD | FaultKind.HOLD_BEFORE:
                 assert fault is not None
-                await asyncio.sleep(fault.delay_s)
-                return await handler(request)
+                return await self._serve_late(request, handler, fault)
             case FaultKind.DROP_BEFORE:
                 pass
             case FaultKind.DROP_AFTER:
@@ -183,3 +187,15 @@ class Loopback:
                     status=response.status, text=text[: len(text) // 2], content_type="application/json"
                 )
         return None
+
+    async def _serve_late(self, request: web.Request, handler: Handler, fault: Fault) -> web.StreamResponse | None:
+        """Wait as the fault demands; then answer, unless the work is not wanted any more."""
+        if fault.kind is FaultKind.DELAY:
+            await asyncio.sleep(fault.delay_s)
+            return await handler(request)
+        waits = {asyncio.ensure_future(event.wait()) for event in (fault.let_go, self._stopping)}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        has_gone = request.transport is None or request.transport.is_closing()
+        return None if fault.kind is FaultKind.HOLD_BEFORE and has_gone else await handler(request)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+import pytest
 
+from flysync.sim.postgres import why_unavailable
 from flysync.sim.simulation import Simulation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Coroutine, Iterator
     from typing import LiteralString
 
+
+T = TypeVar("T")
 
 #: The loop that each world runs on.
 LOOPS: dict[int, asyncio.AbstractEventLoop] = {}
@@ -58,6 +65,23 @@ class Done:
         return found
 
 
+class Running:
+    """A command that is still at work."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def done(self, stdin: bytes = b"") -> Done:
+        """Wait for its end; one that takes too long is killed, and the test has failed."""
+        with self.process:
+            try:
+                stdout, stderr = self.process.communicate(stdin, timeout=120)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                raise
+        return Done(self.process.returncode, stdout.decode(), stderr.decode())
+
+
 class Platform:
     """A backend with a database of its own, whose projects live in *world*."""
 
@@ -67,6 +91,10 @@ class Platform:
         self.home = home
         self.loop = LOOPS[id(world)]
         self.environ = world.environ(DATABASE_URL=dsn, HOME=str(home), FLYSYNC_ACTOR="tester")
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do *work* where the world runs."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
     def execute(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         """Run a query as the backend."""
@@ -104,15 +132,48 @@ class Platform:
         **more: str,
     ) -> Done:
         """Run the command line as the backend does."""
+        return self.start(*arguments, without=without, environ=environ, **more).done(stdin)
+
+    def start(
+        self,
+        *arguments: str,
+        without: tuple[str, ...] = (),
+        environ: dict[str, str] | None = None,
+        **more: str,
+    ) -> Running:
+        """Start the command line."""
         env = self.environ | more | (environ or {})
         env = {name: value for name, value in env.items() if name not in without}
-        done = subprocess.run(
-            [sys.executable, "-m", "flysync", *arguments],
-            input=stdin,
-            env=env,
-            cwd=self.home,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-m", "flysync", *arguments]
+        return Running(subprocess.Popen(command, env=env, cwd=self.home, stdin=pipe, stdout=pipe, stderr=pipe))
+
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    """Daytona, Fly and a Postgres whose database `template` has all tables."""
+    if reason := why_unavailable():
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    real = os.environ.get("FLYSYNC_TEST_FLYCTL") or shutil.which("flyctl")
+    with running(flyctl=Path(real) if real else None) as world:
+        assert world.postgres is not None
+        dsn = world.postgres.create_database("template")
+        done = Platform(world, dsn, tmp_path_factory.mktemp("home")).flysync("db", "init")
+        assert 0 == done.code, done.stderr
+        yield world
+
+
+@pytest.fixture
+def platform(world: Simulation, tmp_path: Path) -> Iterator[Platform]:
+    """A backend with empty tables."""
+    assert world.postgres is not None
+    name = f"platform{next(_NUMBERS)}"
+    dsn = world.postgres.create_database(name, template="template")
+    yield Platform(world, dsn, tmp_path)
+    assert {} == world.daytona.sandboxes, "a sandbox was left"
+    world.postgres.drop_database(name)

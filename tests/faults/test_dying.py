@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from flysync.sim.loopback import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import LiteralString
+
+    from platform_of_tests import Done, Platform, Running
+
+    from flysync.sim.daytona_entries import Sandbox
+    from flysync.sim.fly_state import App
+    from flysync.sim.loopback import Loopback
+
+SYNC = ("sync", "--project", "p", "--name", "A", "--json")
+EXEC = "POST /toolbox/"
+SET = "POST /v1/apps/.*/secrets"
+UPDATE = "POST /v1/apps/.*/machines/[^/]+$"
+CREATE, DELETE = "POST /api/sandbox$", "DELETE /api/sandbox/"
+_NUMBERS = itertools.count(1)
+
+
+def until(holds: Callable[[], object], within_s: float = 60.0) -> None:
+    """Wait for something to come true."""
+    give_up = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < give_up, "it did not come true"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def app(platform: Platform) -> Iterator[App]:
+    """An app with one machine, the project on it, and a credential that was never sent."""
+    name = f"dying-{next(_NUMBERS)}"
+    app = platform.world.fly.add_app(name, machines=1)
+    platform.deploy("p", name)
+    platform.store("p", A="old")
+    yield app
+    for service in (platform.world.fly, platform.world.daytona):
+        for fault in service.faults:
+            let_go(platform, fault)
+        service.faults.clear()
+
+
+def wait_at(service: Loopback, match: str, kind: FaultKind = FaultKind.HANG, *, skip: int = 0) -> Fault:
+    """Let the run wait at a request."""
+    service.faults.append(Fault(match=match, kind=kind, skip=skip))
+    return service.faults[-1]
+
+
+def let_go(platform: Platform, fault: Fault) -> None:
+    """Let a request go on that is held."""
+    platform.loop.call_soon_threadsafe(fault.let_go.set)
+
+
+def reached(platform: Platform, fault: Fault, **environ: str) -> Running:
+    """Start a sync, and wait until it has reached a fault."""
+    running = platform.start(*SYNC, environ=environ)
+    until(lambda: fault.times == 0 or running.process.poll() is not None)
+    assert running.process.poll() is None, running.done()
+    return running
+
+
+def killed(running: Running) -> None:
+    """Kill a run as the kernel does when memory runs out: it can do nothing any more."""
+    running.process.kill()
+    assert -signal.SIGKILL == running.done().code
+
+
+def line(done: Done) -> tuple[int, str | None, str | None]:
+    """Give what a report says of its one credential."""
+    (one,) = done.json["credentials"]
+    return done.code, one["outcome"], one["code"]
+
+
+def sandboxes(platform: Platform, app: App) -> list[Sandbox]:
+    """Give all sandboxes that there ever were for an app, the oldest first."""
+    daytona = platform.world.daytona
+    everything = [*daytona.destroyed.values(), *daytona.sandboxes.values()]
+    its = [one for one in everything if one.labels.get("flysync-app") == app.name]
+    return sorted(its, key=lambda one: one.history[0].since)
+
+
+def runs(platform: Platform) -> list[tuple[Any, ...]]:
+    """Give the runs as they were recorded."""
+    return platform.execute("SELECT finished_at IS NOT NULL, outcome, error_code FROM flysync_runs ORDER BY started_at")
+
+
+def assert_all_is_well(platform: Platform, app: App, value: str, *, restarts: int) -> None:
+    """The machine runs with the value and was restarted so often; the record says so; nothing is open or left."""
+    assert ({"A": value}, [{"A": value}]) == (app.secrets, list(app.running().values()))
+    assert [restarts] == list(app.restarts.values())
+    assert [("deployed",)] == platform.execute("SELECT state FROM flysync_secrets")
+    assert [] == [run for run in runs(platform) if not run[0]]
+    assert [] == platform.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()")
+    assert {} == platform.world.daytona.sandboxes
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place at which a run waits to be killed, and what the next run says."""
+
+    name: str
+    service: str
+    match: str
+    skip: int = 0
+    kind: FaultKind = FaultKind.HANG
+    says: str = "synced"
+
+
+POINTS = [
+    Point("before the sandbox is made", "daytona", CREATE),
+    Point("the sandbox is made", "daytona", CREATE, kind=FaultKind.HANG_AFTER),
+    Point("before flyctl is looked for", "daytona", EXEC),
+    Point("before flyctl is installed", "daytona", EXEC, 1),
+    Point("before set", "daytona", EXEC, 2),
+    Point("while Fly is asked to store", "fly", SET),
+    Point("stored, the answer on its way", "fly", SET, kind=FaultKind.HANG_AFTER),
+    Point("stored", "daytona", EXEC, 2, FaultKind.HANG_AFTER),
+    Point("before the first list", "daytona", EXEC, 3),
+    Point("before deploy", "daytona", EXEC, 4),
+    Point("the machine restarts", "fly", UPDATE, kind=FaultKind.HANG_AFTER, says="unchanged"),
+    Point("deployed", "daytona", EXEC, 4, FaultKind.HANG_AFTER, "unchanged"),
+    Point("before the second list", "daytona", EXEC, 5, says="unchanged"),
+    Point("before the record", "daytona", EXEC, 5, FaultKind.HANG_AFTER, "unchanged"),
+    Point("the sandbox is deleted", "daytona", DELETE, 0, FaultKind.HANG_AFTER, "unchanged"),
+]
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
+def test_a_run_that_is_killed_is_repaired_by_the_next(platform: Platform, app: App, point: Point) -> None:
+    """Wherever it dies, the next run brings the value to the machines, with one restart in all."""
+    fault = wait_at(getattr(platform.world, point.service), point.match, point.kind, skip=point.skip)
+    killed(reached(platform, fault))
+
+    assert (0, point.says, None) == line(platform.flysync(*SYNC))
+    assert_all_is_well(platform, app, "old", restarts=1)
+
+
+@pytest.mark.parametrize("table", ["flysync_secrets", "flysync_runs", "project_actions"])
+def test_a_run_that_is_killed_while_it_writes_down(platform: Platform, app: App, table: LiteralString) -> None:
+    """The request before the lock, the intent after it, the record at the end: the same, with one restart in all."""
+    with psycopg.connect(platform.dsn) as backend:
+        backend.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(table)))
+        running = platform.start(*SYNC)
+        until(
+            lambda: platform.execute(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
+        killed(running)
+
+    assert (0, "unchanged" if table == "project_actions" else "synced", None) == line(platform.flysync(*SYNC))
+    assert_all_is_well(platform, app, "old", restarts=1)
+
+
+def test_a_run_that_is_killed_before_it_deletes_its_sandbox(platform: Platform, app: App) -> None:
+    """All is recorded, so the next run has nothing to do; the sandbox is idle, and ends by itself."""
+    killed(reached(platform, wait_at(platform.world.daytona, DELETE)))
+
+    (sandbox,) = platform.world.daytona.sandboxes.values()
+    assert (5, 0, True) == (sandbox.auto_stop_minutes, sandbox.in_flight, sandbox.ephemeral)
+    assert 0 < sandbox.ttl_minutes <= 13
+    assert (0, "unchanged", None) == line(platform.flysync(*SYNC))
+    platform.call(platform.world.daytona.delete(sandbox))
+    assert_all_is_well(platform, app, "old", restarts=1)
+
+
+@pytest.mark.parametrize(
+    ("match", "kind", "restarts"),
+    [(SET, FaultKind.HANG_AFTER, 1), (UPDATE, FaultKind.HOLD_BEFORE, 1), (UPDATE, FaultKind.HANG_AFTER, 2)],
+)
+def test_a_value_that_changed_after_a_run_was_killed(
+    platform: Platform, app: App, match: str, kind: FaultKind, restarts: int
+) -> None:
+    """The newest one is deployed, and no machine is restarted more than twice."""
+    fault = wait_at(platform.world.fly, match, kind)
+    killed(reached(platform, fault))
+    platform.store("p", A="new")
+
+    assert (0, "synced", None) == line(platform.flysync(*SYNC))
+    let_go(platform, fault)
+    time.sleep(0.2)
+    assert_all_is_well(platform, app, "new", restarts=restarts)
+
+
+@pytest.mark.parametrize("lands", [False, True])
+def test_an_older_value_that_is_still_on_its_way(platform: Platform, app: App, *, lands: bool) -> None:
+    """The sandbox of a killed run goes before anything is written, so the older value comes before or never."""
+    daytona = platform.world.daytona
+    fault = wait_at(platform.world.fly, SET, FaultKind.HOLD_BEFORE)
+    killed(reached(platform, fault))
+    platform.store("p", A="new")
+    daytona.delete_delay_s = 1.0
+    try:
+        next_run = platform.start(*SYNC)
+        (old,) = sandboxes(platform, app)
+        until(lambda: old.state == "destroying")
+        if lands:
+            let_go(platform, fault)
+            until(lambda: app.secrets == {"A": "old"})
+        until(lambda: old.state == "destroyed")
+    finally:
+        daytona.delete_delay_s = 0.0
+    done = next_run.done()
+    let_go(platform, fault)
+    time.sleep(0.2)
+
+    assert (0, "synced", None) == line(done)
+    assert old.history[-1].since < sandboxes(platform, app)[-1].history[0].since
+    assert_all_is_well(platform, app, "new", restarts=1)
+
+
+def test_a_value_that_fly_takes_in_late(platform: Platform, app: App) -> None:
+    """Fly may write what it was given before the sandbox went: nobody can stop that, `--verify` finds and mends it."""
+    fault = wait_at(platform.world.fly, SET, FaultKind.HOLD)
+    killed(reached(platform, fault))
+    platform.store("p", A="new")
+    done = platform.flysync(*SYNC)
+    let_go(platform, fault)
+    until(lambda: app.secrets == {"A": "old"})
+    verified = platform.flysync(*SYNC, "--verify")
+
+    assert [(0, "synced", None)] * 2 == [line(done), line(verified)]
+    assert "drifted" == verified.json["credentials"][0]["reason"]
+    assert_all_is_well(platform, app, "new", restarts=2)
