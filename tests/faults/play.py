@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from calls import Call
     from matrix import Cell
 
-    from flysync.model import AppName, Rollout, RunId, SyncReport
+    from flysync.model import AppName, Rollout, RunId
     from flysync.ports import Clock, Sandbox, Sandboxes, SecretStore
+    from flysync.reports import SyncReport
     from flysync.settings import Settings
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Record

@@ -440,7 +440,7 @@ async def test_a_lost_lock_stops_the_run() -> None:
 
 
 async def test_a_run_that_lost_its_lock_unawares_leaves_its_successors_record_alone() -> None:
-    """Frozen before its intent and thawed while another run writes a newer value, it is told, and no word of it counts."""
+    """Frozen before its intent, thawed while another run writes a newer value: it is told, and no word of it counts."""
     world = World()
     world.put(A="1")
     await world.sync()
@@ -456,7 +456,7 @@ async def test_a_run_that_lost_its_lock_unawares_leaves_its_successors_record_al
         await until(lambda: world.acme.stored == {"A": "3"})
         await begin(*given, **more)  # type: ignore[arg-type]
 
-    world.records.begin = late  # type: ignore[method-assign, assignment]
+    world.records.begin = late  # type: ignore[method-assign]
     report = await world.sync()
 
     assert (75, {"A": ("failed", "changed", "locked")}) == (report.exit_code, told(report))
