@@ -17,6 +17,7 @@ from psycopg import sql
 from flysync.adapters.clock import RealClock
 from flysync.adapters.postgres import Connection, PostgresLock, PostgresRecords
 from flysync.errors import DaytonaUnavailable, FlyUnavailable, OutcomeUnknown
+from flysync.handlers.sandboxes import prune_sandboxes
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
 from flysync.model import ProjectId, SecretName, SyncOptions
 from flysync.secret import Secret
@@ -253,6 +254,15 @@ class Races:
             report = await self.sync(project, *names)
             if report is not None and report.exit_code != 75:
                 return report
+
+    async def prune(self) -> int:
+        """Remove the sandboxes that were left, as the engineer on call does; give how many."""
+        process = Process(self)
+        try:
+            report = await prune_sandboxes(services=process)
+        finally:
+            await process.close()
+        return sum(bool(line.removed) for line in report.lines)
 
     def running(self, project: str) -> dict[str, str]:
         """Give what the machines of a project's app run with."""

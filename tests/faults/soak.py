@@ -45,6 +45,8 @@ class Figures:
     restarts: int
     #: Projects whose app does not run with the newest values, or whose record does not say so.
     astray: int
+    #: Left by runs that were killed between their record and the deletion, and removed by `sandbox prune`.
+    pruned: int
     sandboxes: int
     open_runs: int
     values_found: int
@@ -97,6 +99,7 @@ async def soak(dsn: str, *, syncs: int, seed: int) -> Figures:
             if races.running(project) != races.newest[project]
             or {"deployed"} != set((await races.states(project)).values())
         ]
+        pruned = await races.prune()
         logging.getLogger().removeHandler(listener)
         return Figures(
             syncs=races.told.total() + races.kills,
@@ -106,6 +109,7 @@ async def soak(dsn: str, *, syncs: int, seed: int) -> Figures:
             changes=races.changes.total(),
             restarts=sum(races.restarts(project) for project in projects),
             astray=len(astray),
+            pruned=pruned,
             sandboxes=len(races.sandboxes.live),
             open_runs=await races.open_runs(),
             values_found=await races.find_values() + listener.found,
