@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,16 @@ from psycopg.conninfo import make_conninfo
 from records_contract import APP, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, intent
 from records_worlds import PostgresWorld, opened
 
-from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords
+from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords, state
+from flysync.errors import DatabaseUnavailable
 from flysync.model import SecretName, State
 from flysync.ports import Action
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    import psycopg
 
 #: The backend's tables under other names and with other columns, and views that flysync can work with.
 VIEWS = (
@@ -226,6 +230,44 @@ async def test_a_cancelled_call_leaves_nothing_behind(world: PostgresWorld) -> N
     await world.records.request(APP, PROJECT, [KEY])
 
     assert {KEY} == set((await world.records.watch(APP, [KEY, EXTRA]))[0])
+
+
+async def test_a_process_that_freezes_in_the_middle_stops_nobody(world: PostgresWorld, database: str) -> None:
+    """Its locks on rows go with Postgres' patience; here that patience is shorter than the usual 15 s."""
+
+    async def freeze(session: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        rows = await session.execute("SELECT current_setting('idle_in_transaction_session_timeout')")
+        patience.append(await rows.fetchone())
+        await session.execute("SET LOCAL idle_in_transaction_session_timeout = '200ms'")
+        await state.request(session, APP, PROJECT, [KEY])
+        await asyncio.sleep(30)
+
+    patience: list[object] = []
+    connection = Connection(Secret(database))
+    frozen = asyncio.create_task(connection.run(freeze))
+    await asyncio.sleep(0.1)
+    await world.records.request(APP, PROJECT, [KEY])
+    frozen.cancel()
+    await asyncio.gather(frozen, return_exceptions=True)
+    await connection.aclose()
+
+    assert [("15s",)] == patience
+
+
+async def test_a_server_that_vanishes_is_given_up_soon(database: str) -> None:
+    """Who is cancelled while Postgres is silent, and who closes, does not wait for psycopg's own patience of 10 s."""
+    async with Wire(database) as wire:
+        connection = Connection(Secret(wire.dsn), limit_s=0.2)
+        records = PostgresRecords(connection)
+        await records.watch(APP, [])
+        wire.freeze()
+        start = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
+            await records.watch(APP, [])
+        await connection.aclose()
+        took_s = time.monotonic() - start
+
+    assert took_s < 6
 
 
 async def test_a_deadlock_is_tried_again(world: PostgresWorld, database: str) -> None:

@@ -43,7 +43,9 @@ _DEFAULTS: Mapping[str, str | int] = {
 #: Tries to connect, and tries of a transaction that certainly was not committed.
 _TRIES = 3
 #: Seconds that a rollback may take before the connection is closed instead.
-_ROLLBACK_S = 5.0
+_ROLLBACK_S = 2.0
+#: Seconds in which the server can cancel a statement that nobody waits for any more.
+_CANCEL_S = 1.0
 
 _random = random.SystemRandom()
 
@@ -150,10 +152,10 @@ class Connection:
         committing, failed = False, None
         try:
             async with asyncio.timeout(self._limit_s):
-                await session.execute(self._begin)
-                result = await work(session)
+                await bounded(session.execute(self._begin))
+                result = await bounded(work(session))
                 committing = True
-                await session.execute("COMMIT")
+                await bounded(session.execute("COMMIT"))
             return result
         except (psycopg.Error, TimeoutError) as error:
             failed = _Failure(error, committing)
@@ -179,7 +181,7 @@ class Connection:
         try:
             if session.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
                 async with asyncio.timeout(_ROLLBACK_S):
-                    await session.execute("ROLLBACK")
+                    await bounded(session.execute("ROLLBACK"))
         except (psycopg.Error, TimeoutError):
             pass  # closed below
         if session.closed or session.info.transaction_status is not TransactionStatus.IDLE:
@@ -207,6 +209,23 @@ class Connection:
 def names_of(path: str | None) -> tuple[str, ...]:
     """Give the schemas of a search path, as SQL writes it or without the quotes."""
     return tuple(name.strip().strip('"') for name in (path or "").split(",") if name.strip())
+
+
+async def bounded(work: Awaitable[T]) -> T:
+    """
+    Await what is done in a session, and when cancelled give it up soon, however silent the server is.
+
+    psycopg first has the server cancel the statement, and waits 10 s where no answer comes (measured); it lets itself
+    be cancelled in that as well. The session is not fit for use then.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_S)
+    return task.result()
 
 
 async def _opened(dsn: Secret) -> Session:
@@ -254,8 +273,10 @@ def _parameters(dsn: Secret) -> dict[str, Any]:
 
 def _begin(schemas: tuple[str, ...]) -> sql.Composed:
     """Give what opens a transaction, in one round trip."""
+    # The last one is for a process that freezes in the middle: its locks on rows would stop all others.
     text = sql.SQL(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s'"
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s';"
+        " SET LOCAL idle_in_transaction_session_timeout = '15s'"
     )
     if not schemas:
         return sql.Composed([text])

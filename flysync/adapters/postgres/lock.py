@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from flysync.adapters.postgres import errors
+from flysync.adapters.postgres.connection import bounded
 from flysync.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _HAS_TRANSACTION_TIMEOUT = 170_000
 #: Connections that are kept between the tries of those who wait.
 _SPARES = 2
 #: Seconds for a rollback, after which the connection is closed anyway.
-_RELEASE_S = 5.0
+_RELEASE_S = 2.0
 
 
 class PostgresHold:
@@ -68,8 +69,9 @@ class PostgresHold:
         try:
             self._heart.cancel()
             await asyncio.wait({self._heart, *self._asking})
-            async with asyncio.timeout(_RELEASE_S):
-                await self._session.execute("ROLLBACK")
+            if not self.lost.is_set():
+                async with asyncio.timeout(_RELEASE_S):
+                    await bounded(self._session.execute("ROLLBACK"))
         except (psycopg.Error, TimeoutError):
             pass  # the server frees the lock when the connection closes
         finally:
@@ -80,7 +82,7 @@ class PostgresHold:
         too_late = asyncio.get_running_loop().call_later(self._answer_s, self.lost.set)
         try:
             async with asyncio.timeout(self._answer_s):
-                await self._session.execute(_BEAT)
+                await bounded(self._session.execute(_BEAT))
         except (psycopg.Error, TimeoutError):
             self.lost.set()
         finally:
@@ -142,11 +144,7 @@ class PostgresLock:
         done = False
         try:
             async with asyncio.timeout(self._answer_s):
-                await session.execute(self._begin(session))
-                cursor = await session.execute(_TRY, {"app": app})
-                taken = await cursor.fetchone() == (True,)
-                if not taken:
-                    await session.execute("ROLLBACK")
+                taken = await bounded(self._taken(session, app))
             done = True
             return taken
         except (psycopg.Error, TimeoutError) as error:
@@ -154,6 +152,14 @@ class PostgresLock:
         finally:
             if not done:
                 await session.close()
+
+    async def _taken(self, session: Session, app: AppName) -> bool:
+        await session.execute(self._begin(session))
+        cursor = await session.execute(_TRY, {"app": app})
+        taken = await cursor.fetchone() == (True,)
+        if not taken:
+            await session.execute("ROLLBACK")
+        return taken
 
     def _begin(self, session: Session) -> sql.Composed:
         text = sql.SQL("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}").format(sql.Literal(self._idle_ms))
