@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from flysync.adapters.daytona_errors import did_not_run, translated
+from flysync.adapters.daytona_errors import alone, did_not_run, translated
 from flysync.adapters.daytona_sdk import new_client, state_of, was_activated
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model import RunId, SandboxInfo
@@ -51,13 +51,19 @@ class DaytonaSandbox:
 
     async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
         """Run *script* by `process.exec`; see the port for what may be raised."""
+        # Raised here, where no frame and no exception behind it holds the request, values included.
+        answer = await self._run(script, env, timeout_s)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _run(self, script: str, env: Mapping[str, Secret], timeout_s: int) -> str | NotSent | AnswerLost:
         from daytona import DaytonaError
 
         try:
             revealed = {name: secret.reveal() for name, secret in env.items()}
             answer = await self._sandbox.process.exec(script, env=revealed, timeout=timeout_s)
         except DaytonaError as error:
-            # `from None`: the SDK's causes can hold the request, values included.
             cause = translated(error, "exec")
             if isinstance(cause, AccessDenied):
                 # The proxy says 401 of a sandbox that it does not know (read: v0.190 proxy/auth.go); the same key has
@@ -65,7 +71,10 @@ class DaytonaSandbox:
                 cause = DaytonaUnavailable(
                     f"the sandbox is gone ({error.status_code})", service="daytona", phase="exec"
                 )
-            raise (NotSent(cause) if did_not_run(error) else AnswerLost(cause)) from None
+            return NotSent(cause) if did_not_run(error) else AnswerLost(cause)
+        except Exception as error:  # noqa: BLE001 - whatever a bug of the SDK's says, it may quote the request
+            kind = type(error).__name__
+            return AnswerLost(DaytonaUnavailable(f"Daytona's SDK failed ({kind})", service="daytona", phase="exec"))
         return answer.result or ""
 
 
@@ -98,6 +107,7 @@ class DaytonaSandboxes:
         self._client: AsyncDaytona | None = None
         self._known: dict[str, AsyncSandbox] = {}
 
+    @alone()
     async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> DaytonaSandbox:
         """Make a sandbox; one whose answer was lost is found by its name."""
         from daytona import CreateSandboxFromSnapshotParams, DaytonaConflictError, DaytonaError
@@ -131,6 +141,7 @@ class DaytonaSandboxes:
             pass
         raise last
 
+    @alone()
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
         """Give a sandbox that exists."""
         sandbox = await self._call("attach", lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s))
@@ -143,6 +154,7 @@ class DaytonaSandboxes:
             )
         return DaytonaSandbox(sandbox)
 
+    @alone()
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
         """Delete a sandbox; 409 means that its state is changing, so it is asked again until *timeout_s* is over."""
         from daytona import DaytonaConflictError, DaytonaError, DaytonaNotFoundError
@@ -175,6 +187,7 @@ class DaytonaSandboxes:
             raise last from None
         self._known.pop(name, None)
 
+    @alone()
     async def list(self) -> Sequence[SandboxInfo]:
         """Give all that carry our label, page by page."""
         from daytona import ListSandboxesQuery

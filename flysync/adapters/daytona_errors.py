@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from flysync.errors import AccessDenied, DaytonaUnavailable, RateLimited, TimedOut
+from flysync.errors import AccessDenied, DaytonaUnavailable, FlysyncError, RateLimited, TimedOut
 from flysync.secret import redact
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from daytona import DaytonaError
 
-    from flysync.errors import FlysyncError
     from flysync.secret import Secret
 
 #: The most that is shown of a text of Daytona's, in characters.
@@ -49,6 +51,17 @@ def translated(error: DaytonaError, phase: str, api_key: Secret | None = None) -
         return TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase)
     what = f"answers with an error{status}{said}" if error.status_code else "is out of reach"
     return DaytonaUnavailable(f"Daytona {what} ({phase})", service="daytona", phase=phase)
+
+
+@asynccontextmanager
+async def alone() -> AsyncIterator[None]:
+    """Let our errors out without the SDK's behind them: their frames hold the request, the key among it."""
+    try:
+        yield
+    except FlysyncError as error:
+        # `from None` only hides it.
+        error.__cause__ = error.__context__ = None
+        raise
 
 
 def did_not_run(error: DaytonaError) -> bool:
