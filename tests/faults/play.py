@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from contextlib import asynccontextmanager
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from canary import Canary
+from psycopg.conninfo import conninfo_to_dict
 
-from flysync import bootstrap, library
+from flysync import bootstrap, library, render
 from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSecrets, Limits
@@ -130,6 +133,8 @@ class Played:
     pauses_s: list[float] = field(default_factory=list)
     #: What is wrong after the run without a fault; empty where all is well.
     not_converged: list[str] = field(default_factory=list)
+    #: Where a value or a token was found that should not be there.
+    leaks: list[str] = field(default_factory=list)
 
 
 class CellWorld:
@@ -141,6 +146,10 @@ class CellWorld:
         self.project = self.app_name = f"cell-{directory.name}"
         self.value = value
         self.app = self._app()
+        self.directory = directory
+        self.canary = canary_of(simulation, value)
+        self.leaks: list[str] = []
+        simulation.daytona.before_destroy.append(lambda root: self.leaks.extend(self.canary.in_files(root)))
         patience_s = _PATIENCE_S if cell.lasting else 60.0
         flyctl = Path(REAL) if REAL else launcher(directory / "flyctl", lease_patience_s=patience_s)
         simulation.daytona.add_snapshot("with-flyctl", files={"flyctl": flyctl})
@@ -172,6 +181,20 @@ class CellWorld:
         finally:
             await services.aclose()
         return report, services.quick.pauses_s
+
+    async def search(self, report: SyncReport) -> list[str]:
+        """Search whatever a sync has left behind for the value, the tokens and the database's password."""
+        canary, simulation = self.canary, self.simulation
+        return [
+            *self.leaks,
+            *(f"report: {what}" for what in canary.found(json.dumps(render.sync_json("sync", report)))),
+            *(f"report: {what}" for what in canary.found(repr(report))),
+            *canary.in_exception(report.error),
+            *canary.in_files(self.directory),
+            *canary.in_records("daytona", simulation.daytona.records),
+            *canary.in_records("fly", simulation.fly.records),
+            *(f"rows: {what}" for what in canary.found(await rows(simulation.dsn))),
+        ]
 
     async def open_runs(self) -> int:
         """Count the project's runs that have no end."""
@@ -217,6 +240,26 @@ class CellWorld:
         return max(self.app.restarts.values())
 
 
+def canary_of(simulation: Simulation, value: str) -> Canary:
+    """Give what may be nowhere: the value, both tokens, and the database's password."""
+    settings = simulation.settings()
+    password = str(conninfo_to_dict(simulation.dsn)["password"])
+    tokens = {"Fly token": settings["FLY_API_TOKEN"], "Daytona key": settings["DAYTONA_API_KEY"]}
+    return Canary({"value": value, **tokens, "password": password})
+
+
+async def rows(dsn: str) -> str:
+    """Give all that flysync has written into the database, as text."""
+    queries = (
+        "SELECT row_to_json(t)::text FROM flysync_runs t",
+        "SELECT row_to_json(t)::text FROM flysync_secrets t",
+        "SELECT row_to_json(t)::text FROM project_actions t",
+    )
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        found = [await (await connection.execute(query)).fetchall() for query in queries]
+    return "\n".join(text for part in found for (text,) in part)
+
+
 @asynccontextmanager
 async def cell_world(cell: Cell, dsn: str, directory: Path, value: str) -> AsyncIterator[CellWorld]:
     """Make the world of a cell, with the project's rows in the database at *dsn*."""
@@ -248,4 +291,5 @@ async def play(world: CellWorld) -> Played:
         "an open run": await world.open_runs() > 0,
     }
     played.not_converged = [what for what, is_wrong in wrong.items() if is_wrong]
+    played.leaks = [*await world.search(report), *await world.search(again)]
     return played

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from calls import CALLS, RETRY_AFTER_S
+from canary import VALUE, Canary, Log
 from matrix import DOCS, Cell, cells, documented
 from play import Played, cell_world, play
 
@@ -13,14 +14,13 @@ if TYPE_CHECKING:
 
 #: How many cells are played at a time; those in which something does not answer mostly wait.
 _AT_A_TIME = 6
-_VALUE = "s3cret value #1"
 
 
 async def differences(cell: Cell, dsn: str, directory: Path) -> list[str]:
     """Play a cell, and say what came out otherwise than it has to."""
-    async with cell_world(cell, dsn, directory, _VALUE) as world:
+    async with cell_world(cell, dsn, directory, VALUE) as world:
         played = await play(world)
-    return [f"{cell.name}: {what}" for what in (*differing(cell, played), *played.not_converged)]
+    return [f"{cell.name}: {what}" for what in (*differing(cell, played), *played.not_converged, *played.leaks)]
 
 
 def differing(cell: Cell, played: Played) -> list[str]:
@@ -49,6 +49,7 @@ def differing(cell: Cell, played: Played) -> list[str]:
 async def played(chosen: list[Cell], dsn: str, directory: Path, at_a_time: int) -> list[str]:
     """Play cells side by side, and say what came out otherwise than it has to."""
     gate = asyncio.Semaphore(at_a_time)
+    log = Log()
     places = [directory / str(number) for number in range(len(chosen))]
     for place in places:
         place.mkdir()
@@ -57,8 +58,10 @@ async def played(chosen: list[Cell], dsn: str, directory: Path, at_a_time: int) 
         async with gate:
             return await differences(cell, dsn, place)
 
-    found = await asyncio.gather(*map(one, places, chosen))
-    return [line for lines in found for line in lines]
+    with log.listening():
+        found = await asyncio.gather(*map(one, places, chosen))
+    leaks = [f"log: {what}" for what in Canary({"value": VALUE}).found("\n".join(log.lines))]
+    return [*(line for lines in found for line in lines), *leaks]
 
 
 @pytest.mark.parametrize("key", [call.key for call in CALLS])
