@@ -36,6 +36,8 @@ class InMemoryApp:
     restarts: int = 0
     #: How many of the next roll-outs crash.
     crashes: int = 0
+    #: How many have crashed.
+    crashed: int = 0
     sets: int = 0
 
 
@@ -47,6 +49,8 @@ class InMemoryFly:
         self.failures: dict[str, list[FlysyncError]] = {}
         self.lost: dict[str, list[FlysyncError]] = {}
         self.calls: list[str] = []
+        #: Names that Fly refuses though they look like names.
+        self.refused: set[str] = set()
 
     def add_app(self, name: str, *, machines: int = 1) -> InMemoryApp:
         """Make an app."""
@@ -86,7 +90,7 @@ class InMemorySecrets:
         """Store the values."""
         self._enter("set")
         app = self._app()
-        if refused := next((name for name in values if not name.isidentifier()), None):
+        if refused := next((name for name in values if not name.isidentifier() or name in self._fly.refused), None):
             raise InvalidCredential(f"Fly.io refuses {refused!r} as the name of a secret", service="fly", phase="set")
         app.stored.update({name: secret.reveal() for name, secret in values.items()})
         app.sets += 1
@@ -115,6 +119,7 @@ class InMemorySecrets:
         app.restarts += 1
         if app.crashes:
             app.crashes -= 1
+            app.crashed += 1
             crash = DeployIncomplete("the app crashes", service="fly", phase="deploy")
             raise RolloutFailed(crash, touched=True, machines=Machines(updated=0, total=app.machines))
         app.running = dict(app.stored)

@@ -439,8 +439,8 @@ async def test_a_lost_lock_stops_the_run() -> None:
     assert "synced" not in told(report)["A"]
 
 
-async def test_a_run_that_lost_its_lock_unawares_leaves_its_successors_record_alone() -> None:
-    """Frozen before its intent, thawed while another run writes a newer value: it is told, and no word of it counts."""
+async def test_a_run_that_lost_its_lock_unawares_overwrites_no_record() -> None:
+    """Frozen before its intent, and thawed while another run writes a newer value: it is told, and nothing else."""
     world = World()
     world.put(A="1")
     await world.sync()

@@ -1,0 +1,290 @@
+"""
+Syncs in memory that are stopped, cancelled, failed or overtaken at a call of one's choice.
+
+A `Process` is one flysync: every call that it makes to the world has a number, at which a `Fault` or an event can be
+put. Of two processes, `Turns` says who may go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from world import WatchedSecrets, landed
+
+from flysync.errors import FlysyncError
+from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
+from flysync.model import ProjectId, RunId, SecretName, SyncOptions
+from flysync.ports import RolloutFailed
+from flysync.testing import InMemoryHold, InMemorySandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from world import Effect, World
+
+    from flysync.model import AppName
+    from flysync.ports import AppLock, DatabaseAdmin, Records, Sandbox, Sandboxes, SecretStore
+    from flysync.reports import SyncReport
+
+PROJECT = ProjectId("p")
+
+
+class Killed(BaseException):
+    """The process is no more: whatever it still tries comes to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """
+    What happens to a call.
+
+    *kind*: `kill`, `cancel` (Ctrl-C), `hang` (no answer ever), `raise` (*error*), `steal` (the lock goes, unnoticed)
+    or `lose` (it goes, and the holder is told). *effect*: `never`, `first` (the work is done, the answer is lost), or
+    `late` (it is done whenever `World.land` is called).
+    """
+
+    kind: str
+    effect: str = "never"
+    error: Exception | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.effect}" + (f"/{self.error!r}" if self.error else "")
+
+
+class Turns:
+    """
+    Who of two processes may go on: the first for so many calls, then the other, and so on, as *stints* say.
+
+    Afterwards each goes on to its end. Who waits for the other's lock lets it go on.
+    """
+
+    def __init__(self, stints: list[tuple[int, int]]) -> None:
+        self._stints = stints
+        #: What happens at a switch, by its number.
+        self.at_switch: Mapping[int, Callable[[], object]] = {}
+        self._switches = 0
+        self._calls = 0
+        self._naps = 0
+        self._waiting: dict[int, list[asyncio.Future[None]]] = {0: [], 1: []}
+        self._done: set[int] = set()
+        self._turn = stints[0][0]
+        self._budget: float = stints[0][1]
+
+    async def turn(self, who: int) -> None:
+        """Wait for one's turn at a call."""
+        if self._turn == who and self._calls >= self._budget:
+            self._switch()
+        await self._wait(who)
+        self._calls += 1
+
+    async def nap(self, who: int) -> None:
+        """Let the other go on, where one only waits."""
+        self._naps += 1
+        if self._turn == who and self._naps > 1 and 1 - who not in self._done:
+            self._switch()
+        await self._wait(who)
+
+    def end(self, who: int) -> None:
+        """Leave the rest to the other."""
+        self._done.add(who)
+        if self._turn == who:
+            self._switch()
+
+    async def _wait(self, who: int) -> None:
+        while self._turn != who and self._done != {1 - who}:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting[who].append(future)
+            await future
+
+    def _switch(self) -> None:
+        self._switches += 1
+        if act := self.at_switch.get(self._switches):
+            act()
+        stint = self._stints[self._switches] if self._switches < len(self._stints) else None
+        who, self._budget = stint or (1 - self._turn, float("inf"))
+        self._calls = self._naps = 0
+        self._hand_over(who)
+
+    def _hand_over(self, who: int) -> None:
+        self._turn = 1 - who if who in self._done else who
+        for future in self._waiting[self._turn]:
+            if not future.done():
+                future.set_result(None)
+        self._waiting[self._turn].clear()
+
+
+class _Port:
+    """A port whose calls go through a process."""
+
+    def __init__(self, process: Process, name: str, inner: object) -> None:
+        self._process, self._name, self._inner = process, name, inner
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        if name in {"lost", "batches"}:
+            return method
+
+        async def call(*arguments: object, **more: object) -> object:
+            return await self._process.call(f"{self._name}.{name}", partial(method, *arguments, **more))
+
+        return call
+
+
+class Process:
+    """One flysync and its view of the world (port `Services`); *faults* and *events* come before the numbered call."""
+
+    keep_days = 90
+
+    def __init__(
+        self,
+        world: World,
+        faults: Mapping[int, Fault] | None = None,
+        events: Mapping[int, Callable[[], None]] | None = None,
+        *,
+        turns: Turns | None = None,
+        number: int = 0,
+    ) -> None:
+        self.world = world
+        self.calls: list[str] = []
+        self.reports: list[SyncReport] = []
+        #: The moments at which the sync began and ended, and at which it has read the rows last.
+        self.first_moment = 0
+        self.last_moment = 0
+        self.read_at = 0
+        self._faults = faults or {}
+        self._events = events or {}
+        self._turns = turns
+        self._number = number
+        self._is_dead = False
+        self._holds: list[InMemoryHold] = []
+        self._task: asyncio.Task[SyncReport] | None = None
+
+    records = property(lambda self: cast("Records", _Port(self, "records", self.world.records)))
+    lock = property(lambda self: cast("AppLock", _Port(self, "lock", self.world.lock)))
+    sandboxes = property(lambda self: cast("Sandboxes", _Port(self, "sandboxes", self.world.sandboxes)))
+    clock = property(lambda self: self)
+
+    @property
+    def admin(self) -> DatabaseAdmin:
+        """Nobody asks for it."""
+        raise NotImplementedError
+
+    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
+        """Give the secrets of *app*."""
+        assert isinstance(sandbox, InMemorySandbox)
+        assert end_at > self.monotonic()
+        return cast("SecretStore", _Port(self, "secrets", WatchedSecrets(self, sandbox, app, run_id)))
+
+    def monotonic(self) -> float:
+        """Give the time of the loop."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        if self._is_dead:
+            raise Killed
+        await asyncio.sleep(seconds)
+        if self._turns:
+            await self._turns.nap(self._number)
+
+    def jitter(self) -> float:
+        """Give no chance at all."""
+        return 0.5
+
+    def new_id(self) -> str:
+        """Give the next id."""
+        self.world.ids += 1
+        return f"run{self.world.ids}"
+
+    def step(self, phase: str) -> None:
+        """Note nothing (port `Watch`)."""
+
+    def done(self, report: SyncReport) -> None:
+        """Note the report (port `Watch`)."""
+        self.reports.append(report)
+
+    async def sync(self, *names: str, **options: object) -> SyncReport | None:
+        """Sync the named credentials, or all; give the report, unless the process was killed."""
+        given = SyncOptions(**options)  # type: ignore[arg-type]
+        if given.force:
+            for name in names or self.world.rows:
+                self.world.renew(name)
+        self.world.note()
+        self.first_moment = len(self.world.history) - 1
+        wanted = [SecretName(name) for name in names]
+        work = (
+            sync_credentials_to_flyio(PROJECT, wanted, given, services=self, watch=self)
+            if names
+            else sync_project(PROJECT, given, services=self, watch=self)
+        )
+        self._task = asyncio.ensure_future(work)
+        with suppress(Killed, asyncio.CancelledError):
+            await self._task
+        await asyncio.sleep(0)
+        if self._turns:
+            self._turns.end(self._number)
+        self.world.note()
+        self.last_moment = len(self.world.history)
+        return None if self._is_dead else self.reports[-1]
+
+    async def call(self, name: str, effect: Effect) -> object:
+        """Do one call: in turn, with what is to happen before it and to it."""
+        if self._is_dead:
+            raise Killed
+        if self._turns:
+            await self._turns.turn(self._number)
+        number = len(self.calls)
+        self.calls.append(name)
+        if event := self._events.get(number):
+            event()
+        if fault := self._faults.get(number):
+            await self._suffer(fault, name, effect)
+        if name == "records.view":
+            self.read_at = len(self.world.history)
+        result = landed(effect)
+        if isinstance(result, InMemoryHold):
+            self._holds.append(result)
+            return _Port(self, "hold", result)
+        return result
+
+    async def _suffer(self, fault: Fault, name: str, effect: Effect) -> None:
+        if fault.kind in {"steal", "lose"}:
+            self.lose_lock(told=fault.kind == "lose")
+            await asyncio.sleep(0)
+            return
+        if fault.effect == "first" and name != "lock.try_hold":
+            with suppress(FlysyncError, RolloutFailed):
+                landed(effect)
+        if fault.effect == "late" and not name.startswith(("lock.", "hold.")):  # those go with their connection
+            self.world.pending.append((name, effect))
+        if fault.kind == "kill":
+            self._is_dead = True
+            self.lose_lock()
+            raise Killed
+        if fault.kind == "raise":
+            assert fault.error is not None
+            raise fault.error
+        if fault.kind == "cancel":
+            assert self._task is not None
+            self._task.cancel()
+        if fault.effect == "slow":
+            await asyncio.sleep(1.0)
+            return
+        await _for_ever()
+
+    def lose_lock(self, *, told: bool = False) -> None:
+        """Take the process' locks away, as a server does that was restarted."""
+        held = self.world.lock.holders
+        for app in [app for app, hold in held.items() if hold in self._holds]:
+            hold = held.pop(app)
+            if told:
+                hold.lost.set()
+
+
+async def _for_ever() -> NoReturn:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("nobody answers")

@@ -1,0 +1,204 @@
+"""A world that outlives its processes and notes what becomes of Fly, so that every claim can be held against it."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flysync.errors import DaytonaUnavailable, FlysyncError
+from flysync.ports import RolloutFailed
+from flysync.testing import (
+    InMemoryFly,
+    InMemoryLock,
+    InMemoryRecords,
+    InMemorySandbox,
+    InMemorySandboxes,
+    InMemorySecrets,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from schedules import Process
+
+    from flysync.model import AppName, Rollout, RunId, SecretName
+    from flysync.secret import Secret
+
+    Effect = Callable[[], Coroutine[Any, Any, Any]]
+
+T = TypeVar("T")
+_NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+#: How often one change may be rolled out.
+MOST_ROLLOUTS = 2
+
+
+class _Jumping(selectors.SelectSelector):
+    """A selector that does not wait: it moves the clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Let the time pass that a real one would wait."""
+        if timeout is None:
+            raise RuntimeError("everybody waits, and for nothing")
+        self.now += max(0.0, timeout)
+        return []
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time jumps to whatever is waited for next."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+        self.set_exception_handler(lambda _loop, _context: None)  # tasks of killed processes have nobody to tell
+
+    def time(self) -> float:
+        """Give the time that has been jumped over."""
+        return self._jumping.now
+
+
+def in_jumping_time(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* in a time of its own."""
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(work)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was stored, what Fly had of it and what the machines ran with, at one moment."""
+
+    rows: Mapping[str, object]
+    stored: Mapping[str, Mapping[str, str]]
+    running: Mapping[str, Mapping[str, str]]
+
+
+class World:
+    """Doubles of everything outside, one project `p` on one app `acme`, and what has become of them."""
+
+    def __init__(self, *, machines: int = 1) -> None:
+        self._ticks = 0
+        self.records = InMemoryRecords(now=self._now)
+        self.lock = InMemoryLock()
+        self.sandboxes = InMemorySandboxes()
+        self.fly = InMemoryFly()
+        self.acme = self.fly.add_app("acme", machines=machines)
+        self.ids = 0
+        self.pending: list[tuple[str, Effect]] = []
+        self.history: list[Snapshot] = []
+        #: How often each value was stored anew, so that a change and its revert are three.
+        self.epochs: dict[str, int] = {}
+        #: Values that each run has stored at Fly, and how often machines were restarted for them.
+        self.landed: dict[str, set[tuple[str, str]]] = {}
+        #: When each name was stored at Fly last, and by whom.
+        self.written: dict[str, tuple[int, RunId]] = {}
+        #: How many actions there were when a name was stored at Fly last.
+        self.acted: dict[str, int] = {}
+        self.restarted: dict[tuple[str, str, int], int] = {}
+        self.wrongs: list[str] = []
+        #: Sandboxes that came to life when nobody waited for them any more.
+        self.late_boxes: set[str] = set()
+        self.records.deploy("p", "acme")
+        self.note()
+
+    def _now(self) -> datetime:
+        self._ticks += 1
+        seconds = asyncio.get_running_loop().time()
+        return _NOON + timedelta(seconds=seconds, microseconds=self._ticks)
+
+    @property
+    def rows(self) -> dict[str, object]:
+        """What is stored now."""
+        return {row.name: row.value for row in self.records.projects["p"].rows}
+
+    def note(self) -> None:
+        """Remember what is there now."""
+        stored = {name: dict(app.stored) for name, app in self.fly.apps.items()}
+        running = {name: dict(app.running) for name, app in self.fly.apps.items()}
+        self.history.append(Snapshot(self.rows, stored, running))
+
+    def put(self, **values: str) -> None:
+        """Store credentials, as the backend does."""
+        for name, value in values.items():
+            self.records.put("p", name, value)
+            self.renew(name)
+        self.note()
+
+    def renew(self, name: str) -> None:
+        """Let roll-outs of *name* count anew."""
+        self.epochs[name] = self.epochs.get(name, 0) + 1
+
+    def land(self) -> None:
+        """Let happen what is still under way."""
+        while self.pending:
+            name, effect = self.pending.pop(0)
+            before = {*self.sandboxes.live}
+            with suppress(FlysyncError, RolloutFailed):
+                landed(effect)
+            if name == "sandboxes.create":
+                self.late_boxes |= self.sandboxes.live.keys() - before
+        self.note()
+
+
+class WatchedSecrets(InMemorySecrets):
+    """The secrets of an app, of whose changes the world is told."""
+
+    def __init__(self, process: Process, sandbox: InMemorySandbox, app: AppName, run_id: RunId) -> None:
+        super().__init__(process.world.fly, sandbox, app)
+        self._world, self._app_name, self._run_id = process.world, app, run_id
+        self._process = process
+
+    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+        """Store the values; an older one in the place of the newest, set since we have read, is wrong."""
+        self._in_time()
+        app, rows = self._world.fly.apps.get(self._app_name), self._world.rows
+        before = dict(app.stored) if app else {}
+        await super().stage(values)
+        self._world.note()
+        self._world.acted |= dict.fromkeys(values, len(self._world.records.actions))
+        for name, secret in values.items():
+            value = secret.reveal()
+            self._world.landed.setdefault(self._run_id, set()).add((name, value))
+            is_newest = before.get(name) == rows.get(name) is not None
+            moment, writer = self._world.written.get(name, (0, self._run_id))
+            if is_newest and value != rows.get(name) and writer != self._run_id and moment > self._process.read_at:
+                self._world.wrongs.append(f"{self._run_id} put an older {name} over the newest")
+            self._world.written[name] = len(self._world.history), self._run_id
+
+    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+        """Roll out, and count it for each value that this run has brought."""
+        self._in_time()
+        world = self._world
+        restarts = world.fly.apps[self._app_name].restarts if self._app_name in world.fly.apps else 0
+        changes = {(name, value, world.epochs.get(name, 0)) for name, value in world.landed.get(self._run_id, ())}
+        try:
+            return await super().deploy(wait=wait, timeout_s=timeout_s)
+        finally:
+            world.note()
+            if world.fly.apps[self._app_name].restarts > restarts:
+                for change in changes:
+                    world.restarted[change] = world.restarted.get(change, 0) + 1
+                    if world.restarted[change] > MOST_ROLLOUTS:
+                        world.wrongs.append(f"{self._run_id} rolls {change} out once too often")
+
+    def _in_time(self) -> None:
+        """Refuse after the run's deadline: each step has a time limit inside the sandbox, too."""
+        run = self._world.records.run_rows.get(self._run_id)
+        if run and run.deadline and self._world.records.now() > run.deadline:
+            raise DaytonaUnavailable("it was ended by its time limit")
+
+
+def landed(effect: Effect) -> Any:
+    """Do the work of a call at once: the doubles never wait."""
+    work = effect()
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a double waits")
