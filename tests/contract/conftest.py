@@ -1,4 +1,8 @@
-"""A simulated Fly, and a flyctl that talks to it: the stand-in always, the real one where there is one."""
+"""
+What the contract tests share: the simulated Daytona and Fly, each with the client that talks to it.
+
+Of flyctl the stand-in is always there, the real one where there is one; Daytona's SDK is the unmodified one.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from flyctl_runner import KINDS, Runner, executable
+from quick_clock import QuickClock
+from sdk_client import isolate_sdk, sdk
 
+from flysync.adapters.daytona import DaytonaSandboxes
+from flysync.secret import Secret
+from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from daytona import AsyncDaytona, AsyncSandbox
 
 
 @pytest.fixture
@@ -25,3 +36,63 @@ async def fly() -> AsyncIterator[Fly]:
 def flyctl(request: pytest.FixtureRequest, fly: Fly, tmp_path: Path) -> Runner:
     """Each flyctl in turn, with directories of its own."""
     return Runner(executable(request.param, tmp_path), fly, tmp_path)
+
+
+@pytest.fixture
+def isolated_sdk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of this machine's settings reaches the SDK, and nothing that it sets stays."""
+    isolate_sdk(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def minute_s() -> float:
+    """How long a minute lasts at `daytona`; a module that waits for one has a shorter one of its own."""
+    return 60.0
+
+
+@pytest.fixture
+async def daytona(isolated_sdk: None, minute_s: float) -> AsyncIterator[Daytona]:
+    """A Daytona without sandboxes."""
+    del isolated_sdk
+    async with Daytona(minute_s=minute_s) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(daytona: Daytona) -> AsyncIterator[AsyncDaytona]:
+    """The SDK, with the right token."""
+    async with sdk(daytona) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def sandbox(client: AsyncDaytona) -> AsyncSandbox:
+    """A sandbox of its own."""
+    return await client.create()
+
+
+@pytest.fixture
+def clock() -> QuickClock:
+    """Pauses are short, and remembered."""
+    return QuickClock()
+
+
+@pytest.fixture
+async def new_sandboxes(daytona: Daytona, clock: QuickClock) -> AsyncIterator[Callable[..., DaytonaSandboxes]]:
+    """Make flysync's own side of `daytona`, as many as there are processes; arguments are those of the class."""
+    made: list[DaytonaSandboxes] = []
+
+    def make(api_key: str = "", *, api_url: str = "", snapshot: str | None = None, **limits: float) -> DaytonaSandboxes:
+        key = Secret(api_key or daytona.api_key)
+        made.append(DaytonaSandboxes(key, api_url or daytona.api_url, "us", snapshot, clock=clock, **limits))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.aclose()
+
+
+@pytest.fixture
+def sandboxes(new_sandboxes: Callable[..., DaytonaSandboxes]) -> DaytonaSandboxes:
+    """One of them, with patience for a second."""
+    return new_sandboxes(create_call_s=1.0, look_up_s=1.0)

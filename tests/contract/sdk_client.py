@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 def isolate_sdk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
     Keep the SDK from this machine's settings: proxies, .netrc, .env of the working directory, telemetry.
+
+    What flysync sets for it is put back after the test.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name in ("DAYTONA_OTEL_ENABLED", "DAYTONA_EXPERIMENTAL_OTEL_ENABLED"):
         monkeypatch.setenv(name, "false")
+    for name in ("DAYTONA_TARGET", "DAYTONA_ORGANIZATION_ID", "DAYTONA_JWT_TOKEN"):
+        monkeypatch.setenv(name, "")
 
 
 @asynccontextmanager

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import asyncio
 import os
-import random
 import shutil
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from quick_clock import QuickClock
 from secret_store_contract import SecretStoreContract, StoreWorld
 
 from flysync.adapters.daytona import DaytonaSandboxes
@@ -27,22 +25,6 @@ if TYPE_CHECKING:
     from flysync.ports import SecretStore
 
 TOKEN = "contract-token"
-
-
-class QuickClock:
-    """A clock whose pauses are short."""
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / 50)
-
-    def jitter(self) -> float:
-        return random.random()
-
-    def new_id(self) -> str:
-        return f"{time.time_ns():x}"
 
 
 class MemoryWorld(StoreWorld):

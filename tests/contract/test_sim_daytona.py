@@ -10,35 +10,20 @@ import aiohttp
 import daytona as sdk_errors
 import pytest
 from daytona import CreateSandboxFromSnapshotParams, ListSandboxesQuery
-from sdk_client import isolate_sdk, sdk
+from sdk_client import sdk
 
-from flysync.sim.daytona import Daytona
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from daytona import AsyncDaytona
 
-
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate_sdk(monkeypatch, tmp_path)
+    from flysync.sim.daytona import Daytona
 
 
 @pytest.fixture
-async def daytona() -> AsyncIterator[Daytona]:
-    """A server whose minute lasts 0.12 seconds."""
-    async with Daytona(minute_s=0.12) as server:
-        yield server
-
-
-@pytest.fixture
-async def client(daytona: Daytona) -> AsyncIterator[AsyncDaytona]:
-    """The SDK, with the right token."""
-    async with sdk(daytona) as connected:
-        yield connected
+def minute_s() -> float:
+    """Some tests wait for minutes to pass."""
+    return 0.12
 
 
 def asking(**members: object) -> CreateSandboxFromSnapshotParams:

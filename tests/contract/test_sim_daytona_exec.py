@@ -13,37 +13,16 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import daytona as sdk_errors
 import pytest
-from sdk_client import isolate_sdk, sdk
+from sdk_client import sdk
 
 from flysync.sim import processes
 from flysync.sim.daytona import Daytona
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from daytona import AsyncSandbox
 
 #: Sleeps on outside of the shell's process group; no output of the command's is held.
 STRAY = "setsid sleep 60 </dev/null >/dev/null 2>&1 & "
-
-
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate_sdk(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-async def daytona() -> AsyncIterator[Daytona]:
-    """A server."""
-    async with Daytona() as server:
-        yield server
-
-
-@pytest.fixture
-async def sandbox(daytona: Daytona) -> AsyncIterator[AsyncSandbox]:
-    """A sandbox of its own."""
-    async with sdk(daytona) as client:
-        yield await client.create()
 
 
 async def post(daytona: Daytona, sandbox_id: str, **body: object) -> tuple[int, Any]:

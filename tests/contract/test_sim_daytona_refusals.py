@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,17 +11,7 @@ import pytest
 from flysync.sim.daytona import Daytona
 from flysync.sim.daytona_entries import SandboxState
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 BUILD = {"dockerfileContent": "FROM debian:12"}
-
-
-@pytest.fixture
-async def daytona() -> AsyncIterator[Daytona]:
-    """A server."""
-    async with Daytona() as server:
-        yield server
 
 
 async def send(daytona: Daytona, line: str, body: object = None) -> tuple[int, Any]:

@@ -8,37 +8,17 @@ from typing import TYPE_CHECKING
 import daytona as sdk_errors
 import pytest
 from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, CreateSnapshotParams, Image
-from sdk_client import isolate_sdk, sdk
 
-from flysync.sim.daytona import Daytona
 from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from daytona import AsyncDaytona
 
+    from flysync.sim.daytona import Daytona
+
 IMAGE = Image.base("debian:12-slim").run_commands("echo hello")
-
-
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate_sdk(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-async def daytona() -> AsyncIterator[Daytona]:
-    """A server."""
-    async with Daytona() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(daytona: Daytona) -> AsyncIterator[AsyncDaytona]:
-    """The SDK, with the right token."""
-    async with sdk(daytona) as connected:
-        yield connected
 
 
 def tool(directory: Path) -> Path:

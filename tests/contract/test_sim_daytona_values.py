@@ -10,13 +10,12 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from sdk_client import isolate_sdk, sdk
+from sdk_client import sdk
 
 from flysync.sim.daytona import Daytona
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
     from daytona import AsyncSandbox
 
@@ -85,14 +84,10 @@ def random_texts(count: int) -> list[str]:
     return ["".join(chance.choices(dense, k=chance.randint(1, 80))) for _ in range(count)]
 
 
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate_sdk(monkeypatch, tmp_path)
-
-
 @pytest.fixture(params=sorted(SHELLS))
-async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[AsyncSandbox]:
+async def sandbox(request: pytest.FixtureRequest, isolated_sdk: None) -> AsyncIterator[AsyncSandbox]:
     """A sandbox whose daemon uses one of the shells."""
+    del isolated_sdk
     async with Daytona(shell=request.param) as server, sdk(server) as client:
         yield await client.create()
 
