@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import DaytonaUnavailable, SandboxNotFound
 from flysync.model import RunId, SandboxInfo
+from flysync.ports import NotSent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
 class InMemorySandbox:
     """A sandbox (port `Sandbox`); `is_gone` once it was removed."""
 
-    def __init__(self, name: str) -> None:
-        self.id = name
+    def __init__(self, sandbox_id: str, name: str) -> None:
+        self.id = sandbox_id
+        self.name = name
         self.is_gone = False
 
     async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
         """Refuse: a script needs a shell; `InMemorySecrets` asks only whether the sandbox is still there."""
+        if self.is_gone:
+            raise NotSent(DaytonaUnavailable("the sandbox is gone", service="daytona", phase="exec"))
         raise NotImplementedError
 
 
@@ -32,11 +36,12 @@ class InMemorySandboxes:
     """
     Sandboxes (port `Sandboxes`).
 
-    `live` has those that exist; `refusals` is raised from, one per call, before anything is done.
+    `live` has those that exist, by name; `refusals` is raised from, one per call, before anything is done.
     """
 
     def __init__(self) -> None:
         self.live: dict[str, InMemorySandbox] = {}
+        self.added = 0
         self.created: list[str] = []
         self.labels: dict[str, dict[str, str]] = {}
         self.ttls: dict[str, int] = {}
@@ -45,14 +50,15 @@ class InMemorySandboxes:
 
     def add(self, name: str) -> InMemorySandbox:
         """Put a sandbox there that somebody else has made."""
-        self.live[name] = InMemorySandbox(name)
+        self.added += 1
+        self.live[name] = InMemorySandbox(f"sandbox-{self.added}", name)
         return self.live[name]
 
     async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> InMemorySandbox:
-        """Make a sandbox; a name that is taken is refused, as Daytona does."""
+        """Make a sandbox, or give the one that has this name."""
         self._refuse("create")
         if name in self.live:
-            raise DaytonaUnavailable(f"there is a sandbox {name} already", service="daytona", phase="create")
+            return self.live[name]
         self.created.append(name)
         self.labels[name] = dict(labels)
         self.ttls[name] = math.ceil(ttl_s)
@@ -62,14 +68,15 @@ class InMemorySandboxes:
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> InMemorySandbox:
         """Give a sandbox that exists."""
         self._refuse("attach")
-        if sandbox_id not in self.live:
-            raise SandboxNotFound("there is no such sandbox", hint="check --sandbox", service="daytona")
-        return self.live[sandbox_id]
+        if sandbox := self._find(sandbox_id):
+            return sandbox
+        raise SandboxNotFound("there is no such sandbox", hint="check --sandbox", service="daytona", phase="attach")
 
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
         """Remove a sandbox; there being none is fine."""
         self._refuse("remove")
-        if sandbox := self.live.pop(name, None):
+        if sandbox := self._find(name):
+            del self.live[sandbox.name]
             sandbox.is_gone = True
 
     async def list(self) -> Sequence[SandboxInfo]:
@@ -77,7 +84,7 @@ class InMemorySandboxes:
         self._refuse("list")
         return [
             SandboxInfo(
-                id=name,
+                id=sandbox.id,
                 name=name,
                 run_id=RunId(self.labels[name].get("flysync-run", "")),
                 app=self.labels[name].get("flysync-app", ""),
@@ -85,9 +92,13 @@ class InMemorySandboxes:
                 created_at=self.created_at[name],
                 ttl_s=self.ttls[name],
             )
-            for name in self.live
+            for name, sandbox in self.live.items()
             if self.labels.get(name, {}).get("app") == "flysync"
         ]
+
+    def _find(self, id_or_name: str) -> InMemorySandbox | None:
+        ids = {sandbox.id: sandbox for sandbox in self.live.values()}
+        return self.live.get(id_or_name) or ids.get(id_or_name)
 
     def _refuse(self, call: str) -> None:
         if self.refusals.get(call):
