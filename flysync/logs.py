@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from flysync.reports import printable
 from flysync.secret import Secret, redact
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Redacting(logging.Formatter):
             message += f" ({record.exc_info[0].__name__})"
         message = redact(message, self._secrets)
         if not self._as_json:
-            return f"{record.levelname.lower()}: {message}"
+            return printable(f"{record.levelname.lower()}: {message}")
         more = {key: getattr(record, key) for key in ("run_id", "job_id", "action") if hasattr(record, key)}
         return json.dumps({"level": record.levelname.lower(), "message": message, "at": record.created, **more})
 

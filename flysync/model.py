@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NewType
 
-from flysync.errors import InvalidCredential
+from flysync.errors import InvalidCredential, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +48,18 @@ def secret_name(text: str) -> SecretName:
             hint="use letters, digits and underscores, and no digit first",
         )
     return SecretName(text)
+
+
+def project_id(text: str) -> ProjectId:
+    """
+    Give *text* as the id of a project.
+
+    Raises:
+        UsageError: no project can have it.
+    """
+    if not text:
+        raise UsageError("the project's id is empty", hint="give the platform's id of it: --project ID")
+    return ProjectId(text)
 
 
 def is_app_name(text: str) -> bool:

@@ -1,20 +1,29 @@
-"""Reports and errors as JSON or text. Pure: prints nothing, shows no value."""
+"""
+Reports and errors as JSON or text. Pure: prints nothing, shows no value.
+
+Names, apps, ids and actors come from a database that others write: no line of text holds a character of theirs that a
+terminal would act on. (JSON is printed in ASCII.)
+"""
 
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from flysync.errors import FlysyncError
 from flysync.model import Outcome
+from flysync.reports import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from flysync.handlers.care import CheckReport, InitReport
     from flysync.handlers.status import StatusReport
     from flysync.reports import CredentialReport, NextStep, Note, SyncReport
+
+P = ParamSpec("P")
 
 #: The version of the envelope.
 SCHEMA = "flysync/1"
@@ -28,6 +37,14 @@ _MARKS = {
     Outcome.UNKNOWN: "?",
     None: "→",
 }
+
+
+def _printable(make: Callable[P, list[str]]) -> Callable[P, list[str]]:
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> list[str]:
+        return [printable(line) for line in make(*args, **kwargs)]
+
+    return made
 
 
 def envelope(command: str, error: BaseException | None = None, **own: Any) -> dict[str, Any]:
@@ -163,6 +180,7 @@ def error_json(error: BaseException) -> dict[str, Any]:
     }
 
 
+@_printable
 def bug_text(error: BaseException) -> list[str]:
     """Give where a bug happened, without the texts of exceptions: they may hold a value."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -170,13 +188,17 @@ def bug_text(error: BaseException) -> list[str]:
     return [f"error: a bug in flysync: {type(error).__name__}", *where]
 
 
+@_printable
 def error_text(error: BaseException) -> list[str]:
     """Give an error as lines for stderr."""
     if not isinstance(error, FlysyncError):
         return bug_text(error)
-    return [f"error: {error.message}", *([f"hint: {error.hint}"] if error.hint else [])]
+    # Several problems with the settings are one message, and a line each.
+    lines = f"error: {error.message}".replace("\n- ", "\0- ").split("\0")
+    return [*lines, *([f"hint: {error.hint}"] if error.hint else [])]
 
 
+@_printable
 def sync_text(report: SyncReport) -> list[str]:
     """Give the result of a sync as lines for stdout: one per credential, and a last one that sums up."""
     width = max((len(one.name) for one in report.credentials), default=0)
@@ -209,16 +231,19 @@ def _summary(report: SyncReport) -> str:
     return ", ".join(parts) + (" (dry run: nothing was done)" if report.dry_run else "")
 
 
+@_printable
 def notes_text(notes: Iterable[Note]) -> list[str]:
     """Give warnings as lines for stderr."""
     return [f"warning: {note.message}" for note in notes]
 
 
+@_printable
 def next_text(steps: Sequence[NextStep]) -> list[str]:
     """Give the commands worth running next as lines."""
     return [f"next: {step.command}  ({step.why})" for step in steps]
 
 
+@_printable
 def status_text(report: StatusReport) -> list[str]:
     """Give a status as lines: a head per project, its credentials below."""
     lines: list[str] = []
@@ -238,6 +263,7 @@ def status_text(report: StatusReport) -> list[str]:
     return [*(lines or ["no projects"]), *runs, *next_text(report.next)]
 
 
+@_printable
 def check_text(report: CheckReport) -> list[str]:
     """Give the findings of `db check` as lines."""
     lines = []
@@ -248,6 +274,7 @@ def check_text(report: CheckReport) -> list[str]:
     return lines
 
 
+@_printable
 def init_text(report: InitReport) -> list[str]:
     """Give what `db init` has created as lines."""
     return [f"created {name}" for name in report.created] or ["everything was there already"]

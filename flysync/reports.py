@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
         SecretRecord,
     )
     from flysync.secret import Secret
+
+
+def command(*words: str) -> str:
+    """Give a command of flysync's as a shell takes it, whatever a project is called."""
+    return shlex.join(("flysync", *words))
+
+
+def printable(text: str) -> str:
+    """Give *text* with an escape for each character that nobody sees, or that changes how the others are shown."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

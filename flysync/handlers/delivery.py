@@ -21,6 +21,7 @@ from flysync.handlers.found import Found
 from flysync.handlers.rollout import RollOut, cut_short
 from flysync.model import Outcome, Reason, State
 from flysync.plan import MAX_ROLLOUTS, plan
+from flysync.reports import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -189,4 +190,4 @@ class Delivery:
             return
         self._ledger.put(touched, Outcome.SKIPPED)
         self._ledger.note("app_not_found", f"{error.message}: it does not exist, or the token cannot see it")
-        self._ledger.suggest(f"flysync sync-project --project {self._call.project}", "once the app exists")
+        self._ledger.suggest(command("sync-project", "--project", self._call.project), "once the app exists")

@@ -16,6 +16,7 @@ from flysync.handlers.found import Found
 from flysync.model import Outcome, State
 from flysync.plan import MAX_ROLLOUTS
 from flysync.ports import RolloutFailed
+from flysync.reports import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +78,7 @@ class RollOut:
             return
         self._ledger.put(self._names, Outcome.STAGED)
         self._ledger.note("rolling_out", f"the roll-out to {self._call.app} is under way; nobody waits for it")
-        self._ledger.suggest(f"flysync sync-project --project {self._call.project}", "confirms the roll-out")
+        self._ledger.suggest(command("sync-project", "--project", self._call.project), "confirms the roll-out")
 
     async def _before(self) -> Found:
         """Note under which digests Fly has our values."""

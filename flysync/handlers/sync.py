@@ -21,6 +21,7 @@ from flysync.handlers.turn import Turn
 from flysync.model import Outcome, is_app_name
 from flysync.plan import plan
 from flysync.ports import Intent
+from flysync.reports import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,7 +190,7 @@ class _Sync:
         else:
             self._ledger.note("app_not_found", f"{app!r} cannot be the name of a Fly.io app")
             why = "once project_deployments names the app"
-        self._ledger.suggest(f"flysync sync-project --project {self._project}", why)
+        self._ledger.suggest(command("sync-project", "--project", self._project), why)
         self._ledger.put([change.name for change in planned.changes], Outcome.SKIPPED)
 
     async def _work(self, app: AppName, view: ProjectView, planned: Plan) -> None:
