@@ -1,5 +1,17 @@
-"""`python -m flysync`."""
+"""The process `flysync`, by its script and by `python -m flysync`: signals are ours before anything else is loaded."""
 
-from flysync.cli import main
+from __future__ import annotations
 
-main()
+from flysync.signals import SIGNALS
+
+
+def main() -> None:
+    """Run the command line."""
+    SIGNALS.catch()
+    from flysync.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,22 +5,27 @@ A command parses its arguments, calls one handler, renders the report and gives 
 the commands that need them: `--help` is instant.
 """
 
-from __future__ import annotations
-
 import re
+import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flysync import console, render
-from flysync.command import Command, Common, from_stdin, only_a_name, run
-from flysync.model import AppName, Door, ProjectId, SyncOptions, is_app_name, secret_name
+from flysync.options import Project, common, sync_options, takes
+from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
+    from flysync.console import Output, Progress
+    from flysync.model import SyncOptions
     from flysync.ports import Services
     from flysync.reports import SyncReport
+    from flysync.settings import Settings
+
+Name = Annotated[list[str], typer.Option("--name", metavar="NAME", help="A credential's name; may be repeated.")]
+ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value from standard input.")]
+OneProject = Annotated[str | None, typer.Option("--project", metavar="ID", help="Only this project.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Leave the world running.")]
 
 app = typer.Typer(
     name="flysync",
@@ -30,51 +35,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db = typer.Typer(help="Look after the tables.", no_args_is_help=True, rich_markup_mode=None)
+db = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(db, name="db")
-
-
-def seconds(text: str | float) -> float:
-    """Read a duration: 90, 90s, 10m or 1h; a default is a number already."""
-    if not isinstance(text, str):
-        return text
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
-    if not found:
-        raise typer.BadParameter("a duration such as 90s, 10m or 1h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]
-Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="Tell more; twice for every detail.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
-EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Read settings from this file too.")]
-Project = Annotated[str, typer.Option("--project", help="The platform's id of the project.")]
-Name = Annotated[list[str], typer.Option("--name", help="A credential's name; may be repeated.")]
-ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value from standard input.")]
-App = Annotated[str | None, typer.Option("--app", help="Send to this app instead of the newest deployment's.")]
-Stage = Annotated[bool, typer.Option("--stage", help="Store only; a later deploy brings the values to the machines.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for healthy machines.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and start nothing.")]
-Verify = Annotated[bool, typer.Option("--verify", help="Ask Fly even where the record says nothing is to be done.")]
-Force = Annotated[bool, typer.Option("--force", help="Set and deploy again, whatever the record says.")]
-SandboxId = Annotated[str | None, typer.Option("--sandbox", help="Use this Daytona sandbox, and leave it alone.")]
-Why = Annotated[str | None, typer.Option("--reason", help="Why, for the record.")]
-LockWait = Annotated[
-    float,
-    typer.Option(
-        "--lock-wait",
-        parser=seconds,
-        metavar="TIME",
-        show_default="60s",
-        help="Wait so long for another run of the app.",
-    ),
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        "--timeout", parser=seconds, metavar="TIME", show_default="10m", help="Limit of everything but cleaning up."
-    ),
-]
 
 
 def _version(shown: bool) -> None:
@@ -85,198 +47,175 @@ def _version(shown: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
 @app.callback()
-def main_options(
-    context: typer.Context,
-    as_json: Json = False,
-    verbose: Verbose = 0,
-    quiet: Quiet = False,
-    env_file: EnvFile = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
+@takes(common)
+def main_options(output: "Output", version: Version = False) -> None:
     """Bring credentials from Postgres to Fly.io apps as secrets."""
-    del version
-    context.obj = Common(as_json=as_json, verbose=verbose, quiet=quiet, env_file=env_file)
+    del output, version
+
+
+@db.callback()
+@takes(common)
+def db_options(output: "Output") -> None:
+    """Look after the tables."""
+    del output
 
 
 @app.command()
+@takes(common, sync_options)
 def sync(
-    context: typer.Context,
-    project: Project,
-    name: Name,
-    value_stdin: ValueStdin = False,
-    app: App = None,
-    stage: Stage = False,
-    no_wait: NoWait = False,
-    dry_run: DryRun = False,
-    verify: Verify = False,
-    force: Force = False,
-    sandbox: SandboxId = None,
-    reason: Why = None,
-    lock_wait: LockWait = 60.0,
-    timeout: Timeout = 600.0,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
+    output: "Output", options: "SyncOptions", project: Project, name: Name, value_stdin: ValueStdin = False
 ) -> None:
     """
     Bring the named credentials of a project to its app.
 
-    Example: flysync sync --project proj123 --name AWS_ACCESS_KEY_ID --name AWS_SECRET_ACCESS_KEY
+    Example: flysync sync --project proj123 --name AWS_ACCESS_KEY_ID
     """
-    options = _options(app, stage, no_wait, dry_run, verify, force, sandbox, reason, lock_wait, timeout)
-    command = Command(context, "sync", as_json, quiet, verbose, env_file)
+    from flysync import command
+    from flysync.model import project_id, secret_name
 
-    async def work(services: Services, options: SyncOptions, watch: console.Progress) -> SyncReport:
-        from flysync.handlers.sync import sync_credentials_to_flyio
+    async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
+        from flysync.handlers import sync as handlers
 
-        return await sync_credentials_to_flyio(ProjectId(project), names, options, services=services, watch=watch)
+        return await handlers.sync_credentials_to_flyio(of, names, options, services=services, watch=watch)
 
-    with command:
-        names = [secret_name(only_a_name(one)) for one in name]
-        value = from_stdin(names) if value_stdin else None
-        command.sync(work, replace(options, value=value))
+    of = project_id(project)
+    names = [secret_name(command.only_a_name(one)) for one in name]
+    value = command.from_stdin(names) if value_stdin else None
+    command.sync(output, work, replace(options, value=value))
 
 
 @app.command("sync-project")
-def sync_project(
-    context: typer.Context,
-    project: Project,
-    app: App = None,
-    stage: Stage = False,
-    no_wait: NoWait = False,
-    dry_run: DryRun = False,
-    verify: Verify = False,
-    force: Force = False,
-    sandbox: SandboxId = None,
-    reason: Why = None,
-    lock_wait: LockWait = 60.0,
-    timeout: Timeout = 600.0,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-) -> None:
+@takes(common, sync_options)
+def sync_project(output: "Output", options: "SyncOptions", project: Project) -> None:
     """
     Bring all credentials of a project to its app.
 
     Example: flysync sync-project --project proj123 --dry-run
     """
-    options = _options(app, stage, no_wait, dry_run, verify, force, sandbox, reason, lock_wait, timeout)
+    from flysync import command
+    from flysync.model import project_id
 
-    async def work(services: Services, options: SyncOptions, watch: console.Progress) -> SyncReport:
+    async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
         from flysync.handlers import sync as handlers
 
-        return await handlers.sync_project(ProjectId(project), options, services=services, watch=watch)
+        return await handlers.sync_project(of, options, services=services, watch=watch)
 
-    with Command(context, "sync-project", as_json, quiet, verbose, env_file) as command:
-        command.sync(work, options)
+    of = project_id(project)
+    command.sync(output, work, options)
 
 
 @app.command()
-def status(
-    context: typer.Context,
-    project: Annotated[str | None, typer.Option("--project", help="Only this project.")] = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Show what is stored and what was last brought to Fly, by our own record."""
+@takes(common)
+def status(output: "Output", project: OneProject = None) -> None:
+    """Show what is stored and what was last brought to Fly."""
+    from flysync import command, render
+    from flysync.model import project_id
 
-    async def work(services: Services) -> tuple[dict[str, Any], list[str]]:
+    async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.status import status as handler
 
-        report = await handler(ProjectId(project) if project else None, services=services)
+        report = await handler(
+            of,
+            services=services,
+            values=settings.value_source != "caller",
+            empty_allowed=settings.allow_empty,
+        )
         return render.status_json(report), render.status_text(report)
 
-    with Command(context, "status", as_json, quiet, verbose, env_file) as command:
-        command.database(work)
+    of = None if project is None else project_id(project)
+    command.database(output, work)
 
 
 @db.command("init")
-def db_init(
-    context: typer.Context,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-) -> None:
+@takes(common)
+def db_init(output: "Output") -> None:
     """Create the tables that do not exist yet."""
+    from flysync import command, render
 
-    async def work(services: Services) -> tuple[dict[str, Any], list[str]]:
+    async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.care import init_database
 
+        del settings
         report = await init_database(admin=services.admin)
         return render.init_json(report), render.init_text(report)
 
-    with Command(context, "db init", as_json, quiet, verbose, env_file) as command:
-        command.database(work)
+    command.database(output, work)
 
 
 @db.command("check")
-def db_check(
-    context: typer.Context,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
-) -> None:
+@takes(common)
+def db_check(output: "Output") -> None:
     """Compare the tables with what flysync needs, and say what to change."""
+    from flysync import command, render
 
-    async def work(services: Services) -> tuple[dict[str, Any], list[str]]:
+    async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.care import check_database
 
+        del settings
         report = await check_database(admin=services.admin)
         return render.check_json(report), render.check_text(report)
 
-    with Command(context, "db check", as_json, quiet, verbose, env_file) as command:
-        command.database(work)
+    command.database(output, work)
 
 
 @app.command()
-def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the world running.")] = False) -> None:
+def demo(keep: Keep = False) -> None:
     """Run the whole job on loopback; nothing to set up."""
+    from flysync.errors import ConfigError
+
     try:
         from flysync.sim.demo import main as play
     except ImportError:
-        typer.echo('error: the demo needs more packages\nhint: pip install "flysync[demo]"', err=True)
-        raise typer.Exit(2) from None
-    raise typer.Exit(play(keep=keep))
-
-
-def _options(
-    app: str | None,
-    stage: bool,
-    no_wait: bool,
-    dry_run: bool,
-    verify: bool,
-    force: bool,
-    sandbox: str | None,
-    reason: str | None,
-    lock_wait_s: float,
-    timeout_s: float,
-) -> SyncOptions:
-    if app is not None and not is_app_name(app):
-        raise typer.BadParameter("that cannot be the name of a Fly.io app", param_hint="--app")
-    return SyncOptions(
-        app=AppName(app) if app else None,
-        stage=stage,
-        wait=not no_wait,
-        dry_run=dry_run,
-        verify=verify,
-        force=force,
-        sandbox=sandbox,
-        reason=reason,
-        door=Door.CLI,
-        lock_wait_s=lock_wait_s,
-        timeout_s=timeout_s,
-    )
+        raise ConfigError("the demo needs more packages", hint='pip install "flysync[demo]"') from None
+    code = play(keep=keep)
+    raise typer.Exit(SIGNALS.exit_code if SIGNALS.received else code)
 
 
 def main() -> None:
-    """Run the command line."""
-    run(app)
+    """Run the command line; every way out has one exit code, and with --json one object on stdout."""
+    from flysync.console import Output, leave
+
+    output = Output(as_json="--json" in sys.argv)
+    SIGNALS.on_second = output.last_words
+    code: object = 0
+    try:
+        SIGNALS.interrupt()
+        code = app(obj=output, prog_name="flysync", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last stop: misuse, failures and bugs
+        SIGNALS.note()
+        code = _failed(error, output)
+    leave(code if isinstance(code, int) else 0)
+
+
+def _failed(error: BaseException, output: "Output") -> int:
+    """Show why the command failed, and give its exit code; what nobody asked for may be a value, and is not shown."""
+    from flysync.errors import FlysyncError, Interrupted, UsageError
+
+    if SIGNALS.received and not isinstance(error, FlysyncError):
+        return output.fail(Interrupted("interrupted", signal_number=SIGNALS.received[0]))
+    say = getattr(error, "format_message", None)
+    if say is None:
+        return output.fail(error)
+    context = getattr(error, "ctx", None)
+    path = "flysync" if context is None else context.command_path
+    output.command = path.removeprefix("flysync ")
+    message = str(say())
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+        return 2
+    option = getattr(error, "option_name", None)
+    if option is not None and "No such option" in message:
+        message = f"no such option: {option}" if _OPTION.fullmatch(option) else "there is no such option"
+    elif "unexpected extra argument" in message:
+        message = "there is an argument too many; values are never given as arguments"
+    elif "No such command" in message:
+        message = "there is no such command"
+    return output.fail(UsageError(message.rstrip("."), hint=f"see `{path} --help`"))
+
+
+#: An option as ours are; anything else may be the first line of a key.
+_OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")

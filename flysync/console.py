@@ -2,64 +2,109 @@
 One command's process: what it prints where, how it shows progress, and how signals end it.
 
 stdout carries the result alone; everything else goes to stderr. Ctrl-C and SIGTERM cancel the handler, which cleans
-up; what is known then is shown. A second one leaves at once.
+up; what is known then is shown. A second one leaves at once, and says what is left.
+
+Every command, `--help` too, begins here: what only some of them need is imported where it is needed.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import signal
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flysync import render
 from flysync.errors import FlysyncError, Interrupted
+from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    import asyncio
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from pathlib import Path
 
     from flysync.reports import Note, SyncReport
 
 T = TypeVar("T")
 
+_AT_ONCE = "left at once, without cleaning up"
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(kw_only=True, slots=True)
 class Output:
-    """How a command shows what it has to say."""
+    """How a command shows what it has to say: one result on stdout, and asides on stderr."""
 
+    #: As the caller would type it, for the JSON.
+    command: str = "flysync"
     as_json: bool = False
     #: -1 with -q, 1 with -v, 2 with -vv.
     verbosity: int = 0
+    env_file: Path | None = None
+    #: Gives what is known of the sync that is under way.
+    known: Callable[[], SyncReport] | None = None
+    #: Whether stdout has its result, or is being given it.
+    _is_told: bool = False
 
     def result(self, data: dict[str, Any], lines: Iterable[str]) -> None:
         """Show the result on stdout."""
-        text = json.dumps(data, ensure_ascii=False) if self.as_json else "\n".join(lines)
-        if text and (self.as_json or self.verbosity >= 0):
-            _write(sys.stdout, text)
+        self._is_told = True
+        _write(sys.stdout, self._text(data, lines))
 
     def aside(self, lines: Iterable[str]) -> None:
         """Show what is not the result on stderr; in JSON the envelope has it."""
-        if not self.as_json and (text := "\n".join(lines)):
-            _write(sys.stderr, text)
+        if not self.as_json:
+            _write(sys.stderr, "\n".join(lines))
 
     def warn(self, notes: Iterable[Note]) -> None:
         """Show warnings on stderr."""
+        from flysync import render
+
         if self.verbosity >= 0:
             self.aside(render.notes_text(notes))
 
-    def fail(self, command: str, error: BaseException) -> int:
+    def report(self, report: SyncReport, notes: Sequence[Note] = ()) -> None:
+        """Show the report of a sync: warnings, the result, and why it failed."""
+        from flysync import render
+
+        self.warn([*notes, *report.warnings])
+        self.result(render.sync_json(self.command, report, notes), render.sync_text(report))
+        self.aside(_ending(report))
+
+    def fail(self, error: BaseException) -> int:
         """Show an error, and give the exit code."""
-        data = render.envelope(command, error)
+        from flysync import render
+
+        data = render.envelope(self.command, error)
         if self.as_json:
             self.result(data, [])
         if not (self.as_json and isinstance(error, FlysyncError)):
             _write(sys.stderr, "\n".join(render.error_text(error)))
         return int(data["exit_code"])
+
+    def last_words(self) -> None:
+        """Say what is known and what is left, where the process ends the moment after; a signal came at any point."""
+        from flysync import render
+
+        error = Interrupted(_AT_ONCE, signal_number=SIGNALS.received[0])
+        data, lines, asides = render.envelope(self.command, error), [], render.error_text(error)
+        if self.known is not None:
+            report = replace(self.known(), error=error)
+            data, lines = render.sync_json(self.command, report), render.sync_text(report)
+            asides = [*render.notes_text(report.warnings), *_ending(report)]
+        # Past Python's buffers: the signal may have come while one of them was in use.
+        if not self._is_told:
+            _write_at_once(1, self._text(data, lines))
+        if not self.as_json:
+            end_of_spinner = "\r\x1b[2K\x1b[?25h" if is_lively() else ""
+            _write_at_once(2, end_of_spinner + "\n".join(asides))
+
+    def _text(self, data: dict[str, Any], lines: Iterable[str]) -> str:
+        if self.as_json:
+            import json
+
+            return json.dumps(data)
+        return "\n".join(lines) if self.verbosity >= 0 else ""
 
 
 class Progress:
@@ -67,15 +112,15 @@ class Progress:
 
     def __init__(self, output: Output) -> None:
         self.report: SyncReport | None = None
+        self._output = output
         self._since = time.monotonic()
         self._spinner: Any = None
-        self._is_shown = (
-            not output.as_json
-            and output.verbosity >= 0
-            and sys.stderr.isatty()
-            and os.environ.get("TERM", "dumb") != "dumb"
-        )
+        self._is_shown = not output.as_json and output.verbosity >= 0 and is_lively()
         self._is_told = output.verbosity > 0 and not output.as_json
+
+    def begin(self, known: Callable[[], SyncReport]) -> None:
+        """Remember whom to ask, should the process have to leave at once."""
+        self._output.known = known
 
     def step(self, phase: str) -> None:
         """Show that a step begins."""
@@ -108,6 +153,11 @@ class Progress:
             self._spinner = None
 
 
+def is_lively() -> bool:
+    """Tell whether stderr is a terminal on which something may move."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def run(work: Callable[[], Coroutine[Any, Any, SyncReport]], progress: Progress) -> SyncReport:
     """
     Run a sync to its end, or to that of its cleaning up after Ctrl-C or SIGTERM; give the last report there is.
@@ -120,6 +170,8 @@ def run(work: Callable[[], Coroutine[Any, Any, SyncReport]], progress: Progress)
     except Interrupted as error:
         if progress.report is None:
             raise
+        was = progress.report.error
+        error.phase = was.phase if was is not None else None
         return replace(progress.report, error=error)
     finally:
         progress.stop()
@@ -127,50 +179,74 @@ def run(work: Callable[[], Coroutine[Any, Any, SyncReport]], progress: Progress)
 
 def run_plain(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
-    Run *work* to its end.
+    Run *work* to its end; whatever comes after it has the first signal only noted.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM came; the work has cleaned up.
     """
-    received: list[int] = []
+    import asyncio
 
     async def body() -> T:
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(work())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _on_signal, number, received, task)
+        SIGNALS.on_first = lambda: _cancel(loop, task)
+        if SIGNALS.received:  # where its exception was swallowed
+            task.cancel()
         return await task
 
     try:
         return asyncio.run(body())
-    except asyncio.CancelledError:
-        number = received[0] if received else int(signal.SIGINT)
+    except (asyncio.CancelledError, FlysyncError) as error:
+        if isinstance(error, FlysyncError) and not SIGNALS.received:
+            raise
+        number = SIGNALS.exit_code - 128
         raise Interrupted("interrupted", signal_number=number) from None
+    finally:
+        SIGNALS.note()
 
 
-def _on_signal(number: int, received: list[int], task: asyncio.Future[Any]) -> None:
-    received.append(number)
-    if len(received) == 1:
-        task.cancel()
-        return
-    _write(sys.stderr, "left at once: a sandbox may be left; it ends by itself, or with `flysync sandbox prune`")
-    leave(128 + received[0])
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
+    """Cancel the task from a signal's handler; a loop that has just been closed has nothing left to cancel."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(task.cancel)
 
 
 def leave(code: int) -> None:
-    """End the process at once, with what was printed written out."""
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    """End the process at once, with what was printed written out: Python's teardown after the SDK takes 0.2 s."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):
+            stream.flush()
     os._exit(code)
 
 
+def _ending(report: SyncReport) -> list[str]:
+    from flysync import render
+
+    error = [] if report.error is None else render.error_text(report.error)
+    return [*error, *render.next_text(report.next)]
+
+
 def _write(stream: Any, text: str) -> None:
-    """Print, quietly where nobody reads any more."""
+    """Print, quietly where nobody reads any more, and whatever the stream's encoding can hold."""
+    if not text or stream is None:  # Python has no stream where its descriptor was closed
+        return
+    with suppress(AttributeError):  # the spinner's has none, and shows everything
+        stream.reconfigure(errors="backslashreplace")
     try:
         stream.write(text + "\n")
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes once more at exit, and would complain.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            _write(sys.stderr, f"error: the result could not be written: {error.strerror}")
+
+
+def _write_at_once(descriptor: int, text: str) -> None:
+    """Print past all buffers."""
+    stream = (sys.__stdout__, sys.__stderr__)[descriptor - 1]
+    data = (text + "\n").encode(errors="backslashreplace") if text and stream is not None else b""
+    with suppress(OSError):
+        while data:
+            data = data[os.write(descriptor, data) :]

@@ -75,14 +75,14 @@ async def _delete(run: Run, *, gone: bool) -> bool:
                 is_unmade = run.creating.cancel()
                 await run.call.services.sandboxes.remove(name, timeout_s=_DELETE_S / 2, gone=gone)
             if not is_unmade:
+                ledger.deleted_sandbox(name)
                 return True
             why = "Daytona has not answered whether it made it"
         except FlysyncError as error:
             why = error.code
         except TimeoutError:
             why = "timeout"
-    ledger.note("sandbox_left", f"sandbox {name} may be left ({why}); it ends by itself", [name])
-    ledger.suggest("flysync sandbox prune", "removes sandboxes that were left")
+    ledger.leave_sandbox(name, f"may be left ({why})")
     return False
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from flysync.plan import Plan
     from flysync.ports import Clock, Watch
 
+_PRUNE = NextStep(command="flysync sandbox prune", why="removes sandboxes that were left")
+
 
 class Ledger:
     """
@@ -91,9 +93,19 @@ class Ledger:
         self._errors[None] = error
 
     def note(self, code: str, message: str, names: Iterable[str] = ()) -> None:
-        """Add a warning, once."""
+        """Add a warning, once; a later one of the same code and names takes its place."""
         note = Note(code=code, message=message, names=tuple(names))
         self._notes[code, note.names] = note
+
+    def leave_sandbox(self, name: str, why: str) -> None:
+        """Note that a sandbox of ours is there, and how to get rid of it; until `deleted_sandbox`."""
+        self.note("sandbox_left", f"sandbox {name} {why}; it ends by itself", [name])
+        self._next = [*(step for step in self._next if step != _PRUNE), _PRUNE]
+
+    def deleted_sandbox(self, name: str) -> None:
+        """Note that the sandbox was deleted."""
+        del self._notes["sandbox_left", (name,)]
+        self._next.remove(_PRUNE)
 
     def suggest(self, command: str, why: str) -> None:
         """Add a command that is worth running next."""

@@ -182,6 +182,7 @@ class Run:
         sandboxes, limit_s = call.services.sandboxes, min(_CREATE_S, max(1.0, call.left_s - 1.0))
         if call.options.sandbox is not None:
             return await sandboxes.attach(call.options.sandbox, timeout_s=limit_s)
+        call.ledger.leave_sandbox(self.sandbox_name, "is still there")
         labels = {"app": "flysync", "flysync-run": call.ledger.run_id, "flysync-app": call.app}
         self.creating = asyncio.ensure_future(
             sandboxes.create(self.sandbox_name, labels, ttl_s=call.left_s + _TTL_MARGIN_S, timeout_s=limit_s)

@@ -97,16 +97,25 @@ class _Sync:
 
     async def run(self) -> SyncReport:
         """Do it, within the time limit, and report whatever happens."""
+        if self._watch is not None:
+            self._watch.begin(self._cut_short)
         try:
             await self._within_limit()
         except FlysyncError as error:
             self._ledger.fail(error)
         except asyncio.CancelledError:
-            self._ledger.fail(Interrupted("interrupted", phase=self._ledger.phase))
-            self._close()
+            report = self._cut_short()
+            if self._watch is not None:
+                self._watch.done(report)
             raise
         await self._note_run()
         return self._close()
+
+    def _cut_short(self) -> SyncReport:
+        """Say what is known where the run does not come to its own end."""
+        self._ledger.fail(Interrupted("interrupted", phase=self._ledger.phase))
+        self._ledger.settle(self._asked or ())
+        return self._ledger.report()
 
     async def _note_run(self) -> None:
         """Keep a trace of a sync that came to nothing before it had an intent, as far as that is possible."""

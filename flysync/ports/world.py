@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flysync.model import AppName, RunId
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
     from flysync.ports.fly import Sandbox, Sandboxes, SecretStore
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 class Watch(Protocol):
     """Somebody who follows a run."""
+
+    def begin(self, known: Callable[[], SyncReport]) -> None:
+        """The run begins; *known* says at any moment of it what a report would say if it ended there."""
+        ...
 
     def step(self, phase: str) -> None:
         """A step begins."""

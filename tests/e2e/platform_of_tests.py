@@ -22,7 +22,7 @@ from flysync.sim.postgres import why_unavailable
 from flysync.sim.simulation import Simulation
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import LiteralString
 
 
@@ -101,6 +101,20 @@ class Platform:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             cursor = connection.execute(query, values)
             return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def locked(self, *tables: LiteralString) -> Iterator[Callable[[], bool]]:
+        """Lock tables; what it gives tells whether somebody waits for them."""
+        with psycopg.connect(self.dsn) as connection:
+            for table in tables:
+                connection.execute(f"LOCK TABLE {table}")
+            yield lambda: bool(
+                self.execute(
+                    "SELECT 1 FROM pg_locks JOIN pg_database ON oid = database"
+                    " WHERE NOT granted AND datname = current_database()"
+                )
+            )
+            connection.rollback()
 
     def deploy(self, project: str, app: str) -> None:
         """Note a deployment."""

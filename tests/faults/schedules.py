@@ -200,6 +200,9 @@ class Process:
         self.world.ids += 1
         return f"run{self.world.ids}"
 
+    def begin(self, known: Callable[[], SyncReport]) -> None:
+        """Note nothing (port `Watch`)."""
+
     def step(self, phase: str) -> None:
         """Note nothing (port `Watch`)."""
 

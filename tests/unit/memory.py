@@ -18,6 +18,8 @@ from flysync.testing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flysync.ports import DatabaseAdmin, Sandbox, SecretStore
     from flysync.reports import SyncReport
 
@@ -81,6 +83,10 @@ class World:
         """Store credentials."""
         for name, value in values.items():
             self.records.put("p", name, value)
+
+    def begin(self, known: Callable[[], SyncReport]) -> None:
+        """Remember whom to ask (port `Watch`)."""
+        self.known = known
 
     def step(self, phase: str) -> None:
         """Note a step (port `Watch`)."""

@@ -1,0 +1,161 @@
+"""
+The options that several commands share, and what is made of them.
+
+A bundle is a function whose parameters are options; `takes` adds them to a command's own, and the command gets what
+the bundle returns. Typer reads the whole signature, so help and completion are those of any other option. (Here and in
+`cli`, annotations are objects and no texts, for Typer to find them in the signature that was put together.)
+"""
+
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flysync.errors import Interrupted
+from flysync.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flysync.console import Output
+    from flysync.model import SyncOptions
+
+#: Seconds; no sandbox should live longer.
+_LONGEST_S = 24 * 3600.0
+
+
+def duration(text: str | float) -> float:
+    """Read a duration: 90, 90s, 10m or 1h; a default is a number already."""
+    if not isinstance(text, str):
+        return text
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)?", text)
+    length = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"] if found else -1.0
+    if not 0 <= length <= _LONGEST_S:
+        raise typer.BadParameter("a duration such as 90s, 10m or 1h is needed, 24h at most")
+    return length
+
+
+def positive(text: str | float) -> float:
+    """Read a duration that is not zero."""
+    if not (length := duration(text)):
+        raise typer.BadParameter("a duration such as 90s, 10m or 1h is needed, and more than none")
+    return length
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]
+Verbose = Annotated[
+    int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Tell more; twice for every detail.")
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+EnvFile = Annotated[Path | None, typer.Option("--env-file", metavar="FILE", help="Read settings from this file too.")]
+Project = Annotated[str, typer.Option("--project", metavar="ID", help="The platform's id of the project.")]
+App = Annotated[str | None, typer.Option("--app", metavar="APP", help="Send to this app, not the newest deployment's.")]
+Stage = Annotated[bool, typer.Option("--stage", help="Store only; a later deploy brings the values to the machines.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for healthy machines.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and start nothing.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Ask Fly even where the record says nothing is to be done.")]
+Force = Annotated[bool, typer.Option("--force", help="Set and deploy again, whatever the record says.")]
+SandboxId = Annotated[
+    str | None, typer.Option("--sandbox", metavar="ID", help="Use this Daytona sandbox, and leave it alone.")
+]
+Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
+LockWait = Annotated[
+    float,
+    typer.Option(
+        "--lock-wait",
+        parser=duration,
+        metavar="TIME",
+        show_default="60s",
+        help="Wait so long for another run of the app.",
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout", parser=positive, metavar="TIME", show_default="10m", help="Limit of everything but cleaning up."
+    ),
+]
+
+
+def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Callable[..., None]]":
+    """Give a command the options of *bundles*; what each makes of them comes first among its arguments."""
+
+    def decorate(command: "Callable[..., None]") -> "Callable[..., None]":
+        shared = [_parameters(bundle) for bundle in bundles]
+        own = _parameters(command)[len(bundles) :]
+
+        def called(**given: Any) -> None:
+            made = [
+                bundle(**{one.name: given.pop(one.name) for one in parameters})
+                for bundle, parameters in zip(bundles, shared, strict=True)
+            ]
+            try:
+                command(*made, **given)
+            except KeyboardInterrupt:  # Typer would make 130 of it, whatever the signal was, and say nothing
+                raise Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128) from None
+
+        parameters = [*own, *(one for bundle in reversed(shared) for one in bundle)]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        )
+        return called
+
+    return decorate
+
+
+def _parameters(function: "Callable[..., Any]") -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def common(
+    context: typer.Context,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> "Output":
+    """Give the output of the command, as the options before and after its name want it."""
+    from flysync.console import Output
+
+    output = context.ensure_object(Output)
+    output.command = context.command_path.removeprefix("flysync ")
+    output.as_json = output.as_json or as_json
+    output.verbosity = -1 if quiet or output.verbosity < 0 else output.verbosity + verbose
+    output.env_file = env_file or output.env_file
+    return output
+
+
+def sync_options(
+    app: App = None,
+    stage: Stage = False,
+    no_wait: NoWait = False,
+    dry_run: DryRun = False,
+    verify: Verify = False,
+    force: Force = False,
+    sandbox: SandboxId = None,
+    reason: Why = None,
+    lock_wait: LockWait = 60.0,
+    timeout: Timeout = 600.0,
+) -> "SyncOptions":
+    """Give how a sync is to be done."""
+    from flysync.model import AppName, Door, SyncOptions, is_app_name
+
+    if app is not None and not is_app_name(app):
+        raise typer.BadParameter("that cannot be the name of a Fly.io app", param_hint="--app")
+    return SyncOptions(
+        app=AppName(app) if app else None,
+        stage=stage,
+        wait=not no_wait,
+        dry_run=dry_run,
+        verify=verify,
+        force=force,
+        sandbox=sandbox,
+        reason=reason,
+        door=Door.CLI,
+        lock_wait_s=lock_wait,
+        timeout_s=timeout,
+    )

@@ -1,0 +1,71 @@
+"""
+Ctrl-C, SIGTERM and a terminal that closes: ours from the first line of the program to its last.
+
+The first signal ends what is being done, in the way that fits the moment; the second one leaves at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _nothing() -> None:
+    pass
+
+
+class Signals:
+    """The signals of this process; there is one of it, `SIGNALS`."""
+
+    def __init__(self) -> None:
+        #: The numbers of those that came, in their order.
+        self.received: list[int] = []
+        #: What the first one does. It is called in the middle of anything: it raises, or does next to nothing.
+        self.on_first: Callable[[], None] = _nothing
+        #: Says what is left before the second one leaves; called in the middle of anything, too.
+        self.on_second: Callable[[], None] = _nothing
+
+    def catch(self) -> None:
+        """Take the signals, but for those that whoever started us wants ignored (nohup, a job in the background)."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._came)
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt when the first one comes, or now where it has come already."""
+        self.on_first = _interrupt
+        if self.received:
+            _interrupt()
+
+    def note(self) -> None:
+        """Only note the first one: nothing is to be ended any more, and the result is about to be shown."""
+        self.on_first = _nothing
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the number of the first one, as a shell would say."""
+        return 128 + (self.received[0] if self.received else signal.SIGINT)
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.received.append(number)
+        if len(self.received) == 1:
+            self.on_first()
+            return
+        try:
+            if len(self.received) == 2:  # noqa: PLR2004 - a third one finds the words of the second stuck
+                self.on_second()
+        finally:
+            os._exit(self.exit_code)
+
+
+SIGNALS = Signals()

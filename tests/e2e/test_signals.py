@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from platform_of_tests import Done
+
+from flysync.sim.loopback import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from platform_of_tests import Platform
+
+    from flysync.sim.loopback import Loopback
+
+SYNC = ("sync", "--project", "p", "--name", "A")
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+#: Where a run is stopped: the service, the request that is never answered, and what is known of A then.
+STEPS = {
+    "create": ("daytona", "POST /api/sandbox", ("failed", "interrupted")),
+    "flyctl": ("daytona", "POST /toolbox/[^/]+/process/execute", ("failed", "interrupted")),
+    "set": ("fly", "POST /v1/apps/[^/]+/secrets", ("unknown", "outcome_unknown")),
+    "deploy": ("fly", "POST /v1/apps/[^/]+/machines/[^/]+/lease", ("unknown", "outcome_unknown")),
+}
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what is about to happen."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it has not happened"
+        time.sleep(0.02)
+
+
+class Process:
+    """A command that is under way."""
+
+    def __init__(self, platform: Platform, *arguments: str, **environ: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flysync", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=platform.environ | environ,
+            cwd=platform.home,
+        )
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def ended(self) -> bool:
+        """Tell whether it has ended."""
+        return self._process.poll() is not None
+
+    def done(self) -> Done:
+        """Wait for its end."""
+        out, err = self._process.communicate(timeout=60)
+        return Done(self._process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def broken(platform: Platform) -> Iterator[Callable[[Loopback, str], Fault]]:
+    """Let a service never answer a request."""
+    world = platform.world
+
+    def breaks(service: Loopback, match: str) -> Fault:
+        service.faults.append(Fault(match=match, kind=FaultKind.HANG_AFTER if "POST" in match else FaultKind.HANG))
+        return service.faults[-1]
+
+    yield breaks
+    world.daytona.faults.clear()
+    world.fly.faults.clear()
+
+
+def deployed(platform: Platform, app: str) -> None:
+    """Make a project p with the credentials A and B, deployed to *app*."""
+    platform.world.fly.add_app(app, machines=1)
+    platform.deploy("p", app)
+    platform.store("p", A="1", B="2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", STEPS)
+def test_one_signal_cleans_up_and_says_what_is_known(
+    platform: Platform, broken: Callable[[Loopback, str], Fault], step: str, number: int
+) -> None:
+    """In each step: no sandbox is left, one object, the exit code of the signal; the next run does the rest."""
+    service, match, known = STEPS[step]
+    deployed(platform, f"signal-{step}-{number}")
+    fault = broken(getattr(platform.world, service), match)
+    process = Process(platform, *SYNC, "--json")
+    until(lambda: fault.times == 0)
+    process.send(number)
+    done = process.done()
+    report = done.json
+
+    assert ("interrupted", EXIT_CODES[signal.Signals(number)]) == (report["error"]["code"], done.code)
+    assert (report["exit_code"], report["ok"], "") == (done.code, False, done.stderr)
+    assert [("A", *known)] == [(one["name"], one["outcome"], one["code"]) for one in report["credentials"]]
+    assert [] == report["warnings"]
+    assert {} == platform.world.daytona.sandboxes
+    assert "synced" == platform.flysync(*SYNC, "--json").json["outcome"]
+
+
+def test_a_sandbox_that_is_made_after_the_signal_is_deleted(platform: Platform) -> None:
+    """The request for it had been sent, and was answered later."""
+    deployed(platform, "late")
+    platform.world.daytona.faults = [Fault(match="POST /api/sandbox", kind=FaultKind.DELAY, delay_s=2)]
+    process = Process(platform, *SYNC, "--json")
+    until(lambda: not platform.world.daytona.faults[0].times)
+    process.send(signal.SIGINT)
+    done = process.done()
+
+    assert (130, []) == (done.code, done.json["warnings"])
+    assert 200 == platform.world.daytona.requests("POST /api/sandbox")[-1].status
+    assert {} == platform.world.daytona.sandboxes
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_the_wait_for_the_lock(
+    platform: Platform, broken: Callable[[Loopback, str], Fault], number: int
+) -> None:
+    """Whoever waits for another run goes, and the other one is left alone."""
+    deployed(platform, f"signal-lock-{number}")
+    fault = broken(platform.world.daytona, "POST /api/sandbox")
+    holder = Process(platform, *SYNC, "--json")
+    until(lambda: fault.times == 0)
+    waiter = Process(platform, "sync", "--project", "p", "--name", "B", "--json")
+    until(lambda: platform.execute("SELECT 1 FROM flysync_secrets WHERE name = 'B' AND requested_at IS NOT NULL"))
+    waiter.send(number)
+    done = waiter.done()
+
+    assert ("interrupted", "lock") == (done.json["error"]["code"], done.json["error"]["phase"])
+    assert [("failed", "interrupted")] == [(one["outcome"], one["code"]) for one in done.json["credentials"]]
+    assert (EXIT_CODES[signal.Signals(number)], False) == (done.code, holder.ended())
+    holder.send(signal.SIGINT)
+    assert 130 == holder.done().code
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_leaves_at_once(
+    platform: Platform,
+    broken: Callable[[Loopback, str], Fault],
+    number: int,
+    as_json: bool,
+) -> None:
+    """The sandbox that is left is named with the command that removes it; with --json still one object."""
+    deployed(platform, f"twice-{number}-{as_json}")
+    daytona = platform.world.daytona
+    fault = broken(platform.world.fly, "POST /v1/apps/[^/]+/secrets")
+    deletion = broken(daytona, "DELETE /api/sandbox")
+    process = Process(platform, *SYNC, *(["--json"] if as_json else []))
+    until(lambda: fault.times == 0)
+    process.send(number)
+    until(lambda: deletion.times == 0)
+    process.send(signal.SIGINT)
+    done = process.done()
+    (sandbox,) = daytona.sandboxes.values()
+    name = sandbox.name
+    asyncio.run_coroutine_threadsafe(daytona.delete(sandbox), platform.loop).result(30)
+
+    assert EXIT_CODES[signal.Signals(number)] == done.code
+    if as_json:
+        report = done.json
+        assert ("interrupted", done.code) == (report["error"]["code"], report["exit_code"])
+        assert "at once" in report["error"]["message"]
+        assert [("sandbox_left", [name])] == [(one["code"], one["names"]) for one in report["warnings"]]
+        assert ["flysync sandbox prune"] == [step["command"] for step in report["next"]]
+        assert ["unknown"] == [one["outcome"] for one in report["credentials"]]
+        return
+    assert f"sandbox {name}" in done.stderr
+    assert "flysync sandbox prune" in done.stderr
+    assert "? A  unknown" in done.stdout
+
+
+def test_a_terminal_that_closes_is_a_signal_too(platform: Platform, broken: Callable[[Loopback, str], Fault]) -> None:
+    """It cleans up, unless the caller wants it ignored (nohup)."""
+    deployed(platform, "hangup")
+    fault = broken(platform.world.daytona, "POST /api/sandbox")
+    process = Process(platform, *SYNC, "--json")
+    until(lambda: fault.times == 0)
+    process.send(signal.SIGHUP)
+
+    assert ("interrupted", 129) == ((done := process.done()).json["error"]["code"], done.code)
+
+    code = "import os, signal; signal.signal(1, signal.SIG_IGN); from flysync.__main__ import SIGNALS;"
+    code += "SIGNALS.catch(); os.kill(os.getpid(), 1); print(SIGNALS.received)"
+    assert "[]\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("command", [("status",), ("db", "check"), ("db", "init")])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_commands_that_need_only_the_database_end_too(
+    platform: Platform, command: tuple[str, ...], number: int
+) -> None:
+    """Stuck behind somebody's lock on a table: one object, and the exit code."""
+    with platform.locked("flysync_meta", "cloud_credentials") as is_waited_for:
+        process = Process(platform, *command, "--json")
+        until(is_waited_for)
+        process.send(number)
+        done = process.done()
+
+    assert ("interrupted", EXIT_CODES[signal.Signals(number)]) == (done.json["error"]["code"], done.code)
+    assert " ".join(command) == done.json["command"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_value_is_read(platform: Platform, number: int) -> None:
+    """Before anything is opened: standard input has not ended yet."""
+    process = Process(platform, *SYNC, "--value-stdin", "--json")
+    until(lambda: is_reading(process))
+    process.send(number)
+    done = process.done()
+
+    assert ("interrupted", "sync") == (done.json["error"]["code"], done.json["command"])
+    assert (EXIT_CODES[signal.Signals(number)], "") == (done.code, done.stderr)
+
+
+def is_reading(process: Process) -> bool:
+    """Tell whether a process waits for its standard input."""
+    call = f"/proc/{process._process.pid}/syscall"
+    try:
+        with open(call) as file:  # noqa: PTH123
+            words = file.read().split()
+    except OSError:
+        pytest.skip("nobody may see what a process waits for here")
+    return words[:2] == ["0", "0x0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_program_is_loaded(number: int) -> None:
+    """It is noted, and ends the command before it begins."""
+    code = (
+        "import os, sys; from flysync.signals import SIGNALS; from flysync import __main__\n"
+        f"SIGNALS.catch(); os.kill(os.getpid(), {number:d}); SIGNALS.catch = lambda: None\n"
+        "sys.argv = ['flysync', 'status', '--json']; __main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+    assert ("interrupted", "") == (json.loads(done.stdout)["error"]["code"], done.stderr)
+    assert EXIT_CODES[signal.Signals(number)] == done.returncode
+
+
+def test_a_reader_who_has_gone_is_no_failure(platform: Platform) -> None:
+    """A broken pipe changes neither exit code nor stderr."""
+    platform.store("p", A="1")
+    for arguments in (("status",), ("status", "--json")):
+        ours, theirs = os.pipe()
+        os.close(ours)
+        done = subprocess.run(
+            [sys.executable, "-m", "flysync", *arguments],
+            env=platform.environ,
+            cwd=platform.home,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+        os.close(theirs)
+
+        assert (0, b"") == (done.returncode, done.stderr), arguments
