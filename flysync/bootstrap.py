@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: What a command needs that only reads or writes the database.
 DATABASE = ("DATABASE_URL",)
+#: What the care of sandboxes needs.
+SANDBOXES = (*DATABASE, "DAYTONA_API_KEY")
 #: What a sync needs.
 SYNC = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
 

@@ -37,6 +37,8 @@ app = typer.Typer(
 )
 db = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(db, name="db")
+sandbox = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(sandbox, name="sandbox")
 
 
 def _version(shown: bool) -> None:
@@ -61,6 +63,13 @@ def main_options(output: "Output", version: Version = False) -> None:
 @takes(common)
 def db_options(output: "Output") -> None:
     """Look after the tables."""
+    del output
+
+
+@sandbox.callback()
+@takes(common)
+def sandbox_options(output: "Output") -> None:
+    """Look after the sandboxes at Daytona that carry our label."""
     del output
 
 
@@ -127,7 +136,7 @@ def status(output: "Output", project: OneProject = None) -> None:
         return render.status_json(report), render.status_text(report)
 
     of = None if project is None else project_id(project)
-    command.database(output, work)
+    command.plain(output, work)
 
 
 @db.command("init")
@@ -143,7 +152,7 @@ def db_init(output: "Output") -> None:
         report = await init_database(admin=services.admin)
         return render.init_json(report), render.init_text(report)
 
-    command.database(output, work)
+    command.plain(output, work)
 
 
 @db.command("check")
@@ -159,7 +168,39 @@ def db_check(output: "Output") -> None:
         report = await check_database(admin=services.admin)
         return render.check_json(report), render.check_text(report)
 
-    command.database(output, work)
+    command.plain(output, work)
+
+
+@sandbox.command("list")
+@takes(common)
+def sandbox_list(output: "Output") -> None:
+    """Show all of them: age, run, state, and whether anybody still needs it."""
+    from flysync import command, render
+
+    async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
+        from flysync.handlers.sandboxes import list_sandboxes
+
+        del settings
+        report = await list_sandboxes(services=services)
+        return render.sandboxes_json("sandbox list", report), render.sandboxes_text(report)
+
+    command.plain(output, work, with_daytona=True)
+
+
+@sandbox.command("prune")
+@takes(common)
+def sandbox_prune(output: "Output") -> None:
+    """Delete those whose run is dead or whose time is over, never a living run's."""
+    from flysync import command, render
+
+    async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
+        from flysync.handlers.sandboxes import prune_sandboxes
+
+        del settings
+        report = await prune_sandboxes(services=services)
+        return render.sandboxes_json("sandbox prune", report), render.sandboxes_text(report)
+
+    command.plain(output, work, with_daytona=True)
 
 
 @app.command()

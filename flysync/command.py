@@ -44,14 +44,16 @@ def sync(
     raise typer.Exit(report.exit_code)
 
 
-def database(
+def plain(
     output: console.Output,
     work: Callable[[Services, Settings], Coroutine[Any, Any, tuple[dict[str, Any], list[str]]]],
+    *,
+    with_daytona: bool = False,
 ) -> None:
-    """Run what needs nothing but the database, and show its result."""
+    """Run what needs nothing but the database, or also Daytona, and show its result: the envelope, and lines."""
     from flysync import bootstrap
 
-    settings = _settings(output, bootstrap.DATABASE)
+    settings = _settings(output, bootstrap.SANDBOXES if with_daytona else bootstrap.DATABASE)
 
     async def body() -> tuple[dict[str, Any], list[str]]:
         async with bootstrap.open_services(settings) as services:
@@ -61,6 +63,7 @@ def database(
     output.warn(settings.notes)
     data["warnings"] = [*render.notes_json(settings.notes), *data["warnings"]]
     output.result(data, lines)
+    output.aside(render.failure_text(data["error"]))
     raise typer.Exit(data["exit_code"])
 
 

@@ -68,6 +68,9 @@ class NextStep:
     why: str
 
 
+PRUNE = NextStep(command="flysync sandbox prune", why="removes sandboxes that were left")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncReport:
     """What a sync did: data, for every door to show in its own way."""

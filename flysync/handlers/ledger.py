@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import ConfigError, Interrupted, UsageError
 from flysync.model import Outcome, RunId
 from flysync.ports import RunEnd
-from flysync.reports import CredentialReport, NextStep, Note, SyncReport
+from flysync.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from flysync.model import AppName, Machines, ProjectId, Reason, SecretName
     from flysync.plan import Plan
     from flysync.ports import Clock, Watch
-
-_PRUNE = NextStep(command="flysync sandbox prune", why="removes sandboxes that were left")
 
 
 class Ledger:
@@ -100,12 +98,12 @@ class Ledger:
     def leave_sandbox(self, name: str, why: str) -> None:
         """Note that a sandbox of ours is there, and how to get rid of it; until `deleted_sandbox`."""
         self.note("sandbox_left", f"sandbox {name} {why}; it ends by itself", [name])
-        self._next = [*(step for step in self._next if step != _PRUNE), _PRUNE]
+        self._next = [*(step for step in self._next if step != PRUNE), PRUNE]
 
     def deleted_sandbox(self, name: str) -> None:
         """Note that the sandbox was deleted."""
         del self._notes["sandbox_left", (name,)]
-        self._next.remove(_PRUNE)
+        self._next.remove(PRUNE)
 
     def suggest(self, command: str, why: str) -> None:
         """Add a command that is worth running next."""

@@ -13,10 +13,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
+from flysync.reports import PRUNE
 
 if TYPE_CHECKING:
     from flysync.model import AppName, SandboxInfo
     from flysync.ports import RunSeen, RunsSeen, Services
+    from flysync.reports import NextStep
 
 #: Seconds until a sandbox that is deleted has to be gone.
 _REMOVE_S = 60.0
@@ -59,6 +61,12 @@ class SandboxReport:
     lines: tuple[SandboxLine, ...]
     #: What kept one from being deleted.
     error: FlysyncError | None = None
+
+    @property
+    def next(self) -> tuple[NextStep, ...]:
+        """The command that removes what is left, where anything is."""
+        is_left = any(line.is_left and not line.removed for line in self.lines)
+        return (PRUNE,) if is_left else ()
 
 
 async def list_sandboxes(*, services: Services) -> SandboxReport:

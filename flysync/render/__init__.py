@@ -1,0 +1,49 @@
+"""Reports and errors as JSON or text. Pure: prints nothing, shows no value."""
+
+from flysync.render.as_json import (
+    SCHEMA,
+    check_json,
+    envelope,
+    error_json,
+    init_json,
+    next_json,
+    notes_json,
+    sandboxes_json,
+    status_json,
+    sync_json,
+)
+from flysync.render.as_text import (
+    bug_text,
+    check_text,
+    error_text,
+    failure_text,
+    init_text,
+    next_text,
+    notes_text,
+    sandboxes_text,
+    status_text,
+    sync_text,
+)
+
+__all__ = [
+    "SCHEMA",
+    "bug_text",
+    "check_json",
+    "check_text",
+    "envelope",
+    "error_json",
+    "error_text",
+    "failure_text",
+    "init_json",
+    "init_text",
+    "next_json",
+    "next_text",
+    "notes_json",
+    "notes_text",
+    "sandboxes_json",
+    "sandboxes_text",
+    "status_json",
+    "status_text",
+    "sync_json",
+    "sync_text",
+]

@@ -1,0 +1,162 @@
+"""
+Reports and errors as lines of text.
+
+Names, apps, ids and actors come from a database that others write: no line holds a character of theirs that a terminal
+would act on.
+"""
+
+from __future__ import annotations
+
+import traceback
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from flysync.errors import FlysyncError
+from flysync.model import Outcome
+from flysync.reports import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from flysync.handlers.care import CheckReport, InitReport
+    from flysync.handlers.sandboxes import SandboxReport
+    from flysync.handlers.status import StatusReport
+    from flysync.reports import CredentialReport, NextStep, Note, SyncReport
+
+P = ParamSpec("P")
+
+_MARKS = {
+    Outcome.SYNCED: "✓",
+    Outcome.STAGED: "◐",
+    Outcome.UNCHANGED: "=",
+    Outcome.SKIPPED: "-",
+    Outcome.FAILED: "✗",
+    Outcome.UNKNOWN: "?",
+    None: "→",
+}
+
+
+def _printable(make: Callable[P, list[str]]) -> Callable[P, list[str]]:
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> list[str]:
+        return [printable(line) for line in make(*args, **kwargs)]
+
+    return made
+
+
+@_printable
+def bug_text(error: BaseException) -> list[str]:
+    """Give where a bug happened, without the texts of exceptions: they may hold a value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+    return [f"error: a bug in flysync: {type(error).__name__}", *where]
+
+
+@_printable
+def error_text(error: BaseException) -> list[str]:
+    """Give an error as lines for stderr."""
+    if not isinstance(error, FlysyncError):
+        return bug_text(error)
+    # Several problems with the settings are one message, and a line each.
+    lines = f"error: {error.message}".replace("\n- ", "\0- ").split("\0")
+    return [*lines, *([f"hint: {error.hint}"] if error.hint else [])]
+
+
+@_printable
+def sync_text(report: SyncReport) -> list[str]:
+    """Give the result of a sync as lines for stdout: one per credential, and a last one that sums up."""
+    width = max((len(one.name) for one in report.credentials), default=0)
+    lines = [_credential(one, width) for one in report.credentials]
+    return [*lines, _summary(report)]
+
+
+def _credential(one: CredentialReport, width: int) -> str:
+    word = one.outcome or "would be set"
+    why = one.code or one.reason or ""
+    return f"{_MARKS[one.outcome]} {one.name:<{width}}  {word:<12}  {why}".rstrip()
+
+
+def _summary(report: SyncReport) -> str:
+    counts: dict[str, int] = {}
+    for one in report.credentials:
+        word = one.outcome or "to set"
+        counts[word] = counts.get(word, 0) + 1
+    told = ", ".join(f"{count} {word}" for word, count in counts.items()) or "no credentials"
+    where = f" on {report.app}" if report.app else ""
+    parts = [f"{report.project}: {told}{where}"]
+    if report.release is not None:
+        parts.append(f"release {report.release}")
+    if report.machines is not None:
+        parts.append(f"{report.machines.updated}/{report.machines.total} machines")
+    if report.carried_by:
+        parts.append(f"carried by run {report.carried_by}")
+    if seconds := sum(report.timings_ms.values()) / 1000:
+        parts.append(f"{seconds:.1f} s")
+    return ", ".join(parts) + (" (dry run: nothing was done)" if report.dry_run else "")
+
+
+@_printable
+def notes_text(notes: Iterable[Note]) -> list[str]:
+    """Give warnings as lines for stderr."""
+    return [f"warning: {note.message}" for note in notes]
+
+
+@_printable
+def next_text(steps: Sequence[NextStep]) -> list[str]:
+    """Give the commands worth running next as lines."""
+    return [f"next: {step.command}  ({step.why})" for step in steps]
+
+
+@_printable
+def status_text(report: StatusReport) -> list[str]:
+    """Give a status as lines: a head per project, its credentials below."""
+    lines: list[str] = []
+    head = None
+    width = max((len(line.name or "") for line in report.lines), default=0)
+    for line in report.lines:
+        if (line.project, line.app) != head:
+            head = (line.project, line.app)
+            lines.append(f"{line.project}  {line.app or '(not deployed)'}")
+        when = f"{line.deployed_at:%Y-%m-%d %H:%M:%S}" if line.deployed_at else ""
+        who = f"by {line.actor} ({line.door})" if line.actor else ""
+        lines.append(f"  {line.name or '-':<{width}}  {line.condition:<20}  {when} {who}".rstrip())
+    runs = [
+        f"run {run.run_id} is under way since {run.started_at:%H:%M:%S} ({run.door}, {run.actor})"
+        for run in report.open_runs
+    ]
+    return [*(lines or ["no projects"]), *runs, *next_text(report.next)]
+
+
+@_printable
+def check_text(report: CheckReport) -> list[str]:
+    """Give the findings of `db check` as lines."""
+    lines = []
+    for one in report.findings:
+        lines.append(f"{one.verdict:<7}  {one.subject}: {one.message}")
+        if one.hint:
+            lines.append(f"         {one.hint}")
+    return lines
+
+
+@_printable
+def init_text(report: InitReport) -> list[str]:
+    """Give what `db init` has created as lines."""
+    return [f"created {name}" for name in report.created] or ["everything was there already"]
+
+
+def sandboxes_text(report: SandboxReport) -> list[str]:
+    """Give our sandboxes as lines, and what to run next."""
+    lines = []
+    for line in report.lines:
+        age = "?" if line.age_s is None else f"{line.age_s / 60:.0f} min"
+        done = {None: "", True: ", deleted", False: ", not deleted"}[line.removed]
+        what = f"{line.use}{done}"
+        lines.append(printable(f"{line.sandbox.name:<34}  {line.sandbox.app or '-':<20}  {age:>8}  {what}"))
+    return [*(lines or ["no sandboxes"]), *next_text(report.next)]
+
+
+def failure_text(error: Mapping[str, Any] | None) -> list[str]:
+    """Give the error of an envelope as lines for stderr."""
+    if error is None:
+        return []
+    return [f"error: {error['message']}", *([f"hint: {error['hint']}"] if error["hint"] else [])]
