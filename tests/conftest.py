@@ -35,6 +35,10 @@ class Server(Protocol):
         """Drop a database."""
         ...
 
+    def dsn(self, database: str) -> str:
+        """Give the address of a database."""
+        ...
+
 
 class ProvidedPostgres:
     """The server of `FLYSYNC_TEST_DATABASE_URL`."""
@@ -51,7 +55,11 @@ class ProvidedPostgres:
             locale = " TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING {}"
             statement += sql.SQL(locale).format(sql.Literal(encoding))
         self._command(statement)
-        return make_conninfo(self._dsn, dbname=name)
+        return self.dsn(name)
+
+    def dsn(self, database: str) -> str:
+        """Give the address of a database."""
+        return make_conninfo(self._dsn, dbname=database)
 
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever is still connected to it."""

@@ -98,9 +98,9 @@ class PostgresWorld(RecordsWorld):
 
 
 @asynccontextmanager
-async def opened(dsn: str, schema: str | None = None) -> AsyncIterator[PostgresWorld]:
-    """Open the tables at an address, for flysync and for the backend."""
-    connection = Connection(Secret(dsn), schema)
+async def opened(dsn: str, schema: str | None = None, *, pooled: str | None = None) -> AsyncIterator[PostgresWorld]:
+    """Open the tables at an address, for the backend, and for flysync by way of a pooler where there is one."""
+    connection = Connection(Secret(pooled or dsn), schema)
     try:
         with psycopg.connect(dsn, autocommit=True) as backend:
             yield PostgresWorld(PostgresRecords(connection), backend)

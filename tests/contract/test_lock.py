@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -87,9 +87,9 @@ class PostgresWorld(LockWorld):
 
 
 @asynccontextmanager
-async def postgres_world(dsn: str, **scale: float) -> AsyncIterator[PostgresWorld]:
-    """Locks in a database; *scale* as `PostgresLock` takes it."""
-    lock = PostgresLock(Connection(Secret(dsn)), **scale)
+async def postgres_world(dsn: str, *, pooled: str | None = None, **scale: float) -> AsyncIterator[PostgresWorld]:
+    """Locks in a database, by way of a pooler where there is one; *scale* as `PostgresLock` takes it."""
+    lock = PostgresLock(Connection(Secret(pooled or dsn)), **scale)
     try:
         with psycopg.connect(dsn, autocommit=True) as admin:
             yield PostgresWorld(lock, admin)
@@ -197,19 +197,26 @@ class TestLockInPostgres(LockContract):
             yield world
 
 
-@pytest.fixture
-def holder(database: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock."""
+@contextmanager
+def holding(dsn: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that holds the lock."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(f"{database}\n")
+        process.stdin.write(f"{dsn}\n")
         process.stdin.flush()
         assert "held\n" == process.stdout.readline()
         yield process
         process.kill()
+
+
+@pytest.fixture
+def holder(database: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock."""
+    with holding(database) as process:
+        yield process
 
 
 async def test_a_heartbeat_notices_the_loss(database: str) -> None:
