@@ -117,9 +117,9 @@ class RealServices:
         """Locks in Postgres."""
         from flysync.adapters.postgres import PostgresLock
 
-        # Tests cannot wait for 90 s.
-        idle_s = float(os.environ.get("FLYSYNC_TEST_LOCK_IDLE_S", "90"))
-        return PostgresLock(self._database, heartbeat_s=idle_s / 3, idle_s=idle_s, answer_s=idle_s / 6)
+        # Tests cannot wait for a patience of 90 s.
+        heartbeat_s, idle_s, answer_s = map(float, os.environ.get("FLYSYNC_TEST_LOCK", "30,90,15").split(","))
+        return PostgresLock(self._database, heartbeat_s=heartbeat_s, idle_s=idle_s, answer_s=answer_s)
 
     @cached_property
     def sandboxes(self) -> Sandboxes:

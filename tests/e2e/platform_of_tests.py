@@ -90,6 +90,7 @@ class Platform:
         self.dsn = dsn
         self.home = home
         self.loop = LOOPS[id(world)]
+        self.started: list[Running] = []
         self.environ = world.environ(DATABASE_URL=dsn, HOME=str(home), FLYSYNC_ACTOR="tester")
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
@@ -160,7 +161,9 @@ class Platform:
         env = {name: value for name, value in env.items() if name not in without}
         pipe = subprocess.PIPE
         command = [sys.executable, "-m", "flysync", *arguments]
-        return Running(subprocess.Popen(command, env=env, cwd=self.home, stdin=pipe, stdout=pipe, stderr=pipe))
+        process = subprocess.Popen(command, env=env, cwd=self.home, stdin=pipe, stdout=pipe, stderr=pipe)
+        self.started.append(Running(process))
+        return self.started[-1]
 
 
 _NUMBERS = itertools.count()
@@ -188,6 +191,11 @@ def platform(world: Simulation, tmp_path: Path) -> Iterator[Platform]:
     assert world.postgres is not None
     name = f"platform{next(_NUMBERS)}"
     dsn = world.postgres.create_database(name, template="template")
-    yield Platform(world, dsn, tmp_path)
+    platform = Platform(world, dsn, tmp_path)
+    yield platform
+    for running in platform.started:
+        if running.process.poll() is None:  # the test has failed
+            running.process.kill()
+            running.done()
     assert {} == world.daytona.sandboxes, "a sandbox was left"
     world.postgres.drop_database(name)

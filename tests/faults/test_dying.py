@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import signal
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ CREATE, DELETE = "POST /api/sandbox$", "DELETE /api/sandbox/"
 _NUMBERS = itertools.count(1)
 
 
-def until(holds: Callable[[], object], within_s: float = 60.0) -> None:
+def until(holds: Callable[[], object], within_s: float = 120.0) -> None:
     """Wait for something to come true."""
     give_up = time.monotonic() + within_s
     while not holds():
@@ -75,6 +76,21 @@ def killed(running: Running) -> None:
     """Kill a run as the kernel does when memory runs out: it can do nothing any more."""
     running.process.kill()
     assert -signal.SIGKILL == running.done().code
+
+
+@contextmanager
+def locked(platform: Platform, table: LiteralString) -> Iterator[None]:
+    """Let nobody write to a table."""
+    with psycopg.connect(platform.dsn) as backend:
+        backend.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(table)))
+        yield
+
+
+def waiting(platform: Platform) -> list[tuple[Any, ...]]:
+    """Give those who wait for somebody else's lock on a table."""
+    return platform.execute(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
 
 
 def line(done: Done) -> tuple[int, str | None, str | None]:
@@ -150,14 +166,9 @@ def test_a_run_that_is_killed_is_repaired_by_the_next(platform: Platform, app: A
 @pytest.mark.parametrize("table", ["flysync_secrets", "flysync_runs", "project_actions"])
 def test_a_run_that_is_killed_while_it_writes_down(platform: Platform, app: App, table: LiteralString) -> None:
     """The request before the lock, the intent after it, the record at the end: the same, with one restart in all."""
-    with psycopg.connect(platform.dsn) as backend:
-        backend.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(table)))
+    with locked(platform, table):
         running = platform.start(*SYNC)
-        until(
-            lambda: platform.execute(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-        )
+        until(lambda: waiting(platform))
         killed(running)
 
     assert (0, "unchanged" if table == "project_actions" else "synced", None) == line(platform.flysync(*SYNC))
@@ -233,4 +244,161 @@ def test_a_value_that_fly_takes_in_late(platform: Platform, app: App) -> None:
 
     assert [(0, "synced", None)] * 2 == [line(done), line(verified)]
     assert "drifted" == verified.json["credentials"][0]["reason"]
+    assert_all_is_well(platform, app, "new", restarts=2)
+
+
+def end_the_lock(platform: Platform) -> None:
+    """Take the lock from its holder, as the server does after 90 s without a sign of life."""
+    (ended,) = platform.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    assert (True,) == ended
+
+
+def everything(platform: Platform, app: App) -> list[object]:
+    """Give all that a run can change."""
+    tables = [
+        platform.execute("SELECT * FROM flysync_secrets ORDER BY name"),
+        platform.execute("SELECT * FROM flysync_runs ORDER BY run_id"),
+        platform.execute("SELECT * FROM project_actions ORDER BY id"),
+    ]
+    return [*tables, app.secrets, app.running(), app.restarts, app.vault.version, len(app.releases)]
+
+
+@pytest.mark.parametrize(
+    ("service", "match", "skip", "outcome"),
+    [
+        ("daytona", CREATE, 0, "failed"),
+        ("daytona", EXEC, 2, "unknown"),
+        ("fly", SET, 0, "unknown"),
+        ("daytona", EXEC, 3, "staged"),
+        ("fly", UPDATE, 0, "unknown"),
+    ],
+)
+def test_a_run_that_froze_and_wakes_up_changes_nothing(
+    platform: Platform, app: App, service: str, match: str, skip: int, outcome: str
+) -> None:
+    """Another run has done the work meanwhile; the one that wakes leaves all as it is, and does not call it synced."""
+    fault = wait_at(getattr(platform.world, service), match, FaultKind.HOLD_BEFORE, skip=skip)
+    frozen = reached(platform, fault)
+    frozen.process.send_signal(signal.SIGSTOP)
+    end_the_lock(platform)
+    platform.store("p", A="new")
+    done = platform.flysync(*SYNC)
+    before = everything(platform, app)
+    let_go(platform, fault)
+    frozen.process.send_signal(signal.SIGCONT)
+    woken = frozen.done()
+
+    assert (0, "synced", None) == line(done)
+    assert (75, outcome) == line(woken)[:2]
+    assert ("not_recorded", False, None) == (
+        woken.json["error"]["code"],
+        woken.json["recorded"],
+        woken.json["carried_by"],
+    )
+    assert before == everything(platform, app)
+    assert_all_is_well(platform, app, "new", restarts=1)
+
+
+def test_a_run_that_froze_before_its_intent_is_overtaken(platform: Platform, app: App) -> None:
+    """Postgres takes the lock from it when its patience is over (here 4 s, not 90), and it gives way when it wakes."""
+    with locked(platform, "flysync_runs"):
+        frozen = platform.start(*SYNC, FLYSYNC_TEST_LOCK="1,4,3")
+        until(lambda: waiting(platform))
+        frozen.process.send_signal(signal.SIGSTOP)
+    platform.store("p", A="new")
+    done = platform.flysync(*SYNC)
+    before = everything(platform, app)[2:]
+    frozen.process.send_signal(signal.SIGCONT)
+    woken = frozen.done()
+
+    assert (0, "synced", None) == line(done)
+    assert (75, "failed") == line(woken)[:2]
+    assert before == everything(platform, app)[2:]
+    assert_all_is_well(platform, app, "new", restarts=1)
+
+
+@pytest.mark.parametrize("match", [SET, UPDATE])
+def test_a_run_that_loses_its_lock_stops(platform: Platform, app: App, match: str) -> None:
+    """It notices with its next heartbeat, deletes its sandbox, says what it does not know; the next run mends it."""
+    fault = wait_at(platform.world.fly, match, FaultKind.HOLD_BEFORE)
+    running = reached(platform, fault, FLYSYNC_TEST_LOCK="1,90,15")
+    end_the_lock(platform)
+    done = running.done()
+    left = dict(platform.world.daytona.sandboxes)
+    let_go(platform, fault)
+
+    assert ({}, (75, "unknown", "outcome_unknown")) == (left, line(done))
+    assert ("database_unavailable", True) == (done.json["error"]["code"], done.json["recorded"])
+    assert [(True, "unknown", "database_unavailable")] == runs(platform)
+    assert (0, "synced", None) == line(platform.flysync(*SYNC))
+    assert_all_is_well(platform, app, "old", restarts=1)
+
+
+def test_many_who_save_at_once(platform: Platform, app: App) -> None:
+    """Eight commands for eight names: all arrive with two restarts at most, and each command says who did its work."""
+    names = [f"N{number}" for number in range(8)]
+    platform.store_all("p", dict.fromkeys(names, "value"))
+    fault = wait_at(platform.world.fly, UPDATE, FaultKind.HOLD)
+    running = [
+        platform.start("sync", "--project", "p", "--name", name, "--lock-wait", "5m", "--json") for name in names
+    ]
+    until(lambda: fault.times == 0 and platform.execute("SELECT count(*) FROM flysync_secrets") == [(8,)])
+    let_go(platform, fault)
+    reports = [one.done().json for one in running]
+    recorded = dict(platform.execute("SELECT run_id, outcome FROM flysync_runs"))
+
+    assert [(0, "synced", name) for name in names] == [
+        (report["exit_code"], report["outcome"], report["credentials"][0]["name"]) for report in reports
+    ]
+    assert dict.fromkeys(names, "value") == app.secrets == next(iter(app.running().values()))
+    assert [len(recorded)] == list(app.restarts.values())
+    assert len(recorded) <= 2
+    assert {"synced"} == set(recorded.values())
+    assert set(recorded) == {report["run_id"] for report in reports if report["carried_by"] is None}
+    assert {report["carried_by"] for report in reports} - {None} <= set(recorded)
+    assert {True} == {report["recorded"] for report in reports}
+    told = platform.execute("SELECT jsonb_object_keys(details -> 'outcomes') FROM project_actions ORDER BY 1")
+    assert [(name,) for name in names] == told
+
+
+@pytest.mark.parametrize(
+    ("match", "outcome", "next_outcome"), [(SET, "staged", "synced"), (UPDATE, "synced", "unchanged")]
+)
+def test_postgres_goes_away_after_fly_has_the_value(
+    platform: Platform, app: App, match: str, outcome: str, next_outcome: str
+) -> None:
+    """What was done is told, and that it is not recorded; the next run mends the record, without a needless restart."""
+    postgres = platform.world.postgres
+    assert postgres is not None
+    fault = wait_at(platform.world.fly, match, FaultKind.HOLD)
+    running = reached(platform, fault)
+    postgres.stop("fast")
+    try:
+        let_go(platform, fault)
+        done = running.done()
+    finally:
+        postgres.start()
+
+    assert (75, outcome) == line(done)[:2]
+    assert ("not_recorded", False) == (done.json["error"]["code"], done.json["recorded"])
+    assert (0, next_outcome, None) == line(platform.flysync(*SYNC, "--verify"))
+    assert_all_is_well(platform, app, "old", restarts=1)
+
+
+@pytest.mark.parametrize("lost", ["DELETE FROM flysync_meta", "DROP TABLE flysync_runs, flysync_secrets, flysync_meta"])
+def test_lost_tables_cost_one_restart(platform: Platform, app: App, lost: LiteralString) -> None:
+    """Without them nothing is done; made anew, the value is set and deployed once more, whatever it is by then."""
+    first = platform.flysync(*SYNC)
+    platform.execute(lost)
+    refused = platform.flysync(*SYNC)
+    platform.flysync("db", "init")
+    platform.store("p", A="new")
+
+    assert [0, 2] == [first.code, refused.code]
+    assert ("config", "run `flysync db init`") == (refused.json["error"]["code"], refused.json["error"]["hint"])
+    assert (0, "synced", None) == line(platform.flysync(*SYNC))
+    assert (0, "unchanged", None) == line(platform.flysync(*SYNC))
     assert_all_is_well(platform, app, "new", restarts=2)
