@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class InMemorySandbox:
-    """A sandbox (port `Sandbox`); `is_gone` once it was removed."""
+    """A sandbox (port `Sandbox`); `is_gone` once nothing of it is left."""
 
     def __init__(self, sandbox_id: str, name: str) -> None:
         self.id = sandbox_id
@@ -42,6 +42,8 @@ class InMemorySandboxes:
     def __init__(self) -> None:
         self.live: dict[str, InMemorySandbox] = {}
         self.added = 0
+        #: Those whose deletion was accepted, and that may not be gone yet.
+        self.dying: dict[str, InMemorySandbox] = {}
         self.created: list[str] = []
         self.labels: dict[str, dict[str, str]] = {}
         self.ttls: dict[str, int] = {}
@@ -73,10 +75,13 @@ class InMemorySandboxes:
         raise SandboxNotFound("there is no such sandbox", hint="check --sandbox", service="daytona", phase="attach")
 
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
-        """Remove a sandbox; there being none is fine."""
+        """Remove a sandbox; there being none is fine. Unless *gone*, what runs in it may go on for a while."""
         self._refuse("remove")
         if sandbox := self._find(name):
-            del self.live[sandbox.name]
+            self.dying[sandbox.name] = self.live.pop(sandbox.name)
+        ending = [one for one in self.dying.values() if gone and name in {one.id, one.name}]
+        for sandbox in ending:
+            del self.dying[sandbox.name]
             sandbox.is_gone = True
 
     async def list(self) -> Sequence[SandboxInfo]:

@@ -49,7 +49,7 @@ class MemoryWorld(StoreWorld):
         return self.fly.apps[app].restarts * self.fly.apps[app].machines
 
     async def lose_sandbox(self) -> None:
-        await self.boxes.remove("box", timeout_s=1)
+        await self.boxes.remove("box", timeout_s=1, gone=True)
 
 
 class LoopbackWorld(StoreWorld):
