@@ -47,9 +47,9 @@ async def end(run: Run) -> None:
             await _delete(run, gone=False)
 
 
-async def shielded(work: Awaitable[None]) -> None:
-    """Finish *work* within `CLEAN_UP_S` though we are being cancelled; then the cancellation goes on."""
-    task = asyncio.ensure_future(asyncio.wait_for(work, CLEAN_UP_S))
+async def shielded(work: Awaitable[None], limit_s: float | None = CLEAN_UP_S) -> None:
+    """Finish *work* within *limit_s* though we are being cancelled, once or more; then the cancellation goes on."""
+    task = asyncio.ensure_future(asyncio.wait_for(work, limit_s))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

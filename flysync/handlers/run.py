@@ -88,10 +88,13 @@ class Run:
                 return
             await work
         finally:
-            # The work has to clean up before the lock is given back.
             lost.cancel()
-            await _cancelled(work)
-            await asyncio.shield(self.hold.release())
+            await shielded(self._over(work), limit_s=None)  # its parts have limits of their own
+
+    async def _over(self, work: asyncio.Future[None]) -> None:
+        """Let the work clean up, and only then give the lock back."""
+        await _cancelled(work)
+        await self.hold.release()
 
     async def _do(self) -> None:
         ledger = self.call.ledger

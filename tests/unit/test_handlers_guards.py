@@ -155,6 +155,24 @@ async def test_a_run_whose_sandbox_may_still_write_stays_open_for_the_next() -> 
     assert {} == world.sandboxes.live
 
 
+async def test_a_second_interruption_does_not_stop_the_cleaning_up() -> None:
+    """Ctrl-C twice: the record is written and the sandbox deleted all the same."""
+    world = World()
+    world.put(A="1")
+    world.sandboxes = boxes = Sandboxes()
+    task = asyncio.create_task(world.sync("A"))
+    await boxes.removing.wait()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.001)
+    boxes.removable.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert ({}, {}) == (boxes.live, world.lock.holders)
+    assert [] == [run for run in world.records.runs.values() if run.finished_at is None]
+
+
 async def test_what_somebody_else_set_during_the_roll_out_is_not_claimed() -> None:
     """The digest afterwards is not the one after our write: unknown, and set again by the next run."""
     world = World()
