@@ -100,15 +100,16 @@ class _Sync:
         if self._watch is not None:
             self._watch.begin(self._cut_short)
         try:
-            await self._within_limit()
-        except FlysyncError as error:
-            self._ledger.fail(error)
+            try:
+                await self._within_limit()
+            except FlysyncError as error:
+                self._ledger.fail(error)
+            await self._note_run()
         except asyncio.CancelledError:
             report = self._cut_short()
             if self._watch is not None:
                 self._watch.done(report)
             raise
-        await self._note_run()
         return self._close()
 
     def _cut_short(self) -> SyncReport:

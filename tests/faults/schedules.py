@@ -274,7 +274,7 @@ class Process:
         if fault.kind == "cancel":
             assert self._task is not None
             self._task.cancel()
-        if fault.effect == "slow":
+        if fault.effect == "slow" or name == "hold.release":  # which ends by itself, whatever happens
             await asyncio.sleep(1.0)
             return
         await _for_ever()

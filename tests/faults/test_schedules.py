@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: Whether to try what takes minutes, too.
 FULL = bool(os.environ.get("FLYSYNC_TEST_FULL_SCHEDULES"))
 
-#: Calls that hang are ended by their own adapter, or not at all.
-_NEVER_HANG = ("hold.release",)
 #: Calls that may do their work after their process is gone.
 _LATE = (
     "records.request",
@@ -63,9 +61,7 @@ class Tally:
 
 def may_meet(fault: Fault, call: str) -> bool:
     """Tell whether a call can meet with this."""
-    if fault.effect == "late":
-        return call in _LATE
-    return fault.kind == "kill" or fault.effect == "slow" or call not in _NEVER_HANG
+    return fault.effect != "late" or call in _LATE
 
 
 @each_situation
@@ -84,6 +80,27 @@ def test_a_sync_that_is_stopped_at_any_call_is_made_good_by_the_next(
 
     in_jumping_time(work())
     tally.close(capsys, 10)
+
+
+_FIRST = [Fault("cancel"), Fault("hang"), Fault("lose")]
+_THEN = [Fault("cancel"), Fault("cancel", "slow"), Fault("kill", "first"), Fault("hang")]
+
+
+@pytest.mark.parametrize("name", SITUATIONS if FULL else ["new", "borrowed sandbox"])
+def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Interrupted, out of time or without its lock, and then stopped once more in the calls that follow."""
+    tally, situation = Tally(), SITUATIONS[name]
+
+    async def work() -> None:
+        for number, call in enumerate(await calls_of(situation)):
+            for first in _FIRST:
+                for then in _THEN:
+                    for later in range(1, 5):
+                        faults = {number: first, number + later: then}
+                        await tally.play(f"{call} {faults}", play(situation, faults))
+
+    in_jumping_time(work())
+    tally.close(capsys, 100)
 
 
 _TEMPORARY = [errors.DaytonaUnavailable("x"), errors.RateLimited("x"), errors.TimedOut("x")]

@@ -173,6 +173,28 @@ async def test_a_second_interruption_does_not_stop_the_cleaning_up() -> None:
     assert [] == [run for run in world.records.runs.values() if run.finished_at is None]
 
 
+async def test_an_interruption_at_the_very_end_does_not_swallow_the_report() -> None:
+    """While the trace of a failed sync is written, what is known is told all the same."""
+    world = World()
+    world.put(A="1")
+    world.records.failures["begin"] = [errors.DatabaseUnavailable("away")]
+    noting = asyncio.Event()
+
+    async def note_run(*_: object) -> None:
+        noting.set()
+        await asyncio.Event().wait()
+
+    world.records.note_run = note_run  # type: ignore[method-assign]
+    task = asyncio.create_task(world.sync("A"))
+    await noting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert world.last is not None
+    assert ({"A": ("failed", "new", "database_unavailable")}, 130) == (told(world.last), world.last.exit_code)
+
+
 async def test_what_somebody_else_set_during_the_roll_out_is_not_claimed() -> None:
     """The digest afterwards is not the one after our write: unknown, and set again by the next run."""
     world = World()
