@@ -1,4 +1,8 @@
-"""Door three: the library. The handlers, with services made of the environment's settings where none are given."""
+"""
+Door three: the library. The handlers, with services made of the environment's settings where none are given.
+
+What comes out of it, a bug included, holds no value: neither its text nor any exception behind it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync import bootstrap
+from flysync.errors import FlysyncError
 from flysync.model import Door, ProjectId, SyncOptions, secret_name
+from flysync.render import bug_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from flysync.ports import Services, Watch
     from flysync.reports import SyncReport
@@ -35,18 +41,23 @@ async def sync_credentials_to_flyio(
         ConfigError: settings are missing or wrong.
         InvalidCredential: a name that Fly refuses.
         UsageError: no names, or one value for several of them.
+        RuntimeError: a bug, told by kind and place alone.
     """
     from flysync.handlers import sync
 
     checked = [secret_name(name) for name in names]
     if services is not None:
-        return await sync.sync_credentials_to_flyio(
-            ProjectId(project), checked, options or SyncOptions(), services=services, watch=watch
+        return await _alone(
+            sync.sync_credentials_to_flyio(
+                ProjectId(project), checked, options or SyncOptions(), services=services, watch=watch
+            )
         )
     settings = settings or bootstrap.load_settings()
     async with bootstrap.open_services(settings) as opened:
-        return await sync.sync_credentials_to_flyio(
-            ProjectId(project), checked, _filled(options, settings), services=opened, watch=watch
+        return await _alone(
+            sync.sync_credentials_to_flyio(
+                ProjectId(project), checked, _filled(options, settings), services=opened, watch=watch
+            )
         )
 
 
@@ -64,14 +75,34 @@ async def sync_project(
     Raises:
         ConfigError: settings are missing or wrong.
         UsageError: the values come from the caller.
+        RuntimeError: as above.
     """
     from flysync.handlers import sync
 
     if services is not None:
-        return await sync.sync_project(ProjectId(project), options or SyncOptions(), services=services, watch=watch)
+        return await _alone(
+            sync.sync_project(ProjectId(project), options or SyncOptions(), services=services, watch=watch)
+        )
     settings = settings or bootstrap.load_settings()
     async with bootstrap.open_services(settings) as opened:
-        return await sync.sync_project(ProjectId(project), _filled(options, settings), services=opened, watch=watch)
+        return await _alone(
+            sync.sync_project(ProjectId(project), _filled(options, settings), services=opened, watch=watch)
+        )
+
+
+async def _alone(work: Awaitable[SyncReport]) -> SyncReport:
+    """Give the report, or raise, without the exceptions behind it: their texts and frames can hold a value."""
+    try:
+        report = await work
+        if report.error is not None:
+            report.error.__cause__ = report.error.__context__ = None
+        return report
+    except FlysyncError as error:
+        error.__cause__ = error.__context__ = None
+        raise
+    except Exception as error:  # noqa: BLE001 - a bug
+        told = bug_text(error)
+    raise RuntimeError("\n".join(told))
 
 
 def _filled(options: SyncOptions | None, settings: Settings) -> SyncOptions:

@@ -115,6 +115,7 @@ def forms(value: str) -> Iterator[tuple[str, bytes]]:
     yield "repr", repr(value)[1:-1].encode()
     yield "shell", shlex.quote(value)[1:-1].encode()
     yield "URL", quote(raw, safe="").encode()
+    yield "URL", quote(raw).encode()
     yield "form", quote_plus(raw).encode()
     yield "hexadecimal", raw.hex().encode()
     for start in range(3):  # wherever it stands in what was encoded

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from canary import VALUE, Canary, Log
+from play import QuickClock, canary_of
+
+from flysync import library
+from flysync.adapters.daytona import DaytonaSandbox
+from flysync.model import SyncOptions
+from flysync.ports import AnswerLost
+from flysync.secret import Secret
+from flysync.testing import InMemoryFly, InMemoryLock, InMemoryRecords, InMemorySandboxes, InMemorySecrets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from platform_of_tests import Platform
+
+    from flysync.model import AppName, RunId
+    from flysync.ports import DatabaseAdmin, SecretStore
+
+CANARY = Canary({"value": VALUE})
+
+#: Calls of the ports that a sync makes, as "part.method".
+CALLS = (
+    "records.view",
+    "records.request",
+    "records.begin",
+    "records.stored",
+    "records.count_rollout",
+    "records.finish",
+    "lock.try_hold",
+    "sandboxes.create",
+    "sandboxes.remove",
+    "store.prepare",
+    "store.batches",
+    "store.stage",
+    "store.list",
+    "store.deploy",
+)
+
+
+class Buggy:
+    """A part whose method *call* fails in a way that nobody foresaw, and says the value."""
+
+    def __init__(self, part: Any, call: str) -> None:
+        self._part = part
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._call:
+            return self._fail
+        return getattr(self._part, name)
+
+    def _fail(self, *_: object, **__: object) -> Any:
+        raise RuntimeError(f"cannot do it with {VALUE}")
+
+
+class BuggyServices:
+    """Services in memory, one method of which has a bug."""
+
+    def __init__(self, broken: str) -> None:
+        part, _, call = broken.partition(".")
+        self.memory = InMemoryRecords()
+        self.memory.add_project("p", "acme", KEY=VALUE)
+        self.boxes = InMemorySandboxes()
+        self.fly = InMemoryFly()
+        self.fly.add_app("acme")
+        self.clock = QuickClock()
+        self.keep_days = 90
+        self._of = {one: call if one == part else "" for one in ("records", "lock", "sandboxes", "store")}
+        self.records: Any = Buggy(self.memory, self._of["records"])
+        self.lock: Any = Buggy(InMemoryLock(), self._of["lock"])
+        self.sandboxes: Any = Buggy(self.boxes, self._of["sandboxes"])
+
+    @property
+    def admin(self) -> DatabaseAdmin:
+        raise NotImplementedError
+
+    def secrets(self, sandbox: Any, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
+        del run_id, end_at
+        store: Any = Buggy(InMemorySecrets(self.fly, sandbox, app), self._of["store"])
+        return store  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("broken", CALLS)
+async def test_a_bug_comes_out_of_the_library_without_a_value(broken: str) -> None:
+    """It is told by kind and place; no text, no exception behind it and no frame has the value."""
+    log, services = Log(), BuggyServices(broken)
+    with log.listening(), pytest.raises(RuntimeError) as caught:
+        await library.sync_credentials_to_flyio("p", ["KEY"], services=services)
+
+    assert [] == CANARY.in_exception(caught.value)
+    assert [] == CANARY.found("\n".join(log.lines))
+    assert "RuntimeError" in str(caught.value)
+    assert "_fail" in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", [call for call in CALLS if call.startswith("store.")])
+async def test_a_bug_leaves_no_sandbox(broken: str) -> None:
+    """Whatever happens in it, it is deleted."""
+    services = BuggyServices(broken)
+    with pytest.raises(RuntimeError):
+        await library.sync_credentials_to_flyio("p", ["KEY"], services=services)
+
+    assert {} == services.boxes.live
+
+
+class _BrokenSdk:
+    """A sandbox of an SDK that has a bug, and quotes what it was given."""
+
+    id = "box"
+
+    def __init__(self) -> None:
+        self.process = self
+
+    async def exec(self, command: str, *, env: dict[str, str], timeout: int) -> None:  # noqa: ASYNC109 - the SDK's
+        raise TypeError(f"bad request: {command} {env} {timeout}")
+
+
+async def test_a_bug_of_the_sdk_is_a_lost_answer_without_a_value() -> None:
+    """What it says may quote the request: nobody hears it, and nobody knows whether the command ran."""
+    broken: Any = _BrokenSdk()
+    with pytest.raises(AnswerLost) as caught:
+        await DaytonaSandbox(broken).run("true", {"V1": Secret(VALUE)}, timeout_s=1)
+
+    assert [] == CANARY.in_exception(caught.value)
+    assert [] == CANARY.in_exception(caught.value.cause)
+    assert "TypeError" in caught.value.cause.message
+
+
+#: A module in the place of the SDK, whose client quotes the key in an error that nobody foresaw.
+_SDK = """
+class DaytonaError(Exception): pass
+class DaytonaConfig:
+    def __init__(self, **given): self.given = given
+class CreateSandboxFromSnapshotParams:
+    def __init__(self, **given): pass
+class DaytonaConflictError(DaytonaError): pass
+class DaytonaNotFoundError(DaytonaError): pass
+class AsyncDaytona:
+    def __init__(self, config): self.config = config
+    async def create(self, params, *, timeout): raise KeyError(self.config.given)
+    async def get(self, name, *, request_timeout=None): raise DaytonaNotFoundError
+    async def list(self, query, *, request_timeout=None):
+        for nothing in (): yield nothing
+    async def close(self): pass
+class ListSandboxesQuery(CreateSandboxFromSnapshotParams): pass
+"""
+
+
+@pytest.mark.parametrize("more", [("-vv",), ("--json", "-vv")], ids=["text", "json"])
+def test_a_bug_is_shown_by_the_command_line_without_a_value(
+    platform: Platform, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """`internal_error`, exit 1, with the places it came through."""
+    package = tmp_path / "broken" / "daytona"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(_SDK)
+    platform.world.fly.add_app("buggy")
+    platform.deploy("p", "buggy")
+    platform.store("p", KEY=VALUE)
+    done = platform.flysync("sync", "--project", "p", "--name", "KEY", *more, PYTHONPATH=str(package.parent))
+
+    assert (1, []) == (done.code, canary_of(platform.world, VALUE).found(done.stdout + done.stderr))
+    assert "in create" in done.stderr
+    assert "KeyError" in done.stderr
+    if "--json" in more:
+        assert "internal_error" == done.json["error"]["code"]
+
+
+_LAST_STOP = """
+import os, sys
+from flysync.command import run
+sys.argv = ["flysync", "sync", *sys.argv[1:]]
+def app(*, standalone_mode):
+    raise RuntimeError(os.environ["CANARY"]) from ValueError(os.environ["CANARY"])
+run(app)
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
+def test_the_last_stop_tells_no_text_of_a_bug(more: tuple[str, ...]) -> None:
+    """Even where no command's own care is left."""
+    command = [sys.executable, "-c", _LAST_STOP, *more]
+    done = subprocess.run(command, env=os.environ | {"CANARY": VALUE}, capture_output=True, check=False)
+
+    assert (1, []) == (done.returncode, CANARY.found(done.stdout + done.stderr))
+    assert b"RuntimeError" in done.stderr
+
+
+@pytest.mark.parametrize("call", ["records.view", "store.stage", "store.deploy", "sandboxes.create"])
+async def test_a_sync_that_is_cut_short_holds_no_value(call: str) -> None:
+    """Cancelled or out of time in the middle of a call: the report's error and what is behind it are clean."""
+    services = BuggyServices("none.")
+    part, _, name = call.partition(".")
+    held = _Held(services, part, name)
+    report = await library.sync_credentials_to_flyio("p", ["KEY"], SyncOptions(timeout_s=0.2), services=held)
+
+    assert report.error is not None
+    assert report.error.temporary
+    assert [] == CANARY.in_exception(report.error)
+
+
+class _Held(BuggyServices):
+    """Services one call of which never ends, with the value in its frame."""
+
+    def __init__(self, services: BuggyServices, part: str, name: str) -> None:
+        self.__dict__.update(services.__dict__)
+        self._held = part, name
+        if part != "store":
+            setattr(self, part, self._holding(getattr(self, part)))
+
+    def secrets(self, sandbox: Any, app: AppName, run_id: RunId, *, end_at: float) -> Any:
+        store = super().secrets(sandbox, app, run_id, end_at=end_at)
+        return self._holding(store) if self._held[0] == "store" else store
+
+    def _holding(self, part: Any) -> Any:
+        async def hold(*_: object, **__: object) -> None:
+            revealed = VALUE
+            await asyncio.sleep(60)
+            del revealed
+
+        held = Buggy(part, self._held[1])
+        held._fail = hold  # type: ignore[method-assign]
+        return held
