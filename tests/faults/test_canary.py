@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from canary import VALUE, Canary
+from play import canary_of, rows
+
+from flysync.sim.loopback import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from platform_of_tests import Done, Platform
+
+SYNC = ("sync", "--project", "p", "--name", "KEY")
+
+
+class Searched:
+    """A platform on which one project has a value, and the search of whatever a command leaves behind."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.world = platform.world
+        self.app = self.world.fly.add_app(f"app-{secrets.token_hex(4)}", machines=["m0"])
+        self.value = VALUE
+        self.canary = canary_of(self.world, VALUE)
+        self.in_sandboxes: list[str] = []
+        self._records = len(self.world.daytona.records), len(self.world.fly.records)
+        (platform.home / "tmp").mkdir()
+        platform.environ["TMPDIR"] = str(platform.home / "tmp")
+        platform.deploy("p", self.app.name)
+        platform.store("p", KEY=VALUE)
+
+    def run(self, *arguments: str, **more: Any) -> tuple[Done, list[str]]:
+        """Run a command; give what came of it, and where anything was found."""
+        done = self.platform.flysync(*arguments, **more)
+        return done, [
+            *(f"stdout: {what}" for what in self.canary.found(done.stdout)),
+            *(f"stderr: {what}" for what in self.canary.found(done.stderr)),
+            *self.left(),
+        ]
+
+    def left(self) -> list[str]:
+        """Search files, sandboxes, rows and the services' records."""
+        daytona, fly = self._records
+        return [
+            *self.canary.in_files(self.platform.home),
+            *self.in_sandboxes,
+            *(f"rows: {what}" for what in self.canary.found(asyncio.run(rows(self.platform.dsn)))),
+            *self.canary.in_records("daytona", self.world.daytona.records[daytona:]),
+            *self.canary.in_records("fly", self.world.fly.records[fly:]),
+        ]
+
+    def look(self, root: Path) -> None:
+        """Search a sandbox's files before they go."""
+        self.in_sandboxes += self.canary.in_files(root)
+
+
+@pytest.fixture
+def searched(platform: Platform) -> Iterator[Searched]:
+    searched = Searched(platform)
+    platform.world.daytona.before_destroy.append(searched.look)
+    yield searched
+    platform.world.daytona.before_destroy.remove(searched.look)
+    platform.world.daytona.faults.clear()
+    platform.world.fly.faults.clear()
+
+
+@pytest.mark.parametrize("verbose", [("-vv",), ("--json", "-vv")], ids=["text", "json"])
+def test_a_sync_leaves_the_value_nowhere(searched: Searched, verbose: tuple[str, ...]) -> None:
+    """It arrives, and nothing of it is in texts, files, rows, or requests that need not carry it."""
+    done, found = searched.run(*SYNC, *verbose)
+
+    assert (0, {"KEY": VALUE}) == (done.code, searched.app.deployed_env("m0"))
+    assert [] == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("sync-project", "--project", "p", "-vv"), 0),
+        (("sync-project", "--project", "p", "--dry-run", "--json"), 0),
+        (("status", "-vv"), 0),
+        (("status", "--project", "p", "--json", "-vv"), 0),
+        (("db", "init", "-vv"), 0),
+        (("db", "check", "--json", "-vv"), 0),
+        ((*SYNC, "--stage", "-vv"), 0),
+        (("sync", "--project", "p", "--name", f"KEY={VALUE}", "-vv"), 2),
+        ((*SYNC, VALUE, "--json"), 2),
+        ((*SYNC, f"--{VALUE}"), 2),
+        ((VALUE, "-vv"), 2),
+        ((*SYNC, "--lock-wait", VALUE), 2),
+        ((*SYNC, "--env-file", "nowhere", "-vv"), 2),
+        (("status", "--project", "unknown", "-vv"), 1),
+    ],
+    ids=str,
+)
+def test_no_command_shows_a_value(searched: Searched, arguments: tuple[str, ...], code: int) -> None:
+    """Whatever is called, and wherever a value was put by mistake."""
+    done, found = searched.run(*arguments)
+
+    assert (code, []) == (done.code, found)
+
+
+@pytest.mark.parametrize("end", ["", "\0", "x" * 131_072])
+def test_a_value_from_standard_input_is_not_shown(searched: Searched, end: str) -> None:
+    """Where it can be carried, and where it cannot."""
+    more = ("--value-stdin", "-vv")
+    done, found = searched.run(*SYNC, *more, stdin=(VALUE + end).encode(), FLYSYNC_VALUE_SOURCE="caller")
+
+    assert (int(bool(end)), []) == (done.code, found)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY"])
+@pytest.mark.parametrize("flaw", ["nonsense", "line"])
+def test_a_setting_that_is_wrong_is_not_shown(searched: Searched, name: str, flaw: str) -> None:
+    """Addresses with passwords, tokens with line breaks: named, never quoted."""
+    given = searched.platform.environ[name]
+    wrong = {"nonsense": f"nonsense {given}", "line": f"{given}\nnext"}[flaw]
+    _, found = searched.run(*SYNC, "-vv", environ={name: wrong})
+
+    assert [] == found
+
+
+@pytest.mark.parametrize("port", ["x", "1"])
+def test_an_address_that_leads_nowhere_is_not_shown(searched: Searched, port: str) -> None:
+    """It holds the password."""
+    before, _, after = searched.platform.dsn.rpartition(":")
+    wrong = f"{before}:{port}/{after.partition('/')[2]}"
+    done, found = searched.run("db", "check", "-vv", DATABASE_URL=wrong)
+
+    assert (0, []) != (done.code, found)
+    assert [] == found
+
+
+def test_a_broken_env_file_is_not_quoted(searched: Searched) -> None:
+    """A line that cannot be read may hold a token."""
+    environ = searched.platform.environ
+    path = searched.platform.home / ".env"
+    path.write_text(f"FLY_API_TOKEN='{environ['FLY_API_TOKEN']}\nDAYTONA {environ['DAYTONA_API_KEY']}\n{VALUE}\n")
+    done = searched.platform.flysync(*SYNC, "-vv", without=("FLY_API_TOKEN", "DAYTONA_API_KEY"))
+
+    assert (2, []) == (done.code, searched.canary.found(done.stdout + done.stderr))
+
+
+def _echoes(told: str) -> dict[str, tuple[str, Fault, str]]:
+    """Give services that say what they were sent: the service, the fault, and the code that comes of it."""
+    text = json.dumps({"error": told, "message": told})
+    set_, exec_ = "POST /v1/apps/[^/]+/secrets", "POST /toolbox/"
+    result = json.dumps({"exitCode": 0, "result": told})
+    return {
+        "Fly on set": ("fly", Fault(match=set_, status=400, body=text), "flyctl_failed"),
+        "Fly on set, in HTML": (
+            "fly",
+            Fault(match=set_, status=500, body=told, content_type="text/html"),
+            "outcome_unknown",
+        ),
+        "Fly on lookup": ("fly", Fault(match="POST /graphql", status=200, body=told), "fly_unavailable"),
+        "Fly on list": ("fly", Fault(match="GET /v1/apps/[^/]+/secrets", status=500, body=text), "deploy_incomplete"),
+        "Fly on release": ("fly", Fault(match="POST /api/v1/releases", status=400, body=text), "deploy_incomplete"),
+        "Fly on update": ("fly", Fault(match="POST .*/machines/m0$", status=400, body=text), "deploy_incomplete"),
+        "Daytona on create": (
+            "daytona",
+            Fault(match="POST /api/sandbox", status=400, body=text),
+            "daytona_unavailable",
+        ),
+        "Daytona on exec": ("daytona", Fault(match=exec_, skip=2, status=400, body=text), "daytona_unavailable"),
+        "Daytona's proxy": (
+            "daytona",
+            Fault(match=exec_, skip=2, status=502, body=told, content_type="text/html"),
+            "outcome_unknown",
+        ),
+        "the sandbox": ("daytona", Fault(match=exec_, skip=2, status=200, body=result), "outcome_unknown"),
+    }
+
+
+@pytest.mark.parametrize("who", list(_echoes("")))
+def test_what_others_say_of_the_value_is_not_repeated(searched: Searched, who: str) -> None:
+    """Services quote requests in their errors; whatever they say, no value and no token is passed on."""
+    environ = searched.platform.environ
+    told = f"bad request: {environ['DAYTONA_API_KEY']}"
+    if who != "Daytona on create":  # it knows nothing else then
+        told += f" {VALUE} {environ['FLY_API_TOKEN']}"
+    service, fault, code = _echoes(told)[who]
+    fault.times = 99
+    getattr(searched.world, service).faults.append(fault)
+    done, found = searched.run(*SYNC, "-vv", "--json")
+
+    assert (code, 75) == (done.json["error"]["code"], done.code)
+    # flyctl tells Fly again what Fly has told it (flyctl.md 8: release metadata).
+    assert [] == [what for what in found if not what.startswith("fly PATCH /api/v1/releases/")]
+
+
+def test_the_log_of_an_app_that_crashes_is_not_shown(searched: Searched) -> None:
+    """The app's last lines come with flyctl's error, and apps print their environment."""
+    machine = searched.app.machines[0]
+    machine.crashes, machine.log = True, VALUE.splitlines()
+    done, found = searched.run(*SYNC, "-vv")
+
+    assert (75, []) == (done.code, found)
+
+
+def test_what_postgres_says_of_a_value_is_not_repeated(searched: Searched) -> None:
+    """A trigger, a constraint: its text may quote the row."""
+    searched.platform.execute(
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION '%%', (SELECT credential_value FROM cloud_credentials) USING DETAIL ="
+        " (SELECT credential_value FROM cloud_credentials); END $$"
+    )
+    searched.platform.execute(
+        "CREATE TRIGGER tell BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION tell()"
+    )
+    done, found = searched.run(*SYNC, "-vv")
+
+    assert (75, []) == (done.code, found)
+
+
+def test_no_process_outside_the_sandbox_shows_a_value(searched: Searched) -> None:
+    """While the value is set, argv and environment of every other process are free of it, and of the tokens."""
+    platform, world = searched.platform, searched.world
+    mark, token, key = secrets.token_hex(6), f"fly-{secrets.token_hex(8)}", f"dtn_{secrets.token_hex(8)}"
+    value = f"{mark} first line\nand {mark[::-1]} the last"  # other tests run beside this one
+    canary = Canary({"value": value, "Fly token": token, "Daytona key": key})
+    platform.store("p", KEY=value)
+    world.fly.add_token(token)
+    usual, world.daytona.api_key = world.daytona.api_key, key
+    hold = Fault(match="POST /v1/apps/[^/]+/secrets", kind=FaultKind.HOLD)
+    world.fly.faults.append(hold)
+    running = platform.start(*SYNC, "-vv", environ={"FLY_API_TOKEN": token, "DAYTONA_API_KEY": key})
+    try:
+        path = f"/v1/apps/{searched.app.name}/secrets"
+        _wait_for(lambda: any(r.method == "POST" and r.path == path for r in world.fly.records))
+        found = canary.in_processes(mine=running.process.pid, sandboxes=world.daytona._base)
+        inside = canary.in_processes(mine=running.process.pid, sandboxes=Path("/nowhere"))
+    finally:
+        platform.loop.call_soon_threadsafe(hold.let_go.set)
+        done = running.done()
+        world.daytona.api_key = usual
+        world.fly.refuse_token(token)
+
+    assert (0, []) == (done.code, found)
+    assert any(what.startswith("argv") and "value (whole)" in what for what in inside), "it was not being set"
+
+
+def _wait_for(is_so: Any) -> None:
+    end_at = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end_at, "it did not come to that"
+        time.sleep(0.02)
