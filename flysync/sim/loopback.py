@@ -45,6 +45,8 @@ class FaultKind(StrEnum):
 
     #: Answer with `status` and `body`; the work is not done.
     STATUS = "status"
+    #: Do the work, then answer with `status` and `body`, as a gateway does that lost the service's own answer.
+    STATUS_AFTER = "status_after"
     #: Cut the connection before the work is done.
     DROP_BEFORE = "drop_before"
     #: Do the work, then cut the connection instead of answering.
@@ -163,11 +165,9 @@ class Loopback:
         match fault.kind if fault else None:
             case None:
                 return await handler(request)
-            case FaultKind.STATUS:
+            case FaultKind.STATUS | FaultKind.STATUS_AFTER:
                 assert fault is not None
-                return web.Response(
-                    status=fault.status, text=fault.body, content_type=fault.content_type, headers=fault.headers
-                )
+                return await _serve_otherwise(request, handler, fault)
             case FaultKind.DELAY | FaultKind.HOLD | FaultKind.HOLD_BEFORE:
                 assert fault is not None
                 return await self._serve_late(request, handler, fault)
@@ -199,3 +199,10 @@ class Loopback:
             wait.cancel()
         has_gone = request.transport is None or request.transport.is_closing()
         return None if fault.kind is FaultKind.HOLD_BEFORE and has_gone else await handler(request)
+
+
+async def _serve_otherwise(request: web.Request, handler: Handler, fault: Fault) -> web.StreamResponse:
+    """Answer what the fault says, with or without the work."""
+    if fault.kind is FaultKind.STATUS_AFTER:
+        await handler(request)
+    return web.Response(status=fault.status, text=fault.body, content_type=fault.content_type, headers=fault.headers)
