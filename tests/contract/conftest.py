@@ -82,9 +82,11 @@ async def new_sandboxes(daytona: Daytona, clock: QuickClock) -> AsyncIterator[Ca
     """Make flysync's own side of `daytona`, as many as there are processes; arguments are those of the class."""
     made: list[DaytonaSandboxes] = []
 
-    def make(api_key: str = "", *, api_url: str = "", snapshot: str | None = None, **limits: float) -> DaytonaSandboxes:
-        key = Secret(api_key or daytona.api_key)
-        made.append(DaytonaSandboxes(key, api_url or daytona.api_url, "us", snapshot, clock=clock, **limits))
+    def make(
+        *, api_url: str = "", target: str | None = "us", snapshot: str | None = None, **limits: float
+    ) -> DaytonaSandboxes:
+        key = Secret(daytona.api_key)
+        made.append(DaytonaSandboxes(key, api_url or daytona.api_url, target, snapshot, clock=clock, **limits))
         return made[-1]
 
     yield make

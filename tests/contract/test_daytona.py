@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from sandboxes_contract import SandboxesContract, SandboxesWorld
+from sandboxes_contract import LABELS, SandboxesContract, SandboxesWorld, make
 
 from flysync import errors
+from flysync.sim.loopback import Fault, Loopback
 from flysync.testing import InMemorySandboxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from flysync.adapters.daytona import DaytonaSandboxes
     from flysync.sim.daytona import Daytona
@@ -78,3 +82,124 @@ class TestDaytonaSandboxes(SandboxesContract):
     def world(self, daytona: Daytona, new_sandboxes: Callable[[], DaytonaSandboxes]) -> SandboxesWorld:
         """The simulated Daytona."""
         return DaytonaWorld(daytona, new_sandboxes)
+
+
+class TestWhatIsSent:
+    """What Daytona is asked for, and what it is not."""
+
+    @pytest.mark.parametrize(("ttl_s", "label", "minutes"), [(0.5, "1", 1), (60, "60", 1), (601.2, "602", 11)])
+    async def test_a_sandbox_ends_by_itself(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, ttl_s: float, label: str, minutes: int
+    ) -> None:
+        """It is ephemeral, stops when idle, and has a ttl in whole minutes; nothing but labels says whose it is."""
+        await make(sandboxes, ttl_s=ttl_s)
+        (record,) = daytona.records
+        sent = json.loads(record.body)
+        labels = {name: value for name, value in sent["labels"].items() if not name.startswith("code-toolbox")}
+
+        assert ("POST", "/api/sandbox", 200) == (record.method, record.path, record.status)
+        assert (0, 5, minutes) == (sent["autoDeleteInterval"], sent["autoStopInterval"], sent["ttlMinutes"])
+        assert LABELS | {"flysync-sandbox": "box", "flysync-ttl-s": label} == labels
+        assert ("box", {}, None, "us") == (sent["name"], sent["env"], sent.get("snapshot"), sent["target"])
+
+    async def test_a_snapshot_and_no_target(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes]
+    ) -> None:
+        """What is configured is sent, what is not is left to Daytona."""
+        daytona.add_snapshot("with-flyctl")
+        await make(new_sandboxes(snapshot="with-flyctl", target=None))
+        sent = json.loads(daytona.records[0].body)
+
+        assert ("with-flyctl", None) == (sent["snapshot"], sent.get("target"))
+
+    @pytest.mark.parametrize("target", ["us", None])
+    async def test_a_stray_env_file_changes_nothing(
+        self,
+        daytona: Daytona,
+        new_sandboxes: Callable[..., DaytonaSandboxes],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        target: str | None,
+    ) -> None:
+        """Key, address, target and organization stay ours, telemetry stays off, and Ctrl-C stays with its handler."""
+        monkeypatch.chdir(tmp_path)
+        async with Loopback() as trap:
+            lines = [
+                "DAYTONA_API_KEY=dtn_theirs",
+                "DAYTONA_JWT_TOKEN=theirs",
+                "DAYTONA_ORGANIZATION_ID=theirs",
+                "DAYTONA_TARGET=theirs",
+                "DAYTONA_OTEL_ENABLED=true",
+                "DAYTONA_EXPERIMENTAL_OTEL_ENABLED=true",
+                "DAYTONA_USE_DEPRECATED_POLLING=false",
+                f"DAYTONA_API_URL={trap.url}",
+                f"DAYTONA_SERVER_URL={trap.url}",
+            ]
+            for name in (".env", ".env.local"):
+                (tmp_path / name).write_text("\n".join(lines))
+            for line in lines:
+                name = line.partition("=")[0]
+                monkeypatch.setenv(name, "")  # so that it is put back
+                monkeypatch.delenv(name)
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", trap.url)
+            handler = signal.getsignal(signal.SIGINT)
+            ours = new_sandboxes(target=target)
+            box = await make(ours)
+            await box.run("true", {}, timeout_s=10)
+            await ours.attach("box", timeout_s=10)
+            await ours.list()
+            await ours.remove("box", timeout_s=10)
+            handlers = handler, signal.getsignal(signal.SIGINT)
+            await ours.aclose()
+            caught = [(record.method, record.path) for record in trap.records]
+
+        assert [] == caught
+        assert ["POST", "POST", "GET", "GET", "DELETE"] == [record.method for record in daytona.records]
+        assert {f"Bearer {daytona.api_key}"} == {record.headers["Authorization"] for record in daytona.records}
+        assert not any("theirs" in f"{record.headers} {record.body!r}" for record in daytona.records)
+        assert handlers[0] is handlers[1]
+
+    async def test_a_client_may_be_closed_and_used_again(self, sandboxes: DaytonaSandboxes) -> None:
+        """Closing twice is fine; the next call opens it anew."""
+        await sandboxes.aclose()
+        await make(sandboxes)
+        await sandboxes.aclose()
+        await sandboxes.aclose()
+
+        assert ["box"] == [one.name for one in await sandboxes.list()]
+
+
+class TestTheList:
+    """What the list is made of."""
+
+    async def test_it_follows_the_pages(self, daytona: Daytona, sandboxes: DaytonaSandboxes) -> None:
+        """All are there, each once."""
+        names = [f"box-{number:03}" for number in range(101)]
+        for name in names:
+            await daytona.create({"name": name, "labels": LABELS})
+
+        assert names == sorted(one.name for one in await sandboxes.list())
+        assert 2 == len(daytona.requests("GET /api/sandbox"))
+
+    async def test_one_that_is_being_destroyed_is_known_by_the_name_it_had(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes
+    ) -> None:
+        """Daytona takes the name away at once; the label still has it."""
+        daytona.delete_delay_s = 5
+        box = await make(sandboxes)
+        await sandboxes.remove("box", timeout_s=10)
+        (listed,) = await sandboxes.list()
+
+        assert (box.id, "box", "destroying") == (listed.id, listed.name, listed.state)
+
+    async def test_labels_and_times_may_be_missing_or_odd(self, daytona: Daytona, sandboxes: DaytonaSandboxes) -> None:
+        """What cannot be read is absent."""
+        odd = await daytona.create({"name": "odd", "labels": {"app": "flysync", "flysync-ttl-s": "soon"}})
+        item = odd.item(odd.history[-1], toolbox_url=daytona.url)
+        del item["createdAt"]
+        daytona.faults.append(
+            Fault(match="GET /api/sandbox", status=200, body=json.dumps({"items": [item], "nextCursor": None}))
+        )
+        (listed,) = await sandboxes.list()
+
+        assert (odd.id, "odd", None, None) == (listed.id, listed.name, listed.ttl_s, listed.created_at)
