@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from flysync import bootstrap
 from flysync.errors import FlysyncError
-from flysync.model import Door, ProjectId, SyncOptions, secret_name
+from flysync.model import Door, SyncOptions, project_id, secret_name
 from flysync.render import bug_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from flysync.ports import Services, Watch
     from flysync.reports import SyncReport
@@ -40,25 +40,17 @@ async def sync_credentials_to_flyio(
     Raises:
         ConfigError: settings are missing or wrong.
         InvalidCredential: a name that Fly refuses.
-        UsageError: no names, or one value for several of them.
+        UsageError: no project, no names, or one value for several of them.
         RuntimeError: a bug, told by kind and place alone.
     """
     from flysync.handlers import sync
 
-    checked = [secret_name(name) for name in names]
-    if services is not None:
-        return await _alone(
-            sync.sync_credentials_to_flyio(
-                ProjectId(project), checked, options or SyncOptions(), services=services, watch=watch
-            )
-        )
-    settings = settings or bootstrap.load_settings()
-    async with bootstrap.open_services(settings) as opened:
-        return await _alone(
-            sync.sync_credentials_to_flyio(
-                ProjectId(project), checked, _filled(options, settings), services=opened, watch=watch
-            )
-        )
+    of, checked = project_id(project), [secret_name(name) for name in names]
+
+    def handler(options: SyncOptions, services: Services) -> Awaitable[SyncReport]:
+        return sync.sync_credentials_to_flyio(of, checked, options, services=services, watch=watch)
+
+    return await _done(handler, options, settings, services)
 
 
 async def sync_project(
@@ -74,20 +66,31 @@ async def sync_project(
 
     Raises:
         ConfigError: settings are missing or wrong.
-        UsageError: the values come from the caller.
+        UsageError: no project, or the values come from the caller.
         RuntimeError: as above.
     """
     from flysync.handlers import sync
 
+    of = project_id(project)
+
+    def handler(options: SyncOptions, services: Services) -> Awaitable[SyncReport]:
+        return sync.sync_project(of, options, services=services, watch=watch)
+
+    return await _done(handler, options, settings, services)
+
+
+async def _done(
+    handler: Callable[[SyncOptions, Services], Awaitable[SyncReport]],
+    options: SyncOptions | None,
+    settings: Settings | None,
+    services: Services | None,
+) -> SyncReport:
+    """Call a handler, with services that are opened and closed where none are given."""
     if services is not None:
-        return await _alone(
-            sync.sync_project(ProjectId(project), options or SyncOptions(), services=services, watch=watch)
-        )
+        return await _alone(handler(options or SyncOptions(), services))
     settings = settings or bootstrap.load_settings()
     async with bootstrap.open_services(settings) as opened:
-        return await _alone(
-            sync.sync_project(ProjectId(project), _filled(options, settings), services=opened, watch=watch)
-        )
+        return await _alone(handler(_filled(options, settings), opened))
 
 
 async def _alone(work: Awaitable[SyncReport]) -> SyncReport:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Our own logger; the root logger and those of others stay as they are.
 LOGGER = logging.getLogger("flysync")
+#: Others print what they are given: dotenv quotes lines, the SDK's own words were never looked at for values.
+SILENT = ("dotenv", "dotenv.main", "daytona", "aiohttp", "asyncio", "psycopg", "engineio", "socketio")
 
 
 class Redacting(logging.Formatter):
@@ -47,6 +49,5 @@ def set_up(
     LOGGER.propagate = False
     levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
     LOGGER.setLevel(levels.get(verbosity, logging.DEBUG))
-    # Others print what they are given: dotenv quotes lines, the SDK's own words were never looked at for values.
-    for name in ("dotenv", "dotenv.main", "daytona", "aiohttp", "asyncio", "psycopg", "engineio", "socketio"):
+    for name in SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL)

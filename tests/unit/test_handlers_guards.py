@@ -96,7 +96,7 @@ async def test_the_intent_is_there_before_the_sandbox() -> None:
     world = World()
     world.put(A="1")
     seen = []
-    world.sandboxes = boxes = Sandboxes(made=lambda: seen.append((record(world).state, len(world.records.runs))))
+    world.sandboxes = boxes = Sandboxes(made=lambda: seen.append((record(world).state, len(world.records.run_rows))))
     boxes.removable.set()
 
     await world.sync("A")
@@ -110,7 +110,7 @@ async def test_a_fenced_run_writes_no_more() -> None:
     world.put(A="1")
     world.records.lost["begin"] = [errors.DatabaseUnavailable("gone")]
     await world.sync("A")
-    (dead,) = world.records.runs
+    (dead,) = world.records.run_rows
     box = world.sandboxes.add(f"flysync-{dead}")
     during(world, "prepare", lambda: seen.append(box.is_gone))
     seen: list[bool] = []
@@ -150,7 +150,7 @@ async def test_a_run_whose_sandbox_may_still_write_stays_open_for_the_next() -> 
     report = await world.sync("A")
 
     assert (75, False, ["sandbox_left"]) == (report.exit_code, report.recorded, [note.code for note in report.warnings])
-    assert [None] == [run.finished_at for run in world.records.runs.values()]
+    assert [None] == [run.finished_at for run in world.records.run_rows.values()]
     assert "synced" == (await world.sync("A")).outcome
     assert {} == world.sandboxes.live
 
@@ -170,7 +170,7 @@ async def test_a_second_interruption_does_not_stop_the_cleaning_up() -> None:
         await task
 
     assert ({}, {}) == (boxes.live, world.lock.holders)
-    assert [] == [run for run in world.records.runs.values() if run.finished_at is None]
+    assert [] == [run for run in world.records.run_rows.values() if run.finished_at is None]
 
 
 async def test_an_interruption_at_the_very_end_does_not_swallow_the_report() -> None:
@@ -184,7 +184,7 @@ async def test_an_interruption_at_the_very_end_does_not_swallow_the_report() -> 
         noting.set()
         await asyncio.Event().wait()
 
-    world.records.note_run = note_run  # type: ignore[method-assign]
+    world.records.note_run = note_run  # type: ignore[method-assign, assignment]
     task = asyncio.create_task(world.sync("A"))
     await noting.wait()
     task.cancel()

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flysync import console
+from flysync.console import Output, Progress
+from flysync.errors import DatabaseUnavailable, Interrupted
+from flysync.model import Outcome, ProjectId, RunId, SecretName
+from flysync.reports import CredentialReport, NextStep, Note, SyncReport
+from flysync.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flysync.errors import FlysyncError
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_yet() -> Iterator[None]:
+    """Each test begins and ends without a signal."""
+    SIGNALS.received.clear()
+    yield
+    SIGNALS.received.clear()
+    SIGNALS.note()
+
+
+def report(error: FlysyncError | None = None) -> SyncReport:
+    """Give a report with a bit of everything."""
+    return SyncReport(
+        run_id=RunId("run1"),
+        project=ProjectId("p"),
+        credentials=(CredentialReport(name=SecretName("A"), outcome=Outcome.UNKNOWN),),
+        warnings=(Note(code="sandbox_left", message="sandbox s is still there", names=("s",)),),
+        next=(NextStep(command="flysync sandbox prune", why="removes it"),),
+        error=error,
+    )
+
+
+def test_the_result_is_on_stdout_and_all_else_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """In text; with -q only what went wrong is shown."""
+    Output().report(report(DatabaseUnavailable("away", hint="wait")), [Note(code="x", message="ignored")])
+    told = capsys.readouterr()
+    Output(verbosity=-1).report(report(DatabaseUnavailable("away", hint="wait")))
+    quiet = capsys.readouterr()
+
+    assert "? A  unknown\np: 1 unknown\n" == told.out
+    assert [
+        "warning: ignored",
+        "warning: sandbox s is still there",
+        "error: away",
+        "hint: wait",
+        "next: flysync sandbox prune  (removes it)",
+    ] == told.err.splitlines()
+    assert "" == quiet.out
+    assert "warning" not in quiet.err
+    assert "error: away" in quiet.err
+
+
+def test_json_is_one_object_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the names are, and -q included: it is the result."""
+    odd = Note(code="x", message="\udc80\x1b\u202e é")
+    Output(command="sync", as_json=True, verbosity=-1).report(report(), [odd])
+    told = capsys.readouterr()
+
+    assert told.out.isascii()
+    assert (odd.message, "") == (json.loads(told.out)["warnings"][0]["message"], told.err)
+
+
+def test_a_failure_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a bug the place is on stderr, with --json as well."""
+    assert 75 == Output(as_json=True).fail(DatabaseUnavailable("away"))
+    assert ("database_unavailable", "") == (
+        json.loads((told := capsys.readouterr()).out)["error"]["code"],
+        told.err,
+    )
+    assert 1 == Output(as_json=True).fail(RuntimeError("canary"))
+    assert "error: a bug in flysync: RuntimeError" in (told := capsys.readouterr()).err
+    assert "canary" not in told.out + told.err
+
+
+class Stream(io.StringIO):
+    """A stream that cannot be written to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+        self._ours, self._theirs = os.pipe()
+
+    def fileno(self) -> int:
+        """Give a descriptor that may be replaced."""
+        return self._theirs
+
+    def flush(self) -> None:
+        """Fail."""
+        raise OSError(self._number, os.strerror(self._number))
+
+    def done(self) -> None:
+        """Give the descriptors back."""
+        os.close(self._ours)
+        os.close(self._theirs)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.EPIPE, ""), (errno.ENOSPC, "error: the result could not be written: No space left on device\n")],
+)
+def test_a_result_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    """A reader who has gone is no news; a disk that is full is."""
+    stream = Stream(number)
+    monkeypatch.setattr(sys, "stdout", stream)
+    Output().result({}, ["x"])
+    monkeypatch.undo()
+    stream.done()
+
+    assert said == capsys.readouterr().err
+
+
+def test_streams_that_are_closed_or_poor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is Python's word for a closed one; an encoding without a sign shows its number."""
+    monkeypatch.setattr(sys, "stdout", None)
+    Output().result({}, ["x"])
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    Output().result({}, ["✓ A"])
+
+    assert b"\\u2713 A\n" == raw.getvalue()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_last_words_say_what_is_left(capfd: pytest.CaptureFixture[str], as_json: bool) -> None:
+    """The report as it stands, with the sandbox; one object, and none where the result was begun already."""
+    SIGNALS.received.append(signal.SIGTERM)
+    output = Output(command="sync", as_json=as_json)
+    Progress(output).begin(report)
+    output.last_words()
+    told = capfd.readouterr()
+
+    if as_json:
+        data = json.loads(told.out)
+        assert ("interrupted", 143, ["s"]) == (
+            data["error"]["code"],
+            data["exit_code"],
+            data["warnings"][0]["names"],
+        )
+        assert "" == told.err
+    else:
+        assert "? A  unknown" in told.out
+        assert "sandbox s is still there" in told.err
+        assert "flysync sandbox prune" in told.err
+    output.result({}, ["result"])
+    capfd.readouterr()
+    output.last_words()
+
+    assert "" == capfd.readouterr().out
+
+
+def test_last_words_before_anything_is_known(capfd: pytest.CaptureFixture[str]) -> None:
+    """No report yet: the error alone."""
+    SIGNALS.received.append(signal.SIGINT)
+    Output().last_words()
+
+    assert ("", "error: left at once, without cleaning up") == (
+        (told := capfd.readouterr()).out.strip(),
+        told.err.splitlines()[0],
+    )
+
+
+def test_a_run_that_is_interrupted_ends_with_its_last_report() -> None:
+    """The error has the signal's number, and the step of the run."""
+    progress = Progress(Output(as_json=True))
+
+    async def work() -> SyncReport:
+        signal.raise_signal(signal.SIGTERM)
+        progress.done(report(Interrupted("interrupted", phase="set")))
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    SIGNALS.catch()
+    try:
+        ended = console.run(work, progress)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    assert ended.error is not None
+    assert ("interrupted", "set", 143) == (ended.error.code, ended.error.phase, ended.exit_code)
+
+
+def test_an_interruption_without_a_report_is_raised() -> None:
+    """Also where the work made another error of it, and where the signal came before."""
+
+    async def fails() -> SyncReport:
+        SIGNALS.received.append(signal.SIGINT)
+        raise DatabaseUnavailable("away")
+
+    async def waits() -> SyncReport:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    for work in (fails, waits):
+        with pytest.raises(Interrupted):
+            console.run(work, Progress(Output()))
+
+
+def test_a_failure_without_a_signal_stays_what_it_is() -> None:
+    """Nothing is called an interruption that is none."""
+
+    async def fails() -> SyncReport:
+        raise DatabaseUnavailable("away")
+
+    with pytest.raises(DatabaseUnavailable):
+        console.run(fails, Progress(Output()))
+
+
+def test_steps_are_told_with_v_and_nothing_moves_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not in JSON."""
+    for output in (Output(), Output(verbosity=1), Output(verbosity=1, as_json=True)):
+        progress = Progress(output)
+        progress.step("set")
+        progress.done(report())
+
+    assert ("", 1) == ((told := capsys.readouterr()).out, len(told.err.splitlines()))
+    assert told.err.startswith("info: set (after 0.0 s)")

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from flysync import render
+from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, Interrupted
+from flysync.handlers.care import CheckReport, InitReport
+from flysync.handlers.status import StatusLine, StatusReport
+from flysync.model import AppName, Machines, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
+from flysync.reports import CredentialReport, Finding, NextStep, Note, SyncReport, command, printable
+
+NOW = datetime(2026, 11, 20, 3, 4, 5, tzinfo=UTC)
+#: A line break, an escape sequence, two that turn the text around, a C1 control, and half a surrogate pair.
+EVIL = "x\n\r\x1b[31m\u202e\u2066\x9b\udc80y"
+
+
+def sync_report(**more: Any) -> SyncReport:
+    """Give the report of a sync."""
+    return SyncReport(run_id=RunId("run1"), project=ProjectId("p"), **more)
+
+
+def status_line(**more: Any) -> StatusLine:
+    """Give a line of a status."""
+    filled: dict[str, Any] = {
+        "project": "p",
+        "app": "acme",
+        "name": "A",
+        "in_table": True,
+        "state": State.DEPLOYED,
+        "condition": "deployed",
+        "updated_at": NOW,
+        "written_at": None,
+        "deployed_at": NOW,
+        "run_id": "run1",
+        "actor": "tester",
+        "door": "cli",
+    }
+    return StatusLine(**filled | more)
+
+
+def status_report(*lines: StatusLine, **more: Any) -> StatusReport:
+    """Give a status."""
+    return StatusReport(lines=lines, now=NOW, **{"open_runs": (), "next": ()} | more)
+
+
+def evil_texts() -> dict[str, list[str]]:
+    """Give all that is shown as text, with an evil word wherever the word comes from others."""
+    name, app = SecretName(EVIL), AppName(EVIL)
+    report = SyncReport(
+        run_id=RunId(EVIL),
+        project=ProjectId(EVIL),
+        app=app,
+        credentials=(CredentialReport(name=name, outcome=Outcome.SYNCED),),
+        carried_by=RunId(EVIL),
+    )
+    run = OpenRun(
+        run_id=RunId(EVIL), sandbox=EVIL, borrowed=False, seconds_left=1, door=EVIL, actor=EVIL, started_at=NOW
+    )
+    line = status_line(project=EVIL, app=EVIL, name=EVIL, actor=EVIL, door=EVIL)
+    return {
+        "sync": render.sync_text(report),
+        "status": render.status_text(status_report(line, open_runs=(run,))),
+        "notes": render.notes_text([Note(code="x", message=EVIL)]),
+        "next": render.next_text([NextStep(command=command("sync-project", "--project", EVIL), why=EVIL)]),
+        "error": render.error_text(AmbiguousDeployment(f"apps: {EVIL}", hint=EVIL)),
+        "check": render.check_text(
+            CheckReport(findings=(Finding(verdict="failed", subject=EVIL, message=EVIL, hint=EVIL),))
+        ),
+        "init": render.init_text(InitReport(created=(EVIL,))),
+    }
+
+
+@pytest.mark.parametrize("what", evil_texts())
+def test_no_text_holds_what_a_terminal_would_act_on(what: str) -> None:
+    """Names, ids, apps and actors from the database are escaped, and no line is added by them."""
+    lines = evil_texts()[what]
+
+    assert [] == [line for line in lines if not line.isprintable()]
+    assert any(r"x\n\r\x1b[31m\u202e\u2066\x9b\udc80y" in line for line in lines)
+
+
+def test_text_that_can_be_seen_stays_as_it_is() -> None:
+    """Letters of every script, and what looks like an escape."""
+    assert r"é 日本 a\x1b €" == printable(r"é 日本 a\x1b €")
+
+
+def test_a_project_is_quoted_in_commands() -> None:
+    """What a shell would act on is one word."""
+    assert "flysync sync-project --project 'a; rm -rf $HOME'" == command("sync-project", "--project", "a; rm -rf $HOME")
+    assert """flysync status --project 'it'"'"'s'""" == command("status", "--project", "it's")
+
+
+def test_several_problems_have_a_line_each() -> None:
+    """As the settings report them; any other line break is escaped."""
+    error = ConfigError("2 things are wrong:\n- one\n- two\nthree", hint="mend them")
+
+    assert ["error: 2 things are wrong:", "- one", r"- two\nthree", "hint: mend them"] == render.error_text(error)
+
+
+def test_a_bug_shows_where_and_not_what() -> None:
+    """The text of an exception may hold a value."""
+    with pytest.raises(ValueError, match="canary") as caught:
+        int("canary")
+    lines, data = render.error_text(caught.value), render.error_json(caught.value)
+
+    assert "error: a bug in flysync: ValueError" == lines[0]
+    assert "test_render.py" in lines[1]
+    assert "canary" not in "".join(lines) + json.dumps(data)
+    assert ("internal_error", 1) == (data["code"], render.envelope("sync", RuntimeError())["exit_code"])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "line"),
+    [
+        (Outcome.SYNCED, None, "✓ A  synced        new"),
+        (Outcome.STAGED, "deploy_failed", "◐ A  staged        deploy_failed"),
+        (Outcome.UNCHANGED, None, "= A  unchanged     new"),
+        (Outcome.SKIPPED, None, "- A  skipped       new"),
+        (Outcome.FAILED, "interrupted", "✗ A  failed        interrupted"),
+        (Outcome.UNKNOWN, "outcome_unknown", "? A  unknown       outcome_unknown"),
+        (None, None, "→ A  would be set  new"),
+    ],
+)
+def test_each_outcome_has_a_line(outcome: Outcome | None, code: str | None, line: str) -> None:
+    """Mark, name, outcome, and why."""
+    one = CredentialReport(name=SecretName("A"), outcome=outcome, reason=Reason.NEW, code=code)
+
+    assert line == render.sync_text(sync_report(credentials=(one,)))[0]
+
+
+def test_the_last_line_sums_up() -> None:
+    """Counts, app, release, machines, time; what is not known is left out."""
+    one = CredentialReport(name=SecretName("A"), outcome=Outcome.SYNCED)
+    full = sync_report(
+        app="acme",
+        credentials=(one,),
+        release=7,
+        machines=Machines(updated=1, total=2),
+        carried_by="run0",
+        timings_ms={"set": 1200, "deploy": 300},
+    )
+    planned = sync_report(credentials=(CredentialReport(name=SecretName("A"), outcome=None),), dry_run=True)
+
+    assert "p: 1 synced on acme, release 7, 1/2 machines, carried by run run0, 1.5 s" == render.sync_text(full)[-1]
+    assert "p: 1 to set (dry run: nothing was done)" == render.sync_text(planned)[-1]
+    assert ["p: no credentials"] == render.sync_text(sync_report())
+
+
+def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
+    """With what was done last, the runs that are under way, and the next command."""
+    run = OpenRun(
+        run_id=RunId("run2"), sandbox="s", borrowed=False, seconds_left=1, door="cli", actor="ann", started_at=NOW
+    )
+    report = status_report(
+        status_line(),
+        status_line(name="LONG", condition="never sent", deployed_at=None, actor=None, door=None),
+        status_line(project="q", app=None, name=None, condition="no credentials", deployed_at=None, actor=None),
+        open_runs=(run,),
+        next=(NextStep(command="flysync sync-project --project p", why="brings what is not deployed"),),
+    )
+
+    assert [
+        "p  acme",
+        "  A     deployed              2026-11-20 03:04:05 by tester (cli)",
+        "  LONG  never sent",
+        "q  (not deployed)",
+        "  -     no credentials",
+        "run run2 is under way since 03:04:05 (cli, ann)",
+        "next: flysync sync-project --project p  (brings what is not deployed)",
+    ] == render.status_text(report)
+    assert ["no projects"] == render.status_text(status_report())
+
+
+def test_a_status_in_json_has_its_moments_in_iso() -> None:
+    """Under a key of its own."""
+    (line,) = render.status_json(status_report(status_line()), [Note(code="c", message="m")])["status"]
+
+    assert ("2026-11-20T03:04:05+00:00", None, "deployed") == (line["deployed_at"], line["written_at"], line["state"])
+
+
+def test_findings_and_what_was_created() -> None:
+    """A verdict per line, the hint below; exit 1 where something has to change."""
+    fine = Finding(verdict="ok", subject="cloud_credentials", message="as needed")
+    wrong = Finding(verdict="failed", subject="project_actions", message="has no details", hint="ALTER TABLE …")
+    data = render.check_json(CheckReport(findings=(fine, wrong)))
+
+    assert [
+        "ok       cloud_credentials: as needed",
+        "failed   project_actions: has no details",
+        "         ALTER TABLE …",
+    ] == render.check_text(CheckReport(findings=(fine, wrong)))
+    assert (1, "config", 2) == (data["exit_code"], data["error"]["code"], len(data["check"]))
+    assert (0, None) == ((ok := render.check_json(CheckReport(findings=(fine,))))["exit_code"], ok["error"])
+    assert ["created a", "created b"] == render.init_text(InitReport(created=("a", "b")))
+    assert ["everything was there already"] == render.init_text(InitReport(created=()))
+    assert {"created": ["a"]} == render.init_json(InitReport(created=("a",)))["init"]
+
+
+def test_an_error_carries_what_callers_decide_by() -> None:
+    """Code, temporary, service, phase, seconds to wait; the setting only where there is one."""
+    error = FlysyncError("m", hint="h", service="fly", phase="set", setting="FLY_API_TOKEN", retry_after_s=3.0)
+    data = render.error_json(error)
+
+    assert ("fly", "set", "FLY_API_TOKEN", 3.0) == tuple(
+        data[key] for key in ("service", "phase", "setting", "retry_after_s")
+    )
+    assert "setting" not in render.error_json(Interrupted("x"))
+    assert 143 == render.envelope("sync", Interrupted("x", signal_number=15))["exit_code"]
