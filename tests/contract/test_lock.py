@@ -85,6 +85,14 @@ class PostgresWorld(LockWorld):
         assert row is not None
         return int(row[0])
 
+    async def settled(self, expected: int) -> int:
+        """Count them when the server has taken note of those that were closed."""
+        for _ in range(100):
+            if self.connections() == expected:
+                break
+            await asyncio.sleep(0.05)
+        return self.connections()
+
 
 @asynccontextmanager
 async def postgres_world(dsn: str, *, pooled: str | None = None, **scale: float) -> AsyncIterator[PostgresWorld]:
@@ -304,11 +312,10 @@ async def test_tries_share_their_connections(database: str) -> None:
         hold = await held(world.lock)
         for _ in range(3):
             await asyncio.gather(*(world.lock.try_hold(APP) for _ in range(5)))
-        waiting = world.connections()
+        waiting = await world.settled(3)
         await hold.release()
         await world.lock.aclose()  # type: ignore[attr-defined]
-        await asyncio.sleep(0.2)  # the server takes note
-        left = world.connections()
+        left = await world.settled(0)
 
     assert (3, 0) == (waiting, left)
 
