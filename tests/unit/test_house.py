@@ -30,6 +30,14 @@ def test_values_are_revealed_only_at_the_edge() -> None:
     assert places <= {"adapters", "testing"}
 
 
+def test_no_decision_hangs_on_the_clock_of_this_machine() -> None:
+    """A clock that is a day off spoils ids and nothing else: all other times are Postgres', or count from a start."""
+    reads = re.compile(r"\b(time\.time(_ns)?|datetime\.(now|utcnow|today)|date\.today|(local|gm|c)time)\(")
+    places = {str(path.relative_to(ROOT)) for path in MODULES if reads.search(path.read_text())}
+
+    assert {"adapters/clock.py"} == {path for path in places if not path.startswith(("sim/", "testing/"))}
+
+
 def test_no_module_is_a_drawer_and_none_is_endless() -> None:
     """No utils; at most 320 lines."""
     assert [] == [path.name for path in MODULES if path.stem in {"utils", "helpers", "common", "types"}]

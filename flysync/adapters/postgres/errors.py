@@ -28,9 +28,13 @@ _ENDED = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"})
 #: lock_not_available and the server's own end of a transaction (postgresql.org, appendix A).
 _PASSING = ("08", "40", "53", "57", "58", "XX", "55P03", "25P03", "25P04")
 
-#: What a server, a pooler or libpq says when trying again is in vain. A connection that fails has no SQLSTATE in
-#: libpq, so its English text has to do; one that is not known counts as temporary. From Postgres' auth.c and
-#: postinit.c, libpq's fe-connect.c and pgbouncer's client.c.
+#: What a server, a pooler or libpq says when trying again is in vain. From Postgres' auth.c and postinit.c, libpq's
+#: fe-connect.c and pgbouncer's client.c.
+#: Their English text has to do, and one that is not known counts as temporary, though a server whose lc_messages is
+#: another says it in another language: libpq has no result, and so no SQLSTATE, of a connection that failed. Told so
+#: by PQsetErrorVerbosity before it connects, it writes the SQLSTATE into the text (measured), but psycopg 3.3 has no
+#: such call. To ask for English is a superuser's right, and comes after the password; and that a password was used
+#: does not tell a wrong one from "too many connections" (53300).
 _REFUSALS = (
     "authentication failed",
     "no password supplied",
