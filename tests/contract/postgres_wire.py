@@ -16,12 +16,13 @@ class Wire:
     A proxy on loopback before the server of an address; `dsn` goes through it.
 
     `turns` counts round trips. What the client says holding `cut_at` is passed on (or not: `swallow`), and then the
-    connection is cut, once; the answer never arrives. After `freeze`, nothing passes.
+    connection is cut, once; the answer never arrives. After `freeze`, or what holds `freeze_at`, nothing passes.
     """
 
     def __init__(self, dsn: str) -> None:
         self.turns = 0
         self.cut_at: bytes | None = None
+        self.freeze_at: bytes | None = None
         self.swallow = False
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -88,6 +89,8 @@ class Wire:
         while data := await client.read(65_536):
             self.turns += not self._is_asking
             self._is_asking = True
+            if self.freeze_at is not None and self.freeze_at in data:
+                self.freeze()
             await self._thaw()
             if self.cut_at is not None and self.cut_at in data:
                 self.cut_at = None

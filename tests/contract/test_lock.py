@@ -354,3 +354,17 @@ async def test_out_of_reach_and_refused() -> None:
         await away.try_hold(APP)
     with pytest.raises(ConfigError):
         await PostgresLock(Connection(Secret("nonsense"))).try_hold(APP)
+
+
+async def test_a_try_that_comes_to_nothing(database: str) -> None:
+    """A connection that breaks or falls silent right at the question is a passing failure, and nobody has the lock."""
+    async with Wire(database) as wire:
+        lock = PostgresLock(Connection(Secret(wire.dsn)), answer_s=0.3)
+        wire.cut_at = b"pg_try_advisory_xact_lock"
+        with pytest.raises(DatabaseUnavailable, match="broke"):
+            await lock.try_hold(APP)
+        wire.freeze_at = b"pg_try_advisory_xact_lock"
+        with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
+            await lock.try_hold(APP)
+    async with postgres_world(database) as world:
+        await held_soon(world.lock, within_s=5)

@@ -243,6 +243,34 @@ async def test_what_was_not_committed_is_repeated(world: PostgresWorld, database
     assert {KEY: 1} == counts
 
 
+async def test_a_connection_that_keeps_breaking(database: str) -> None:
+    """Three times are enough; then the caller hears it."""
+    times = []
+
+    async def die(session: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        times.append(1)
+        await session.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    connection = Connection(Secret(database))
+    with pytest.raises(DatabaseUnavailable, match="57P01"):
+        await connection.run(die)
+    await connection.aclose()
+
+    assert 3 == len(times)
+
+
+async def test_a_connection_that_breaks_while_it_is_made(new_database: Callable[..., str]) -> None:
+    """What a database in SQL_ASCII needs is asked for anew with the next connection."""
+    dsn = new_database(encoding="SQL_ASCII")
+    async with Wire(dsn) as wire:
+        wire.cut_at = b"SET client_encoding"
+        connection = Connection(Secret(wire.dsn))
+        await PostgresAdmin(connection).init()
+        await connection.aclose()
+
+    assert wire.cut_at is None
+
+
 async def test_a_server_that_does_not_answer(database: str) -> None:
     """A transaction that takes too long is given up, and the next one is not disturbed."""
     connection = Connection(Secret(database), limit_s=0.2)
