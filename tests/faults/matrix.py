@@ -29,7 +29,7 @@ _BEGIN, _END = "<!-- faults: made by tests/faults/matrix.py -->\n", "<!-- faults
 
 #: The whole product; without it, flyctl's requests meet every fault in turn but not each of them all.
 IS_FULL = bool(os.environ.get("FLYSYNC_TEST_FULL_MATRIX"))
-_STRIDE = 5
+_STRIDE = 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

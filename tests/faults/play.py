@@ -20,7 +20,7 @@ from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSecrets, Limits
 from flysync.model import SyncOptions
-from flysync.sim.flyctl import launcher
+from flysync.sim.flyctl import LEASE_PATIENCE_S, launcher
 from flysync.sim.simulation import Simulation
 
 if TYPE_CHECKING:
@@ -150,8 +150,9 @@ class CellWorld:
         self.canary = canary_of(simulation, value)
         self.leaks: list[str] = []
         simulation.daytona.before_destroy.append(lambda root: self.leaks.extend(self.canary.in_files(root)))
-        patience_s = _PATIENCE_S if cell.lasting else 60.0
-        flyctl = Path(REAL) if REAL else launcher(directory / "flyctl", lease_patience_s=patience_s)
+        flyctl = Path(REAL or directory / "flyctl")
+        if not REAL:
+            launcher(flyctl, lease_patience_s=_PATIENCE_S if cell.lasting else LEASE_PATIENCE_S)
         simulation.daytona.add_snapshot("with-flyctl", files={"flyctl": flyctl})
         more = {} if cell.call.step == "install" else {"FLYSYNC_SNAPSHOT": "with-flyctl"}
         self.settings = bootstrap.load_settings(
@@ -281,6 +282,8 @@ async def play(world: CellWorld) -> Played:
     played = Played(report, world.tries(), len(daytona.sandboxes), world.restarts(), pauses_s)
     daytona.faults.clear()
     fly.faults.clear()
+    if not REAL:
+        launcher(world.directory / "flyctl")
     again, _ = await world.sync()
     wrong = {
         f"exit {again.exit_code}": again.exit_code != 0,

@@ -118,7 +118,7 @@ def _of_delete(fault: str, lasting: bool) -> Expected:
         return replace(_SYNCED, left=1)
     again = replace(_SYNCED, tries=(2, MANY))
     if not lasting or fault == "half an answer":  # the second one finds nothing to delete
-        return again if fault in _CUT else replace(_SYNCED, tries=(2, 2))
+        return again
     return replace(again, left=int(fault not in _DONE), is_left_told=True)
 
 

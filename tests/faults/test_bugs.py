@@ -205,6 +205,7 @@ async def test_a_sync_that_is_cut_short_holds_no_value(call: str) -> None:
 
     assert report.error is not None
     assert report.error.temporary
+    assert (None, None) == (report.error.__cause__, report.error.__context__)
     assert [] == CANARY.in_exception(report.error)
 
 
