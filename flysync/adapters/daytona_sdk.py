@@ -8,11 +8,12 @@ import warnings
 from typing import TYPE_CHECKING
 
 from flysync.adapters.daytona_errors import translated
-from flysync.errors import DaytonaUnavailable, SandboxNotFound
+from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound
 
 if TYPE_CHECKING:
     from daytona import AsyncDaytona, DaytonaError
 
+    from flysync.errors import FlysyncError
     from flysync.secret import Secret
 
 _POLL_S = 0.5
@@ -52,6 +53,7 @@ async def was_activated(client: AsyncDaytona, name: str, error: DaytonaError, ap
         SandboxNotFound: there is no such snapshot.
         DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it could not be activated.
     """
+    from aiohttp import ClientError
     from daytona import DaytonaBadRequestError, DaytonaError, DaytonaNotFoundError
     from daytona_api_client_async.exceptions import OpenApiException
 
@@ -63,11 +65,8 @@ async def was_activated(client: AsyncDaytona, name: str, error: DaytonaError, ap
             return False
         try:
             snapshot = await client.snapshot.activate(snapshot)
-        except OpenApiException as failure:  # this one call of the SDK does not translate it
-            raise DaytonaUnavailable(
-                f"Daytona does not activate snapshot {name} ({getattr(failure, 'status', None)})",
-                phase="activate",
-            ) from None
+        except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
+            raise _not_activated(name, getattr(failure, "status", None)) from None
         while state_of(snapshot) not in {"active", "error", "build_failed"}:
             await asyncio.sleep(_POLL_S)
             snapshot = await client.snapshot.get(name)
@@ -82,6 +81,19 @@ async def was_activated(client: AsyncDaytona, name: str, error: DaytonaError, ap
     except DaytonaError as failure:
         raise translated(failure, "activate", api_key) from None
     return state_of(snapshot) == "active"
+
+
+def _not_activated(name: str, status: int | None) -> FlysyncError:
+    what = f"Daytona does not activate snapshot {name} ({status or 'out of reach'})"
+    if status in {401, 403}:
+        return AccessDenied(
+            what,
+            hint="give the key the right to write snapshots, or leave FLYSYNC_SNAPSHOT out",
+            service="daytona",
+            phase="activate",
+            setting="DAYTONA_API_KEY",
+        )
+    return DaytonaUnavailable(what, service="daytona", phase="activate")
 
 
 def state_of(thing: object) -> str:

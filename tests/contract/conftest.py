@@ -6,6 +6,7 @@ Of flyctl the stand-in is always there, the real one where there is one; Daytona
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,6 +55,7 @@ def minute_s() -> float:
 async def daytona(isolated_sdk: None, minute_s: float) -> AsyncIterator[Daytona]:
     """A Daytona without sandboxes."""
     del isolated_sdk
+    importlib.import_module("daytona").AsyncDaytona  # noqa: B018  it takes long: not in the time that a call has
     async with Daytona(minute_s=minute_s) as server:
         yield server
 

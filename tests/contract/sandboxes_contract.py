@@ -32,7 +32,7 @@ class SandboxesWorld(ABC):
 
 async def make(sandboxes: Sandboxes, name: str = "box", *, ttl_s: float = 600) -> Sandbox:
     """Make a sandbox with our labels."""
-    return await sandboxes.create(name, LABELS, ttl_s=ttl_s, timeout_s=20)
+    return await sandboxes.create(name, LABELS, ttl_s=ttl_s, timeout_s=60)
 
 
 class SandboxesContract:

@@ -1,0 +1,268 @@
+"""What becomes of a create, an attach, a delete and a list when Daytona answers with errors, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sandboxes_contract import make
+
+from flysync import errors
+from flysync.sim.loopback import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from quick_clock import QuickClock
+
+    from flysync.adapters.daytona import DaytonaSandboxes
+    from flysync.sim.daytona import Daytona
+
+CREATE, GET, DELETE, LIST = (
+    r"POST /api/sandbox(\?|$)",
+    "GET /api/sandbox/",
+    "DELETE /api/sandbox/",
+    r"GET /api/sandbox\?",
+)
+HTML = {"body": "<html>", "content_type": "text/html"}
+
+#: A status, the error, and how often the call is made.
+ANSWERS = [
+    (401, errors.AccessDenied, 1),
+    (403, errors.AccessDenied, 1),
+    (408, errors.TimedOut, 3),
+    (409, errors.DaytonaUnavailable, 3),
+    (429, errors.RateLimited, 3),
+    (500, errors.DaytonaUnavailable, 3),
+    (502, errors.DaytonaUnavailable, 3),
+    (503, errors.DaytonaUnavailable, 3),
+    (504, errors.TimedOut, 3),
+]
+
+
+def always(match: str, status: int, **more: Any) -> Fault:
+    """A fault that hits all requests of a kind."""
+    return Fault(match=match, status=status, times=99, **more)
+
+
+async def error_of(work: Awaitable[object]) -> errors.FlysyncError:
+    """Give the error that *work* ends with; each says who, when and what to do."""
+    with pytest.raises(errors.FlysyncError) as caught:
+        await work
+    assert "daytona" == caught.value.service
+    assert caught.value.phase
+    assert caught.value.hint
+    return caught.value
+
+
+class TestCreate:
+    """A create fails, or seems to."""
+
+    @pytest.mark.parametrize(
+        "lost",
+        [
+            {"kind": FaultKind.DROP_AFTER},
+            {"kind": FaultKind.TRUNCATE},
+            {"kind": FaultKind.HANG_AFTER},
+            {"kind": FaultKind.STATUS_AFTER, "status": 502, **HTML},
+            {"kind": FaultKind.STATUS_AFTER, "status": 200, **HTML},
+            {"kind": FaultKind.STATUS_AFTER, "status": 500},
+        ],
+        ids=["dropped", "truncated", "hung", "gateway", "html", "error"],
+    )
+    async def test_a_sandbox_whose_answer_was_lost_is_used(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, lost: dict[str, Any]
+    ) -> None:
+        """There is one sandbox, made by one request, and it is ours to run in and to remove."""
+        daytona.faults.append(Fault(match=CREATE, **lost))
+        box = await make(sandboxes)
+
+        assert [box.id] == list(daytona.sandboxes)
+        assert 1 == len(daytona.requests(CREATE))
+        assert "hello\n" == await box.run("echo hello", {}, timeout_s=10)
+        await sandboxes.remove("box", timeout_s=10)
+        assert {} == daytona.sandboxes
+
+    async def test_one_that_is_still_starting_is_waited_for(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes]
+    ) -> None:
+        """Its name is taken meanwhile, which is no error."""
+        daytona.create_delay_s, daytona.create_hold_s = 0.05, 0
+        daytona.faults.append(Fault(match=CREATE, kind=FaultKind.DROP_AFTER))
+        box = await make(new_sandboxes())
+
+        assert ([box.id], [0, 200]) == (list(daytona.sandboxes), sorted({r.status for r in daytona.records} - {409}))
+
+    async def test_the_answer_may_come_before_the_sandbox_has_started(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes
+    ) -> None:
+        """Then it is asked for until it has."""
+        daytona.create_delay_s, daytona.create_hold_s = 0.2, 0
+        box = await make(sandboxes)
+
+        assert "hello\n" == await box.run("echo hello", {}, timeout_s=10)
+        assert 1 == len(daytona.requests(CREATE))
+
+    @pytest.mark.parametrize("kind", [FaultKind.DROP_BEFORE, FaultKind.HANG, FaultKind.STATUS])
+    async def test_what_failed_once_is_asked_for_again(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, kind: FaultKind
+    ) -> None:
+        """The second request makes the sandbox."""
+        daytona.faults.append(Fault(match=CREATE, kind=kind, status=503))
+        box = await make(sandboxes)
+
+        assert [box.id] == list(daytona.sandboxes)
+        assert 2 == len(daytona.requests(CREATE))
+
+    @pytest.mark.parametrize(("status", "kind", "times"), [*ANSWERS, (404, errors.DaytonaUnavailable, 3)])
+    async def test_it_ends_with_an_error(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, status: int, kind: type[errors.FlysyncError], times: int
+    ) -> None:
+        """What may pass is tried three times; a refused key is told at once, with the setting."""
+        daytona.faults.append(always(CREATE, status, **HTML))
+        error = await error_of(make(sandboxes))
+
+        assert (kind, times) == (type(error), len(daytona.requests(CREATE)))
+        assert (times == 3) is error.temporary
+        assert (None if times == 3 else "DAYTONA_API_KEY") == error.setting
+
+    async def test_a_full_quota_may_pass(self, daytona: Daytona, sandboxes: DaytonaSandboxes) -> None:
+        """Daytona's reason is shown: its status says nothing."""
+        daytona.quota = 0
+        error = await error_of(make(sandboxes))
+
+        assert (True, errors.DaytonaUnavailable) == (error.temporary, type(error))
+        assert "Total CPU limit exceeded. Maximum allowed: 0." in str(error)
+
+    async def test_a_key_that_is_refused_on_looking_is_told(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes
+    ) -> None:
+        """It would be refused again."""
+        daytona.faults += [Fault(match=CREATE, kind=FaultKind.DROP_AFTER), always(GET, 403)]
+        error = await error_of(make(sandboxes))
+
+        assert (errors.AccessDenied, 1) == (type(error), len(daytona.requests(CREATE)))
+
+    @pytest.mark.parametrize(
+        ("name", "value", "seconds"),
+        [
+            ("Retry-After", "3", 3.0),
+            ("Retry-After-sandbox-create", "7", 7.0),
+            ("retry-after-sandbox-create", "100000", 60.0),
+            ("Retry-After", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ],
+    )
+    async def test_daytona_says_how_long_to_wait(
+        self,
+        daytona: Daytona,
+        sandboxes: DaytonaSandboxes,
+        clock: QuickClock,
+        name: str,
+        value: str,
+        seconds: float | None,
+    ) -> None:
+        """That long is waited before each new try, up to a minute; the error has it."""
+        daytona.faults.append(always(CREATE, 429, headers={name: value}))
+        error = await error_of(make(sandboxes))
+
+        assert seconds == error.retry_after_s
+        assert 2 == len([pause for pause in clock.pauses if pause >= (seconds or 0.5)])
+
+    async def test_daytona_may_be_out_of_reach(self, new_sandboxes: Callable[..., DaytonaSandboxes]) -> None:
+        """Nobody listens: that may pass."""
+        error = await error_of(make(new_sandboxes(api_url="http://127.0.0.1:9/api")))
+
+        assert (errors.DaytonaUnavailable, True) == (type(error), error.temporary)
+
+
+class TestSnapshots:
+    """The snapshot that is asked for is asleep, broken or missing."""
+
+    @pytest.mark.parametrize("step_s", [0.0, 0.1])
+    async def test_one_that_is_inactive_is_activated(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes], step_s: float
+    ) -> None:
+        """The sandbox is made of it as soon as it is active."""
+        daytona.add_snapshot("asleep", state="inactive")
+        daytona.snapshots.step_s = step_s
+        box = await make(new_sandboxes(snapshot="asleep"))
+
+        assert "asleep" == daytona.sandboxes[box.id].snapshot
+        assert 1 == len(daytona.requests("POST .*/activate"))
+        assert 2 == len(daytona.requests(CREATE))
+
+    @pytest.mark.parametrize("state", ["error", "build_failed"])
+    async def test_one_whose_activation_fails_is_told(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes], state: str
+    ) -> None:
+        """It is activated once, not again and again."""
+        snapshot = daytona.add_snapshot("bad", state="inactive")
+        daytona.snapshots.step_s = 60
+        making = asyncio.ensure_future(make(new_sandboxes(snapshot="bad")))
+        async with asyncio.timeout(10):
+            while snapshot.state == "inactive":  # noqa: ASYNC110  a snapshot has no event
+                await asyncio.sleep(0.01)
+        snapshot.state = state
+        error = await error_of(making)
+
+        assert errors.DaytonaUnavailable is type(error)
+        assert f"Snapshot bad is {state}" in str(error)
+        assert 1 == len(daytona.requests("POST .*/activate"))
+
+    async def test_one_that_never_gets_active_is_waited_for_as_long_as_there_is_time(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes]
+    ) -> None:
+        """Then the time is up."""
+        daytona.add_snapshot("slow", state="inactive")
+        daytona.snapshots.step_s = 60
+        making = new_sandboxes(snapshot="slow").create("box", {}, ttl_s=60, timeout_s=1)
+
+        assert errors.TimedOut is type(await error_of(making))
+
+    async def test_one_that_is_missing_is_told(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes]
+    ) -> None:
+        """It is a permanent error, and names the setting."""
+        error = await error_of(make(new_sandboxes(snapshot="nope")))
+
+        assert (errors.SandboxNotFound, "FLYSYNC_SNAPSHOT") == (type(error), error.setting)
+        assert "nope" in str(error)
+        assert 1 == len(daytona.requests(CREATE))
+
+    @pytest.mark.parametrize(
+        ("match", "status", "kind"),
+        [
+            ("POST .*/activate", 500, errors.DaytonaUnavailable),
+            ("POST .*/activate", 403, errors.AccessDenied),
+            ("POST .*/activate", 0, errors.DaytonaUnavailable),
+            ("GET /api/snapshots", 403, errors.AccessDenied),
+            ("GET /api/snapshots", 429, errors.RateLimited),
+            ("GET /api/snapshots", 0, errors.DaytonaUnavailable),
+        ],
+    )
+    async def test_one_that_cannot_be_activated_is_told(
+        self,
+        daytona: Daytona,
+        new_sandboxes: Callable[..., DaytonaSandboxes],
+        match: str,
+        status: int,
+        kind: type[errors.FlysyncError],
+    ) -> None:
+        """The error says why; 0 is a connection that breaks."""
+        daytona.add_snapshot("asleep", state="inactive")
+        daytona.faults.append(always(match, status, kind=FaultKind.STATUS if status else FaultKind.DROP_BEFORE))
+        error = await error_of(make(new_sandboxes(snapshot="asleep")))
+
+        assert kind is type(error)
+
+    async def test_other_bad_requests_have_nothing_to_do_with_it(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes]
+    ) -> None:
+        """An active snapshot is left alone."""
+        daytona.add_snapshot("fine")
+        daytona.quota = 0
+        error = await error_of(make(new_sandboxes(snapshot="fine")))
+
+        assert "Total CPU limit exceeded" in str(error)
+        assert [] == daytona.requests("POST .*/activate")
