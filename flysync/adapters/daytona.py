@@ -144,7 +144,11 @@ class DaytonaSandboxes:
     @alone()
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
         """Give a sandbox that exists."""
-        sandbox = await self._call("attach", lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s))
+        try:
+            async with asyncio.timeout(timeout_s):
+                sandbox = await self._call("attach", lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s))
+        except TimeoutError:
+            raise TimedOut("Daytona did not answer in time (attach)", service="daytona", phase="attach") from None
         if state_of(sandbox) != "started":
             raise SandboxNotFound(
                 f"sandbox {sandbox_id} is not running ({state_of(sandbox)})",
@@ -252,12 +256,12 @@ class DaytonaSandboxes:
             attempt += 1
             try:
                 return await call()
-            except DaytonaNotFoundError:
-                raise SandboxNotFound(
-                    "there is no such sandbox", hint="check --sandbox", service="daytona", phase=phase
-                ) from None
             except DaytonaError as error:
                 failure = translated(error, phase, self._api_key)
+                if isinstance(error, DaytonaNotFoundError) and phase == "attach":
+                    failure = SandboxNotFound(
+                        "there is no such sandbox", hint="check --sandbox", service="daytona", phase=phase
+                    )
                 if not failure.temporary or attempt == _ATTEMPTS:
                     raise failure from None
                 await self._pause(attempt, failure)

@@ -266,3 +266,93 @@ class TestSnapshots:
 
         assert "Total CPU limit exceeded" in str(error)
         assert [] == daytona.requests("POST .*/activate")
+
+
+class TestLookingUp:
+    """An attach or a list fails."""
+
+    @pytest.mark.parametrize(("status", "kind", "times"), ANSWERS)
+    @pytest.mark.parametrize("call", ["attach", "list"])
+    async def test_it_ends_with_an_error(
+        self,
+        daytona: Daytona,
+        sandboxes: DaytonaSandboxes,
+        call: str,
+        status: int,
+        kind: type[errors.FlysyncError],
+        times: int,
+    ) -> None:
+        """What may pass is tried three times; a refused key is told at once."""
+        daytona.faults.append(always("GET /api/sandbox", status, headers={"Retry-After": "2"}))
+        error = await error_of(sandboxes.attach("box", timeout_s=10) if call == "attach" else sandboxes.list())
+
+        assert (kind, times) == (type(error), len(daytona.records))
+        assert (2.0 if status == 429 else None) == error.retry_after_s
+
+    @pytest.mark.parametrize("kind", [FaultKind.STATUS, FaultKind.DROP_BEFORE, FaultKind.TRUNCATE])
+    async def test_what_failed_once_is_asked_again(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, kind: FaultKind
+    ) -> None:
+        """The second answer counts."""
+        box = await make(sandboxes)
+        daytona.faults += [Fault(match=GET, kind=kind, status=503), Fault(match=LIST, kind=kind, status=503)]
+
+        assert box.id == (await sandboxes.attach("box", timeout_s=10)).id
+        assert [box.id] == [one.id for one in await sandboxes.list()]
+
+    async def test_an_api_without_a_list_is_not_a_missing_sandbox(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes
+    ) -> None:
+        """A 404 there comes of the wrong address."""
+        daytona.faults.append(always(LIST, 404))
+
+        assert errors.DaytonaUnavailable is type(await error_of(sandboxes.list()))
+
+    async def test_one_that_is_stopped_cannot_be_attached_to(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes
+    ) -> None:
+        """The error says in which state it is."""
+        await daytona.stop(await daytona.create({"name": "mine"}))
+        error = await error_of(sandboxes.attach("mine", timeout_s=10))
+
+        assert errors.SandboxNotFound is type(error)
+        assert "stopped" in str(error)
+
+
+class TestSilence:
+    """Daytona takes requests and never answers."""
+
+    @pytest.mark.parametrize("call", ["create", "attach", "remove", "remove_known", "list"])
+    async def test_a_call_ends_with_its_limit(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes], call: str
+    ) -> None:
+        """Each one is over when the time it was given is, give or take."""
+        ours = new_sandboxes(look_up_s=1.0)
+        if call == "remove_known":
+            await make(ours)
+        daytona.faults.append(Fault(match="/api/sandbox", kind=FaultKind.HANG, times=99))
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "create": lambda: ours.create("box", {}, ttl_s=60, timeout_s=1),
+            "attach": lambda: ours.attach("box", timeout_s=1),
+            "remove": lambda: ours.remove("box", timeout_s=1),
+            "remove_known": lambda: ours.remove("box", timeout_s=1, gone=True),
+            "list": ours.list,
+        }
+        known = len(daytona.records)
+        async with asyncio.timeout(20):
+            error = await error_of(calls[call]())
+
+        assert errors.TimedOut is type(error)
+        assert len(daytona.records) - known <= (3 if call == "list" else 2)
+
+    async def test_a_sandbox_that_was_not_heard_of_can_be_removed_by_its_name(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes]
+    ) -> None:
+        """Whoever gave up waiting for it leaves nothing."""
+        ours = new_sandboxes()
+        daytona.faults.append(Fault(match=CREATE, kind=FaultKind.HANG_AFTER))
+        error = await error_of(ours.create("box", {}, ttl_s=60, timeout_s=1))
+        there = len(daytona.sandboxes)
+        await ours.remove("box", timeout_s=10, gone=True)
+
+        assert (errors.TimedOut, 1, {}) == (type(error), there, daytona.sandboxes)
