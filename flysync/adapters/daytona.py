@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,6 +39,8 @@ _POLL_S = 0.5
 #: Carries a sandbox's name: it loses the name itself with its first DELETE, and runs on until it is destroyed.
 _NAME_LABEL = "flysync-sandbox"
 _TTL_LABEL = "flysync-ttl-s"
+#: Before each look for the label: the list has been seen 1 to 2 s behind (daytonaio/daytona#5138).
+_UNLISTED_PAUSES_S = (0.0, 1.0, 2.0)
 
 
 class DaytonaSandbox:
@@ -219,7 +220,7 @@ class DaytonaSandboxes:
         return DaytonaSandbox(sandbox)
 
     async def _looked_up(self, name: str, *, labelled: bool) -> AsyncSandbox | None:
-        """Find a sandbox by its id or name, or (*labelled*) by its label; the list may still have what is destroyed."""
+        """Find a sandbox by its id or name, or (*labelled*) by its label; the list lags, either way."""
         from daytona import DaytonaNotFoundError, ListSandboxesQuery
 
         try:
@@ -228,9 +229,13 @@ class DaytonaSandboxes:
             if not labelled:
                 return None
         query = ListSandboxesQuery(labels={_NAME_LABEL: name})
-        async for listed in self._sdk().list(query, request_timeout=self._look_up_s):
-            with suppress(DaytonaNotFoundError):
-                return await self._sdk().get(listed.id, request_timeout=self._look_up_s)
+        for pause_s in _UNLISTED_PAUSES_S:
+            await self._clock.sleep(pause_s)
+            async for listed in self._sdk().list(query, request_timeout=self._look_up_s):
+                try:
+                    return await self._sdk().get(listed.id, request_timeout=self._look_up_s)
+                except DaytonaNotFoundError:
+                    return None
         return None
 
     async def _found(self, name: str) -> DaytonaSandbox | None:

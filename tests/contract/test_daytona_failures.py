@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -317,6 +319,105 @@ class TestLookingUp:
 
         assert errors.SandboxNotFound is type(error)
         assert "stopped" in str(error)
+
+
+class TestRemove:
+    """A delete fails, or takes its time."""
+
+    @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504])
+    async def test_what_may_pass_is_asked_again(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, status: int
+    ) -> None:
+        """More often than three times: a sandbox that is left costs money."""
+        await make(sandboxes)
+        daytona.faults.append(Fault(match=DELETE, status=status, times=4))
+        await sandboxes.remove("box", timeout_s=20)
+
+        assert ({}, 5) == (daytona.sandboxes, len(daytona.requests(DELETE)))
+
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [
+            (408, errors.TimedOut),
+            (429, errors.RateLimited),
+            (409, errors.DaytonaUnavailable),
+            (500, errors.DaytonaUnavailable),
+        ],
+    )
+    @pytest.mark.parametrize("gone", [False, True])
+    async def test_it_ends_with_its_time(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, status: int, kind: type[errors.FlysyncError], *, gone: bool
+    ) -> None:
+        """The last answer is the error."""
+        await make(sandboxes)
+        daytona.faults.append(always(DELETE, status))
+        error = await error_of(sandboxes.remove("box", timeout_s=0.5, gone=gone))
+
+        assert (kind, True) == (type(error), error.temporary)
+        assert len(daytona.requests(DELETE)) > 1
+
+    @pytest.mark.parametrize("status", [401, 403])
+    async def test_a_refused_key_is_told_at_once(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, status: int
+    ) -> None:
+        """With the setting."""
+        await make(sandboxes)
+        daytona.faults.append(always(DELETE, status))
+        error = await error_of(sandboxes.remove("box", timeout_s=10))
+
+        assert (errors.AccessDenied, "DAYTONA_API_KEY") == (type(error), error.setting)
+        assert 1 == len(daytona.requests(DELETE))
+
+    @pytest.mark.parametrize("kind", [FaultKind.DROP_BEFORE, FaultKind.DROP_AFTER, FaultKind.TRUNCATE])
+    async def test_a_lost_answer_is_asked_for_again(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, kind: FaultKind
+    ) -> None:
+        """Until it is known that the sandbox is gone."""
+        await make(sandboxes)
+        daytona.faults.append(Fault(match=DELETE, kind=kind))
+        await sandboxes.remove("box", timeout_s=10, gone=True)
+
+        assert {} == daytona.sandboxes
+
+    async def test_one_that_is_starting_is_removed_as_soon_as_that_is_possible(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes
+    ) -> None:
+        """Daytona says 409 until then."""
+        daytona.create_delay_s, daytona.create_hold_s = 1.0, 0
+        await daytona.create({"name": "box"})
+        await sandboxes.remove("box", timeout_s=20)
+
+        assert {} == daytona.sandboxes
+        assert {409, 200} == {record.status for record in daytona.requests(DELETE)}
+
+    @pytest.mark.parametrize("unlisted", [0, 2])
+    async def test_one_that_another_process_has_begun_to_delete_is_waited_for(
+        self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes], unlisted: int
+    ) -> None:
+        """Its name is gone at once, but it runs on; the list may not know it yet."""
+        daytona.delete_delay_s = 1.5
+        box = await make(first := new_sandboxes())
+        await first.remove("box", timeout_s=10)
+        still = await box.run("echo alive", {}, timeout_s=10)
+        daytona.faults.append(Fault(match=LIST, status=200, body='{"items": [], "nextCursor": null}', times=unlisted))
+        await new_sandboxes().remove("box", timeout_s=20, gone=True)
+
+        assert "alive\n" == still
+        assert {} == daytona.sandboxes
+
+    async def test_a_list_that_still_has_what_is_gone_fools_nobody(
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, new_sandboxes: Callable[..., DaytonaSandboxes]
+    ) -> None:
+        """What the list says is looked up."""
+        box = await make(sandboxes)
+        await sandboxes.remove("box", timeout_s=10)
+        gone = daytona.destroyed[box.id]
+        gone.history.insert(0, replace(gone.history[1], since=-math.inf))
+        daytona.list_lag_s = 3600
+        await new_sandboxes().remove("box", timeout_s=20, gone=True)
+
+        assert [(box.id, "started")] == [(one.id, one.state) for one in await sandboxes.list()]
+        assert 1 == len(daytona.requests(DELETE))
 
 
 class TestSilence:
