@@ -91,6 +91,31 @@ async def test_a_lock_that_is_lost_unnoticed_is_asked_for_before_each_step(lost_
     assert 0 == world.acme.restarts
 
 
+async def test_a_lock_whose_loss_is_told_stops_whatever_is_under_way() -> None:
+    """A call that would go on for long is cut short, and the sandbox is gone before the lock is anybody else's."""
+    world = World()
+    world.put(A="1")
+    secrets, waiting = world.secrets, asyncio.Event()
+
+    async def stuck(_: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    def patched(*given: object, **more: object) -> object:
+        store = secrets(*given, **more)  # type: ignore[arg-type]
+        store.stage = stuck  # type: ignore[method-assign, assignment]
+        return store
+
+    world.secrets = patched  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(world.sync("A"))
+    await waiting.wait()
+    world.lock.steal("acme")
+    report = await asyncio.wait_for(task, 20)
+
+    assert (75, {"A": ("unknown", "new", "outcome_unknown")}) == (report.exit_code, told(report))
+    assert {} == world.sandboxes.live
+
+
 async def test_the_intent_is_there_before_the_sandbox() -> None:
     """Whoever comes after a dead process knows from the tables what to look for."""
     world = World()
@@ -266,11 +291,12 @@ async def test_a_request_whose_carrier_failed_is_made_again() -> None:
     """Who waits is not content with a run that took the request and could not store it."""
     world = World()
     world.put(A="1", B="1")
-    world.fly.failures["set"] = [errors.FlyUnavailable("away")]
+    during(world, "set", lambda: world.fly.failures.update(set=[errors.FlyUnavailable("away")]))
 
     first, second = await asyncio.gather(world.sync("A"), world.sync("B"))
 
-    assert ("failed", "synced") == (told(first)["A"][0], told(second)["B"][0])
+    assert ("staged", "failed") == (told(first)["A"][0], told(first)["B"][0])
+    assert ("synced", None) == (told(second)["B"][0], second.carried_by)
     assert "1" == world.acme.running["B"]
 
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import logging
 import pickle
+import shlex
 import traceback
+from urllib.parse import quote
 
 import pytest
 
 from flysync.secret import MASK, Secret, redact
 
-CANARY = "canary-7f3a#\"'\n$x"
+CANARY = "canary-7f3aé?>#\"'\n$x"
 
 
 def shown(secret: Secret) -> list[str]:
@@ -84,7 +87,20 @@ def test_the_size_is_in_bytes() -> None:
     assert 3 == Secret("aé").size_bytes
 
 
-@pytest.mark.parametrize("form", list(dict.fromkeys(Secret(CANARY).pieces())))
+FORMS = [
+    CANARY,
+    json.dumps(CANARY)[1:-1],
+    json.dumps(CANARY, ensure_ascii=False)[1:-1],
+    repr(CANARY)[1:-1],
+    shlex.quote(CANARY),
+    quote(CANARY, safe=""),
+    base64.b64encode(CANARY.encode()).decode(),
+    base64.urlsafe_b64encode(CANARY.encode()).decode(),
+    *CANARY.splitlines(),
+]
+
+
+@pytest.mark.parametrize("form", dict.fromkeys(FORMS))
 def test_redaction_covers_every_form(form: str) -> None:
     """Whole, line by line, in base64, JSON, a URL or shell quotes: the value is masked in foreign text."""
     cleaned = redact(f"before {form} after", [Secret(CANARY)])
