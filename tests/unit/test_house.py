@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +11,6 @@ from flysync import errors
 
 ROOT = Path(flysync.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-HEAVY = ("aiohttp", "daytona", "keyring", "psycopg", "pydantic", "rich")
-
-
-def loaded(code: str) -> set[str]:
-    """Give the heavy packages that a fresh Python has loaded after *code*."""
-    script = f"import sys\n{code}\nprint(*sorted(set(m.partition('.')[0] for m in sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(done.stdout.split()) & set(HEAVY)
 
 
 def test_values_are_revealed_only_at_the_edge() -> None:
@@ -84,22 +74,6 @@ def test_every_test_says_what_it_promises() -> None:
     ]
 
     assert [] == silent
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["sync", "--help"], ["--version"]])
-def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    """It is instant, because nothing that it does not need is imported."""
-    code = f"from flysync.cli import app\ntry:\n  app({arguments!r})\nexcept SystemExit:\n  pass"
-
-    assert set() == loaded(f"import io, sys\nout, sys.stdout = sys.stdout, io.StringIO()\n{code}\nsys.stdout = out")
-
-
-def test_a_sync_with_nothing_to_do_needs_postgres_alone() -> None:
-    """The handlers and the database load neither Daytona's SDK nor pydantic."""
-    assert {"psycopg"} == loaded(
-        "import flysync.cli, flysync.bootstrap, flysync.handlers.sync, flysync.adapters.postgres,"
-        " flysync.adapters.clock, flysync.render"
-    )
 
 
 def test_every_flag_is_in_the_docs() -> None:
