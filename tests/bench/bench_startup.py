@@ -1,0 +1,85 @@
+"""
+How long the command line takes to do nothing: `--help`, and a sync without anything to sync.
+
+Each is measured against the least that Python itself takes for it, in turns, so that a machine that is busy is busy
+for both. Medians, with the fastest in brackets; the bound is what docs/cli.md promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from flysync.sim.simulation import Simulation
+
+ROUNDS = 21
+HELP_BOUND_MS = 150.0
+
+
+def ran_ms(command: list[str], environ: dict[str, str]) -> float:
+    """Run a command and give the milliseconds that it took."""
+    start = time.perf_counter()
+    subprocess.run(command, env=environ, cwd="/", check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    return (time.perf_counter() - start) * 1000
+
+
+def compare(name: str, ours: list[str], least: str, environ: dict[str, str], *, bound_ms: float | None = None) -> bool:
+    """Measure *ours* beside Python running *least*, print both, and tell whether the bound is kept."""
+    base = [sys.executable, "-c", least]
+    for command in (base, ours):  # once for the caches
+        ran_ms(command, environ)
+    pairs = [(ran_ms(base, environ), ran_ms(ours, environ)) for _ in range(ROUNDS)]
+    base_ms, ours_ms = (statistics.median(column) for column in zip(*pairs, strict=True))
+    over_ms = statistics.median(mine - its for its, mine in pairs)
+    fastest = [min(column) for column in zip(*pairs, strict=True)]
+    verdict = "" if bound_ms is None else f"   bound +{bound_ms:.0f} ms: {'kept' if over_ms <= bound_ms else 'BROKEN'}"
+    print(f"{name}\n  python -c '{least}'  {base_ms:7.1f} ms  ({fastest[0]:.1f})")
+    print(f"  flysync  {ours_ms:7.1f} ms  ({fastest[1]:.1f})   +{over_ms:.1f} ms, x{ours_ms / base_ms:.1f}{verdict}")
+    return bound_ms is None or over_ms <= bound_ms
+
+
+async def world_with_nothing_to_do() -> bool:
+    """Sync a project once, and measure syncs that find nothing to do."""
+    async with Simulation() as world:
+        world.fly.add_app("bench", machines=1)
+        environ = world.environ(FLYSYNC_ACTOR="bench")
+        flysync = [_script(), "sync-project", "--project", "p"]
+
+        async def run(*command: str) -> None:
+            process = await asyncio.create_subprocess_exec(
+                *command, env=environ, cwd="/", stdout=asyncio.subprocess.DEVNULL
+            )
+            assert 0 == await process.wait(), command
+
+        await run(_script(), "db", "init")
+        statements = (
+            "INSERT INTO project_deployments VALUES ('p', 'bench')",
+            "INSERT INTO cloud_credentials VALUES ('p', 'A', '1'), ('p', 'B', '2')",
+        )
+        code = "import psycopg, sys\nwith psycopg.connect(sys.argv[1], autocommit=True) as c:\n"
+        await run(sys.executable, "-c", code + " for s in sys.argv[2:]: c.execute(s)", world.dsn, *statements)
+        await run(*flysync)
+        return await asyncio.to_thread(compare, "a sync with nothing to do", flysync, "import psycopg", environ)
+
+
+def _script() -> str:
+    """Give the `flysync` of this environment, as a user starts it."""
+    found = shutil.which("flysync", path=str(Path(sys.executable).parent)) or shutil.which("flysync")
+    assert found is not None, "flysync is not installed"
+    return found
+
+
+def main() -> int:
+    """Print the measurements; 1 where a bound is broken."""
+    kept = compare("flysync --help", [_script(), "--help"], "pass", Simulation().environ(), bound_ms=HELP_BOUND_MS)
+    asyncio.run(world_with_nothing_to_do())
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
