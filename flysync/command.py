@@ -90,9 +90,9 @@ def only_a_name(text: str) -> str:
 def from_stdin(names: Sequence[str]) -> Secret:
     """Read one value to the end of standard input; a final newline goes where it is the only line break."""
     if len(set(names)) != 1:
-        raise UsageError("--value-stdin gives one value, so it needs exactly one --name")
+        raise UsageError("--value-stdin gives one value, so it needs exactly one --name", hint="sync one at a time")
     if sys.stdin is None:
-        raise UsageError("standard input is closed, so --value-stdin has nothing to read")
+        raise UsageError("standard input is closed, so --value-stdin has nothing to read", hint="pipe the value in")
     if sys.stdin.isatty():
         from getpass import getpass
 
@@ -100,7 +100,10 @@ def from_stdin(names: Sequence[str]) -> Secret:
     try:
         text = sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
-        raise InvalidCredential(f"the value of {names[0]} on standard input is not valid UTF-8") from None
+        raise InvalidCredential(
+            f"the value of {names[0]} on standard input is not valid UTF-8",
+            hint="encode it as UTF-8; only text is carried",
+        ) from None
     if text.endswith("\n") and text.count("\n") == 1:
         text = text.removesuffix("\n").removesuffix("\r")
     return Secret(text)

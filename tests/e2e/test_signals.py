@@ -35,7 +35,7 @@ STEPS = {
 
 def until(condition: Callable[[], object]) -> None:
     """Wait for what is about to happen."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, "it has not happened"
         time.sleep(0.02)
@@ -64,7 +64,7 @@ class Process:
 
     def done(self) -> Done:
         """Wait for its end."""
-        out, err = self._process.communicate(timeout=60)
+        out, err = self._process.communicate(timeout=120)
         return Done(self._process.returncode, out.decode(), err.decode())
 
 
@@ -109,7 +109,8 @@ def test_one_signal_cleans_up_and_says_what_is_known(
     assert [("A", *known)] == [(one["name"], one["outcome"], one["code"]) for one in report["credentials"]]
     assert [] == report["warnings"]
     assert {} == platform.world.daytona.sandboxes
-    assert "synced" == platform.flysync(*SYNC, "--json").json["outcome"]
+    if number == signal.SIGINT:
+        assert "synced" == platform.flysync(*SYNC, "--json").json["outcome"]
 
 
 def test_a_sandbox_that_is_made_after_the_signal_is_deleted(platform: Platform) -> None:

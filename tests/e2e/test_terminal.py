@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from test_signals import until
+
+from flysync.sim.loopback import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from platform_of_tests import Platform
+
+SYNC = ("sync", "--project", "p", "--name", "A")
+
+#: Takes the terminal of its first argument for its own, and becomes flysync.
+ON_TERMINAL = """
+import os, sys
+os.login_tty(int(sys.argv[1]))
+os.execv(sys.executable, [sys.executable, "-m", "flysync", *sys.argv[2:]])
+"""
+
+
+class Terminal:
+    """A terminal, and what a command prints on it."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = os.openpty()
+        self._printed = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._ours, 65536)
+            except OSError:  # the other end is closed
+                return
+            self._printed += data
+
+    @property
+    def shown(self) -> str:
+        """What was printed so far."""
+        return self._printed.decode()
+
+    def type(self, text: bytes) -> None:
+        """Press keys."""
+        os.write(self._ours, text)
+
+    def hand_over(self) -> None:
+        """Leave the other end to the command alone."""
+        os.close(self.theirs)
+
+    def read_to_the_end(self) -> str:
+        """Give all that was printed."""
+        self._reader.join(30)
+        return self.shown
+
+    def close(self) -> None:
+        """Throw it away."""
+        os.close(self._ours)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    """A terminal."""
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def slow(platform: Platform, app: str) -> None:
+    """Make a project whose sandbox takes two seconds."""
+    platform.world.fly.add_app(app, machines=1)
+    platform.deploy("p", app)
+    platform.store("p", A="1")
+    platform.world.daytona.faults = [Fault(match="POST /api/sandbox", kind=FaultKind.DELAY, delay_s=2)]
+
+
+def screen(printed: str) -> str:
+    """Give what stays on a screen of one line: a carriage return and an erase begin it anew."""
+    lines = re.sub(r"\x1b\[\?25[lh]|\x1b\[1A", "", printed).split("\n")
+    return "\n".join(re.split(r"\r\x1b\[2K|\x1b\[2K|\r", line)[-1] for line in lines).strip()
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_has_a_spinner_that_goes_away(platform: Platform, terminal: Terminal, no_color: str) -> None:
+    """Step and seconds, on stderr alone; without colour where that is asked for; the cursor comes back."""
+    slow(platform, f"spinner{no_color}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flysync", *SYNC],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=terminal.theirs,
+        env=platform.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "NO_COLOR": no_color},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    out, _ = process.communicate(timeout=120)
+    shown = terminal.read_to_the_end()
+
+    assert (0, True) == (process.returncode, out.decode().startswith("✓ A  synced"))
+    assert "\x1b" not in out.decode()
+    assert re.search(r"create 0:0[01]:[0-5][1-9]", re.sub(r"\x1b\[[\d;]*m", "", shown))
+    assert bool(no_color) != bool(re.search(r"\x1b\[(\d+;)*[349]\d(;\d+)*m", shown))
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0
+    assert "" == screen(shown)
+
+
+@pytest.mark.parametrize(("term", "more"), [("dumb", ()), ("xterm", ("--json",)), ("xterm", ("-q",))])
+def test_nothing_moves_where_it_should_not(
+    platform: Platform, terminal: Terminal, term: str, more: tuple[str, ...]
+) -> None:
+    """On a terminal that cannot, for a caller that reads JSON, and for one who wants quiet."""
+    platform.deploy("p", "quiet")
+    platform.store("p", A="1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flysync", *SYNC, "--dry-run", *more],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=terminal.theirs,
+        env=platform.environ | {"TERM": term},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    process.communicate(timeout=60)
+
+    assert (0, "") == (process.returncode, terminal.read_to_the_end())
+
+
+def test_ctrl_c_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
+    """The key itself: it cleans up, and the spinner leaves the screen to the report."""
+    slow(platform, "key")
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), *SYNC],
+        pass_fds=[terminal.theirs],
+        env=platform.environ | {"TERM": "xterm", "COLUMNS": "80"},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    until(lambda: platform.world.daytona.faults[0].times == 0)
+    terminal.type(b"\x03")
+    code = process.wait(120)
+    shown = terminal.read_to_the_end()
+
+    assert (130, {}) == (code, platform.world.daytona.sandboxes)
+    assert "✗ A  failed        interrupted" in shown
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
+
+
+def test_a_value_is_asked_for_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
+    """It is not echoed."""
+    app = platform.world.fly.add_app("typed", machines=1)
+    platform.deploy("p", "typed")
+    platform.store("p", A="row")
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), *SYNC, "--value-stdin"],
+        pass_fds=[terminal.theirs],
+        env=platform.environ | {"FLYSYNC_VALUE_SOURCE": "caller", "TERM": "dumb"},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    until(lambda: "value of A: " in terminal.shown)
+    terminal.type(b"typed canary\n")
+    code = process.wait(120)
+
+    assert (0, {"A": "typed canary"}) == (code, app.secrets)
+    assert "canary" not in terminal.read_to_the_end()
