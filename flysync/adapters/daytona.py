@@ -160,7 +160,7 @@ class DaytonaSandboxes:
         return DaytonaSandbox(sandbox)
 
     @alone()
-    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
         """Delete a sandbox; 409 means that its state is changing, so it is asked again until *timeout_s* is over."""
         from daytona import DaytonaConflictError, DaytonaError, DaytonaNotFoundError
 
@@ -191,6 +191,7 @@ class DaytonaSandboxes:
         except TimeoutError:
             raise last from None
         self._known.pop(name, None)
+        return sandbox is not None
 
     @alone()
     async def list(self) -> Sequence[SandboxInfo]:

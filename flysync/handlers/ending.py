@@ -72,9 +72,9 @@ async def _delete(run: Run, *, gone: bool) -> bool:
             async with asyncio.timeout(_DELETE_S):
                 # A sandbox that is still being made cannot be found by its name, and would come to life afterwards.
                 await asyncio.wait({run.creating}, timeout=_DELETE_S / 2)
-                is_unmade = run.creating.cancel()
-                await run.call.services.sandboxes.remove(name, timeout_s=_DELETE_S / 2, gone=gone)
-            if not is_unmade:
+                may_come = run.creating.cancel()
+                found = await run.call.services.sandboxes.remove(name, timeout_s=_DELETE_S / 2, gone=gone)
+            if found or not may_come:
                 ledger.deleted_sandbox(name)
                 return True
             why = "Daytona has not answered whether it made it"

@@ -86,9 +86,9 @@ class Sandboxes(Protocol):
         """
         ...
 
-    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
         """
-        Delete a sandbox by id or name; there being none is fine.
+        Delete a sandbox by id or name, and tell whether there was one; there being none is fine.
 
         It returns when Daytona has accepted the deletion; with *gone*, when nothing of the sandbox is left, though
         somebody else has begun to delete it.

@@ -74,15 +74,17 @@ class InMemorySandboxes:
             return sandbox
         raise SandboxNotFound("there is no such sandbox", hint="check --sandbox", service="daytona", phase="attach")
 
-    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
         """Remove a sandbox; there being none is fine. Unless *gone*, what runs in it may go on for a while."""
         self._refuse("remove")
-        if sandbox := self._find(name):
-            self.dying[sandbox.name] = self.live.pop(sandbox.name)
+        found = self._find(name)
+        if found:
+            self.dying[found.name] = self.live.pop(found.name)
         ending = [one for one in self.dying.values() if gone and name in {one.id, one.name}]
         for sandbox in ending:
             del self.dying[sandbox.name]
             sandbox.is_gone = True
+        return bool(found or ending)
 
     async def list(self) -> Sequence[SandboxInfo]:
         """Give those that were made with our label."""

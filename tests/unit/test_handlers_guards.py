@@ -64,11 +64,11 @@ class Sandboxes(InMemorySandboxes):
         self.made()
         return await super().create(name, labels, ttl_s=ttl_s, timeout_s=timeout_s)
 
-    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> None:
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
         """Remove one, once that is allowed."""
         self.removing.set()
         await self.removable.wait()
-        await super().remove(name, timeout_s=timeout_s, gone=gone)
+        return await super().remove(name, timeout_s=timeout_s, gone=gone)
 
 
 @pytest.mark.parametrize(
