@@ -105,6 +105,8 @@ class FlyctlSecrets:
         self._end_at = end_at
         self._program = '"$d/flyctl0"'
         self._steps = 0
+        #: Whether any attempt at the present call may have done its work all the same.
+        self._may_have_worked = False
 
     async def prepare(self) -> str:
         """Find a flyctl that is new enough, or install one; give its version."""
@@ -144,16 +146,20 @@ class FlyctlSecrets:
         command = self._flyctl("set --stage", limit_s) + ' -- "$@"'
         if dash is not None:
             command = f'printf "%s" - | {command} "{word(dash)}=-"'
-        answer = await self._repeated("set", command, limit_s, arguments)
-        if answer.code:
-            judged = verdicts.judge(answer.code, answer.stderr, phase="set", app=self._app)
-            if judged.may_have_worked:
-                raise OutcomeUnknown(
-                    f"{judged.error.message}, and whether Fly has the values is not known",
-                    service="fly",
-                    phase="set",
-                ) from judged.error
-            raise judged.error
+        self._may_have_worked = False
+        try:
+            answer = await self._repeated("set", command, limit_s, arguments)
+            if answer.code:
+                raise verdicts.judge(answer.code, answer.stderr, phase="set", app=self._app).error
+        except OutcomeUnknown:
+            raise
+        except FlysyncError as error:
+            if not self._may_have_worked:
+                raise
+            # By this attempt, or by one before it.
+            raise OutcomeUnknown(
+                f"{error.message}, and whether Fly has the values is not known", service=error.service, phase="set"
+            ) from None
 
     async def list(self) -> Sequence[FlySecret]:
         """Run `flyctl secrets list --json`."""
@@ -224,9 +230,10 @@ class FlyctlSecrets:
             if answer.code == 0 and is_told:
                 return answer
             if answer.code != 0:
-                error = verdicts.judge(answer.code, answer.stderr, phase=name, app=self._app).error
-                late += isinstance(error, TimedOut)
-                is_passing = isinstance(error, FlyUnavailable | RateLimited | FlyctlFailed | TimedOut)
+                judged = verdicts.judge(answer.code, answer.stderr, phase=name, app=self._app)
+                self._may_have_worked |= judged.may_have_worked
+                late += isinstance(judged.error, TimedOut)
+                is_passing = isinstance(judged.error, FlyUnavailable | RateLimited | FlyctlFailed | TimedOut)
                 if not is_passing or late == _LATE_ATTEMPTS:
                     return answer
             if attempt == _ATTEMPTS or not await self._paused(attempt):
