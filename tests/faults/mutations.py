@@ -291,6 +291,28 @@ MUTATIONS = (
             f"{_GUARDS}a_wait_for_a_carrier_that_only_stores_goes_on",
         ),
     ),
+    # -- the state, in Postgres
+    Mutation(
+        "clear only a request that was seen, in Postgres",
+        "adapters/postgres/state.py",
+        "requested_at = nullif(s.requested_at, (SELECT change.seen FROM change WHERE change.name = excluded.name)),",
+        "requested_at = NULL,",
+        ("contract/test_records.py::TestStateInPostgres::test_begin_leaves_a_later_request",),
+    ),
+    Mutation(
+        "end only an open run, in Postgres",
+        "adapters/postgres/state.py",
+        "    WHERE run_id = %(run)s AND finished_at IS NULL\n    RETURNING run_id\n",
+        "    WHERE run_id = %(run)s\n    RETURNING run_id\n",
+        ("contract/test_records.py::TestStateInPostgres::test_a_run_ends_once",),
+    ),
+    Mutation(
+        "take nothing from a run that came later, in Postgres",
+        "adapters/postgres/state.py",
+        "    if taken := fingerprints.keys() - {SecretName(name) for (name,) in await cursor.fetchall()}:\n",
+        "    if taken := ():\n",
+        ("contract/test_records.py::TestStateInPostgres::test_begin_takes_nothing_from_a_run_that_came_later",),
+    ),
     # -- the state; the tables in memory are held to the same contract as those in Postgres
     Mutation(
         "clear only a request that was seen",

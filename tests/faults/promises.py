@@ -9,7 +9,7 @@ from world import MOST_ROLLOUTS
 from flysync.model import Outcome, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from schedules import Process
     from world import World
@@ -21,8 +21,12 @@ _FINE = {Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED, Outcome.STAGED}
 _ON_MACHINES = {Outcome.SYNCED, Outcome.UNCHANGED}
 
 
-def told_wrong(process: Process, report: SyncReport | None) -> Iterator[str]:
-    """Hold what one sync claims against what was there while it ran; a killed one claims nothing."""
+def told_wrong(process: Process, report: SyncReport | None, drifted: Container[str] = ()) -> Iterator[str]:
+    """
+    Hold what one sync claims against what was there while it ran; a killed one claims nothing.
+
+    What somebody else has *drifted* may be told as unchanged: only `--verify` asks.
+    """
     if report is None:
         return
     fine = all(one.outcome in _FINE and one.code is None for one in report.credentials)
@@ -31,7 +35,8 @@ def told_wrong(process: Process, report: SyncReport | None) -> Iterator[str]:
     if report.error is not None and report.error.exit_code == 0:
         yield f"{report.error!r} as an error"
     for one in report.credentials:
-        if not _is_true(process, report, one):
+        is_blind = one.reason is Reason.UNCHANGED and one.name in drifted
+        if not is_blind and not _is_true(process, report, one):
             yield f"{one.name} is told as {one.outcome} ({one.code}), and is not"
     yield from _recorded_wrong(process.world, report)
     if own := [name for name in process.world.sandboxes.live if name == f"flysync-{report.run_id}"]:
