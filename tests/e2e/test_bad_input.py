@@ -57,7 +57,7 @@ def skipped(platform: Platform, code: str, *words: str) -> None:
     assert [] == [word for word in words if word not in text.stderr]
 
 
-@pytest.mark.parametrize("name", ["1A", "A-B", "", "A B", "Ä", "A\n", "a\x1b[31m"])
+@pytest.mark.parametrize("name", ["1A", "A-B", "", "a\x1b[31m"])
 def test_a_bad_name(platform: Platform, name: str) -> None:
     """Refused before anything is opened: not even the database is looked for."""
     arguments = ("sync", "--project", "p", "--name", name)
@@ -84,9 +84,7 @@ def test_an_empty_project(platform: Platform, command: str) -> None:
     refused(platform, (command, "--project", "", *more), "usage", 2, "id is empty", "--project")
 
 
-@pytest.mark.parametrize(
-    "project", ["a b", "'; DROP TABLE x; --", "-x", "é 日本", "a\nb", "\x1b[31mred", "\u202egpj", "%s{}", "x" * 5000]
-)
+@pytest.mark.parametrize("project", ["it's $HOME; %s{}", "-x", "a\n\x1b[31m\u202eb", "é 日本" * 900])
 def test_a_project_with_odd_characters(platform: Platform, project: str) -> None:
     """It is looked for as it is, and shown without what a terminal would act on."""
     done = refused(platform, ("sync-project", "--project", project), "project_not_found", 1, "flysync status")
@@ -135,7 +133,7 @@ def test_a_value_in_an_odd_place(platform: Platform, arguments: tuple[str, ...])
 
 
 @pytest.mark.parametrize("option", ["--timeout", "--lock-wait"])
-@pytest.mark.parametrize("given", ["-1", "nan", "inf", "1e999", "9" * 400, "", "10 m", "1d", "25h", "canary"])
+@pytest.mark.parametrize("given", ["-1", "nan", "1e999"])  # the rest: tests/unit/test_options.py
 def test_a_bad_duration(platform: Platform, option: str, given: str) -> None:
     """Durations that work are named, and the option."""
     refused(platform, (*SYNC, option, given), "usage", 2, option, "90s, 10m or 1h", environ=NOWHERE)
