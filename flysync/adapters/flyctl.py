@@ -25,7 +25,7 @@ from flysync.errors import (
     RateLimited,
     TimedOut,
 )
-from flysync.model import FlySecret, FlyStatus, Machines, Rollout
+from flysync.model import FlySecret, FlyStatus, Rollout
 from flysync.ports import AnswerLost, NotSent, RolloutFailed
 from flysync.secret import Secret
 
@@ -189,7 +189,7 @@ class FlyctlSecrets:
         except FlysyncError as error:  # the step has certainly not run
             raise RolloutFailed(self._incomplete(error, error.message), touched=False) from None
         text = verdicts.plain(answer.stdout or "")
-        machines = _machines(text)
+        machines = verdicts.machines(text)
         if answer.code == 0:
             release = verdicts.RELEASE.search(text)
             return Rollout(release=int(release["version"]) if release else None, machines=machines)
@@ -314,12 +314,3 @@ class FlyctlSecrets:
 
 
 _DASH = Secret("-")
-
-
-def _machines(text: str) -> Machines | None:
-    """Count machines in what a deploy printed."""
-    total = verdicts.NUMBERED.search(text)
-    updated = len(verdicts.UPDATED.findall(text))
-    if total:
-        return Machines(updated=updated, total=int(total["total"]))
-    return Machines(updated=updated, total=1) if verdicts.TOUCHED.search(text) else None

@@ -20,6 +20,7 @@ from flysync.errors import (
     RateLimited,
     TimedOut,
 )
+from flysync.model import Machines
 
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError
@@ -111,10 +112,10 @@ VERDICTS: tuple[Verdict, ...] = (
         may_have_worked=True,
     ),
     Verdict(
-        r"decoding response: ",
+        r"decod(ing|e) response: ",
         FlyUnavailable,
         "Fly.io's API answers with something that is no answer",
-        "tests/contract/test_flyctl.py: an answer that is HTML",
+        "tests/contract/test_flyctl.py, test_flyctl_odds.py: an answer that is HTML, or ends early",
         may_have_worked=True,
     ),
     Verdict(
@@ -187,3 +188,12 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
 def plain(text: str) -> str:
     """Give *text* without colours: some of flyctl's lines have them even where there is no terminal (flyctl.md 1.2)."""
     return _ANSI.sub("", text)
+
+
+def machines(text: str) -> Machines | None:
+    """Count machines in what a deploy printed."""
+    total = NUMBERED.search(text)
+    updated = len(UPDATED.findall(text))
+    if total:
+        return Machines(updated=updated, total=int(total["total"]))
+    return Machines(updated=updated, total=1) if TOUCHED.search(text) else None

@@ -79,6 +79,7 @@ class Api:
         if response.status > 299:
             raise _refused(response)
         if method == "DELETE" or "/wait?" in path:
+            self._http.forget()
             return None
         try:
             return from_json(response.body)

@@ -120,6 +120,7 @@ class Rollout:
                 body = {"metadata": metadata, "status": status}
                 response = self._api.releases("PATCH", f"/api/v1/releases/{self._release['id']}", body)
                 if response.status == 200:
+                    _decoded(response.body)
                     return
                 text = response.body.decode("utf-8", "replace")
                 problem = Failure(
@@ -247,6 +248,15 @@ class Rollout:
         if ips and (definition.get("http_service") or definition.get("services")):
             self._session.err(f"Checking DNS configuration for {self._app}.fly.dev")
             self._session.err("✓ DNS configuration verified")
+
+
+def _decoded(body: bytes) -> None:
+    """Read JSON as Go's json.Unmarshal does, whose words for an early end are others (measured)."""
+    try:
+        from_json(body)
+    except Failure as failure:
+        text = "unexpected end of JSON input" if failure.text.endswith("EOF") else failure.text
+        raise Failure(f"failed to decode response: {text}") from None
 
 
 def _numbered(machines: list[dict[str, Any]]) -> list[Target]:

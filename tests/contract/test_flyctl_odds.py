@@ -209,3 +209,35 @@ class TestDirectories:
         outcome = await flyctl(*SET, env={"LOG_LEVEL": "error"})
 
         assert (0, False) == (outcome.code, "WARN" in outcome.stdout)
+
+
+class TestAnswersThatAreNone:
+    """What flyctl makes of answers that it cannot read, or does not read at all."""
+
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            ("<html>", "invalid character '<' looking for beginning of value"),
+            ('{"id": ', "unexpected end of JSON input"),
+            ("", "unexpected end of JSON input"),
+        ],
+        ids=["HTML", "half", "empty"],
+    )
+    async def test_an_answer_about_a_release(self, flyctl: Runner, fly: Fly, body: str, said: str) -> None:
+        """It is asked for three times, and then nothing is rolled out."""
+        app = fly.add_app("acme-web", machines=["m0"])
+        fly.faults.append(Fault(match="PATCH /api/v1/releases/", status=200, body=body, times=9))
+        outcome = await flyctl("secrets", "deploy", "--app", "acme-web", "--dns-checks=false")
+
+        text = f"Error: failed to set release status to 'running': failed to decode response: {said}\n"
+        assert (1, text, {"m0": 0}) == (outcome.code, outcome.stderr, app.restarts)
+        assert 3 == len([line for line in outcome.requests if line.startswith("PATCH")])
+
+    async def test_a_connection_after_a_wait(self, flyctl: Runner, fly: Fly) -> None:
+        """The answer to a wait is not read, so the next request has a new connection and is not sent again."""
+        fly.add_app("acme-web", machines=["m0"])
+        fly.faults.append(Fault(match="GET /v1/apps/acme-web/machines/m0$", kind=FaultKind.DROP_BEFORE))
+        outcome = await flyctl("secrets", "deploy", "--app", "acme-web", "--dns-checks=false")
+
+        assert 1 == outcome.code
+        assert 1 == outcome.requests.count("GET /v1/apps/acme-web/machines/m0")

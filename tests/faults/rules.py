@@ -186,7 +186,7 @@ def _is_ignored(call: Call, fault: str) -> bool:
     """Tell whether flyctl takes no notice, or only warns; what does not answer holds it up everywhere."""
     if fault == "no answer":
         return False
-    if call.key in {"deploy: GET wait", "deploy: PATCH releases, running"}:
+    if call.key == "deploy: GET wait":
         return fault in _NO_JSON  # the status says it all
     return call.key in {
         "list: GET releases",
@@ -205,8 +205,9 @@ def _is_overcome(call: Call, fault: str) -> bool:
     if call.key in {"deploy: POST lease", "deploy: GET wait"}:
         return True
     if call.key == "deploy: PATCH releases, running":
-        return fault in _SERVER | _CUT
-    is_later_get = call.match.startswith("GET") and not call.key.endswith("GET secrets")
+        return fault in _SERVER | _CUT | _NO_JSON
+    # Not so after a wait, whose answer is not read.
+    is_later_get = call.match.startswith("GET") and not call.key.endswith(("GET secrets", "GET machine"))
     if is_later_get and fault in _CUT:
         return True  # it comes over a connection that is kept, and Go sends it again over a new one
     return call.key == "deploy: GET machines" and fault == "404"
