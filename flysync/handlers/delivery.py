@@ -95,7 +95,7 @@ class Delivery:
             return True
         if change.given_up:
             error = DeployFailed(f"{name} has been rolled out {MAX_ROLLOUTS} times, and the roll-out fails")
-            self._ledger.put([name], Outcome.STAGED, Reason.UNCHANGED, error)
+            self._ledger.put([name], Outcome.STAGED if name in found else Outcome.FAILED, Reason.UNCHANGED, error)
             return True
         if self._call.options.stage and found.is_ours(record):
             self._ledger.put([name], Outcome.STAGED, Reason.CONFIRMED)

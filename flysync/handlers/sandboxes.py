@@ -85,6 +85,9 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
     """
     Delete the sandboxes that nobody needs, never a living run's; close the runs that died.
 
+    A run whose deadline has passed is closed though its sandbox is gone: else one whose project has moved to another
+    app would stay open for ever, for nobody takes the lock of the old app any more.
+
     Raises:
         DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
     """
@@ -99,6 +102,9 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
             except FlysyncError as failure:
                 error, removed = failure, False
         lines.append(replace(line, removed=removed))
+    for run in (await services.records.overview(None, values=False)).open_runs:
+        if run.seconds_left <= 0:
+            await services.records.close_run(run.run_id)
     return SandboxReport(lines=tuple(lines), error=error)
 
 

@@ -7,7 +7,8 @@ import itertools
 from typing import TYPE_CHECKING
 
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
-from flysync.model import AppName, ProjectId, RunId, SecretName, SyncOptions
+from flysync.model import AppName, Door, ProjectId, ProjectView, RunId, SecretName, SyncOptions
+from flysync.ports import Intent
 from flysync.testing import (
     InMemoryFly,
     InMemoryLock,
@@ -18,7 +19,7 @@ from flysync.testing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from flysync.ports import DatabaseAdmin, Sandbox, SecretStore
     from flysync.reports import SyncReport
@@ -108,3 +109,33 @@ class World:
 def told(report: SyncReport) -> dict[str, tuple[str | None, str | None, str | None]]:
     """Give outcome, reason and code by name."""
     return {one.name: (one.outcome, one.reason, one.code) for one in report.credentials}
+
+
+def dead_run(world: World, *, borrowed: bool, deadline_s: float) -> Awaitable[None]:
+    """Leave the intent of a run whose process has died."""
+    intent = Intent(
+        run_id=RunId("dead"),
+        project=PROJECT,
+        app=AppName("acme"),
+        names=(SecretName("A"),),
+        door=Door.CLI,
+        actor="ghost",
+        reason=None,
+        sandbox="borrowed" if borrowed else "flysync-dead",
+        borrowed=borrowed,
+        deadline_s=deadline_s,
+    )
+    view = ProjectView(
+        project=PROJECT,
+        apps=("acme",),
+        app=AppName("acme"),
+        has_credentials=True,
+        credentials={},
+        records={},
+        open_runs=(),
+        deployed_before=False,
+        has_values=True,
+        key=world.records.key,
+    )
+    world.sandboxes.add(intent.sandbox)
+    return world.records.begin(intent, {SecretName("A"): "fingerprint"}, seen=view, anew=False)

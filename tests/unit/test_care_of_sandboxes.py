@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from memory import World
+import pytest
+from memory import World, dead_run
 
 from flysync import errors
 from flysync.handlers.sandboxes import list_sandboxes, prune_sandboxes
@@ -93,3 +94,15 @@ async def test_one_that_cannot_be_deleted_does_not_keep_the_others() -> None:
 
     assert {"first": ("expired", False), "second": ("expired", True)} == uses(report)
     assert (report.error.code if report.error else None) == "daytona_unavailable"
+
+
+@pytest.mark.parametrize(("deadline_s", "still_open"), [(0.0, []), (600.0, ["dead"])])
+async def test_a_run_whose_time_is_over_is_closed_without_a_sandbox(deadline_s: float, still_open: list[str]) -> None:
+    """Its app may be one that nobody syncs any more; a run that may still write stays open."""
+    world = World()
+    await dead_run(world, borrowed=False, deadline_s=deadline_s)
+    world.sandboxes.live.clear()
+
+    await prune_sandboxes(services=world)
+
+    assert still_open == [run.run_id for run in world.records.open_runs(lambda _: True)]

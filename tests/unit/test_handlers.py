@@ -4,17 +4,17 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from memory import PROJECT, World, told
+from memory import World, dead_run, told
 
 from flysync import errors
-from flysync.model import AppName, Door, ProjectView, RunId, SecretName, State
-from flysync.ports import Intent
+from flysync.model import AppName, SecretName, State
 from flysync.secret import Secret
 from flysync.testing import InMemorySandboxes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
+    from flysync.ports import Intent
     from flysync.testing import InMemorySandbox
 
 
@@ -144,8 +144,12 @@ async def test_the_same_change_is_rolled_out_at_most_twice() -> None:
     ] == outcomes
     assert 2 == world.acme.restarts
 
+    world.acme.stored.clear()
+    gone = await world.sync()
     world.acme.crashes = 0
     world.put(A="2")
+
+    assert (1, "failed", "unchanged", "deploy_failed") == (gone.exit_code, *told(gone)["A"])
 
     assert {"A": ("synced", "changed", None)} == told(await world.sync())
     assert [] == [run for run in world.records.run_rows.values() if run.finished_at is None]
@@ -344,37 +348,6 @@ async def test_a_lock_that_is_held_too_long_is_told() -> None:
     report = await world.sync(lock_wait_s=1)
 
     assert (75, {"A": ("failed", "new", "locked")}) == (report.exit_code, told(report))
-
-
-def dead_run(world: World, *, borrowed: bool, deadline_s: float) -> Awaitable[None]:
-    """Leave the intent of a run whose process has died."""
-    run_id = RunId("dead")
-    intent = Intent(
-        run_id=run_id,
-        project=PROJECT,
-        app=AppName("acme"),
-        names=(SecretName("A"),),
-        door=Door.CLI,
-        actor="ghost",
-        reason=None,
-        sandbox="borrowed" if borrowed else f"flysync-{run_id}",
-        borrowed=borrowed,
-        deadline_s=deadline_s,
-    )
-    view = ProjectView(
-        project=PROJECT,
-        apps=("acme",),
-        app=AppName("acme"),
-        has_credentials=True,
-        credentials={},
-        records={},
-        open_runs=(),
-        deployed_before=False,
-        has_values=True,
-        key=world.records.key,
-    )
-    world.sandboxes.add(intent.sandbox)
-    return world.records.begin(intent, {SecretName("A"): "fingerprint"}, seen=view, anew=False)
 
 
 async def test_a_dead_run_is_fenced_first() -> None:
