@@ -128,3 +128,11 @@ def new_database(postgres: Server) -> Iterator[Callable[..., str]]:
 def database(new_database: Callable[..., str], template_database: str) -> str:
     """The address of a database with all tables, and nothing in them."""
     return new_database(template=template_database)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many schedules of syncs were tried; the tests that try them record it."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    found = [dict(report.user_properties) for report in reports if getattr(report, "when", "") == "call"]
+    if tried := sum(int(str(one.get("schedules", 0))) for one in found):
+        terminalreporter.write_line(f"{tried:,} schedules of syncs that are stopped, cut or interleaved were tried")

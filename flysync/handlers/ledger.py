@@ -78,7 +78,8 @@ class Ledger:
     def expect(self, planned: Plan) -> None:
         """Write down what is planned, in the place of an earlier plan: reasons, what is unchanged, what cannot be."""
         self._lines.clear()
-        self._errors.clear()
+        # What made the run as a whole fail stays: the lock may be lost while the plan is being made.
+        self._errors = {name: error for name, error in self._errors.items() if name is None}
         for name, error in planned.failures:
             self.put([name], Outcome.FAILED, error=error)
         for change in planned.changes:

@@ -51,10 +51,9 @@ class Tally:
         self.tried += 1
         self.wrong += [f"{what}: {one}" for one in found]
 
-    def close(self, capsys: pytest.CaptureFixture[str], at_least: int) -> None:
-        """Say how many there were, and fail with the first of those that went wrong."""
-        with capsys.disabled():
-            print(f" [{self.tried:,} schedules]", end="", flush=True)  # noqa: T201 - it belongs to the progress
+    def close(self, record_property: Callable[[str, object], None], at_least: int) -> None:
+        """Count them for the end of the test run, and fail with the first of those that went wrong."""
+        record_property("schedules", self.tried)
         assert [] == self.wrong[:3], f"{len(self.wrong)} of {self.tried}"
         assert self.tried >= at_least
 
@@ -66,7 +65,7 @@ def may_meet(fault: Fault, call: str) -> bool:
 
 @each_situation
 def test_a_sync_that_is_stopped_at_any_call_is_made_good_by_the_next(
-    situation: Situation, capsys: pytest.CaptureFixture[str]
+    situation: Situation, record_property: Callable[[str, object], None]
 ) -> None:
     """Killed, cancelled, hanging, or without its lock: nothing wrong is said or left, and the next one mends it."""
     tally = Tally()
@@ -79,7 +78,7 @@ def test_a_sync_that_is_stopped_at_any_call_is_made_good_by_the_next(
                     await tally.play(f"{number} {call} {fault}", play(situation, {number: fault}))
 
     in_jumping_time(work())
-    tally.close(capsys, 10)
+    tally.close(record_property, 10)
 
 
 _FIRST = [Fault("cancel"), Fault("hang"), Fault("lose")]
@@ -87,7 +86,9 @@ _THEN = [Fault("cancel"), Fault("cancel", "slow"), Fault("kill", "first"), Fault
 
 
 @pytest.mark.parametrize("name", SITUATIONS if FULL else ["new", "borrowed sandbox"])
-def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
     """Interrupted, out of time or without its lock, and then stopped once more in the calls that follow."""
     tally, situation = Tally(), SITUATIONS[name]
 
@@ -100,7 +101,7 @@ def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(name: str, capsy
                         await tally.play(f"{call} {faults}", play(situation, faults))
 
     in_jumping_time(work())
-    tally.close(capsys, 100)
+    tally.close(record_property, 100)
 
 
 _TEMPORARY = [errors.DaytonaUnavailable("x"), errors.RateLimited("x"), errors.TimedOut("x")]
@@ -146,7 +147,7 @@ def failures(call: str) -> Iterator[Fault]:
 
 @each_situation
 def test_a_call_that_fails_in_any_way_is_told_as_it_is(
-    situation: Situation, capsys: pytest.CaptureFixture[str]
+    situation: Situation, record_property: Callable[[str, object], None]
 ) -> None:
     """Whatever a port may raise, before its work or after it: the report is true, and the next sync mends it."""
     tally = Tally()
@@ -157,7 +158,7 @@ def test_a_call_that_fails_in_any_way_is_told_as_it_is(
                 await tally.play(f"{number} {call} {fault}", play(situation, {number: fault}))
 
     in_jumping_time(work())
-    tally.close(capsys, 3)
+    tally.close(record_property, 3)
 
 
 #: Where there is more to do than to look.
@@ -167,7 +168,7 @@ _LANDING = ["new", "changed", "reverted after a death", "--force", "no machines"
 
 @pytest.mark.parametrize("name", _ALL if FULL else _LANDING)
 def test_what_a_dead_run_had_under_way_does_no_harm_whenever_it_lands(
-    name: str, capsys: pytest.CaptureFixture[str]
+    name: str, record_property: Callable[[str, object], None]
 ) -> None:
     """A call of a killed process that takes effect before any call of the next sync: the newest value wins."""
     tally, situation = Tally(), SITUATIONS[name]
@@ -182,7 +183,7 @@ def test_what_a_dead_run_had_under_way_does_no_harm_whenever_it_lands(
                 await tally.play(f"{number} {call} before {late}", play(situation, dying, {}, late=late))
 
     in_jumping_time(work())
-    tally.close(capsys, 1)
+    tally.close(record_property, 1)
 
 
 def _move(world: World) -> None:
@@ -200,7 +201,7 @@ _MEANWHILE: dict[str, Callable[[World], None]] = {
 
 @pytest.mark.parametrize("what", _MEANWHILE)
 def test_what_changes_while_a_sync_runs_is_taken_in_or_left_to_the_next(
-    what: str, capsys: pytest.CaptureFixture[str]
+    what: str, record_property: Callable[[str, object], None]
 ) -> None:
     """A row or an app that changes before any call, and a process that dies at any call after it."""
     tally, situation = Tally(), SITUATIONS["changed"]
@@ -215,11 +216,11 @@ def test_what_changes_while_a_sync_runs_is_taken_in_or_left_to_the_next(
                 await tally.play(f"{what} before {at}, {fault}", play(situation, fault, events=events, most=4))
 
     in_jumping_time(work())
-    tally.close(capsys, 200)
+    tally.close(record_property, 200)
 
 
 @pytest.mark.parametrize("name", _ALL if FULL else ["new", "changed", "one of all is changed"])
-def test_two_deaths_in_a_row_are_made_good(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_deaths_in_a_row_are_made_good(name: str, record_property: Callable[[str, object], None]) -> None:
     """Killed at any call, run again, killed at any call: the third sync brings the value, or has counted two tries."""
     tally, situation = Tally(), SITUATIONS[name]
 
@@ -232,7 +233,7 @@ def test_two_deaths_in_a_row_are_made_good(name: str, capsys: pytest.CaptureFixt
                 await tally.play(f"{dying}, {then}", play(situation, dying, then, most=2))
 
     in_jumping_time(work())
-    tally.close(capsys, 3)
+    tally.close(record_property, 3)
 
 
 _Sync = tuple[tuple[str, ...], dict[str, object]]
@@ -316,7 +317,7 @@ async def race(pair: str, between: str, first: int, second: int) -> tuple[list[s
 @pytest.mark.parametrize("between", _BETWEEN)
 @pytest.mark.parametrize("pair", _PAIRS)
 def test_two_syncs_of_one_app_end_well_however_they_interleave(
-    pair: str, between: str, capsys: pytest.CaptureFixture[str]
+    pair: str, between: str, record_property: Callable[[str, object], None]
 ) -> None:
     """Each switch between two syncs, at every call, with and without the lock: neither says what is not so."""
     tally = Tally()
@@ -330,4 +331,4 @@ def test_two_syncs_of_one_app_end_well_however_they_interleave(
                 await tally.play(f"{first} calls, {second} calls", race(pair, between, first, second))
 
     in_jumping_time(work())
-    tally.close(capsys, 60)
+    tally.close(record_property, 60)

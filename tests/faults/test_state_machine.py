@@ -15,7 +15,7 @@ from world import JumpingLoop, World
 from flysync.model import Outcome
 
 if TYPE_CHECKING:
-    from flysync.model import SyncReport
+    from flysync.reports import SyncReport
 
 NAMES = st.sampled_from(["A", "B", "C"])
 VALUES = st.sampled_from(["1", "2", "3"])
