@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, settings
@@ -41,8 +42,8 @@ class Project(RuleBasedStateMachine):
         self.runner = asyncio.Runner(loop_factory=JumpingLoop)
         self.world = self.runner.run(self._world())
         self.app = "acme"
-        #: What somebody else has set at Fly: only `--verify` tells.
-        self.drifted: set[str] = set()
+        #: What somebody else has set at Fly, by app: only `--verify` tells.
+        self.drifted: defaultdict[str, set[str]] = defaultdict(set)
 
     async def _world(self) -> World:
         world = World()
@@ -65,7 +66,7 @@ class Project(RuleBasedStateMachine):
         async def work() -> SyncReport | None:
             process = Process(self.world, faults)
             report = await process.sync(*asked, **flags)
-            assert [] == list(told_wrong(process, report, self.drifted))
+            assert [] == list(told_wrong(process, report, self.drifted[self.app]))
             self.world.land()
             return report
 
@@ -108,7 +109,7 @@ class Project(RuleBasedStateMachine):
         app.stored[name] = "theirs"
         if app.machines:
             app.running = dict(app.stored)
-        self.drifted.add(name)
+        self.drifted[self.app].add(name)
         self._renewed()
 
     @rule()
@@ -146,7 +147,7 @@ class Project(RuleBasedStateMachine):
         if any(one.code == "deploy_failed" for one in (report.credentials if report else ())):
             self._sync((), {}, {"force": True})
         report = self._sync((), {}, {"verify": True})
-        self.drifted.clear()
+        self.drifted[self.app].clear()
         app, rows = self.world.fly.apps[self.app], self.world.rows
         before = (app.restarts, app.sets)
         assert report is not None
