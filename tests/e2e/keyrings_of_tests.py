@@ -7,20 +7,23 @@ import time
 from keyring.backend import KeyringBackend
 
 
-class Failing(KeyringBackend):
-    """A keyring that is locked, and says more than it should."""
-
+class _Keyring(KeyringBackend):
     priority = 1
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise NotImplementedError
+
+
+class Failing(_Keyring):
+    """A keyring that is locked, and says more than it should."""
 
     def get_password(self, service: str, username: str) -> str | None:
         """Fail."""
         raise RuntimeError(f"canary: {service} {username}")
 
 
-class Hanging(KeyringBackend):
+class Hanging(_Keyring):
     """A keyring that asks a user who is not there."""
-
-    priority = 1
 
     def get_password(self, service: str, username: str) -> str | None:
         """Wait."""
@@ -29,10 +32,8 @@ class Hanging(KeyringBackend):
         return None
 
 
-class Empty(KeyringBackend):
+class Empty(_Keyring):
     """A keyring without any entry."""
-
-    priority = 1
 
     def get_password(self, service: str, username: str) -> str | None:
         """Give nothing."""
@@ -40,10 +41,8 @@ class Empty(KeyringBackend):
         return None
 
 
-class Full(KeyringBackend):
+class Full(_Keyring):
     """A keyring with a token for everything; Daytona's was pasted badly."""
-
-    priority = 1
 
     def get_password(self, service: str, username: str) -> str | None:
         """Give a token."""
