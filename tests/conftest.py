@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 from typing import TYPE_CHECKING, Protocol
 
 import psycopg
@@ -78,6 +79,14 @@ def _clean_environment() -> Iterator[None]:
             if name.startswith(_AMBIENT) and not name.startswith(_KEPT):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _heeded_signals() -> None:
+    """Where the tests run in the background of a shell, signals are ignored, and so they would be by what we start."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
