@@ -177,11 +177,12 @@ def test_a_bug_is_shown_by_the_command_line_without_a_value(
 
 _LAST_STOP = """
 import os, sys
-from flysync.command import run
-sys.argv = ["flysync", "sync", *sys.argv[1:]]
-def app(*, standalone_mode):
+from flysync import cli
+@cli.app.command()
+def broken() -> None:
     raise RuntimeError(os.environ["CANARY"]) from ValueError(os.environ["CANARY"])
-run(app)
+sys.argv = ["flysync", *sys.argv[1:], "broken"]
+cli.main()
 """
 
 

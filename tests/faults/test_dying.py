@@ -270,7 +270,7 @@ def everything(platform: Platform, app: App) -> list[object]:
     ("service", "match", "skip", "outcome"),
     [
         ("daytona", CREATE, 0, "failed"),
-        ("daytona", EXEC, 2, "unknown"),
+        ("daytona", EXEC, 2, "failed"),
         ("fly", SET, 0, "unknown"),
         ("daytona", EXEC, 3, "staged"),
         ("fly", UPDATE, 0, "unknown"),
