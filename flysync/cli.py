@@ -16,7 +16,10 @@ from flysync.options import Project, common, sync_options, takes
 from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from flysync.console import Output, Progress
+    from flysync.handlers.sandboxes import SandboxReport
     from flysync.model import SyncOptions
     from flysync.ports import Services
     from flysync.reports import SyncReport
@@ -175,30 +178,27 @@ def db_check(output: "Output") -> None:
 @takes(common)
 def sandbox_list(output: "Output") -> None:
     """Show all of them: age, run, state, and whether anybody still needs it."""
-    from flysync import command, render
+    from flysync.handlers.sandboxes import list_sandboxes
 
-    async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
-        from flysync.handlers.sandboxes import list_sandboxes
-
-        del settings
-        report = await list_sandboxes(services=services)
-        return render.sandboxes_json("sandbox list", report), render.sandboxes_text(report)
-
-    command.plain(output, work, with_daytona=True)
+    _sandboxes(output, "sandbox list", list_sandboxes)
 
 
 @sandbox.command("prune")
 @takes(common)
 def sandbox_prune(output: "Output") -> None:
     """Delete those whose run is dead or whose time is over, never a living run's."""
+    from flysync.handlers.sandboxes import prune_sandboxes
+
+    _sandboxes(output, "sandbox prune", prune_sandboxes)
+
+
+def _sandboxes(output: "Output", name: str, handler: "Callable[..., Awaitable[SandboxReport]]") -> None:
     from flysync import command, render
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
-        from flysync.handlers.sandboxes import prune_sandboxes
-
         del settings
-        report = await prune_sandboxes(services=services)
-        return render.sandboxes_json("sandbox prune", report), render.sandboxes_text(report)
+        report = await handler(services=services)
+        return render.sandboxes_json(name, report), render.sandboxes_text(report)
 
     command.plain(output, work, with_daytona=True)
 

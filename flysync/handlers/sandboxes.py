@@ -76,9 +76,8 @@ async def list_sandboxes(*, services: Services) -> SandboxReport:
     Raises:
         DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
     """
-    found = await services.sandboxes.list()
-    seen = await services.records.runs([one.run_id for one in found])
-    return SandboxReport(lines=tuple([await _line(one, seen, services) for one in found]))
+    lines, _ = await _look(services)
+    return SandboxReport(lines=tuple(lines))
 
 
 async def prune_sandboxes(*, services: Services) -> SandboxReport:
@@ -91,10 +90,9 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
     Raises:
         DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
     """
-    before = await list_sandboxes(services=services)
-    seen = await services.records.runs([line.sandbox.run_id for line in before.lines])
+    before, seen = await _look(services)
     lines, error = [], None
-    for line in before.lines:
+    for line in before:
         removed = None
         if line.is_left:
             try:
@@ -106,6 +104,13 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
         if run.seconds_left <= 0:
             await services.records.close_run(run.run_id)
     return SandboxReport(lines=tuple(lines), error=error)
+
+
+async def _look(services: Services) -> tuple[list[SandboxLine], RunsSeen]:
+    """Give a line for each sandbox, and what is known of their runs."""
+    found = await services.sandboxes.list()
+    seen = await services.records.runs([one.run_id for one in found])
+    return [await _line(one, seen, services) for one in found], seen
 
 
 async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> SandboxLine:
