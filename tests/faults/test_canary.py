@@ -225,7 +225,7 @@ def test_no_process_outside_the_sandbox_shows_a_value(searched: Searched) -> Non
     """While the value is set, argv and environment of every other process are free of it, and of the tokens."""
     platform, world = searched.platform, searched.world
     mark, token, key = secrets.token_hex(6), f"fly-{secrets.token_hex(8)}", f"dtn_{secrets.token_hex(8)}"
-    value = f"{mark} first line\nand {mark[::-1]} the last"  # other tests run beside this one
+    value = f"{mark} first line\nand the last {mark[::-1]}"  # other tests' values are in argv beside this one
     canary = Canary({"value": value, "Fly token": token, "Daytona key": key})
     platform.store("p", KEY=value)
     world.fly.add_token(token)
