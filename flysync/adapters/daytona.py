@@ -1,22 +1,23 @@
 """
 Sandboxes at Daytona, by its asynchronous SDK (the synchronous one runs a command again when the connection drops).
 
-Facts stand in daytona.md: 2 (configuration), 3 (exec), 4 (errors, retries). What Daytona says about an `exec` is never
-shown: it may quote the environment. The SDK is imported with the first sandbox: that takes a second.
+Facts stand in daytona.md: 2 (configuration), 4 (errors, retries). The SDK is imported with the first sandbox: that
+takes a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from flysync.adapters.daytona_errors import alone, did_not_run, translated
-from flysync.adapters.daytona_sdk import new_client, state_of, was_activated
+from flysync.adapters.daytona_errors import alone, cancellable, shown, translated
+from flysync.adapters.daytona_exec import DaytonaSandbox
+from flysync.adapters.daytona_sdk import made_usable, new_client, state_of
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model import RunId, SandboxInfo
-from flysync.ports import AnswerLost, NotSent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -34,49 +35,17 @@ _AUTO_STOP_MINUTES = 5
 #: How often a call that failed for a passing reason is made.
 _ATTEMPTS = 3
 _PAGE = 100
+_LIST_S = 60.0
 _REMOVE_CALL_S = 10.0
 _POLL_S = 0.5
+#: States on the way to `started`, and those from which none leads there (SandboxState of the SDK 0.226.1).
+_BECOMING = {"creating", "starting", "pending_build", "building_snapshot", "pulling_snapshot", "restoring", "unknown"}
+_FAILED = {"error", "build_failed"}
 #: Carries a sandbox's name: it loses the name itself with its first DELETE, and runs on until it is destroyed.
 _NAME_LABEL = "flysync-sandbox"
 _TTL_LABEL = "flysync-ttl-s"
 #: Before each look for the label: the list has been seen 1 to 2 s behind (daytonaio/daytona#5138).
 _UNLISTED_PAUSES_S = (0.0, 1.0, 2.0)
-
-
-class DaytonaSandbox:
-    """A sandbox (port `Sandbox`)."""
-
-    def __init__(self, sandbox: AsyncSandbox) -> None:
-        self._sandbox = sandbox
-        self.id: str = sandbox.id
-
-    async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
-        """Run *script* by `process.exec`; see the port for what may be raised."""
-        # Raised here, where no frame and no exception behind it holds the request, values included.
-        answer = await self._run(script, env, timeout_s)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def _run(self, script: str, env: Mapping[str, Secret], timeout_s: int) -> str | NotSent | AnswerLost:
-        from daytona import DaytonaError
-
-        try:
-            revealed = {name: secret.reveal() for name, secret in env.items()}
-            answer = await self._sandbox.process.exec(script, env=revealed, timeout=timeout_s)
-        except DaytonaError as error:
-            cause = translated(error, "exec")
-            if isinstance(cause, AccessDenied):
-                # The proxy says 401 of a sandbox that it does not know (read: v0.190 proxy/auth.go); the same key has
-                # just made or found this one.
-                cause = DaytonaUnavailable(
-                    f"the sandbox is gone ({error.status_code})", service="daytona", phase="exec"
-                )
-            return NotSent(cause) if did_not_run(error) else AnswerLost(cause)
-        except Exception as error:  # noqa: BLE001 - whatever a bug of the SDK's says, it may quote the request
-            kind = type(error).__name__
-            return AnswerLost(DaytonaUnavailable(f"Daytona's SDK failed ({kind})", service="daytona", phase="exec"))
-        return answer.result or ""
 
 
 class DaytonaSandboxes:
@@ -122,22 +91,25 @@ class DaytonaSandboxes:
             ttl_minutes=max(1, math.ceil(ttl_s / 60)),
         )
         last: FlysyncError = TimedOut("Daytona made no sandbox in time", service="daytona", phase="create")
+        end_at = self._clock.monotonic() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 for attempt in range(1, _ATTEMPTS + 1):
                     try:
-                        made = await self._sdk().create(params, timeout=self._create_call_s)
+                        made = await cancellable(self._sdk().create(params, timeout=self._create_call_s))
                         return self._keep(name, made)
                     except DaytonaError as error:
-                        if self._snapshot and await was_activated(self._sdk(), self._snapshot, error, self._api_key):
+                        if self._snapshot and await made_usable(
+                            self._sdk(), self._snapshot, error, self._api_key, self._clock
+                        ):
                             continue
                         last = translated(error, "create", self._api_key)
                         exists = isinstance(error, DaytonaConflictError)
                         if not (last.temporary or exists) or (attempt == _ATTEMPTS and not exists):
                             raise last from None
-                        if found := await self._found(name):
+                        if found := await self._found(name, end_at):
                             return found
-                        await self._pause(attempt, last)
+                        await self._pause(_pause_s(attempt, self._clock), last, end_at)
         except TimeoutError:
             pass
         raise last
@@ -145,11 +117,7 @@ class DaytonaSandboxes:
     @alone()
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
         """Give a sandbox that exists."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                sandbox = await self._call("attach", lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s))
-        except TimeoutError:
-            raise TimedOut("Daytona did not answer in time (attach)", service="daytona", phase="attach") from None
+        sandbox = await self._call("attach", lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s), timeout_s)
         if state_of(sandbox) != "started":
             raise SandboxNotFound(
                 f"sandbox {sandbox_id} is not running ({state_of(sandbox)})",
@@ -167,17 +135,17 @@ class DaytonaSandboxes:
         last: FlysyncError = TimedOut(f"sandbox {name} was not deleted in time", service="daytona", phase="delete")
         # So that there is a second try where the first one is never answered.
         call_s = min(_REMOVE_CALL_S, timeout_s / 2)
-        attempt = 0
+        attempt, end_at = 0, self._clock.monotonic() + timeout_s
         sandbox = self._known.get(name)  # looked up once, for the name goes
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     attempt += 1
                     try:
-                        sandbox = sandbox or await self._looked_up(name, labelled=gone)
+                        sandbox = sandbox or await cancellable(self._looked_up(name, labelled=gone))
                         if sandbox is None:
                             break
-                        await sandbox.delete(timeout=call_s)
+                        await cancellable(sandbox.delete(timeout=call_s))
                         if not gone:
                             break
                     except DaytonaNotFoundError:
@@ -186,8 +154,7 @@ class DaytonaSandboxes:
                         last = translated(error, "delete", self._api_key)
                         if not (last.temporary or isinstance(error, DaytonaConflictError)):
                             raise last from None
-                    pause_s = min(_POLL_S * attempt, 3.0) * (0.5 + self._clock.jitter())
-                    await self._clock.sleep(max(last.retry_after_s or 0.0, pause_s))
+                    await self._pause(min(_POLL_S * attempt, 3.0) * (0.5 + self._clock.jitter()), last, end_at)
         except TimeoutError:
             raise last from None
         self._known.pop(name, None)
@@ -202,7 +169,7 @@ class DaytonaSandboxes:
             query = ListSandboxesQuery(labels={"app": "flysync"}, limit=_PAGE)
             return [_info(one) async for one in self._sdk().list(query, request_timeout=self._look_up_s)]
 
-        return await self._call("list", pages)
+        return await self._call("list", pages, _LIST_S)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -239,41 +206,63 @@ class DaytonaSandboxes:
                     return None
         return None
 
-    async def _found(self, name: str) -> DaytonaSandbox | None:
-        """Look for a sandbox whose creation was not answered; only a refused key is told."""
+    async def _found(self, name: str, end_at: float) -> DaytonaSandbox | None:
+        """
+        Look for a sandbox whose creation was not answered, and wait until it has started.
+
+        Told is what will not change: a refused key, and a sandbox that does not start.
+        """
         from daytona import DaytonaError
 
         try:
-            sandbox = await self._sdk().get(name, request_timeout=self._look_up_s)
+            sandbox = await cancellable(self._sdk().get(name, request_timeout=self._look_up_s))
         except DaytonaError as error:
             cause = translated(error, "create", self._api_key)
             if isinstance(cause, AccessDenied):
                 raise cause from None
-            await self._clock.sleep(cause.retry_after_s or 0.0)
+            await self._pause(0.0, cause, end_at)
             return None
+        if state_of(sandbox) in _BECOMING:
+            with suppress(DaytonaError):  # whatever it was, the state tells
+                await cancellable(sandbox.wait_for_sandbox_start(timeout=self._create_call_s))
+        if state_of(sandbox) in _FAILED:
+            reason = shown(sandbox.error_reason or state_of(sandbox), self._api_key)
+            raise DaytonaUnavailable(f"the sandbox did not start: {reason}", service="daytona", phase="create")
         return self._keep(name, sandbox) if state_of(sandbox) == "started" else None
 
-    async def _call(self, phase: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def _call(self, phase: str, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         """Make a call that may be repeated."""
         from daytona import DaytonaError, DaytonaNotFoundError
 
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return await call()
-            except DaytonaError as error:
-                failure = translated(error, phase, self._api_key)
-                if isinstance(error, DaytonaNotFoundError) and phase == "attach":
-                    failure = SandboxNotFound(
-                        "there is no such sandbox", hint="check --sandbox", service="daytona", phase=phase
-                    )
-                if not failure.temporary or attempt == _ATTEMPTS:
-                    raise failure from None
-                await self._pause(attempt, failure)
+        attempt, end_at = 0, self._clock.monotonic() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    attempt += 1
+                    try:
+                        return await cancellable(call())
+                    except DaytonaError as error:
+                        failure = translated(error, phase, self._api_key)
+                        if isinstance(error, DaytonaNotFoundError) and phase == "attach":
+                            failure = SandboxNotFound(
+                                "there is no such sandbox", hint="check --sandbox", service="daytona", phase=phase
+                            )
+                        if not failure.temporary or attempt == _ATTEMPTS:
+                            raise failure from None
+                        await self._pause(_pause_s(attempt, self._clock), failure, end_at)
+        except TimeoutError:
+            raise TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase) from None
 
-    async def _pause(self, attempt: int, failure: FlysyncError) -> None:
-        await self._clock.sleep(max(failure.retry_after_s or 0.0, 2 ** (attempt - 1) * (0.5 + self._clock.jitter())))
+    async def _pause(self, pause_s: float, failure: FlysyncError, end_at: float) -> None:
+        """Wait, for as long as Daytona asks at least; where there is no such time left, *failure* is the end."""
+        pause_s = max(failure.retry_after_s or 0.0, pause_s)
+        if failure.retry_after_s and self._clock.monotonic() + pause_s > end_at:
+            raise failure from None
+        await self._clock.sleep(pause_s)
+
+
+def _pause_s(attempt: int, clock: Clock) -> float:
+    return float(2 ** (attempt - 1)) * (0.5 + clock.jitter())
 
 
 def _info(sandbox: AsyncSandbox) -> SandboxInfo:
@@ -284,6 +273,14 @@ def _info(sandbox: AsyncSandbox) -> SandboxInfo:
         run_id=RunId(labels.get("flysync-run", "")),
         app=labels.get("flysync-app", ""),
         state=state_of(sandbox),
-        created_at=datetime.fromisoformat(sandbox.created_at) if sandbox.created_at else None,
+        created_at=_moment(sandbox.created_at),
         ttl_s=int(ttl) if ttl.isdecimal() else None,
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Read a time of Daytona's; one that cannot be read is as good as none."""
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None

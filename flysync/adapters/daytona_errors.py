@@ -1,19 +1,22 @@
-"""What the errors of Daytona's SDK mean (daytona.md 4)."""
+"""What the errors of Daytona's SDK mean (daytona.md 4), and how they get out."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from flysync.errors import AccessDenied, DaytonaUnavailable, FlysyncError, RateLimited, TimedOut
+from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, FlysyncError, RateLimited, TimedOut
 from flysync.secret import redact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from daytona import DaytonaError
 
     from flysync.secret import Secret
+
+T = TypeVar("T")
 
 #: The most that is shown of a text of Daytona's, in characters.
 _SHOWN = 200
@@ -23,14 +26,13 @@ def translated(error: DaytonaError, phase: str, api_key: Secret | None = None) -
     """Say what an error of the SDK means; its text is shown, redacted, only where *api_key* is given."""
     from daytona import (
         DaytonaAuthenticationError,
+        DaytonaConnectionError,
         DaytonaForbiddenError,
         DaytonaRateLimitError,
         DaytonaTimeoutError,
     )
 
-    said = ""
-    if api_key is not None and error.status_code and (lines := redact(str(error), [api_key]).split("\n")):
-        said = f": {lines[0][:_SHOWN]}"
+    said = f": {shown(str(error), api_key)}" if api_key is not None and error.status_code else ""
     status = f" ({error.status_code})" if error.status_code else ""
     if isinstance(error, DaytonaAuthenticationError | DaytonaForbiddenError):
         return AccessDenied(
@@ -49,8 +51,23 @@ def translated(error: DaytonaError, phase: str, api_key: Secret | None = None) -
         )
     if isinstance(error, DaytonaTimeoutError):
         return TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase)
-    what = f"answers with an error{status}{said}" if error.status_code else "is out of reach"
+    if "Cannot combine AUTHORIZATION header with AUTH" in str(error):  # aiohttp, which the SDK lets read it
+        return ConfigError(
+            "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key",
+            hint="remove that entry, or set NETRC=/dev/null for flysync",
+            service="daytona",
+            phase=phase,
+            setting="DAYTONA_API_URL",
+        )
+    what = "is out of reach" if isinstance(error, DaytonaConnectionError) else "gives no answer that can be used"
+    if error.status_code:
+        what = f"answers with an error{status}{said}"
     return DaytonaUnavailable(f"Daytona {what} ({phase})", service="daytona", phase=phase)
+
+
+def shown(text: str, api_key: Secret) -> str:
+    """Give of a text of Daytona's what may be shown: the first line, redacted."""
+    return redact(text, [api_key]).split("\n")[0][:_SHOWN]
 
 
 @asynccontextmanager
@@ -62,6 +79,22 @@ async def alone() -> AsyncIterator[None]:
         # `from None` only hides it.
         error.__cause__ = error.__context__ = None
         raise
+
+
+async def cancellable(call: Awaitable[T]) -> T:
+    """
+    Await a call of the SDK's, and heed a cancellation that came together with its answer.
+
+    `asyncio.wait_for`, by which the SDK limits its calls, loses it before Python 3.12 (python/cpython#86296): a time
+    limit of ours would then never end a loop, and Ctrl-C would go unheard.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        return await call
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def did_not_run(error: DaytonaError) -> bool:
@@ -83,7 +116,7 @@ def _retry_after_s(error: DaytonaError) -> float | None:
     for name, value in (error.headers or {}).items():
         if name.lower().startswith("retry-after"):
             try:
-                return min(float(value), 60.0)
+                return max(0.0, float(value))
             except ValueError:
                 return None
     return None

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flysync.adapters.daytona_errors import translated
-from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound
+from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, SandboxNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from daytona import AsyncDaytona, DaytonaError
 
     from flysync.errors import FlysyncError
+    from flysync.ports import Clock
     from flysync.secret import Secret
 
 _POLL_S = 0.5
+#: States of a snapshot that do not change by themselves (SnapshotState of the SDK 0.226.1), and those without use.
+_BROKEN = {"error", "build_failed", "removing"}
+_SETTLED = {"active", "inactive", *_BROKEN}
 
 #: What the SDK would look for in a stray `.env`; a variable that is set, even to nothing, keeps the file out.
 _SDK_VARIABLES = {
@@ -29,28 +35,54 @@ _SDK_VARIABLES = {
 
 
 def new_client(api_key: Secret, api_url: str, target: str | None) -> AsyncDaytona:
-    """Give a client that reads no file and no variable but what it is given, and leaves signals alone."""
+    """
+    Give a client that heeds no file and no variable but what it is given, and leaves signals alone.
+
+    Raises:
+        ConfigError: a file that the SDK reads, whatever it is given, cannot be read.
+    """
     from daytona import AsyncDaytona, DaytonaConfig
 
     # aiohttp warns of bodies over 1 MiB that are not streamed; a batch of secrets may be one.
     warnings.filterwarnings("ignore", category=ResourceWarning, message="Sending a large body")
-    for variable, value in _SDK_VARIABLES.items():
-        os.environ[variable] = value
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _environment(_SDK_VARIABLES):
         # Polling is called deprecated; the other way opens a websocket per client, sends the key over it and takes
         # over SIGINT (daytona.md 7). A sandbox that is started in create's answer is never polled.
         warnings.simplefilter("ignore")
-        return AsyncDaytona(
-            DaytonaConfig(api_key=api_key.reveal(), api_url=api_url, target=target, use_deprecated_polling=True)
-        )
+        config = DaytonaConfig(api_key=api_key.reveal(), api_url=api_url, target=target, use_deprecated_polling=True)
+        try:
+            return AsyncDaytona(config)
+        except UnicodeDecodeError:  # it reads these files in any case; the error holds the file
+            pass
+    raise ConfigError(
+        ".env or .env.local in this directory is not UTF-8, and Daytona's SDK reads it",
+        hint="save it as UTF-8, or run flysync in another directory",
+        service="daytona",
+        phase="create",
+    )
 
 
-async def was_activated(client: AsyncDaytona, name: str, error: DaytonaError, api_key: Secret) -> bool:
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for as long as it lasts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+async def made_usable(client: AsyncDaytona, name: str, error: DaytonaError, api_key: Secret, clock: Clock) -> bool:
     """
-    Activate snapshot *name* where *error* comes of its being inactive: they go to sleep after 14 days.
+    Activate snapshot *name*, or wait for it, where *error* comes of its not being active: it goes to sleep in 14 days.
 
     Raises:
-        SandboxNotFound: there is no such snapshot.
+        SandboxNotFound: there is no such snapshot, or it is none that can be used.
         DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it could not be activated.
     """
     from aiohttp import ClientError
@@ -61,26 +93,33 @@ async def was_activated(client: AsyncDaytona, name: str, error: DaytonaError, ap
         return False
     try:
         snapshot = await client.snapshot.get(name)
-        if state_of(snapshot) != "inactive":
+        if state_of(snapshot) == "active":
             return False
-        try:
-            snapshot = await client.snapshot.activate(snapshot)
-        except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
-            raise _not_activated(name, getattr(failure, "status", None)) from None
-        while state_of(snapshot) not in {"active", "error", "build_failed"}:
-            await asyncio.sleep(_POLL_S)
+        if state_of(snapshot) == "inactive":
+            try:
+                snapshot = await client.snapshot.activate(snapshot)
+            except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
+                raise _not_activated(name, getattr(failure, "status", None)) from None
+        while state_of(snapshot) not in _SETTLED:
+            await clock.sleep(_POLL_S)
             snapshot = await client.snapshot.get(name)
     except DaytonaNotFoundError:
-        raise SandboxNotFound(
-            f"there is no Daytona snapshot {name}",
-            hint="check FLYSYNC_SNAPSHOT, or leave it out for Daytona's default one",
-            service="daytona",
-            phase="create",
-            setting="FLYSYNC_SNAPSHOT",
-        ) from None
+        raise _unusable(f"there is no Daytona snapshot {name}") from None
     except DaytonaError as failure:
         raise translated(failure, "activate", api_key) from None
+    if state_of(snapshot) in _BROKEN:
+        raise _unusable(f"Daytona snapshot {name} cannot be used ({state_of(snapshot)})")
     return state_of(snapshot) == "active"
+
+
+def _unusable(what: str) -> SandboxNotFound:
+    return SandboxNotFound(
+        what,
+        hint="check FLYSYNC_SNAPSHOT, or leave it out for Daytona's default one",
+        service="daytona",
+        phase="create",
+        setting="FLYSYNC_SNAPSHOT",
+    )
 
 
 def _not_activated(name: str, status: int | None) -> FlysyncError:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from flysync.adapters.daytona_errors import cancellable
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_cancellation_that_comes_with_the_answer_is_heeded(*, fails: bool) -> None:
+    """Before Python 3.12 `wait_for` forgets it, whether the call went well or not."""
+    heard = False
+
+    async def answer() -> None:
+        task.cancel()
+        if fails:
+            raise ValueError
+
+    async def caller() -> None:
+        nonlocal heard
+        try:
+            await cancellable(asyncio.wait_for(answer(), 10))
+        except asyncio.CancelledError:
+            heard = True
+            raise
+
+    task = asyncio.create_task(caller())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert heard
+
+
+async def test_one_that_was_heeded_before_stops_nothing() -> None:
+    """Cleaning up goes on in a task that is being cancelled."""
+    done = []
+
+    async def cleaning() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            done.append(await cancellable(asyncio.sleep(0, "cleaned")))
+
+    task = asyncio.create_task(cleaning())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert ["cleaned"] == done
