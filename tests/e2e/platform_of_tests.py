@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import pytest
+from warm import WarmProcess
 
 from flysync.sim.postgres import why_unavailable
 from flysync.sim.simulation import Simulation
@@ -68,7 +69,7 @@ class Done:
 class Running:
     """A command that is still at work."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | WarmProcess) -> None:
         self.process = process
 
     def done(self, stdin: bytes = b"") -> Done:
@@ -79,7 +80,9 @@ class Running:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 raise
-        return Done(self.process.returncode, stdout.decode(), stderr.decode())
+            code = self.process.returncode
+        assert code is not None
+        return Done(code, stdout.decode(), stderr.decode())
 
 
 class Platform:
@@ -144,25 +147,31 @@ class Platform:
         stdin: bytes = b"",
         without: tuple[str, ...] = (),
         environ: dict[str, str] | None = None,
+        cold: bool = False,
         **more: str,
     ) -> Done:
-        """Run the command line as the backend does."""
-        return self.start(*arguments, without=without, environ=environ, **more).done(stdin)
+        """Run the command line as the backend does; *cold* as there, with nothing loaded before."""
+        return self.start(*arguments, without=without, environ=environ, cold=cold, **more).done(stdin)
 
     def start(
         self,
         *arguments: str,
         without: tuple[str, ...] = (),
         environ: dict[str, str] | None = None,
+        cold: bool = False,
         **more: str,
     ) -> Running:
-        """Start the command line."""
+        """Start the command line; *cold* with nothing loaded before."""
         env = self.environ | more | (environ or {})
         env = {name: value for name, value in env.items() if name not in without}
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-m", "flysync", *arguments]
-        process = subprocess.Popen(command, env=env, cwd=self.home, stdin=pipe, stdout=pipe, stderr=pipe)
-        self.started.append(Running(process))
+        if cold:
+            pipe = subprocess.PIPE
+            command = [sys.executable, "-m", "flysync", *arguments]
+            self.started.append(
+                Running(subprocess.Popen(command, env=env, cwd=self.home, stdin=pipe, stdout=pipe, stderr=pipe))
+            )
+        else:
+            self.started.append(Running(WarmProcess(arguments, env, self.home)))
         return self.started[-1]
 
 

@@ -10,14 +10,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from platform_of_tests import Done
 
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from platform_of_tests import Platform
+    from platform_of_tests import Platform, Running
 
     from flysync.sim.loopback import Loopback
 
@@ -39,33 +38,6 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "it has not happened"
         time.sleep(0.02)
-
-
-class Process:
-    """A command that is under way."""
-
-    def __init__(self, platform: Platform, *arguments: str, **environ: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "flysync", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=platform.environ | environ,
-            cwd=platform.home,
-        )
-
-    def send(self, number: int) -> None:
-        """Send a signal."""
-        self._process.send_signal(number)
-
-    def ended(self) -> bool:
-        """Tell whether it has ended."""
-        return self._process.poll() is not None
-
-    def done(self) -> Done:
-        """Wait for its end."""
-        out, err = self._process.communicate(timeout=120)
-        return Done(self._process.returncode, out.decode(), err.decode())
 
 
 @pytest.fixture
@@ -98,9 +70,9 @@ def test_one_signal_cleans_up_and_says_what_is_known(
     service, match, known = STEPS[step]
     deployed(platform, f"signal-{step}-{number}")
     fault = broken(getattr(platform.world, service), match)
-    process = Process(platform, *SYNC, "--json")
+    process = platform.start(*SYNC, "--json")
     until(lambda: fault.times == 0)
-    process.send(number)
+    process.process.send_signal(number)
     done = process.done()
     report = done.json
 
@@ -117,9 +89,9 @@ def test_a_sandbox_that_is_made_after_the_signal_is_deleted(platform: Platform) 
     """The request for it had been sent, and was answered later."""
     deployed(platform, "late")
     platform.world.daytona.faults = [Fault(match="POST /api/sandbox", kind=FaultKind.DELAY, delay_s=2)]
-    process = Process(platform, *SYNC, "--json")
+    process = platform.start(*SYNC, "--json")
     until(lambda: not platform.world.daytona.faults[0].times)
-    process.send(signal.SIGINT)
+    process.process.send_signal(signal.SIGINT)
     done = process.done()
 
     assert (130, []) == (done.code, done.json["warnings"])
@@ -134,17 +106,17 @@ def test_one_signal_ends_the_wait_for_the_lock(
     """Whoever waits for another run goes, and the other one is left alone."""
     deployed(platform, f"signal-lock-{number}")
     fault = broken(platform.world.daytona, "POST /api/sandbox")
-    holder = Process(platform, *SYNC, "--json")
+    holder = platform.start(*SYNC, "--json")
     until(lambda: fault.times == 0)
-    waiter = Process(platform, "sync", "--project", "p", "--name", "B", "--json")
+    waiter = platform.start("sync", "--project", "p", "--name", "B", "--json")
     until(lambda: platform.execute("SELECT 1 FROM flysync_secrets WHERE name = 'B' AND requested_at IS NOT NULL"))
-    waiter.send(number)
+    waiter.process.send_signal(number)
     done = waiter.done()
 
     assert ("interrupted", "lock") == (done.json["error"]["code"], done.json["error"]["phase"])
     assert [("failed", "interrupted")] == [(one["outcome"], one["code"]) for one in done.json["credentials"]]
-    assert (EXIT_CODES[signal.Signals(number)], False) == (done.code, holder.ended())
-    holder.send(signal.SIGINT)
+    assert (EXIT_CODES[signal.Signals(number)], False) == (done.code, holder.process.poll() is not None)
+    holder.process.send_signal(signal.SIGINT)
     assert 130 == holder.done().code
 
 
@@ -161,11 +133,11 @@ def test_a_second_signal_leaves_at_once(
     daytona = platform.world.daytona
     fault = broken(platform.world.fly, "POST /v1/apps/[^/]+/secrets")
     deletion = broken(daytona, "DELETE /api/sandbox")
-    process = Process(platform, *SYNC, *(["--json"] if as_json else []))
+    process = platform.start(*SYNC, *(["--json"] if as_json else []))
     until(lambda: fault.times == 0)
-    process.send(number)
+    process.process.send_signal(number)
     until(lambda: deletion.times == 0)
-    process.send(signal.SIGINT)
+    process.process.send_signal(signal.SIGINT)
     done = process.done()
     (sandbox,) = daytona.sandboxes.values()
     name = sandbox.name
@@ -189,9 +161,9 @@ def test_a_terminal_that_closes_is_a_signal_too(platform: Platform, broken: Call
     """It cleans up, unless the caller wants it ignored (nohup)."""
     deployed(platform, "hangup")
     fault = broken(platform.world.daytona, "POST /api/sandbox")
-    process = Process(platform, *SYNC, "--json")
+    process = platform.start(*SYNC, "--json")
     until(lambda: fault.times == 0)
-    process.send(signal.SIGHUP)
+    process.process.send_signal(signal.SIGHUP)
 
     assert ("interrupted", 129) == ((done := process.done()).json["error"]["code"], done.code)
 
@@ -207,9 +179,9 @@ def test_commands_that_need_only_the_database_end_too(
 ) -> None:
     """Stuck behind somebody's lock on a table: one object, and the exit code."""
     with platform.locked("flysync_meta", "cloud_credentials") as is_waited_for:
-        process = Process(platform, *command, "--json")
+        process = platform.start(*command, "--json")
         until(is_waited_for)
-        process.send(number)
+        process.process.send_signal(number)
         done = process.done()
 
     assert ("interrupted", EXIT_CODES[signal.Signals(number)]) == (done.json["error"]["code"], done.code)
@@ -219,18 +191,18 @@ def test_commands_that_need_only_the_database_end_too(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_value_is_read(platform: Platform, number: int) -> None:
     """Before anything is opened: standard input has not ended yet."""
-    process = Process(platform, *SYNC, "--value-stdin", "--json")
+    process = platform.start(*SYNC, "--value-stdin", "--json")
     until(lambda: is_reading(process))
-    process.send(number)
+    process.process.send_signal(number)
     done = process.done()
 
     assert ("interrupted", "sync") == (done.json["error"]["code"], done.json["command"])
     assert (EXIT_CODES[signal.Signals(number)], "") == (done.code, done.stderr)
 
 
-def is_reading(process: Process) -> bool:
+def is_reading(process: Running) -> bool:
     """Tell whether a process waits for its standard input."""
-    call = f"/proc/{process._process.pid}/syscall"
+    call = f"/proc/{process.process.pid}/syscall"
     try:
         with open(call) as file:  # noqa: PTH123
             words = file.read().split()

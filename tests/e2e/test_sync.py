@@ -28,8 +28,8 @@ KEYS = [
 ]
 
 
-def sync(platform: Platform, *more: str, **environ: str) -> dict[str, Any]:
-    done = platform.flysync("sync", "--project", "p", "--name", "A", "--json", *more, environ=environ)
+def sync(platform: Platform, *more: str, cold: bool = False, **environ: str) -> dict[str, Any]:
+    done = platform.flysync("sync", "--project", "p", "--name", "A", "--json", *more, environ=environ, cold=cold)
     assert done.json["exit_code"] == done.code
     return done.json
 
@@ -45,7 +45,7 @@ def test_a_stored_credential_reaches_the_machines(platform: Platform) -> None:
     platform.deploy("p", "first")
     platform.store("p", A="it's #1\n")
 
-    report = sync(platform, "--reason", "test")
+    report = sync(platform, "--reason", "test", cold=True)
 
     assert KEYS == list(report)
     assert ("synced", "new", None) == line(report)

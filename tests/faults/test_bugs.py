@@ -11,7 +11,7 @@ from canary import VALUE, Canary, Log
 from play import QuickClock, canary_of
 
 from flysync import library
-from flysync.adapters.daytona import DaytonaSandbox
+from flysync.adapters.daytona_exec import DaytonaSandbox
 from flysync.model import SyncOptions
 from flysync.ports import AnswerLost
 from flysync.secret import Secret

@@ -232,7 +232,7 @@ def test_no_process_outside_the_sandbox_shows_a_value(searched: Searched) -> Non
     usual, world.daytona.api_key = world.daytona.api_key, key
     hold = Fault(match="POST /v1/apps/[^/]+/secrets", kind=FaultKind.HOLD)
     world.fly.faults.append(hold)
-    running = platform.start(*SYNC, "-vv", environ={"FLY_API_TOKEN": token, "DAYTONA_API_KEY": key})
+    running = platform.start(*SYNC, "-vv", environ={"FLY_API_TOKEN": token, "DAYTONA_API_KEY": key}, cold=True)
     try:
         path = f"/v1/apps/{searched.app.name}/secrets"
         _wait_for(lambda: any(r.method == "POST" and r.path == path for r in world.fly.records))
