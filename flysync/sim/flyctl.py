@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from flysync.sim import flyctl_secrets
@@ -24,6 +22,7 @@ from flysync.sim.flyctl_session import Session, go_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 #: What it says its version is, unless the launcher says otherwise.
 VERSION = "0.4.87"
@@ -102,8 +101,10 @@ def launcher_text(version: str = VERSION, *, lease_patience_s: float = LEASE_PAT
     The environment, the working directory and the locale play no part (`-I`, `-X utf8`), and neither do
     `flysync/__init__.py` and `flysync/sim/__init__.py`: what they import would be paid for with each call.
     """
-    sim = Path(__file__).resolve().parent
-    packages = {"flysync": str(sim.parent), "flysync.sim": str(sim)}
+    import shlex
+
+    sim = os.path.dirname(os.path.realpath(__file__))
+    packages = {"flysync": os.path.dirname(sim), "flysync.sim": sim}
     code = (
         f"import sys\nfor name, path in {json.dumps(packages)}.items():\n"
         "    module = type(sys)(name)\n    module.__path__ = [path]\n    sys.modules[name] = module\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+from os.path import join
 from typing import TYPE_CHECKING, TextIO
 
 from flysync.sim.flyctl_http import Failure
@@ -47,25 +47,25 @@ class Home:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         if "FLY_CONFIG_DIR" in environ:
-            self.path = Path(environ["FLY_CONFIG_DIR"])
+            self.path = environ["FLY_CONFIG_DIR"]
         elif environ.get("HOME"):
-            self.path = Path(environ["HOME"], ".fly")
+            self.path = join(environ["HOME"], ".fly")
         else:
             raise Failure("$HOME is not defined")
 
     def prepare(self) -> None:
         """Make the directory, and see that it can be written; raises a failure where it cannot."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
         except FileExistsError:
             raise Failure(f"the path to the config directory ({self.path}) is occupied by not a directory") from None
         except OSError as error:
             reason = (error.strerror or "").lower()
             raise Failure(f"failed stat-ing config directory: stat {self.path}: {reason}") from None
-        probe = self.path / f"perms.{os.getpid()}"
+        probe = join(self.path, f"perms.{os.getpid()}")
         try:
-            probe.touch(mode=0o600, exist_ok=False)
-            probe.unlink()
+            os.close(os.open(probe, os.O_CREAT | os.O_EXCL, 0o600))
+            os.unlink(probe)
         except OSError as error:
             reason = (error.strerror or "").lower()
             raise Failure(f"failed ensuring config directory perms: open {probe}: {reason}") from None
@@ -97,21 +97,22 @@ class Home:
         The real one writes request bodies there, values in clear, so this does too. It starts the file anew each
         second and writes 4 KiB at a time; here it is appended to at once, so that no test misses a leak.
         """
-        logs = self.path / "logs"
+        logs = join(self.path, "logs")
         name = time.strftime("flyctl-%Y-%m-%dT%H:%M:%SZ.log", time.gmtime())
         try:
-            logs.mkdir(mode=0o700, exist_ok=True)
-            return (logs / name).open("a", encoding="utf-8", buffering=1)
+            os.makedirs(logs, mode=0o700, exist_ok=True)
+            return open(join(logs, name), "a", encoding="utf-8", buffering=1)
         except OSError:
             return None
 
     def _lines(self) -> list[str]:
         try:
-            return (self.path / "config.yml").read_text("utf-8").splitlines()
+            with open(join(self.path, "config.yml"), encoding="utf-8") as file:
+                return file.read().splitlines()
         except OSError:
             return []
 
     def _write(self, lines: list[str]) -> None:
-        path = self.path / "config.yml"
-        path.touch(mode=0o600)
-        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        descriptor = os.open(join(self.path, "config.yml"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)

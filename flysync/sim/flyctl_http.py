@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -214,7 +213,8 @@ def _read(stream: BinaryIO) -> Response:
 def _name_server() -> str:
     """Say which name server was asked, as Go's texts do."""
     try:
-        lines = Path("/etc/resolv.conf").read_text("utf-8", "replace").splitlines()
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
         servers = [line.split()[1] for line in lines if line.startswith("nameserver ")]
     except OSError:
         servers = []

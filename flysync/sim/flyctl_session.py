@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from flysync.sim.flyctl_api import Api
@@ -112,12 +112,13 @@ codecs.register_error("one-for-each-byte", _one_for_each_byte)
 
 
 def _configured_app() -> str:
-    path = Path.cwd() / "fly.toml"
-    if not path.exists():
-        return ""
-    import tomllib
-
+    path = os.path.join(os.getcwd(), "fly.toml")
     try:
-        return str(tomllib.loads(path.read_text("utf-8")).get("app", ""))
+        with open(path, "rb") as file:
+            import tomllib
+
+            return str(tomllib.load(file).get("app", ""))
+    except FileNotFoundError:
+        return ""
     except ValueError as error:
         raise Failure(f"failed loading app config from {path}: {error}") from None
