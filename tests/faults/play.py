@@ -264,7 +264,7 @@ async def rows(dsn: str) -> str:
 @asynccontextmanager
 async def cell_world(cell: Cell, dsn: str, directory: Path, value: str) -> AsyncIterator[CellWorld]:
     """Make the world of a cell, with the project's rows in the database at *dsn*."""
-    async with Simulation(dsn=dsn) as simulation:
+    async with Simulation(dsn=dsn, shell="/bin/sh") as simulation:
         world = CellWorld(simulation, cell, directory, value)
         await world.store()
         yield world

@@ -166,7 +166,7 @@ def test_a_bug_is_shown_by_the_command_line_without_a_value(
     platform.world.fly.add_app("buggy")
     platform.deploy("p", "buggy")
     platform.store("p", KEY=VALUE)
-    done = platform.flysync("sync", "--project", "p", "--name", "KEY", *more, PYTHONPATH=str(package.parent))
+    done = platform.flysync("sync", "--project", "p", "--name", "KEY", *more, PYTHONPATH=str(package.parent), cold=True)
 
     assert (1, []) == (done.code, canary_of(platform.world, VALUE).found(done.stdout + done.stderr))
     assert "in create" in done.stderr
