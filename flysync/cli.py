@@ -96,8 +96,8 @@ def sync(
 
     of = project_id(project)
     names = [secret_name(command.only_a_name(one)) for one in name]
-    value = command.from_stdin(names) if value_stdin else None
-    command.sync(output, work, replace(options, value=value))
+    values = {names[0]: command.from_stdin(names)} if value_stdin else {}
+    command.sync(output, work, replace(options, values=values))
 
 
 @app.command("sync-project")

@@ -40,7 +40,7 @@ async def sync_credentials_to_flyio(
     Raises:
         ConfigError: settings are missing or wrong.
         InvalidCredential: a name that Fly refuses.
-        UsageError: no project, no names, or one value for several of them.
+        UsageError: no project, or no names.
         RuntimeError: a bug, told by kind and place alone.
     """
     from flysync.handlers import sync

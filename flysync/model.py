@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NewType
 
@@ -167,9 +167,9 @@ class SyncOptions:
     timeout_s: float = 600.0
     #: Whether an empty value is carried.
     empty_allowed: bool = False
-    #: The caller's own value, for the one credential named; see `value_source`.
-    value: Secret | None = None
-    #: "database": the row wins over `value`; "caller": `value` is the value.
+    #: The caller's own values of credentials that are named; see `value_source`.
+    values: Mapping[SecretName, Secret] = field(default_factory=dict)
+    #: "database": the row wins over the caller's value; "caller": that is the value.
     value_source: str = "database"
 
 

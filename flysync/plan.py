@@ -90,7 +90,8 @@ def _value(row: Credential | None, name: SecretName, view: ProjectView, options:
     if row.flaw:
         raise InvalidCredential(f"{name} {row.flaw}", hint=f"store {name} anew")
     from_caller = options.value_source == "caller" or not view.has_values
-    secret = options.value if from_caller else row.secret
+    given = options.values.get(name)
+    secret = given if from_caller else row.secret
     if secret is None:
         raise InvalidCredential(
             f"{name} has no value" + (" from the caller" if from_caller else " in cloud_credentials"),
@@ -98,7 +99,7 @@ def _value(row: Credential | None, name: SecretName, view: ProjectView, options:
         )
     if flaw := value_flaw(name, secret, empty_allowed=options.empty_allowed):
         raise InvalidCredential(f"the value of {name} {flaw}", hint=f"store {name} anew")
-    return secret, options.value is not None and secret != options.value
+    return secret, given is not None and secret != given
 
 
 def _change(name: SecretName, secret: Secret, view: ProjectView, options: SyncOptions) -> Change:

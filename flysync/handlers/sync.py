@@ -49,12 +49,10 @@ async def sync_credentials_to_flyio(
     When cancelled it cleans up first, tells *watch* what is known, and lets the cancellation go on.
 
     Raises:
-        UsageError: no names, or a value for more than one of them.
+        UsageError: no names.
     """
     if not names:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    if options.value is not None and len(set(names)) > 1:
-        raise UsageError("one value cannot be that of several credentials", hint="name one credential at a time")
     return await _Sync(project, names, options, services, watch).run()
 
 

@@ -276,12 +276,10 @@ async def test_two_newest_deployments_are_ambiguous() -> None:
 
 
 async def test_misuse_is_refused() -> None:
-    """No names; one value for two; values of callers for a whole project."""
+    """Values of callers for a whole project."""
     world = World()
     with pytest.raises(errors.UsageError):
         await world.sync(value_source="caller")
-    with pytest.raises(errors.UsageError):
-        await world.sync("A", "B", value=Secret("x"))
     world.records.has_values = False
     world.put(A="1")
 

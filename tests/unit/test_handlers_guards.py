@@ -368,10 +368,23 @@ async def test_what_others_asked_for_with_values_of_their_own_is_left_to_them() 
     world.put(A="row", B="row")
     during(world, "set", lambda: asyncio.ensure_future(world.records.request(ACME, PROJECT, [SecretName("B")])))
 
-    report = await world.sync("A", value=Secret("1"), value_source="caller")
+    report = await world.sync("A", values={SecretName("A"): Secret("1")}, value_source="caller")
 
     assert {"A": ("synced", "new", None)} == told(report)
     assert {"A": "1"} == world.acme.running
+
+
+async def test_callers_give_each_name_its_own_value() -> None:
+    """Together they are one restart; a name without one fails alone."""
+    world = World()
+    world.put(A="row", B="row", C="row")
+    values = {SecretName("A"): Secret("1"), SecretName("B"): Secret("2")}
+    report = await world.sync("A", "B", "C", values=values, value_source="caller")
+
+    assert ("synced", "synced", "invalid_credential") == tuple(
+        code or outcome for outcome, _, code in told(report).values()
+    )
+    assert ({"A": "1", "B": "2"}, 1) == (world.acme.running, world.acme.restarts)
 
 
 async def test_a_name_that_only_fly_refuses_fails_alone() -> None:

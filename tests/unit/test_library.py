@@ -24,7 +24,7 @@ async def test_services_of_the_callers_own_are_used() -> None:
 
 
 async def test_misuse_is_raised() -> None:
-    """No names, a name that no credential can have, a project without an id, one value for several names."""
+    """No names, a name that no credential can have, a project without an id."""
     world = World()
 
     with pytest.raises(UsageError):

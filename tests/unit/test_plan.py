@@ -139,7 +139,7 @@ def test_a_flawed_row_says_so() -> None:
 
 def test_the_row_wins_over_the_callers_value_and_says_so() -> None:
     """A job's older value does not overwrite a newer row."""
-    planned = plan(make_view("row"), [NAME], SyncOptions(value=Secret("job")))
+    planned = plan(make_view("row"), [NAME], SyncOptions(values={NAME: Secret("job")}))
 
     assert (NAME,) == planned.superseded
     assert Secret("row") == planned.to_set[0].secret
@@ -150,7 +150,7 @@ def test_the_callers_value_counts_where_the_table_has_none(options: dict[str, st
     """By setting, or because there is no such column, the value is the caller's."""
     view = make_view("row" if options else None, has_values=bool(options))
 
-    planned = plan(view, [NAME], SyncOptions(value=Secret("job"), **options))  # type: ignore[arg-type]
+    planned = plan(view, [NAME], SyncOptions(values={NAME: Secret("job")}, **options))  # type: ignore[arg-type]
 
     assert Secret("job") == planned.to_set[0].secret
     assert () == planned.superseded
