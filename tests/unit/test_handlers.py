@@ -8,7 +8,6 @@ from memory import World, dead_run, told
 
 from flysync import errors
 from flysync.model import AppName, SecretName, State
-from flysync.secret import Secret
 from flysync.testing import InMemorySandboxes
 
 if TYPE_CHECKING:

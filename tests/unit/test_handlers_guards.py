@@ -381,9 +381,9 @@ async def test_callers_give_each_name_its_own_value() -> None:
     values = {SecretName("A"): Secret("1"), SecretName("B"): Secret("2")}
     report = await world.sync("A", "B", "C", values=values, value_source="caller")
 
-    assert ("synced", "synced", "invalid_credential") == tuple(
-        code or outcome for outcome, _, code in told(report).values()
-    )
+    assert {"A": "synced", "B": "synced", "C": "invalid_credential"} == {
+        name: code or outcome for name, (outcome, _, code) in told(report).items()
+    }
     assert ({"A": "1", "B": "2"}, 1) == (world.acme.running, world.acme.restarts)
 
 
