@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
     from flysync.adapters.postgres import Connection
     from flysync.model import AppName, RunId
-    from flysync.ports import AppLock, Clock, DatabaseAdmin, Records, Sandbox, Sandboxes, SecretStore, Services
+    from flysync.ports import (
+        AppLock,
+        Clock,
+        DatabaseAdmin,
+        JobQueue,
+        Records,
+        Sandbox,
+        Sandboxes,
+        SecretStore,
+        Services,
+    )
     from flysync.secret import Secret
     from flysync.settings import Settings
 
@@ -31,6 +41,8 @@ DATABASE = ("DATABASE_URL",)
 SANDBOXES = (*DATABASE, "DAYTONA_API_KEY")
 #: What a sync needs.
 SYNC = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
+#: What the worker needs.
+WORKER = (*SYNC, "REDIS_URL")
 
 
 def load_settings(
@@ -78,6 +90,23 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         yield services
     finally:
         await services.aclose()
+
+
+def open_queue(settings: Settings, name: str) -> JobQueue:
+    """Give the queue *name* of BullMQ's; nothing is opened yet."""
+    from flysync.adapters.bullmq import BullmqJobs
+    from flysync.adapters.clock import RealClock
+
+    # Tests cannot wait for a dead worker to be noticed as long as that takes.
+    lock_s, look_s = map(float, os.environ.get("FLYSYNC_TEST_QUEUE", "30,15").split(","))
+    return BullmqJobs(
+        _given(settings.redis_url),
+        name,
+        RealClock(),
+        keep_values=settings.value_source == "caller",
+        lock_s=lock_s,
+        look_s=look_s,
+    )
 
 
 class RealServices:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flysync.options import Project, common, sync_options, takes
+from flysync.options import Project, Queue, common, sync_options, takes, worker_options
 from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flysync.ports import Services
     from flysync.reports import SyncReport
     from flysync.settings import Settings
+    from flysync.worker.options import WorkerOptions
 
 Name = Annotated[list[str], typer.Option("--name", metavar="NAME", help="A credential's name; may be repeated.")]
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value from standard input.")]
@@ -201,6 +202,19 @@ def _sandboxes(output: "Output", name: str, handler: "Callable[..., Awaitable[Sa
         return render.sandboxes_json(name, report), render.sandboxes_text(report)
 
     command.plain(output, work, with_daytona=True)
+
+
+@app.command()
+@takes(common, worker_options)
+def worker(output: "Output", options: "WorkerOptions", queue: Queue = "flyio-secrets") -> None:
+    """
+    Work off jobs named sync-flyio-secrets from a queue of BullMQ, until SIGTERM.
+
+    Example: REDIS_URL=redis://localhost flysync worker --concurrency 10 --health-port 9090
+    """
+    from flysync import command
+
+    command.worker(output, queue, options)
 
 
 @app.command()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flysync.ports import Services
     from flysync.reports import SyncReport
     from flysync.settings import Settings
+    from flysync.worker.options import WorkerOptions
 
 
 def sync(
@@ -65,6 +66,30 @@ def plain(
     output.result(data, lines)
     output.aside(render.failure_text(data["error"]))
     raise typer.Exit(data["exit_code"])
+
+
+def worker(output: console.Output, queue: str, options: WorkerOptions) -> None:
+    """Work off a queue until a signal comes; what happens is logged in JSON lines on stderr."""
+    from flysync import bootstrap, logs
+
+    if not queue or ":" in queue:
+        raise UsageError("--queue is not a queue's name", hint="BullMQ's names are not empty and have no colon")
+    try:
+        from flysync.worker.process import Work
+    except ImportError:
+        raise ConfigError("the worker needs more packages", hint='pip install "flysync[worker]"') from None
+    settings = _settings(output, bootstrap.WORKER)
+    logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
+    output.warn(settings.notes)
+    given = replace(
+        options.sync, actor=settings.actor, empty_allowed=settings.allow_empty, value_source=settings.value_source
+    )
+
+    async def body() -> None:
+        async with bootstrap.open_services(settings) as services:
+            await Work(bootstrap.open_queue(settings, queue), services, replace(options, sync=given)).run()
+
+    console.run_plain(body)
 
 
 def _settings(output: console.Output, needs: tuple[str, ...]) -> Settings:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from flysync.console import Output
     from flysync.model import SyncOptions
+    from flysync.worker.options import WorkerOptions
 
 #: Seconds; no sandbox should live longer.
 _LONGEST_S = 24 * 3600.0
@@ -77,6 +78,20 @@ Timeout = Annotated[
         "--timeout", parser=positive, metavar="TIME", show_default="10m", help="Limit of everything but cleaning up."
     ),
 ]
+
+Queue = Annotated[str, typer.Option("--queue", metavar="NAME", help="The queue that the backend adds its jobs to.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]
+Grace = Annotated[
+    float,
+    typer.Option(
+        "--grace", parser=duration, metavar="TIME", show_default="30s", help="Time that runs have to end in on SIGTERM."
+    ),
+]
+HealthPort = Annotated[
+    int | None,
+    typer.Option("--health-port", min=0, max=65535, metavar="PORT", help="Serve /healthz, /readyz and /metrics here."),
+]
+HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="The address to serve them on.")]
 
 
 def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Callable[..., None]]":
@@ -159,3 +174,15 @@ def sync_options(
         lock_wait_s=lock_wait,
         timeout_s=timeout,
     )
+
+
+def worker_options(
+    concurrency: Concurrency = 5,
+    grace: Grace = 30.0,
+    health_port: HealthPort = None,
+    health_host: HealthHost = "127.0.0.1",
+) -> "WorkerOptions":
+    """Give how a worker is to work."""
+    from flysync.worker.options import WorkerOptions
+
+    return WorkerOptions(concurrency=concurrency, grace_s=grace, health_port=health_port, health_host=health_host)

@@ -18,6 +18,7 @@ from flysync.ports.database import (
     RunState,
 )
 from flysync.ports.fly import AnswerLost, NotSent, RolloutFailed, Sandbox, Sandboxes, SecretStore
+from flysync.ports.queue import Fate, Job, JobQueue, Verdict
 from flysync.ports.world import Clock, Services, Watch
 
 __all__ = [
@@ -26,8 +27,11 @@ __all__ = [
     "AppLock",
     "Clock",
     "DatabaseAdmin",
+    "Fate",
     "Hold",
     "Intent",
+    "Job",
+    "JobQueue",
     "NotSent",
     "Records",
     "RolloutFailed",
@@ -39,5 +43,6 @@ __all__ = [
     "Sandboxes",
     "SecretStore",
     "Services",
+    "Verdict",
     "Watch",
 ]

@@ -1,0 +1,251 @@
+"""
+Jobs of BullMQ (Node), by PyPI's `bullmq` on Redis, with the guard rails that it needs (infra.md A).
+
+The run loop is ours to watch, because it ends without a word when a cancellation escapes; reads have a time limit of
+their own, because redis-py's would race the library's idle poll; and whatever a job is told is short and without a
+trace, because the library stores the text of exceptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from flysync.adapters.redis import Redis, with_options
+from flysync.errors import ConfigError
+from flysync.logs import LOGGER
+from flysync.ports import Fate, Job, Verdict
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from bullmq import Job as BullJob
+
+    from flysync.ports import Clock
+
+#: The jobs that are ours.
+JOB_NAME = "sync-flyio-secrets"
+#: Attempts of a job whose producer has set none, and the seconds between them, at first and at most; jittered.
+_ATTEMPTS = 8
+_FIRST_S = 5.0
+_LAST_S = 300.0
+#: Jobs in hand at a time: they wait here for the sync that they share, and keep no run waiting.
+_IN_HAND = 500
+#: Seconds until a job of another name is put before a worker again, which may be the one that it is meant for.
+_PUT_BACK_S = 60.0
+#: What is kept of jobs that are done: a week, and no more than so many.
+_KEPT = {"age": 7 * 24 * 3600, "count": 10_000}
+#: A worker that dies takes no job with it, however often: what is wrong with a job is told by its attempts.
+_STALLS = 1_000
+
+
+class JobFailed(Exception):
+    """A job that is tried again, or not; its text is all that is kept of why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"{verdict.code}: {verdict.message}")
+        self.retry_after_s = verdict.retry_after_s or 0.0
+
+
+class BullmqJobs:
+    """
+    The jobs of *queue* (port `JobQueue`).
+
+    With *keep_values* a job's value is handed on; it is taken out of Redis in any case. A worker that dies is noticed
+    *lock_s* and then up to *look_s* later.
+    """
+
+    def __init__(
+        self, url: Secret, queue: str, clock: Clock, *, keep_values: bool, lock_s: float = 30.0, look_s: float = 15.0
+    ) -> None:
+        self._url = url
+        self._queue = queue
+        self._clock = clock
+        self._keep_values = keep_values
+        self._lock_ms, self._look_ms = int(lock_s * 1000), int(look_s * 1000)
+        self._redis = Redis(url)
+        self._worker: Any = None
+        self._fatal: ConfigError | None = None
+        self._is_bullmq = False
+        #: Values of jobs that are tried again, by job: Redis has them no more.
+        self._values: dict[str, Secret] = {}
+        self._strangers: set[str] = set()
+
+    async def check(self) -> None:
+        """Look at the server and at the queue, before any job is taken."""
+        await self._redis.check()
+        if await self._is_of_bull():
+            raise self._bull()
+
+    async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
+        """Work until `stop`; see the port."""
+        from bullmq import Worker
+
+        async def process(job: BullJob, token: str) -> object:
+            try:
+                return await self._process(job, token, handle)
+            except asyncio.CancelledError:
+                if self._worker.closing:
+                    raise
+                raise JobFailed(Verdict(fate=Fate.RETRY, code="interrupted", message="cut short")) from None
+
+        self._worker = Worker(
+            self._queue,
+            process,
+            {
+                "connection": with_options(self._url, socket_timeout=30),
+                "autorun": False,
+                "concurrency": _IN_HAND,
+                "drainDelay": 1,
+                "lockDuration": self._lock_ms,
+                "stalledInterval": self._look_ms,
+                "maxStalledCount": _STALLS,
+                "runRetryDelay": 2_000,
+                "settings": {"backoffStrategy": self._backoff_ms},
+            },
+        )
+        self._worker.on("error", lambda error, *_: LOGGER.warning("the queue has an error (%s)", type(error).__name__))
+        await self._worker.run()
+        if self._fatal:
+            raise self._fatal
+        if not self._worker.closing:
+            raise RuntimeError("the queue's worker has ended by itself")
+
+    def stop(self) -> None:
+        """Take no more jobs."""
+        if self._worker is not None:
+            self._worker.closing = True
+            if self._worker.waiting:
+                self._worker.waiting.cancel()
+
+    async def close(self) -> None:
+        """Wait for the verdicts that are being written down; where Redis is away, others find these jobs stalled."""
+        if self._worker is not None:
+            closing = asyncio.ensure_future(self._worker.close())
+            # `wait_for` would not end: close() shields itself (infra.md A).
+            await asyncio.wait({closing}, timeout=10)
+            if not closing.done():
+                await self._worker.close(force=True)
+        await self._redis.aclose()
+
+    async def oldest_s(self) -> float | None:
+        """Give the age of the job that waits longest; the wait list's end is taken first."""
+        prefix = f"bull:{self._queue}"
+        found = await self._redis.answers(
+            lambda redis: redis.eval(
+                "local id = redis.call('LINDEX', KEYS[1], -1) or redis.call('ZRANGE', KEYS[2], 0, 0)[1]"
+                " return id and redis.call('HGET', ARGV[1] .. id, 'timestamp') or '0'",
+                2,
+                f"{prefix}:wait",
+                f"{prefix}:prioritized",
+                f"{prefix}:",
+            )
+        )
+        if found is None:
+            return None
+        return max(0.0, time.time() - int(found) / 1000) if int(found) else 0.0
+
+    async def _process(self, job: BullJob, token: str, handle: Callable[[Job], Awaitable[Verdict]]) -> object:
+        self._set_options(job)
+        value = await self._scrubbed(job)
+        if not self._is_bullmq and await self._is_of_bull():
+            await self._put_back_for_bull(job)
+        self._is_bullmq = True
+        if job.name != JOB_NAME:
+            self._tell_of_stranger(job.name)
+            await self._give_back(job, token, _PUT_BACK_S)
+        if value is not None and self._keep_values:
+            self._values[job.id] = value
+        verdict = await handle(self._read(job))
+        if verdict.fate is Fate.RELEASE:
+            await self._give_back(job, token, 0.0)
+        if verdict.fate is Fate.RETRY and job.attemptsMade + 1 < job.opts["attempts"]:
+            raise JobFailed(verdict)
+        self._values.pop(job.id, None)
+        if verdict.fate is Fate.DONE:
+            return dict(verdict.result)
+        job.discarded = True
+        raise JobFailed(verdict)
+
+    async def _scrubbed(self, job: BullJob) -> Secret | None:
+        """Take the value out of Redis, and give it."""
+        if not isinstance(job.data, dict) or "credentialValue" not in job.data or job.name != JOB_NAME:
+            return None
+        given = job.data["credentialValue"]
+        await job.updateData({name: value for name, value in job.data.items() if name != "credentialValue"})
+        return Secret(given) if isinstance(given, str) else None
+
+    def _read(self, job: BullJob) -> Job:
+        data = job.data if isinstance(job.data, dict) else {}
+        project, credential = data.get("projectId"), data.get("credentialName")
+        return Job(
+            id=str(job.id),
+            project=project if isinstance(project, str) else None,
+            credential=credential if isinstance(credential, str) else None,
+            value=self._values.get(job.id),
+            age_s=max(0.0, time.time() - job.timestamp / 1000),
+        )
+
+    def _set_options(self, job: BullJob) -> None:
+        """Give a job what its producer has left open, for this attempt; Redis keeps what the producer said."""
+        if (job.opts.get("attempts") or 0) <= 1:
+            job.opts["attempts"] = _ATTEMPTS
+        if not job.opts.get("backoff"):
+            job.opts["backoff"] = {"type": "flysync"}
+        for option in ("removeOnComplete", "removeOnFail"):
+            if not job.opts.get(option):
+                job.opts[option] = _KEPT
+        job.opts["stackTraceLimit"] = 0
+
+    def _backoff_ms(self, attempts: int, _type: str, error: Exception, _job: BullJob) -> int:
+        pause_s = min(_FIRST_S * 2.0 ** min(attempts - 1, 10), _LAST_S) * (0.5 + self._clock.jitter())
+        return round(1000 * max(pause_s, getattr(error, "retry_after_s", 0.0)))
+
+    async def _give_back(self, job: BullJob, token: str, after_s: float) -> None:
+        """Let a job be taken again later, by anybody; no attempt is lost."""
+        from bullmq.custom_errors import DelayedError
+
+        await job.moveToDelayed(round((time.time() + after_s) * 1000), token)
+        raise DelayedError
+
+    def _tell_of_stranger(self, name: str) -> None:
+        if name not in self._strangers and len(self._strangers) < _IN_HAND:
+            self._strangers.add(name)
+            LOGGER.error(
+                "queue %s has jobs named %r, which are put back: give flysync a queue of its own", self._queue, name
+            )
+
+    async def _is_of_bull(self) -> bool:
+        """Tell whether it is a queue of Bull, the older library: it has ids and, unlike BullMQ's, no `meta`."""
+        prefix = f"bull:{self._queue}"
+        has_ids = await self._redis.answers(lambda redis: redis.exists(f"{prefix}:id"))
+        return bool(has_ids) and not await self._redis.answers(lambda redis: redis.exists(f"{prefix}:meta"))
+
+    async def _put_back_for_bull(self, job: BullJob) -> None:
+        """Put a job of Bull's back to where it was, and stop."""
+        from bullmq.custom_errors import DelayedError
+
+        prefix = f"bull:{self._queue}"
+        await self._redis.answers(
+            lambda redis: redis.eval(
+                "redis.call('DEL', KEYS[3]) redis.call('LREM', KEYS[1], 1, ARGV[1])"
+                " redis.call('RPUSH', KEYS[2], ARGV[1])",
+                3,
+                f"{prefix}:active",
+                f"{prefix}:wait",
+                f"{prefix}:{job.id}:lock",
+                job.id,
+            )
+        )
+        self._fatal = self._bull()
+        self.stop()
+        raise DelayedError
+
+    def _bull(self) -> ConfigError:
+        return ConfigError(
+            f"the queue {self._queue} is one of Bull's, and flysync works off those of BullMQ",
+            hint="move the producer to BullMQ (npm install bullmq ioredis), or name another queue with --queue",
+            service="redis",
+        )

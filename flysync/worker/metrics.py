@@ -1,0 +1,48 @@
+"""What a worker tells Prometheus (prometheus-client); names and units as its best practices want them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from flysync.ports import Verdict
+    from flysync.reports import SyncReport
+
+#: Seconds; a step takes between a tenth and some minutes.
+_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0, 300.0)
+
+
+class Metrics:
+    """The figures of one worker, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self._jobs = Counter("flysync_jobs", "Verdicts on jobs.", ["outcome"], registry=registry)
+        self._steps = Histogram(
+            "flysync_step_seconds", "Time of a sync's steps.", ["step"], registry=registry, buckets=_BUCKETS
+        )
+        self._restarts = Counter("flysync_restarts", "Roll-outs that have reached machines.", registry=registry)
+        self.sandboxes = Gauge("flysync_sandboxes_open", "Sandboxes that are in use.", registry=registry)
+        self.oldest = Gauge(
+            "flysync_oldest_waiting_job_seconds", "Age of the job that waits longest.", registry=registry
+        )
+        self.outage = Gauge(
+            "flysync_service_out_of_reach", "1 while a service is out of reach.", ["service"], registry=registry
+        )
+
+    def count(self, verdict: Verdict) -> None:
+        """Count a verdict: by outcome where the job is done, else by the error's code."""
+        self._jobs.labels(str(verdict.result.get("outcome") or verdict.code)).inc()
+
+    def measure(self, report: SyncReport) -> None:
+        """Take the times of a sync that was not carried by another, and what it has restarted."""
+        for step, took_ms in report.timings_ms.items():
+            self._steps.labels(step).observe(took_ms / 1000)
+        if report.carried_by is None and report.machines is not None and report.machines.updated:
+            self._restarts.inc()
+
+    def text(self) -> bytes:
+        """Give all figures in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,149 @@
+"""
+The worker itself: from the first look at the queue to the last verdict.
+
+    check -> take jobs -> `Desk` -> handlers; SIGTERM: take no more -> let end, or give back -> close
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flysync.errors import FlysyncError
+from flysync.handlers.sync import sync_credentials_to_flyio
+from flysync.logs import LOGGER
+from flysync.model import project_id, secret_name
+from flysync.ports import Fate, Verdict
+from flysync.worker.desk import Desk
+from flysync.worker.metrics import Metrics
+from flysync.worker.outage import Outages
+from flysync.worker.services import WorkerServices
+from flysync.worker.verdict import of_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flysync.model import ProjectId, SecretName
+    from flysync.ports import Job, JobQueue, Services
+    from flysync.reports import SyncReport
+    from flysync.secret import Secret
+    from flysync.worker.options import WorkerOptions
+
+#: Projects in hand per run that may be under way: some of them wait for an app that is busy elsewhere.
+_LANES_PER_RUN = 4
+#: Seconds between two looks whether Redis is there.
+_LOOK_S = 5.0
+
+
+class Work:
+    """A worker on one queue."""
+
+    def __init__(self, queue: JobQueue, services: Services, options: WorkerOptions) -> None:
+        self._queue = queue
+        self._options = options
+        self._metrics = Metrics()
+        self._services = WorkerServices(services, self._metrics, runs=options.concurrency)
+        self._outages = Outages(services.clock, LOGGER.warning)
+        self._desk = Desk(
+            self._sync,
+            services.clock,
+            self._outages,
+            lanes=options.concurrency * _LANES_PER_RUN,
+            may_carry=options.sync.value_source != "caller",
+        )
+        self._is_closing = False
+
+    async def run(self) -> None:
+        """
+        Work until cancelled; then what runs has `grace_s` to end, the rest is given back, and it returns.
+
+        Raises:
+            RedisUnavailable, AccessDenied, ConfigError: the queue cannot be worked off.
+            RuntimeError: the queue's library has given up.
+        """
+        async with AsyncExitStack() as stack:
+            await self._queue.check()
+            stack.push_async_callback(self._queue.close)
+            if self._options.health_port is not None:
+                from flysync.worker.health import served
+
+                port = await stack.enter_async_context(
+                    served(self._options.health_host, self._options.health_port, self._metrics, self._why_not_ready)
+                )
+                LOGGER.info("health is shown at http://%s:%d", self._options.health_host, port)
+            LOGGER.info("the worker takes jobs")
+            watching = asyncio.create_task(self._watch_redis())
+            stack.callback(watching.cancel)
+            working = asyncio.create_task(self._queue.run(self._handle))
+            try:
+                await asyncio.shield(working)
+            except asyncio.CancelledError:
+                LOGGER.info("the worker takes no more jobs, and ends")
+            finally:
+                self._is_closing = True
+                self._queue.stop()
+                await self._desk.close(self._options.grace_s)
+        if working.done() and not working.cancelled():
+            working.result()
+
+    async def _handle(self, job: Job) -> Verdict:
+        """Give what becomes of a job."""
+        since = time.monotonic()
+        try:
+            if job.project is None or job.credential is None:
+                verdict = Verdict(
+                    fate=Fate.FAIL, code="usage", message="the job's projectId and credentialName have to be texts"
+                )
+            else:
+                project, name = project_id(job.project), secret_name(job.credential)
+                verdict = await self._desk.sync(project, name, job.value, age_s=job.age_s)
+        except FlysyncError as error:
+            verdict = of_error(error, age_s=job.age_s)
+        self._metrics.count(verdict)
+        _log(job, verdict, time.monotonic() - since)
+        return verdict
+
+    async def _sync(
+        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret]
+    ) -> SyncReport:
+        options = replace(self._options.sync, values=values, lock_wait_s=self._options.sync.timeout_s)
+        report = await sync_credentials_to_flyio(project, names, options, services=self._services)
+        self._metrics.measure(report)
+        return report
+
+    async def _watch_redis(self) -> None:
+        """Say when Redis goes and when it is back: the queue's library keeps both to itself."""
+        was_there = True
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            is_there = await self._queue.oldest_s() is not None
+            if is_there != was_there:
+                LOGGER.warning("Redis is %s", "back" if is_there else "out of reach; what runs goes on")
+            was_there = is_there
+
+    async def _why_not_ready(self) -> str:
+        oldest_s = await self._queue.oldest_s()
+        self._metrics.oldest.set(max(oldest_s or 0.0, self._desk.oldest_s()))
+        self._metrics.outage.clear()
+        out_of_reach = "redis" if oldest_s is None else self._outages.service
+        if out_of_reach:
+            self._metrics.outage.labels(out_of_reach).set(1)
+            return f"{out_of_reach} is out of reach"
+        return "the worker is shutting down" if self._is_closing else ""
+
+
+def _log(job: Job, verdict: Verdict, took_s: float) -> None:
+    more = {"job_id": job.id, "run_id": verdict.result.get("run_id", "")}
+    what = f"{job.credential} of {job.project}"
+    match verdict.fate:
+        case Fate.DONE if verdict.result.get("outcome") != "skipped":
+            LOGGER.info("%s: %s (%.1f s)", what, verdict.result.get("outcome"), took_s, extra=more)
+        case Fate.DONE:
+            LOGGER.warning("%s: skipped %s", what, verdict.result.get("warnings"), extra=more)
+        case Fate.RELEASE:
+            LOGGER.info("%s: given back", what, extra=more)
+        case _:
+            LOGGER.error("%s: %s (%s)", what, verdict.message, verdict.code, extra=more)

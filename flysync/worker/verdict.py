@@ -1,0 +1,80 @@
+"""What becomes of a job, by what was reported of its credential: the queue column of docs/backend.md. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flysync.errors import CredentialNotFound, FlysyncError, Interrupted, NotRecorded
+from flysync.model import Outcome
+from flysync.ports import Fate, Verdict
+
+if TYPE_CHECKING:
+    from flysync.model import SecretName
+    from flysync.reports import SyncReport
+
+#: So long, in seconds, a credential that is not there may still be in a transaction of the backend's.
+YOUNG_S = 60.0
+
+
+_OUTAGES = {"database_unavailable", "daytona_unavailable", "fly_unavailable", "rate_limited"}
+_GOOD = {Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED, Outcome.STAGED}
+#: Whom to blame where the error does not say.
+_SERVICES = {"database_unavailable": "postgres", "daytona_unavailable": "daytona", "fly_unavailable": "fly"}
+
+
+def of_report(report: SyncReport, name: SecretName, *, age_s: float) -> Verdict:
+    """Give what becomes of a job for *name* that was added *age_s* seconds ago."""
+    line = next((line for line in report.credentials if line.name == name), None)
+    if line is not None and line.code is None and line.outcome in _GOOD and not isinstance(report.error, NotRecorded):
+        return Verdict(fate=Fate.DONE, result=_result(report, line.outcome, line.reason))
+    own = (
+        report.error if report.error is not None and (line is None or line.code in {None, report.error.code}) else None
+    )
+    if own is not None:
+        return of_error(own, age_s=age_s)
+    assert line is not None
+    return _of(line.code or "outcome_unknown", f"{name} failed", age_s=age_s)
+
+
+def of_error(error: FlysyncError, *, age_s: float) -> Verdict:
+    """Give what becomes of a job whose sync ended with *error*."""
+    if isinstance(error, Interrupted):
+        return Verdict(fate=Fate.RELEASE, code=error.code, message=error.message)
+    found = _of(error.code, error.message, age_s=age_s)
+    return replace(found, service=error.service or found.service, retry_after_s=error.retry_after_s)
+
+
+def is_outage(verdict: Verdict) -> bool:
+    """Tell whether a service was out of reach: the next job would fare no better, and this one is not to blame."""
+    return verdict.fate is Fate.RETRY and verdict.code in _OUTAGES
+
+
+def _of(code: str, message: str, *, age_s: float) -> Verdict:
+    kind = _KINDS.get(code)
+    is_young = kind is CredentialNotFound and age_s < YOUNG_S
+    # A code that nobody knows is a bug's: it is tried again, as often as the job may be.
+    fate = Fate.RETRY if kind is None or kind.temporary or is_young else Fate.FAIL
+    return Verdict(fate=fate, code=code, message=message, service=_SERVICES.get(code))
+
+
+def _result(report: SyncReport, outcome: str | None, reason: str | None) -> dict[str, object]:
+    return {
+        "outcome": outcome,
+        "reason": reason,
+        "run_id": report.run_id,
+        "app": report.app,
+        "release": report.release,
+        "carried_by": report.carried_by,
+        "warnings": [note.code for note in report.warnings],
+    }
+
+
+def _all(kind: type[FlysyncError]) -> dict[str, type[FlysyncError]]:
+    found = {kind.code: kind}
+    for one in kind.__subclasses__():
+        found |= _all(one)
+    return found
+
+
+_KINDS = _all(FlysyncError)
