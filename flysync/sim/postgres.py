@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -22,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
+
+from flysync.sim.server import Watchdog, free_port
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,21 +35,6 @@ _UNPRIVILEGED = "nobody"
 _NOT_COPIED = shutil.ignore_patterns("include", "locale", "doc", "man", "pgxs", "pkgconfig", "*.a", "__pycache__")
 _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _DURABILITY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-
-#: Waits until its standard input closes, that is until the owner has closed it or has died, however it died; then
-#: stops the server whose process id it was told last and removes the directory. PR_SET_PDEATHSIG would not do: it
-#: strikes when the *thread* ends that started the server (read: prctl(2)), works on Linux alone and removes nothing.
-_WATCHDOG = """
-pid=
-while read -r line; do pid=$line; done
-if [ -n "$pid" ]; then
-  kill -QUIT "$pid"
-  n=0
-  # Its file goes when it ends; the process may stay as a zombie where nobody reaps it (a container without init).
-  while [ -e "$1/data/postmaster.pid" ] && kill -0 "$pid" && [ "$n" -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-fi 2>/dev/null
-rm -rf "$1"
-"""
 
 
 def why_unavailable() -> str | None:
@@ -78,19 +64,12 @@ class EmbeddedPostgres:
         self.directory = Path()
         self._programs = Path()
         self._server: subprocess.Popen[bytes] | None = None
-        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._watchdog: Watchdog | None = None
         self._account = _UNPRIVILEGED if os.geteuid() == 0 else None
 
     def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix="flysync-pg-"))
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCHDOG, "flysync-postgres", self.directory],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is not for it
-        )
+        self._watchdog = Watchdog(self.directory, signal="QUIT", status="data/postmaster.pid")
         try:
             self._prepare()
             self.start()
@@ -104,7 +83,7 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop("immediate")
         if self._watchdog is not None:
-            self._watchdog.communicate()
+            self._watchdog.close()
 
     @property
     def pid(self) -> int:
@@ -123,9 +102,9 @@ class EmbeddedPostgres:
             RuntimeError: it did not start; with the end of its log.
         """
         for attempt in range(3):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             self._server = self._launch(port)
-            self._tell_watchdog(str(self._server.pid))
+            self._watch(self._server.pid)
             if self._is_ready_soon(self._server):
                 self.port = port
                 return
@@ -146,7 +125,7 @@ class EmbeddedPostgres:
             self._server.kill()
             self._server.wait()
         self._server = None
-        self._tell_watchdog("")
+        self._watch(None)
 
     def create_database(self, name: str, *, template: str | None = None, encoding: str | None = None) -> str:
         """Create a database, as a copy of *template* or in *encoding* where given, and give its address."""
@@ -243,11 +222,9 @@ class EmbeddedPostgres:
             time.sleep(0.005)
         return False
 
-    def _tell_watchdog(self, pid: str) -> None:
-        """Tell the watchdog whom to stop should we be killed; an empty text for nobody."""
-        if self._watchdog is not None and self._watchdog.stdin is not None:
-            self._watchdog.stdin.write(f"{pid}\n".encode())
-            self._watchdog.stdin.flush()
+    def _watch(self, pid: int | None) -> None:
+        if self._watchdog is not None:
+            self._watchdog.watch(pid)
 
 
 def _programs() -> Path | None:
@@ -288,11 +265,3 @@ def _link_or_copy(source: str, target: str) -> None:
             return
     shutil.copyfile(source, target)
     Path(target).chmod(0o755)
-
-
-def _free_port() -> int:
-    """Give a port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
