@@ -22,15 +22,15 @@ PARALLEL = ("-n", "auto", "--dist", "worksteal")
 LINT = nox.project.dependency_groups(nox.project.load_toml(), "lint")
 
 
-def _install(session: nox.Session, *more: str) -> None:
+def _install(session: nox.Session, *more: str, extras: str = "demo,worker") -> None:
     """Install flysync as it is here, with the pinned versions of all that it needs."""
-    session.install("-c", "constraints.txt", "-e", ".[demo]", *more)
+    session.install("-c", "constraints.txt", "-e", f".[{extras}]", *more)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the whole job on loopback."""
-    _install(session)
+    _install(session, extras="demo")
     session.run("flysync", "demo", *session.posargs)
 
 
@@ -101,6 +101,7 @@ def pins(session: nox.Session) -> None:
         "compile",
         "pyproject.toml",
         "--extra=demo",
+        "--extra=worker",
         "--group=test",
         "--group=lint",
         "--universal",
