@@ -109,6 +109,14 @@ def open_queue(settings: Settings, name: str) -> JobQueue:
     )
 
 
+def load_sdk() -> None:
+    """Load Daytona's SDK now, instead of with the first sandbox."""
+    from importlib import import_module
+
+    for name in ("AsyncDaytona", "CreateSandboxFromSnapshotParams"):
+        getattr(import_module("daytona"), name)
+
+
 class RealServices:
     """Postgres, Daytona and Fly, each built when it is first asked for."""
 

@@ -85,6 +85,8 @@ def worker(output: console.Output, queue: str, options: WorkerOptions) -> None:
         options.sync, actor=settings.actor, empty_allowed=settings.allow_empty, value_source=settings.value_source
     )
 
+    bootstrap.load_sdk()  # it takes a second, in which no other job would go on
+
     async def body() -> None:
         async with bootstrap.open_services(settings) as services:
             await Work(bootstrap.open_queue(settings, queue), services, replace(options, sync=given)).run()

@@ -2,7 +2,7 @@
 Where jobs wait for a sync: those of one project go together, and what is out of reach is left alone for a while.
 
 Jobs are asked for here one by one, and each gets its own verdict. Per project there is a lane; what has gathered in it
-goes into one call of the handler, and what comes in meanwhile into a second one, which the first may carry (design 4).
+goes into one call of the handler, and what comes in meanwhile into further ones, which the first may carry (design 4).
 A call that was kept from its work by an outage is made again, later, without any of its jobs losing an attempt.
 """
 
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
+from flysync.logs import LOGGER
 from flysync.model import Outcome
 from flysync.ports import Fate, Verdict
 from flysync.worker.outage import Outages, pause_s
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
         [ProjectId, Sequence[SecretName], Mapping[SecretName, Secret]], Coroutine[object, object, SyncReport]
     ]
 
-#: Seconds that the first job of a project waits for others: a backend that adds three does so within a few ms.
-_GATHER_S = 0.01
-#: Calls for one project at a time: one that runs, and one whose requests it may carry.
-_CALLS = 2
+#: Seconds without another job of the same project after which those that are there go, and seconds until they go in
+#: any case: a backend that saves three credentials adds three jobs within some milliseconds.
+_QUIET_S = 0.025
+_GATHER_S = 0.1
+#: Calls for one project at a time: one that runs, and others whose requests it may carry.
+_CALLS = 5
 #: How often a call that an outage kept from its work is made before its jobs are told.
 _OUTAGE_ATTEMPTS = 12
 
@@ -66,6 +70,15 @@ class _Lane:
 
     waiting: list[Request] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def gathered(self) -> None:
+        """Wait until no more is coming in, but not for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GATHER_S):
+                before = -1
+                while before != len(self.waiting):
+                    before = len(self.waiting)
+                    await asyncio.sleep(_QUIET_S)
 
     def add(self, *requests: Request) -> None:
         self.waiting += requests
@@ -161,7 +174,7 @@ class Desk:
     async def _served(self, project: ProjectId) -> None:
         """Work off what is in a lane; those who wait for the gate have their turn in between."""
         lane = self._lanes[project]
-        await asyncio.sleep(_GATHER_S)
+        await lane.gathered()
         async with self._gate, self._outages.way():
             calls = {self._start(project, lane.take())} if lane.waiting else set()
             while calls:
@@ -169,6 +182,7 @@ class Desk:
                     more = asyncio.create_task(lane.arrived.wait())
                     await asyncio.wait({*calls, more}, return_when=asyncio.FIRST_COMPLETED)
                     more.cancel()
+                    await lane.gathered()
                     if lane.waiting and not all(call.done() for call in calls):
                         calls.add(self._start(project, lane.take()))
                 else:
@@ -207,6 +221,8 @@ class Desk:
             verdict = Verdict(fate=Fate.RETRY, code="internal_error", message=type(error).__name__)
             verdicts = [verdict] * len(requests)
         self._outages.heard(project, verdicts)
+        if any(map(is_outage, verdicts)):
+            LOGGER.info("%s waits: %s (%s)", project, verdicts[0].message, verdicts[0].code)
         kept = []
         for request, verdict in zip(requests, verdicts, strict=True):
             request.outages += is_outage(verdict)
@@ -227,8 +243,8 @@ class Desk:
         elif kept:
             loop = asyncio.get_running_loop()
             self._later.update(kept)
-            after_s = pause_s(max(request.outages for request in kept), self._clock)
-            loop.call_later(max(after_s, *(request.retry_after_s for request in kept)), self._back, project, kept)
+            pauses = (pause_s(max(request.outages for request in kept), self._clock), kept[0].retry_after_s)
+            loop.call_later(max(pauses), self._back, project, kept)
 
     def _back(self, project: ProjectId, kept: list[Request]) -> None:
         self._later.difference_update(kept)

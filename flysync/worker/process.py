@@ -145,5 +145,7 @@ def _log(job: Job, verdict: Verdict, took_s: float) -> None:
             LOGGER.warning("%s: skipped %s", what, verdict.result.get("warnings"), extra=more)
         case Fate.RELEASE:
             LOGGER.info("%s: given back", what, extra=more)
-        case _:
+        case Fate.RETRY:
+            LOGGER.warning("%s: %s (%s); it is tried again", what, verdict.message, verdict.code, extra=more)
+        case Fate.FAIL:
             LOGGER.error("%s: %s (%s)", what, verdict.message, verdict.code, extra=more)

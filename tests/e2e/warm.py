@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-_LOADED = ["aiohttp", "daytona._async.daytona", "daytona._async.snapshot", "psycopg", "rich.progress", "typer.core"]
+_LOADED = [
+    "aiohttp",
+    "bullmq",
+    "daytona._async.daytona",
+    "daytona._async.snapshot",
+    "prometheus_client",
+    "psycopg",
+    "rich.progress",
+    "typer.core",
+]
 
 
 class WarmProcess:

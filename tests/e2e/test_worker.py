@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from queue_of_tests import Backend, logged, until
+
+from flysync.sim.loopback import Fault, FaultKind
+from flysync.sim.valkey import EmbeddedValkey, why_unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from platform_of_tests import Platform
+
+    from flysync.sim.fly_state import App
+
+_NUMBERS = itertools.count(1)
+SET = "POST /v1/apps/[^/]+/secrets"
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[EmbeddedValkey]:
+    """A server of Redis' kind."""
+    if reason := why_unavailable():
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with EmbeddedValkey(appendonly=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def backend(platform: Platform, valkey: EmbeddedValkey) -> AsyncIterator[Backend]:
+    """A backend with a queue of its own."""
+    backend = Backend(platform, valkey, f"queue-{next(_NUMBERS)}")
+    yield backend
+    for running in platform.started:
+        if running.process.poll() is None:
+            running.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(running.done)
+    platform.world.fly.faults.clear()
+    platform.world.daytona.faults.clear()
+    await backend.queue.close()
+
+
+@pytest.fixture
+def app(platform: Platform) -> App:
+    """An app with one machine, the project on it, and three credentials that were never sent."""
+    app = platform.world.fly.add_app(f"worked-{next(_NUMBERS)}", machines=["m0"])
+    platform.deploy("p", app.name)
+    platform.store("p", **{name: f"value-{name}" for name in "ABC"})
+    return app
+
+
+async def test_jobs_that_arrive_together_are_one_restart(backend: Backend, app: App) -> None:
+    """One sandbox, set and deploy; each job has its own outcome; no value stays in Redis or gets into the log."""
+    jobs = [await backend.add(name) for name in "ABC"]
+    worker = backend.worker()
+    states = await backend.ended(*jobs)
+    results = [(await backend.look(job)).returnvalue for job in jobs]
+    worker.process.send_signal(signal.SIGTERM)
+    done = await asyncio.to_thread(worker.done)
+
+    assert (["completed"] * 3, 0) == (states, done.code)
+    assert [("synced", app.name)] * 3 == [(result["outcome"], result["app"]) for result in results]
+    assert ({name: f"value-{name}" for name in "ABC"}, 1) == (app.deployed_env("m0"), app.restarts["m0"])
+    assert 1 == len({result["run_id"] for result in results})
+    assert "value-" not in backend.everything() + done.stdout + done.stderr
+    assert {"job_id", "run_id"} <= logged(done.stderr)[-2].keys()
+
+
+async def test_a_job_that_comes_later_is_carried_or_has_its_turn(backend: Backend, app: App) -> None:
+    """While a run of its project is under way: at most one more restart, and everything is there."""
+    hold = Fault(match=SET, kind=FaultKind.HOLD)
+    backend.platform.world.fly.faults.append(hold)
+    backend.worker()
+    first = await backend.add("A")
+    await until(lambda: hold.times == 0)
+    others = [await backend.add(name) for name in "BC"]
+    query = "SELECT count(*) FROM flysync_secrets WHERE requested_at IS NOT NULL"
+    await until(lambda: backend.platform.execute(query) == [(2,)])
+    backend.platform.loop.call_soon_threadsafe(hold.let_go.set)
+
+    assert ["completed"] * 3 == await backend.ended(first, *others)
+    assert ({name: f"value-{name}" for name in "ABC"}, 1) == (app.deployed_env("m0"), app.restarts["m0"])
+
+
+@pytest.mark.parametrize(
+    ("project", "credential", "age_s", "state", "told"),
+    [
+        ("p", "NOPE", 0, "delayed", "credential_not_found"),
+        ("p", "NOPE", 61, "failed", "credential_not_found"),
+        ("nobody", "A", 0, "failed", "project_not_found"),
+        ("new", "A", 0, "completed", "skipped"),
+        ("gone", "A", 0, "completed", "skipped"),
+        ("twice", "A", 0, "failed", "ambiguous_deployment"),
+        ("empty", "A", 0, "failed", "invalid_credential"),
+        ("p", "not a name", 0, "failed", "invalid_credential"),
+        ("p", 7, 0, "failed", "usage"),
+        ("", "A", 0, "failed", "usage"),
+        ("bare", "A", 0, "completed", "staged"),
+    ],
+)
+async def test_what_becomes_of_a_job(
+    backend: Backend, app: App, project: str, credential: object, age_s: float, state: str, told: str
+) -> None:
+    """Each row of the queue's column: done, failed at once, or tried again; with code and message, and no trace."""
+    platform = backend.platform
+    for one in ("new", "gone", "twice", "bare"):
+        platform.store(one, A="1")
+    platform.store("empty", A="")
+    platform.deploy("gone", f"gone-{app.name}")
+    platform.deploy("empty", app.name)
+    platform.deploy("bare", platform.world.fly.add_app(f"bare-{app.name}", machines=0).name)
+    platform.execute("INSERT INTO project_deployments SELECT 'twice', v, now() FROM unnest(ARRAY['a', 'b']) v")
+    backend.worker()
+    job = await backend.add(credential, project=project, timestamp=_ago_ms(age_s))
+
+    async def is_so() -> bool:
+        return str(await job.getState()) == state
+
+    await until(is_so)
+    seen = await backend.look(job)
+    assert told in str(seen.failedReason or seen.returnvalue)
+    assert ([], 1) == (seen.stacktrace, seen.attemptsMade)
+
+
+def _ago_ms(seconds: float) -> int:
+    return round((time.time() - seconds) * 1000)
+
+
+async def test_a_refused_token_fails_the_job_at_once(backend: Backend, app: App) -> None:
+    """Trying again would change nothing."""
+    backend.worker(FLY_API_TOKEN="refused")
+    job = await backend.add("A", attempts=5)
+
+    assert ["failed"] == await backend.ended(job)
+    assert str((await backend.look(job)).failedReason).startswith("access_denied: ")
+    assert {} == app.secrets
+
+
+@pytest.mark.parametrize("service", ["fly", "daytona", "postgres"])
+async def test_an_outage_costs_no_attempt(backend: Backend, app: App, service: str) -> None:
+    """Jobs wait until the service is back, though their producer has allowed one attempt only."""
+    platform = backend.platform
+    platform.deploy("q", platform.world.fly.add_app(f"other-{app.name}", machines=1).name)
+    platform.store("q", A="value-A")
+    match = "POST /graphql" if service == "fly" else "POST /api/sandbox$"
+    faults = [Fault(match=match, status=503, times=99)]
+    gate = backend.gate()
+    if service == "postgres":
+        gate.shut()
+    else:
+        getattr(platform.world, service).faults = faults
+    worker = backend.worker(DATABASE_URL=gate.dsn)
+    jobs = [await backend.add("A", project=project, attempts=1) for project in ("p", "q")]
+    sent = {"fly": 24, "daytona": 6, "postgres": 0}[service]  # three tries of each job, flyctl's four times
+    await until(lambda: faults[0].times <= 99 - sent)
+    await asyncio.sleep(4 if service == "postgres" else 1)
+    before = [str(await job.getState()) for job in jobs]
+    faults[0].times = 0
+    gate.open()
+
+    assert ["active"] * 2 == before
+    assert ["completed"] * 2 == await backend.ended(*jobs)
+    assert [1, 1] == [(await backend.look(job)).attemptsMade for job in jobs]
+    assert {"A": "value-A"} == app.secrets
+    worker.process.send_signal(signal.SIGTERM)
+    assert f"p waits: {service.capitalize()}" in (await asyncio.to_thread(worker.done)).stderr
+
+
+async def test_what_fails_is_tried_again_with_pauses(backend: Backend, app: App) -> None:
+    """A roll-out that failed: the producer has set no attempts, and it is well in the end."""
+    backend.platform.world.fly.faults.append(Fault(match="POST .*/machines/m0$", status=400, times=1))
+    backend.worker()
+    job = await backend.add("A")
+
+    assert ["completed"] == await backend.ended(job)
+    seen = await backend.look(job)
+    assert (2, {"A": "value-A"}) == (seen.attemptsMade, app.deployed_env("m0"))
+
+
+async def test_sigterm_lets_end_what_runs(backend: Backend, app: App) -> None:
+    """Within the grace; nothing new is taken, and the exit code is 0."""
+    hold = Fault(match=SET, kind=FaultKind.HOLD)
+    backend.platform.world.fly.faults.append(hold)
+    worker = backend.worker()
+    job = await backend.add("A")
+    await until(lambda: hold.times == 0)
+    worker.process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(0.5)
+    late = await backend.add("B")
+    backend.platform.loop.call_soon_threadsafe(hold.let_go.set)
+
+    assert 0 == (await asyncio.to_thread(worker.done)).code
+    assert ("completed", "waiting") == (str(await job.getState()), str(await late.getState()))
+    assert {"A": "value-A"} == app.deployed_env("m0")
+
+
+async def test_sigterm_gives_back_what_does_not_end(backend: Backend, app: App) -> None:
+    """After the grace it is cut short, cleaned up, and done by the next worker; no attempt is lost."""
+    hang = Fault(match=SET, kind=FaultKind.HANG)
+    backend.platform.world.fly.faults.append(hang)
+    worker = backend.worker("--grace", "0s")
+    job = await backend.add("A")
+    await until(lambda: hang.times == 0)
+    worker.process.send_signal(signal.SIGTERM)
+    done = await asyncio.to_thread(worker.done)
+    between = (
+        str(await job.getState()),
+        (await backend.look(job)).attemptsMade,
+        backend.platform.world.daytona.sandboxes,
+    )
+    backend.worker()
+
+    assert (0, ("delayed", 0, {})) == (done.code, between)
+    assert ["completed"] == await backend.ended(job)
+    assert {"A": "value-A"} == app.deployed_env("m0")
+
+
+async def test_a_second_signal_leaves_at_once_and_loses_nothing(backend: Backend, app: App) -> None:
+    """The job is found stalled, and the run fenced, by the next worker."""
+    hang = Fault(match=SET, kind=FaultKind.HANG)
+    backend.platform.world.fly.faults.append(hang)
+    worker = backend.worker()
+    job = await backend.add("A")
+    await until(lambda: hang.times == 0)
+    worker.process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    worker.process.send_signal(signal.SIGTERM)
+    done = await asyncio.to_thread(worker.done)
+    backend.worker()
+
+    assert 143 == done.code
+    assert ["completed"] == await backend.ended(job)
+    assert ({"A": "value-A"}, {}) == (app.deployed_env("m0"), backend.platform.world.daytona.sandboxes)
+
+
+async def test_a_worker_that_is_killed_is_replaced_by_another(backend: Backend, app: App) -> None:
+    """The other one does the job, after the fence: the dead run's sandbox is gone before anything is written."""
+    hang = Fault(match=SET, kind=FaultKind.HANG)
+    backend.platform.world.fly.faults.append(hang)
+    first = backend.worker()
+    job = await backend.add("A")
+    await until(lambda: hang.times == 0)
+    second = backend.worker()
+    first.process.send_signal(signal.SIGKILL)
+
+    assert ["completed"] == await backend.ended(job)
+    assert ({"A": "value-A"}, {}) == (app.deployed_env("m0"), backend.platform.world.daytona.sandboxes)
+    query = "SELECT finished_at IS NOT NULL, outcome FROM flysync_runs ORDER BY started_at"
+    assert [(True, "unknown"), (True, "synced")] == backend.platform.execute(query)
+    assert second.process.poll() is None
+
+
+async def test_redis_may_go_and_come_back(backend: Backend, app: App, valkey: EmbeddedValkey) -> None:
+    """What runs ends, its job is completed, and the next one is taken; the worker says so."""
+    hold = Fault(match=SET, kind=FaultKind.HOLD)
+    backend.platform.world.fly.faults.append(hold)
+    worker = backend.worker()
+    job = await backend.add("A")
+    await until(lambda: hold.times == 0)
+    await asyncio.to_thread(valkey.stop)
+    await asyncio.sleep(6)
+    await asyncio.to_thread(valkey.start)
+    backend.platform.loop.call_soon_threadsafe(hold.let_go.set)
+    later = await backend.add("B")
+
+    assert ["completed"] * 2 == await backend.ended(job, later)
+    assert {"A": "value-A", "B": "value-B"} == app.deployed_env("m0")
+    worker.process.send_signal(signal.SIGTERM)
+    said = [line["message"] for line in logged((await asyncio.to_thread(worker.done)).stderr)]
+    assert "Redis is out of reach; what runs goes on" in said
+
+
+@pytest.mark.usefixtures("app")
+async def test_jobs_of_another_name_are_put_back(backend: Backend) -> None:
+    """They are neither failed nor changed, and the log says what to do."""
+    worker = backend.worker()
+    stranger = await backend.add("A", job="send-mail")
+    ours = await backend.add("A")
+    await backend.ended(ours)
+
+    async def is_back() -> bool:
+        return str(await stranger.getState()) == "delayed"
+
+    await until(is_back)
+    seen = await backend.look(stranger)
+    assert (0, "value-A", None) == (seen.attemptsMade, seen.data["credentialValue"], seen.failedReason)
+    worker.process.send_signal(signal.SIGTERM)
+    assert "give flysync a queue of its own" in (await asyncio.to_thread(worker.done)).stderr
+
+
+async def test_values_of_callers_come_from_the_jobs(backend: Backend, app: App) -> None:
+    """They are taken out of Redis all the same, kept for the retry, and several are one restart."""
+    backend.platform.world.fly.faults.append(Fault(match=SET, status=400, times=3))
+    jobs = [await backend.add(name) for name in "AB"]
+    backend.platform.execute("UPDATE cloud_credentials SET credential_value = 'sealed'")
+    backend.worker(FLYSYNC_VALUE_SOURCE="caller")
+
+    async def is_scrubbed() -> bool:
+        return "value-" not in backend.everything()
+
+    await until(is_scrubbed)
+    assert ["completed"] * 2 == await backend.ended(*jobs)
+    assert 2 == max([(await backend.look(job)).attemptsMade for job in jobs])
+    assert {"A": "value-A", "B": "value-B"} == app.deployed_env("m0")
+    assert app.restarts["m0"] <= 2
+
+
+@pytest.mark.usefixtures("app")
+async def test_health_is_shown(backend: Backend) -> None:
+    """Ready while Redis answers; figures of jobs, steps, sandboxes and restarts."""
+    worker = backend.worker("--health-port", "0")
+    job = await backend.add("A")
+    await backend.ended(job)
+    port = _listening_port(worker.process.pid)
+
+    def get(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return int(answer.status), answer.read().decode()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.read().decode()
+
+    assert [(200, "ok\n"), (200, "ready\n")] == [await asyncio.to_thread(get, path) for path in ("/healthz", "/readyz")]
+    _, figures = await asyncio.to_thread(get, "/metrics")
+    for line in (
+        'flysync_jobs_total{outcome="synced"} 1.0',
+        'flysync_step_seconds_count{step="deploy"} 1.0',
+        "flysync_sandboxes_open 0.0",
+        "flysync_restarts_total 1.0",
+        "flysync_oldest_waiting_job_seconds 0.0",
+    ):
+        assert line in figures
+    backend.valkey.stop()
+    try:
+        assert (503, "redis is out of reach\n") == await asyncio.to_thread(get, "/readyz")
+    finally:
+        backend.valkey.start()
+
+
+def _listening_port(pid: int) -> int:
+    """Give the port on which a process listens."""
+    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    sockets = {link[8:-1] for link in links if link.startswith("socket:")}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *rest = line.split()
+        if state == "0A" and rest[5] in sockets:
+            return int(local.partition(":")[2], 16)
+    raise AssertionError("it listens nowhere")
