@@ -185,7 +185,7 @@ class BullmqJobs:
             project=project if isinstance(project, str) else None,
             credential=credential if isinstance(credential, str) else None,
             value=self._values.get(job.id),
-            age_s=max(0.0, time.time() - job.timestamp / 1000),
+            added_at=job.timestamp / 1000,
         )
 
     def _set_options(self, job: BullJob) -> None:

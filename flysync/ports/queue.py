@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -50,8 +51,13 @@ class Job:
     credential: str | None
     #: Absent where the producer gave none, and where values of jobs do not count.
     value: Secret | None
-    #: Seconds since it was added.
-    age_s: float
+    #: When it was added, in seconds since 1970 by the producer's clock.
+    added_at: float
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was added, as far as the clocks agree."""
+        return max(0.0, time.time() - self.added_at)
 
 
 class JobQueue(Protocol):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from flysync.model import ProjectId, SecretName
-    from flysync.ports import Clock
+    from flysync.ports import Clock, Job
     from flysync.reports import SyncReport
     from flysync.secret import Secret
 
@@ -55,9 +55,7 @@ class Request:
     """A job that waits for its verdict."""
 
     name: SecretName
-    value: Secret | None
-    #: When its job was added, by the monotonic clock.
-    born: float
+    job: Job
     verdict: asyncio.Future[Verdict]
     #: How often an outage has kept it from its work, and the seconds that a service asked us to wait.
     outages: int = 0
@@ -113,24 +111,22 @@ class Desk:
         self._newest: dict[tuple[ProjectId, SecretName], float] = {}
         self._is_closing = False
 
-    async def sync(self, project: ProjectId, name: SecretName, value: Secret | None, *, age_s: float) -> Verdict:
-        """Have a credential synced, and give what becomes of its job."""
+    async def sync(self, project: ProjectId, name: SecretName, job: Job) -> Verdict:
+        """Have a credential synced, and give what becomes of *job*."""
         if self._is_closing:
             return _RELEASED
-        born = self._clock.monotonic() - age_s
-        if value is not None and self._is_superseded((project, name), born):
+        if job.value is not None and self._is_superseded((project, name), job.added_at):
             return _SUPERSEDED
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        request = Request(name, value, born, verdict)
+        request = Request(name, job, verdict)
         self._lanes[project].add(request)
         self._serve(project)
         return await verdict
 
     def oldest_s(self) -> float:
         """Give the age in seconds of the oldest job that waits here for its turn; 0 where none does."""
-        now = self._clock.monotonic()
         waiting = (*self._later, *(one for lane in self._lanes.values() for one in lane.waiting))
-        return max((now - one.born for one in waiting), default=0.0)
+        return max((one.job.age_s for one in waiting), default=0.0)
 
     async def close(self, grace_s: float) -> None:
         """Give back what has not begun, let what has end within *grace_s*, then cut it short: it cleans up."""
@@ -147,12 +143,12 @@ class Desk:
             if late:
                 await asyncio.wait(late)
 
-    def _is_superseded(self, credential: tuple[ProjectId, SecretName], born: float) -> bool:
+    def _is_superseded(self, credential: tuple[ProjectId, SecretName], added_at: float) -> bool:
         """Tell whether a newer value has come before this one, which is then a retry's; remember the newest."""
-        if self._newest.get(credential, born) > born:
+        if self._newest.get(credential, added_at) > added_at:
             return True
         self._newest.pop(credential, None)
-        self._newest[credential] = born
+        self._newest[credential] = added_at
         if len(self._newest) > _REMEMBERED:
             del self._newest[next(iter(self._newest))]
         return False
@@ -207,13 +203,13 @@ class Desk:
         """Call the handler once for all *requests*; give those that an outage has kept from their work."""
         names = list(dict.fromkeys(request.name for request in requests))
         # The newest job's value counts, as that of the newest row would.
-        ordered = sorted(requests, key=lambda request: request.born)
-        values = {request.name: request.value for request in ordered if request.value is not None}
+        ordered = sorted(requests, key=lambda request: request.job.added_at)
+        values = {request.name: request.job.value for request in ordered if request.job.value is not None}
         try:
             report = await self._handler(project, names, values)
-            verdicts = [of_report(report, request.name, age_s=self._age_s(request)) for request in requests]
+            verdicts = [of_report(report, request.name, age_s=request.job.age_s) for request in requests]
         except FlysyncError as error:
-            verdicts = [of_error(error, age_s=self._age_s(request)) for request in requests]
+            verdicts = [of_error(error, age_s=request.job.age_s) for request in requests]
         except asyncio.CancelledError:
             _settle(requests, _RELEASED)
             return []
@@ -232,9 +228,6 @@ class Desk:
             else:
                 _settle([request], verdict)
         return kept
-
-    def _age_s(self, request: Request) -> float:
-        return self._clock.monotonic() - request.born
 
     def _again(self, project: ProjectId, kept: list[Request]) -> None:
         """Put requests back into their lane, after a pause of its own: the service may be out of reach for it alone."""

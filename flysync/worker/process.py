@@ -99,7 +99,7 @@ class Work:
                 )
             else:
                 project, name = project_id(job.project), secret_name(job.credential)
-                verdict = await self._desk.sync(project, name, job.value, age_s=job.age_s)
+                verdict = await self._desk.sync(project, name, job)
         except FlysyncError as error:
             verdict = of_error(error, age_s=job.age_s)
         self._metrics.count(verdict)
