@@ -9,7 +9,6 @@ trace, because the library stores the text of exceptions.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.redis import Redis, with_options
@@ -136,16 +135,17 @@ class BullmqJobs:
         found = await self._redis.answers(
             lambda redis: redis.eval(
                 "local id = redis.call('LINDEX', KEYS[1], -1) or redis.call('ZRANGE', KEYS[2], 0, 0)[1]"
-                " return id and redis.call('HGET', ARGV[1] .. id, 'timestamp') or '0'",
+                " if not id then return 0 end"
+                " local added = redis.call('HGET', ARGV[1] .. id, 'timestamp') or 0"
+                " local now = redis.call('TIME')"
+                " return math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - added)",
                 2,
                 f"{prefix}:wait",
                 f"{prefix}:prioritized",
                 f"{prefix}:",
             )
         )
-        if found is None:
-            return None
-        return max(0.0, time.time() - int(found) / 1000) if int(found) else 0.0
+        return None if found is None else int(found) / 1000
 
     async def _process(self, job: BullJob, token: str, handle: Callable[[Job], Awaitable[Verdict]]) -> object:
         self._set_options(job)
@@ -158,7 +158,7 @@ class BullmqJobs:
             await self._give_back(job, token, _PUT_BACK_S)
         if value is not None and self._keep_values:
             self._values[job.id] = value
-        verdict = await handle(self._read(job))
+        verdict = await handle(self._read(job, await self._now_s()))
         if verdict.fate is Fate.RELEASE:
             await self._give_back(job, token, 0.0)
         if verdict.fate is Fate.RETRY and job.attemptsMade + 1 < job.opts["attempts"]:
@@ -177,7 +177,7 @@ class BullmqJobs:
         await job.updateData({name: value for name, value in job.data.items() if name != "credentialValue"})
         return Secret(given) if isinstance(given, str) else None
 
-    def _read(self, job: BullJob) -> Job:
+    def _read(self, job: BullJob, now_s: float) -> Job:
         data = job.data if isinstance(job.data, dict) else {}
         project, credential = data.get("projectId"), data.get("credentialName")
         return Job(
@@ -186,6 +186,7 @@ class BullmqJobs:
             credential=credential if isinstance(credential, str) else None,
             value=self._values.get(job.id),
             added_at=job.timestamp / 1000,
+            age_then_s=max(0.0, now_s - job.timestamp / 1000),
         )
 
     def _set_options(self, job: BullJob) -> None:
@@ -207,8 +208,16 @@ class BullmqJobs:
         """Let a job be taken again later, by anybody; no attempt is lost."""
         from bullmq.custom_errors import DelayedError
 
-        await job.moveToDelayed(round((time.time() + after_s) * 1000), token)
+        now_ms = round(1000 * await self._now_s())
+        await job.backend.moveToDelayed(job.id, now_ms, round(after_s * 1000), token, {"skipAttempt": True})
         raise DelayedError
+
+    async def _now_s(self) -> float:
+        """Give the time by Redis' clock: this machine's may be wrong, and the producers' are not known."""
+        found = await self._redis.answers(lambda redis: redis.time())
+        if found is None:  # nothing can be said about the job either: somebody will find it stalled
+            raise ConnectionError("Redis does not answer")
+        return float(found[0]) + float(found[1]) / 1_000_000
 
     def _tell_of_stranger(self, name: str) -> None:
         if name not in self._strangers and len(self._strangers) < _IN_HAND:

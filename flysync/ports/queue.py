@@ -53,11 +53,14 @@ class Job:
     value: Secret | None
     #: When it was added, in seconds since 1970 by the producer's clock.
     added_at: float
+    #: How old it was when it was picked up, in seconds, by Redis' clock; and when that was, by the monotonic clock.
+    age_then_s: float = 0.0
+    picked_at: float = field(default_factory=time.monotonic)
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was added, as far as the clocks agree."""
-        return max(0.0, time.time() - self.added_at)
+        """Seconds since it was added."""
+        return self.age_then_s + time.monotonic() - self.picked_at
 
 
 class JobQueue(Protocol):

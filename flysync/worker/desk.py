@@ -18,7 +18,6 @@ from flysync.errors import FlysyncError
 from flysync.logs import LOGGER
 from flysync.model import Outcome
 from flysync.ports import Fate, Verdict
-from flysync.worker.outage import Outages, pause_s
 from flysync.worker.verdict import is_outage, of_error, of_report
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from flysync.ports import Clock, Job
     from flysync.reports import SyncReport
     from flysync.secret import Secret
+    from flysync.worker.outage import Outages
 
     #: Brings credentials of a project to its app; the values are those that callers gave.
     Handler = Callable[
@@ -236,7 +236,7 @@ class Desk:
         elif kept:
             loop = asyncio.get_running_loop()
             self._later.update(kept)
-            pauses = (pause_s(max(request.outages for request in kept), self._clock), kept[0].retry_after_s)
+            pauses = (self._outages.pause_s(max(request.outages for request in kept)), kept[0].retry_after_s)
             loop.call_later(max(pauses), self._back, project, kept)
 
     def _back(self, project: ProjectId, kept: list[Request]) -> None:

@@ -21,21 +21,19 @@ _LAST_S = 300.0
 _IN_A_ROW = 3
 
 
-def pause_s(failures: int, clock: Clock) -> float:
-    """Give the seconds to wait after so many failures: doubled each time, and jittered."""
-    return min(_FIRST_S * 2.0 ** min(failures - 1, 10), _LAST_S) * (0.5 + clock.jitter())
-
-
 class Outages:
     """
     What is out of reach, by the last calls.
 
     While something is, calls go one at a time and with growing pauses between them; the first that gets through ends
-    it. *say* is told of the beginning and the end.
+    it. *say* is told of the beginning and the end. Pauses are *first_s* long at first, and *last_s* at most.
     """
 
-    def __init__(self, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, clock: Clock, say: Callable[[str], None], *, first_s: float = _FIRST_S, last_s: float = _LAST_S
+    ) -> None:
         self._clock = clock
+        self._first_s, self._last_s = first_s, last_s
         self._say = say
         self._failures = 0
         self._projects: set[ProjectId] = set()
@@ -43,6 +41,10 @@ class Outages:
         self._tries_at = 0.0
         self._turn = asyncio.Lock()
         self._over = asyncio.Event()
+
+    def pause_s(self, failures: int) -> float:
+        """Give the seconds to wait after so many failures: doubled each time, and jittered."""
+        return min(self._first_s * 2.0 ** min(failures - 1, 10), self._last_s) * (0.5 + self._clock.jitter())
 
     def is_on(self) -> bool:
         """Tell whether a service is out of reach for more than one project."""
@@ -82,7 +84,7 @@ class Outages:
         self._service = failed.service or failed.code
         if self.is_on():
             self._over.clear()
-            after_s = max(pause_s(self._failures - _IN_A_ROW + 1, self._clock), failed.retry_after_s or 0.0)
+            after_s = max(self.pause_s(self._failures - _IN_A_ROW + 1), failed.retry_after_s or 0.0)
             self._tries_at = self._clock.monotonic() + after_s
             if not was_on:
                 self._say(f"{self._service} is out of reach ({failed.code}); jobs wait, and it is tried again")

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from flysync import errors
+from flysync.adapters.clock import RealClock
+from flysync.model import Outcome, ProjectId, RunId, SecretName
+from flysync.ports import Fate, Job, Verdict
+from flysync.reports import CredentialReport, SyncReport
+from flysync.secret import Secret
+from flysync.worker.desk import Desk
+from flysync.worker.outage import Outages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+P, Q = ProjectId("p"), ProjectId("q")
+
+
+class Handler:
+    """Handlers that say what was called, and wait where that is wanted."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[str, ...], dict[str, str]]] = []
+        self.errors: list[BaseException] = []
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.now = self.most = 0
+
+    async def __call__(
+        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret]
+    ) -> SyncReport:
+        """Sync, or fail with the next error."""
+        self.calls.append((project, tuple(names), {name: secret.reveal() for name, secret in values.items()}))
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self.goes_on.wait()
+        finally:
+            self.now -= 1
+        if self.errors:
+            raise self.errors.pop(0)
+        lines = tuple(CredentialReport(name=name, outcome=Outcome.SYNCED) for name in names)
+        return SyncReport(run_id=RunId("r"), project=project, credentials=lines)
+
+
+def desk(
+    handler: Handler, *, lanes: int = 5, may_carry: bool = True, said: list[str] | None = None, **pauses_s: float
+) -> Desk:
+    """Make a desk."""
+    clock = RealClock()
+    say = (said if said is not None else []).append
+    return Desk(handler, clock, Outages(clock, say, **pauses_s), lanes=lanes, may_carry=may_carry)
+
+
+def ask(
+    of: Desk, name: str = "A", project: ProjectId = P, value: str | None = None, added_at: float = 0.0
+) -> asyncio.Task[Verdict]:
+    """Let a job ask for its verdict."""
+    secret = None if value is None else Secret(value)
+    job = Job(id="1", project=project, credential=name, value=secret, added_at=added_at or time.time())
+    return asyncio.ensure_future(of.sync(project, SecretName(name), job))
+
+
+async def soon(holds: Callable[[], object]) -> None:
+    """Wait for something to come true."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.005)
+
+
+async def test_jobs_that_arrive_together_are_one_call() -> None:
+    """Per project; the same name twice is one."""
+    handler = Handler()
+    at = desk(handler)
+    verdicts = await asyncio.gather(*(ask(at, name) for name in "ABA"), ask(at, "A", Q))
+
+    assert [("p", ("A", "B"), {}), ("q", ("A",), {})] == sorted(handler.calls)
+    assert {Fate.DONE} == {verdict.fate for verdict in verdicts}
+
+
+async def test_calls_of_one_project_overlap_where_one_may_carry_the_other() -> None:
+    """Else they follow each other."""
+    for may_carry, most in ((True, 2), (False, 1)):
+        handler = Handler()
+        handler.goes_on.clear()
+        at = desk(handler, may_carry=may_carry)
+        first = ask(at, "A")
+        await soon(lambda handler=handler: handler.calls)  # type: ignore[misc]
+        second = ask(at, "B")
+        await asyncio.sleep(0.2)
+        handler.goes_on.set()
+        await asyncio.gather(first, second)
+
+        assert (most, [("A",), ("B",)]) == (handler.most, [names for _, names, _ in handler.calls])
+
+
+async def test_no_more_projects_are_worked_on_than_there_are_lanes() -> None:
+    """The others have their turn."""
+    handler = Handler()
+    handler.goes_on.clear()
+    at = desk(handler, lanes=2)
+    asked = [ask(at, "A", ProjectId(f"p{number}")) for number in range(6)]
+    await asyncio.sleep(0.2)
+    handler.goes_on.set()
+    await asyncio.gather(*asked)
+
+    assert (2, 6) == (handler.most, len(handler.calls))
+
+
+async def test_the_newest_value_counts() -> None:
+    """Of two jobs for one credential, whichever comes first; one that comes late changes nothing."""
+    handler = Handler()
+    at = desk(handler, may_carry=False)
+    await asyncio.gather(ask(at, "A", value="new", added_at=20.0), ask(at, "A", value="newer", added_at=21.0))
+    late = await ask(at, "A", value="old", added_at=10.0)
+    again = await ask(at, "A", value="newer", added_at=21.0)
+
+    assert [{"A": "newer"}, {"A": "newer"}] == [values for _, _, values in handler.calls]
+    assert (Fate.DONE, ["superseded"]) == (late.fate, late.result["warnings"])
+    assert Outcome.SYNCED == again.result["outcome"]
+
+
+async def test_an_outage_is_waited_for() -> None:
+    """The job is called for again until it gets through."""
+    handler = Handler()
+    handler.errors += [errors.FlyUnavailable("gone"), errors.DaytonaUnavailable("gone")]
+    verdict = await ask(desk(handler, first_s=0.01))
+
+    assert (Fate.DONE, 3) == (verdict.fate, len(handler.calls))
+
+
+async def test_an_outage_that_does_not_end_is_told() -> None:
+    """After an hour or so of tries; then the job's own attempts decide."""
+    handler = Handler()
+    handler.errors += [errors.FlyUnavailable("gone")] * 99
+    verdict = await ask(desk(handler, last_s=0.001))
+
+    assert (Fate.RETRY, "fly_unavailable", 12) == (verdict.fate, verdict.code, len(handler.calls))
+
+
+async def test_while_a_service_is_out_of_reach_one_call_at_a_time_tries_it() -> None:
+    """It is said once when it begins, and once when it is over."""
+    handler, said = Handler(), list[str]()
+    at = desk(handler, said=said, first_s=0.05)
+    handler.errors += [errors.DaytonaUnavailable("gone", service="daytona")] * 8
+    asked = [ask(at, "A", ProjectId(f"p{number}")) for number in range(4)]
+    await soon(lambda: said)
+    handler.most = handler.now
+    verdicts = await asyncio.gather(*asked)
+
+    assert {Fate.DONE} == {verdict.fate for verdict in verdicts}
+    assert [
+        "daytona is out of reach (daytona_unavailable); jobs wait, and it is tried again",
+        "daytona is back",
+    ] == said
+
+
+async def test_a_bug_is_tried_again_and_says_nothing() -> None:
+    """Its text may hold a value."""
+    handler = Handler()
+    handler.errors.append(KeyError("a value"))
+    verdict = await ask(desk(handler))
+
+    assert (Fate.RETRY, "internal_error", "KeyError") == (verdict.fate, verdict.code, verdict.message)
+
+
+async def test_closing_gives_back_what_has_not_begun_and_lets_end_what_runs() -> None:
+    """And nobody waits for ever."""
+    handler = Handler()
+    handler.goes_on.clear()
+    at = desk(handler, lanes=1)
+    runs = ask(at, "A", P)
+    await soon(lambda: handler.calls)
+    waits = ask(at, "A", Q)
+    await asyncio.sleep(0.1)
+    closing = asyncio.ensure_future(at.close(10.0))
+    await asyncio.sleep(0)
+    late = await ask(at, "B", P)
+    handler.goes_on.set()
+    await closing
+
+    assert (Fate.RELEASE, Fate.RELEASE, Fate.DONE) == (late.fate, (await waits).fate, (await runs).fate)
+    assert 1 == len(handler.calls)
+
+
+async def test_closing_cuts_short_what_does_not_end() -> None:
+    """Its job is given back, and so is one that an outage keeps waiting."""
+    handler = Handler()
+    at = desk(handler)
+    handler.errors.append(errors.FlyUnavailable("gone"))
+    kept = ask(at, "A", Q)
+    await soon(lambda: handler.calls and not handler.now)
+    handler.goes_on.clear()
+    cut = ask(at, "A", P)
+    await soon(lambda: handler.now)
+    assert at.oldest_s() > 0
+    await at.close(0.0)
+
+    assert (Fate.RELEASE, Fate.RELEASE) == ((await kept).fate, (await cut).fate)
