@@ -39,6 +39,20 @@ _KEPT = {"age": 7 * 24 * 3600, "count": 10_000}
 #: A worker that dies takes no job with it, however often: what is wrong with a job is told by its attempts.
 _STALLS = 1_000
 
+_PUT_BACK = """
+redis.call('DEL', KEYS[3])
+redis.call('LREM', KEYS[1], 1, ARGV[1])
+redis.call('RPUSH', KEYS[2], ARGV[1])
+"""
+#: The age in milliseconds of the job that waits longest: the end of the wait list, else the first by priority.
+_OLDEST = """
+local id = redis.call('LINDEX', KEYS[1], -1) or redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+if not id then return 0 end
+local added = redis.call('HGET', ARGV[1] .. id, 'timestamp') or 0
+local now = redis.call('TIME')
+return math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - added)
+"""
+
 
 class JobFailed(Exception):
     """A job that is tried again, or not; its text is all that is kept of why."""
@@ -71,11 +85,16 @@ class BullmqJobs:
         #: Values of jobs that are tried again, by job: Redis has them no more.
         self._values: dict[str, Secret] = {}
         self._strangers: set[str] = set()
+        self._taken_from_bull: list[str] = []
 
     async def check(self) -> None:
         """Look at the server and at the queue, before any job is taken."""
         await self._redis.check()
-        if await self._is_of_bull():
+        ids = await self._redis.answers(lambda redis: redis.exists(self._key("id")))
+        meta = await self._redis.answers(lambda redis: redis.exists(self._key("meta")))
+        # Bull has no `meta`; our own look for stalled jobs will make one, so this can be told only now.
+        self._is_bullmq = bool(meta)
+        if ids and not meta:
             raise self._bull()
 
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
@@ -127,32 +146,20 @@ class BullmqJobs:
             await asyncio.wait({closing}, timeout=10)
             if not closing.done():
                 await self._worker.close(force=True)
+        await self._put_back_for_bull()
         await self._redis.aclose()
 
     async def oldest_s(self) -> float | None:
-        """Give the age of the job that waits longest; the wait list's end is taken first."""
-        prefix = f"bull:{self._queue}"
-        found = await self._redis.answers(
-            lambda redis: redis.eval(
-                "local id = redis.call('LINDEX', KEYS[1], -1) or redis.call('ZRANGE', KEYS[2], 0, 0)[1]"
-                " if not id then return 0 end"
-                " local added = redis.call('HGET', ARGV[1] .. id, 'timestamp') or 0"
-                " local now = redis.call('TIME')"
-                " return math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - added)",
-                2,
-                f"{prefix}:wait",
-                f"{prefix}:prioritized",
-                f"{prefix}:",
-            )
-        )
+        """Give the age of the job that waits longest."""
+        found = await self._redis.evaluated(_OLDEST, 2, *map(self._key, ("wait", "prioritized", "")))
         return None if found is None else int(found) / 1000
 
     async def _process(self, job: BullJob, token: str, handle: Callable[[Job], Awaitable[Verdict]]) -> object:
         self._set_options(job)
-        value = await self._scrubbed(job)
-        if not self._is_bullmq and await self._is_of_bull():
-            await self._put_back_for_bull(job)
+        if not self._is_bullmq and not await self._was_added_by_bullmq(job):
+            self._refuse_for_bull(job)
         self._is_bullmq = True
+        value = await self._scrubbed(job)
         if job.name != JOB_NAME:
             self._tell_of_stranger(job.name)
             await self._give_back(job, token, _PUT_BACK_S)
@@ -226,31 +233,28 @@ class BullmqJobs:
                 "queue %s has jobs named %r, which are put back: give flysync a queue of its own", self._queue, name
             )
 
-    async def _is_of_bull(self) -> bool:
-        """Tell whether it is a queue of Bull, the older library: it has ids and, unlike BullMQ's, no `meta`."""
-        prefix = f"bull:{self._queue}"
-        has_ids = await self._redis.answers(lambda redis: redis.exists(f"{prefix}:id"))
-        return bool(has_ids) and not await self._redis.answers(lambda redis: redis.exists(f"{prefix}:meta"))
+    async def _was_added_by_bullmq(self, job: BullJob) -> bool:
+        """Tell it of the first job in a queue that was empty: unlike Bull, BullMQ notes each addition as an event."""
+        events = await self._redis.answers(lambda redis: redis.xrange(self._key("events"), count=1000))
+        return any(found.get("jobId") == job.id and found.get("event") == "added" for _, found in events or ())
 
-    async def _put_back_for_bull(self, job: BullJob) -> None:
-        """Put a job of Bull's back to where it was, and stop."""
+    def _refuse_for_bull(self, job: BullJob) -> None:
+        """Stop; what was taken of Bull's jobs is put back when nothing is taken any more."""
         from bullmq.custom_errors import DelayedError
 
-        prefix = f"bull:{self._queue}"
-        await self._redis.answers(
-            lambda redis: redis.eval(
-                "redis.call('DEL', KEYS[3]) redis.call('LREM', KEYS[1], 1, ARGV[1])"
-                " redis.call('RPUSH', KEYS[2], ARGV[1])",
-                3,
-                f"{prefix}:active",
-                f"{prefix}:wait",
-                f"{prefix}:{job.id}:lock",
-                job.id,
-            )
-        )
+        self._taken_from_bull.append(job.id)
         self._fatal = self._bull()
         self.stop()
         raise DelayedError
+
+    async def _put_back_for_bull(self) -> None:
+        """Put jobs of Bull's back to where they were."""
+        for job_id in self._taken_from_bull:
+            given = (*map(self._key, ("active", "wait", f"{job_id}:lock")), job_id)
+            await self._redis.evaluated(_PUT_BACK, 3, *given)
+
+    def _key(self, name: str) -> str:
+        return f"bull:{self._queue}:{name}"
 
     def _bull(self) -> ConfigError:
         return ConfigError(

@@ -70,6 +70,10 @@ class Redis:
         except (RedisError, OSError):
             return None
 
+    async def evaluated(self, script: str, keys: int, *given: str) -> Any:
+        """Run a script with so many keys and further arguments, and give its answer; None where there is none."""
+        return await self.answers(lambda redis: redis.eval(script, keys, *given))
+
     async def aclose(self) -> None:
         """Close the connection."""
         if self._client is not None:
@@ -105,5 +109,10 @@ class Redis:
                 setting="REDIS_URL",
             )
         except ValueError:  # its words may quote the address
-            failure = ConfigError("REDIS_URL is not an address of Redis", service="redis", setting="REDIS_URL")
+            failure = ConfigError(
+                "REDIS_URL is not an address of Redis",
+                hint="write it as redis://user:password@host:6379/0, special characters percent-encoded",
+                service="redis",
+                setting="REDIS_URL",
+            )
         raise failure
