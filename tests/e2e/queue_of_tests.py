@@ -38,7 +38,7 @@ class Backend:
     def worker(self, *more: str, **environ: str) -> Running:
         """Start a worker on the queue."""
         # A worker that dies is noticed soon.
-        quick = {"REDIS_URL": self.valkey.url, "FLYSYNC_TEST_QUEUE": "2,1", "FLYSYNC_TEST_LOCK": "1,3,1"}
+        quick = {"REDIS_URL": self.valkey.url, "FLYSYNC_TEST_QUEUE": "4,1", "FLYSYNC_TEST_LOCK": "1,3,1"}
         return self.platform.start("worker", "--queue", self.name, *more, environ=quick | environ)
 
     async def add(self, credential: object, *, project: object = "p", job: str = JOB, **options: Any) -> Job:
