@@ -30,7 +30,7 @@ def _install(session: nox.Session, *more: str, extras: str = "demo,worker") -> N
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the whole job on loopback."""
-    _install(session, extras="demo")
+    _install(session, extras="demo,worker" if "--worker" in session.posargs else "demo")
     session.run("flysync", "demo", *session.posargs)
 
 

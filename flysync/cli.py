@@ -30,6 +30,7 @@ Name = Annotated[list[str], typer.Option("--name", metavar="NAME", help="A crede
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value from standard input.")]
 OneProject = Annotated[str | None, typer.Option("--project", metavar="ID", help="Only this project.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave the world running.")]
+WithWorker = Annotated[bool, typer.Option("--worker", help="Bring the credentials through a queue and a worker.")]
 
 app = typer.Typer(
     name="flysync",
@@ -218,7 +219,7 @@ def worker(output: "Output", options: "WorkerOptions", queue: Queue = "flyio-sec
 
 
 @app.command()
-def demo(keep: Keep = False) -> None:
+def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
     """Run the whole job on loopback; nothing to set up."""
     from flysync.errors import ConfigError
 
@@ -226,7 +227,10 @@ def demo(keep: Keep = False) -> None:
         from flysync.sim.demo import main as play
     except ImportError:
         raise ConfigError("the demo needs more packages", hint='pip install "flysync[demo]"') from None
-    code = play(keep=keep)
+    try:
+        code = play(keep=keep, worker=with_worker)
+    except ImportError:
+        raise ConfigError("the worker needs more packages", hint='pip install "flysync[demo,worker]"') from None
     raise typer.Exit(SIGNALS.exit_code if SIGNALS.received else code)
 
 

@@ -12,7 +12,7 @@ import pty
 import secrets
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 import psycopg
 
@@ -20,41 +20,39 @@ from flysync.sim.simulation import Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
 _PROJECT = "proj123"
 _APP = "acme-web"
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
-async def run(*, keep: bool = False, say: Callable[[str], None] = print) -> int:
-    """Tell the story; give 0 where all of it went as told. With *keep* the world stays up until Ctrl-C."""
-    async with Simulation() as world:
-        story = _Story(world, say)
+async def run(*, keep: bool = False, worker: bool = False, say: Callable[[str], None] = print) -> int:
+    """
+    Tell the story; give 0 where all of it went as told.
+
+    With *worker* it goes through the queue. With *keep* the world stays up until Ctrl-C.
+    """
+    kind = Story
+    if worker:
+        from flysync.sim.demo_queue import QueueStory
+
+        kind = QueueStory
+    async with Simulation() as world, kind(world, say) as story:
         await story.tell()
         if keep:
-            await _keep(world, say)
+            await story.keep()
     return 0 if story.is_good else 1
 
 
-async def _keep(world: Simulation, say: Callable[[str], None]) -> None:
-    """Leave the world running, and say how to use it."""
-    say("\nThe world stays up. In a second terminal:\n")
-    for name, value in world.settings().items():
-        say(f"  export {name}={shlex.quote(value)}")
-    say(f"\n  flysync status --project {_PROJECT}")
-    say(f"  flysync sync-project --project {_PROJECT} --force")
-    update = f"UPDATE cloud_credentials SET credential_value = 'new' WHERE project_id = '{_PROJECT}'"
-    say(f'  psql "$DATABASE_URL" -c "{update}"')
-    say("\nCtrl-C ends it.")
-    await asyncio.Event().wait()
-
-
-class _Story:
+class Story:
     """The demo, act by act."""
 
     def __init__(self, world: Simulation, say: Callable[[str], None]) -> None:
         self._world = world
         self._say = say
+        #: The settings of the commands.
+        self._settings = world.settings() | {"FLYSYNC_ACTOR": "demo"}
         self._is_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._output = bytearray()
         self._values = {
@@ -64,6 +62,26 @@ class _Story:
         }
         self.is_good = True
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave nothing running."""
+
+    async def keep(self) -> None:
+        """Leave the world running, and say how to use it."""
+        self._say("\nThe world stays up. In a second terminal:\n")
+        for name, value in self._settings.items():
+            self._say(f"  export {name}={shlex.quote(value)}")
+        self._say(f"\n  flysync status --project {_PROJECT}")
+        self._say(f"  flysync sync-project --project {_PROJECT} --force")
+        update = f"UPDATE cloud_credentials SET credential_value = 'new' WHERE project_id = '{_PROJECT}'"
+        self._say(f'  psql "$DATABASE_URL" -c "{update}"')
+        self._say("\nCtrl-C ends it.")
+        await asyncio.Event().wait()
+
     async def tell(self) -> None:
         """All acts."""
         app = self._world.fly.add_app(_APP, machines=2)
@@ -71,8 +89,8 @@ class _Story:
         await self._flysync("db", "init")
         self._act("A user stores three credentials: a key, a password with quotes and #, a file of several lines.")
         await self._store(_PROJECT, _APP, self._values)
-        await self._flysync("sync-project", "--project", _PROJECT, "--dry-run")
-        await self._flysync("sync-project", "--project", _PROJECT)
+        await self._begin()
+        await self._sync(_PROJECT, *self._values)
         self._check("the values arrived byte for byte", app.secrets == self._values)
         self._check("and both machines run with them", all(env == self._values for env in app.running().values()))
         restarts = sum(app.restarts.values())
@@ -80,18 +98,29 @@ class _Story:
         self._act("One of them changes. One change, one restart.")
         self._values["AWS_SECRET_ACCESS_KEY"] = secrets.token_urlsafe(30)
         await self._store(_PROJECT, _APP, self._values)
-        await self._flysync("sync", "--project", _PROJECT, "--name", "AWS_SECRET_ACCESS_KEY")
+        await self._sync(_PROJECT, "AWS_SECRET_ACCESS_KEY")
         self._check("each machine restarted once", sum(app.restarts.values()) == restarts + 2)
 
         self._act("Nothing has changed. Nothing happens.")
-        await self._flysync("sync-project", "--project", _PROJECT)
+        await self._sync(_PROJECT, *self._values)
         self._check("no restart", sum(app.restarts.values()) == restarts + 2)
 
         self._act("A project whose app does not exist at Fly yet.")
         await self._store("proj456", "not-yet", {"API_KEY": self._values["AWS_ACCESS_KEY_ID"]})
-        await self._flysync("sync", "--project", "proj456", "--name", "API_KEY")
+        await self._sync("proj456", "API_KEY")
         await self._flysync("status")
-        self._prove()
+        await self._prove()
+
+    async def _begin(self) -> None:
+        """Show what is about to be done."""
+        await self._flysync("sync-project", "--project", _PROJECT, "--dry-run")
+
+    async def _sync(self, project: str, *names: str) -> None:
+        """Bring credentials to the project's app: one by name, several as what the project has."""
+        if len(names) == 1:
+            await self._flysync("sync", "--project", project, "--name", *names)
+        else:
+            await self._flysync("sync-project", "--project", project)
 
     def _act(self, text: str) -> None:
         self._say(f"\n{_BOLD}{text}{_PLAIN}" if self._is_terminal else f"\n{text}")
@@ -134,7 +163,7 @@ class _Story:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=theirs,
             stderr=theirs,
-            env=self._world.environ(FLYSYNC_ACTOR="demo"),
+            env=self._world.environ(**self._settings),
             cwd="/",
         )
         os.close(theirs)
@@ -155,7 +184,7 @@ class _Story:
             sys.stdout.flush()
         os.close(source)
 
-    def _prove(self) -> None:
+    async def _prove(self) -> None:
         """Search for the values where none may be."""
         world = self._world
         self._act("No value was left anywhere.")
@@ -173,9 +202,9 @@ class _Story:
         self._check("and no sandbox is left", not world.daytona.sandboxes)
 
 
-def main(*, keep: bool = False) -> int:
+def main(*, keep: bool = False, worker: bool = False) -> int:
     """Run the demo; see `run`."""
     try:
-        return asyncio.run(run(keep=keep))
+        return asyncio.run(run(keep=keep, worker=worker))
     except KeyboardInterrupt:
         return 130

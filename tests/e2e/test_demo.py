@@ -21,6 +21,15 @@ def test_the_demo_tells_its_whole_story(capsys: pytest.CaptureFixture[str]) -> N
     assert 9 == told.count("  ✓ "), told
 
 
+def test_the_demo_goes_through_the_queue_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same story, by jobs and a worker, with the proof that Redis keeps no value."""
+    code = demo.main(worker=True)
+    told = capsys.readouterr().out
+
+    assert (0, 0) == (code, told.count("✗")), told
+    assert 11 == told.count("  ✓ "), told
+
+
 def test_the_library_does_what_the_command_does(platform: Platform) -> None:
     """With settings of its own, by name and for a whole project."""
     platform.world.fly.add_app("library", machines=1)
