@@ -212,7 +212,7 @@ class TestVersion:
         outcome = await flyctl("version")
         shown = json.loads((await flyctl("version", "--json")).stdout)
 
-        assert re.match(r"flyctl v[0-9]\S+ \w+/\w+ Commit: \w+\S* BuildDate: 20\S+Z", outcome.stdout)
+        assert re.match(r"flyctl v[0-9]\S+ \w+/\w+ Commit: \S+ BuildDate: 20\S+Z", outcome.stdout)
         assert " {OS}/{Architecture} Commit: {Commit} BuildDate: ".format(**shown) in outcome.stdout
 
     async def test_what_the_installer_calls(self, flyctl: Runner) -> None:
