@@ -16,6 +16,8 @@ from psycopg.conninfo import make_conninfo
 from flysync.adapters.postgres import Connection, PostgresAdmin
 from flysync.secret import Secret
 from flysync.sim.postgres import EmbeddedPostgres, why_unavailable
+from flysync.sim.valkey import EmbeddedValkey
+from flysync.sim.valkey import why_unavailable as valkey_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,12 +99,25 @@ def postgres() -> Iterator[Server]:
     if dsn := os.environ.get("FLYSYNC_TEST_DATABASE_URL"):
         yield ProvidedPostgres(dsn)
         return
-    if reason := why_unavailable():
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    _need(why_unavailable())
     with EmbeddedPostgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[EmbeddedValkey]:
+    """A real server of Redis' kind."""
+    _need(valkey_unavailable())
+    with EmbeddedValkey(appendonly=True) as server:
+        yield server
+
+
+def _need(missing: str | None) -> None:
+    """Skip the test where a part is missing; in CI that is a failure."""
+    if missing and os.environ.get("CI"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")

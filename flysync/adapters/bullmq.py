@@ -9,6 +9,7 @@ trace, because the library stores the text of exceptions.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.redis import Redis, with_options
@@ -81,7 +82,7 @@ class BullmqJobs:
         self._redis = Redis(url)
         self._worker: Any = None
         self._fatal: ConfigError | None = None
-        self._is_bullmq = False
+        self._is_bullmq = self._is_stopped = False
         #: Values of jobs that are tried again, by job: Redis has them no more.
         self._values: dict[str, Secret] = {}
         self._strangers: set[str] = set()
@@ -100,6 +101,25 @@ class BullmqJobs:
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
         """Work until `stop`; see the port."""
         from bullmq import Worker
+        from bullmq.custom_errors import DelayedError
+
+        give_back, turn = self._give_back, asyncio.Lock()
+
+        class OneFetch(Worker):  # type: ignore[misc]
+            """
+            Fetches one job at a time, and leaves none behind when it is stopped.
+
+            The library begins as many fetches as there may be jobs, whenever one has come in (read: Worker.run).
+            """
+
+            async def getNextJob(self, token: str) -> BullJob | None:  # noqa: N802 - the library's name
+                async with turn:
+                    job = None if self.closing else await super().getNextJob(token)
+                if job is None or not self.closing:
+                    return job
+                with suppress(DelayedError):
+                    await give_back(job, token, 0.0)
+                return None
 
         async def process(job: BullJob, token: str) -> object:
             try:
@@ -109,7 +129,7 @@ class BullmqJobs:
                     raise
                 raise JobFailed(Verdict(fate=Fate.RETRY, code="interrupted", message="cut short")) from None
 
-        self._worker = Worker(
+        self._worker = OneFetch(
             self._queue,
             process,
             {
@@ -125,14 +145,16 @@ class BullmqJobs:
             },
         )
         self._worker.on("error", lambda error, *_: LOGGER.warning("the queue has an error (%s)", type(error).__name__))
-        await self._worker.run()
+        if not self._is_stopped:
+            await self._worker.run()
         if self._fatal:
             raise self._fatal
-        if not self._worker.closing:
+        if not self._is_stopped:
             raise RuntimeError("the queue's worker has ended by itself")
 
     def stop(self) -> None:
         """Take no more jobs."""
+        self._is_stopped = True
         if self._worker is not None:
             self._worker.closing = True
             if self._worker.waiting:

@@ -4,6 +4,7 @@ The world in memory: every port of `flysync.ports`, without a server, a sandbox 
 The same contracts hold these to what the real ones promise (`tests/contract`). Nothing that is shipped imports them.
 """
 
+from flysync.testing.jobs import InMemoryJobs, KeptJob
 from flysync.testing.lock import InMemoryHold, InMemoryLock
 from flysync.testing.records import InMemoryRecords
 from flysync.testing.sandboxes import InMemorySandbox, InMemorySandboxes
@@ -14,10 +15,12 @@ __all__ = [
     "InMemoryAction",
     "InMemoryFly",
     "InMemoryHold",
+    "InMemoryJobs",
     "InMemoryLock",
     "InMemoryRecords",
     "InMemoryRun",
     "InMemorySandbox",
     "InMemorySandboxes",
     "InMemorySecrets",
+    "KeptJob",
 ]

@@ -24,11 +24,15 @@ class WorkerServices:
     def __init__(self, services: Services, metrics: Metrics, *, runs: int) -> None:
         self._services = services
         self.records: Records = services.records
-        self.admin: DatabaseAdmin = services.admin
         self.clock: Clock = services.clock
         self.keep_days = services.keep_days
         self.lock: AppLock = _LimitedLock(services.lock, asyncio.Semaphore(runs))
         self.sandboxes: Sandboxes = _CountedSandboxes(services.sandboxes, metrics)
+
+    @property
+    def admin(self) -> DatabaseAdmin:
+        """The tables themselves."""
+        return self._services.admin
 
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
 import time
 import urllib.error
@@ -14,28 +13,17 @@ import pytest
 from queue_of_tests import Backend, logged, until
 
 from flysync.sim.loopback import Fault, FaultKind
-from flysync.sim.valkey import EmbeddedValkey, why_unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from platform_of_tests import Platform
 
     from flysync.sim.fly_state import App
+    from flysync.sim.valkey import EmbeddedValkey
 
 _NUMBERS = itertools.count(1)
 SET = "POST /v1/apps/[^/]+/secrets"
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[EmbeddedValkey]:
-    """A server of Redis' kind."""
-    if reason := why_unavailable():
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with EmbeddedValkey(appendonly=True) as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -12,25 +11,12 @@ import pytest
 import redis
 from queue_of_tests import Backend, until
 
-from flysync.sim.valkey import EmbeddedValkey, why_unavailable
+from flysync.sim.valkey import EmbeddedValkey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from platform_of_tests import Done, Platform
 
 _NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[EmbeddedValkey]:
-    """A server of Redis' kind."""
-    if reason := why_unavailable():
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with EmbeddedValkey() as server:
-        yield server
 
 
 def refused(platform: Platform, url: str, *more: str) -> tuple[int, str, str | None]:

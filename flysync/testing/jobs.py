@@ -1,0 +1,119 @@
+"""A queue in memory (port `JobQueue`)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flysync.ports import Fate, Job, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from flysync.errors import FlysyncError
+    from flysync.secret import Secret
+
+
+@dataclass
+class KeptJob:
+    """A job, as the queue keeps it."""
+
+    id: str
+    project: str | None
+    credential: str | None
+    #: What the store has of the value; taken out with the first pick-up.
+    value: Secret | None
+    added_at: float
+    attempts: int
+    state: str = "waiting"
+    attempts_made: int = 0
+    verdict: Verdict | None = None
+    #: Kept in memory for the attempts to come.
+    held: Secret | None = None
+
+
+class InMemoryJobs:
+    """
+    Jobs in memory; `add` is the producer's side.
+
+    With *keep_values* a job's value is handed on. What is tried again, or given back, is so after *pause_s*.
+    """
+
+    def __init__(self, *, keep_values: bool = False, pause_s: float = 0.01) -> None:
+        self.jobs: list[KeptJob] = []
+        #: Raised by `check`.
+        self.refuses: FlysyncError | None = None
+        #: Whether the store answers.
+        self.is_there = True
+        self.now = 1_000.0
+        self._keep_values = keep_values
+        self._pause_s = pause_s
+        self._arrived = asyncio.Event()
+        self._is_stopped = False
+        self._working: set[asyncio.Task[None]] = set()
+
+    def add(
+        self, credential: str | None, project: str | None = "p", *, value: Secret | None = None, attempts: int = 3
+    ) -> KeptJob:
+        """Add a job."""
+        number = str(len(self.jobs) + 1)
+        self.jobs.append(KeptJob(number, project, credential, value, self.now, attempts))
+        self._arrived.set()
+        return self.jobs[-1]
+
+    async def check(self) -> None:
+        """Refuse, where that is wanted."""
+        if self.refuses is not None:
+            raise self.refuses
+
+    async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
+        """Hand on jobs until `stop`."""
+        while not self._is_stopped:
+            self._arrived.clear()
+            for job in self.jobs:
+                if job.state == "waiting":
+                    job.state = "active"
+                    task = asyncio.create_task(self._handled(job, handle))
+                    self._working.add(task)
+                    task.add_done_callback(self._working.discard)
+            await self._arrived.wait()
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._is_stopped = True
+        self._arrived.set()
+
+    async def close(self) -> None:
+        """Wait for the verdicts."""
+        if self._working:
+            await asyncio.wait(set(self._working))
+
+    async def oldest_s(self) -> float | None:
+        """Give the age of the oldest job that waits."""
+        ages = [self.now - job.added_at for job in self.jobs if job.state == "waiting"]
+        return max(ages, default=0.0) if self.is_there else None
+
+    async def _handled(self, job: KeptJob, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
+        job.held, job.value = (job.value or job.held) if self._keep_values else None, None
+        verdict = await handle(
+            Job(
+                id=job.id,
+                project=job.project,
+                credential=job.credential,
+                value=job.held,
+                added_at=job.added_at,
+                age_then_s=self.now - job.added_at,
+            )
+        )
+        job.verdict = verdict
+        job.attempts_made += verdict.fate is not Fate.RELEASE
+        if verdict.fate is Fate.RELEASE or (verdict.fate is Fate.RETRY and job.attempts_made < job.attempts):
+            job.state = "delayed"
+            asyncio.get_running_loop().call_later(self._pause_s, self._back, job)
+        else:
+            job.state = "completed" if verdict.fate is Fate.DONE else "failed"
+
+    def _back(self, job: KeptJob) -> None:
+        job.state = "waiting"
+        self._arrived.set()

@@ -1,0 +1,167 @@
+"""The promises of the port `JobQueue`, for every implementation."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from flysync.ports import Fate, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flysync.ports import Job, JobQueue
+
+DONE = Verdict(fate=Fate.DONE, result={"outcome": "synced"})
+RETRY = Verdict(fate=Fate.RETRY, code="flyctl_failed", message="it failed")
+FAIL = Verdict(fate=Fate.FAIL, code="access_denied", message="it is refused")
+RELEASE = Verdict(fate=Fate.RELEASE)
+
+
+class QueueWorld(ABC):
+    """A queue, as its producer sees it."""
+
+    @abstractmethod
+    def queue(self, *, keep_values: bool = False) -> JobQueue:
+        """Give the worker's side, as often as there are workers."""
+
+    @abstractmethod
+    async def add(self, credential: str | None, *, value: str | None = "a value", attempts: int = 3) -> str:
+        """Add a job of the project `p`, and give its id."""
+
+    @abstractmethod
+    async def look(self, job_id: str) -> tuple[str, int]:
+        """Give a job's state, and how many attempts it has lost."""
+
+    @abstractmethod
+    async def kept(self) -> str:
+        """Give all that the store has."""
+
+
+class Hands:
+    """A handler with the verdicts that it is to give, which keeps what it was handed."""
+
+    def __init__(self, *verdicts: Verdict) -> None:
+        self.jobs: list[Job] = []
+        self.kept: list[str] = []
+        self._verdicts = list(verdicts)
+        self.world: QueueWorld | None = None
+
+    async def __call__(self, job: Job) -> Verdict:
+        """Take a job."""
+        self.jobs.append(job)
+        if self.world is not None:
+            self.kept.append(await self.world.kept())
+        return self._verdicts.pop(0) if self._verdicts else DONE
+
+
+@asynccontextmanager
+async def working(queue: JobQueue, hands: Hands) -> AsyncIterator[None]:
+    """Work the queue off, for as long as it lasts."""
+    running = asyncio.create_task(queue.run(hands))
+    try:
+        yield
+    finally:
+        queue.stop()
+        await queue.close()
+        await running
+
+
+async def becomes(world: QueueWorld, job_id: str, state: str, *, within_s: float = 30.0) -> int:
+    """Wait until a job is *state*; give the attempts that it has lost."""
+    async with asyncio.timeout(within_s):
+        while (now := await world.look(job_id))[0] != state:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.02)
+    return now[1]
+
+
+class JobQueueContract:
+    """Inherit, and give the fixture `world`."""
+
+    async def test_a_job_is_handed_on_and_completed(self, world: QueueWorld) -> None:
+        """As its producer has added it, without the value, which counts nowhere; its age is known."""
+        job_id, hands, queue = await world.add("A"), Hands(), world.queue()
+        await queue.check()
+        async with working(queue, hands):
+            await becomes(world, job_id, "completed")
+
+        (job,) = hands.jobs
+        assert (job_id, "p", "A", None) == (job.id, job.project, job.credential, job.value)
+        assert 0 <= job.age_s < 30
+
+    async def test_a_value_is_taken_out_of_the_store_first(self, world: QueueWorld) -> None:
+        """Before the job is handed on; and it is handed on where it counts."""
+        job_id, hands = await world.add("A"), Hands()
+        hands.world = world
+        async with working(world.queue(keep_values=True), hands):
+            await becomes(world, job_id, "completed")
+
+        assert ["a value"] == [job.value.reveal() for job in hands.jobs if job.value is not None]
+        assert "a value" not in hands.kept[0]
+
+    async def test_what_is_tried_again_has_its_value_still(self, world: QueueWorld) -> None:
+        """In this process, as often as the job has attempts; it loses one each time."""
+        job_id, hands = await world.add("A", attempts=2), Hands(RETRY)
+        async with working(world.queue(keep_values=True), hands):
+            lost = await becomes(world, job_id, "completed")
+
+        assert 2 == lost
+        assert ["a value"] * 2 == [job.value.reveal() for job in hands.jobs if job.value is not None]
+
+    async def test_attempts_come_to_an_end(self, world: QueueWorld) -> None:
+        """Then the job has failed."""
+        job_id, hands = await world.add("A", attempts=2), Hands(RETRY, RETRY)
+        async with working(world.queue(), hands):
+            lost = await becomes(world, job_id, "failed")
+
+        assert (2, 2) == (lost, len(hands.jobs))
+
+    async def test_what_fails_for_good_is_not_tried_again(self, world: QueueWorld) -> None:
+        """Whatever attempts are left."""
+        job_id, hands = await world.add("A", attempts=5), Hands(FAIL)
+        async with working(world.queue(), hands):
+            lost = await becomes(world, job_id, "failed")
+
+        assert (1, 1) == (lost, len(hands.jobs))
+
+    async def test_what_is_given_back_loses_nothing(self, world: QueueWorld) -> None:
+        """Somebody takes it again."""
+        job_id, hands = await world.add("A", attempts=2), Hands(RELEASE, RELEASE)
+        async with working(world.queue(), hands):
+            lost = await becomes(world, job_id, "completed")
+
+        assert (1, 3) == (lost, len(hands.jobs))
+
+    async def test_what_is_no_text_is_handed_on_as_nothing(self, world: QueueWorld) -> None:
+        """Whoever handles it knows best what to say."""
+        job_id, hands = await world.add(None), Hands(FAIL)
+        async with working(world.queue(), hands):
+            await becomes(world, job_id, "failed")
+
+        assert [None] == [job.credential for job in hands.jobs]
+
+    async def test_the_oldest_job_that_waits_is_known(self, world: QueueWorld) -> None:
+        """And that none does."""
+        queue = world.queue()
+        before = await queue.oldest_s()
+        await world.add("A")
+        after = await queue.oldest_s()
+        await queue.close()
+
+        assert 0 == before
+        assert after is not None
+        assert 0 <= after < 30
+
+    async def test_a_queue_that_is_stopped_takes_nothing(self, world: QueueWorld) -> None:
+        """What was added meanwhile is there for others."""
+        queue, hands = world.queue(), Hands()
+        async with working(queue, hands):
+            await asyncio.sleep(0.1)
+            queue.stop()
+            await asyncio.sleep(0.1)
+            job_id = await world.add("A")
+            await asyncio.sleep(0.3)
+
+        assert (("waiting", 0), []) == (await world.look(job_id), hands.jobs)
