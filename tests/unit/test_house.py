@@ -90,3 +90,16 @@ def test_every_flag_is_in_the_docs() -> None:
     assert [] == sorted(
         flag for flag in flags - {"--verbose", "--quiet", "--help"} if flag.startswith("-") and flag not in text
     )
+
+
+def test_the_processor_that_is_shown_is_the_one_that_is_tested() -> None:
+    """docs/backend.md has docs/processor.mjs in full, and it is short enough to be read."""
+    docs = ROOT.parent / "docs"
+    (shown,) = re.findall(
+        r"<!-- processor: [^\n]*-->\n```js\n(.*?)```\n<!-- processor: end -->",
+        (docs / "backend.md").read_text(),
+        re.DOTALL,
+    )
+
+    assert (docs / "processor.mjs").read_text() == shown
+    assert len(shown.splitlines()) <= 80
