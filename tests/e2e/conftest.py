@@ -1,5 +1,6 @@
-"""The platform, and the world around it."""
+"""The platform, the world around it, and the backend in Node."""
 
+from node_of_tests import backend, backend_process, node, redis_server
 from platform_of_tests import platform, world
 
-__all__ = ["platform", "world"]
+__all__ = ["backend", "backend_process", "node", "platform", "redis_server", "world"]
