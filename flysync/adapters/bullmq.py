@@ -220,7 +220,7 @@ class BullmqJobs:
 
     def _set_options(self, job: BullJob) -> None:
         """Give a job what its producer has left open, for this attempt; Redis keeps what the producer said."""
-        if (job.opts.get("attempts") or 0) <= 1:
+        if not job.opts.get("attempts"):
             job.opts["attempts"] = _ATTEMPTS
         if not job.opts.get("backoff"):
             job.opts["backoff"] = {"type": "flysync"}
