@@ -178,7 +178,8 @@ class Desk:
                     more = asyncio.create_task(lane.arrived.wait())
                     await asyncio.wait({*calls, more}, return_when=asyncio.FIRST_COMPLETED)
                     more.cancel()
-                    await lane.gathered()
+                    if lane.waiting:
+                        await lane.gathered()
                     if lane.waiting and not all(call.done() for call in calls):
                         calls.add(self._start(project, lane.take()))
                 else:
@@ -217,8 +218,8 @@ class Desk:
             verdict = Verdict(fate=Fate.RETRY, code="internal_error", message=type(error).__name__)
             verdicts = [verdict] * len(requests)
         self._outages.heard(project, verdicts)
-        if any(map(is_outage, verdicts)):
-            LOGGER.info("%s waits: %s (%s)", project, verdicts[0].message, verdicts[0].code)
+        if kept_from_work := next(filter(is_outage, verdicts), None):
+            LOGGER.info("%s waits: %s (%s)", project, kept_from_work.message, kept_from_work.code)
         kept = []
         for request, verdict in zip(requests, verdicts, strict=True):
             request.outages += is_outage(verdict)

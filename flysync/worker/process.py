@@ -65,8 +65,8 @@ class Work:
             RuntimeError: the queue's library has given up.
         """
         async with AsyncExitStack() as stack:
-            await self._queue.check()
             stack.push_async_callback(self._queue.close)
+            await self._queue.check()
             if self._options.health_port is not None:
                 from flysync.worker.health import served
 
