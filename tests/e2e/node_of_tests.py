@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
@@ -18,16 +18,19 @@ from flysync.sim.valkey import EmbeddedValkey
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+T = TypeVar("T")
+
 _SOURCE = Path(__file__).parent / "node"
 _INSTALL = ("npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
 
 
-def until(condition: Callable[[], object], *, within_s: float = 60) -> None:
-    """Wait for what is about to happen."""
+def until(condition: Callable[[], T | None], *, within_s: float = 60) -> T:
+    """Wait for what is about to happen, and give what it has come to."""
     end = time.monotonic() + within_s
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, "it has not happened"
         time.sleep(0.05)
+    return found
 
 
 class Backend:
@@ -48,8 +51,8 @@ class Backend:
 
     def ended(self, job_id: str, *states: str) -> dict[str, Any]:
         """Wait until a job is completed or failed, or in one of *states*."""
-        until(lambda: self.job(job_id)["state"] in (states or ("completed", "failed")))
-        return self.job(job_id)
+        expected = states or ("completed", "failed")
+        return until(lambda: job if (job := self.job(job_id))["state"] in expected else None)
 
     def _ask(self, what: str, **more: object) -> Any:
         assert self._process.stdin is not None

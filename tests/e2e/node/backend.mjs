@@ -6,10 +6,9 @@ const queues = {};
 const answers = {
   add: async (queue, { name, data, opts }) => (await queue.add(name, data, opts)).id,
   job: async (queue, { id }) => {
-    const job = await queue.getJob(id);
-    if (!job) return null;
+    const state = await queue.getJobState(id); // first: what is read later is what the state came with
     const { logs } = await queue.getJobLogs(id);
-    return { ...job.toJSON(), state: await job.getState(), logs };
+    return { ...(await queue.getJob(id)).toJSON(), state, logs };
   },
 };
 for await (const line of createInterface({ input: process.stdin })) {
