@@ -207,7 +207,7 @@ def _sandboxes(output: "Output", name: str, handler: "Callable[..., Awaitable[Sa
 
 @app.command()
 @takes(common, worker_options)
-def worker(output: "Output", options: "WorkerOptions", queue: Queue = "flyio-secrets") -> None:
+def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> None:
     """
     Work off jobs named sync-flyio-secrets from a queue of BullMQ, until SIGTERM.
 

@@ -68,11 +68,11 @@ def plain(
     raise typer.Exit(data["exit_code"])
 
 
-def worker(output: console.Output, queue: str, options: WorkerOptions) -> None:
+def worker(output: console.Output, queue: str | None, options: WorkerOptions) -> None:
     """Work off a queue until a signal comes; what happens is logged in JSON lines on stderr."""
     from flysync import bootstrap, logs
 
-    if not queue or ":" in queue:
+    if queue is not None and (not queue or ":" in queue):
         raise UsageError("--queue is not a queue's name", hint="BullMQ's names are not empty and have no colon")
     try:
         from flysync.worker.process import Work
@@ -89,7 +89,9 @@ def worker(output: console.Output, queue: str, options: WorkerOptions) -> None:
 
     async def body() -> None:
         async with bootstrap.open_services(settings) as services:
-            await Work(bootstrap.open_queue(settings, queue), services, replace(options, sync=given)).run()
+            await Work(
+                bootstrap.open_queue(settings, queue or settings.queue), services, replace(options, sync=given)
+            ).run()
 
     console.run_plain(body)
 

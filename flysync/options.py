@@ -79,7 +79,15 @@ Timeout = Annotated[
     ),
 ]
 
-Queue = Annotated[str, typer.Option("--queue", metavar="NAME", help="The queue that the backend adds its jobs to.")]
+Queue = Annotated[
+    str | None,
+    typer.Option(
+        "--queue",
+        metavar="NAME",
+        show_default="FLYSYNC_QUEUE, else flyio-secrets",
+        help="The queue that the backend adds its jobs to.",
+    ),
+]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]
 Grace = Annotated[
     float,

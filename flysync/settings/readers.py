@@ -73,6 +73,13 @@ def value_source(text: str) -> str:
     return text
 
 
+def queue(text: str) -> str:
+    """Take the name of a queue of BullMQ's."""
+    if ":" in text:
+        raise ValueError("has a colon, which no queue's name may have")
+    return plain(text)
+
+
 def key(text: str) -> Secret:
     """Take a key without any white space."""
     if not re.fullmatch(r"[!-~]+", text):

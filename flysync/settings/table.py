@@ -58,6 +58,8 @@ class Settings:
     db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.plain, None)
     #: Whose value counts: the table's ("database") or the one handed in ("caller").
     value_source: str = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
+    #: The queue that the backend adds its jobs to.
+    queue: str = _setting("FLYSYNC_QUEUE", readers.queue, "flyio-secrets")
     #: Who acts, for the record; else the system's user.
     actor: str = _setting("FLYSYNC_ACTOR", readers.plain, "unknown")
     keep_runs_days: int = _setting("FLYSYNC_KEEP_RUNS_DAYS", readers.days, 90)
