@@ -1,4 +1,4 @@
-"""The backend in Node: its packages, its Redis, and its side of the queue."""
+"""The backend in Node: its packages, and its side of the queue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-from flysync.sim import valkey
-from flysync.sim.valkey import EmbeddedValkey
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from flysync.sim.valkey import EmbeddedValkey
 
 T = TypeVar("T")
 
@@ -101,18 +100,9 @@ def _install(place: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def redis_server() -> Iterator[EmbeddedValkey]:
-    """A Redis for the queues, which keeps its data when it is stopped."""
-    if reason := valkey.why_unavailable():
-        _missing(reason)
-    with EmbeddedValkey(appendonly=True) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def backend_process(node: Path, redis_server: EmbeddedValkey) -> Iterator[subprocess.Popen[str]]:
+def backend_process(node: Path, valkey: EmbeddedValkey) -> Iterator[subprocess.Popen[str]]:
     """The process that is the backend in all tests of a file."""
-    environ = {**os.environ, "REDIS_URL": redis_server.url}
+    environ = {**os.environ, "REDIS_URL": valkey.url}
     pipe = subprocess.PIPE
     command = ["node", "backend.mjs"]
     with subprocess.Popen(command, cwd=node, env=environ, stdin=pipe, stdout=pipe, text=True) as process:

@@ -55,7 +55,7 @@ class Processor:
 
 
 @pytest.fixture
-def start(platform: Platform, backend: Backend, node: Path, redis_server: EmbeddedValkey) -> Iterator[Start]:
+def start(platform: Platform, backend: Backend, node: Path, valkey: EmbeddedValkey) -> Iterator[Start]:
     """Start the processor on the backend's queue; in words of *instead* where it takes too long as it is."""
     started: list[Processor] = []
 
@@ -69,7 +69,7 @@ def start(platform: Platform, backend: Backend, node: Path, redis_server: Embedd
         if not started:
             (platform.home / "node_modules").symlink_to(node / "node_modules")
         ours = {
-            "REDIS_URL": redis_server.url,
+            "REDIS_URL": valkey.url,
             "FLYSYNC_QUEUE": backend.queue,
             "PATH": path or os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONDONTWRITEBYTECODE": "",  # else each flysync compiles Daytona's SDK: 3.5 s, not 1.5 (measured)
@@ -154,17 +154,15 @@ def odd(platform: Platform) -> str:
     return os.pathsep.join([str(flysync.parent), os.environ["PATH"]])
 
 
-def test_a_job_becomes_a_secret(
-    platform: Platform, backend: Backend, start: Start, redis_server: EmbeddedValkey
-) -> None:
+def test_a_job_becomes_a_secret(platform: Platform, backend: Backend, start: Start, valkey: EmbeddedValkey) -> None:
     """With a small result, and no value in all of Redis from the moment that the job is at work."""
     app = deploy(platform, "p", A=VALUE)
     fault = held(platform, app)
     job_id = backend.add(job_of("p", credentialValue=VALUE, trace="kept"))
-    before = in_redis(redis_server)
+    before = in_redis(valkey)
     start()
     until(lambda: not fault.times)
-    at_work = in_redis(redis_server)
+    at_work = in_redis(valkey)
     let_go(platform, fault)
     job = backend.ended(job_id)
 
@@ -174,7 +172,7 @@ def test_a_job_becomes_a_secret(
     )
     assert [(job["returnvalue"]["run_id"],)] == platform.execute("SELECT run_id FROM flysync_runs")
     assert [{"A": VALUE}] == list(app.running().values())
-    assert [True, False, False] == [MARK.encode() in found for found in (before, at_work, in_redis(redis_server))]
+    assert [True, False, False] == [MARK.encode() in found for found in (before, at_work, in_redis(valkey))]
     assert job_of("p", trace="kept") == job["data"]
 
 
@@ -196,7 +194,7 @@ def test_nothing_to_do_is_done(platform: Platform, backend: Backend, start: Star
 
 
 def test_what_cannot_succeed_fails_at_once(
-    platform: Platform, backend: Backend, start: Start, redis_server: EmbeddedValkey
+    platform: Platform, backend: Backend, start: Start, valkey: EmbeddedValkey
 ) -> None:
     """Whatever attempts the producer allowed; with flysync's code, and nothing of the value."""
     platform.store("elsewhere", B="1")
@@ -226,10 +224,10 @@ def test_what_cannot_succeed_fails_at_once(
     assert {project: ("failed", code, 1) for project, code in expected.items()} == {
         project: (job["state"], job["failedReason"].split(":")[0], job["attemptsMade"]) for project, job in jobs.items()
     }
-    assert MARK.encode() not in in_redis(redis_server)
+    assert MARK.encode() not in in_redis(valkey)
 
 
-def test_what_is_no_job_of_ours_fails_at_once(backend: Backend, start: Start, redis_server: EmbeddedValkey) -> None:
+def test_what_is_no_job_of_ours_fails_at_once(backend: Backend, start: Start, valkey: EmbeddedValkey) -> None:
     """Another name, other types; flysync is not asked, and the value goes all the same."""
     start(path=str(Path(shutil.which("node") or "").parent))
     good = job_of("p", credentialValue=VALUE)
@@ -242,7 +240,7 @@ def test_what_is_no_job_of_ours_fails_at_once(backend: Backend, start: Start, re
     assert [("failed", "no job of ours, or what it holds is no text", 1)] * len(ids) == [
         (job["state"], job["failedReason"], job["attemptsMade"]) for job in jobs
     ]
-    assert MARK.encode() not in in_redis(redis_server)
+    assert MARK.encode() not in in_redis(valkey)
 
 
 def test_what_may_succeed_later_is_tried_again(platform: Platform, backend: Backend, start: Start) -> None:
@@ -363,7 +361,7 @@ def test_one_signal_lets_jobs_finish(platform: Platform, backend: Backend, start
 
 
 def test_a_second_signal_hands_jobs_back(
-    platform: Platform, backend: Backend, start: Start, redis_server: EmbeddedValkey
+    platform: Platform, backend: Backend, start: Start, valkey: EmbeddedValkey
 ) -> None:
     """Flysync cleans up, no attempt is counted, and the next processor does the job; with the caller's value."""
     app = deploy(platform, "p", A="not this")
@@ -371,7 +369,7 @@ def test_a_second_signal_hands_jobs_back(
     processor = start(FLYSYNC_VALUE_SOURCE="caller")
     job_id = backend.add(job_of("p", credentialValue=VALUE), attempts=1)
     until(lambda: not fault.times)
-    at_work = in_redis(redis_server)
+    at_work = in_redis(valkey)
     assert 0 == processor.stop(signals=2)
     job = backend.job(job_id)
 
@@ -384,35 +382,35 @@ def test_a_second_signal_hands_jobs_back(
     let_go(platform, fault)
     start(FLYSYNC_VALUE_SOURCE="caller")
     assert ("completed", [{"A": VALUE}]) == (backend.ended(job_id)["state"], list(app.running().values()))
-    assert [False, False] == [MARK.encode() in found for found in (at_work, in_redis(redis_server))]
+    assert [False, False] == [MARK.encode() in found for found in (at_work, in_redis(valkey))]
 
 
 def test_a_redis_that_is_away(
-    platform: Platform, backend: Backend, start: Start, odd: str, redis_server: EmbeddedValkey
+    platform: Platform, backend: Backend, start: Start, odd: str, valkey: EmbeddedValkey
 ) -> None:
     """A job that ended meanwhile is completed when it is back, and its work is not done twice."""
     processor = start(path=odd)
     job_id = backend.add(job_of("patient"))
     until((platform.home / "at work").exists)
-    redis_server.stop()
+    valkey.stop()
     (platform.home / "go").touch()
     processor.says("ECONNREFUSED")
-    redis_server.start()
+    valkey.start()
     job = backend.ended(job_id)
 
     assert ("completed", 1, 1) == (job["state"], job["attemptsMade"], job["attemptsStarted"])
 
 
-def test_a_redis_that_stays_away(backend: Backend, start: Start, odd: str, redis_server: EmbeddedValkey) -> None:
+def test_a_redis_that_stays_away(backend: Backend, start: Start, odd: str, valkey: EmbeddedValkey) -> None:
     """It does not keep the processor from ending: the job is at work for Redis, and the next one takes it over."""
     processor = start(path=odd, instead={"grace + 20_000": "grace + 200"})
     job_id = backend.add(job_of("patient"))
     until(lambda: backend.job(job_id)["state"] == "active")
-    redis_server.stop()
+    valkey.stop()
     try:
         assert 1 == processor.stop(signals=2)
     finally:
-        redis_server.start()
+        valkey.start()
 
     assert "active" == backend.job(job_id)["state"]
 
