@@ -217,7 +217,7 @@ class TestFailures:
     async def test_somebody_holds_a_lease_for_a_moment(self, flyctl: Runner, fly: Fly) -> None:
         """A lease that somebody else holds is waited for."""
         app = add(fly)
-        app.machines[1].hold_lease(ttl_s=0.5)
+        app.machines[1].hold_lease(ttl_s=2.0)
         outcome = await flyctl(*DEPLOY)
 
         assert (0, {"m0": 1, "m1": 1}) == (outcome.code, app.restarts)

@@ -417,7 +417,7 @@ def test_a_redis_that_stays_away(backend: Backend, start: Start, odd: str, valke
 
 def test_a_flysync_that_does_not_answer(platform: Platform, backend: Backend, start: Start, odd: str) -> None:
     """Tried again, whatever it was; also one that outlives its time, and one that is not there."""
-    start(path=odd, instead={"[LIMIT_S, CLEANING_S] = [600, 30]": "[LIMIT_S, CLEANING_S] = [0, 0.3]"})
+    start(path=odd, instead={"[LIMIT_S, CLEANING_S] = [600, 30]": "[LIMIT_S, CLEANING_S] = [0, 1.5]"})
     expected = {"garbage": "1", "silent": "0", "lying": "1", "killed": "SIGKILL", "stuck": "time limit"}
     ids = {project: backend.add(job_of(project), attempts=2, backoff=10) for project in expected}
     jobs = {project: backend.ended(job_id) for project, job_id in ids.items()}
