@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: The jobs that are ours.
 JOB_NAME = "sync-flyio-secrets"
+_VALUE = "credentialValue"
 #: Attempts of a job whose producer has set none, and the seconds between them, at first and at most; jittered.
 _ATTEMPTS = 8
 _FIRST_S = 5.0
@@ -67,8 +68,8 @@ class BullmqJobs:
     """
     The jobs of *queue* (port `JobQueue`).
 
-    With *keep_values* a job's value is handed on; it is taken out of Redis in any case. A worker that dies is noticed
-    *lock_s* and then up to *look_s* later.
+    A job's value is taken out of Redis in any case; with *keep_values* it is handed on, and put back where the job has
+    to wait again. A worker that dies is noticed *lock_s* and then up to *look_s* later.
     """
 
     def __init__(
@@ -83,8 +84,6 @@ class BullmqJobs:
         self._worker: Any = None
         self._fatal: ConfigError | None = None
         self._is_bullmq = self._is_stopped = False
-        #: Values of jobs that are tried again, by job: Redis has them no more.
-        self._values: dict[str, Secret] = {}
         self._strangers: set[str] = set()
         self._taken_from_bull: list[str] = []
 
@@ -185,35 +184,35 @@ class BullmqJobs:
         if job.name != JOB_NAME:
             self._tell_of_stranger(job.name)
             await self._give_back(job, token, _PUT_BACK_S)
-        if value is not None and self._keep_values:
-            self._values[job.id] = value
-        verdict = await handle(self._read(job, await self._now_s()))
+        kept = value if self._keep_values else None
+        verdict = await handle(self._read(job, kept, await self._now_s()))
+        waits = verdict.fate is Fate.RETRY and job.attemptsMade + 1 < job.opts["attempts"]
+        if kept is not None and (waits or verdict.fate is Fate.RELEASE):
+            # Nobody else has it, and whoever takes the job next may be another process.
+            await job.updateData({**job.data, _VALUE: kept.reveal()})
         if verdict.fate is Fate.RELEASE:
             await self._give_back(job, token, 0.0)
-        if verdict.fate is Fate.RETRY and job.attemptsMade + 1 < job.opts["attempts"]:
-            raise JobFailed(verdict)
-        self._values.pop(job.id, None)
         if verdict.fate is Fate.DONE:
             return dict(verdict.result)
-        job.discarded = True
+        job.discarded = not waits
         raise JobFailed(verdict)
 
     async def _scrubbed(self, job: BullJob) -> Secret | None:
         """Take the value out of Redis, and give it."""
-        if not isinstance(job.data, dict) or "credentialValue" not in job.data or job.name != JOB_NAME:
+        if not isinstance(job.data, dict) or _VALUE not in job.data or job.name != JOB_NAME:
             return None
-        given = job.data["credentialValue"]
-        await job.updateData({name: value for name, value in job.data.items() if name != "credentialValue"})
+        given = job.data[_VALUE]
+        await job.updateData({name: value for name, value in job.data.items() if name != _VALUE})
         return Secret(given) if isinstance(given, str) else None
 
-    def _read(self, job: BullJob, now_s: float) -> Job:
+    def _read(self, job: BullJob, value: Secret | None, now_s: float) -> Job:
         data = job.data if isinstance(job.data, dict) else {}
         project, credential = data.get("projectId"), data.get("credentialName")
         return Job(
             id=str(job.id),
             project=project if isinstance(project, str) else None,
             credential=credential if isinstance(credential, str) else None,
-            value=self._values.get(job.id),
+            value=value,
             added_at=job.timestamp / 1000,
             age_then_s=max(0.0, now_s - job.timestamp / 1000),
         )

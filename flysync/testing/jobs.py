@@ -22,15 +22,13 @@ class KeptJob:
     id: str
     project: str | None
     credential: str | None
-    #: What the store has of the value; taken out with the first pick-up.
+    #: What the store has of the value: taken out with each pick-up, put back where the job waits again.
     value: Secret | None
     added_at: float
     attempts: int
     state: str = "waiting"
     attempts_made: int = 0
     verdict: Verdict | None = None
-    #: Kept in memory for the attempts to come.
-    held: Secret | None = None
 
 
 class InMemoryJobs:
@@ -95,13 +93,13 @@ class InMemoryJobs:
         return max(ages, default=0.0) if self.is_there else None
 
     async def _handled(self, job: KeptJob, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
-        job.held, job.value = (job.value or job.held) if self._keep_values else None, None
+        value, job.value = job.value if self._keep_values else None, None
         verdict = await handle(
             Job(
                 id=job.id,
                 project=job.project,
                 credential=job.credential,
-                value=job.held,
+                value=value,
                 added_at=job.added_at,
                 age_then_s=self.now - job.added_at,
             )
@@ -109,7 +107,7 @@ class InMemoryJobs:
         job.verdict = verdict
         job.attempts_made += verdict.fate is not Fate.RELEASE
         if verdict.fate is Fate.RELEASE or (verdict.fate is Fate.RETRY and job.attempts_made < job.attempts):
-            job.state = "delayed"
+            job.state, job.value = "delayed", value
             asyncio.get_running_loop().call_later(self._pause_s, self._back, job)
         else:
             job.state = "completed" if verdict.fate is Fate.DONE else "failed"

@@ -102,12 +102,13 @@ class JobQueueContract:
         assert "a value" not in hands.kept[0]
 
     async def test_what_is_tried_again_has_its_value_still(self, world: QueueWorld) -> None:
-        """In this process, as often as the job has attempts; it loses one each time."""
+        """Whoever takes it next; and when it is done, the store has it no more."""
         job_id, hands = await world.add("A", attempts=2), Hands(RETRY)
         async with working(world.queue(keep_values=True), hands):
             lost = await becomes(world, job_id, "completed")
 
         assert 2 == lost
+        assert "a value" not in await world.kept()
         assert ["a value"] * 2 == [job.value.reveal() for job in hands.jobs if job.value is not None]
 
     async def test_attempts_come_to_an_end(self, world: QueueWorld) -> None:

@@ -69,9 +69,10 @@ class BullmqWorld(QueueWorld):
         return str((await self._queue.add(JOB_NAME, data, options)).id)
 
     async def look(self, job_id: str) -> tuple[str, int]:
+        state = str(await self._queue.backend.getState(job_id))  # first: what is read later is what it came with
         job = await Job.fromId(self._queue, job_id)
         assert job is not None
-        return str(await job.getState()), job.attemptsMade
+        return state, job.attemptsMade
 
     async def kept(self) -> str:
         with redis.Redis.from_url(self._url, decode_responses=True) as client:
