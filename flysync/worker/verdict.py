@@ -11,7 +11,7 @@ from flysync.ports import Fate, Verdict
 
 if TYPE_CHECKING:
     from flysync.model import SecretName
-    from flysync.reports import SyncReport
+    from flysync.reports import CredentialReport, SyncReport
 
 #: So long, in seconds, a credential that is not there may still be in a transaction of the backend's.
 YOUNG_S = 60.0
@@ -19,6 +19,8 @@ YOUNG_S = 60.0
 
 _OUTAGES = {"database_unavailable", "daytona_unavailable", "fly_unavailable", "rate_limited"}
 _GOOD = {Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED, Outcome.STAGED}
+#: Warnings of a run that has done its part though values wait for a roll-out, or for its end.
+_WAITING = {"no_machines", "rolling_out"}
 #: Whom to blame where the error does not say.
 _SERVICES = {"database_unavailable": "postgres", "daytona_unavailable": "daytona", "fly_unavailable": "fly"}
 
@@ -26,7 +28,7 @@ _SERVICES = {"database_unavailable": "postgres", "daytona_unavailable": "daytona
 def of_report(report: SyncReport, name: SecretName, *, age_s: float) -> Verdict:
     """Give what becomes of a job for *name* that was added *age_s* seconds ago."""
     line = next((line for line in report.credentials if line.name == name), None)
-    if line is not None and line.code is None and line.outcome in _GOOD and not isinstance(report.error, NotRecorded):
+    if line is not None and _is_done(report, line):
         return Verdict(fate=Fate.DONE, result=_result(report, line.outcome, line.reason))
     own = (
         report.error if report.error is not None and (line is None or line.code in {None, report.error.code}) else None
@@ -35,6 +37,15 @@ def of_report(report: SyncReport, name: SecretName, *, age_s: float) -> Verdict:
         return of_error(own, age_s=age_s)
     assert line is not None
     return _of(line.code or "outcome_unknown", f"{name} failed", age_s=age_s)
+
+
+def _is_done(report: SyncReport, line: CredentialReport) -> bool:
+    """Tell whether there is nothing more to do for a credential, whatever has become of others."""
+    if line.code is not None or line.outcome not in _GOOD or isinstance(report.error, NotRecorded):
+        return False
+    # A run that fails between what it has stored and the roll-out blames those that it could not store.
+    waits_rightly = any(note.code in _WAITING for note in report.warnings)
+    return line.outcome is not Outcome.STAGED or report.error is None or waits_rightly
 
 
 def of_error(error: FlysyncError, *, age_s: float) -> Verdict:
