@@ -30,10 +30,18 @@ class Backend:
         self.valkey = valkey
         self.name = name
         self.queue = Queue(name, {"connection": valkey.url})
+        self._gates: list[Gate] = []
 
     def gate(self) -> Gate:
         """Give a way to the platform's database that can be shut."""
-        return Gate(self.platform)
+        self._gates.append(Gate(self.platform))
+        return self._gates[-1]
+
+    async def close(self) -> None:
+        """Close what has been opened."""
+        for gate in self._gates:
+            gate.shut()
+        await self.queue.close()
 
     def worker(self, *more: str, **environ: str) -> Running:
         """Start a worker on the queue."""
@@ -65,20 +73,25 @@ class Backend:
 
     def everything(self) -> str:
         """Give all that Redis has of the queue, keys and contents."""
-        found = []
-        with redis.Redis.from_url(self.valkey.url, decode_responses=True) as client:
-            for key in client.scan_iter(f"*:{self.name}:*", count=1000):
-                read: dict[str, Callable[[], Any]] = {
-                    "string": lambda key=key: client.get(key),  # type: ignore[misc]
-                    "hash": lambda key=key: client.hgetall(key),  # type: ignore[misc]
-                    "list": lambda key=key: client.lrange(key, 0, -1),  # type: ignore[misc]
-                    "set": lambda key=key: sorted(client.smembers(key)),  # type: ignore[misc]
-                    "zset": lambda key=key: client.zrange(key, 0, -1),  # type: ignore[misc]
-                    "stream": lambda key=key: client.xrange(key),  # type: ignore[misc]
-                    "none": lambda: "gone",
-                }
-                found.append(f"{key}: {read[client.type(key)]()}")
-        return "\n".join(found)
+        return contents(self.valkey.url, f"*:{self.name}:*")
+
+
+def contents(url: str, pattern: str) -> str:
+    """Give the keys of a Redis server that match *pattern*, a line each, with what they hold."""
+    found = []
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        for key in client.scan_iter(pattern, count=1000):
+            read: dict[str, Callable[[], Any]] = {
+                "string": lambda key=key: client.get(key),  # type: ignore[misc]
+                "hash": lambda key=key: client.hgetall(key),  # type: ignore[misc]
+                "list": lambda key=key: client.lrange(key, 0, -1),  # type: ignore[misc]
+                "set": lambda key=key: sorted(client.smembers(key)),  # type: ignore[misc]
+                "zset": lambda key=key: client.zrange(key, 0, -1),  # type: ignore[misc]
+                "stream": lambda key=key: client.xrange(key),  # type: ignore[misc]
+                "none": lambda: "gone",
+            }
+            found.append(f"{key}: {read[client.type(key)]()}")
+    return "\n".join(found)
 
 
 class Gate:

@@ -37,7 +37,7 @@ async def backend(platform: Platform, valkey: EmbeddedValkey) -> AsyncIterator[B
             await asyncio.to_thread(running.done)
     platform.world.fly.faults.clear()
     platform.world.daytona.faults.clear()
-    await backend.queue.close()
+    await backend.close()
 
 
 @pytest.fixture
