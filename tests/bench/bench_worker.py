@@ -1,0 +1,138 @@
+"""
+How soon an idle worker picks a job up, and how much it adds to the time that sandbox and flyctl take.
+
+Pick-up is from the producer's clock when it adds the job to the worker's clock when it takes it; both are this
+machine's. What is added is all between pick-up and completion that is none of the steps at Daytona and Fly, whose
+latencies are simulated: assumed, and rather short, since the longer they are the smaller the ratio. The bound is on
+the ratio, and on nothing that a busy machine decides alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import statistics
+import sys
+import urllib.request
+from contextlib import AsyncExitStack
+from typing import Any
+
+import psycopg
+from bullmq import Job, Queue
+
+from flysync.sim.server import free_port
+from flysync.sim.simulation import Simulation
+from flysync.sim.valkey import EmbeddedValkey
+
+PICK_UPS = 60
+SYNCS = 10
+#: Seconds for a request to Daytona and to Fly, and for a sandbox to start.
+DAYTONA_S, FLY_S, START_S = 0.1, 0.15, 1.0
+#: What waits for Daytona and Fly; the rest of a job is flysync's own.
+THEIRS = ("create", "flyctl", "set", "list", "deploy", "delete")
+ADDED_BOUND = 0.10
+
+
+class Backend:
+    """A queue, a worker on it that is a process of its own, and the database that both know."""
+
+    def __init__(self, queue: Queue, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._queue = queue
+        self._connection = connection
+
+    async def store(self, project: str, name: str, value: str) -> None:
+        """Store a credential."""
+        await self._connection.execute(
+            "INSERT INTO cloud_credentials VALUES (%s, %s, %s) ON CONFLICT (project_id, credential_name)"
+            " DO UPDATE SET credential_value = excluded.credential_value",
+            (project, name, value),
+        )
+
+    async def done(self, project: str, outcome: str) -> Job:
+        """Have a job done, and give it."""
+        job_id = (await self._queue.add("sync-flyio-secrets", {"projectId": project, "credentialName": "A"})).id
+        while True:
+            job = await Job.fromId(self._queue, job_id)
+            if job is not None and job.finishedOn:
+                assert outcome == (job.returnvalue or {}).get("outcome"), job.failedReason
+                return job
+            await asyncio.sleep(0.02)
+
+
+async def pick_ups(backend: Backend) -> None:
+    """Measure how soon jobs are picked up that come one at a time, whenever it may be, and find nothing to do."""
+    found = []
+    for _ in range(PICK_UPS):
+        await asyncio.sleep(random.uniform(0.2, 1.4))
+        job = await backend.done("deployed", "unchanged")
+        found.append(job.processedOn - job.timestamp)
+    found.sort()
+    print(f"pick-up by an idle worker, {PICK_UPS} jobs")
+    print(f"  median {statistics.median(found):.0f} ms, p95 {found[len(found) * 95 // 100]} ms, longest {found[-1]} ms")
+
+
+async def added(backend: Backend, metrics: str) -> bool:
+    """Measure what is added to the steps at Daytona and Fly, and tell whether the bound is kept."""
+    before, took_s = await step_seconds(metrics), 0.0
+    for number in range(SYNCS):
+        await backend.store("deployed", "A", f"value-{number}")
+        job = await backend.done("deployed", "synced")
+        took_s += (job.finishedOn - job.processedOn) / 1000
+    after = await step_seconds(metrics)
+    steps = {name: (after[name] - before[name]) / SYNCS for name in THEIRS}
+    ours_s, theirs_s = took_s / SYNCS - sum(steps.values()), sum(steps.values())
+    each = ", ".join(f"{name} {seconds:.3f}" for name, seconds in steps.items())
+    print(f"a sync by the worker, mean of {SYNCS}: {ours_s + theirs_s:.3f} s from pick-up to completed")
+    print(f"  at Daytona and Fly {theirs_s:.3f} s ({each})")
+    is_kept = ours_s / theirs_s < ADDED_BOUND
+    print(f"  added {ours_s:.3f} s: {ours_s / theirs_s:.1%}")
+    print(f"  bound: {ADDED_BOUND:.0%}, {'kept' if is_kept else 'BROKEN (or the machine is busy)'}")
+    return is_kept
+
+
+async def step_seconds(metrics: str) -> dict[str, float]:
+    """Give the seconds that the worker has spent in each step so far; a run's row ends before its last, `delete`."""
+    with await asyncio.to_thread(urllib.request.urlopen, metrics) as answer:
+        found = re.findall(r'flysync_step_seconds_sum\{step="(\w+)"\} (\S+)', answer.read().decode())
+    return {name: float(seconds) for name, seconds in found}
+
+
+async def measure() -> bool:
+    """Measure both with one worker."""
+    async with AsyncExitStack() as stack:
+        valkey = stack.enter_context(EmbeddedValkey())
+        world = await stack.enter_async_context(Simulation())
+        environ = world.environ(REDIS_URL=valkey.url, FLYSYNC_ACTOR="bench")
+
+        async def flysync(*arguments: str) -> asyncio.subprocess.Process:
+            command = (sys.executable, "-m", "flysync", *arguments, "--quiet")
+            return await asyncio.create_subprocess_exec(
+                *command, env=environ, cwd="/", stdout=asyncio.subprocess.DEVNULL
+            )
+
+        assert 0 == await (await flysync("db", "init")).wait()
+        connection = await stack.enter_async_context(await psycopg.AsyncConnection.connect(world.dsn, autocommit=True))
+        await connection.execute("INSERT INTO project_deployments VALUES ('deployed', 'bench')")
+        world.fly.add_app("bench", machines=1)
+        queue = Queue("bench", {"connection": valkey.url})
+        stack.push_async_callback(queue.close)
+        port = free_port()
+        worker = await flysync("worker", "--queue", "bench", "--health-port", str(port))
+        stack.push_async_callback(worker.wait)
+        stack.callback(worker.terminate)
+        backend = Backend(queue, connection)
+        await backend.store("deployed", "A", "first")
+        await backend.done("deployed", "synced")  # once for what is loaded with the first
+        await pick_ups(backend)
+        world.daytona.latency_s, world.daytona.create_delay_s, world.fly.latency_s = DAYTONA_S, START_S, FLY_S
+        return await added(backend, f"http://127.0.0.1:{port}/metrics")
+
+
+def main() -> int:
+    """Print the measurements; 1 where the bound is broken."""
+    return 0 if asyncio.run(measure()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
