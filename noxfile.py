@@ -93,6 +93,13 @@ def soak(session: nox.Session) -> None:
     session.run("python", "tests/faults/soak.py", *session.posargs)
 
 
+@nox.session(name="soak-worker")
+def soak_worker(session: nox.Session) -> None:
+    """Work off ten thousand jobs of a Node backend while workers are killed; `--jobs N`, `--projects N`, `--seed N`."""
+    _install(session, *TEST)
+    session.run("python", "tests/faults/soak_worker.py", *session.posargs, env={"PYTHONPATH": "tests/e2e"})
+
+
 @nox.session
 def pins(session: nox.Session) -> None:
     """Write constraints.txt anew, for every platform and without any index address."""

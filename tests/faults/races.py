@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from flysync.adapters.clock import RealClock
-from flysync.adapters.postgres import Connection, PostgresLock, PostgresRecords
+from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresLock, PostgresRecords
 from flysync.errors import DaytonaUnavailable, FlyUnavailable, OutcomeUnknown
 from flysync.handlers.sandboxes import prune_sandboxes
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
@@ -25,13 +27,12 @@ from flysync.testing import InMemoryFly, InMemorySandboxes, InMemorySecrets
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     import psycopg
 
-    from flysync.adapters.postgres.lock import PostgresHold
     from flysync.model import AppName, FlySecret, Rollout, RunId
-    from flysync.ports import DatabaseAdmin, Sandbox, SecretStore
+    from flysync.ports import Sandbox, SecretStore
     from flysync.reports import SyncReport
 
 #: Waits are this much shorter than they would be.
@@ -64,12 +65,14 @@ class Mortal:
             return found
 
         async def call(*arguments: Any, **named: Any) -> Any:
-            self._process.breathe()
+            await self._process.breathe()
             result = await found(*arguments, **named)
             if name == "try_hold" and result is not None:
-                self._process.holds.append(result)
+                self._process.holds.add(result)
                 result = Mortal(self._process, result)
-            self._process.breathe()
+            if name == "release":
+                self._process.holds.discard(self._target)
+            await self._process.breathe()
             return result
 
         return call
@@ -107,26 +110,22 @@ class SlowSecrets(InMemorySecrets):
 
 
 class Process:
-    """A process of flysync's (port `Services`)."""
+    """A process of flysync's (port `Services`), which Postgres knows by *name*."""
 
-    def __init__(self, races: Races) -> None:
+    def __init__(self, races: Races, name: str = "flysync") -> None:
         self._races = races
-        self._database = Connection(Secret(races.dsn))
+        self._database = Connection(Secret(make_conninfo(races.dsn, application_name=name)))
         self._lock = PostgresLock(self._database)
         #: After how many more calls it is killed; never, where that is nothing.
         self.calls_left: int | None = None
         self.is_dead = False
-        self.holds: list[PostgresHold] = []
+        self.holds: set[Any] = set()
         self.records: Any = Mortal(self, PostgresRecords(self._database))
         self.lock: Any = Mortal(self, self._lock)
+        self.admin: Any = Mortal(self, PostgresAdmin(self._database))
         self.sandboxes: Any = Mortal(self, races.sandboxes)
-        self.clock = FastClock()
+        self.clock = races.clock
         self.keep_days = 90
-
-    @property
-    def admin(self) -> DatabaseAdmin:
-        """Nobody asks for it."""
-        raise NotImplementedError
 
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""
@@ -135,7 +134,7 @@ class Process:
         found: Any = Mortal(self, SlowSecrets(self._races, sandbox, app))
         return found  # type: ignore[no-any-return]
 
-    def breathe(self) -> None:
+    async def breathe(self) -> None:
         """Go on living, or not."""
         if self.calls_left is not None:
             self.calls_left -= 1
@@ -158,6 +157,7 @@ class Races:
         self.dsn = dsn
         self.session = session
         self.chance = chance
+        self.clock = FastClock()
         self.fly = InMemoryFly()
         self.sandboxes = InMemorySandboxes()
         #: The chance that a call to Daytona or Fly goes wrong.
@@ -170,9 +170,9 @@ class Races:
         self._going: set[asyncio.Future[Any]] = set()
         self._numbers = 0
 
-    def goes_on(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
-        """Let something go on though nobody waits for it."""
-        task = asyncio.ensure_future(work)
+    def goes_on(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """Let something go on though nobody waits for it, and whoever has begun it is dead."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self._going.add(task)
         task.add_done_callback(self._going.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -203,7 +203,8 @@ class Races:
             case 2:
                 raise DaytonaUnavailable("out of reach", service="daytona", phase=call)
             case _ if call == "deploy":
-                self.fly.apps[self.chance.choice(list(self.fly.apps))].crashes += 1
+                # One change in two is given up: it crashes twice.
+                self.fly.apps[self.chance.choice(list(self.fly.apps))].crashes += self.chance.randint(1, 2)
 
     async def add_project(self, number: int, *names: str) -> str:
         """Make a project with an app and credentials."""
@@ -272,6 +273,11 @@ class Races:
         """Give how often they were restarted."""
         return self.fly.apps[f"app-{project.removeprefix('proj')}"].restarts
 
+    async def disconnect(self, name: str) -> None:
+        """Cut the connections of a process to Postgres."""
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+        await self.session.execute(query, (name,))
+
     async def open_runs(self) -> int:
         """Count the runs without an end."""
         cursor = await self.session.execute("SELECT count(*) FROM flysync_runs WHERE finished_at IS NULL")
@@ -287,6 +293,15 @@ class Races:
             row = await cursor.fetchone()
             found += int(row[0]) if row else 0
         return found
+
+    async def astray(self) -> int:
+        """Count the projects whose app does not run with what is stored, or whose record does not say so."""
+        return sum(
+            [
+                self.running(project) != values or {"deployed"} != set((await self.states(project)).values())
+                for project, values in self.newest.items()
+            ]
+        )
 
     async def states(self, project: str) -> dict[str, str]:
         """Give the state of each secret by our own record."""

@@ -13,17 +13,20 @@ import random
 import resource
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from races import Races
 
 from flysync.adapters.postgres import Connection, PostgresAdmin
+from flysync.logs import LOGGER
 from flysync.secret import Secret
 from flysync.sim.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Coroutine, Mapping
+
+T = TypeVar("T")
 
 _NAMES = ("A", "B", "C")
 _PROJECTS = 8
@@ -54,12 +57,23 @@ class Figures:
     memory_mib: tuple[int, int]
 
 
-class _Listener(logging.Handler):
-    """Counts the log lines that hold a value."""
+class Listener(logging.Handler):
+    """Counts the log lines that hold a value, ours of every level, while it is used as a context manager."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.found = 0
+
+    def __enter__(self) -> Self:
+        for logger in (logging.getLogger(), LOGGER):
+            logger.addHandler(self)
+        LOGGER.setLevel(logging.DEBUG)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        LOGGER.setLevel(logging.NOTSET)
+        for logger in (logging.getLogger(), LOGGER):
+            logger.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look at one line."""
@@ -68,57 +82,71 @@ class _Listener(logging.Handler):
 
 async def soak(dsn: str, *, syncs: int, seed: int) -> Figures:
     """Run *syncs* syncs on a database with our tables and nothing in them."""
-    listener = _Listener()
-    logging.getLogger().addHandler(listener)
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as session:
-        races = Races(dsn, session, random.Random(seed))
-        projects = [await races.add_project(number, *_NAMES) for number in range(_PROJECTS)]
-        races.fault_rate = _FAULT_RATE
-        early = 0
+    with Listener() as listener:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as session:
+            races = Races(dsn, session, random.Random(seed))
+            projects = [await races.add_project(number, *_NAMES) for number in range(_PROJECTS)]
+            races.fault_rate = _FAULT_RATE
+            early = 0
 
-        async def backend(project: str, share: int) -> None:
-            nonlocal early
-            for number in range(share):
-                name = races.chance.choice(_NAMES)
-                await races.store(project, name)
-                kill_after = races.chance.randrange(1, _CALLS) if races.chance.random() < _KILL_RATE else None
-                await races.sync(project, *races.chance.choice([(name,), _NAMES, ()]), kill_after=kill_after)
-                if number == share // 10:
-                    early = max(early, _memory_mib())
+            async def backend(project: str, share: int) -> None:
+                nonlocal early
+                for number in range(share):
+                    name = races.chance.choice(_NAMES)
+                    await races.store(project, name)
+                    kill_after = races.chance.randrange(1, _CALLS) if races.chance.random() < _KILL_RATE else None
+                    await races.sync(project, *races.chance.choice([(name,), _NAMES, ()]), kill_after=kill_after)
+                    if number == share // 10:
+                        early = max(early, memory_mib())
 
-        # Two backends a project, so that their syncs race.
-        await asyncio.gather(*(backend(project, syncs // _PROJECTS // 2) for project in projects * 2))
-        await races.settle()
-        races.calm()
-        for project in projects:
-            if (await races.insist(project)).exit_code:  # given up after two roll-outs that crashed
-                await races.sync(project, force=True)
-        astray = [
-            project
-            for project in projects
-            if races.running(project) != races.newest[project]
-            or {"deployed"} != set((await races.states(project)).values())
-        ]
-        pruned = await races.prune()
-        logging.getLogger().removeHandler(listener)
-        return Figures(
-            syncs=races.told.total() + races.kills,
-            faults=races.faults,
-            kills=races.kills,
-            outcomes=dict(races.told.most_common()),
-            changes=races.changes.total(),
-            restarts=sum(races.restarts(project) for project in projects),
-            astray=len(astray),
-            pruned=pruned,
-            sandboxes=len(races.sandboxes.live),
-            open_runs=await races.open_runs(),
-            values_found=await races.find_values() + listener.found,
-            memory_mib=(early, _memory_mib()),
-        )
+            # Two backends a project, so that their syncs race.
+            await asyncio.gather(*(backend(project, syncs // _PROJECTS // 2) for project in projects * 2))
+            await races.settle()
+            races.calm()
+            for project in projects:
+                if (await races.insist(project)).exit_code:  # given up after two roll-outs that crashed
+                    await races.sync(project, force=True)
+            pruned = await races.prune()
+            return Figures(
+                syncs=races.told.total() + races.kills,
+                faults=races.faults,
+                kills=races.kills,
+                outcomes=dict(races.told.most_common()),
+                changes=races.changes.total(),
+                restarts=sum(races.restarts(project) for project in projects),
+                astray=await races.astray(),
+                pruned=pruned,
+                sandboxes=len(races.sandboxes.live),
+                open_runs=await races.open_runs(),
+                values_found=await races.find_values() + listener.found,
+                memory_mib=(early, memory_mib()),
+            )
 
 
-def _memory_mib() -> int:
+def memory_mib() -> int:
+    """Give the peak of this process' memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def on_a_database(soak: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+    """Run a soak on a server of its own, with our tables and nothing in them."""
+    with EmbeddedPostgres() as server:
+        dsn = server.create_database("soak")
+
+        async def run() -> T:
+            connection = Connection(Secret(dsn))
+            await PostgresAdmin(connection).init()
+            await connection.aclose()
+            return await soak(dsn)
+
+        return asyncio.run(run())
+
+
+def show(figures: Any) -> None:
+    """Print the fields of a dataclass, one per line."""
+    width = max(map(len, figures.__dataclass_fields__))
+    for name in figures.__dataclass_fields__:
+        print(f"{name:<{width}} {getattr(figures, name)}")  # noqa: T201
 
 
 def main() -> None:
@@ -128,18 +156,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20_261_125)
     given = parser.parse_args()
     print(f"seed {given.seed}")  # noqa: T201
-    with EmbeddedPostgres() as server:
-        dsn = server.create_database("soak")
-
-        async def run() -> Figures:
-            connection = Connection(Secret(dsn))
-            await PostgresAdmin(connection).init()
-            await connection.aclose()
-            return await soak(dsn, syncs=given.syncs, seed=given.seed)
-
-        figures = asyncio.run(run())
-    for name in Figures.__dataclass_fields__:
-        print(f"{name:<13} {getattr(figures, name)}")  # noqa: T201
+    figures = on_a_database(lambda dsn: soak(dsn, syncs=given.syncs, seed=given.seed))
+    show(figures)
     sys.exit(bool(figures.astray or figures.sandboxes or figures.open_runs or figures.values_found))
 
 
