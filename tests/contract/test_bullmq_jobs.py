@@ -1,0 +1,57 @@
+"""The queue's adapter on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from bullmq import Queue
+from redis.asyncio import from_url
+
+from flysync.adapters.bullmq import BullmqJobs
+from flysync.adapters.clock import RealClock
+from flysync.ports import Fate, Verdict
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from flysync.ports import Job
+    from flysync.sim.valkey import EmbeddedValkey
+
+
+async def test_many_jobs_are_in_hand_and_redis_is_asked_little(valkey: EmbeddedValkey) -> None:
+    """Jobs that wait for their verdicts keep no other from being taken; places that are empty cost next to nothing."""
+    url, before = valkey.url, await _asked(valkey.url)
+    jobs, queue = BullmqJobs(Secret(url), "q", RealClock(), keep_values=False), Queue("q", {"connection": url})
+    in_hand, let_go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def handle(_: Job) -> Verdict:
+        in_hand.release()
+        await let_go.wait()
+        return Verdict(fate=Fate.DONE)
+
+    async def add(count: int) -> None:
+        for _ in range(count):
+            await queue.add("sync-flyio-secrets", {"projectId": "p", "credentialName": "A"})
+        async with asyncio.timeout(30):
+            for _ in range(count):
+                await in_hand.acquire()
+
+    running = asyncio.create_task(jobs.run(handle))
+    await add(1)
+    await asyncio.sleep(1)
+    asked = await _asked(url) - before
+    await add(99)
+    let_go.set()
+    jobs.stop()
+    await running
+    await jobs.close()
+    await queue.close()
+
+    # With as many places empty as there may be jobs in hand, it is asked some thousand times (measured).
+    assert asked < 100
+
+
+async def _asked(url: str) -> int:
+    """Give how many scripts Redis has run."""
+    async with from_url(url) as redis:
+        return int((await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"])
