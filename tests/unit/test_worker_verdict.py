@@ -22,7 +22,7 @@ def report(*lines: tuple[SecretName, Outcome, str | None], error: errors.Flysync
     )
 
 
-@pytest.mark.parametrize("outcome", [Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED, Outcome.STAGED])
+@pytest.mark.parametrize("outcome", [Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED])
 def test_what_is_well_is_done(outcome: Outcome) -> None:
     """With the outcome, the run and the warnings, whatever became of the others."""
     done = of_report(
@@ -99,3 +99,30 @@ def test_an_outage_is_nobodys_fault() -> None:
     assert all(is_outage(of_error(kind("x"), age_s=0)) for kind in outages)
     assert not any(is_outage(of_error(kind("x"), age_s=0)) for kind in (errors.TimedOut, errors.FlyctlFailed))
     assert 7 == of_error(errors.RateLimited("x", retry_after_s=7), age_s=0).retry_after_s
+
+
+@pytest.mark.parametrize(
+    ("error", "warning", "fate"),
+    [
+        (None, "no_machines", Fate.DONE),
+        (errors.InvalidCredential("B is empty"), "no_machines", Fate.DONE),
+        (errors.InvalidCredential("B is empty"), "rolling_out", Fate.DONE),
+        (errors.FlyUnavailable("out of reach"), "superseded", Fate.RETRY),
+    ],
+)
+def test_what_is_stored_is_done_only_where_no_rollout_is_owed(
+    error: errors.FlysyncError | None, warning: str, fate: Fate
+) -> None:
+    """A run that fails between two sets leaves the first one's values without a roll-out: their jobs are not done."""
+    lines = [CredentialReport(name=A, outcome=Outcome.STAGED)]
+    if error is not None:
+        lines.append(CredentialReport(name=B, outcome=Outcome.FAILED, code=error.code))
+    report = SyncReport(
+        run_id=RunId("r"),
+        project=ProjectId("p"),
+        credentials=tuple(lines),
+        error=error,
+        warnings=(Note(code=warning, message=""),),
+    )
+
+    assert fate is of_report(report, A, age_s=0.0).fate
