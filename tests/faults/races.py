@@ -298,7 +298,7 @@ class Races:
         """Count the projects whose app does not run with what is stored, or whose record does not say so."""
         return sum(
             [
-                self.running(project) != values or {"deployed"} != set((await self.states(project)).values())
+                self.running(project) != values or await self.states(project) != dict.fromkeys(values, "deployed")
                 for project, values in self.newest.items()
             ]
         )

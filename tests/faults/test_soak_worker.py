@@ -21,9 +21,9 @@ async def test_a_night_of_workers_ends_well(database: str) -> None:
     if reason:
         pytest.skip(reason)
 
-    figures = await soak(database, jobs=200, projects=8, seed=1, life=300)
+    figures = await soak(database, jobs=120, projects=8, seed=1, life=300)
 
     assert figures.is_well, figures
-    assert figures.kills > 2
+    assert figures.kills > 1
     assert figures.faults > 5
     assert figures.values_in_slow_log["producer"] > 0
