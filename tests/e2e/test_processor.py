@@ -146,12 +146,13 @@ echo '{"exit_code": 0, "outcome": "synced", "run_id": "r", "app": "a", "warnings
 
 @pytest.fixture
 def odd(platform: Platform) -> str:
-    """A PATH with the odd flysync."""
+    """A PATH with the odd flysync, and no other."""
     flysync = platform.home / "bin" / "flysync"
     flysync.parent.mkdir()
     flysync.write_text(ODD)
     flysync.chmod(0o755)
-    return os.pathsep.join([str(flysync.parent), os.environ["PATH"]])
+    others = [place for place in os.environ["PATH"].split(os.pathsep) if not Path(place, "flysync").exists()]
+    return os.pathsep.join([str(flysync.parent), *others])
 
 
 def test_a_job_becomes_a_secret(platform: Platform, backend: Backend, start: Start, valkey: EmbeddedValkey) -> None:
