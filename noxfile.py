@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
@@ -17,8 +18,8 @@ nox.options.sessions = ["tests", "lint", "types", "imports"]
 
 PYTHONS = [version for version in nox.project.python_versions(nox.project.load_toml()) if version >= "3.11"]
 TEST = nox.project.dependency_groups(nox.project.load_toml(), "test")
-#: One process per core; who has run out of tests takes from the others. The tests mostly wait for processes.
-PARALLEL = ("-n", "auto", "--dist", "worksteal")
+#: Two processes per core, for the tests mostly wait; who has run out of tests takes from the others.
+PARALLEL = ("-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal")
 LINT = nox.project.dependency_groups(nox.project.load_toml(), "lint")
 
 
