@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 import pytest
+from parts import need
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -99,7 +100,7 @@ def postgres() -> Iterator[Server]:
     if dsn := os.environ.get("FLYSYNC_TEST_DATABASE_URL"):
         yield ProvidedPostgres(dsn)
         return
-    _need(why_unavailable())
+    need(why_unavailable())
     with EmbeddedPostgres() as server:
         yield server
 
@@ -107,17 +108,9 @@ def postgres() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[EmbeddedValkey]:
     """A real server of Redis' kind."""
-    _need(valkey_unavailable())
+    need(valkey_unavailable())
     with EmbeddedValkey(appendonly=True) as server:
         yield server
-
-
-def _need(missing: str | None) -> None:
-    """Skip the test where a part is missing; in CI that is a failure."""
-    if missing and os.environ.get("CI"):
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")

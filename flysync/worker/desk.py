@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from flysync.model import ProjectId, SecretName
-    from flysync.ports import Clock, Job
+    from flysync.ports import Job
     from flysync.reports import SyncReport
     from flysync.secret import Secret
     from flysync.worker.outage import Outages
@@ -96,9 +96,8 @@ class Desk:
     whose app is busy keeps nobody waiting. With *may_carry*, calls for one project may overlap.
     """
 
-    def __init__(self, handler: Handler, clock: Clock, outages: Outages, *, lanes: int, may_carry: bool) -> None:
+    def __init__(self, handler: Handler, outages: Outages, *, lanes: int, may_carry: bool) -> None:
         self._handler = handler
-        self._clock = clock
         self._outages = outages
         self._gate = asyncio.Semaphore(lanes)
         self._calls = _CALLS if may_carry else 1

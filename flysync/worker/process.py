@@ -49,7 +49,6 @@ class Work:
         self._outages = Outages(services.clock, LOGGER.warning)
         self._desk = Desk(
             self._sync,
-            services.clock,
             self._outages,
             lanes=options.concurrency * _LANES_PER_RUN,
             may_carry=options.sync.value_source != "caller",

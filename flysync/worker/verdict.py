@@ -30,11 +30,9 @@ def of_report(report: SyncReport, name: SecretName, *, age_s: float) -> Verdict:
     line = next((line for line in report.credentials if line.name == name), None)
     if line is not None and _is_done(report, line):
         return Verdict(fate=Fate.DONE, result=_result(report, line.outcome, line.reason))
-    own = (
-        report.error if report.error is not None and (line is None or line.code in {None, report.error.code}) else None
-    )
-    if own is not None:
-        return of_error(own, age_s=age_s)
+    error = report.error
+    if error is not None and (line is None or line.code in {None, error.code}):
+        return of_error(error, age_s=age_s)
     assert line is not None
     return _of(line.code or "outcome_unknown", f"{name} failed", age_s=age_s)
 

@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from parts import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,12 +62,6 @@ class Backend:
         return json.loads(self._process.stdout.readline())
 
 
-def _missing(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the backend's packages, installed once for all processes of a run of the tests."""
@@ -81,8 +76,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
         written = place / "problem.part"
         written.write_text(_install(place))
         written.rename(problem)
-    if reason := problem.read_text():
-        _missing(reason)
+    need(problem.read_text())
     return place
 
 

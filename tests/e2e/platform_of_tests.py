@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import pytest
+from parts import need
 from warm import WarmProcess
 
 from flysync.sim.postgres import why_unavailable
@@ -181,10 +182,7 @@ _NUMBERS = itertools.count()
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
     """Daytona, Fly and a Postgres whose database `template` has all tables."""
-    if reason := why_unavailable():
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need(why_unavailable())
     real = os.environ.get("FLYSYNC_TEST_FLYCTL") or shutil.which("flyctl")
     with running(flyctl=Path(real) if real else None) as world:
         assert world.postgres is not None

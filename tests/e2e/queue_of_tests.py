@@ -86,7 +86,7 @@ def contents(url: str, pattern: str) -> str:
                 "hash": lambda key=key: client.hgetall(key),  # type: ignore[misc]
                 "list": lambda key=key: client.lrange(key, 0, -1),  # type: ignore[misc]
                 "set": lambda key=key: sorted(client.smembers(key)),  # type: ignore[misc]
-                "zset": lambda key=key: client.zrange(key, 0, -1),  # type: ignore[misc]
+                "zset": lambda key=key: client.zrange(key, 0, -1, withscores=True),  # type: ignore[misc]
                 "stream": lambda key=key: client.xrange(key),  # type: ignore[misc]
                 "none": lambda: "gone",
             }

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 from node_of_tests import until
+from queue_of_tests import contents
 
 from flysync.sim.loopback import Fault, FaultKind
 
@@ -88,17 +87,7 @@ def start(platform: Platform, backend: Backend, node: Path, valkey: EmbeddedValk
 
 def in_redis(server: EmbeddedValkey) -> bytes:
     """All keys and all that they hold."""
-    client: Any = redis.Redis.from_url(server.url)
-    with closing(client):
-        readers: dict[bytes, Callable[[bytes], Any]] = {
-            b"string": client.get,
-            b"hash": client.hgetall,
-            b"list": lambda key: client.lrange(key, 0, -1),
-            b"set": client.smembers,
-            b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-            b"stream": client.xrange,
-        }
-        return repr([(key, readers[client.type(key)](key)) for key in client.scan_iter()]).encode()
+    return contents(server.url, "*").encode()
 
 
 def deploy(platform: Platform, project: str, *, machines: int = 1, **values: str) -> Any:

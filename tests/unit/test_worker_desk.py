@@ -50,9 +50,8 @@ def desk(
     handler: Handler, *, lanes: int = 5, may_carry: bool = True, said: list[str] | None = None, **pauses_s: float
 ) -> Desk:
     """Make a desk."""
-    clock = RealClock()
     say = (said if said is not None else []).append
-    return Desk(handler, clock, Outages(clock, say, **pauses_s), lanes=lanes, may_carry=may_carry)
+    return Desk(handler, Outages(RealClock(), say, **pauses_s), lanes=lanes, may_carry=may_carry)
 
 
 def ask(
