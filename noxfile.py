@@ -25,6 +25,8 @@ LINT = nox.project.dependency_groups(nox.project.load_toml(), "lint")
 
 def _install(session: nox.Session, *more: str, extras: str = "demo,worker") -> None:
     """Install flysync as it is here, with the pinned versions of all that it needs."""
+    # Where Python is told to write no bytecode, each process of a demo or a test would compile Daytona's SDK anew: 2 s.
+    session.env.update(UV_COMPILE_BYTECODE="1", PYTHONDONTWRITEBYTECODE="")
     session.install("-c", "constraints.txt", "-e", f".[{extras}]", *more)
 
 
@@ -39,8 +41,6 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests and print the coverage; arguments go to pytest."""
     _install(session, *TEST)
-    # Where Python is told to write no bytecode, each process that a test starts compiles Daytona's SDK anew: 2 s.
-    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs)
     session.run("coverage", "combine", "-q")

@@ -12,6 +12,7 @@ import pty
 import secrets
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 import psycopg
@@ -75,6 +76,7 @@ class Story:
         self._say("\nThe world stays up. In a second terminal:\n")
         for name, value in self._settings.items():
             self._say(f"  export {name}={shlex.quote(value)}")
+        self._say(f'  export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
         self._say(f"\n  flysync status --project {_PROJECT}")
         self._say(f"  flysync sync-project --project {_PROJECT} --force")
         update = f"UPDATE cloud_credentials SET credential_value = 'new' WHERE project_id = '{_PROJECT}'"

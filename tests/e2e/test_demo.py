@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from flysync import sync_credentials_to_flyio, sync_project
@@ -12,13 +15,28 @@ if TYPE_CHECKING:
     from platform_of_tests import Platform
 
 
-def test_the_demo_tells_its_whole_story(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every check of its own holds, from the first sync to the proof that no value is left."""
-    code = demo.main()
-    told = capsys.readouterr().out
+def test_the_demo_tells_its_whole_story_and_leaves_its_world_to_be_tried() -> None:
+    """Every check of its own holds; what it prints works in a second terminal as it stands; Ctrl-C ends it."""
+    told = ""
+    command = [sys.executable, "-m", "flysync", "demo", "--keep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as playing:
+        for line in playing.stdout or ():
+            told += line
+            if line.startswith("Ctrl-C"):
+                break
+        printed = told.partition("In a second terminal:\n")[2].partition("  psql")[0]
+        second = subprocess.run(
+            ["sh", "-c", f"set -e\n{printed}"],
+            env={"PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        playing.send_signal(signal.SIGINT)
 
-    assert (0, 0) == (code, told.count("✗")), told
-    assert 9 == told.count("  ✓ "), told
+    assert (9, 0) == (told.count("  ✓ "), told.count("✗")), told
+    assert (0, 3) == (second.returncode, second.stdout.count("synced        requested")), second
+    assert 130 == playing.returncode
 
 
 def test_the_demo_goes_through_the_queue_too(capsys: pytest.CaptureFixture[str]) -> None:
