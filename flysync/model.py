@@ -240,46 +240,6 @@ class ProjectView:
     key: Secret
 
 
-class FlyStatus(StrEnum):
-    """How far a secret has come at Fly (`flyctl secrets list`)."""
-
-    DEPLOYED = "Deployed"
-    PARTIAL = "Partial"
-    #: Staged, or flyctl could not see the machines (flyctl.md, top).
-    STAGED = "Staged"
-    UNKNOWN = "Unknown"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FlySecret:
-    """A secret as Fly shows it."""
-
-    name: str
-    #: Opaque; equal values of one secret have equal digests.
-    digest: str
-    #: Absent above 100 machines.
-    status: FlyStatus = FlyStatus.UNKNOWN
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Machines:
-    """How many of an app's machines a roll-out has reached."""
-
-    updated: int
-    total: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rollout:
-    """A roll-out that flyctl called a success."""
-
-    #: The release's number; absent where the answer was lost and only the exit code survived.
-    release: int | None = None
-    machines: Machines | None = None
-    #: There was no machine to deploy to.
-    no_machines: bool = False
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SandboxInfo:
     """A sandbox that carries our label, as Daytona lists it."""

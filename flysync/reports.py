@@ -13,17 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from flysync.errors import FlysyncError
-    from flysync.model import (
-        AppName,
-        Credential,
-        Machines,
-        OpenRun,
-        ProjectId,
-        Reason,
-        RunId,
-        SecretName,
-        SecretRecord,
-    )
+    from flysync.fly import Machines
+    from flysync.model import AppName, Credential, OpenRun, ProjectId, Reason, RunId, SecretName, SecretRecord
     from flysync.secret import Secret
 
 

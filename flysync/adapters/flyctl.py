@@ -21,7 +21,7 @@ from flysync.errors import (
     FlysyncError,
     OutcomeUnknown,
 )
-from flysync.model import FlySecret, FlyStatus, Rollout
+from flysync.fly import FlySecret, FlyStatus, Machine, Rollout
 from flysync.ports import RolloutFailed
 from flysync.secret import Secret
 
@@ -128,11 +128,18 @@ class FlyctlSecrets:
         command = self._flyctl("set --stage", limit_s) + ' -- "$@"'
         if dash is not None:
             command = f'printf "%s" - | {command} "{word(dash)}=-"'
+        await self._write("set", command, arguments)
+
+    async def unset(self, names: Sequence[SecretName]) -> None:
+        """Run `flyctl secrets unset --stage` with all of *names* in one call."""
+        words = " ".join(word(name) for name in names)
+        await self._write("unset", f"{self._flyctl('unset --stage', self._limits.call_s)} -- {words}")
+
+    async def _write(self, phase: str, command: str, values: Mapping[SecretName, Secret] | None = None) -> None:
+        """Run what changes Fly's secrets, again where that may help: doing it twice does no harm."""
         self._steps.may_have_worked = False
         try:
-            answer = await self._steps.repeated("set", command, limit_s, arguments)
-            if answer.code:
-                raise verdicts.judge(answer.code, answer.stderr, phase="set", app=self._app).error
+            await self._told(phase, command, values)
         except OutcomeUnknown:
             raise
         except FlysyncError as error:
@@ -140,17 +147,21 @@ class FlyctlSecrets:
                 raise
             # By this attempt, or by one before it.
             raise OutcomeUnknown(
-                f"{error.message}, and whether Fly has the values is not known", service=error.service, phase="set"
+                f"{error.message}, and whether Fly has the change is not known", service=error.service, phase=phase
             ) from None
+
+    async def _told(self, phase: str, command: str, values: Mapping[SecretName, Secret] | None = None) -> str:
+        """Run a call of flyctl, and give what it printed."""
+        answer = await self._steps.repeated(phase, command, self._limits.call_s, values)
+        if answer.code:
+            raise verdicts.judge(answer.code, answer.stderr, phase=phase, app=self._app).error
+        return answer.stdout or ""
 
     async def list(self) -> Sequence[FlySecret]:
         """Run `flyctl secrets list --json`."""
-        limit_s = self._limits.call_s
-        answer = await self._steps.repeated("list", self._flyctl("list --json", limit_s), limit_s)
-        if answer.code:
-            raise verdicts.judge(answer.code, answer.stderr, phase="list", app=self._app).error
+        text = await self._told("list", self._flyctl("list --json", self._limits.call_s))
         try:
-            rows = json.loads(answer.stdout or "")
+            rows = json.loads(text)
             return [
                 FlySecret(name=row["name"], digest=row["digest"], status=FlyStatus(row.get("status", "Unknown")))
                 for row in rows
@@ -159,6 +170,25 @@ class FlyctlSecrets:
             raise FlyctlFailed(
                 "flyctl's list of secrets is not what flysync expects", service="fly", phase="list"
             ) from None
+
+    async def machines(self) -> Sequence[Machine]:
+        """Run `flyctl machine list --json`; of what it prints only harmless lines leave the sandbox."""
+        call = timed(f"{self._program} machine list --json --app {word(self._app)}", self._limits.call_s)
+        found: list[dict[str, str]] = []
+        for line in (await self._told("machines", _MACHINES.replace("@CALL@", call))).splitlines():
+            key, _, value = line.strip().partition(": ")
+            if key == '"id"':
+                found.append({})
+            found[-1][key.strip('"')] = value.rstrip(",").strip('"')
+        return [
+            Machine(
+                id=one["id"],
+                state=one.get("state", "unknown"),
+                release=int(release) if (release := one.get("fly_release_version", "")).isdecimal() else None,
+                is_managed=one.get("fly_platform_version") == "v2",
+            )
+            for one in found
+        ]
 
     async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
         """Run `flyctl secrets deploy`, once."""
@@ -202,3 +232,12 @@ class FlyctlSecrets:
 
 
 _DASH = Secret("-")
+
+#: A machine's configuration holds the app's environment, and that may hold anything: let out only the lines of the
+#: outermost keys and of the metadata that flyctl itself writes. In JSON a line break is never part of a text.
+_MACHINES = """\
+{ o=$(@CALL@); r=$?
+printf "%s\\n" "$o" | sed -nE "/^ {8}\\"(id|state)\\": /p
+/^ {12}\\"metadata\\": [{]/,/^ {12}[}]/{ /^ {16}\\"fly_(platform|release)_version\\": /p
+}"
+(exit "$r"); }"""

@@ -39,10 +39,10 @@ _LATE_ATTEMPTS = 2
 _LATE_S = 20
 
 #: The steps after which a lost answer leaves something open, and those that are made for what they print.
-_WRITING = frozenset({"set", "deploy"})
-_TELLING = frozenset({"look", "install", "list"})
+_WRITING = frozenset({"set", "unset", "deploy"})
+_TELLING = frozenset({"look", "install", "list", "machines"})
 #: The steps that talk to Fly.
-_WITH_TOKEN = frozenset({"set", "list", "deploy"})
+_WITH_TOKEN = frozenset({"set", "unset", "list", "machines", "deploy"})
 
 
 class Steps:

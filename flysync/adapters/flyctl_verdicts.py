@@ -20,7 +20,7 @@ from flysync.errors import (
     RateLimited,
     TimedOut,
 )
-from flysync.model import Machines
+from flysync.fly import Machines
 
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError

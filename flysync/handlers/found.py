@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.model import FlyStatus, State
+from flysync.fly import FlyStatus
+from flysync.model import State
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
-    from flysync.model import AppName, FlySecret, SecretName, SecretRecord
+    from flysync.fly import FlySecret
+    from flysync.model import AppName, SecretName, SecretRecord
 
 _ON_MACHINES = frozenset({FlyStatus.DEPLOYED, FlyStatus.PARTIAL})
 _WAITING = frozenset({FlyStatus.STAGED, FlyStatus.PARTIAL})

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from flysync.errors import FlysyncError
-    from flysync.model import AppName, Machines, ProjectId, Reason, SecretName
+    from flysync.fly import Machines
+    from flysync.model import AppName, ProjectId, Reason, SecretName
     from flysync.plan import Plan
     from flysync.ports import Clock, Watch
 

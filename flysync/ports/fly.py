@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.errors import FlysyncError
-    from flysync.model import FlySecret, Machines, Rollout, SandboxInfo, SecretName
+    from flysync.fly import FlySecret, Machine, Machines, Rollout
+    from flysync.model import SandboxInfo, SecretName
     from flysync.secret import Secret
 
 
@@ -133,8 +134,16 @@ class SecretStore(Protocol):
         """
         ...
 
+    async def unset(self, names: Sequence[SecretName]) -> None:
+        """Remove secrets, without a deploy; one that is not there is fine."""
+        ...
+
     async def list(self) -> Sequence[FlySecret]:
         """Give what Fly shows of the app's secrets."""
+        ...
+
+    async def machines(self) -> Sequence[Machine]:
+        """Give the app's machines."""
         ...
 
     async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:

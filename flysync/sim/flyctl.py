@@ -2,7 +2,8 @@
 A stand-in for flyctl, for the demo and for tests where there is no real one.
 
 It sends the same requests in the same order as flyctl ad0172fac and prints the same texts on the same streams with
-the same exit codes; it knows `secrets set|unset|sync|deploy|list`, `version` and `auth whoami`. It talks to a simulated
+the same exit codes; it knows `secrets set|unset|sync|deploy|list`, `machine list`, `version` and
+`auth whoami`. It talks to a simulated
 Fly only. `tests/contract/test_flyctl.py` holds it to recorded runs of the real one, and to the real one itself.
 Imported are only light modules of the standard library: a call is to take less than 80 ms.
 """
@@ -168,6 +169,7 @@ _DOERS: dict[str, Callable[[Session], None]] = {
     "secrets sync": _logged_in(flyctl_secrets.sync_secrets),
     "secrets deploy": _logged_in(flyctl_secrets.deploy_secrets),
     "secrets list": _logged_in(flyctl_secrets.list_secrets),
+    "machine list": _logged_in(flyctl_secrets.list_machines),
     "version": _show_version,
     "auth whoami": _logged_in(_show_viewer),
 }

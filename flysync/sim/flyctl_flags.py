@@ -35,6 +35,7 @@ _DETACH = Flag("detach", "Return immediately instead of monitoring\ndeployment p
 _DNS = Flag("dns-checks", "Perform DNS checks during deployment (default true)")
 _STAGE = Flag("stage", "Set secrets but skip deployment for machine apps")
 _JSON = Flag("json", "JSON output", short="j")
+_QUIET = Flag("quiet", "Only list machine ids", short="q")
 _SAVE = Flag("saveinstall", short="s", valued=True, hidden=True)
 _GLOBAL = (
     Flag("access-token", "Fly API Access Token", short="t", valued=True),
@@ -102,13 +103,15 @@ _COMMANDS = (
         _JSON,
         aliases="list, ls",
     ),
+    Command("machine list", "List Fly machines", _APP, _CONFIG, _JSON, _QUIET, aliases="list, ls"),
     Command("version", "Show version information for the flyctl command", _JSON, _SAVE),
     Command("auth whoami", "Show the currently authenticated user", _JSON),
 )
 COMMANDS = {command.words: command for command in _COMMANDS}
 COMMANDS["secrets ls"] = COMMANDS["secrets list"]
+COMMANDS["machine ls"] = COMMANDS["machine list"]
 #: Words that lead to commands.
-GROUPS = ("secrets", "auth")
+GROUPS = ("secrets", "machine", "auth")
 
 
 class Mistake(Failure):

@@ -123,6 +123,20 @@ def managed_machines(session: Session, app: str) -> list[dict[str, Any]]:
             session.sleep(pauses_s.pop(0))
 
 
+def list_machines(session: Session) -> None:
+    """Print the machines, those that `fly launch` did not make included."""
+    app = session.app()
+    try:
+        machines = session.api.machines("GET", f"/apps/{app}/machines")
+    except Failure as failure:
+        raise failure.wrapped("failed to list VMs: ") from None
+    if session.json:
+        session.out(json.dumps(machines, indent=4, ensure_ascii=False))
+        return
+    for machine in machines:
+        session.out(f" {machine['id']} " if session.call.is_on("quiet") else f" {machine['id']} │ {machine['state']} ")
+
+
 def _managed(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         machine

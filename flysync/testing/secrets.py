@@ -14,7 +14,7 @@ from flysync.errors import (
     InvalidCredential,
     OutcomeUnknown,
 )
-from flysync.model import FlySecret, FlyStatus, Machines, Rollout
+from flysync.fly import FlySecret, FlyStatus, Machine, Machines, Rollout
 from flysync.ports import RolloutFailed
 
 if TYPE_CHECKING:
@@ -95,6 +95,21 @@ class InMemorySecrets:
         app.stored.update({name: secret.reveal() for name, secret in values.items()})
         app.sets += 1
         self._fly.end("set")
+
+    async def unset(self, names: Sequence[SecretName]) -> None:
+        """Remove secrets."""
+        self._enter("unset")
+        app = self._app()
+        for name in names:
+            app.stored.pop(name, None)
+        app.sets += 1
+        self._fly.end("unset")
+
+    async def machines(self) -> Sequence[Machine]:
+        """Give the machines; all of them are started."""
+        self._enter("machines")
+        app = self._app()
+        return [Machine(id=f"m{number}", state="started", release=app.restarts) for number in range(app.machines)]
 
     async def list(self) -> Sequence[FlySecret]:
         """Give name, digest and status of what is stored."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync.errors import AppNotFound, DaytonaUnavailable, FlysyncError, InvalidCredential
-from flysync.model import FlyStatus, SecretName
+from flysync.fly import FlyStatus
+from flysync.model import SecretName
 from flysync.ports import RolloutFailed
 from flysync.secret import Secret
 
@@ -122,6 +123,42 @@ class SecretStoreContract:
         assert rollout.no_machines
         assert {"A": "1"} == world.stored("empty")
 
+    async def test_a_secret_that_was_removed_is_gone_from_the_list_and_with_a_deploy_from_the_machines(
+        self, world: StoreWorld
+    ) -> None:
+        """Removing restarts nothing by itself; one that is not there is no failure."""
+        store = await world.store("acme")
+        await store.prepare()
+        await put(store, {"A": "1", "B": "2", "C": "3"})
+        await store.deploy(wait=True, timeout_s=60)
+        before = world.restarts("acme")
+
+        await store.unset([SecretName("A"), SecretName("C"), SecretName("NEVER")])
+
+        assert ({"B": "2"}, before) == (world.stored("acme"), world.restarts("acme"))
+        assert ["B"] == [one.name for one in await store.list()]
+
+        await store.deploy(wait=True, timeout_s=60)
+
+        assert all({"B": "2"} == env for env in world.running("acme"))
+
+    async def test_machines_are_listed_with_state_and_release(self, world: StoreWorld) -> None:
+        """All that a roll-out would reach, and which release they run."""
+        store, empty = await world.store("acme"), await world.store("empty")
+        await store.prepare()
+        await empty.prepare()
+        await put(store, {"A": "1"})
+        rollout = await store.deploy(wait=True, timeout_s=60)
+
+        machines = await store.machines()
+
+        assert [("started", rollout.release, True)] * len(machines) == [
+            (one.state, one.release, one.is_managed) for one in machines
+        ]
+        assert rollout.machines is not None
+        assert rollout.machines.total == len(machines) == len({one.id for one in machines})
+        assert [] == list(await empty.machines())
+
     async def test_an_unknown_app_is_not_found(self, world: StoreWorld) -> None:
         """`stage` and `list` say so."""
         store = await world.store("nope")
@@ -131,6 +168,10 @@ class SecretStoreContract:
             await put(store, {"A": "1"})
         with pytest.raises(AppNotFound):
             await store.list()
+        with pytest.raises(AppNotFound):
+            await store.machines()
+        with pytest.raises(AppNotFound):
+            await store.unset([SecretName("A")])
 
     async def test_a_name_that_fly_refuses_is_named_and_nothing_is_stored(self, world: StoreWorld) -> None:
         """The whole batch fails, so that the caller can go on without the one name."""

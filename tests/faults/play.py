@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from calls import Call
     from matrix import Cell
 
-    from flysync.model import AppName, Rollout, RunId
+    from flysync.fly import Rollout
+    from flysync.model import AppName, RunId
     from flysync.ports import Clock, Sandbox, Sandboxes, SecretStore
     from flysync.reports import SyncReport
     from flysync.settings import Settings

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from flysync.model import AppName, FlySecret, Rollout, RunId
+    from flysync.fly import FlySecret, Rollout
+    from flysync.model import AppName, RunId
     from flysync.ports import Sandbox, SecretStore
     from flysync.reports import SyncReport
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from schedules import Process
 
-    from flysync.model import AppName, Rollout, RunId, SecretName
+    from flysync.fly import Rollout
+    from flysync.model import AppName, RunId, SecretName
     from flysync.secret import Secret
 
     Effect = Callable[[], Coroutine[Any, Any, Any]]

@@ -9,7 +9,8 @@ import pytest
 from flysync import errors
 from flysync.adapters.flyctl import FlyctlSecrets
 from flysync.errors import DaytonaUnavailable, FlysyncError, RateLimited
-from flysync.model import AppName, FlyStatus, RunId, SecretName
+from flysync.fly import FlyStatus
+from flysync.model import AppName, RunId, SecretName
 from flysync.ports import AnswerLost, NotSent, RolloutFailed
 from flysync.secret import Secret
 

@@ -8,9 +8,10 @@ import pytest
 
 from flysync import render
 from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, Interrupted
+from flysync.fly import Machines
 from flysync.handlers.care import CheckReport, InitReport
 from flysync.handlers.status import StatusLine, StatusReport
-from flysync.model import AppName, Machines, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
+from flysync.model import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
 from flysync.reports import CredentialReport, Finding, NextStep, Note, SyncReport, command, printable
 
 NOW = datetime(2026, 11, 20, 3, 4, 5, tzinfo=UTC)
