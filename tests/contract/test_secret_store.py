@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import os
+import re
 import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,9 +22,9 @@ from flysync.testing.sandboxes import InMemorySandboxes
 from flysync.testing.secrets import InMemoryFly, InMemorySecrets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
-    from flysync.ports import SecretStore
+    from flysync.ports import Sandbox, SecretStore
 
 TOKEN = "contract-token"
 
@@ -60,7 +62,10 @@ class LoopbackWorld(StoreWorld):
         self.apps = {"acme": fly.add_app("acme", machines=2), "empty": fly.add_app("empty", machines=0, deployed=False)}
 
     async def store(self, app: str) -> SecretStore:
-        box = await self.boxes.create("box", {}, ttl_s=600, timeout_s=30)
+        return self.secrets(app, await self.boxes.create("box", {}, ttl_s=600, timeout_s=30))
+
+    def secrets(self, app: str, box: Sandbox) -> SecretStore:
+        """Give the secrets of *app*, by flyctl in *box*."""
         urls = dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url)
         return FlyctlSecrets(
             box,
@@ -124,3 +129,43 @@ class TestRealFlyctl(SecretStoreContract):
             pytest.skip("no real flyctl: set FLYSYNC_TEST_FLYCTL")
         async with loopback("", Path(flyctl)) as world:
             yield world
+
+
+class Overheard:
+    """A sandbox, and all that it has said."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.id = sandbox.id
+        self._sandbox = sandbox
+        self.said = ""
+
+    async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
+        """Run a script, and keep what it prints."""
+        output = await self._sandbox.run(script, env, timeout_s=timeout_s)
+        self.said += "\n".join(
+            base64.b64decode(found).decode() for found in re.findall(r":[OE]:([A-Za-z0-9+/=]+)", output)
+        )
+        return output
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+async def test_what_a_machine_is_configured_with_does_not_leave_the_sandbox(shell: str) -> None:
+    """A list of machines has the app's environment in it; what looks like metadata there is not taken for it."""
+    path = shutil.which(shell) or pytest.skip(f"no {shell} on this machine")
+    flyctl = os.environ.get("FLYSYNC_TEST_FLYCTL")
+    async with loopback(path, Path(flyctl) if flyctl else None) as world:
+        by_hand, ours = world.apps["acme"].machines
+        env = {"fly_platform_version": "v2", "fly_release_version": "99", "KEY": 'canary",\n        "id": "x'}
+        by_hand.config = {"image": "i", "env": env, "metadata": {"mine": "canary"}}
+        ours.config["env"] = env
+        box = Overheard(await world.boxes.create("box", {}, ttl_s=600, timeout_s=30))
+        store = world.secrets("acme", box)
+        await store.prepare()
+
+        machines = {one.id: one for one in await store.machines()}
+
+        assert [by_hand.id, ours.id] == sorted(machines, key=[by_hand.id, ours.id].index)
+        assert (False, None) == (machines[by_hand.id].is_managed, machines[by_hand.id].release)
+        assert (True, 1) == (machines[ours.id].is_managed, machines[ours.id].release)
+        assert "started" in box.said
+        assert "canary" not in box.said
