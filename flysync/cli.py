@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Name = Annotated[list[str], typer.Option("--name", metavar="NAME", help="A credential's name; may be repeated.")]
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value from standard input.")]
 OneProject = Annotated[str | None, typer.Option("--project", metavar="ID", help="Only this project.")]
+OneApp = Annotated[str | None, typer.Option("--app", metavar="APP", help="Only this app.")]
+IsLive = Annotated[bool, typer.Option("--live", help="Ask Fly what it has; exit 3 where that is not the table's.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave the world running.")]
 WithWorker = Annotated[bool, typer.Option("--worker", help="Bring the credentials through a queue and a worker.")]
 
@@ -124,10 +126,10 @@ def sync_project(output: "Output", options: "SyncOptions", project: Project) -> 
 
 @app.command()
 @takes(common)
-def status(output: "Output", project: OneProject = None) -> None:
-    """Show what is stored and what was last brought to Fly."""
-    from flysync import command, render
-    from flysync.model import project_id
+def status(output: "Output", project: OneProject = None, of_app: OneApp = None, live: IsLive = False) -> None:
+    """Show what is stored and what was last brought to Fly; with --live also what Fly has now."""
+    from flysync import bootstrap, command, render
+    from flysync.model import AppName, project_id
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.status import status as handler
@@ -135,13 +137,15 @@ def status(output: "Output", project: OneProject = None) -> None:
         report = await handler(
             of,
             services=services,
+            app=None if of_app is None else AppName(of_app),
+            live=live,
             values=settings.value_source != "caller",
             empty_allowed=settings.allow_empty,
         )
         return render.status_json(report), render.status_text(report)
 
     of = None if project is None else project_id(project)
-    command.plain(output, work)
+    command.plain(output, work, needs=bootstrap.SYNC if live else bootstrap.DATABASE)
 
 
 @db.command("init")
@@ -195,14 +199,14 @@ def sandbox_prune(output: "Output") -> None:
 
 
 def _sandboxes(output: "Output", name: str, handler: "Callable[..., Awaitable[SandboxReport]]") -> None:
-    from flysync import command, render
+    from flysync import bootstrap, command, render
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         del settings
         report = await handler(services=services)
         return render.sandboxes_json(name, report), render.sandboxes_text(report)
 
-    command.plain(output, work, with_daytona=True)
+    command.plain(output, work, needs=bootstrap.SANDBOXES)
 
 
 @app.command()

@@ -48,13 +48,12 @@ def sync(
 def plain(
     output: console.Output,
     work: Callable[[Services, Settings], Coroutine[Any, Any, tuple[dict[str, Any], list[str]]]],
-    *,
-    with_daytona: bool = False,
+    needs: tuple[str, ...] | None = None,
 ) -> None:
-    """Run what needs nothing but the database, or also Daytona, and show its result: the envelope, and lines."""
+    """Run what needs the settings *needs*, or the database alone, and show its result: the envelope, and lines."""
     from flysync import bootstrap
 
-    settings = _settings(output, bootstrap.SANDBOXES if with_daytona else bootstrap.DATABASE)
+    settings = _settings(output, needs or bootstrap.DATABASE)
 
     async def body() -> tuple[dict[str, Any], list[str]]:
         async with bootstrap.open_services(settings) as services:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.fly import FlyStatus
@@ -9,13 +10,40 @@ from flysync.model import State
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Sequence
 
-    from flysync.fly import FlySecret
+    from flysync.fly import FlySecret, Machine
     from flysync.model import AppName, SecretName, SecretRecord
 
 _ON_MACHINES = frozenset({FlyStatus.DEPLOYED, FlyStatus.PARTIAL})
 _WAITING = frozenset({FlyStatus.STAGED, FlyStatus.PARTIAL})
+
+
+class Live(StrEnum):
+    """How a secret stands at Fly, in words for a person."""
+
+    #: The machines run with what we wrote last.
+    RUNNING = "running"
+    #: Some of them do.
+    PARTLY = "on some machines"
+    #: Fly has what we wrote last, and no machine runs with it.
+    NOT_DEPLOYED = "not deployed"
+    #: Fly has it, and the app has no machine.
+    NO_MACHINES = "no machines"
+    #: Fly has it no more.
+    MISSING = "missing"
+    #: Somebody else has set it since.
+    CHANGED = "changed at Fly"
+    #: Fly has what we wrote, and does not show what the machines run with.
+    UNKNOWN = "unknown"
+    #: Fly has what we wrote, and the table has it no more.
+    ORPHANED = "orphaned"
+    #: Neither Fly nor the table has what we wrote.
+    GONE = "gone"
+    #: It is at Fly, and we never wrote it.
+    FOREIGN = "foreign"
+    #: There is no such app.
+    NO_APP = "no app"
 
 
 class Found:
@@ -50,8 +78,32 @@ class Found:
             return False
         if self._secrets[record.name].status is FlyStatus.DEPLOYED:
             return True
-        sees_machines = any(one.status in _ON_MACHINES for one in self._secrets.values())
-        return record.state is State.DEPLOYED and not sees_machines
+        return record.state is State.DEPLOYED and not self._sees_machines
+
+    @property
+    def _sees_machines(self) -> bool:
+        """Whether flyctl could tell what the machines run with: it says `Staged` of all where it could not."""
+        return any(one.status in _ON_MACHINES for one in self._secrets.values())
+
+    def live(self, name: SecretName, record: SecretRecord | None, machines: Sequence[Machine] | None) -> Live:
+        """Say how a secret stands; *machines* are absent where they could not be listed."""
+        if name not in self._secrets:
+            return Live.MISSING
+        if record is None or record.fingerprint is None:
+            return Live.FOREIGN
+        if not self.is_ours(record):
+            # Without a digest of ours, a run was cut short between writing and looking.
+            return Live.CHANGED if record.fly_digest_mac else Live.UNKNOWN
+        status = self._secrets[name].status
+        if status is FlyStatus.DEPLOYED:
+            return Live.RUNNING
+        if status is FlyStatus.PARTIAL:
+            return Live.PARTLY
+        if machines is not None and not any(one.is_managed for one in machines):
+            return Live.NO_MACHINES
+        if self._sees_machines or (record.state is State.STORED and machines):
+            return Live.NOT_DEPLOYED
+        return Live.UNKNOWN
 
     def waiting(self, known: Container[str]) -> list[str]:
         """Give the secrets that a deploy would bring to the machines, without those that are *known*."""

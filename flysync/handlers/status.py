@@ -1,39 +1,26 @@
-"""What is stored, what was last brought to Fly, and what to run next; by our own record, without asking Fly."""
+"""What is stored, what was last brought to Fly, what Fly shows now where it is asked, and what to run next."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flysync.model import State, is_app_name, value_flaw
-from flysync.plan import MAX_ROLLOUTS
+from flysync.errors import ProjectNotFound
+from flysync.handlers.live import look_at
+from flysync.handlers.standing import foreign, line_of
+from flysync.model import SecretName, is_app_name
 from flysync.reports import NextStep, command
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from flysync.model import AppName, OpenRun, ProjectId, RunId, SecretName
+    from flysync.errors import FlysyncError
+    from flysync.handlers.live import LiveApp
+    from flysync.handlers.standing import StatusLine
+    from flysync.model import AppName, OpenRun, ProjectId
     from flysync.ports import Services
-    from flysync.reports import Overview, StatusRow
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StatusLine:
-    """One credential of a project, and how far it has come."""
-
-    project: ProjectId
-    app: AppName | None
-    name: SecretName | None
-    in_table: bool
-    state: State | None
-    #: In plain words; see `_condition`.
-    condition: str
-    updated_at: datetime | None
-    written_at: datetime | None
-    deployed_at: datetime | None
-    run_id: RunId | None
-    actor: str | None
-    door: str | None
+    from flysync.reports import Note, StatusRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,85 +31,88 @@ class StatusReport:
     open_runs: tuple[OpenRun, ...]
     now: datetime
     next: tuple[NextStep, ...]
+    #: What Fly shows of each app; empty where it was not asked.
+    apps: Mapping[AppName, LiveApp] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def has_drift(self) -> bool:
+        """Whether Fly has something else than the table; foreign secrets alone are no drift."""
+        return any(line.is_drift for line in self.lines)
+
+    @property
+    def error(self) -> FlysyncError | None:
+        """What kept us from seeing all that was asked for."""
+        return next((app.error for app in self.apps.values() if app.error), None)
+
+    @property
+    def exit_code(self) -> int:
+        """3 where there is drift, else that of what could not be seen; 0 where all is as it should be."""
+        if self.has_drift:
+            return 3
+        return self.error.exit_code if self.error else 0
 
 
 async def status(
-    project: ProjectId | None, *, services: Services, values: bool = True, empty_allowed: bool = False
+    project: ProjectId | None,
+    *,
+    services: Services,
+    app: AppName | None = None,
+    live: bool = False,
+    values: bool = True,
+    empty_allowed: bool = False,
 ) -> StatusReport:
     """
-    Give the state of *project*, or of all projects.
+    Give the state of *project*, or of all projects; only what concerns *app*, where given.
 
-    Not *values*: what the table has are not the values that are sent, so they are not compared.
+    With *live* Fly is asked too, from a sandbox. Not *values*: what the table has are not the values that are sent, so
+    they are not compared.
 
     Raises:
-        ProjectNotFound: the project is in none of the tables.
+        ProjectNotFound: the project is in none of the tables, or none is deployed to *app*.
         DatabaseUnavailable, ConfigError: as the port says.
+        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied, SandboxNotFound: there is no sandbox to ask from.
     """
     overview = await services.records.overview(project, values=values)
-    lines, steps = [], []
-    for row in overview.rows:
-        condition = _condition(row, overview, empty_allowed=empty_allowed)
-        lines.append(_line(row, condition))
-        if condition in _MENDED and row.app is not None and is_app_name(row.app):
-            steps.append(_next(row))
+    rows = [row for row in overview.rows if app is None or row.app == app]
+    if app is not None and not rows:
+        raise ProjectNotFound(f"no project is deployed to {app}", hint="`flysync status` lists projects and their apps")
+    asked = [row.app for row in rows if live and row.app is not None and is_app_name(row.app)]
+    seen = await look_at(asked, services=services)
+    lines = [
+        line_of(row, overview, seen.apps.get(row.app) if row.app else None, empty_allowed=empty_allowed) for row in rows
+    ]
+    lines += await _foreign(rows, seen.apps, services)
+    lines.sort(key=lambda line: (line.project, line.app is None, line.app or "", line.name or ""))
+    mends = [line.next for line in lines if line.next is not None]
     return StatusReport(
-        lines=tuple(lines), open_runs=overview.open_runs, now=overview.now, next=tuple(dict.fromkeys(steps))
+        lines=tuple(lines),
+        open_runs=overview.open_runs,
+        now=overview.now,
+        next=tuple(dict.fromkeys((*seen.next, *(mends or _all_well(project, lines, live=live))))),
+        apps=seen.apps,
+        notes=tuple(seen.notes),
     )
 
 
-def _next(row: StatusRow) -> NextStep:
-    """Give the command that brings what is not deployed: one per project, or per name where callers have the values."""
-    if row.credential is not None and row.credential.secret is not None:
-        return NextStep(command=command("sync-project", "--project", row.project), why="brings what is not deployed")
-    words = ("sync", "--project", row.project, "--name", str(row.name), "--value-stdin")
-    return NextStep(command=command(*words), why="takes the value from standard input")
+async def _foreign(rows: Sequence[StatusRow], apps: Mapping[AppName, LiveApp], services: Services) -> list[StatusLine]:
+    """Give a line for each secret at Fly that flysync never wrote, for whatever project."""
+    lines = []
+    for app, shown in apps.items():
+        ours = {row.name for row in rows if row.app == app}
+        names = [SecretName(one.name) for one in shown.secrets or () if one.name not in ours]
+        others, _ = await services.records.watch(app, names) if names else ({}, ())
+        project = next(row.project for row in rows if row.app == app)
+        lines += [foreign(project, app, name) for name in names if name not in others]
+    return lines
 
 
-def _line(row: StatusRow, condition: str) -> StatusLine:
-    record = row.record
-    return StatusLine(
-        project=row.project,
-        app=row.app,
-        name=row.name,
-        in_table=row.credential is not None,
-        state=record.state if record else None,
-        condition=condition,
-        updated_at=row.updated_at,
-        written_at=record.written_at if record else None,
-        deployed_at=record.deployed_at if record else None,
-        run_id=record.run_id if record else None,
-        actor=row.actor,
-        door=row.door,
-    )
-
-
-def _condition(row: StatusRow, overview: Overview, *, empty_allowed: bool) -> str:
-    """Say in words how the stored value stands to the one last sent."""
-    if row.name is None:
-        return "no credentials"
-    if row.app is None:
-        return "project not deployed"
-    credential, record = row.credential, row.record
-    if credential is None:
-        return "orphaned"
-    secret = credential.secret
-    if credential.flaw or (secret and value_flaw(row.name, secret, empty_allowed=empty_allowed)):
-        return "cannot be sent"
-    if record is None or record.fingerprint is None:
-        return "never sent"
-    if secret and secret.fingerprint(overview.key, row.app, row.name) != record.fingerprint:
-        return "changed since"
-    if record.rollouts >= MAX_ROLLOUTS and record.state is not State.DEPLOYED:
-        return "roll-out fails"
-    return _WORDS[record.state]
-
-
-_WORDS = {
-    State.DEPLOYED: "deployed",
-    State.STORED: "stored, not deployed",
-    State.WRITING: "being written, or interrupted",
-    State.FAILED: "failed",
-    State.REQUESTED: "requested",
-}
-#: What the next sync changes for the better.
-_MENDED = {"never sent", "changed since", *_WORDS.values()} - {"deployed"}
+def _all_well(project: ProjectId | None, lines: Sequence[StatusLine], *, live: bool) -> list[NextStep]:
+    """Give what to run where no command mends anything."""
+    which = () if project is None else ("--project", project)
+    if not live and any(line.app is not None for line in lines):
+        return [NextStep(command=command("status", *which, "--live"), why="asks Fly what the machines run with")]
+    one = project or next((line.project for line in lines), None)
+    if one is None:
+        return []
+    return [NextStep(command=command("history", "--project", one), why="shows what was tried, and how it went")]

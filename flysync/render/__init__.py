@@ -21,9 +21,9 @@ from flysync.render.as_text import (
     next_text,
     notes_text,
     sandboxes_text,
-    status_text,
     sync_text,
 )
+from flysync.render.status_text import status_text
 
 __all__ = [
     "SCHEMA",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from flysync.handlers.care import CheckReport, InitReport
     from flysync.handlers.sandboxes import SandboxReport
+    from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport
     from flysync.reports import NextStep, Note, SyncReport
 
@@ -88,6 +89,9 @@ def status_json(report: StatusReport, notes: Iterable[Note] = ()) -> dict[str, A
             "in_table": line.in_table,
             "state": line.state,
             "condition": line.condition,
+            "live": line.live,
+            "drift": line.is_drift,
+            "machines": _machines(report, line),
             "updated_at": _time(line.updated_at),
             "written_at": _time(line.written_at),
             "deployed_at": _time(line.deployed_at),
@@ -97,7 +101,18 @@ def status_json(report: StatusReport, notes: Iterable[Note] = ()) -> dict[str, A
         }
         for line in report.lines
     ]
-    return envelope("status", warnings=notes_json(notes), next=next_json(report.next), status=lines)
+    warnings = notes_json([*notes, *report.notes])
+    filled = envelope("status", report.error, warnings=warnings, next=next_json(report.next), status=lines)
+    return filled | {"ok": report.exit_code == 0, "exit_code": report.exit_code}
+
+
+def _machines(report: StatusReport, line: StatusLine) -> list[dict[str, Any]] | None:
+    shown = report.apps.get(line.app) if line.app else None
+    if shown is None or shown.machines is None:
+        return None
+    return [
+        {"id": one.id, "state": one.state, "release": one.release, "managed": one.is_managed} for one in shown.machines
+    ]
 
 
 def check_json(report: CheckReport, notes: Iterable[Note] = ()) -> dict[str, Any]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from flysync.handlers.care import CheckReport, InitReport
     from flysync.handlers.sandboxes import SandboxReport
-    from flysync.handlers.status import StatusReport
     from flysync.reports import CredentialReport, NextStep, Note, SyncReport
 
 P = ParamSpec("P")
@@ -36,7 +35,9 @@ _MARKS = {
 }
 
 
-def _printable(make: Callable[P, list[str]]) -> Callable[P, list[str]]:
+def as_printable(make: Callable[P, list[str]]) -> Callable[P, list[str]]:
+    """Escape, in the lines that *make* gives, what a terminal would act on."""
+
     @wraps(make)
     def made(*args: P.args, **kwargs: P.kwargs) -> list[str]:
         return [printable(line) for line in make(*args, **kwargs)]
@@ -44,7 +45,7 @@ def _printable(make: Callable[P, list[str]]) -> Callable[P, list[str]]:
     return made
 
 
-@_printable
+@as_printable
 def bug_text(error: BaseException) -> list[str]:
     """Give where a bug happened, without the texts of exceptions: they may hold a value."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -52,7 +53,7 @@ def bug_text(error: BaseException) -> list[str]:
     return [f"error: a bug in flysync: {type(error).__name__}", *where]
 
 
-@_printable
+@as_printable
 def error_text(error: BaseException) -> list[str]:
     """Give an error as lines for stderr."""
     if not isinstance(error, FlysyncError):
@@ -62,7 +63,7 @@ def error_text(error: BaseException) -> list[str]:
     return [*lines, *([f"hint: {error.hint}"] if error.hint else [])]
 
 
-@_printable
+@as_printable
 def sync_text(report: SyncReport) -> list[str]:
     """Give the result of a sync as lines for stdout: one per credential, and a last one that sums up."""
     width = max((len(one.name) for one in report.credentials), default=0)
@@ -95,39 +96,19 @@ def _summary(report: SyncReport) -> str:
     return ", ".join(parts) + (" (dry run: nothing was done)" if report.dry_run else "")
 
 
-@_printable
+@as_printable
 def notes_text(notes: Iterable[Note]) -> list[str]:
     """Give warnings as lines for stderr."""
     return [f"warning: {note.message}" for note in notes]
 
 
-@_printable
+@as_printable
 def next_text(steps: Sequence[NextStep]) -> list[str]:
     """Give the commands worth running next as lines."""
     return [f"next: {step.command}  ({step.why})" for step in steps]
 
 
-@_printable
-def status_text(report: StatusReport) -> list[str]:
-    """Give a status as lines: a head per project, its credentials below."""
-    lines: list[str] = []
-    head = None
-    width = max((len(line.name or "") for line in report.lines), default=0)
-    for line in report.lines:
-        if (line.project, line.app) != head:
-            head = (line.project, line.app)
-            lines.append(f"{line.project}  {line.app or '(not deployed)'}")
-        when = f"{line.deployed_at:%Y-%m-%d %H:%M:%S}" if line.deployed_at else ""
-        who = f"by {line.actor} ({line.door})" if line.actor else ""
-        lines.append(f"  {line.name or '-':<{width}}  {line.condition:<20}  {when} {who}".rstrip())
-    runs = [
-        f"run {run.run_id} is under way since {run.started_at:%H:%M:%S} ({run.door}, {run.actor})"
-        for run in report.open_runs
-    ]
-    return [*(lines or ["no projects"]), *runs, *next_text(report.next)]
-
-
-@_printable
+@as_printable
 def check_text(report: CheckReport) -> list[str]:
     """Give the findings of `db check` as lines."""
     lines = []
@@ -138,7 +119,7 @@ def check_text(report: CheckReport) -> list[str]:
     return lines
 
 
-@_printable
+@as_printable
 def init_text(report: InitReport) -> list[str]:
     """Give what `db init` has created as lines."""
     return [f"created {name}" for name in report.created] or ["everything was there already"]

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from flysync import render
-from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, Interrupted
-from flysync.fly import Machines
+from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUnavailable, Interrupted
+from flysync.fly import Machine, Machines
 from flysync.handlers.care import CheckReport, InitReport
-from flysync.handlers.status import StatusLine, StatusReport
+from flysync.handlers.found import Live
+from flysync.handlers.live import LiveApp
+from flysync.handlers.standing import StatusLine
+from flysync.handlers.status import StatusReport
 from flysync.model import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
 from flysync.reports import CredentialReport, Finding, NextStep, Note, SyncReport, command, printable
 
@@ -159,6 +162,7 @@ def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
     report = status_report(
         status_line(),
         status_line(name="LONG", condition="never sent", deployed_at=None, actor=None, door=None),
+        status_line(name="NEWER", condition="changed since"),
         status_line(project="q", app=None, name=None, condition="no credentials", deployed_at=None, actor=None),
         open_runs=(run,),
         next=(NextStep(command="flysync sync-project --project p", why="brings what is not deployed"),),
@@ -166,14 +170,63 @@ def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
 
     assert [
         "p  acme",
-        "  A     deployed              2026-11-20 03:04:05 by tester (cli)",
-        "  LONG  never sent",
+        "  ✓ A      deployed",
+        "    deployed 2026-11-20 03:04:05 by tester (cli) run run1",
+        "  ! LONG   never sent",
+        "  ! NEWER  changed since",
+        "    stored 2026-11-20 03:04:05",
+        "    deployed 2026-11-20 03:04:05 by tester (cli) run run1",
         "q  (not deployed)",
-        "  -     no credentials",
+        "  ! -      no credentials",
         "run run2 is under way since 03:04:05 (cli, ann)",
         "next: flysync sync-project --project p  (brings what is not deployed)",
     ] == render.status_text(report)
     assert ["no projects"] == render.status_text(status_report())
+
+
+def test_a_status_says_what_fly_shows() -> None:
+    """The machines with the app, a mark for what is well, astray, not known, and not ours."""
+    machines = (
+        Machine(id="m1", state="started", release=7),
+        Machine(id="m2", state="started", release=6),
+        Machine(id="m3", state="stopped", release=7),
+        Machine(id="m4", state="started", is_managed=False),
+    )
+    acme, gone, dark, bare = (AppName(name) for name in ("acme", "gone", "dark", "bare"))
+    report = status_report(
+        status_line(live=Live.RUNNING, deployed_at=None),
+        status_line(name="B", live=Live.MISSING, deployed_at=None),
+        status_line(name="C", live=Live.FOREIGN, condition="never sent", in_table=False, deployed_at=None),
+        status_line(name="D", live=Live.RUNNING, condition="changed since", updated_at=None, deployed_at=None),
+        status_line(app=gone, live=Live.NO_APP, condition="never sent", deployed_at=None),
+        status_line(app=dark, live=Live.UNKNOWN, deployed_at=None),
+        status_line(app=bare, live=Live.NO_MACHINES, condition="stored, not deployed", deployed_at=None),
+        apps={
+            acme: LiveApp(secrets=(), machines=machines),
+            gone: LiveApp(exists=False),
+            dark: LiveApp(secrets=(), error=FlyUnavailable("out of reach", service="fly")),
+            bare: LiveApp(secrets=(), machines=()),
+        },
+    )
+    data = render.status_json(report)
+
+    assert [
+        "p  acme  machines: 2 started, 1 stopped on release 6, 7 (and 1 that no roll-out reaches)",
+        "  ✓ A  running",
+        "  ! B  missing",
+        "  - C  foreign",
+        "  ! D  running (changed since)",
+        "p  gone  Fly.io knows no such app",
+        "  ✓ A  no app (never sent)",
+        "p  dark  machines not seen",
+        "  ? A  unknown",
+        "p  bare  machines: none",
+        "  ✓ A  no machines (stored, not deployed)",
+    ] == render.status_text(report)
+    assert (3, False, "fly_unavailable") == (data["exit_code"], data["ok"], data["error"]["code"])
+    assert [False, True, False, True, False, False, False] == [line["drift"] for line in data["status"]]
+    assert data["status"][5]["machines"] is None
+    assert {"id": "m4", "state": "started", "release": None, "managed": False} == data["status"][0]["machines"][3]
 
 
 def test_a_status_in_json_has_its_moments_in_iso() -> None:

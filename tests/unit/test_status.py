@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 SYNC = "flysync sync-project --project p"
+#: What is suggested where nothing is to be mended.
+LIVE = "flysync status --project p --live"
+HISTORY = "flysync history --project p"
 
 
 async def told(world: World, **more: Any) -> tuple[dict[str | None, str], list[str]]:
@@ -39,7 +42,7 @@ async def test_a_value_on_its_way() -> None:
     world.put(A="3")
 
     assert ({"A": "never sent", "B": "never sent"}, [SYNC]) == before
-    assert ({"A": "deployed", "B": "deployed"}, []) == between
+    assert ({"A": "deployed", "B": "deployed"}, [LIVE]) == between
     assert ({"A": "changed since", "B": "deployed"}, [SYNC]) == await told(world)
 
 
@@ -50,8 +53,8 @@ async def test_a_value_on_its_way() -> None:
         (State.WRITING, 0, "being written, or interrupted", [SYNC]),
         (State.FAILED, 1, "failed", [SYNC]),
         (State.REQUESTED, 0, "requested", [SYNC]),
-        (State.STORED, MAX_ROLLOUTS, "roll-out fails", []),
-        (State.DEPLOYED, MAX_ROLLOUTS, "deployed", []),
+        (State.STORED, MAX_ROLLOUTS, "roll-out fails", ["flysync sync --project p --name A --force"]),
+        (State.DEPLOYED, MAX_ROLLOUTS, "deployed", [LIVE]),
     ],
 )
 async def test_what_the_record_says(state: State, rollouts: int, condition: str, steps: list[str]) -> None:
@@ -64,8 +67,9 @@ async def test_what_the_record_says(state: State, rollouts: int, condition: str,
     assert ({"A": condition}, steps) == await told(world)
 
 
-async def test_what_no_sync_mends_is_no_suggestion() -> None:
+async def test_what_no_sync_mends_is_never_suggested_to_be_synced() -> None:
     """A value or a name that cannot be sent, no deployment, one that names no app, nothing stored, an orphan."""
+    looks = [f"flysync sync --project p --name {name} --dry-run" for name in ("1A", "A", "B")]
     bad = World()
     bad.put(A="x" * 131_072, B="")
     bad.records.put("p", "1A", "x")
@@ -78,11 +82,11 @@ async def test_what_no_sync_mends_is_no_suggestion() -> None:
     await orphaned.sync()
     orphaned.records.projects["p"].rows.clear()
 
-    assert (dict.fromkeys(("1A", "A", "B"), "cannot be sent"), []) == await told(bad)
-    assert ({"A": "project not deployed"}, []) == await told(undeployed)
-    assert ({"A": "never sent"}, []) == await told(nonsense)
-    assert ({None: "no credentials"}, []) == await told(World())
-    assert ({"A": "orphaned"}, []) == await told(orphaned)
+    assert (dict.fromkeys(("1A", "A", "B"), "cannot be sent"), looks) == await told(bad)
+    assert ({"A": "project not deployed"}, [HISTORY]) == await told(undeployed)
+    assert ({"A": "never sent"}, [LIVE]) == await told(nonsense)
+    assert ({None: "no credentials"}, [LIVE]) == await told(World())
+    assert ({"A": "orphaned"}, [LIVE]) == await told(orphaned)
     with pytest.raises(ProjectNotFound):
         await told(World(app=None))
 

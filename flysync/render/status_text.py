@@ -1,0 +1,84 @@
+"""A status as lines of text, for 80 columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from flysync.handlers.found import Live
+from flysync.render.as_text import as_printable, next_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from flysync.handlers.live import LiveApp
+    from flysync.handlers.standing import StatusLine
+    from flysync.handlers.status import StatusReport
+
+
+@as_printable
+def status_text(report: StatusReport) -> list[str]:
+    """Give a status as lines: a head per project, its credentials below, and in the end what to run next."""
+    lines: list[str] = []
+    head = None
+    width = max((len(line.name or "") for line in report.lines), default=0)
+    for line in report.lines:
+        if (line.project, line.app) != head:
+            head = (line.project, line.app)
+            shown = report.apps.get(line.app) if line.app else None
+            lines.append(f"{line.project}  {line.app or '(not deployed)'}{_machines(shown)}")
+        lines.append(f"  {_mark(line)} {line.name or '-':<{width}}  {_words(line)}")
+        lines += [f"    {fact}" for fact in _facts(line)]
+    runs = [
+        f"run {run.run_id} is under way since {run.started_at:%H:%M:%S} ({run.door}, {run.actor})"
+        for run in report.open_runs
+    ]
+    return [*(lines or ["no projects"]), *runs, *next_text(report.next)]
+
+
+def _mark(line: StatusLine) -> str:
+    if line.live is Live.UNKNOWN:
+        return "?"
+    if line.live in {Live.FOREIGN, Live.GONE}:
+        return "-"
+    if line.live is None:
+        return "✓" if line.condition == "deployed" else "!"
+    return "!" if line.is_drift else "✓"
+
+
+def _words(line: StatusLine) -> str:
+    """Say what Fly shows, and what of our own record it does not say already."""
+    if line.live is None:
+        return line.condition
+    said = {"deployed", "orphaned"} if line.live is not Live.FOREIGN else {line.condition}
+    return str(line.live) if line.condition in said else f"{line.live} ({line.condition})"
+
+
+def _facts(line: StatusLine) -> list[str]:
+    """Say when the value was stored, where a newer one is, and when, by whom and by which run one was brought."""
+    facts = [f"stored {_time(line.updated_at)}"] if line.condition == "changed since" and line.updated_at else []
+    if when := line.deployed_at or line.written_at:
+        who = f" by {line.actor} ({line.door})" if line.actor else ""
+        run = f" run {line.run_id}" if line.run_id else ""
+        facts.append(f"{'deployed' if line.deployed_at else 'written'} {_time(when)}{who}{run}")
+    return facts
+
+
+def _machines(shown: LiveApp | None) -> str:
+    if shown is None:
+        return ""
+    if not shown.exists:
+        return "  Fly.io knows no such app"
+    if shown.machines is None:
+        return "  machines not seen"
+    managed = [one for one in shown.machines if one.is_managed]
+    states = Counter(one.state for one in managed)
+    releases = sorted({one.release for one in managed if one.release is not None})
+    told = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    on = f" on release {', '.join(map(str, releases))}" if releases else ""
+    others = len(shown.machines) - len(managed)
+    return f"  machines: {told or 'none'}{on}" + (f" (and {others} that no roll-out reaches)" if others else "")
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

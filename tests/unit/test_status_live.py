@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from memory import PROJECT, World
+
+from flysync.errors import AccessDenied, DaytonaUnavailable, FlyUnavailable, ProjectNotFound
+from flysync.handlers.status import StatusReport, status
+from flysync.model import AppName, SecretName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VERIFY = "flysync sync-project --project p --verify"
+
+
+async def live(world: World, app: str | None = None) -> StatusReport:
+    """Ask Fly too; no sandbox is left."""
+    report = await status(None, services=world, app=None if app is None else AppName(app), live=True)
+    assert {} == world.sandboxes.live
+    return report
+
+
+def words(report: StatusReport) -> dict[str | None, str | None]:
+    """Give what Fly shows, by name."""
+    return {line.name: line.live for line in report.lines}
+
+
+def commands(report: StatusReport) -> list[str]:
+    """Give what is suggested."""
+    return [step.command for step in report.next]
+
+
+@pytest.mark.parametrize(
+    ("meddle", "word", "code", "step"),
+    [
+        (lambda _: None, "running", 0, "flysync history --project p"),
+        (lambda world: world.acme.stored.pop("A"), "missing", 3, VERIFY),
+        (lambda world: world.acme.stored.update(A="by hand"), "changed at Fly", 3, VERIFY),
+        (lambda world: world.acme.running.pop("A"), "not deployed", 3, VERIFY),
+        (lambda world: setattr(world.acme, "machines", 0), "no machines", 0, "flysync history --project p"),
+        (lambda world: world.fly.apps.pop("acme"), "no app", 3, VERIFY),
+        (lambda world: world.put(A="2"), "running", 3, "flysync sync-project --project p"),
+        (lambda world: world.records.remove("p", "A"), "orphaned", 3, "flysync unset --project p --name A"),
+    ],
+)
+async def test_what_fly_shows_of_a_credential(
+    meddle: Callable[[World], object], word: str, code: int, step: str
+) -> None:
+    """A word for each way it can stand, drift by exit status, and the command that mends it."""
+    world = World(machines=2)
+    world.put(A="1", B="2")
+    await world.sync()
+    meddle(world)
+
+    report = await live(world)
+
+    assert (word, code, step) == (words(report)["A"], report.exit_code, commands(report)[-1])
+
+
+async def test_what_is_gone_from_the_table_and_from_fly_is_no_drift() -> None:
+    """Nor is what somebody else has set there; another project's is not foreign."""
+    world = World()
+    world.put(A="1")
+    world.records.add_project("q", "acme", THEIRS="x")
+    await world.sync()
+    world.records.remove("p", "A")
+    world.acme.stored = {"HAND": "x", "THEIRS": "x"}
+    world.records.secrets[AppName("acme"), SecretName("THEIRS")] = replace(
+        world.records.secrets[AppName("acme"), SecretName("A")], name=SecretName("THEIRS"), project_id="q"
+    )
+
+    report = await status(PROJECT, services=world, live=True)
+
+    assert ({"A": "gone", "HAND": "foreign"}, 0) == (words(report), report.exit_code)
+
+
+async def test_staged_proves_nothing_where_the_machines_are_not_seen() -> None:
+    """Then flyctl says so of all; our own record says otherwise, so nobody knows: 75, and nothing is to be mended."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    world.acme.running.clear()
+    unseen = FlyUnavailable("Fly.io's API answers with an error", service="fly")
+    world.fly.failures["machines"] = [unseen]
+
+    report = await live(world)
+
+    assert ({"A": "unknown"}, 75, unseen) == (words(report), report.exit_code, report.error)
+    assert "unknown" == words(await live(world))["A"], "the machines are there, and every secret is Staged"
+
+
+async def test_an_app_that_cannot_be_seen_does_not_hide_the_others() -> None:
+    """What can be told of them is told; a project that is not deployed yet is fine."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    world.records.add_project("q", "other", B="2")
+    world.records.add_project("new", "not-yet", C="3")
+    world.records.add_project("none", None, D="4")
+    world.fly.add_app("other")
+    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+
+    report = await live(world)
+
+    assert {"A": "unknown", "B": "missing", "C": "no app", "D": None} == words(report)
+    assert 3 == report.exit_code, "B was never brought to its app"
+    assert {"A": "unknown"} == words(await _one(world, "acme"))
+
+
+async def _one(world: World, app: str) -> StatusReport:
+    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    report = await live(world, app)
+    assert 1 == report.exit_code
+    return report
+
+
+async def test_without_a_sandbox_there_is_nothing_to_see() -> None:
+    """The failure is told as it is; an app that nobody is deployed to is an error before that."""
+    world = World()
+    world.put(A="1")
+    world.sandboxes.refusals["create"] = [DaytonaUnavailable("out of reach", service="daytona")]
+
+    with pytest.raises(DaytonaUnavailable):
+        await live(world)
+    with pytest.raises(ProjectNotFound, match="no project is deployed to nowhere"):
+        await live(world, "nowhere")
+
+
+async def test_a_sandbox_that_could_not_be_deleted_is_named() -> None:
+    """With the command that removes it; the answer is given all the same."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    world.sandboxes.refusals["remove"] = [DaytonaUnavailable("out of reach", service="daytona")]
+
+    report = await status(PROJECT, services=world, live=True)
+
+    assert (["sandbox_left"], "running") == ([note.code for note in report.notes], words(report)["A"])
+    assert "flysync sandbox prune" in commands(report)
