@@ -30,7 +30,7 @@ def sync(
     """Run a sync and show its report."""
     from flysync import bootstrap
 
-    settings = _settings(output, bootstrap.DATABASE if options.dry_run else bootstrap.SYNC)
+    settings = _settings(output, bootstrap.DATABASE if options.dry_run and not options.verify else bootstrap.SYNC)
     options = replace(
         options, actor=settings.actor, empty_allowed=settings.allow_empty, value_source=settings.value_source
     )

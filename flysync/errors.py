@@ -239,6 +239,7 @@ class AppNotVisible(StoreError):
     """flysync has deployed to the app before, and Fly now says that it does not exist."""
 
     code = "app_not_visible"
+    default_hint = "was it deleted, or is FLY_API_TOKEN one of another organisation?"
 
 
 class AppMoved(StoreError):

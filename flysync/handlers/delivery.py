@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import (
     AppNotFound,
-    AppNotVisible,
-    DeployFailed,
     FlysyncError,
     InvalidCredential,
     OutcomeUnknown,
 )
-from flysync.handlers.found import Found
+from flysync.handlers.found import Found, not_visible
 from flysync.handlers.rollout import RollOut, cut_short
-from flysync.model import Outcome, Reason, State
-from flysync.plan import MAX_ROLLOUTS, plan
+from flysync.model import Outcome, State
+from flysync.plan import plan
 from flysync.reports import command
 
 if TYPE_CHECKING:
@@ -85,28 +83,15 @@ class Delivery:
         return late
 
     def _is_settled(self, change: Change, found: Found) -> bool:
-        """Say what Fly shows of a secret; nothing of one that has to be set (again) but why."""
-        name, record = change.name, self._view.records[change.name]
-        if found.is_running(record):
-            self._run.states[name] = State.DEPLOYED
+        """Say what Fly shows of a secret, and whether that is all: nothing is to be set then."""
+        record = self._view.records[change.name]
+        outcome, reason, error = found.settle(change, record, stage=self._call.options.stage)
+        if outcome is Outcome.UNCHANGED:
+            self._run.states[change.name] = State.DEPLOYED
             if record.state is not State.DEPLOYED:
-                self._run.confirmed.append(name)
-            self._ledger.put([name], Outcome.UNCHANGED, Reason.CONFIRMED)
-            return True
-        if change.given_up:
-            error = DeployFailed(f"{name} has been rolled out {MAX_ROLLOUTS} times, and the roll-out fails")
-            self._ledger.put([name], Outcome.STAGED if name in found else Outcome.FAILED, Reason.UNCHANGED, error)
-            return True
-        if self._call.options.stage and found.is_ours(record):
-            self._ledger.put([name], Outcome.STAGED, Reason.CONFIRMED)
-            return True
-        if name not in found:
-            self._ledger.put([name], None, Reason.MISSING)
-        elif record.fly_digest_mac and not found.is_ours(record):
-            self._ledger.put([name], None, Reason.DRIFTED)
-        else:
-            self._ledger.put([name], None, Reason.REQUESTED)
-        return False
+                self._run.confirmed.append(change.name)
+        self._ledger.put([change.name], outcome, reason, error)
+        return outcome is not None
 
     async def _set(self, store: SecretStore, changes: Sequence[Change]) -> None:
         """Store the values, batch by batch; a name that Fly refuses fails alone."""
@@ -179,14 +164,7 @@ class Delivery:
         touched = [name for name in names if self._ledger.outcome_of(name) is not Outcome.UNCHANGED]
         self._run.states.update(dict.fromkeys(touched, State.REQUESTED))
         if self._view.deployed_before:
-            gone = AppNotVisible(
-                f"flysync has deployed to {app} before, and Fly.io now says that it does not exist",
-                hint="was it deleted, or is FLY_API_TOKEN one of another organisation?",
-                service="fly",
-                phase=error.phase,
-                setting="FLY_API_TOKEN",
-            )
-            self._ledger.put(touched, Outcome.FAILED, error=gone)
+            self._ledger.put(touched, Outcome.FAILED, error=not_visible(app, error.phase))
             return
         self._ledger.put(touched, Outcome.SKIPPED)
         self._ledger.note("app_not_found", f"{error.message}: it does not exist, or the token cannot see it")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from flysync.errors import AppNotVisible, DeployFailed
 from flysync.fly import FlyStatus
-from flysync.model import State
+from flysync.model import Outcome, Reason, State
+from flysync.plan import MAX_ROLLOUTS
+from flysync.reports import Note
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
     from flysync.fly import FlySecret, Machine
     from flysync.model import AppName, SecretName, SecretRecord
+    from flysync.plan import Change
 
 _ON_MACHINES = frozenset({FlyStatus.DEPLOYED, FlyStatus.PARTIAL})
 _WAITING = frozenset({FlyStatus.STAGED, FlyStatus.PARTIAL})
@@ -44,6 +48,16 @@ class Live(StrEnum):
     FOREIGN = "foreign"
     #: There is no such app.
     NO_APP = "no app"
+
+
+def not_visible(app: AppName, phase: str | None) -> AppNotVisible:
+    """Give the error for an app that has secrets of ours, and that Fly does not know any more."""
+    return AppNotVisible(
+        f"flysync has deployed to {app} before, and Fly.io now says that it does not exist",
+        service="fly",
+        phase=phase,
+        setting="FLY_API_TOKEN",
+    )
 
 
 class Found:
@@ -85,6 +99,23 @@ class Found:
         """Whether flyctl could tell what the machines run with: it says `Staged` of all where it could not."""
         return any(one.status in _ON_MACHINES for one in self._secrets.values())
 
+    def settle(
+        self, change: Change, record: SecretRecord, *, stage: bool
+    ) -> tuple[Outcome | None, Reason, DeployFailed | None]:
+        """Say what becomes of a change that depends on what Fly shows; no outcome where it has to be set (again)."""
+        if self.is_running(record):
+            return Outcome.UNCHANGED, Reason.CONFIRMED, None
+        if change.given_up:
+            error = DeployFailed(f"{change.name} has been rolled out {MAX_ROLLOUTS} times, and the roll-out fails")
+            return Outcome.STAGED if change.name in self else Outcome.FAILED, Reason.UNCHANGED, error
+        if stage and self.is_ours(record):
+            return Outcome.STAGED, Reason.CONFIRMED, None
+        if change.name not in self:
+            return None, Reason.MISSING, None
+        if record.fly_digest_mac and not self.is_ours(record):
+            return None, Reason.DRIFTED, None
+        return None, Reason.REQUESTED, None
+
     def live(self, name: SecretName, record: SecretRecord | None, machines: Sequence[Machine] | None) -> Live:
         """Say how a secret stands; *machines* are absent where they could not be listed."""
         if name not in self._secrets:
@@ -105,6 +136,8 @@ class Found:
             return Live.NOT_DEPLOYED
         return Live.UNKNOWN
 
-    def waiting(self, known: Container[str]) -> list[str]:
-        """Give the secrets that a deploy would bring to the machines, without those that are *known*."""
-        return sorted(one.name for one in self._secrets.values() if one.status in _WAITING and one.name not in known)
+    def others_waiting(self, known: Container[str]) -> Note | None:
+        """Warn of secrets that a deploy brings to the machines as well: staged by somebody else, and not *known*."""
+        staged = sorted(one.name for one in self._secrets.values() if one.status in _WAITING and one.name not in known)
+        message = f"a deploy brings what somebody else has staged to the machines too: {', '.join(staged)}"
+        return Note(code="foreign_staged", message=message, names=tuple(staged)) if staged else None

@@ -140,12 +140,8 @@ class RollOut:
 
     def _warn_of_others(self, before: Found) -> None:
         """Name secrets that somebody else had staged, and that this deploy brings to the machines as well."""
-        staged = before.waiting({*self._names, *self._view.records})
-        if staged:
-            names = ", ".join(staged)
-            self._ledger.note(
-                "foreign_staged", f"secrets that somebody else had staged may have been deployed too: {names}", staged
-            )
+        if note := before.others_waiting({*self._names, *self._view.records}):
+            self._ledger.note(note.code, note.message, note.names)
 
     def _not_begun(self, error: FlysyncError) -> DeployIncomplete:
         incomplete = DeployIncomplete(

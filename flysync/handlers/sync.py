@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, AppMoved, FlysyncError, Interrupted, TimedOut, UsageError
 from flysync.handlers.call import Call, Moved
+from flysync.handlers.foresight import foresee
 from flysync.handlers.ledger import Ledger
 from flysync.handlers.run import Run
 from flysync.handlers.turn import Turn
@@ -187,7 +188,10 @@ class _Sync:
             self._skip(view.app, planned)
             return
         ledger.dry_run = options.dry_run
-        if planned.has_work and not options.dry_run:
+        if options.dry_run:
+            if options.verify:
+                await foresee(view.app, view, planned, options, services=self._services, ledger=ledger)
+        elif planned.has_work:
             await self._work(view.app, view, planned)
 
     def _skip(self, app: AppName | None, planned: Plan) -> None:

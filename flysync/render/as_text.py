@@ -78,6 +78,23 @@ def _credential(one: CredentialReport, width: int) -> str:
 
 
 def _summary(report: SyncReport) -> str:
+    return _foresight(report) if report.dry_run else _account(report)
+
+
+def _foresight(report: SyncReport) -> str:
+    """Say what a run would do, and what it would cost."""
+    where = f" of {report.app}" if report.app else ""
+    to_set = sum(one.outcome is None for one in report.credentials)
+    cost = "the machines"
+    if not to_set or (report.machines and not report.machines.total):
+        cost = "no machine"
+    elif report.machines:
+        cost = f"{report.machines.total} machine" + ("s" if report.machines.total > 1 else "")
+    return f"{report.project}: sets {to_set}, restarts {cost}{where} (dry run: nothing was done)"
+
+
+def _account(report: SyncReport) -> str:
+    """Say what a run did."""
     counts: dict[str, int] = {}
     for one in report.credentials:
         word = one.outcome or "to set"
@@ -93,7 +110,7 @@ def _summary(report: SyncReport) -> str:
         parts.append(f"carried by run {report.carried_by}")
     if seconds := sum(report.timings_ms.values()) / 1000:
         parts.append(f"{seconds:.1f} s")
-    return ", ".join(parts) + (" (dry run: nothing was done)" if report.dry_run else "")
+    return ", ".join(parts)
 
 
 @as_printable

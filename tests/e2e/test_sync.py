@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,6 +102,25 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(platform: Platform) -> Non
 
     assert (None, "new", None) == line(done.json)
     assert [(0,)] == platform.execute("SELECT count(*) FROM flysync_secrets")
+
+
+def test_a_dry_run_with_verify_asks_fly_what_it_would_cost(platform: Platform) -> None:
+    """What Fly has is compared, the machines are counted, and nothing changes; a second line of text says it."""
+    app = platform.world.fly.add_app("dry-verify", machines=3)
+    platform.deploy("p", "dry-verify")
+    platform.store("p", A="1", B="2")
+    platform.flysync("sync-project", "--project", "p")
+    app.vault.update({"A": None}, at=datetime.now(UTC))
+
+    done = platform.flysync("sync-project", "--project", "p", "--dry-run", "--verify")
+
+    assert (0, "p: sets 1, restarts 3 machines of dry-verify (dry run: nothing was done)") == (
+        done.code,
+        done.stdout.splitlines()[-1],
+    )
+    assert ["→ A  would be set  missing", "= B  unchanged     confirmed"] == done.stdout.splitlines()[:2]
+    assert ({"B": "2"}, [1] * 3, {}) == (app.secrets, list(app.restarts.values()), platform.world.daytona.sandboxes)
+    assert [(1,)] == platform.execute("SELECT count(*) FROM flysync_runs")
 
 
 def test_stage_stores_and_a_later_sync_deploys(platform: Platform) -> None:

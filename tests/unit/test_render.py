@@ -150,7 +150,7 @@ def test_the_last_line_sums_up() -> None:
     planned = sync_report(credentials=(CredentialReport(name=SecretName("A"), outcome=None),), dry_run=True)
 
     assert "p: 1 synced on acme, release 7, 1/2 machines, carried by run run0, 1.5 s" == render.sync_text(full)[-1]
-    assert "p: 1 to set (dry run: nothing was done)" == render.sync_text(planned)[-1]
+    assert "p: sets 1, restarts the machines (dry run: nothing was done)" == render.sync_text(planned)[-1]
     assert ["p: no credentials"] == render.sync_text(sync_report())
 
 
