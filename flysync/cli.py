@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flysync.options import Project, Queue, common, sync_options, takes, worker_options
+from flysync.options import Project, Queue, common, sync_options, takes, unset_options, worker_options
 from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value 
 OneProject = Annotated[str | None, typer.Option("--project", metavar="ID", help="Only this project.")]
 OneApp = Annotated[str | None, typer.Option("--app", metavar="APP", help="Only this app.")]
 IsLive = Annotated[bool, typer.Option("--live", help="Ask Fly what it has; exit 3 where that is not the table's.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave the world running.")]
 WithWorker = Annotated[bool, typer.Option("--worker", help="Bring the credentials through a queue and a worker.")]
 
@@ -121,6 +122,29 @@ def sync_project(output: "Output", options: "SyncOptions", project: Project) -> 
         return await handlers.sync_project(of, options, services=services, watch=watch)
 
     of = project_id(project)
+    command.sync(output, work, options)
+
+
+@app.command()
+@takes(common, unset_options)
+def unset(output: "Output", options: "SyncOptions", project: Project, name: Name, yes: Yes = False) -> None:
+    """
+    Remove secrets from a project's app whose credentials are gone from the table, with one restart.
+
+    Example: flysync unset --project proj123 --name OLD_KEY --dry-run
+    """
+    from flysync import command
+    from flysync.model import project_id, secret_name
+
+    async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
+        from flysync.handlers.unset import unset_secrets
+
+        return await unset_secrets(of, names, options, services=services, watch=watch)
+
+    of = project_id(project)
+    names = [secret_name(command.only_a_name(one)) for one in name]
+    if not options.dry_run and not yes:
+        command.confirm(f"Remove {', '.join(names)} from the app of {of}, and restart its machines?")
     command.sync(output, work, options)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from flysync import console, render
 from flysync.errors import ConfigError, InvalidCredential, UsageError
+from flysync.reports import printable
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -113,6 +114,19 @@ def only_a_name(text: str) -> str:
             hint="the value is read from cloud_credentials, or from standard input with --value-stdin",
         )
     return text
+
+
+def confirm(question: str) -> None:
+    """
+    Ask on the terminal.
+
+    Raises:
+        UsageError: nobody can be asked, or the answer is no.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError("this has to be confirmed, and standard input is no terminal", hint="give --yes")
+    if not typer.confirm(printable(question), err=True):
+        raise UsageError("not confirmed: nothing was done")
 
 
 def from_stdin(names: Sequence[str]) -> Secret:

@@ -100,6 +100,8 @@ class State(StrEnum):
     DEPLOYED = "deployed"
     #: The last run could not store it.
     FAILED = "failed"
+    #: Neither Fly nor a machine has it any more: said only when a run ends, and its row goes.
+    UNSET = "unset"
 
 
 class Outcome(StrEnum):
@@ -132,6 +134,8 @@ class Reason(StrEnum):
     MISSING = "missing"
     #: Somebody else set it at Fly since (`--verify`).
     DRIFTED = "drifted"
+    #: It is not to be at Fly any more (`unset`).
+    REMOVED = "removed"
     #: The machines run with this value, by our own record.
     UNCHANGED = "unchanged"
     #: The same, asked of Fly.

@@ -58,6 +58,9 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for healthy
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and start nothing.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Ask Fly even where the record says nothing is to be done.")]
 Force = Annotated[bool, typer.Option("--force", help="Set and deploy again, whatever the record says.")]
+ForceUnset = Annotated[
+    bool, typer.Option("--force", help="Remove them though they are in the table, or not of flysync's making.")
+]
 SandboxId = Annotated[
     str | None, typer.Option("--sandbox", metavar="ID", help="Use this Daytona sandbox, and leave it alone.")
 ]
@@ -181,6 +184,27 @@ def sync_options(
         door=Door.CLI,
         lock_wait_s=lock_wait,
         timeout_s=timeout,
+    )
+
+
+def unset_options(
+    app: App = None,
+    dry_run: DryRun = False,
+    force: ForceUnset = False,
+    sandbox: SandboxId = None,
+    reason: Why = None,
+    lock_wait: LockWait = 60.0,
+    timeout: Timeout = 600.0,
+) -> "SyncOptions":
+    """Give how secrets are to be removed."""
+    return sync_options(
+        app=app,
+        dry_run=dry_run,
+        force=force,
+        sandbox=sandbox,
+        reason=reason,
+        lock_wait=lock_wait,
+        timeout=timeout,
     )
 
 

@@ -216,7 +216,7 @@ class FlyctlSecrets:
 
     def _incomplete(self, cause: FlysyncError, why: str) -> DeployIncomplete:
         return DeployIncomplete(
-            f"the values are stored, but the roll-out to {self._app} is not complete: {why}",
+            f"the change is stored, but the roll-out to {self._app} is not complete: {why}",
             service=cause.service,
             phase="deploy",
             retry_after_s=cause.retry_after_s,

@@ -37,6 +37,8 @@ class Call:
     ledger: Ledger
     #: When it must be over, by the monotonic clock.
     end_at: float
+    #: Whether they are to be removed.
+    removes: bool = False
 
     @property
     def left_s(self) -> float:
@@ -46,7 +48,12 @@ class Call:
     @property
     def may_be_carried(self) -> bool:
         """Whether another run could do the same: the values are in the table, and nobody insists."""
-        return self.options.value_source != "caller" and self.seen.has_values and not self.options.force
+        return (
+            not self.removes
+            and self.options.value_source != "caller"
+            and self.seen.has_values
+            and not self.options.force
+        )
 
     async def view(self) -> ProjectView:
         """

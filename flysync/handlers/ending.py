@@ -26,9 +26,6 @@ _DELETE_S = 7.0
 #: How often the end of a run is written before it counts as not recorded.
 _RECORD_ATTEMPTS = 3
 
-#: What a sync is called in `project_actions`.
-ACTION = "sync-flyio-secrets"
-
 
 async def end(run: Run) -> None:
     """Write down how *run* ended and delete its sandbox; first delete where something may still be at work."""
@@ -106,7 +103,7 @@ async def _record(run: Run) -> None:
         "actor": call.options.actor,
         "reason": call.options.reason,
     }
-    action = Action(action=ACTION, details=details) if arrived else None
+    action = Action(action=run.action, details=details) if arrived else None
     with ledger.step("record"):
         await _write(run, action)
 

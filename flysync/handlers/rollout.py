@@ -35,6 +35,9 @@ _LEAST_DEPLOY_S = 5.0
 class RollOut:
     """The roll-out of *names*, which *run* has stored by *store*; *view* is what was read last."""
 
+    #: What becomes of a secret that has arrived.
+    done = State.DEPLOYED
+
     def __init__(self, run: Run, store: SecretStore, view: ProjectView, names: tuple[SecretName, ...]) -> None:
         self._run = run
         self._store = store
@@ -68,9 +71,7 @@ class RollOut:
         self._ledger.release, self._ledger.machines = rollout.release, rollout.machines
         if rollout.no_machines:
             await self._count(-1)
-            self._ledger.put(self._names, Outcome.STAGED)
-            why = f"{self._call.app} has no machines; its first deploy brings the values to them"
-            self._ledger.note("no_machines", why)
+            self._without_machines()
             return
         self._warn_of_others(before)
         if self._call.options.wait:
@@ -79,6 +80,11 @@ class RollOut:
         self._ledger.put(self._names, Outcome.STAGED)
         self._ledger.note("rolling_out", f"the roll-out to {self._call.app} is under way; nobody waits for it")
         self._ledger.suggest(command("sync-project", "--project", self._call.project), "confirms the roll-out")
+
+    def _without_machines(self) -> None:
+        self._ledger.put(self._names, Outcome.STAGED)
+        why = f"{self._call.app} has no machines; its first deploy brings the values to them"
+        self._ledger.note("no_machines", why)
 
     async def _before(self) -> Found:
         """Note under which digests Fly has our values."""
@@ -128,8 +134,8 @@ class RollOut:
             self._ledger.put(self._names, Outcome.UNKNOWN, error=unknown)
             return
         for name in self._names:
-            if self._macs[name] is not None and found.mac(name) == self._macs[name]:
-                self._run.states[name] = State.DEPLOYED
+            if self._is_there(name, found):
+                self._run.states[name] = self.done
                 self._ledger.put([name], Outcome.SYNCED)
                 continue
             changed = OutcomeUnknown(
@@ -138,6 +144,10 @@ class RollOut:
             self._run.states[name] = State.FAILED
             self._ledger.put([name], Outcome.UNKNOWN, error=changed)
 
+    def _is_there(self, name: SecretName, found: Found) -> bool:
+        """Tell whether Fly has what we wrote."""
+        return self._macs[name] is not None and found.mac(name) == self._macs[name]
+
     def _warn_of_others(self, before: Found) -> None:
         """Name secrets that somebody else had staged, and that this deploy brings to the machines as well."""
         if note := before.others_waiting({*self._names, *self._view.records}):
@@ -145,7 +155,7 @@ class RollOut:
 
     def _not_begun(self, error: FlysyncError) -> DeployIncomplete:
         incomplete = DeployIncomplete(
-            f"the values are stored, but were not rolled out: {error.message}",
+            f"the change is stored, but was not rolled out: {error.message}",
             hint=error.hint,
             service=error.service,
             phase=error.phase,
@@ -153,6 +163,19 @@ class RollOut:
         )
         self._ledger.put(self._names, Outcome.STAGED, error=incomplete)
         return incomplete
+
+
+class Removal(RollOut):
+    """The roll-out of what is removed: the machines restart without it."""
+
+    done = State.UNSET
+
+    def _without_machines(self) -> None:
+        self._run.states.update(dict.fromkeys(self._names, self.done))
+        self._ledger.put(self._names, Outcome.SYNCED)
+
+    def _is_there(self, name: SecretName, found: Found) -> bool:
+        return name not in found
 
 
 def cut_short(phase: str) -> OutcomeUnknown:

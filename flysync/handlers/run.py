@@ -21,9 +21,10 @@ from flysync.plan import plan
 from flysync.ports import Intent
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from flysync.handlers.call import Call
     from flysync.model import OpenRun, ProjectView, SecretName, State
-    from flysync.plan import Plan
     from flysync.ports import Hold, Sandbox, SecretStore
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
@@ -47,6 +48,8 @@ class Run:
         #: Whether a command may still be at work in the sandbox.
         self.in_flight = False
         self.has_begun = False
+        #: What it is called in `project_actions`.
+        self.action = "unset-flyio-secrets" if call.removes else "sync-flyio-secrets"
         #: The making of the sandbox; it goes on where we are cancelled meanwhile, so that what comes of it is deleted.
         self.creating: asyncio.Future[Sandbox] | None = None
         #: The credentials that are meant.
@@ -97,16 +100,31 @@ class Run:
         await self.hold.release()
 
     async def _do(self) -> None:
-        ledger = self.call.ledger
-        view = await self._fenced_view()
+        await self.bring(await self._fenced_view())
+
+    async def bring(self, view: ProjectView) -> None:
+        """Bring to Fly what *view* has, and it has not."""
         self.names = self.call.names(view)
         planned = plan(view, self.names, self.call.options)
-        ledger.expect(planned)
+        self.call.ledger.expect(planned)
         if not planned.has_work:
             await self._note_carrier(view)
             return
+        delivery = Delivery(self, view)
+
+        async def deliver(store: SecretStore) -> None:
+            await delivery.bring(store, planned)
+
+        await self.to_its_end(lambda: delivery.announce(planned.to_set), deliver)
+
+    async def to_its_end(
+        self, announce: Callable[[], Awaitable[None]], work: Callable[[SecretStore], Awaitable[None]]
+    ) -> None:
+        """Commit the intent by *announce*, do *work* from a sandbox, and end the run however that goes."""
+        ledger = self.call.ledger
         try:
-            await self._deliver(view, planned)
+            await announce()
+            await self._from_a_sandbox(work)
         except FlysyncError as error:
             ledger.fail(error)
         except asyncio.CancelledError:
@@ -162,11 +180,8 @@ class Run:
                 call.ledger.note("sandbox_left", f"sandbox {dead.sandbox} may be left ({error.code})", [dead.sandbox])
         await call.services.records.close_run(dead.run_id)
 
-    async def _deliver(self, view: ProjectView, planned: Plan) -> None:
-        """Announce the run, get a sandbox, and bring the values to Fly."""
+    async def _from_a_sandbox(self, work: Callable[[SecretStore], Awaitable[None]]) -> None:
         call = self.call
-        delivery = Delivery(self, view)
-        await delivery.announce(planned.to_set)
         with call.ledger.step("create"):
             sandbox = await self._sandbox()
         # Whoever fences us looks for the sandbox by its name: from here on it is there to be found.
@@ -175,7 +190,7 @@ class Run:
         try:
             with call.ledger.step("flyctl"):
                 await store.prepare()
-            await delivery.bring(store, planned)
+            await work(store)
         finally:
             if self.is_borrowed and not self.in_flight:
                 await shielded(_cleaned(store))

@@ -116,7 +116,7 @@ def _next(row: StatusRow, condition: str, live: Live | None) -> NextStep | None:
         return None
     one, all_of_it = ("sync", "--project", row.project, "--name", row.name), ("sync-project", "--project", row.project)
     if row.credential is None:
-        unset = command("unset", *one[1:])
+        unset = command("unset", *one[1:], "--app", row.app)
         return NextStep(command=unset, why="removes it from the app") if live is Live.ORPHANED else None
     if condition == "cannot be sent":
         return NextStep(command=command(*one, "--dry-run"), why="says what is wrong with it")

@@ -54,7 +54,7 @@ async def sync_credentials_to_flyio(
     """
     if not names:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    return await _Sync(project, names, options, services, watch).run()
+    return await Sync(project, names, options, services, watch).run()
 
 
 async def sync_project(
@@ -71,10 +71,10 @@ async def sync_project(
             "the values come from the caller (FLYSYNC_VALUE_SOURCE=caller)",
             hint="sync one credential at a time: flysync sync --project ID --name NAME --value-stdin",
         )
-    return await _Sync(project, None, options, services, watch).run()
+    return await Sync(project, None, options, services, watch).run()
 
 
-class _Sync:
+class Sync:
     """One sync, from the first look to the report."""
 
     def __init__(
@@ -182,19 +182,35 @@ class _Sync:
             raise AmbiguousDeployment(
                 f"the newest deployments of {self._project} name several apps: {', '.join(view.apps)}"
             )
-        planned = plan(view, tuple(view.credentials) if self._asked is None else self._asked, options)
-        ledger.expect(planned)
         if view.app is None or not is_app_name(view.app):
-            self._skip(view.app, planned)
+            self._skip(view.app, self._expected(view))
             return
+        await self._carry_out(view.app, view)
+
+    async def _carry_out(self, app: AppName, view: ProjectView) -> None:
+        """Do what is to be done at *app*, which is there by what *view* shows."""
+        options, ledger = self._options, self._ledger
+        planned = self._plan(view)
         ledger.dry_run = options.dry_run
         if options.dry_run:
             if options.verify:
-                await foresee(view.app, view, planned, options, services=self._services, ledger=ledger)
+                await foresee(app, view, planned, options, services=self._services, ledger=ledger)
         elif planned.has_work:
-            await self._work(view.app, view, planned)
+            call = self._call(app, view, [change.name for change in planned.changes if change.is_work])
+            hold = await Turn(call).take()  # whoever has the lock may do our work meanwhile
+            if hold is not None:
+                await Run(call, hold).guarded()
 
-    def _skip(self, app: AppName | None, planned: Plan) -> None:
+    def _plan(self, view: ProjectView) -> Plan:
+        planned = plan(view, tuple(view.credentials) if self._asked is None else self._asked, self._options)
+        self._ledger.expect(planned)
+        return planned
+
+    def _expected(self, view: ProjectView) -> list[SecretName]:
+        """Give what there would be to do if there were an app."""
+        return [change.name for change in self._plan(view).changes]
+
+    def _skip(self, app: AppName | None, names: Sequence[SecretName]) -> None:
         """Say that there is no app to give anything to."""
         if app is None:
             self._ledger.note("not_deployed", f"{self._project} has not been deployed to Fly.io yet")
@@ -203,21 +219,18 @@ class _Sync:
             self._ledger.note("app_not_found", f"{app!r} cannot be the name of a Fly.io app")
             why = "once project_deployments names the app"
         self._ledger.suggest(command("sync-project", "--project", self._project), why)
-        self._ledger.put([change.name for change in planned.changes], Outcome.SKIPPED)
+        self._ledger.put(names, Outcome.SKIPPED)
 
-    async def _work(self, app: AppName, view: ProjectView, planned: Plan) -> None:
-        """Take a turn at the app's lock; whoever has it may do our work meanwhile."""
-        call = Call(
+    def _call(self, app: AppName, view: ProjectView, wanted: Sequence[SecretName], *, removes: bool = False) -> Call:
+        return Call(
             project=self._project,
             app=app,
             asked=self._asked,
             seen=view,
-            wanted=tuple(change.name for change in planned.changes if change.is_work),
+            wanted=tuple(wanted),
             options=self._options,
             services=self._services,
             ledger=self._ledger,
             end_at=self._end_at,
+            removes=removes,
         )
-        hold = await Turn(call).take()
-        if hold is not None:
-            await Run(call, hold).guarded()

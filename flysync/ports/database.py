@@ -115,14 +115,15 @@ class Records(Protocol):
         ...
 
     async def begin(
-        self, intent: Intent, fingerprints: Mapping[SecretName, str], *, seen: ProjectView, anew: bool
+        self, intent: Intent, fingerprints: Mapping[SecretName, str | None], *, seen: ProjectView, anew: bool
     ) -> None:
         """
         Commit the intent, or add to that of the same run: these names are about to be written.
 
-        Their rows become `writing`, of this run, with the new fingerprint and without a digest. A new fingerprint
-        starts the count of roll-outs anew, and so does *anew*. A request is taken (its `requested_at` cleared) only
-        where *seen* saw it: a later one may mean a later value. All or nothing.
+        Without a fingerprint they are about to be removed. Their rows become `writing`, of this run, with the new
+        fingerprint and without a digest. A new fingerprint starts the count of roll-outs anew, and so does *anew*. A
+        request is taken (its `requested_at` cleared) only where *seen* saw it: a later one may mean a later value. All
+        or nothing.
 
         Raises:
             NotRecorded: the run has ended already: somebody has fenced it.
@@ -161,8 +162,9 @@ class Records(Protocol):
         """
         Write the run's end, the states of its secrets and the action, all or nothing.
 
-        `deployed` sets the time and starts the count of roll-outs anew. The rows may be those of an earlier run: as
-        long as this one is open, it holds the app's lock. Runs that ended more than *keep_days* ago go as well.
+        `deployed` sets the time and starts the count of roll-outs anew; the row of what is `unset` goes. The rows may
+        be those of an earlier run: as long as this one is open, it holds the app's lock. Runs that ended more than
+        *keep_days* ago go as well.
 
         Raises:
             NotRecorded: the run is no longer open, or was never begun.

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from flysync.errors import FlysyncError
-from flysync.model import Outcome
+from flysync.model import Outcome, Reason
 from flysync.reports import printable
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def sync_text(report: SyncReport) -> list[str]:
 
 
 def _credential(one: CredentialReport, width: int) -> str:
-    word = one.outcome or "would be set"
+    word = one.outcome or ("would be removed" if one.reason is Reason.REMOVED else "would be set")
     why = one.code or one.reason or ""
     return f"{_MARKS[one.outcome]} {one.name:<{width}}  {word:<12}  {why}".rstrip()
 
@@ -90,7 +90,8 @@ def _foresight(report: SyncReport) -> str:
         cost = "no machine"
     elif report.machines:
         cost = f"{report.machines.total} machine" + ("s" if report.machines.total > 1 else "")
-    return f"{report.project}: sets {to_set}, restarts {cost}{where} (dry run: nothing was done)"
+    verb = "removes" if any(one.reason is Reason.REMOVED for one in report.credentials) else "sets"
+    return f"{report.project}: {verb} {to_set}, restarts {cost}{where} (dry run: nothing was done)"
 
 
 def _account(report: SyncReport) -> str:

@@ -85,7 +85,7 @@ class InMemoryRecords(InMemoryTables):
         self._leave("request")
 
     async def begin(
-        self, intent: Intent, fingerprints: Mapping[SecretName, str], *, seen: ProjectView, anew: bool
+        self, intent: Intent, fingerprints: Mapping[SecretName, str | None], *, seen: ProjectView, anew: bool
     ) -> None:
         """
         Write the intent and its secrets.
@@ -174,7 +174,9 @@ class InMemoryRecords(InMemoryTables):
         run.finished_at, run.end = moment, end
         for name, state in states.items():
             record = self.secrets.get((intent.app or "", name))
-            if record is not None:
+            if state is State.UNSET:
+                self.secrets.pop((intent.app or "", name), None)
+            elif record is not None:
                 changes: dict[str, Any] = {"deployed_at": moment, "rollouts": 0} if state is State.DEPLOYED else {}
                 self.secrets[intent.app or "", name] = replace(record, state=state, **changes)
         if action is not None:

@@ -213,6 +213,27 @@ class StateContract:
             await world.records.run_state(RunId("run1"))
         )
 
+    async def test_a_removal_is_announced_and_forgotten(self, world: RecordsWorld) -> None:
+        """Meanwhile its row has no fingerprint, and a second try goes on counting; in the end it has no row."""
+        its = await begin(world)
+        await world.records.finish(its, DONE, {KEY: State.DEPLOYED, EXTRA: State.DEPLOYED}, None, keep_days=90)
+        for number in (1, 2):
+            view = await world.view()
+            removal = intent(f"removal{number}")
+            await world.records.begin(removal, {KEY: None}, seen=view, anew=False)
+            await world.records.stored(removal.run_id, APP, {KEY: None})
+            counts = await world.records.count_rollout(removal.run_id, APP, [KEY], by=1)
+            assert {KEY: number} == counts
+            record = (await world.view()).records[KEY]
+            assert (State.STORED, None, None) == (record.state, record.fingerprint, record.fly_digest_mac)
+            await world.records.close_run(removal.run_id)
+
+        last = intent("last")
+        await world.records.begin(last, {KEY: None}, seen=await world.view(), anew=False)
+        await world.records.finish(last, DONE, {KEY: State.UNSET, EXTRA: State.DEPLOYED}, None, keep_days=90)
+
+        assert KEY not in (await world.view()).records
+
     async def test_finish_reaches_the_rows_of_an_earlier_run(self, world: RecordsWorld) -> None:
         """What this run only looked up at Fly is deployed by its word."""
         its = await begin(world)

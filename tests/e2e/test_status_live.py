@@ -66,7 +66,7 @@ def test_what_went_astray(platform: Platform) -> None:
     platform.flysync("sync-project", "--project", "p", "--verify")
     code, report = live(platform)
 
-    assert (3, "flysync unset --project p --name C") == (code, report["next"][0]["command"])
+    assert (3, "flysync unset --project p --name C --app live-astray") == (code, report["next"][0]["command"])
     assert {"A": "running", "B": "running", "C": "orphaned", "D": "running", "HAND": "foreign"} == words(report)
 
 

@@ -43,7 +43,7 @@ def commands(report: StatusReport) -> list[str]:
         (lambda world: setattr(world.acme, "machines", 0), "no machines", 0, "flysync history --project p"),
         (lambda world: world.fly.apps.pop("acme"), "no app", 3, VERIFY),
         (lambda world: world.put(A="2"), "running", 3, "flysync sync-project --project p"),
-        (lambda world: world.records.remove("p", "A"), "orphaned", 3, "flysync unset --project p --name A"),
+        (lambda world: world.records.remove("p", "A"), "orphaned", 3, "flysync unset --project p --name A --app acme"),
     ],
 )
 async def test_what_fly_shows_of_a_credential(

@@ -47,7 +47,7 @@ class PostgresRecords:
         await self._connection.run(lambda session: state.request(session, app, project, names))
 
     async def begin(
-        self, intent: Intent, fingerprints: Mapping[SecretName, str], *, seen: ProjectView, anew: bool
+        self, intent: Intent, fingerprints: Mapping[SecretName, str | None], *, seen: ProjectView, anew: bool
     ) -> None:
         """
         Commit the intent and the secrets that are about to be written.

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flysync.errors import Locked, NotRecorded
-from flysync.model import SecretName
+from flysync.model import SecretName, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flysync.adapters.postgres.connection import Session
-    from flysync.model import AppName, ProjectId, RunId, SecretRecord, State
+    from flysync.model import AppName, ProjectId, RunId, SecretRecord
     from flysync.ports import Action, Intent, RunEnd
 
 #: More days than this make no moment that Postgres can hold.
@@ -112,6 +112,9 @@ _END_SECRETS = """
     WHERE s.app = %(app)s AND s.name = given.name
 """
 
+#: What is no more at Fly.
+_FORGET = "DELETE FROM flysync_secrets WHERE app = %(app)s AND name = ANY (%(unset)s::text[])"
+
 #: The backend's audit; its created_at has a default.
 _ACT = """
     INSERT INTO project_actions (project_id, action, status, details)
@@ -153,7 +156,7 @@ async def request(session: Session, app: AppName, project: ProjectId, names: Seq
 async def begin(
     session: Session,
     intent: Intent,
-    fingerprints: Mapping[SecretName, str],
+    fingerprints: Mapping[SecretName, str | None],
     seen: Mapping[SecretName, SecretRecord],
     *,
     anew: bool,
@@ -223,12 +226,11 @@ async def finish(
     cursor = await session.execute(_END_RUN, {"run": intent.run_id, **_end(end)})
     if await cursor.fetchone() is None:
         raise ended(intent.run_id)
-    given = {
-        "app": intent.app,
-        "names": list(states),
-        "states": [one.value for one in states.values()],
-    }
+    unset = [name for name, state in states.items() if state is State.UNSET]
+    kept = {name: state.value for name, state in states.items() if state is not State.UNSET}
+    given = {"app": intent.app, "names": list(kept), "states": list(kept.values()), "unset": unset}
     await session.execute(_END_SECRETS, given)
+    await session.execute(_FORGET, given)
     if action is not None:
         act = {"project": clean(intent.project), "action": action.action, "details": _json(action.details)}
         await session.execute(_ACT, act)
