@@ -5,7 +5,6 @@ A command parses its arguments, calls one handler, renders the report and gives 
 the commands that need them: `--help` is instant.
 """
 
-import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -274,35 +273,7 @@ def main() -> None:
         code = app(obj=output, prog_name="flysync", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last stop: misuse, failures and bugs
         SIGNALS.note()
-        code = _failed(error, output)
+        from flysync import command
+
+        code = command.failed(error, output)
     leave(code if isinstance(code, int) else 0)
-
-
-def _failed(error: BaseException, output: "Output") -> int:
-    """Show why the command failed, and give its exit code; what nobody asked for may be a value, and is not shown."""
-    from flysync.errors import FlysyncError, Interrupted, UsageError
-
-    if SIGNALS.received and not isinstance(error, FlysyncError):
-        return output.fail(Interrupted("interrupted", signal_number=SIGNALS.received[0]))
-    say = getattr(error, "format_message", None)
-    if say is None:
-        return output.fail(error)
-    context = getattr(error, "ctx", None)
-    path = "flysync" if context is None else context.command_path
-    output.command = path.removeprefix("flysync ")
-    message = str(say())
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(message, err=True)
-        return 2
-    option = getattr(error, "option_name", None)
-    if option is not None and "No such option" in message:
-        message = f"no such option: {option}" if _OPTION.fullmatch(option) else "there is no such option"
-    elif "unexpected extra argument" in message:
-        message = "there is an argument too many; values are never given as arguments"
-    elif "No such command" in message:
-        message = "there is no such command"
-    return output.fail(UsageError(message.rstrip("."), hint=f"see `{path} --help`"))
-
-
-#: An option as ours are; anything else may be the first line of a key.
-_OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")

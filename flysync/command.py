@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flysync import console, render
-from flysync.errors import ConfigError, InvalidCredential, UsageError
+from flysync.errors import ConfigError, FlysyncError, Interrupted, InvalidCredential, UsageError
 from flysync.reports import printable
 from flysync.secret import Secret
+from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from flysync.reports import SyncReport
     from flysync.settings import Settings
     from flysync.worker.options import WorkerOptions
+
+#: An option as ours are; anything else may be the first line of a key.
+_OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")
 
 
 def sync(
@@ -149,3 +154,27 @@ def from_stdin(names: Sequence[str]) -> Secret:
     if text.endswith("\n") and text.count("\n") == 1:
         text = text.removesuffix("\n").removesuffix("\r")
     return Secret(text)
+
+
+def failed(error: BaseException, output: console.Output) -> int:
+    """Show why the command failed, and give its exit code; what nobody asked for may be a value, and is not shown."""
+    if SIGNALS.received and not isinstance(error, FlysyncError):
+        return output.fail(Interrupted("interrupted", signal_number=SIGNALS.received[0]))
+    say = getattr(error, "format_message", None)
+    if say is None:
+        return output.fail(error)
+    context = getattr(error, "ctx", None)
+    path = "flysync" if context is None else context.command_path
+    output.command = path.removeprefix("flysync ")
+    message = str(say())
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+        return 2
+    option = getattr(error, "option_name", None)
+    if option is not None and "No such option" in message:
+        message = f"no such option: {option}" if _OPTION.fullmatch(option) else "there is no such option"
+    elif "unexpected extra argument" in message:
+        message = "there is an argument too many; values are never given as arguments"
+    elif "No such command" in message:
+        message = "there is no such command"
+    return output.fail(UsageError(message.rstrip("."), hint=f"see `{path} --help`"))
