@@ -107,6 +107,10 @@ class Records(Protocol):
 
         *names* limits the credentials (`None`: all of the project); those that somebody has requested for the
         app are read as well. *app* replaces the newest deployment's. Values are not read unless *values*.
+
+        Raises:
+            ProjectNotFound: it has neither a credential nor a deployment; the hint has up to three that are spelled
+                nearly so.
         """
         ...
 
@@ -205,7 +209,7 @@ class Records(Protocol):
         deployment each have a row.
 
         Raises:
-            ProjectNotFound: *project* is in none of the tables.
+            ProjectNotFound: *project* is in none of the tables; see `view`.
         """
         ...
 

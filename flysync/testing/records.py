@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flysync.errors import Locked, NotRecorded, ProjectNotFound
+from flysync.errors import Locked, NotRecorded
 from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
 from flysync.ports import RunSeen, RunsSeen, RunState
 from flysync.reports import Overview
@@ -47,7 +47,7 @@ class InMemoryRecords(InMemoryTables):
         self._enter("view")
         here = self.projects.get(project, InMemoryProject())
         if not here.rows and not here.deployments:
-            raise ProjectNotFound(f"project {project} has neither a credential nor a deployment")
+            raise self.unknown(project, f"project {project} has neither a credential nor a deployment")
         apps = here.apps()
         target = app or (AppName(apps[0]) if len(apps) == 1 else None)
         known = {record.name: record for (its_app, _), record in self.secrets.items() if its_app == target}
@@ -253,7 +253,7 @@ class InMemoryRecords(InMemoryTables):
         known = [project] if project is not None else sorted({*self.projects, *owners})
         rows = [row for one in known for row in self.status_rows(ProjectId(one), has_values=values and self.has_values)]
         if project is not None and not rows:
-            raise ProjectNotFound(f"project {project} is in none of the tables")
+            raise self.unknown(project, f"project {project} is in none of the tables")
         apps = self.projects.get(project, InMemoryProject()).apps() if project is not None else ()
         runs = self.open_runs(lambda run: project in {None, run.intent.project} or run.intent.app in apps)
         return Overview(rows=tuple(rows), open_runs=tuple(runs), now=self.now(), key=self.key)

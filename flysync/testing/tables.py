@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from flysync.errors import InvalidCredential
+from flysync.errors import InvalidCredential, ProjectNotFound
 from flysync.model import AppName, Credential, OpenRun, ProjectId, RunId, SecretName, SecretRecord, secret_name
-from flysync.reports import StatusRow
+from flysync.reports import StatusRow, project_not_found
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -99,6 +99,11 @@ class InMemoryTables:
         """Deploy a project to *app*, now, at another time, or (*timeless*) at none that is known."""
         moment = None if timeless else at or self.now()
         self.projects.setdefault(project, InMemoryProject()).deployments.append((app, moment))
+
+    def unknown(self, project: ProjectId, message: str) -> ProjectNotFound:
+        """Give the error of a project that nobody knows."""
+        known = [one for one, here in self.projects.items() if here.rows or here.deployments]
+        return project_not_found(project, message, known)
 
     def status_rows(self, project: ProjectId, *, has_values: bool) -> Iterator[StatusRow]:
         """Give the rows of one project, as `Records.overview` does."""

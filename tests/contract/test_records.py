@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from records_contract import RecordsWorld, ViewContract
 from records_overview_contract import OverviewContract
+from records_projects_contract import UnknownProjectContract
 from records_state_contract import StateContract
 from records_worlds import MemoryWorld, opened
 
@@ -43,6 +44,10 @@ class TestOverviewInMemory(InMemory, OverviewContract):
     """What is told, in memory."""
 
 
+class TestUnknownProjectInMemory(InMemory, UnknownProjectContract):
+    """What nobody knows, in memory."""
+
+
 class TestViewInPostgres(InPostgres, ViewContract):
     """What is read, in Postgres."""
 
@@ -53,3 +58,7 @@ class TestStateInPostgres(InPostgres, StateContract):
 
 class TestOverviewInPostgres(InPostgres, OverviewContract):
     """What is told, in Postgres."""
+
+
+class TestUnknownProjectInPostgres(InPostgres, UnknownProjectContract):
+    """What nobody knows, in Postgres."""

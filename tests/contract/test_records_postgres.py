@@ -12,7 +12,7 @@ from records_contract import APP, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin,
 from records_worlds import PostgresWorld, opened
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords, state
-from flysync.errors import DatabaseUnavailable
+from flysync.errors import DatabaseUnavailable, ProjectNotFound
 from flysync.model import SecretName, State
 from flysync.ports import Action
 from flysync.secret import Secret
@@ -145,6 +145,23 @@ async def test_a_table_without_values(world: PostgresWorld) -> None:
 
     assert (False, {KEY, TOKEN}) == (view.has_values, set(view.credentials))
     assert {None} == {row.credential.secret for row in rows if row.credential}
+
+
+async def test_a_project_that_nobody_knows_takes_no_long_search(world: PostgresWorld) -> None:
+    """What may have been meant is looked for in a second; the answer is the same without."""
+    world.run(
+        "ALTER TABLE project_deployments RENAME TO slow",
+        """CREATE FUNCTION slowly(text) RETURNS boolean LANGUAGE sql COST 1000000
+           AS 'SELECT pg_sleep(30) IS NOT NULL'""",
+        "CREATE VIEW project_deployments AS SELECT * FROM slow WHERE slowly(project_id)",
+    )
+    start = time.monotonic()
+    with pytest.raises(ProjectNotFound) as caught:
+        await world.records.view(type(PROJECT)("proj12"), None, app=None, values=True)
+
+    assert time.monotonic() - start < 5
+    assert ProjectNotFound.default_hint == caught.value.hint
+    assert {} == (await world.records.runs([])).known
 
 
 async def test_rights_on_columns_are_enough(world: PostgresWorld) -> None:

@@ -215,6 +215,17 @@ def test_an_unknown_project(platform: Platform) -> None:
     refused(platform, ("status", "--project", "p"), "project_not_found", 1, "project p", "flysync status")
 
 
+def test_a_project_that_is_misspelled(platform: Platform) -> None:
+    """The one that was meant is named, without what a terminal would act on."""
+    platform.store("project-no-123\x1b[31m", A="1")
+
+    for command in ("sync-project", "status"):
+        done = platform.flysync(command, "--project", "porject-no-123")
+
+        assert 1 == done.code
+        assert r"hint: did you mean project-no-123\x1b[31m? `flysync status` lists all" in done.stderr
+
+
 def test_an_unknown_credential(platform: Platform) -> None:
     """Project and name."""
     platform.store("p", B="1")

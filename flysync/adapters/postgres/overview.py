@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres import rows
+from flysync.adapters.postgres import projects, rows
 from flysync.adapters.postgres.state import clean
 from flysync.adapters.postgres.view import key
-from flysync.errors import ProjectNotFound
 from flysync.model import AppName, ProjectId, SecretName
 from flysync.reports import Overview, StatusRow
 
@@ -98,7 +97,7 @@ def reader(project: ProjectId | None, *, values: bool) -> Callable[[Session], Aw
         replica, meta, now, shown, runs = await cursor.fetchone() or ()
         fingerprint_key = key(replica=replica, meta=meta)
         if project is not None and not shown:
-            raise ProjectNotFound(f"project {project} is in none of the tables")
+            raise await projects.unknown(session, project, f"project {project} is in none of the tables")
         return Overview(
             rows=_status(shown or ()),
             open_runs=rows.open_runs(runs),

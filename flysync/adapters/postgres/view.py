@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres import errors, rows
+from flysync.adapters.postgres import errors, projects, rows
 from flysync.adapters.postgres.state import clean
 from flysync.adapters.postgres.tables import SCHEMA_VERSION
-from flysync.errors import ProjectNotFound
 from flysync.model import AppName, ProjectId, ProjectView, RunId
 from flysync.ports import RunSeen, RunsSeen, RunState
 from flysync.secret import Secret
@@ -102,7 +101,11 @@ def reader(
 
     async def read(session: Session) -> ProjectView:
         cursor = await session.execute(query, wanted, binary=True)
-        return _view(project, await cursor.fetchone() or (), values=values)
+        found = _view(project, await cursor.fetchone() or (), values=values)
+        if found is None:
+            message = f"project {project} has neither a credential nor a deployment"
+            raise await projects.unknown(session, project, message)
+        return found
 
     return read
 
@@ -152,11 +155,11 @@ def key(*, replica: bool, meta: Sequence[tuple[Any, ...]] | None) -> Secret:
     return Secret(text)
 
 
-def _view(project: ProjectId, row: tuple[Any, ...], *, values: bool) -> ProjectView:
+def _view(project: ProjectId, row: tuple[Any, ...], *, values: bool) -> ProjectView | None:
     replica, meta, has_deployment, has_credentials, apps, app, found, records, runs = row
     fingerprint_key = key(replica=replica, meta=meta)
     if not has_deployment and not has_credentials:
-        raise ProjectNotFound(f"project {project} has neither a credential nor a deployment")
+        return None
     known = rows.records(records)
     return ProjectView(
         project=project,

@@ -1,0 +1,55 @@
+"""The promises of the port `Records` about projects that nobody knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from records_contract import APP, KEY, NOON
+
+from flysync.errors import ProjectNotFound
+from flysync.model import ProjectId
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from records_contract import RecordsWorld
+
+    from flysync.ports import Records
+
+#: The calls that a project has to be known for.
+CALLS: dict[str, Callable[[Records, ProjectId], Awaitable[object]]] = {
+    "view": lambda records, project: records.view(project, None, app=None, values=True),
+    "overview": lambda records, project: records.overview(project, values=True),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+class UnknownProjectContract:
+    """What is told of a project that nobody knows."""
+
+    @pytest.fixture(autouse=True)
+    def _usual(self, world: RecordsWorld) -> None:
+        world.put("proj123", KEY, "one")
+        world.deploy("proj124", APP, NOON)
+        world.put("a-proj_12", KEY, "one")
+        world.put("acme", KEY, "one")
+
+    async def _hint(self, world: RecordsWorld, call: str, project: str) -> str | None:
+        with pytest.raises(ProjectNotFound) as caught:
+            await CALLS[call](world.records, ProjectId(project))
+        assert project in caught.value.message
+        return caught.value.hint
+
+    async def test_those_that_are_spelled_nearly_so(self, world: RecordsWorld, call: str) -> None:
+        """Three at most, the nearest first, whichever table they stand in and whichever way they sort."""
+        world.put("proj1234", KEY, "one")
+        hint = await self._hint(world, call, "proj_12")
+
+        assert "did you mean a-proj_12 or proj124 or proj123? `flysync status` lists all that are known" == hint
+        assert "acme" in str(await self._hint(world, call, "acne"))
+
+    @pytest.mark.parametrize("project", ["nothing of the kind", "", "a\0b", "\udcff", "proj" * 1000])
+    async def test_none_is_near(self, world: RecordsWorld, call: str, project: str) -> None:
+        """Then all of them are to be looked at."""
+        assert ProjectNotFound.default_hint == await self._hint(world, call, project)
