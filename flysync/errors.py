@@ -15,6 +15,7 @@ Every error that flysync raises on purpose: one root, a stable code, and whether
         ProjectNotFound         exit 1    project_not_found
         AmbiguousDeployment     exit 1    ambiguous_deployment
         CredentialNotFound      exit 1    credential_not_found
+        RunNotFound             exit 1    run_not_found
         InvalidCredential       exit 1    invalid_credential
       SandboxError
         DaytonaUnavailable      exit 75   daytona_unavailable
@@ -182,6 +183,13 @@ class CredentialNotFound(DatabaseError):
     """The project has no credential of this name."""
 
     code = "credential_not_found"
+
+
+class RunNotFound(DatabaseError):
+    """No run has this id, or more than one begins so."""
+
+    code = "run_not_found"
+    default_hint = "`flysync history --project ID` lists them; those past FLYSYNC_KEEP_RUNS_DAYS are gone"
 
 
 class InvalidCredential(DatabaseError):

@@ -148,6 +148,31 @@ class Overview:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RunRow:
+    """A row of `flysync_runs`: one attempt, and how it ended."""
+
+    run_id: RunId
+    project: ProjectId
+    #: Absent where the project had none.
+    app: AppName | None
+    names: tuple[SecretName, ...]
+    door: str
+    actor: str
+    reason: str | None
+    started_at: datetime
+    #: Absent where the run ended before it wanted one; so is the deadline.
+    sandbox: str | None
+    deadline: datetime | None
+    #: Absent while the run is under way, or where it died and nobody has noticed yet.
+    finished_at: datetime | None
+    outcome: str | None
+    error_code: str | None
+    release: int | None
+    #: By step.
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """One thing that `db check` looked at."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SecretRecord,
         State,
     )
-    from flysync.reports import Finding, Overview
+    from flysync.reports import Finding, Overview, RunRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,6 +211,19 @@ class Records(Protocol):
         Raises:
             ProjectNotFound: *project* is in none of the tables; see `view`.
         """
+        ...
+
+    async def history(self, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
+        """
+        Give the newest *limit* runs of *project*, or of those that were about *name*, the newest first.
+
+        Raises:
+            ProjectNotFound: *project* is in none of the tables, nor had it a run; see `view`.
+        """
+        ...
+
+    async def find_runs(self, start: str) -> Sequence[tuple[RunRow, Action | None]]:
+        """Give the runs whose id begins with *start*, each with its action; three are enough to see that."""
         ...
 
 

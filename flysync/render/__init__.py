@@ -5,9 +5,11 @@ from flysync.render.as_json import (
     check_json,
     envelope,
     error_json,
+    history_json,
     init_json,
     next_json,
     notes_json,
+    run_json,
     sandboxes_json,
     status_json,
     sync_json,
@@ -23,6 +25,7 @@ from flysync.render.as_text import (
     sandboxes_text,
     sync_text,
 )
+from flysync.render.history_text import history_text, run_text
 from flysync.render.status_text import status_text
 
 __all__ = [
@@ -34,12 +37,16 @@ __all__ = [
     "error_json",
     "error_text",
     "failure_text",
+    "history_json",
+    "history_text",
     "init_json",
     "init_text",
     "next_json",
     "next_text",
     "notes_json",
     "notes_text",
+    "run_json",
+    "run_text",
     "sandboxes_json",
     "sandboxes_text",
     "status_json",

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from flysync.handlers.care import CheckReport, InitReport
+    from flysync.handlers.history import HistoryReport, RunReport
     from flysync.handlers.sandboxes import SandboxReport
     from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport
-    from flysync.reports import NextStep, Note, SyncReport
+    from flysync.reports import NextStep, Note, RunRow, SyncReport
 
 #: The version of the envelope.
 SCHEMA = "flysync/1"
@@ -113,6 +114,37 @@ def _machines(report: StatusReport, line: StatusLine) -> list[dict[str, Any]] | 
     return [
         {"id": one.id, "state": one.state, "release": one.release, "managed": one.is_managed} for one in shown.machines
     ]
+
+
+def history_json(report: HistoryReport) -> dict[str, Any]:
+    """Give the runs of a project as the envelope, under `history`."""
+    return envelope("history", history=[_run(run) for run in report.runs], next=next_json(report.next))
+
+
+def run_json(report: RunReport) -> dict[str, Any]:
+    """Give one run as the envelope, alone under `history`, with what it brought."""
+    action = None if report.brought is None else {"outcomes": dict(report.brought)}
+    return envelope("history", history=[_run(report.run) | {"action": action}], next=next_json(report.next))
+
+
+def _run(run: RunRow) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "project": run.project,
+        "app": run.app,
+        "names": list(run.names),
+        "door": run.door,
+        "actor": run.actor,
+        "reason": run.reason,
+        "started_at": _time(run.started_at),
+        "sandbox": run.sandbox,
+        "deadline": _time(run.deadline),
+        "finished_at": _time(run.finished_at),
+        "outcome": run.outcome,
+        "error_code": run.error_code,
+        "release": run.release,
+        "seconds": dict(run.seconds),
+    }
 
 
 def check_json(report: CheckReport, notes: Iterable[Note] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flysync.errors import Locked, NotRecorded
 from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
-from flysync.ports import RunSeen, RunsSeen, RunState
+from flysync.ports import Action, RunSeen, RunsSeen, RunState
 from flysync.reports import Overview
 from flysync.testing.tables import InMemoryAction, InMemoryProject, InMemoryRun, InMemoryTables, credentials
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from flysync.errors import FlysyncError
-    from flysync.ports import Action, Intent, RunEnd
+    from flysync.ports import Intent, RunEnd
+    from flysync.reports import RunRow
 
 _TICK = timedelta(microseconds=1)
 
@@ -126,7 +127,7 @@ class InMemoryRecords(InMemoryTables):
     async def stored(self, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:
         """Write that Fly has the values."""
         self._enter("stored")
-        for name, record in self._records_of(run_id, app, list(digest_macs)):
+        for name, record in self.records_of(run_id, app, list(digest_macs)):
             self.secrets[app, name] = replace(
                 record,
                 state=State.STORED,
@@ -147,7 +148,7 @@ class InMemoryRecords(InMemoryTables):
         self._enter("count_rollout")
         self._open_run(run_id)
         counts = {}
-        for name, record in self._records_of(run_id, app, names):
+        for name, record in self.records_of(run_id, app, names):
             counts[name] = max(0, record.rollouts + by)
             self.secrets[app, name] = replace(record, rollouts=counts[name])
         self._leave("count_rollout")
@@ -220,13 +221,8 @@ class InMemoryRecords(InMemoryTables):
         run = self.run_rows.get(run_id)
         if run is None:
             return None
-        if run.end is None:
-            is_closed = run.finished_at is not None
-            outcome, code = ("unknown", "outcome_unknown") if is_closed else (None, None)
-            return RunState(finished=is_closed, outcome=outcome, error_code=code, release=None)
-        return RunState(
-            finished=True, outcome=str(run.end.outcome), error_code=run.end.error_code, release=run.end.release
-        )
+        row, finished = run.row(), run.finished_at is not None
+        return RunState(finished=finished, outcome=row.outcome, error_code=row.error_code, release=row.release)
 
     async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
         """Give those of *run_ids* that are known, and the time."""
@@ -258,6 +254,25 @@ class InMemoryRecords(InMemoryTables):
         runs = self.open_runs(lambda run: project in {None, run.intent.project} or run.intent.app in apps)
         return Overview(rows=tuple(rows), open_runs=tuple(runs), now=self.now(), key=self.key)
 
+    async def history(self, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
+        """
+        Give the newest runs of a project.
+
+        Raises:
+            ProjectNotFound: *project* is in none of the tables.
+        """
+        self._enter("history")
+        found = [row for row in self.newest_first() if row.project == project]
+        if not found and not list(self.status_rows(project, has_values=False)):
+            raise self.unknown(project, f"project {project} is in none of the tables")
+        return [row for row in found if name is None or name in row.names][:limit]
+
+    async def find_runs(self, start: str) -> Sequence[tuple[RunRow, Action | None]]:
+        """Give the runs whose id begins with *start*."""
+        self._enter("find_runs")
+        actions = {row.details.get("run_id"): Action(action=row.action, details=row.details) for row in self.actions}
+        return [(row, actions.get(row.run_id)) for row in self.newest_first() if row.run_id.startswith(start)][:3]
+
     def _open_run(self, run_id: RunId) -> InMemoryRun:
         run = self.run_rows.get(run_id)
         if run is None or run.finished_at is not None:
@@ -267,12 +282,6 @@ class InMemoryRecords(InMemoryTables):
     def _is_taken(self, intent: Intent, name: SecretName, seen: ProjectView) -> bool:
         record, was = self.secrets.get((intent.app or "", name)), seen.records.get(name)
         return record is not None and record.run_id not in {intent.run_id, was.run_id if was else None}
-
-    def _records_of(
-        self, run_id: RunId, app: AppName, names: Sequence[SecretName]
-    ) -> list[tuple[SecretName, SecretRecord]]:
-        found = [(name, self.secrets[app, name]) for name in names if (app, name) in self.secrets]
-        return [(name, record) for name, record in found if record.run_id == run_id]
 
     def _enter(self, call: str) -> None:
         self.calls.append(call)

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import InvalidCredential, ProjectNotFound
 from flysync.model import AppName, Credential, OpenRun, ProjectId, RunId, SecretName, SecretRecord, secret_name
-from flysync.reports import StatusRow, project_not_found
+from flysync.ports import RunEnd
+from flysync.reports import RunRow, StatusRow, project_not_found
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from flysync.ports import Intent, RunEnd
+    from flysync.ports import Intent
+
+#: How a run has ended that somebody else closed.
+_CLOSED = RunEnd(outcome="unknown", error_code="outcome_unknown", release=None, seconds={})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +42,27 @@ class InMemoryRun:
     deadline: datetime | None = None
     finished_at: datetime | None = None
     end: RunEnd | None = None
+
+    def row(self) -> RunRow:
+        """Give it as `Records.history` does."""
+        intent, end = self.intent, self.end or (_CLOSED if self.finished_at else None)
+        return RunRow(
+            run_id=intent.run_id,
+            project=intent.project,
+            app=intent.app,
+            names=tuple(sorted(self.names)),
+            door=intent.door.value,
+            actor=intent.actor,
+            reason=intent.reason,
+            started_at=self.started_at,
+            sandbox=intent.sandbox or None,
+            deadline=self.deadline,
+            finished_at=self.finished_at,
+            outcome=str(end.outcome) if end else None,
+            error_code=end.error_code if end else None,
+            release=end.release if end else None,
+            seconds=end.seconds if end else {},
+        )
 
 
 @dataclass
@@ -132,6 +157,18 @@ class InMemoryTables:
                 actor=run.intent.actor if run else None,
                 door=run.intent.door.value if run else None,
             )
+
+    def records_of(
+        self, run_id: RunId, app: AppName, names: Sequence[SecretName]
+    ) -> list[tuple[SecretName, SecretRecord]]:
+        """Give the records of *names* that are of this run."""
+        found = [(name, self.secrets[app, name]) for name in names if (app, name) in self.secrets]
+        return [(name, record) for name, record in found if record.run_id == run_id]
+
+    def newest_first(self) -> list[RunRow]:
+        """Give all runs."""
+        found = [run.row() for run in self.run_rows.values()]
+        return sorted(found, key=lambda row: (row.started_at, row.run_id), reverse=True)
 
     def open_runs(self, matches: Callable[[InMemoryRun], bool]) -> Iterator[OpenRun]:
         """Give the runs without an end that match."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CALLS: dict[str, Callable[[Records, ProjectId], Awaitable[object]]] = {
     "view": lambda records, project: records.view(project, None, app=None, values=True),
     "overview": lambda records, project: records.overview(project, values=True),
+    "history": lambda records, project: records.history(project, name=None, limit=1),
 }
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from records_contract import RecordsWorld, ViewContract
+from records_history_contract import HistoryContract
 from records_overview_contract import OverviewContract
 from records_projects_contract import UnknownProjectContract
 from records_state_contract import StateContract
@@ -44,6 +45,10 @@ class TestOverviewInMemory(InMemory, OverviewContract):
     """What is told, in memory."""
 
 
+class TestHistoryInMemory(InMemory, HistoryContract):
+    """What was done, in memory."""
+
+
 class TestUnknownProjectInMemory(InMemory, UnknownProjectContract):
     """What nobody knows, in memory."""
 
@@ -58,6 +63,10 @@ class TestStateInPostgres(InPostgres, StateContract):
 
 class TestOverviewInPostgres(InPostgres, OverviewContract):
     """What is told, in Postgres."""
+
+
+class TestHistoryInPostgres(InPostgres, HistoryContract):
+    """What was done, in Postgres."""
 
 
 class TestUnknownProjectInPostgres(InPostgres, UnknownProjectContract):

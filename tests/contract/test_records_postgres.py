@@ -161,7 +161,22 @@ async def test_a_project_that_nobody_knows_takes_no_long_search(world: PostgresW
 
     assert time.monotonic() - start < 5
     assert ProjectNotFound.default_hint == caught.value.hint
-    assert {} == (await world.records.runs([])).known
+    assert [] == list(await world.records.find_runs("run"))
+
+
+async def test_the_action_of_a_run_among_those_of_others(world: PostgresWorld) -> None:
+    """Details may be json, and what the backend writes there for itself may be anything."""
+    world.run("ALTER TABLE project_actions ALTER details TYPE json")
+    its = await begin(world)
+    action = Action(action="sync", details={"run_id": its.run_id})
+    await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, action, keep_days=90)
+    world.run(
+        """INSERT INTO project_actions (project_id, action, status, details) VALUES
+           ('proj123', 'x', 'y', NULL), ('proj123', 'x', 'y', '["run1"]'), ('proj123', 'x', 'y', '{"run_id": 1}'),
+           ('proj123', 'x', 'y', '{"run_id": "other", "nul": "\\u0000"}')""",
+    )
+
+    assert [action] == [found for _, found in await world.records.find_runs(its.run_id)]
 
 
 async def test_rights_on_columns_are_enough(world: PostgresWorld) -> None:

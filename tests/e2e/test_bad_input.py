@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from platform_of_tests import Done, Platform
 
 SYNC = ("sync", "--project", "p", "--name", "A")
+HISTORY = ("history", "--project", "p")
 NOWHERE = {"DATABASE_URL": "postgresql://u:canary@127.0.0.1:1/x"}
 
 
@@ -76,7 +77,7 @@ def test_a_missing_project(platform: Platform) -> None:
     refused(platform, ("sync-project",), "usage", 2, "--project")
 
 
-@pytest.mark.parametrize("command", ["sync-project", "status", "sync"])
+@pytest.mark.parametrize("command", ["sync-project", "status", "sync", "history"])
 def test_an_empty_project(platform: Platform, command: str) -> None:
     """A variable of a script that was not set is no project."""
     more = ("--name", "A") if command == "sync" else ()
@@ -219,7 +220,7 @@ def test_a_project_that_is_misspelled(platform: Platform) -> None:
     """The one that was meant is named, without what a terminal would act on."""
     platform.store("project-no-123\x1b[31m", A="1")
 
-    for command in ("sync-project", "status"):
+    for command in ("sync-project", "status", "history"):
         done = platform.flysync(command, "--project", "porject-no-123")
 
         assert 1 == done.code
@@ -299,7 +300,7 @@ def test_a_sandbox_that_is_not_there(platform: Platform, sandbox: str) -> None:
     refused(platform, (*SYNC, "--sandbox", sandbox), "sandbox_not_found", 1, "--sandbox")
 
 
-@pytest.mark.parametrize("command", [SYNC, ("status",), ("db", "check"), ("db", "init")], ids=" ".join)
+@pytest.mark.parametrize("command", [SYNC, ("status",), HISTORY, ("db", "check"), ("db", "init")], ids=" ".join)
 def test_no_database(platform: Platform, command: tuple[str, ...]) -> None:
     """Out of reach is temporary; the address is not shown."""
     refused(platform, command, "database_unavailable", 75, "DATABASE_URL", environ=NOWHERE)
@@ -310,7 +311,7 @@ def test_a_database_address_that_is_none(platform: Platform) -> None:
     refused(platform, ("status",), "config", 2, "DATABASE_URL (environment)", environ={"DATABASE_URL": "canary"})
 
 
-@pytest.mark.parametrize("command", [SYNC, ("status",)], ids=" ".join)
+@pytest.mark.parametrize("command", [SYNC, ("status",), HISTORY], ids=" ".join)
 def test_a_database_without_our_tables(platform: Platform, command: tuple[str, ...]) -> None:
     """They are named, with the command that makes them."""
     platform.execute("DROP TABLE flysync_runs, flysync_meta")
@@ -318,7 +319,7 @@ def test_a_database_without_our_tables(platform: Platform, command: tuple[str, .
     refused(platform, command, "config", 2, "flysync_runs", "flysync_meta", "flysync db init")
 
 
-@pytest.mark.parametrize("command", [SYNC, ("status",)], ids=" ".join)
+@pytest.mark.parametrize("command", [SYNC, ("status",), HISTORY], ids=" ".join)
 def test_a_database_without_the_backends_tables(platform: Platform, command: tuple[str, ...]) -> None:
     """A wrong database, most likely."""
     platform.execute("DROP TABLE cloud_credentials")

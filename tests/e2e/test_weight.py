@@ -23,6 +23,7 @@ LOADED: dict[tuple[str, ...], set[str]] = {
     ("sync", "--project", "p", "--name", "A", "--dry-run"): {"asyncio", "psycopg"},
     ("sync-project", "--project", "p", "--json"): {"asyncio", "psycopg"},
     ("status",): {"asyncio", "psycopg"},
+    ("history", "01k3abc"): {"asyncio", "psycopg"},
     ("db", "init"): {"asyncio", "psycopg"},
     ("db", "check"): {"asyncio", "psycopg"},
 }

@@ -62,6 +62,8 @@ def test_a_replica_is_refused(platform: Platform, replica: str) -> None:
         ("sync-project", "--project", "p"),
         ("status",),
         ("status", "--project", "p"),
+        ("history", "--project", "p"),
+        ("history", "01k3abc"),
         ("db", "init"),
     ):
         refused(platform.flysync(*command, "--json", DATABASE_URL=replica))

@@ -11,11 +11,12 @@ from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUn
 from flysync.fly import Machine, Machines
 from flysync.handlers.care import CheckReport, InitReport
 from flysync.handlers.found import Live
+from flysync.handlers.history import HistoryReport, RunReport
 from flysync.handlers.live import LiveApp
 from flysync.handlers.standing import StatusLine
 from flysync.handlers.status import StatusReport
 from flysync.model import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
-from flysync.reports import CredentialReport, Finding, NextStep, Note, SyncReport, command, printable
+from flysync.reports import CredentialReport, Finding, NextStep, Note, RunRow, SyncReport, command, printable
 
 NOW = datetime(2026, 11, 20, 3, 4, 5, tzinfo=UTC)
 #: A line break, an escape sequence, two that turn the text around, a C1 control, and half a surrogate pair.
@@ -51,6 +52,28 @@ def status_report(*lines: StatusLine, **more: Any) -> StatusReport:
     return StatusReport(lines=lines, now=NOW, **{"open_runs": (), "next": ()} | more)
 
 
+def run_row(**more: Any) -> RunRow:
+    """Give a run that has ended."""
+    filled: dict[str, Any] = {
+        "run_id": "01k3abcdefghjkmnpqrstvwxyz",
+        "project": "p",
+        "app": "acme",
+        "names": ("A", "B"),
+        "door": "cli",
+        "actor": "ann",
+        "reason": None,
+        "started_at": NOW,
+        "sandbox": None,
+        "deadline": None,
+        "finished_at": NOW,
+        "outcome": "failed",
+        "error_code": None,
+        "release": None,
+        "seconds": {},
+    }
+    return RunRow(**filled | more)
+
+
 def evil_texts() -> dict[str, list[str]]:
     """Give all that is shown as text, with an evil word wherever the word comes from others."""
     name, app = SecretName(EVIL), AppName(EVIL)
@@ -64,10 +87,14 @@ def evil_texts() -> dict[str, list[str]]:
     run = OpenRun(
         run_id=RunId(EVIL), sandbox=EVIL, borrowed=False, seconds_left=1, door=EVIL, actor=EVIL, started_at=NOW
     )
+    words = ("run_id", "app", "door", "actor", "reason", "sandbox", "outcome", "error_code", "project")
+    row = run_row(names=(EVIL,), seconds={EVIL: 1.0}, **dict.fromkeys(words, EVIL))
     line = status_line(project=EVIL, app=EVIL, name=EVIL, actor=EVIL, door=EVIL)
     return {
         "sync": render.sync_text(report),
         "status": render.status_text(status_report(line, open_runs=(run,))),
+        "history": render.history_text(HistoryReport(runs=(row,), next=())),
+        "run": render.run_text(RunReport(run=row, brought={EVIL: EVIL}, next=())),
         "notes": render.notes_text([Note(code="x", message=EVIL)]),
         "next": render.next_text([NextStep(command=command("sync-project", "--project", EVIL), why=EVIL)]),
         "error": render.error_text(AmbiguousDeployment(f"apps: {EVIL}", hint=EVIL)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.adapters.postgres import overview, state, view
+from flysync.adapters.postgres import history, overview, state, view
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from flysync.adapters.postgres.connection import Connection, Session
     from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
     from flysync.ports import Action, Intent, RunEnd, RunsSeen, RunState
-    from flysync.reports import Overview
+    from flysync.reports import Overview, RunRow
 
 #: undefined_column
 _NO_COLUMN = "42703"
@@ -129,3 +129,16 @@ class PostgresRecords:
         if not values:
             return await self._connection.run(without)
         return await self._connection.run(overview.reader(project, values=True), instead={_NO_COLUMN: without})
+
+    async def history(self, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
+        """
+        Give the newest runs of a project.
+
+        Raises:
+            ProjectNotFound: *project* is in none of the tables.
+        """
+        return await self._connection.run(lambda session: history.history(session, project, name, limit))
+
+    async def find_runs(self, start: str) -> Sequence[tuple[RunRow, Action | None]]:
+        """Give the runs whose id begins with *start*."""
+        return await self._connection.run(lambda session: history.find_runs(session, start))
