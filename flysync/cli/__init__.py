@@ -1,0 +1,32 @@
+"""
+Door one: the command line.
+
+A command parses its arguments, calls one handler, renders the report and gives the exit code. Heavy imports happen in
+the commands that need them: `--help` is instant. The commands are in the order of the help.
+"""
+
+import sys
+
+from flysync.cli import bringing, caring, looking, trying
+from flysync.cli.groups import app
+from flysync.signals import SIGNALS
+
+__all__ = ["app", "bringing", "caring", "looking", "main", "trying"]
+
+
+def main() -> None:
+    """Run the command line; every way out has one exit code, and with --json one object on stdout."""
+    from flysync.console import Output, leave
+
+    output = Output(as_json="--json" in sys.argv)
+    SIGNALS.on_second = output.last_words
+    code: object = 0
+    try:
+        SIGNALS.interrupt()
+        code = app(obj=output, prog_name="flysync", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last stop: misuse, failures and bugs
+        SIGNALS.note()
+        from flysync import command
+
+        code = command.failed(error, output)
+    leave(code if isinstance(code, int) else 0)

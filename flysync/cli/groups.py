@@ -1,0 +1,56 @@
+"""The command line's frame: the groups of commands, and the options before a command."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flysync.options import common, takes
+
+if TYPE_CHECKING:
+    from flysync.console import Output
+
+
+app = typer.Typer(
+    name="flysync",
+    help="Bring credentials from Postgres to Fly.io apps as secrets.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+db = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(db, name="db")
+sandbox = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(sandbox, name="sandbox")
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        from importlib.metadata import version
+
+        typer.echo(f"flysync {version('flysync')}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+@takes(common)
+def main_options(output: "Output", version: Version = False) -> None:
+    """Bring credentials from Postgres to Fly.io apps as secrets."""
+    del output, version
+
+
+@db.callback()
+@takes(common)
+def db_options(output: "Output") -> None:
+    """Look after the tables."""
+    del output
+
+
+@sandbox.callback()
+@takes(common)
+def sandbox_options(output: "Output") -> None:
+    """Look after the sandboxes at Daytona that carry our label."""
+    del output

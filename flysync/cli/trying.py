@@ -1,0 +1,27 @@
+"""The command that shows it all."""
+
+from typing import Annotated
+
+import typer
+
+from flysync.cli.groups import app
+from flysync.signals import SIGNALS
+
+Keep = Annotated[bool, typer.Option("--keep", help="Leave the world running.")]
+WithWorker = Annotated[bool, typer.Option("--worker", help="Bring the credentials through a queue and a worker.")]
+
+
+@app.command()
+def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
+    """Run the whole job on loopback; nothing to set up."""
+    from flysync.errors import ConfigError
+
+    try:
+        from flysync.sim.demo import main as play
+    except ImportError:
+        raise ConfigError("the demo needs more packages", hint='pip install "flysync[demo]"') from None
+    try:
+        code = play(keep=keep, worker=with_worker)
+    except ImportError:
+        raise ConfigError("the worker needs more packages", hint='pip install "flysync[demo,worker]"') from None
+    raise typer.Exit(SIGNALS.exit_code if SIGNALS.received else code)
