@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
     from flysync.adapters.postgres import Connection
+    from flysync.adapters.postgres.names import Known
     from flysync.model import AppName, RunId
     from flysync.ports import (
         AppLock,
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
         SecretStore,
         Services,
     )
+    from flysync.reports import ConfigReport
     from flysync.secret import Secret
-    from flysync.settings import Settings
+    from flysync.settings import Settings, Source
 
 #: What a command needs that only reads or writes the database.
 DATABASE = ("DATABASE_URL",)
@@ -60,6 +62,47 @@ def load_settings(
     """
     from flysync.adapters.keyring import look_up
 
+    sources, problems = _sources(env_file, environ, directory)
+    return settings.load(sources, needs=tuple(required), lookup=look_up, user=_user(), problems=problems)
+
+
+def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) -> ConfigReport:
+    """Tell of every setting of this process what may be shown, and where it comes from."""
+    from flysync.adapters.keyring import look_up
+
+    sources, problems = _sources(env_file)
+    lookup = look_up if with_keyring else None
+    return settings.survey(sources, lookup=lookup, user=_user(), problems=problems)
+
+
+def keep_secret(name: str, value: Secret) -> None:
+    """
+    Store a secret in the system's keyring, and make sure that it is there.
+
+    Raises:
+        ConfigError: it is not; no keyring here is safe, or it failed.
+    """
+    from flysync.adapters.keyring import store
+
+    store(name, value)
+
+
+def forget_secret(name: str) -> bool:
+    """
+    Remove a secret from the system's keyring, and tell whether it was there.
+
+    Raises:
+        ConfigError: it may still be there.
+    """
+    from flysync.adapters.keyring import remove
+
+    return remove(name)
+
+
+def _sources(
+    env_file: Path | None, environ: Mapping[str, str] | None = None, directory: Path | None = None
+) -> tuple[list[Source], list[str]]:
+    """Read the sources of this process' settings, the strongest first, and what is wrong with them."""
     sources = [settings.Source(label="environment", values=os.environ if environ is None else environ)]
     problems: list[str] = []
     dot_env = (directory or Path()) / ".env"
@@ -69,10 +112,11 @@ def load_settings(
         try:
             source, found = dotenv.read(path, is_dot_env=is_dot_env)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check --env-file") from None
-        sources.append(source)
-        problems += found
-    return settings.load(sources, needs=tuple(required), lookup=look_up, user=_user(), problems=problems)
+            problems.append(f"{path} cannot be read: {error.strerror}")
+        else:
+            sources.append(source)
+            problems += found
+    return sources, problems
 
 
 def _user() -> str:
@@ -90,6 +134,21 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         yield services
     finally:
         await services.aclose()
+
+
+async def known_names(settings: Settings, kind: Known, start: str, project: str | None) -> list[str]:
+    """Give names that begin with *start*, for a shell to complete; whatever goes wrong in a second is raised."""
+    import asyncio
+
+    from flysync.adapters.postgres import Connection
+    from flysync.adapters.postgres.names import reader
+
+    connection = Connection(_given(settings.database_url), settings.db_schema)
+    async with asyncio.timeout(1.0):
+        try:
+            return await connection.run(reader(kind, start, project))
+        finally:
+            await connection.aclose()
 
 
 def open_queue(settings: Settings, name: str) -> JobQueue:

@@ -17,6 +17,7 @@ from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
 
     from flysync.model import SyncOptions
     from flysync.ports import Services
@@ -104,11 +105,21 @@ def worker(output: console.Output, queue: str | None, options: WorkerOptions) ->
 def _settings(output: console.Output, needs: tuple[str, ...]) -> Settings:
     from flysync import bootstrap, logs
 
-    if output.env_file is not None and not output.env_file.is_file():
-        raise ConfigError(f"{output.env_file} is no file", hint="check --env-file")
-    settings = bootstrap.load_settings(needs, env_file=output.env_file)
+    settings = bootstrap.load_settings(needs, env_file=env_file(output))
     logs.set_up(verbosity=output.verbosity, secrets=settings.secrets)
     return settings
+
+
+def env_file(output: console.Output) -> Path | None:
+    """
+    Give the file of --env-file.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if output.env_file is not None and not output.env_file.is_file():
+        raise ConfigError(f"{output.env_file} is no file", hint="check --env-file")
+    return output.env_file
 
 
 def only_a_name(text: str) -> str:
@@ -135,31 +146,50 @@ def confirm(question: str) -> None:
 
 
 def from_stdin(names: Sequence[str]) -> Secret:
-    """Read one value to the end of standard input; a final newline goes where it is the only line break."""
+    """Read one value; see `typed`."""
     if len(set(names)) != 1:
         raise UsageError("--value-stdin gives one value, so it needs exactly one --name", hint="sync one at a time")
-    if sys.stdin is None:
-        raise UsageError("standard input is closed, so --value-stdin has nothing to read", hint="pipe the value in")
-    if sys.stdin.isatty():
-        from getpass import getpass
-
-        return Secret(getpass(f"value of {names[0]}: "))
     try:
-        text = sys.stdin.buffer.read().decode()
+        return Secret(typed(f"value of {names[0]}"))
     except UnicodeDecodeError:
         raise InvalidCredential(
             f"the value of {names[0]} on standard input is not valid UTF-8",
             hint="encode it as UTF-8; only text is carried",
         ) from None
+
+
+def typed(what: str) -> str:
+    """
+    Read *what* to the end of standard input; a final newline goes where it is the only line break.
+
+    On a terminal it is asked for, and not echoed.
+
+    Raises:
+        UsageError: there is nothing to read.
+        UnicodeDecodeError: it is no text.
+    """
+    if sys.stdin is None:
+        raise UsageError(f"standard input is closed: there is no {what} to read", hint="pipe it in")
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        try:
+            return getpass(f"{what}: ")
+        except EOFError:
+            raise UsageError(f"the {what} was not typed", hint="type it, or pipe it in") from None
+    text = sys.stdin.buffer.read().decode()
     if text.endswith("\n") and text.count("\n") == 1:
         text = text.removesuffix("\n").removesuffix("\r")
-    return Secret(text)
+    return text
 
 
 def failed(error: BaseException, output: console.Output) -> int:
     """Show why the command failed, and give its exit code; what nobody asked for may be a value, and is not shown."""
     if SIGNALS.received and not isinstance(error, FlysyncError):
         return output.fail(Interrupted("interrupted", signal_number=SIGNALS.received[0]))
+    if isinstance(error, OSError) and "--install-completion" in sys.argv:
+        told = f"the completion could not be installed: {error.strerror}"
+        return output.fail(UsageError(told, hint="print it with --show-completion, and put it where your shell looks"))
     say = getattr(error, "format_message", None)
     if say is None:
         return output.fail(error)

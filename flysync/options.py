@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flysync import completion
 from flysync.errors import Interrupted
 from flysync.signals import SIGNALS
 
@@ -51,8 +52,31 @@ Verbose = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 EnvFile = Annotated[Path | None, typer.Option("--env-file", metavar="FILE", help="Read settings from this file too.")]
-Project = Annotated[str, typer.Option("--project", metavar="ID", help="The platform's id of the project.")]
-App = Annotated[str | None, typer.Option("--app", metavar="APP", help="Send to this app, not the newest deployment's.")]
+Project = Annotated[
+    str,
+    typer.Option(
+        "--project", metavar="ID", autocompletion=completion.projects, help="The platform's id of the project."
+    ),
+]
+OneProject = Annotated[
+    str | None,
+    typer.Option("--project", metavar="ID", autocompletion=completion.projects, help="Only this project."),
+]
+Name = Annotated[
+    list[str],
+    typer.Option(
+        "--name", metavar="NAME", autocompletion=completion.names, help="A credential's name; may be repeated."
+    ),
+]
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="APP",
+        autocompletion=completion.apps,
+        help="Send to this app, not the newest deployment's.",
+    ),
+]
 Stage = Annotated[bool, typer.Option("--stage", help="Store only; a later deploy brings the values to the machines.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for healthy machines.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and start nothing.")]
@@ -105,6 +129,10 @@ HealthPort = Annotated[
 HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="The address to serve them on.")]
 
 
+#: A block of examples; Typer takes lines for a paragraph, and fills it, unless a backspace stands before them.
+_EXAMPLES = re.compile(r"^( *)(Examples?:)$", re.MULTILINE)
+
+
 def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Callable[..., None]]":
     """Give a command the options of *bundles*; what each makes of them comes first among its arguments."""
 
@@ -123,7 +151,7 @@ def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Ca
                 raise Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128) from None
 
         parameters = [*own, *(one for bundle in reversed(shared) for one in bundle)]
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__name__, called.__doc__ = command.__name__, _EXAMPLES.sub(r"\1\b\n\1\2", command.__doc__ or "")
         called.__annotations__ = {one.name: one.annotation for one in parameters}
         called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
@@ -157,15 +185,15 @@ def common(
 
 def sync_options(
     app: App = None,
-    stage: Stage = False,
-    no_wait: NoWait = False,
     dry_run: DryRun = False,
     verify: Verify = False,
     force: Force = False,
-    sandbox: SandboxId = None,
-    reason: Why = None,
+    stage: Stage = False,
+    no_wait: NoWait = False,
     lock_wait: LockWait = 60.0,
     timeout: Timeout = 600.0,
+    sandbox: SandboxId = None,
+    reason: Why = None,
 ) -> "SyncOptions":
     """Give how a sync is to be done."""
     from flysync.model import AppName, Door, SyncOptions, is_app_name

@@ -183,3 +183,29 @@ class Finding:
     message: str
     #: The statement or the command that mends it.
     hint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingLine:
+    """One setting as `config show` tells it."""
+
+    name: str
+    #: The place, as in messages (`environment`, `.env:3`, `keyring`), or `default`, or `not set`.
+    source: str
+    #: Of a secret its size, or where it leads; absent where there is nothing, or nothing of use.
+    shown: str | None
+    #: Whether what stands at the place can be used.
+    is_usable: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfigReport:
+    """All settings, and what is wrong with them."""
+
+    lines: tuple[SettingLine, ...]
+    warnings: tuple[Note, ...] = ()
+    error: FlysyncError | None = None
+
+    def line(self, name: str) -> SettingLine:
+        """Give that of one setting."""
+        return next(line for line in self.lines if line.name == name)

@@ -7,11 +7,12 @@ the commands that need them: `--help` is instant. The commands are in the order 
 
 import sys
 
-from flysync.cli import bringing, caring, looking, trying
+from flysync import completion
+from flysync.cli import bringing, caring, keeping, looking, trying
 from flysync.cli.groups import app
 from flysync.signals import SIGNALS
 
-__all__ = ["app", "bringing", "caring", "looking", "main", "trying"]
+__all__ = ["app", "bringing", "caring", "keeping", "looking", "main", "trying"]
 
 
 def main() -> None:
@@ -21,12 +22,16 @@ def main() -> None:
     output = Output(as_json="--json" in sys.argv)
     SIGNALS.on_second = output.last_words
     code: object = 0
+    if completes := completion.is_asked_for():
+        completion.be_silent()
     try:
         SIGNALS.interrupt()
         code = app(obj=output, prog_name="flysync", standalone_mode=False)
+    except SystemExit as end:  # how Typer ends all that has to do with completion
+        code = end.code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last stop: misuse, failures and bugs
         SIGNALS.note()
         from flysync import command
 
-        code = command.failed(error, output)
+        code = 0 if completes else command.failed(error, output)
     leave(code if isinstance(code, int) else 0)

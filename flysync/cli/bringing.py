@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flysync.cli.groups import app
-from flysync.options import Project, Queue, common, sync_options, takes, unset_options, worker_options
+from flysync.options import Name, Project, Queue, common, sync_options, takes, unset_options, worker_options
 
 if TYPE_CHECKING:
     from flysync.console import Output, Progress
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from flysync.worker.options import WorkerOptions
 
 
-Name = Annotated[list[str], typer.Option("--name", metavar="NAME", help="A credential's name; may be repeated.")]
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value from standard input.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -29,7 +28,16 @@ def sync(
     """
     Bring the named credentials of a project to its app.
 
-    Example: flysync sync --project proj123 --name AWS_ACCESS_KEY_ID
+    The stored values are set as secrets of the Fly.io app that the project was last deployed to, and its machines are
+    restarted with them: once, and not at all where nothing has changed. What was done is written down.
+
+    Exit status: 0 also where there is no app yet (skipped); 75 says that the same command may succeed later, and that
+    it is safe to run it again.
+
+    Examples:
+        flysync sync --project proj123 --name AWS_ACCESS_KEY_ID
+        flysync sync --project proj123 --name KEY --name TLS_KEY --dry-run
+        flysync sync --project proj123 --name KEY --value-stdin < key.pem
     """
     from flysync import command
     from flysync.model import project_id, secret_name
@@ -51,7 +59,13 @@ def sync_project(output: "Output", options: "SyncOptions", project: Project) -> 
     """
     Bring all credentials of a project to its app.
 
-    Example: flysync sync-project --project proj123 --dry-run
+    As `flysync sync` does it with those that are named: whatever is new or has changed is set, in one go, with one
+    restart. A credential that cannot be brought fails alone, and makes the exit status 1.
+
+    Examples:
+        flysync sync-project --project proj123
+        flysync sync-project --project proj123 --dry-run
+        flysync sync-project --project proj123 --force --reason "new machines"
     """
     from flysync import command
     from flysync.model import project_id
@@ -69,9 +83,14 @@ def sync_project(output: "Output", options: "SyncOptions", project: Project) -> 
 @takes(common, unset_options)
 def unset(output: "Output", options: "SyncOptions", project: Project, name: Name, yes: Yes = False) -> None:
     """
-    Remove secrets from a project's app whose credentials are gone from the table, with one restart.
+    Remove secrets from a project's app, with one restart.
 
-    Example: flysync unset --project proj123 --name OLD_KEY --dry-run
+    Those that flysync wrote and whose credentials are gone from the table; others are refused, unless --force is given.
+    It asks first on a terminal, and needs --yes elsewhere.
+
+    Examples:
+        flysync unset --project proj123 --name OLD_KEY --dry-run
+        flysync unset --project proj123 --name OLD_KEY --yes
     """
     from flysync import command
     from flysync.model import project_id, secret_name
@@ -92,9 +111,15 @@ def unset(output: "Output", options: "SyncOptions", project: Project, name: Name
 @takes(common, worker_options)
 def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> None:
     """
-    Work off jobs named sync-flyio-secrets from a queue of BullMQ, until SIGTERM.
+    Work off the jobs of a backend, until SIGTERM.
 
-    Example: REDIS_URL=redis://localhost flysync worker --concurrency 10 --health-port 9090
+    Takes the jobs named sync-flyio-secrets from a queue of BullMQ and does what `flysync sync` does. What it does is
+    logged on standard error, a line of JSON each. The first SIGTERM lets runs end in the time that --grace gives, and
+    hands back the rest; the exit status is 0 then.
+
+    Examples:
+        flysync worker --concurrency 10 --health-port 9090
+        flysync worker --queue my-queue --grace 60s
     """
     from flysync import command
 

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 @db.command("init")
 @takes(common)
 def db_init(output: "Output") -> None:
-    """Create the tables that do not exist yet."""
+    """
+    Create the tables that do not exist yet.
+
+    Those of flysync (`flysync_runs`, `flysync_secrets`, `flysync_meta`), and those of the backend where there are none.
+    What is there already is left as it is, so it may be run again.
+
+    Example:
+        flysync db init
+    """
     from flysync import command, render
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
@@ -33,7 +41,18 @@ def db_init(output: "Output") -> None:
 @db.command("check")
 @takes(common)
 def db_check(output: "Output") -> None:
-    """Compare the tables with what flysync needs, and say what to change."""
+    """
+    Compare the tables with what flysync needs.
+
+    Each table, column and right that a sync uses is looked at, and nothing is changed. What is missing or wrong is
+    shown with the statement that mends it.
+
+    Exit status: 1 where something has to change; a warning alone is fine.
+
+    Examples:
+        flysync db check
+        flysync db check --env-file production.env --json
+    """
     from flysync import command, render
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
@@ -49,7 +68,15 @@ def db_check(output: "Output") -> None:
 @sandbox.command("list")
 @takes(common)
 def sandbox_list(output: "Output") -> None:
-    """Show all of them: age, run, state, and whether anybody still needs it."""
+    """
+    Show our sandboxes, and whether anybody needs them.
+
+    All at Daytona that carry our label: the app, the age, and whether the run that made it is alive, has died or is not
+    known here. A sync deletes its own; what is left ends by itself when its time is over.
+
+    Example:
+        flysync sandbox list
+    """
     from flysync.handlers.sandboxes import list_sandboxes
 
     _sandboxes(output, "sandbox list", list_sandboxes)
@@ -58,7 +85,18 @@ def sandbox_list(output: "Output") -> None:
 @sandbox.command("prune")
 @takes(common)
 def sandbox_prune(output: "Output") -> None:
-    """Delete those whose run is dead or whose time is over, never a living run's."""
+    """
+    Delete sandboxes that nobody needs, never a living run's.
+
+    Those whose run has died or whose time is over. A run that died is closed, so that the next sync need not wait for
+    it.
+
+    Exit status: 1, or 75 to try again, where one could not be deleted.
+
+    Examples:
+        flysync sandbox prune
+        flysync sandbox prune --json
+    """
     from flysync.handlers.sandboxes import prune_sandboxes
 
     _sandboxes(output, "sandbox prune", prune_sandboxes)

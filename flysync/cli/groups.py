@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="flysync",
-    help="Bring credentials from Postgres to Fly.io apps as secrets.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -22,6 +21,8 @@ db = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(db, name="db")
 sandbox = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sandbox, name="sandbox")
+config = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config, name="config")
 
 
 def _version(shown: bool) -> None:
@@ -38,7 +39,15 @@ Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=
 @app.callback()
 @takes(common)
 def main_options(output: "Output", version: Version = False) -> None:
-    """Bring credentials from Postgres to Fly.io apps as secrets."""
+    """
+    Bring credentials from Postgres to Fly.io apps as secrets.
+
+    The result is on standard output, everything else on standard error. Options that all commands have may stand
+    before the command, too. `flysync COMMAND --help` has examples.
+
+    Exit status: 0 done; 1 failed, and trying again does not help; 2 misuse, settings or tables; 75 failed for now, try
+    again; 130, 143 and 129 after Ctrl-C, SIGTERM and a closed terminal.
+    """
     del output, version
 
 
@@ -52,5 +61,12 @@ def db_options(output: "Output") -> None:
 @sandbox.callback()
 @takes(common)
 def sandbox_options(output: "Output") -> None:
-    """Look after the sandboxes at Daytona that carry our label."""
+    """Look after the sandboxes that carry our label."""
+    del output
+
+
+@config.callback()
+@takes(common)
+def config_options(output: "Output") -> None:
+    """Look at the settings, and keep secrets in the keyring."""
     del output

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flysync import completion
 from flysync.cli.groups import app
-from flysync.options import common, takes
+from flysync.options import OneProject, common, takes
 
 if TYPE_CHECKING:
     from flysync.console import Output
@@ -13,10 +14,14 @@ if TYPE_CHECKING:
     from flysync.settings import Settings
 
 
-OneProject = Annotated[str | None, typer.Option("--project", metavar="ID", help="Only this project.")]
-OneApp = Annotated[str | None, typer.Option("--app", metavar="APP", help="Only this app.")]
+OneApp = Annotated[
+    str | None, typer.Option("--app", metavar="APP", autocompletion=completion.apps, help="Only this app.")
+]
 IsLive = Annotated[bool, typer.Option("--live", help="Ask Fly what it has; exit 3 where that is not the table's.")]
-OneName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only runs that were about it.")]
+OneName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", autocompletion=completion.names, help="Only runs that were about it."),
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, max=1000, metavar="N", show_default="20", help="The newest N runs.")
 ]
@@ -26,7 +31,20 @@ OneRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run: it
 @app.command()
 @takes(common)
 def status(output: "Output", project: OneProject = None, of_app: OneApp = None, live: IsLive = False) -> None:
-    """Show what is stored and what was last brought to Fly; with --live also what Fly has now."""
+    """
+    Show what is stored, what was sent, and what Fly has now.
+
+    For each credential: whether the app has the stored value by our own record, since when, and which run brought it.
+    With --live Fly is asked from a sandbox: what is missing, changed, not deployed, orphaned (at Fly by us, gone from
+    the table) or foreign (never ours), and what the machines run with. The last line is the command to run next.
+
+    Exit status: 3 where Fly has something else than the table (--live); 75 where that could not be seen.
+
+    Examples:
+        flysync status
+        flysync status --project proj123 --live
+        flysync status --app acme-web --live --json
+    """
     from flysync import bootstrap, command, render
     from flysync.model import AppName, project_id
 
@@ -53,9 +71,15 @@ def history(
     output: "Output", run: OneRun = None, project: OneProject = None, name: OneName = None, limit: Limit = None
 ) -> None:
     """
-    Show what was done so far: the runs of a project, or one of them whole.
+    Show the runs of a project so far, or one of them whole.
 
-    Example: flysync history --project proj123 --name AWS_ACCESS_KEY_ID
+    The newest first: when, by whom and by which door, outcome, error, seconds, release and the reason given. A RUN is
+    its id, or its first 6 letters or more; it is shown with the seconds of each step and with what it brought.
+
+    Examples:
+        flysync history --project proj123
+        flysync history --project proj123 --name AWS_ACCESS_KEY_ID
+        flysync history 01m8c9kc6q
     """
     from flysync import command, render
     from flysync.errors import UsageError

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from flysync.cli.groups import app
+from flysync.options import takes
 from flysync.signals import SIGNALS
 
 Keep = Annotated[bool, typer.Option("--keep", help="Leave the world running.")]
@@ -12,8 +13,19 @@ WithWorker = Annotated[bool, typer.Option("--worker", help="Bring the credential
 
 
 @app.command()
+@takes()
 def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
-    """Run the whole job on loopback; nothing to set up."""
+    """
+    Run the whole job on loopback; nothing to set up.
+
+    Starts a Postgres, a Daytona and a Fly.io of its own, runs the real commands against them, and shows what each of
+    them prints. Nothing of yours is read or changed. The exit status is 0 where all of it went as told.
+
+    Examples:
+        flysync demo
+        flysync demo --worker
+        flysync demo --keep
+    """
     from flysync.errors import ConfigError
 
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flysync.handlers.sandboxes import SandboxReport
     from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport
-    from flysync.reports import NextStep, Note, RunRow, SyncReport
+    from flysync.reports import ConfigReport, NextStep, Note, RunRow, SyncReport
 
 #: The version of the envelope.
 SCHEMA = "flysync/1"
@@ -193,6 +193,23 @@ def sandboxes_json(command: str, report: SandboxReport) -> dict[str, Any]:
         for line in report.lines
     ]
     return envelope(command, report.error, sandboxes=lines, next=next_json(report.next))
+
+
+def config_json(report: ConfigReport) -> dict[str, Any]:
+    """Give the settings as the envelope, under `config`."""
+    lines = [
+        {"name": line.name, "value": line.shown, "source": line.source, "usable": line.is_usable}
+        for line in report.lines
+    ]
+    return envelope("config show", report.error, warnings=notes_json(report.warnings), config=lines)
+
+
+def keyring_json(
+    command: str, name: str, change: str, notes: Iterable[Note], steps: Iterable[NextStep]
+) -> dict[str, Any]:
+    """Give what became of a secret in the keyring as the envelope, under `config`."""
+    config = {"name": name, "keyring": change}
+    return envelope(command, warnings=notes_json(notes), next=next_json(steps), config=config)
 
 
 def error_json(error: BaseException) -> dict[str, Any]:

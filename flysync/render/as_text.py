@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from flysync.handlers.care import CheckReport, InitReport
     from flysync.handlers.sandboxes import SandboxReport
-    from flysync.reports import CredentialReport, NextStep, Note, SyncReport
+    from flysync.reports import ConfigReport, CredentialReport, NextStep, Note, SyncReport
 
 P = ParamSpec("P")
 
@@ -152,6 +152,28 @@ def sandboxes_text(report: SandboxReport) -> list[str]:
         what = f"{line.use}{done}"
         lines.append(printable(f"{line.sandbox.name:<34}  {line.sandbox.app or '-':<20}  {age:>8}  {what}"))
     return [*(lines or ["no sandboxes"]), *next_text(report.next)]
+
+
+@as_printable
+def config_text(report: ConfigReport) -> list[str]:
+    """Give the settings as lines: name, where it comes from, and what may be shown of it."""
+    name, source = (max(len(getattr(line, part)) for line in report.lines) for part in ("name", "source"))
+    lines = []
+    for line in report.lines:
+        shown = line.shown if line.is_usable else "(of no use)"
+        lines.append(f"{line.name:<{name}}  {line.source:<{source}}  {shown or ''}".rstrip())
+    return lines
+
+
+@as_printable
+def keyring_text(name: str, change: str, steps: Sequence[NextStep]) -> list[str]:
+    """Give what became of a secret in the keyring, and what to run next."""
+    told = {
+        "stored": f"{name} is in the system keyring",
+        "removed": f"{name} was removed from the system keyring",
+        "absent": f"{name} was not in the system keyring",
+    }
+    return [told[change], *next_text(steps)]
 
 
 def failure_text(error: Mapping[str, Any] | None) -> list[str]:

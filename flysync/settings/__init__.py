@@ -1,10 +1,10 @@
 """
 Flags, environment, env files and keyring, to one frozen `Settings`.
 
-`bootstrap.load_settings` reads what is around; `load` makes settings of it and does no I/O.
+`bootstrap.load_settings` reads what is around; `load` makes settings of it, `survey` shows it; neither does any I/O.
 """
 
-from flysync.settings.loading import Source, load, read_secret
-from flysync.settings.table import VARIABLES, Settings
+from flysync.settings.loading import Source, load, read_secret, survey
+from flysync.settings.table import SECRETS, VARIABLES, Settings
 
-__all__ = ["VARIABLES", "Settings", "Source", "load", "read_secret"]
+__all__ = ["SECRETS", "VARIABLES", "Settings", "Source", "load", "read_secret", "survey"]

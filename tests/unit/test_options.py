@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import shlex
 from typing import Any
 
 import pytest
@@ -18,6 +20,13 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], An
     for name, one in getattr(group, "commands", {}).items():
         found |= commands(one, (*path, name))
     return found
+
+
+def help_of(path: tuple[str, ...], one: Any) -> list[str]:
+    """Give what a command says of itself on a terminal of 80 columns."""
+    context = typer.Context(one, info_name=" ".join(("flysync", *path)), terminal_width=80, max_content_width=80)
+    lines: list[str] = one.get_help(context).splitlines()
+    return lines
 
 
 @pytest.mark.parametrize(
@@ -67,13 +76,28 @@ def test_sync_and_sync_project_differ_by_their_names_alone() -> None:
 
 
 def test_help_is_readable_at_80_columns() -> None:
-    """No line is longer, and each option has a text."""
+    """No line is longer or ends in a blank, no sentence is cut off, and each option has a text."""
     for path, one in commands(typer.main.get_command(app)).items():
-        context = typer.Context(one, info_name=" ".join(("flysync", *path)), terminal_width=80, max_content_width=80)
-        lines = one.get_help(context).splitlines()
+        lines = help_of(path, one)
 
-        assert [] == [line for line in lines if len(line) > 80], path
+        assert [] == [line for line in lines if len(line) > 80 or line != line.rstrip()], path
+        assert [] == [line for line in lines if line.endswith("...") and not line.startswith("Usage: ")], path
         assert [] == [p.name for p in one.params if not getattr(p, "help", None)], path
+
+
+def test_every_command_has_examples_that_it_understands() -> None:
+    """Up to three, a line each, with the command's own name and options."""
+    for path, one in commands(typer.main.get_command(app)).items():
+        if hasattr(one, "commands"):
+            continue
+        text = "\n".join(help_of(path, one))
+        (block,) = re.findall(r"^  Examples?:\n((?:      .+\n)+)\n", text, re.MULTILINE)
+        examples = [shlex.split(line.split("|")[-1].split("<")[0]) for line in block.splitlines()]
+
+        assert 1 <= len(examples) <= 3, path
+        for words in examples:
+            assert ["flysync", *path] == words[: len(path) + 1]
+            one.make_context("flysync", words[len(path) + 1 :])
 
 
 def test_a_bundle_becomes_an_argument() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +10,9 @@ from flysync import settings
 from flysync.errors import ConfigError
 from flysync.secret import Secret
 from flysync.settings import VARIABLES, Settings, Source
+
+if TYPE_CHECKING:
+    from flysync.reports import ConfigReport
 
 ROOT = Path(__file__).parents[2]
 CANARY = "c4nary-v4lue"
@@ -179,3 +183,68 @@ def test_the_example_sets_nothing() -> None:
     source, found = dotenv.read(ROOT / ".env.example", is_dot_env=True)
 
     assert ([], set()) == (found, {value for value in source.values.values() if value})
+
+
+def told(report: ConfigReport) -> dict[str, tuple[str, str | None]]:
+    """Give source and what is shown of each setting."""
+    return {line.name: (line.source, line.shown) for line in report.lines}
+
+
+def test_a_survey_tells_all_settings_and_where_they_come_from() -> None:
+    """In the order of the table; of a secret its size alone."""
+    report = settings.survey(
+        [environment(FLY_API_TOKEN=CANARY), dot_env(FLYSYNC_SNAPSHOT="s", FLYSYNC_ALLOW_EMPTY="on")],
+        lookup=lambda name: Secret("dtn_key") if name == "DAYTONA_API_KEY" else None,
+        user="ann",
+    )
+    found = told(report)
+
+    assert list(VARIABLES) == list(found)
+    assert ("environment", f"set ({len(CANARY)} bytes)") == found["FLY_API_TOKEN"]
+    assert ("keyring", "set (7 bytes)") == found["DAYTONA_API_KEY"]
+    assert ("not set", None) == found["DATABASE_URL"] == found["DAYTONA_TARGET"]
+    assert (".env:3", "s") == found["FLYSYNC_SNAPSHOT"]
+    assert ((".env:3", "yes"), ("default", "no")) == (found["FLYSYNC_ALLOW_EMPTY"], found["FLYSYNC_NO_KEYRING"])
+    assert (("default", "ann"), ("default", "90")) == (found["FLYSYNC_ACTOR"], found["FLYSYNC_KEEP_RUNS_DAYS"])
+    assert (None, ()) == (report.error, report.warnings)
+
+
+def test_a_survey_is_there_whatever_is_wrong() -> None:
+    """Every problem in the words of the usual message; what is of no use is not shown."""
+    bad = {"FLY_API_TOKEN": f"{CANARY} x", "FLYSYNC_KEEP_RUNS_DAYS": CANARY, "FLYSYNC_NOPE": CANARY}
+    report = settings.survey([environment(**bad, FLYSYNC_SNAPSHOT="s")], problems=[".env:2 is not NAME=VALUE"])
+    found = told(report)
+
+    assert report.error is not None
+    assert f"{problems(environment(**bad))}".splitlines()[1:] == report.error.message.splitlines()[2:]
+    assert ".env:2 is not NAME=VALUE" in report.error.message
+    assert ("environment", None) == found["FLY_API_TOKEN"] == found["FLYSYNC_KEEP_RUNS_DAYS"]
+    assert {"FLY_API_TOKEN", "FLYSYNC_KEEP_RUNS_DAYS"} == {line.name for line in report.lines if not line.is_usable}
+    assert ("environment", "s") == found["FLYSYNC_SNAPSHOT"]
+    assert CANARY not in repr(report)
+
+
+@pytest.mark.parametrize("url", [f"https://u:{CANARY}@h/x", f"https://u:1/{CANARY}@h", f"https://h/x?token={CANARY}"])
+def test_an_address_that_may_hold_a_password_is_not_shown(url: str) -> None:
+    """Though it is no secret by its name."""
+    report = settings.survey([environment(FLYSYNC_FLYCTL_INSTALL_URL=url, FLYSYNC_ACTOR="ann@x.org")])
+
+    assert (None, f"set ({len(url)} bytes)") == (report.error, report.line("FLYSYNC_FLYCTL_INSTALL_URL").shown)
+    assert "ann@x.org" == report.line("FLYSYNC_ACTOR").shown
+
+
+def test_a_survey_asks_the_keyring_for_all_that_is_missing() -> None:
+    """For secrets alone, until it fails once; not at all where it is to be left alone."""
+    asked: list[str] = []
+
+    def lookup(name: str) -> Secret | None:
+        asked.append(name)
+        if name == "REDIS_URL":
+            raise RuntimeError(CANARY)
+        return None
+
+    report = settings.survey([environment(FLY_API_TOKEN="t")], lookup=lookup)
+    settings.survey([environment(FLYSYNC_NO_KEYRING="1")], lookup=lookup)
+
+    assert ["DAYTONA_API_KEY", "DATABASE_URL", "REDIS_URL"] == asked
+    assert (None, ["keyring_failed"]) == (report.error, [note.code for note in report.warnings])

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from test_bad_input import refused
+
+from flysync.settings import SECRETS, VARIABLES
+
+if TYPE_CHECKING:
+    from platform_of_tests import Done, Platform
+
+TOKEN = "fo1_canary"
+SET = ("config", "set", "FLY_API_TOKEN")
+UNSET = ("config", "unset", "FLY_API_TOKEN")
+
+
+def with_keyring(backend: str = "keyrings_of_tests.Kept", *without: str) -> dict[str, Any]:
+    """Give how a command is run that has a keyring, and none of the secrets but in there."""
+    return {
+        "without": (*SECRETS, "FLYSYNC_NO_KEYRING", *without),
+        "PYTHON_KEYRING_BACKEND": backend,
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+
+
+def shown(done: Done) -> dict[str, tuple[str, str | None]]:
+    """Give source and value of each setting that `config show --json` tells."""
+    return {line["name"]: (line["source"], line["value"]) for line in done.json["config"]}
+
+
+def test_a_secret_goes_to_the_keyring_and_is_used_from_there(platform: Platform) -> None:
+    """From standard input, by way of `status`, to its removal; no output has it."""
+    how = with_keyring()
+    address = platform.dsn.encode()
+    stored = platform.flysync("config", "set", "DATABASE_URL", stdin=address + b"\n", **how)
+    used = platform.flysync("status", **how)
+    removed = platform.flysync("config", "unset", "DATABASE_URL", **how)
+    again = platform.flysync("config", "unset", "DATABASE_URL", **how)
+
+    next_ = "next: flysync config show  (shows what counts now)\n"
+    assert (0, f"DATABASE_URL is in the system keyring\n{next_}", "") == (stored.code, stored.stdout, stored.stderr)
+    assert (0, "no projects\n") == (used.code, used.stdout)
+    assert (0, f"DATABASE_URL was removed from the system keyring\n{next_}") == (removed.code, removed.stdout)
+    assert (0, f"DATABASE_URL was not in the system keyring\n{next_}") == (again.code, again.stdout)
+    assert 2 == platform.flysync("status", **how).code
+
+
+def test_json_tells_the_same(platform: Platform) -> None:
+    """The envelope with `config`; a newline at the end is none of the secret's."""
+    how = with_keyring()
+    stored = platform.flysync(*SET, "--json", stdin=f"{TOKEN}\r\n".encode(), **how).json
+    listed = platform.flysync("config", "show", "--json", **how)
+    removed = platform.flysync("--json", *UNSET, **how).json
+
+    assert ("config set", {"name": "FLY_API_TOKEN", "keyring": "stored"}) == (stored["command"], stored["config"])
+    assert ["flysync config show"] == [step["command"] for step in stored["next"]]
+    assert ("keyring", "set (10 bytes)") == shown(listed)["FLY_API_TOKEN"]
+    assert {"name": "FLY_API_TOKEN", "keyring": "removed"} == removed["config"]
+    assert "canary" not in listed.stdout
+
+
+def test_what_wins_over_the_keyring_is_told(platform: Platform) -> None:
+    """The environment and `.env`, with the line."""
+    how = with_keyring()
+    (platform.home / ".env").write_text("\nFLY_API_TOKEN=other\n")
+    done = platform.flysync(*SET, stdin=TOKEN.encode(), **how)
+    warning = platform.flysync(*SET, "--json", stdin=TOKEN.encode(), **how).json["warnings"][0]
+
+    assert (0, "warning: FLY_API_TOKEN (.env:2) wins over the keyring\n") == (done.code, done.stderr)
+    assert ("setting_shadowed", ["FLY_API_TOKEN"]) == (warning["code"], warning["names"])
+
+
+def test_every_setting_is_shown_with_its_source(platform: Platform) -> None:
+    """As the command that is run has them; no secret, and no database is asked."""
+    (platform.home / ".env").write_text("FLYSYNC_SNAPSHOT=snap\nDAYTONA_TARGET=us\n")
+    (platform.home / "my.env").write_text("\n\nFLYSYNC_QUEUE=jobs\n")
+    environ = {"DATABASE_URL": "postgresql://u:canary@db.internal:1/platform", "FLY_API_TOKEN": TOKEN}
+    arguments = ("config", "show", "--env-file", "my.env")
+    done = platform.flysync(*arguments, "--json", environ=environ)
+    text = platform.flysync(*arguments, environ=environ)
+    found = shown(done)
+
+    assert (0, list(VARIABLES)) == (done.code, list(found))
+    assert ("environment", "set (44 bytes)") == found["DATABASE_URL"]
+    assert ("environment", "set (10 bytes)") == found["FLY_API_TOKEN"]
+    assert (("not set", None), (".env:1", "snap")) == (found["REDIS_URL"], found["FLYSYNC_SNAPSHOT"])
+    assert (("my.env:3", "jobs"), ("default", "0.4.87")) == (found["FLYSYNC_QUEUE"], found["FLYSYNC_FLYCTL_VERSION"])
+    assert ["setting_ignored"] == [warning["code"] for warning in done.json["warnings"]]
+    assert text.stderr.startswith("warning: DAYTONA_TARGET (.env:2) is ignored")
+    assert [f"{name} {source} {value or ''}".split() for name, (source, value) in found.items()] == [
+        line.split() for line in text.stdout.splitlines()
+    ]
+    assert "canary" not in done.stdout + text.stdout + text.stderr
+
+
+def test_settings_that_are_broken_are_shown(platform: Platform) -> None:
+    """All of them, and then every problem, as one error."""
+    (platform.home / ".env").write_text("what canary\n")
+    environ = {"FLYSYNC_KEEP_RUNS_DAYS": "canary", "FLYSYNC_SNAPSHOTT": "canary", "FLY_API_TOKEN": "two canaries"}
+    done = platform.flysync("config", "show", "--json", environ=environ)
+    text = platform.flysync("config", "show", environ=environ)
+    error = done.json["error"]
+
+    assert (2, 2, "config") == (done.code, text.code, error["code"])
+    assert list(VARIABLES) == list(shown(done)) == [line.split()[0] for line in text.stdout.splitlines()]
+    unusable = {line["name"]: line["value"] for line in done.json["config"] if not line["usable"]}
+    assert {"FLY_API_TOKEN": None, "FLYSYNC_KEEP_RUNS_DAYS": None} == unusable
+    assert 2 == text.stdout.count("(of no use)")
+    assert "error: 4 things are wrong with the settings:" in text.stderr
+    for words in (".env:1 is not NAME=VALUE", "did you mean FLYSYNC_SNAPSHOT?", "FLYSYNC_KEEP_RUNS_DAYS (environment)"):
+        assert words in text.stderr
+        assert words in error["message"]
+    assert "canar" not in done.stdout + text.stdout + text.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="root can read any other file")
+def test_a_file_that_cannot_be_read_is_a_problem_among_others(platform: Platform) -> None:
+    """The rest is shown even so."""
+    (platform.home / ".env").symlink_to("/proc/self/mem")
+    done = platform.flysync("config", "show", "--json")
+
+    assert (2, list(VARIABLES)) == (done.code, list(shown(done)))
+    assert ".env cannot be read: " in done.json["error"]["message"]
+
+
+@pytest.mark.parametrize("backend", ["keyrings_of_tests.Failing", "keyrings_of_tests.Hanging", "no.such.Backend"])
+def test_a_keyring_that_fails_is_a_warning(platform: Platform, backend: str) -> None:
+    """It is asked once, and the settings are shown."""
+    done = platform.flysync("config", "show", "--json", **with_keyring(backend))
+
+    assert (0, ["keyring_failed"]) == (done.code, [warning["code"] for warning in done.json["warnings"]])
+    assert ("not set", None) == shown(done)["FLY_API_TOKEN"]
+    assert "canary" not in done.stdout
+
+
+def test_a_bad_entry_in_the_keyring(platform: Platform) -> None:
+    """A problem as any other; what mends it is told by `config set`."""
+    done = platform.flysync("config", "show", "--json", **with_keyring("keyrings_of_tests.Full"))
+
+    assert (2, ("keyring", None)) == (done.code, shown(done)["DAYTONA_API_KEY"])
+    assert "DAYTONA_API_KEY (keyring) holds white space" in done.json["error"]["message"]
+    assert "canar" not in done.stdout
+
+
+def test_a_name_that_is_no_secret(platform: Platform) -> None:
+    """Where it goes instead is told."""
+    for command in ("set", "unset"):
+        arguments = ("config", command, "FLYSYNC_ACTOR")
+        refused(platform, arguments, "usage", 2, "FLYSYNC_ACTOR is no secret", ".env", "docs/settings.md", "REDIS_URL")
+
+
+@pytest.mark.parametrize("name", ["canary", "", "fly_api_token canary"])
+def test_a_name_that_is_none(platform: Platform, name: str) -> None:
+    """It may be the secret itself, and is not shown."""
+    refused(platform, ("config", "set", name), "usage", 2, "NAME", "FLY_API_TOKEN", stdin=b"x", **with_keyring())
+
+
+@pytest.mark.parametrize("more", [("FLY_API_TOKEN=canary",), ("FLY_API_TOKEN", "canary")])
+def test_a_secret_as_an_argument(platform: Platform, more: tuple[str, ...]) -> None:
+    """Refused, and not shown."""
+    refused(platform, ("config", "set", *more), "usage", 2, "never given as arguments", **with_keyring())
+
+
+def test_no_name(platform: Platform) -> None:
+    """The argument is named."""
+    refused(platform, ("config", "set"), "usage", 2, "NAME", "flysync config set --help")
+    refused(platform, ("config", "unset"), "usage", 2, "NAME", "flysync config unset --help")
+
+
+@pytest.mark.parametrize("given", ["1", "maybe"])
+def test_a_keyring_that_is_to_be_left_alone(platform: Platform, given: str) -> None:
+    """Or that may be meant to be: nothing is read from standard input, and nothing is stored."""
+    words = ("FLYSYNC_NO_KEYRING (environment) is set", "FLY_API_TOKEN", ".env")
+    for arguments in (SET, UNSET):
+        how = with_keyring() | {"environ": {"FLYSYNC_NO_KEYRING": given}}
+        how["without"] = SECRETS
+        refused(platform, arguments, "config", 2, *words, stdin=b"canary", **how)
+
+    assert not (platform.home / "keyring.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (b"two canaries", "FLY_API_TOKEN (standard input) holds white space"),
+        (b"canary\ncanary\n", "FLY_API_TOKEN (standard input) holds white space"),
+        (b"canary\xff", "FLY_API_TOKEN (standard input) is empty or no text"),
+        (b"", "FLY_API_TOKEN (standard input) is empty or no text"),
+        (b"\n", "FLY_API_TOKEN (standard input) is empty or no text"),
+    ],
+)
+def test_a_secret_that_is_of_no_use(platform: Platform, given: bytes, words: str) -> None:
+    """In the words that a sync would have for it; nothing is stored."""
+    refused(platform, SET, "config", 2, words, stdin=given, **with_keyring())
+
+    assert not (platform.home / "keyring.json").exists()
+
+
+def test_a_standard_input_that_is_closed(platform: Platform) -> None:
+    """There is nothing to read, which is told."""
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m flysync {" ".join(SET)} --json <&-', sys.executable],
+        env=platform.environ | {"FLYSYNC_NO_KEYRING": "0"},
+        cwd=platform.home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (2, "") == (done.returncode, done.stderr)
+    assert "standard input is closed" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_an_address_that_is_of_no_use(platform: Platform) -> None:
+    """Each setting has its own reader."""
+    words = "REDIS_URL (standard input) is not a redis:// address"
+
+    refused(platform, ("config", "set", "REDIS_URL"), "config", 2, words, stdin=b"canary", **with_keyring())
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("keyring.backends.fail.Keyring", "no keyring is safe"),
+        ("keyring.backends.null.Keyring", "no keyring is safe"),
+        ("keyrings_of_tests.Plaintext", "keyrings.alt.file.Plaintext is none"),
+        ("keyrings_of_tests.UnsafeChain", "no keyring is safe"),
+        ("keyrings_of_tests.Forgetting", "has not kept FLY_API_TOKEN"),
+        ("keyrings_of_tests.Spoiling", "has not kept FLY_API_TOKEN"),
+        ("keyrings_of_tests.Telling", "failed over FLY_API_TOKEN (RuntimeError)"),
+        ("no.such.Backend", "failed over FLY_API_TOKEN (ModuleNotFoundError)"),
+    ],
+)
+def test_a_keyring_that_will_not_do(platform: Platform, backend: str, words: str) -> None:
+    """It is not safe, does not keep it, or fails: told, with what else there is."""
+    refused(platform, SET, "config", 2, words, ".env", stdin=TOKEN.encode(), **with_keyring(backend))
+
+
+def test_a_keyring_that_removes_nothing(platform: Platform) -> None:
+    """Told, and not taken for done."""
+    (platform.home / "keyring.json").write_text(json.dumps({"flysync FLY_API_TOKEN": TOKEN}))
+
+    refused(platform, UNSET, "config", 2, "still has FLY_API_TOKEN", **with_keyring("keyrings_of_tests.Spoiling"))
+
+
+def test_an_env_file_that_is_not_there(platform: Platform) -> None:
+    """Named."""
+    for arguments in (("config", "show"), SET, UNSET):
+        how = with_keyring()
+        refused(platform, (*arguments, "--env-file", "/nowhere/x.env"), "config", 2, "/nowhere/x.env", **how)
