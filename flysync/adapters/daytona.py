@@ -76,6 +76,9 @@ class DaytonaSandboxes:
         self._look_up_s = look_up_s
         self._client: AsyncDaytona | None = None
         self._known: dict[str, AsyncSandbox] = {}
+        #: The names under which Daytona has refused to make anything, at the first word: what it refuses to delete
+        #: as well is not there.
+        self._refused: set[str] = set()
 
     @alone()
     async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> DaytonaSandbox:
@@ -105,6 +108,8 @@ class DaytonaSandboxes:
                             continue
                         last = translated(error, "create", self._api_key)
                         exists = isinstance(error, DaytonaConflictError)
+                        if attempt == 1 and not (last.temporary or exists):
+                            self._refused.add(name)
                         if not (last.temporary or exists) or (attempt == _ATTEMPTS and not exists):
                             raise last from None
                         if found := await self._found(name, end_at):
@@ -153,6 +158,8 @@ class DaytonaSandboxes:
                     except DaytonaError as error:
                         last = translated(error, "delete", self._api_key)
                         if not (last.temporary or isinstance(error, DaytonaConflictError)):
+                            if name in self._refused:
+                                break
                             raise last from None
                     await self._pause(min(_POLL_S * attempt, 3.0) * (0.5 + self._clock.jitter()), last, end_at)
         except TimeoutError:

@@ -274,7 +274,7 @@ def test_no_tokens(platform: Platform) -> None:
 
 @pytest.mark.parametrize(("name", "service"), [("FLY_API_TOKEN", "fly"), ("DAYTONA_API_KEY", "daytona")])
 def test_a_token_that_is_refused(platform: Platform, name: str, service: str) -> None:
-    """Fly's before anything is stored, Daytona's before a sandbox is made; service and setting are named."""
+    """Fly's before anything is stored, Daytona's before a sandbox is made: so none is said to be left."""
     app = platform.world.fly.add_app(f"denied-{service}", machines=1)
     platform.deploy("p", f"denied-{service}")
     platform.store("p", A="1")
@@ -282,7 +282,7 @@ def test_a_token_that_is_refused(platform: Platform, name: str, service: str) ->
     done = refused(platform, SYNC, "access_denied", 1, name, environ={name: "canary-token"})
 
     assert (service, name) == (done.json["error"]["service"], done.json["error"]["setting"])
-    assert {} == app.secrets
+    assert ({}, [], []) == (app.secrets, done.json["warnings"], done.json["next"])
 
 
 def test_a_token_that_was_pasted_badly(platform: Platform) -> None:
