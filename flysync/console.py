@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
     from pathlib import Path
 
+    from flysync.fly import Machines
     from flysync.reports import Note, SyncReport
 
 T = TypeVar("T")
@@ -108,15 +109,21 @@ class Output:
 
 
 class Progress:
-    """Follows a run (port `Watch`): a spinner with the step and the seconds, on a terminal only."""
+    """
+    Follows a run (port `Watch`): on a terminal a line that moves, with the step, its seconds and those before it.
+
+    With -v each step is a line of its own instead, wherever that goes.
+    """
 
     def __init__(self, output: Output) -> None:
         self.report: SyncReport | None = None
         self._output = output
-        self._since = time.monotonic()
+        self._since = self._began = time.monotonic()
+        self._phase = ""
+        self._before: list[str] = []
         self._spinner: Any = None
-        self._is_shown = not output.as_json and output.verbosity >= 0 and is_lively()
         self._is_told = output.verbosity > 0 and not output.as_json
+        self._is_shown = not output.as_json and output.verbosity == 0 and is_lively()
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
         """Remember whom to ask, should the process have to leave at once."""
@@ -124,22 +131,31 @@ class Progress:
 
     def step(self, phase: str) -> None:
         """Show that a step begins."""
+        now = time.monotonic()
         if self._is_told:
-            _write(sys.stderr, f"info: {phase} (after {time.monotonic() - self._since:.1f} s)")
+            _write(sys.stderr, f"info: {phase} (after {now - self._began:.1f} s)")
         if not self._is_shown:
             return
+        if self._phase:
+            self._before.append(f"{self._phase} {now - self._since:.1f}")
+        self._phase, self._since = phase, now
         if self._spinner is None:
-            from rich.console import Console
-            from rich.progress import Progress as Bar
-            from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-            console = Console(stderr=True)
-            self._spinner = Bar(
-                SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
-            )
-            self._spinner.add_task(phase)
+            self._spinner = _spinner()
+            self._spinner.add_task("", total=None, before="")
             self._spinner.start()
-        self._spinner.update(self._spinner.task_ids[0], description=phase)
+        self._spinner.reset(self._spinner.task_ids[0], description=phase, before=" · ".join(reversed(self._before)))
+
+    @property
+    def rolling(self) -> Callable[[Machines], None] | None:
+        """Give who wants to be told how far a roll-out has come: whoever sits before a terminal."""
+        return self._rolled if self._is_shown or self._is_told else None
+
+    def _rolled(self, machines: Machines) -> None:
+        done = f"{machines.updated}/{machines.total} machines"
+        if self._is_told:
+            _write(sys.stderr, f"info: {self._phase} {done} (after {time.monotonic() - self._began:.1f} s)")
+        elif self._spinner is not None:
+            self._spinner.update(self._spinner.task_ids[0], description=f"{self._phase} {done}")
 
     def done(self, report: SyncReport) -> None:
         """Keep what is known."""
@@ -147,10 +163,28 @@ class Progress:
         self.stop()
 
     def stop(self) -> None:
-        """Take the spinner away."""
+        """Take the line away."""
         if self._spinner is not None:
             self._spinner.stop()
             self._spinner = None
+
+
+def _spinner() -> Any:
+    """Give a line of rich's for stderr: what is being done, for how long, and what was done before."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    rest = TextColumn("[dim]{task.fields[before]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    return Bar(
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(),
+        rest,
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def is_lively() -> bool:

@@ -7,7 +7,9 @@ Values go to flyctl as arguments inside the sandbox: that is the only way of fly
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.model import AppName, RunId, SecretName
-    from flysync.ports import Clock, Sandbox
+    from flysync.ports import Clock, Rolling, Sandbox
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000
@@ -75,6 +77,7 @@ class FlyctlSecrets:
     ) -> None:
         self._limits = limits or Limits()
         self._app = app
+        self._clock = clock
         self._version = version
         self._sha256 = sha256
         self._install_url = install_url
@@ -190,16 +193,24 @@ class FlyctlSecrets:
             for one in found
         ]
 
-    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
-        """Run `flyctl secrets deploy`, once."""
+    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
+        """Run `flyctl secrets deploy`, once; for one who wants to be *told*, what it prints is looked at meanwhile."""
         limit_s = max(1, int(timeout_s))
-        flags = "deploy --dns-checks=false" + ("" if wait else " --detach")
+        command = self._flyctl("deploy --dns-checks=false" + ("" if wait else " --detach"), limit_s)
+        looking = None
+        if told is not None:
+            command = _SHOWN.replace("@CALL@", command)
+            looking = asyncio.ensure_future(self._look_on(told))
         try:
-            answer = await self._steps.once("deploy", self._flyctl(flags, limit_s), limit_s)
+            answer = await self._steps.once("deploy", command, limit_s)
         except OutcomeUnknown as lost:
             raise RolloutFailed(lost, touched=True) from None
         except FlysyncError as error:  # the step has certainly not run
             raise RolloutFailed(self._incomplete(error, error.message), touched=False) from None
+        finally:
+            if looking is not None:
+                looking.cancel()
+                await asyncio.wait({looking})
         text = verdicts.plain(answer.stdout or "")
         machines = verdicts.machines(text)
         if answer.code == 0:
@@ -213,6 +224,15 @@ class FlyctlSecrets:
         if machines:
             why += f" ({machines.updated} of {machines.total} machines updated)"
         raise RolloutFailed(self._incomplete(judged.error, why), touched=touched, machines=machines) from None
+
+    async def _look_on(self, told: Rolling) -> None:
+        """Say how far the roll-out has come, every two seconds; where nothing can be seen, nothing is said."""
+        while True:
+            await self._clock.sleep(_LOOK_S)
+            with suppress(FlysyncError):
+                answer = await self._steps.once("look-on", 'tail -n 5000 "$d/rollout"', self._limits.clean_s)
+                if machines := verdicts.machines(verdicts.plain(answer.stdout or "")):
+                    told(machines)
 
     def _incomplete(self, cause: FlysyncError, why: str) -> DeployIncomplete:
         return DeployIncomplete(
@@ -232,6 +252,11 @@ class FlyctlSecrets:
 
 
 _DASH = Secret("-")
+
+#: Seconds between two looks at a roll-out.
+_LOOK_S = 2.0
+#: What a deploy prints goes to a file as well; its exit code is flyctl's, which a pipe would lose.
+_SHOWN = '{ { @CALL@; printf "%s" "$?" >"$m/rc"; } | tee "$d/rollout"; (exit "$(cat "$m/rc")"); }'
 
 #: A machine's configuration holds the app's environment, and that may hold anything: let out only the lines of the
 #: outermost keys and of the metadata that flyctl itself writes. In JSON a line break is never part of a text.

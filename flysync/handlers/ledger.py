@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flysync.fly import Machines
     from flysync.model import AppName, ProjectId, Reason, SecretName
     from flysync.plan import Plan
-    from flysync.ports import Clock, Watch
+    from flysync.ports import Clock, Rolling, Watch
 
 
 class Ledger:
@@ -57,6 +57,11 @@ class Ledger:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + self._clock.monotonic() - start
+
+    @property
+    def rolling(self) -> Rolling | None:
+        """Give who wants to be told how far a roll-out has come."""
+        return None if self._watch is None else self._watch.rolling
 
     def put(
         self,

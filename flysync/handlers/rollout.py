@@ -63,7 +63,9 @@ class RollOut:
         self._run.in_flight = True
         try:
             with self._ledger.step("deploy"):
-                rollout = await self._store.deploy(wait=self._call.options.wait, timeout_s=limit_s)
+                rollout = await self._store.deploy(
+                    wait=self._call.options.wait, timeout_s=limit_s, told=self._ledger.rolling
+                )
         except RolloutFailed as failure:
             await self._failed(counts, failure)
             return

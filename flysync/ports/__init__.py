@@ -17,7 +17,7 @@ from flysync.ports.database import (
     RunsSeen,
     RunState,
 )
-from flysync.ports.fly import AnswerLost, NotSent, RolloutFailed, Sandbox, Sandboxes, SecretStore
+from flysync.ports.fly import AnswerLost, NotSent, Rolling, RolloutFailed, Sandbox, Sandboxes, SecretStore
 from flysync.ports.queue import Fate, Job, JobQueue, Verdict
 from flysync.ports.world import Clock, Services, Watch
 
@@ -34,6 +34,7 @@ __all__ = [
     "JobQueue",
     "NotSent",
     "Records",
+    "Rolling",
     "RolloutFailed",
     "RunEnd",
     "RunSeen",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+
+from flysync.fly import Machines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.errors import FlysyncError
-    from flysync.fly import FlySecret, Machine, Machines, Rollout
+    from flysync.fly import FlySecret, Machine, Rollout
     from flysync.model import SandboxInfo, SecretName
     from flysync.secret import Secret
+
+
+#: Who wants to be told how many machines a roll-out has reached.
+Rolling = Callable[[Machines], None]
 
 
 class Sandbox(Protocol):
@@ -146,9 +153,9 @@ class SecretStore(Protocol):
         """Give the app's machines."""
         ...
 
-    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
         """
-        Roll out what is stored; *wait* for healthy machines.
+        Roll out what is stored; *wait* for healthy machines. Meanwhile *told* is, now and then, how far it has come.
 
         Raises:
             RolloutFailed: flyctl began or may have begun; it says whether a machine was touched.

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from flysync.model import AppName, RunId
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
-    from flysync.ports.fly import Sandbox, Sandboxes, SecretStore
+    from flysync.ports.fly import Rolling, Sandbox, Sandboxes, SecretStore
     from flysync.reports import SyncReport
 
 
@@ -22,6 +22,11 @@ class Watch(Protocol):
 
     def step(self, phase: str) -> None:
         """A step begins."""
+        ...
+
+    @property
+    def rolling(self) -> Rolling | None:
+        """Give who wants to be told how far a roll-out has come, while it goes on; nothing where nobody looks."""
         ...
 
     def done(self, report: SyncReport) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.model import SecretName
+    from flysync.ports import Rolling
     from flysync.secret import Secret
     from flysync.testing.sandboxes import InMemorySandbox
 
@@ -122,7 +123,7 @@ class InMemorySecrets:
         self._fly.end("list")
         return found
 
-    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
         """Let the machines run with what is stored."""
         try:
             self._enter("deploy")
@@ -138,6 +139,8 @@ class InMemorySecrets:
             crash = DeployIncomplete("the app crashes", service="fly", phase="deploy")
             raise RolloutFailed(crash, touched=True, machines=Machines(updated=0, total=app.machines))
         app.running = dict(app.stored)
+        if told is not None:
+            told(Machines(updated=app.machines, total=app.machines))
         try:
             self._fly.end("deploy")
         except OutcomeUnknown as error:

@@ -14,10 +14,13 @@ from secret_store_contract import SecretStoreContract, StoreWorld
 
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSecrets
-from flysync.model import AppName, RunId
+from flysync.fly import Machines
+from flysync.model import AppName, RunId, SecretName
+from flysync.ports import RolloutFailed
 from flysync.secret import Secret
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
+from flysync.sim.loopback import Fault, FaultKind
 from flysync.testing.sandboxes import InMemorySandboxes
 from flysync.testing.secrets import InMemoryFly, InMemorySecrets
 
@@ -169,3 +172,28 @@ async def test_what_a_machine_is_configured_with_does_not_leave_the_sandbox(shel
         assert (True, 1) == (machines[ours.id].is_managed, machines[ours.id].release)
         assert "started" in box.said
         assert "canary" not in box.said
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_a_roll_out_is_looked_on(crashes: bool) -> None:
+    """Machine by machine, while it goes on; how it ends is told as it is, whatever that takes in the shell."""
+    flyctl = os.environ.get("FLYSYNC_TEST_FLYCTL")
+    async with loopback("", Path(flyctl) if flyctl else None) as world:
+        store = await world.store("acme")
+        await store.prepare()
+        await store.stage({SecretName("A"): Secret("1")})
+        world.apps["acme"].machines[-1].crashes = crashes
+        slow = Fault(match="POST /v1/apps/acme/machines/[^/]+$", kind=FaultKind.DELAY, delay_s=1.5, times=9)
+        world.fly.faults.append(slow)
+        seen: list[Machines] = []
+
+        if crashes:
+            with pytest.raises(RolloutFailed) as failed:
+                await store.deploy(wait=True, timeout_s=60, told=seen.append)
+            assert failed.value.touched
+        else:
+            rollout = await store.deploy(wait=True, timeout_s=60, told=seen.append)
+            assert (2, Machines(updated=2, total=2)) == (rollout.release, rollout.machines)
+
+        assert {0, 1} <= {one.updated for one in seen}
+        assert {2} == {one.total for one in seen}

@@ -114,6 +114,32 @@ def test_a_terminal_has_a_spinner_that_goes_away(platform: Platform, terminal: T
     assert "" == screen(shown)
 
 
+def test_a_terminal_shows_machine_by_machine(platform: Platform, terminal: Terminal) -> None:
+    """While they are rolled out; with what was done before, and how many seconds it took."""
+    platform.world.fly.add_app("machine-by-machine", machines=2)
+    platform.deploy("p", "machine-by-machine")
+    platform.store("p", A="1")
+    slow_machine = Fault(
+        match="POST /v1/apps/machine-by-machine/machines/[^/]+$", kind=FaultKind.DELAY, delay_s=4, times=2
+    )
+    platform.world.fly.faults.append(slow_machine)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flysync", *SYNC],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=terminal.theirs,
+        env=platform.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": "1"},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    out, _ = process.communicate(timeout=120)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.read_to_the_end())
+
+    assert (0, True) == (process.returncode, "2/2 machines" in out.decode())
+    assert re.search(r"deploy 1/2 machines 0:00:0[4-9] list \d\.\d · set \d\.\d · flyctl \d\.\d · create", shown)
+    assert "" == screen(shown)
+
+
 @pytest.mark.parametrize(("term", "more"), [("dumb", ()), ("xterm", ("--json",)), ("xterm", ("-q",))])
 def test_nothing_moves_where_it_should_not(
     platform: Platform, terminal: Terminal, term: str, more: tuple[str, ...]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from flysync.fly import Rollout
     from flysync.model import AppName, RunId
-    from flysync.ports import Clock, Sandbox, Sandboxes, SecretStore
+    from flysync.ports import Clock, Rolling, Sandbox, Sandboxes, SecretStore
     from flysync.reports import SyncReport
     from flysync.settings import Settings
     from flysync.sim.fly_state import App
@@ -60,9 +60,9 @@ class QuickClock(RealClock):
 class HastySecrets(FlyctlSecrets):
     """flyctl, with a deploy that has little time."""
 
-    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
         """Deploy, but not for long."""
-        return await super().deploy(wait=wait, timeout_s=min(timeout_s, _SHORT_S + 2))
+        return await super().deploy(wait=wait, timeout_s=min(timeout_s, _SHORT_S + 2), told=told)
 
 
 #: What is short where a step does not answer; the other steps have the time that they always have.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from flysync.fly import FlySecret, Rollout
     from flysync.model import AppName, RunId
-    from flysync.ports import Sandbox, SecretStore
+    from flysync.ports import Rolling, Sandbox, SecretStore
     from flysync.reports import SyncReport
 
 #: Waits are this much shorter than they would be.
@@ -95,9 +95,9 @@ class SlowSecrets(InMemorySecrets):
         self._races.fault("list")
         return await super().list()
 
-    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
         """Roll out, late."""
-        rollout: Rollout = await self._late("deploy", super().deploy, wait=wait, timeout_s=timeout_s)
+        rollout: Rollout = await self._late("deploy", super().deploy, wait=wait, timeout_s=timeout_s, told=told)
         return rollout
 
     async def _late(self, call: str, work: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:

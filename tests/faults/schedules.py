@@ -206,6 +206,11 @@ class Process:
     def step(self, phase: str) -> None:
         """Note nothing (port `Watch`)."""
 
+    @property
+    def rolling(self) -> None:
+        """Nobody looks (port `Watch`)."""
+        return
+
     def done(self, report: SyncReport) -> None:
         """Note the report (port `Watch`)."""
         self.reports.append(report)

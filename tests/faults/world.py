@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from flysync.fly import Rollout
     from flysync.model import AppName, RunId, SecretName
+    from flysync.ports import Rolling
     from flysync.secret import Secret
 
     Effect = Callable[[], Coroutine[Any, Any, Any]]
@@ -172,14 +173,14 @@ class WatchedSecrets(InMemorySecrets):
                 self._world.wrongs.append(f"{self._run_id} put an older {name} over the newest")
             self._world.written[name] = len(self._world.history), self._run_id
 
-    async def deploy(self, *, wait: bool, timeout_s: float) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
         """Roll out, and count it for each value that this run has brought."""
         self._in_time()
         world = self._world
         restarts = world.fly.apps[self._app_name].restarts if self._app_name in world.fly.apps else 0
         changes = {(name, value, world.epochs.get(name, 0)) for name, value in world.landed.get(self._run_id, ())}
         try:
-            return await super().deploy(wait=wait, timeout_s=timeout_s)
+            return await super().deploy(wait=wait, timeout_s=timeout_s, told=told)
         finally:
             world.note()
             if world.fly.apps[self._app_name].restarts > restarts:

@@ -93,6 +93,11 @@ class World:
         """Note a step (port `Watch`)."""
         self.phases.append(phase)
 
+    @property
+    def rolling(self) -> None:
+        """Nobody looks (port `Watch`)."""
+        return
+
     def done(self, report: SyncReport) -> None:
         """Note the report (port `Watch`)."""
         self.last = report
