@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flysync import console, render
+from flysync import console, progress, render
 from flysync.errors import ConfigError, FlysyncError, Interrupted, InvalidCredential, UsageError
-from flysync.reports import printable
+from flysync.reports import FleetReport, printable
 from flysync.secret import Secret
 from flysync.signals import SIGNALS
 
@@ -31,25 +31,58 @@ _OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")
 
 def sync(
     output: console.Output,
-    work: Callable[[Services, SyncOptions, console.Progress], Coroutine[Any, Any, SyncReport]],
+    work: Callable[[Services, SyncOptions, progress.Progress], Coroutine[Any, Any, SyncReport]],
     options: SyncOptions,
 ) -> None:
     """Run a sync and show its report."""
     from flysync import bootstrap
 
-    settings = _settings(output, bootstrap.DATABASE if options.dry_run and not options.verify else bootstrap.SYNC)
-    options = replace(
-        options, actor=settings.actor, empty_allowed=settings.allow_empty, value_source=settings.value_source
-    )
-    progress = console.Progress(output)
+    settings, options = _for_sync(output, options)
+    watch = progress.Progress(output)
 
     async def body() -> SyncReport:
         async with bootstrap.open_services(settings) as services:
-            return await work(services, options, progress)
+            return await work(services, options, watch)
 
-    report: SyncReport = console.run(body, progress)
+    report: SyncReport = console.run(body, watch)
     output.report(report, settings.notes)
     raise typer.Exit(report.exit_code)
+
+
+def sync_all(output: console.Output, options: SyncOptions, concurrency: int) -> None:
+    """Run a sync of all projects, and show what becomes of each as it ends."""
+    from flysync import bootstrap
+    from flysync.handlers import fleet
+
+    settings, options = _for_sync(output, options)
+    watch = progress.FleetProgress(output)
+
+    async def body() -> FleetReport:
+        async with bootstrap.open_services(settings) as services:
+            return await fleet.sync_all(options, concurrency=concurrency, services=services, watch=watch)
+
+    output.warn(settings.notes)
+    try:
+        report = console.run_plain(body)
+    except Interrupted as error:
+        report = FleetReport(projects=tuple(watch.reports), cut_short=error)
+    finally:
+        watch.stop()
+    output.result(render.fleet_json(report, settings.notes), render.fleet_text(report))
+    if report.cut_short is not None:
+        output.aside(render.error_text(report.cut_short))
+    output.aside(render.next_text(report.next))
+    raise typer.Exit(report.error.exit_code if report.error else 0)
+
+
+def _for_sync(output: console.Output, options: SyncOptions) -> tuple[Settings, SyncOptions]:
+    """Give the settings of a sync, and its options with what they say."""
+    from flysync import bootstrap
+
+    settings = _settings(output, bootstrap.DATABASE if options.dry_run and not options.verify else bootstrap.SYNC)
+    return settings, replace(
+        options, actor=settings.actor, empty_allowed=settings.allow_empty, value_source=settings.value_source
+    )
 
 
 def plain(

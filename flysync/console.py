@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
     from pathlib import Path
 
-    from flysync.fly import Machines
+    from flysync.progress import Progress
     from flysync.reports import Note, SyncReport
 
 T = TypeVar("T")
@@ -50,12 +49,12 @@ class Output:
     def result(self, data: dict[str, Any], lines: Iterable[str]) -> None:
         """Show the result on stdout."""
         self._is_told = True
-        _write(sys.stdout, self._text(data, lines))
+        write(sys.stdout, self._text(data, lines))
 
     def aside(self, lines: Iterable[str]) -> None:
         """Show what is not the result on stderr; in JSON the envelope has it."""
         if not self.as_json:
-            _write(sys.stderr, "\n".join(lines))
+            write(sys.stderr, "\n".join(lines))
 
     def warn(self, notes: Iterable[Note]) -> None:
         """Show warnings on stderr."""
@@ -80,7 +79,7 @@ class Output:
         if self.as_json:
             self.result(data, [])
         if not (self.as_json and isinstance(error, FlysyncError)):
-            _write(sys.stderr, "\n".join(render.error_text(error)))
+            write(sys.stderr, "\n".join(render.error_text(error)))
         return int(data["exit_code"])
 
     def last_words(self) -> None:
@@ -106,85 +105,6 @@ class Output:
 
             return json.dumps(data)
         return "\n".join(lines) if self.verbosity >= 0 else ""
-
-
-class Progress:
-    """
-    Follows a run (port `Watch`): on a terminal a line that moves, with the step, its seconds and those before it.
-
-    With -v each step is a line of its own instead, wherever that goes.
-    """
-
-    def __init__(self, output: Output) -> None:
-        self.report: SyncReport | None = None
-        self._output = output
-        self._since = self._began = time.monotonic()
-        self._phase = ""
-        self._before: list[str] = []
-        self._spinner: Any = None
-        self._is_told = output.verbosity > 0 and not output.as_json
-        self._is_shown = not output.as_json and output.verbosity == 0 and is_lively()
-
-    def begin(self, known: Callable[[], SyncReport]) -> None:
-        """Remember whom to ask, should the process have to leave at once."""
-        self._output.known = known
-
-    def step(self, phase: str) -> None:
-        """Show that a step begins."""
-        now = time.monotonic()
-        if self._is_told:
-            _write(sys.stderr, f"info: {phase} (after {now - self._began:.1f} s)")
-        if not self._is_shown:
-            return
-        if self._phase:
-            self._before.append(f"{self._phase} {now - self._since:.1f}")
-        self._phase, self._since = phase, now
-        if self._spinner is None:
-            self._spinner = _spinner()
-            self._spinner.add_task("", total=None, before="")
-            self._spinner.start()
-        self._spinner.reset(self._spinner.task_ids[0], description=phase, before=" · ".join(reversed(self._before)))
-
-    @property
-    def rolling(self) -> Callable[[Machines], None] | None:
-        """Give who wants to be told how far a roll-out has come: whoever sits before a terminal."""
-        return self._rolled if self._is_shown or self._is_told else None
-
-    def _rolled(self, machines: Machines) -> None:
-        done = f"{machines.updated}/{machines.total} machines"
-        if self._is_told:
-            _write(sys.stderr, f"info: {self._phase} {done} (after {time.monotonic() - self._began:.1f} s)")
-        elif self._spinner is not None:
-            self._spinner.update(self._spinner.task_ids[0], description=f"{self._phase} {done}")
-
-    def done(self, report: SyncReport) -> None:
-        """Keep what is known."""
-        self.report = report
-        self.stop()
-
-    def stop(self) -> None:
-        """Take the line away."""
-        if self._spinner is not None:
-            self._spinner.stop()
-            self._spinner = None
-
-
-def _spinner() -> Any:
-    """Give a line of rich's for stderr: what is being done, for how long, and what was done before."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.table import Column
-
-    rest = TextColumn("[dim]{task.fields[before]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
-    return Bar(
-        SpinnerColumn(),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        rest,
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 def is_lively() -> bool:
@@ -260,7 +180,7 @@ def _ending(report: SyncReport) -> list[str]:
     return [*error, *render.next_text(report.next)]
 
 
-def _write(stream: Any, text: str) -> None:
+def write(stream: Any, text: str) -> None:
     """Print, quietly where nobody reads any more, and whatever the stream's encoding can hold."""
     if not text or stream is None:  # Python has no stream where its descriptor was closed
         return
@@ -274,7 +194,7 @@ def _write(stream: Any, text: str) -> None:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            _write(sys.stderr, f"error: the result could not be written: {error.strerror}")
+            write(sys.stderr, f"error: the result could not be written: {error.strerror}")
 
 
 def _write_at_once(descriptor: int, text: str) -> None:

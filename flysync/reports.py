@@ -121,6 +121,34 @@ class SyncReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FleetReport:
+    """What a sync of all projects did."""
+
+    projects: tuple[SyncReport, ...]
+    #: What ended it before all of them had their turn.
+    cut_short: FlysyncError | None = None
+
+    @property
+    def error(self) -> FlysyncError | None:
+        """What ended it, else the gravest failure of a project: one that may pass before one that does not."""
+        found = [one.error for one in self.projects if one.error is not None]
+        return self.cut_short or max(found, key=lambda error: error.temporary, default=None)
+
+    @property
+    def outcome(self) -> str | None:
+        """The outcome that all projects share, else `partial`; `unchanged` beside `synced` is `synced`."""
+        outcomes = {one.outcome for one in self.projects}
+        if outcomes == {Outcome.SYNCED, Outcome.UNCHANGED}:
+            return Outcome.SYNCED
+        return (outcomes.pop() if len(outcomes) == 1 else "partial") if outcomes else Outcome.UNCHANGED
+
+    @property
+    def next(self) -> tuple[NextStep, ...]:
+        """The commands that are worth running next, each once."""
+        return tuple(dict.fromkeys(step for one in self.projects for step in one.next))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StatusRow:
     """One credential of one project, as table and record have it; without a name where a project has none."""
 

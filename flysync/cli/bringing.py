@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flysync.cli.groups import app
-from flysync.options import Name, Project, Queue, common, sync_options, takes, unset_options, worker_options
+from flysync.options import Name, OneProject, Project, Queue, common, sync_options, takes, unset_options, worker_options
 
 if TYPE_CHECKING:
-    from flysync.console import Output, Progress
+    from flysync.console import Output
     from flysync.model import SyncOptions
     from flysync.ports import Services
+    from flysync.progress import Progress
     from flysync.reports import SyncReport
     from flysync.worker.options import WorkerOptions
 
 
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value from standard input.")]
+All = Annotated[bool, typer.Option("--all", help="All projects that have credentials.")]
+AtATime = Annotated[
+    int | None,
+    typer.Option("--concurrency", min=1, max=100, metavar="N", show_default="4", help="Projects at a time (--all)."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -55,19 +61,27 @@ def sync(
 
 @app.command("sync-project")
 @takes(common, sync_options)
-def sync_project(output: "Output", options: "SyncOptions", project: Project) -> None:
+def sync_project(
+    output: "Output",
+    options: "SyncOptions",
+    project: OneProject = None,
+    all_projects: All = False,
+    concurrency: AtATime = None,
+) -> None:
     """
-    Bring all credentials of a project to its app.
+    Bring all credentials of a project, or of all, to the apps.
 
     As `flysync sync` does it with those that are named: whatever is new or has changed is set, in one go, with one
-    restart. A credential that cannot be brought fails alone, and makes the exit status 1.
+    restart. A credential that cannot be brought fails alone, and makes the exit status 1. With --all every project has
+    its turn, whatever becomes of the others.
 
     Examples:
-        flysync sync-project --project proj123
         flysync sync-project --project proj123 --dry-run
         flysync sync-project --project proj123 --force --reason "new machines"
+        flysync sync-project --all --concurrency 8
     """
     from flysync import command
+    from flysync.errors import UsageError
     from flysync.model import project_id
 
     async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
@@ -75,7 +89,15 @@ def sync_project(output: "Output", options: "SyncOptions", project: Project) -> 
 
         return await handlers.sync_project(of, options, services=services, watch=watch)
 
-    of = project_id(project)
+    if all_projects == (project is not None):
+        raise UsageError("a project is needed, or all of them", hint="give one of --project ID and --all")
+    if project is not None and concurrency is not None:
+        raise UsageError("--concurrency goes with --all", hint="leave it out")
+    if all_projects and (options.app or options.sandbox):
+        raise UsageError("--app and --sandbox are for one project", hint="leave them out, or give --project ID")
+    if project is None:
+        command.sync_all(output, options, concurrency or 4)
+    of = project_id(project or "")
     command.sync(output, work, options)
 
 

@@ -201,6 +201,10 @@ class Records(Protocol):
         """
         ...
 
+    async def all_projects(self) -> Sequence[ProjectId]:
+        """Give the projects that have credentials, in order."""
+        ...
+
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """
         Read what is known of one project, or of all, in one query; values only where *values*.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flysync.handlers.sandboxes import SandboxReport
     from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport
-    from flysync.reports import ConfigReport, NextStep, Note, RunRow, SyncReport
+    from flysync.reports import ConfigReport, FleetReport, NextStep, Note, RunRow, SyncReport
 
 #: The version of the envelope.
 SCHEMA = "flysync/1"
@@ -67,6 +67,20 @@ def sync_json(command: str, report: SyncReport, notes: Iterable[Note] = ()) -> d
         timings_ms=dict(report.timings_ms),
         warnings=notes_json([*notes, *report.warnings]),
         next=next_json(report.next),
+    )
+
+
+def fleet_json(report: FleetReport, notes: Iterable[Note] = ()) -> dict[str, Any]:
+    """Give the report of a fleet as the envelope, with that of each project under `projects`."""
+    own = [sync_json("sync-project", one) for one in report.projects]
+    projects = [{key: value for key, value in one.items() if key not in {"schema", "command"}} for one in own]
+    return envelope(
+        "sync-project",
+        report.error,
+        outcome=report.outcome,
+        warnings=notes_json(notes),
+        next=next_json(report.next),
+        projects=projects,
     )
 
 

@@ -8,6 +8,7 @@ would act on.
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
     from flysync.handlers.care import CheckReport, InitReport
     from flysync.handlers.sandboxes import SandboxReport
-    from flysync.reports import ConfigReport, CredentialReport, NextStep, Note, SyncReport
+    from flysync.reports import ConfigReport, CredentialReport, FleetReport, NextStep, Note, SyncReport
 
 P = ParamSpec("P")
 
-_MARKS = {
+_MARKS: Mapping[str | None, str] = {
     Outcome.SYNCED: "✓",
     Outcome.STAGED: "◐",
     Outcome.UNCHANGED: "=",
@@ -33,6 +34,10 @@ _MARKS = {
     Outcome.UNKNOWN: "?",
     None: "→",
 }
+
+
+#: Outcomes of which a fleet's list tells the names.
+_NOT_THERE = {Outcome.FAILED, Outcome.UNKNOWN}
 
 
 def as_printable(make: Callable[P, list[str]]) -> Callable[P, list[str]]:
@@ -69,6 +74,24 @@ def sync_text(report: SyncReport) -> list[str]:
     width = max((len(one.name) for one in report.credentials), default=0)
     lines = [_credential(one, width) for one in report.credentials]
     return [*lines, _summary(report)]
+
+
+@as_printable
+def project_text(report: SyncReport) -> list[str]:
+    """Give the line of one project among many, with those of its credentials that did not arrive."""
+    width = max((len(one.name) for one in report.credentials), default=0)
+    wrong = [_credential(one, width) for one in report.credentials if one.outcome in _NOT_THERE or one.code]
+    why = f": {report.error.message}" if report.error else ""
+    mark = "✗" if report.error else _MARKS.get(report.outcome, "→")
+    return [f"{mark} {_summary(report)}{why}", *(f"    {line}" for line in wrong)]
+
+
+@as_printable
+def fleet_text(report: FleetReport) -> list[str]:
+    """Give the last line of a sync of all projects: how many came to what."""
+    counts = Counter("failed" if one.error else str(one.outcome or "to set") for one in report.projects)
+    told = ", ".join(f"{count} {word}" for word, count in counts.most_common()) or "none has credentials"
+    return [f"{len(report.projects)} projects: {told}"]
 
 
 def _credential(one: CredentialReport, width: int) -> str:

@@ -130,6 +130,10 @@ class InMemoryTables:
         known = [one for one, here in self.projects.items() if here.rows or here.deployments]
         return project_not_found(project, message, known)
 
+    async def all_projects(self) -> Sequence[ProjectId]:
+        """Give the projects that have credentials, in order (port `Records`)."""
+        return sorted(ProjectId(one) for one, project in self.projects.items() if project.rows)
+
     def status_rows(self, project: ProjectId, *, has_values: bool) -> Iterator[StatusRow]:
         """Give the rows of one project, as `Records.overview` does."""
         here = self.projects.get(project, InMemoryProject())

@@ -35,6 +35,15 @@ class OverviewContract:
         assert abs(overview.now - row.updated_at) < timedelta(minutes=1)
         assert ["run1"] == [run.run_id for run in overview.open_runs]
 
+    async def test_the_projects_that_have_credentials(self, world: RecordsWorld) -> None:
+        """Each once, in order; one that is only deployed has nothing to bring."""
+        world.put("b", KEY, "one")
+        world.put("b", TOKEN, "two")
+        world.put("a", KEY, "one")
+        world.deploy("c", APP, NOON)
+
+        assert ["a", "b"] == list(await world.records.all_projects())
+
     async def test_a_credential_that_was_never_sent(self, world: RecordsWorld) -> None:
         """A credential without a record has a row, deployed or not."""
         world.put(PROJECT, KEY, "one")

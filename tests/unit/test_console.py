@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync import console
-from flysync.console import Output, Progress
+from flysync.console import Output
 from flysync.errors import DatabaseUnavailable, Interrupted
 from flysync.model import Outcome, ProjectId, RunId, SecretName
+from flysync.progress import Progress
 from flysync.reports import CredentialReport, NextStep, Note, SyncReport
 from flysync.signals import SIGNALS
 

@@ -67,12 +67,12 @@ def test_every_command_takes_the_common_options() -> None:
     assert {("demo",)} == lacking
 
 
-def test_sync_and_sync_project_differ_by_their_names_alone() -> None:
+def test_sync_and_sync_project_differ_by_names_and_projects_alone() -> None:
     """What one can do the other can."""
     found = commands(typer.main.get_command(app))
     one, all_ = ({p.name for p in found[name,].params} for name in ("sync", "sync-project"))
 
-    assert ({"name", "value_stdin"}, set()) == (one - all_, all_ - one)
+    assert ({"name", "value_stdin"}, {"all_projects", "concurrency"}) == (one - all_, all_ - one)
 
 
 def test_help_is_readable_at_80_columns() -> None:

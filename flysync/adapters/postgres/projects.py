@@ -1,4 +1,4 @@
-"""A project that nobody knows, and those that may have been meant."""
+"""The projects that there are; and one that nobody knows, with those that may have been meant."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from flysync.adapters.postgres.state import clean
+from flysync.model import ProjectId
 from flysync.reports import project_not_found
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.connection import Session
     from flysync.errors import ProjectNotFound
-    from flysync.model import ProjectId
 
 #: The ids on both sides of the one that is wrong, as the database sorts them: read from the tables' indexes and no
 #: further, however many there are. That is every id of some hundred projects; of a million, those that begin as the
@@ -44,3 +44,11 @@ async def unknown(session: Session, project: ProjectId, message: str) -> Project
         cursor = await session.execute(_NEIGHBOURS, {"project": clean(project)}, binary=True)
         known = [one for (one,) in await cursor.fetchall()]
     return project_not_found(project, message, known)
+
+
+async def having_credentials(session: Session) -> list[ProjectId]:
+    """Give the projects that have credentials, in order."""
+    cursor = await session.execute(
+        "SELECT DISTINCT c.project_id::text FROM cloud_credentials AS c WHERE c.project_id IS NOT NULL ORDER BY 1"
+    )
+    return [ProjectId(one) for (one,) in await cursor.fetchall()]

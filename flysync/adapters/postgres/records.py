@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.adapters.postgres import history, overview, state, view
+from flysync.adapters.postgres import history, overview, projects, state, view
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,6 +117,10 @@ class PostgresRecords:
     async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
         """Give those of *run_ids* that are known, by Postgres' clock."""
         return await self._connection.run(lambda session: view.runs(session, run_ids))
+
+    async def all_projects(self) -> Sequence[ProjectId]:
+        """Give the projects that have credentials, in order."""
+        return await self._connection.run(projects.having_credentials)
 
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """

@@ -1,0 +1,83 @@
+"""All projects, one sync each, several side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from flysync.handlers.sync import sync_project
+from flysync.reports import FleetReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flysync.model import ProjectId, SyncOptions
+    from flysync.ports import Services
+    from flysync.reports import SyncReport
+
+
+class FleetWatch(Protocol):
+    """Somebody who follows the sync of a fleet."""
+
+    def begin(self, total: int) -> None:
+        """So many projects are to be synced."""
+        ...
+
+    def done(self, report: SyncReport) -> None:
+        """One project has had its turn."""
+        ...
+
+
+async def sync_all(
+    options: SyncOptions, *, concurrency: int, services: Services, watch: FleetWatch | None = None
+) -> FleetReport:
+    """
+    Bring all credentials of all projects to their apps, *concurrency* projects at a time.
+
+    A project that fails does not keep the others from their turn. When cancelled, those that are under way clean up and
+    tell *watch* what is known, and the cancellation goes on.
+
+    Raises:
+        UsageError: the values come from the caller, who can give them only one by one.
+        DatabaseUnavailable, ConfigError: there is no list of projects.
+    """
+    projects = await services.records.all_projects()
+    if watch is not None:
+        watch.begin(len(projects))
+    turns = asyncio.Semaphore(concurrency)
+    seats = [_Seat(watch) for _ in projects]
+
+    async def one(project: ProjectId, seat: _Seat) -> None:
+        async with turns:
+            await sync_project(project, options, services=services, watch=seat)
+
+    tasks = [asyncio.ensure_future(one(project, seat)) for project, seat in zip(projects, seats, strict=True)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return FleetReport(projects=tuple(seat.report for seat in seats if seat.report))
+
+
+class _Seat:
+    """Follows one project (port `Watch`), and keeps its report, also that of a run that was cut short."""
+
+    rolling = None
+
+    def __init__(self, watch: FleetWatch | None) -> None:
+        self.report: SyncReport | None = None
+        self._watch = watch
+
+    def begin(self, known: Callable[[], SyncReport]) -> None:
+        """Nothing is shown of it yet."""
+
+    def step(self, phase: str) -> None:
+        """Nor of its steps."""
+
+    def done(self, report: SyncReport) -> None:
+        """Keep what is known."""
+        self.report = report
+        if self._watch is not None:
+            self._watch.done(report)
