@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, AppMoved, FlysyncError, Interrupted, TimedOut, UsageError
+from flysync.handlers.advice import next_step
 from flysync.handlers.call import Call, Moved
 from flysync.handlers.foresight import foresee
 from flysync.handlers.ledger import Ledger
@@ -140,9 +142,20 @@ class Sync:
             async with asyncio.timeout(_NOTE_S):
                 await self._services.records.note_run(intent, ledger.run_end())
 
+    def _again(self) -> Sequence[str]:
+        """Give the words of the command that does the same."""
+        app = () if self._options.app is None else ("--app", self._options.app)
+        if self._asked is None:
+            return ("sync-project", "--project", self._project, *app)
+        names = [word for name in self._asked for word in ("--name", name)]
+        value = ("--value-stdin",) if self._options.value_source == "caller" else ()
+        return ("sync", "--project", self._project, *names, *value, *app)
+
     def _close(self) -> SyncReport:
         self._ledger.settle(self._asked or ())
         report = self._ledger.report()
+        if (step := next_step(report, *self._again())) is not None:
+            report = replace(report, next=(*report.next, step))
         if self._watch is not None:
             self._watch.done(report)
         return report

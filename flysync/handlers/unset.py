@@ -50,6 +50,9 @@ class _Unset(Sync):
         del view
         return list(self._asked or ())
 
+    def _again(self) -> Sequence[str]:
+        return ("unset", *super()._again()[1:])
+
     async def _carry_out(self, app: AppName, view: ProjectView) -> None:
         names = self._asked or ()
         _refuse(app, view, names, self._options)

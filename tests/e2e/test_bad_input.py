@@ -282,7 +282,11 @@ def test_a_token_that_is_refused(platform: Platform, name: str, service: str) ->
     done = refused(platform, SYNC, "access_denied", 1, name, environ={name: "canary-token"})
 
     assert (service, name) == (done.json["error"]["service"], done.json["error"]["setting"])
-    assert ({}, [], []) == (app.secrets, done.json["warnings"], done.json["next"])
+    assert ({}, []) == (app.secrets, done.json["warnings"])
+    assert {
+        "command": "flysync sync --project p --name A",
+        "why": "once the token is renewed; the app runs on as before",
+    } == (done.json["next"][-1])
 
 
 def test_a_token_that_was_pasted_badly(platform: Platform) -> None:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flysync import errors
+from flysync.handlers.advice import next_step
+from flysync.model import AppName, Outcome, ProjectId, RunId, SecretName
+from flysync.reports import CredentialReport, SyncReport
+
+if TYPE_CHECKING:
+    from typing import Any
+
+AGAIN = ("sync", "--project", "p", "--name", "A")
+SAME = "flysync sync --project p --name A"
+
+
+def report(error: errors.FlysyncError | None, *outcomes: Outcome, **more: Any) -> SyncReport:
+    """Give the report of a sync that ended with *error*."""
+    names = [CredentialReport(name=SecretName(f"N{n}"), outcome=outcome) for n, outcome in enumerate(outcomes)]
+    filled = {"app": AppName("acme"), "credentials": tuple(names)} | more
+    return SyncReport(run_id=RunId("r"), project=ProjectId("p"), error=error, **filled)
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "why"),
+    [
+        (errors.FlyUnavailable, SAME, "tries again; the app runs on as before"),
+        (errors.Locked, SAME, "once that run has ended; the app runs on as before"),
+        (errors.AccessDenied, SAME, "once the token is renewed; the app runs on as before"),
+        (errors.ProjectNotFound, "flysync status", "lists the projects that are known; the app runs on as before"),
+        (errors.InvalidCredential, "flysync status --project p", "shows what is stored; the app runs on as before"),
+        (errors.DatabaseUnavailable, "flysync db check", "tries the database; the app runs on as before"),
+        (errors.AppNotVisible, "flysync doctor --project p", "looks for what is wrong; the app runs on as before"),
+        (errors.DeployFailed, f"{SAME} --force", "rolls it out again, once the app starts with it"),
+    ],
+)
+def test_each_failure_has_a_command_and_says_how_the_app_is(
+    kind: type[errors.FlysyncError], command: str, why: str
+) -> None:
+    """What to run, why, and whether anything was changed."""
+    step = next_step(report(kind("x"), Outcome.FAILED), *AGAIN)
+
+    assert step is not None
+    assert (command, why) == (step.command, step.why)
+
+
+def test_what_was_changed_is_not_said_to_be_as_before() -> None:
+    """Stored and not rolled out, unknown, or some of several arrived."""
+    for error, outcomes, why in (
+        (errors.DeployIncomplete("x"), [Outcome.STAGED], "rolls it out again; until then machines may run with the"),
+        (errors.OutcomeUnknown("x"), [Outcome.UNKNOWN], "sets it again: nobody knows what Fly has of it"),
+        (errors.InvalidCredential("x"), [Outcome.FAILED, Outcome.SYNCED], "shows what is stored"),
+        (errors.NotRecorded("x"), [Outcome.SYNCED], "mends the record"),
+    ):
+        step = next_step(report(error, *outcomes), *AGAIN)
+
+        assert step is not None
+        assert step.why.startswith(why)
+        assert "as before" not in step.why
+
+
+def test_nothing_is_suggested_where_all_is_well_or_the_hint_says_it() -> None:
+    """A success, a dry run, misuse, settings, and an interruption, after which everybody knows what was run."""
+    assert next_step(report(None, Outcome.SYNCED), *AGAIN) is None
+    assert next_step(report(errors.FlyUnavailable("x"), Outcome.FAILED, dry_run=True), *AGAIN) is None
+    for error in (errors.UsageError("x"), errors.ConfigError("x"), errors.Interrupted("x")):
+        assert next_step(report(error, Outcome.FAILED), *AGAIN) is None
+
+
+def test_without_an_app_nothing_is_said_of_it() -> None:
+    """The project is not known, or has none."""
+    step = next_step(report(errors.ProjectNotFound("x"), Outcome.FAILED, app=None), *AGAIN)
+
+    assert step is not None
+    assert "lists the projects that are known" == step.why
