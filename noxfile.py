@@ -102,6 +102,14 @@ def soak_worker(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Record the transcripts and draw the pictures of docs/ anew, from what the commands print."""
+    _install(session, *TEST)
+    tests = ("tests/e2e/test_operations.py", "tests/e2e/test_demo.py")
+    session.run("pytest", "-q", *tests, env={"FLYSYNC_TEST_RECORD": "1"})
+
+
+@nox.session
 def pins(session: nox.Session) -> None:
     """Write constraints.txt anew, for every platform and without any index address."""
     session.install("uv")

@@ -102,8 +102,8 @@ def plain(
     data, lines = console.run_plain(body)
     output.warn(settings.notes)
     data["warnings"] = [*render.notes_json(settings.notes), *data["warnings"]]
+    output.aside(render.failure_text(data["error"]))  # before the result, whose last line says what to run
     output.result(data, lines)
-    output.aside(render.failure_text(data["error"]))
     raise typer.Exit(data["exit_code"])
 
 

@@ -84,7 +84,7 @@ async def status(
     ]
     lines += await _foreign(rows, seen.apps, services)
     lines.sort(key=lambda line: (line.project, line.app is None, line.app or "", line.name or ""))
-    mends = [line.next for line in lines if line.next is not None]
+    mends = _fewest([line.next for line in lines if line.next is not None])
     return StatusReport(
         lines=tuple(lines),
         open_runs=overview.open_runs,
@@ -105,6 +105,12 @@ async def _foreign(rows: Sequence[StatusRow], apps: Mapping[AppName, LiveApp], s
         project = next(row.project for row in rows if row.app == app)
         lines += [foreign(project, app, name) for name in names if name not in others]
     return lines
+
+
+def _fewest(steps: Sequence[NextStep]) -> list[NextStep]:
+    """Leave out what another command does as well: asking Fly first brings the rest of the project too."""
+    commands = {step.command for step in steps}
+    return [step for step in steps if f"{step.command} --verify" not in commands]
 
 
 def _all_well(project: ProjectId | None, lines: Sequence[StatusLine], *, live: bool) -> list[NextStep]:

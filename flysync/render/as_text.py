@@ -123,7 +123,8 @@ def _account(report: SyncReport) -> str:
     for one in report.credentials:
         word = one.outcome or "to set"
         counts[word] = counts.get(word, 0) + 1
-    told = ", ".join(f"{count} {word}" for word, count in counts.items()) or "no credentials"
+    told = ", ".join(f"{count} {word}" for word, count in counts.items())
+    told = told or ("failed" if report.error else "no credentials")
     where = f" on {report.app}" if report.app else ""
     parts = [f"{report.project}: {told}{where}"]
     if report.release is not None:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from flysync.handlers.found import Live
+from flysync.model import State
 from flysync.render.as_text import as_printable, next_text
 
 if TYPE_CHECKING:
@@ -55,12 +56,14 @@ def _words(line: StatusLine) -> str:
 
 
 def _facts(line: StatusLine) -> list[str]:
-    """Say when the value was stored, where a newer one is, and when, by whom and by which run one was brought."""
+    """Say when the value was stored, where a newer one is; when it was brought, and by what run; or the last try."""
     facts = [f"stored {_time(line.updated_at)}"] if line.condition == "changed since" and line.updated_at else []
-    if when := line.deployed_at or line.written_at:
-        who = f" by {line.actor} ({line.door})" if line.actor else ""
-        run = f" run {line.run_id}" if line.run_id else ""
-        facts.append(f"{'deployed' if line.deployed_at else 'written'} {_time(when)}{who}{run}")
+    is_deployed = line.state is State.DEPLOYED
+    by = (f" by {line.actor} ({line.door})" if line.actor else "") + (f" run {line.run_id}" if line.run_id else "")
+    if line.deployed_at:
+        facts.append(f"deployed {_time(line.deployed_at)}{by if is_deployed else ', before'}")
+    if line.run_id and not is_deployed:
+        facts.append(f"last tried{by}")
     return facts
 
 

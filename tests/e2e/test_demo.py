@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from recording import same_picture
+
 from flysync import sync_credentials_to_flyio, sync_project
 from flysync.bootstrap import load_settings
 from flysync.sim import demo
@@ -34,7 +36,8 @@ def test_the_demo_tells_its_whole_story_and_leaves_its_world_to_be_tried() -> No
         )
         playing.send_signal(signal.SIGINT)
 
-    assert (9, 0) == (told.count("  ✓ "), told.count("✗")), told
+    same_picture("demo", told.partition("\nThe world stays up.")[0].strip("\n"))
+    assert (12, 0) == (told.count("  ✓ "), told.count("✗")), told
     assert (0, 3) == (second.returncode, second.stdout.count("synced        requested")), second
     assert 130 == playing.returncode
 
@@ -45,7 +48,7 @@ def test_the_demo_goes_through_the_queue_too(capsys: pytest.CaptureFixture[str])
     told = capsys.readouterr().out
 
     assert (0, 0) == (code, told.count("✗")), told
-    assert 11 == told.count("  ✓ "), told
+    assert 14 == told.count("  ✓ "), told
 
 
 def test_the_library_does_what_the_command_does(platform: Platform) -> None:

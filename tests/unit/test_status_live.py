@@ -60,6 +60,17 @@ async def test_what_fly_shows_of_a_credential(
     assert (word, code, step) == (words(report)["A"], report.exit_code, commands(report)[-1])
 
 
+async def test_one_command_is_suggested_for_all_that_it_mends() -> None:
+    """Asking Fly first brings what is behind as well."""
+    world = World()
+    world.put(A="1", B="2")
+    await world.sync()
+    world.put(A="3")
+    del world.acme.stored["B"]
+
+    assert [VERIFY] == commands(await live(world))
+
+
 async def test_what_is_gone_from_the_table_and_from_fly_is_no_drift() -> None:
     """Nor is what somebody else has set there; another project's is not foreign."""
     world = World()

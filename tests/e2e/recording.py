@@ -1,0 +1,135 @@
+"""
+Transcripts of real commands in the docs: recorded by tests, compared with what the commands print today.
+
+What differs from run to run (ids, moments, seconds, ports) is left out of the comparison. `nox -s docs` records anew.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+from html import unescape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from platform_of_tests import Done, Platform
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+#: The colours of a picture, by the first word of a line.
+_STYLES = {
+    "$": "bold",
+    **dict.fromkeys(("✓", "ok"), "green"),
+    **dict.fromkeys(("!", "?", "◐", "warning", "warning:", "hint:"), "yellow"),
+    **dict.fromkeys(("✗", "failed", "error:"), "red"),
+    **dict.fromkeys(("→", "next:"), "cyan"),
+    "-": "dim",
+}
+#: What no two runs have in common.
+_VARIES = (
+    (re.compile(r"\b01[0-9a-hjkmnp-tv-z]{24}\b"), "RUN"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "MOMENT"),
+    (re.compile(r"\b\d+(\.\d+)? s\b"), "SECONDS"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
+    (re.compile(r"127\.0\.0\.1:\d+"), "PLACE"),
+)
+
+
+class Transcript:
+    """What somebody sees who runs some commands on *platform*, one after the other."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._lines: list[str] = []
+
+    def run(self, *arguments: str, **environ: str) -> Done:
+        """Run a command, and note it with all that it prints and how it exits."""
+        done = self._platform.flysync(*arguments, environ=environ)
+        self.note(done, *arguments)
+        return done
+
+    def note(self, done: Done, *arguments: str) -> None:
+        """Note a command that was run."""
+        before = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+        after = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+        self._lines += [f"$ flysync {shlex.join(arguments)}", *before, *done.stdout.splitlines(), *after]
+        self._lines += [f"(exit {done.code})", ""] if done.code else [""]
+
+    def say(self, comment: str) -> None:
+        """Note what happens beside the commands."""
+        self._lines += [f"# {comment}", ""]
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(self._lines).strip()
+
+
+def is_recording() -> bool:
+    """Tell whether the docs are to be written, instead of compared."""
+    return bool(os.environ.get("FLYSYNC_TEST_RECORD"))
+
+
+def same_as_in(page: str, name: str, text: str) -> None:
+    """Compare *text* with the block *name* of a page of the docs; or write it there."""
+    path = DOCS / page
+    before = path.read_text()
+    block = re.compile(rf"(<!-- recorded: {name} -->\n\n)((?:(?:    .*)?\n)+?)(?=\n?(?:\S|\Z))")
+    found = block.search(before)
+    assert found is not None, f"{page} has no block for {name}"
+    shown = "".join(f"    {line}".rstrip() + "\n" for line in text.splitlines())
+    if is_recording():
+        path.write_text(before[: found.start(2)] + shown + before[found.end(2) :])
+        return
+    assert masked(found[2].rstrip()) == masked(shown.rstrip()), f"`nox -s docs` records {page} anew"
+
+
+def masked(text: str) -> str:
+    """Give *text* without what no two runs have in common."""
+    for pattern, word in _VARIES:
+        text = pattern.sub(word, text)
+    return text
+
+
+def same_picture(name: str, text: str) -> None:
+    """Compare *text* with what the picture *name* shows; or draw it."""
+    path = DOCS / "pictures" / f"{name}.svg"
+    if is_recording():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(drawn(text))
+    assert masked(text_in(path.read_text())) == masked(text), f"`nox -s docs` draws {path.name} anew"
+
+
+def drawn(text: str) -> str:
+    """Give a picture of a terminal that shows *text*, as SVG that loads nothing."""
+    lines = text.splitlines()
+    console = Console(
+        record=True, file=io.StringIO(), width=max(map(len, lines)) + 1, color_system="truecolor", force_terminal=True
+    )
+    for line in lines:
+        console.print(Text(line, style=_style(line)), soft_wrap=True)
+    svg = console.export_svg(title="flysync", unique_id="flysync")
+    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL) + "\n"
+
+
+def text_in(svg: str) -> str:
+    """Give what a picture shows."""
+    rows: dict[float, str] = {}
+    for y, shown in re.findall(r'<text class="flysync-r\d+" [^>]*\by="([\d.]+)"[^>]*>(.*?)</text>', svg, re.DOTALL):
+        rows[float(y)] = rows.get(float(y), "") + unescape(shown).replace("\xa0", " ")
+    step = 24.4
+    first = min(rows)
+    found = {round((y - first) / step): line.rstrip() for y, line in rows.items()}
+    return "\n".join(found.get(number, "") for number in range(max(found) + 1)).strip("\n")
+
+
+def _style(line: str) -> str:
+    """Give a line the colour of what it says."""
+    first, _, _ = line.strip().partition(" ")
+    return _STYLES.get(first, "")

@@ -1,0 +1,142 @@
+"""The six situations of docs/operations.md, played and compared."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from recording import Transcript, same_as_in, same_picture
+
+from flysync.sim.loopback import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from platform_of_tests import Platform
+
+    from flysync.sim.fly_state import App
+
+PROJECT = ("--project", "proj123")
+NAME = ("--name", "AWS_ACCESS_KEY_ID")
+
+
+@pytest.fixture
+def app(platform: Platform) -> App:
+    """The app acme-web of proj123, which has two credentials."""
+    app = platform.world.fly.add_app("acme-web", machines=2)
+    platform.deploy("proj123", "acme-web")
+    platform.store("proj123", AWS_ACCESS_KEY_ID="AKIA-one", AWS_SECRET_ACCESS_KEY="secret-one")
+    return app
+
+
+def brought(platform: Platform) -> None:
+    """Let both be there, and the one be changed since."""
+    assert 0 == platform.flysync("sync-project", *PROJECT).code
+    platform.store("proj123", AWS_ACCESS_KEY_ID="AKIA-two")
+
+
+def test_the_first_sync(platform: Platform, app: App) -> None:
+    """Before, the sync, after."""
+    told = Transcript(platform)
+
+    told.run("status", *PROJECT)
+    told.run("sync-project", *PROJECT)
+    told.run("status", *PROJECT, "--live")
+
+    same_as_in("operations.md", "first", told.text)
+    assert [1, 1] == list(app.restarts.values())
+
+
+@pytest.mark.usefixtures("app")
+def test_a_wrong_project_id(platform: Platform) -> None:
+    """The near one is named."""
+    told = Transcript(platform)
+
+    told.run("status", "--project", "proj132")
+    told.run("sync-project", "--project", "proj132")
+
+    same_as_in("operations.md", "wrong-id", told.text)
+
+
+def test_an_expired_token(platform: Platform, app: App) -> None:
+    """What fails, what is known nevertheless, and the same with a new token."""
+    brought(platform)
+    told = Transcript(platform)
+
+    told.run("sync", *PROJECT, *NAME, FLY_API_TOKEN="expired")
+    told.run("status", *PROJECT, "--live", FLY_API_TOKEN="expired")
+    told.say("a new token was set")
+    told.run("sync", *PROJECT, *NAME)
+
+    same_as_in("operations.md", "expired-token", told.text)
+    assert "AKIA-two" == app.secrets["AWS_ACCESS_KEY_ID"]
+
+
+def test_fly_is_down(platform: Platform, app: App) -> None:
+    """The failure, what is known of it, and the same when Fly is back."""
+    brought(platform)
+    told = Transcript(platform)
+
+    platform.world.fly.faults.append(Fault(match="graphql|/v1/apps", kind=FaultKind.DROP_BEFORE, times=10**6))
+    told.run("sync", *PROJECT, *NAME)
+    told.run("history", *PROJECT, "--limit", "1")
+    platform.world.fly.faults.clear()
+    told.say("Fly is back")
+    told.run("sync", *PROJECT, *NAME)
+
+    same_as_in("operations.md", "fly-down", told.text)
+    assert "AKIA-two" == app.secrets["AWS_ACCESS_KEY_ID"]
+
+
+def test_a_value_that_changes_twice_quickly(platform: Platform, app: App) -> None:
+    """The backend syncs after each of two changes; the second comes while the first is being brought."""
+    brought(platform)
+    hold = Fault(match="POST /api/sandbox", kind=FaultKind.DELAY, delay_s=3)
+    platform.world.daytona.faults.append(hold)
+    told = Transcript(platform)
+
+    first = platform.start("sync", *PROJECT, *NAME)
+    while hold.times:
+        time.sleep(0.02)
+    platform.store("proj123", AWS_ACCESS_KEY_ID="AKIA-three")
+    second = platform.start("sync", *PROJECT, *NAME)
+    told.say("twice at once, the value having changed in between")
+    told.note(first.done(), "sync", *PROJECT, *NAME)
+    told.note(second.done(), "sync", *PROJECT, *NAME)
+    told.run("status", *PROJECT, "--live")
+
+    same_as_in("operations.md", "twice", told.text)
+    assert ["AKIA-three"] * 2 == [env["AWS_ACCESS_KEY_ID"] for env in app.running().values()]
+    assert [2, 2] == list(app.restarts.values())
+
+
+def test_a_roll_out_that_is_stuck_half_way(platform: Platform, app: App) -> None:
+    """One machine crashes on the new value: twice tried, given up, and repaired with a better one."""
+    brought(platform)
+    app.machines[-1].crashes = True
+    told = Transcript(platform)
+
+    told.run("sync", *PROJECT, *NAME)
+    told.run("status", *PROJECT, "--live")
+    told.run("sync", *PROJECT, *NAME)
+    told.run("sync", *PROJECT, *NAME)
+    app.machines[-1].crashes = False
+    told.say("the app was repaired")
+    told.run("sync", *PROJECT, *NAME, "--force")
+
+    same_as_in("operations.md", "stuck", told.text)
+    assert ["AKIA-two"] * 2 == [env["AWS_ACCESS_KEY_ID"] for env in app.running().values()]
+
+
+def test_the_picture_of_a_status(platform: Platform, app: App) -> None:
+    """A secret that was removed by hand, one that was changed, one whose credential is gone, and one of others."""
+    platform.store("proj123", TLS_KEY="x", OLD_KEY="y")
+    brought(platform)
+    changes = {"AWS_SECRET_ACCESS_KEY": None, "TLS_KEY": "by hand", "STRIPE_KEY": "z"}
+    app.vault.update(changes, at=datetime.now(UTC))
+    platform.execute("DELETE FROM cloud_credentials WHERE credential_name = 'OLD_KEY'")
+    told = Transcript(platform)
+
+    told.run("status", *PROJECT, "--live")
+
+    same_picture("status-live", told.text)
