@@ -17,12 +17,13 @@ from world import WatchedSecrets, landed
 
 from flysync.errors import FlysyncError
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
+from flysync.handlers.unset import unset_secrets
 from flysync.model import ProjectId, RunId, SecretName, SyncOptions
 from flysync.ports import RolloutFailed
 from flysync.testing import InMemoryHold, InMemorySandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from world import Effect, World
 
@@ -221,14 +222,23 @@ class Process:
         if given.force:
             for name in names or self.world.rows:
                 self.world.renew(name)
-        self.world.note()
-        self.first_moment = len(self.world.history) - 1
         wanted = [SecretName(name) for name in names]
-        work = (
+        return await self._run(
             sync_credentials_to_flyio(PROJECT, wanted, given, services=self, watch=self)
             if names
             else sync_project(PROJECT, given, services=self, watch=self)
         )
+
+    async def unset(self, *names: str, **options: object) -> SyncReport | None:
+        """Remove the named secrets; give the report, unless the process was killed."""
+        given = SyncOptions(**options)  # type: ignore[arg-type]
+        return await self._run(
+            unset_secrets(PROJECT, [SecretName(name) for name in names], given, services=self, watch=self)
+        )
+
+    async def _run(self, work: Coroutine[Any, Any, SyncReport]) -> SyncReport | None:
+        self.world.note()
+        self.first_moment = len(self.world.history) - 1
         self._task = asyncio.ensure_future(work)
         with suppress(Killed, asyncio.CancelledError):
             await self._task

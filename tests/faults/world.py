@@ -21,7 +21,7 @@ from flysync.testing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from schedules import Process
 
@@ -172,6 +172,12 @@ class WatchedSecrets(InMemorySecrets):
             if is_newest and value != rows.get(name) and writer != self._run_id and moment > self._process.read_at:
                 self._world.wrongs.append(f"{self._run_id} put an older {name} over the newest")
             self._world.written[name] = len(self._world.history), self._run_id
+
+    async def unset(self, names: Sequence[SecretName]) -> None:
+        """Remove secrets."""
+        self._in_time()
+        await super().unset(names)
+        self._world.note()
 
     async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
         """Roll out, and count it for each value that this run has brought."""
