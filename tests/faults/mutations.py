@@ -24,6 +24,7 @@ class Mutation:
 _HANDLERS = "unit/test_handlers.py::test_"
 _GUARDS = "unit/test_handlers_guards.py::test_"
 _PLAN = "unit/test_plan.py::test_"
+_UNSET = "unit/test_unset.py::test_"
 _SCRIPT = "unit/test_flyctl_script.py::test_"
 _SECRET = "unit/test_secret.py::test_"
 _SETTINGS = "unit/test_settings.py::test_"
@@ -68,7 +69,7 @@ MUTATIONS = (
     Mutation(
         "begin before sending",
         "handlers/run.py",
-        "        await delivery.announce(planned.to_set)\n",
+        "            await announce()\n",
         "",
         (f"{_GUARDS}the_intent_is_there_before_the_sandbox",),
     ),
@@ -103,8 +104,8 @@ MUTATIONS = (
     Mutation(
         "read again under the lock",
         "handlers/run.py",
-        "        view = await self._fenced_view()\n",
-        "        view = self.call.seen\n",
+        "        await self.bring(await self._fenced_view())\n",
+        "        await self.bring(self.call.seen)\n",
         (f"{_HANDLERS}all_of_a_project_is_what_is_there_under_the_lock",),
     ),
     Mutation(
@@ -146,8 +147,8 @@ MUTATIONS = (
     Mutation(
         "write nothing in a dry run",
         "handlers/sync.py",
-        "        if planned.has_work and not options.dry_run:\n",
-        "        if planned.has_work:\n",
+        "        if options.dry_run:\n            if options.verify:\n",
+        "        if False:\n            if options.verify:\n",
         (f"{_GUARDS}a_dry_run_writes_nothing",),
     ),
     Mutation(
@@ -182,8 +183,8 @@ MUTATIONS = (
     Mutation(
         "take back a roll-out to no machines",
         "handlers/rollout.py",
-        "            await self._count(-1)\n            self._ledger.put(self._names, Outcome.STAGED)\n",
-        "            self._ledger.put(self._names, Outcome.STAGED)\n",
+        "            await self._count(-1)\n            self._without_machines()\n",
+        "            self._without_machines()\n",
         (f"{_HANDLERS}an_app_without_machines_is_staged_and_no_failure",),
     ),
     Mutation(
@@ -203,8 +204,8 @@ MUTATIONS = (
     Mutation(
         "confirm by an equal digest",
         "handlers/rollout.py",
-        "found.mac(name) == self._macs[name]:",
-        "True:",
+        "found.mac(name) == self._macs[name]\n",
+        "True\n",
         (f"{_GUARDS}what_somebody_else_set_during_the_roll_out_is_not_claimed",),
     ),
     Mutation(
@@ -412,5 +413,41 @@ MUTATIONS = (
         "            elif source.is_dot_env and VARIABLES[name][1].guarded:\n",
         "            elif False:\n",
         (f"{_SETTINGS}a_stray_file_redirects_nothing",),
+    ),
+    # -- what may be removed
+    Mutation(
+        "refuse to remove what is stored",
+        "handlers/unset.py",
+        "    if kept := [name for name in names if name in view.credentials]:\n",
+        "    if kept := []:\n",
+        (f"{_UNSET}what_a_sync_would_undo_and_what_is_not_ours_is_refused",),
+    ),
+    Mutation(
+        "refuse to remove what is not ours",
+        "handlers/unset.py",
+        "    if foreign := [name for name in names if name not in view.records]:\n",
+        "    if foreign := []:\n",
+        (f"{_UNSET}what_a_sync_would_undo_and_what_is_not_ours_is_refused",),
+    ),
+    Mutation(
+        "look again under the lock before removing",
+        "handlers/unset.py",
+        "        _refuse(call.app, view, self.names, call.options)\n",
+        "",
+        (f"{_UNSET}a_row_that_comes_back_meanwhile_is_not_removed",),
+    ),
+    Mutation(
+        "restart nothing for what is gone",
+        "handlers/unset.py",
+        "            if name not in found and (",
+        "            if False and (",
+        (f"{_UNSET}what_fly_has_no_more_restarts_nothing",),
+    ),
+    Mutation(
+        "let nothing of a machine's configuration out",
+        "adapters/flyctl.py",
+        """printf "%s\\\\n" "$o" | sed -nE "/""",
+        """printf "%s\\\\n" "$o"; printf "%s\\\\n" "$o" | sed -nE "/""",
+        ("contract/test_secret_store.py::test_what_a_machine_is_configured_with_does_not_leave_the_sandbox",),
     ),
 )
