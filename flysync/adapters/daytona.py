@@ -94,6 +94,7 @@ class DaytonaSandboxes:
             ttl_minutes=max(1, math.ceil(ttl_s / 60)),
         )
         last: FlysyncError = TimedOut("Daytona made no sandbox in time", service="daytona", phase="create")
+        self._sdk()  # loading it may take seconds, which are not Daytona's
         end_at = self._clock.monotonic() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
