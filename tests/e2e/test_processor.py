@@ -7,9 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from node_of_tests import until
 from queue_of_tests import contents
@@ -309,6 +311,48 @@ def test_a_service_that_says_when(platform: Platform, backend: Backend, start: S
     job = backend.ended(backend.add(job_of("p"), attempts=5, backoff=1), "delayed")
 
     assert ("rate_limited", True) == (job["failedReason"].split(":")[0], 1000 < job["delay"] <= 1160)
+
+
+def test_an_app_that_is_held_and_time_that_runs_out(platform: Platform, backend: Backend, start: Start) -> None:
+    """Somebody holds the app's lock, a service does not answer: told as it is within the limit, and tried again."""
+    locked, silent = deploy(platform, "locked", A="1"), deploy(platform, "silent", A="1")
+    fault = Fault(match=f"POST /v1/apps/{silent.name}/secrets", kind=FaultKind.HANG, times=9)
+    platform.world.fly.faults.append(fault)
+    with psycopg.connect(platform.dsn) as somebody:
+        somebody.execute("SELECT pg_advisory_xact_lock(hashtextextended('flysync:' || %s, 0))", [locked.name])
+        start(instead={"[600, 30]": "[15, 30]", "[10, 5_000,": "[10, 500,"})
+        ids = [backend.add(job_of(project)) for project in ("locked", "silent")]
+        until(lambda: all(backend.job(job_id)["attemptsMade"] for job_id in ids))
+    fault.times = 0
+    jobs = [backend.ended(job_id) for job_id in ids]
+
+    assert ["completed", "completed"] == [job["state"] for job in jobs]
+    assert "locked" == jobs[0]["failedReason"].split(":")[0]
+    assert jobs[1]["failedReason"].split(":")[0] in {"timeout", "outcome_unknown"}
+    assert ({"A": "1"}, {"A": "1"}) == (locked.secrets, silent.secrets)
+
+
+def test_an_app_that_moves_while_we_run(platform: Platform, backend: Backend, start: Start) -> None:
+    """Twice during one run: that is tried again, and ends at the last one."""
+    apps = [platform.world.fly.add_app(f"moves-{number}", machines=1) for number in range(3)]
+    platform.deploy("p", apps[0].name)
+    platform.store("p", A="1")
+    start(instead={"[10, 5_000,": "[10, 100,"})
+    holds = [Fault(match=f"POST /v1/apps/{app.name}/secrets", kind=FaultKind.HOLD) for app in apps[:2]]
+    platform.world.fly.faults += holds
+    job_id = backend.add(job_of("p"))
+    for hold, app in zip(holds, apps[1:], strict=True):
+        until(partial(_has_begun, hold))
+        platform.deploy("p", app.name)
+        let_go(platform, hold)
+    job = backend.ended(job_id)
+
+    assert ("completed", "app_moved", 2) == (job["state"], job["failedReason"].split(":")[0], job["attemptsMade"])
+    assert ({"A": "1"}, apps[2].name) == (apps[2].secrets, job["returnvalue"]["app"])
+
+
+def _has_begun(hold: Fault) -> bool:
+    return not hold.times
 
 
 def test_settings_that_are_wrong(platform: Platform, backend: Backend, start: Start) -> None:
