@@ -11,29 +11,26 @@ import asyncio
 import math
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from flysync.adapters.daytona_calls import ATTEMPTS, Account, backoff_s
 from flysync.adapters.daytona_errors import alone, cancellable, shown, translated
 from flysync.adapters.daytona_exec import DaytonaSandbox
-from flysync.adapters.daytona_sdk import made_usable, new_client, state_of
+from flysync.adapters.daytona_sdk import made_usable, state_of
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model import RunId, SandboxInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from daytona import AsyncDaytona, AsyncSandbox
+    from daytona import AsyncSandbox
 
     from flysync.errors import FlysyncError
     from flysync.ports import Clock
     from flysync.secret import Secret
 
-T = TypeVar("T")
-
 #: Minutes without a request after which Daytona stops, and so deletes, an ephemeral sandbox.
 _AUTO_STOP_MINUTES = 5
-#: How often a call that failed for a passing reason is made.
-_ATTEMPTS = 3
 _PAGE = 100
 _LIST_S = 60.0
 _REMOVE_CALL_S = 10.0
@@ -48,7 +45,7 @@ _TTL_LABEL = "flysync-ttl-s"
 _UNLISTED_PAUSES_S = (0.0, 1.0, 2.0)
 
 
-class DaytonaSandboxes:
+class DaytonaSandboxes(Account):
     """
     Sandboxes at Daytona (port `Sandboxes`).
 
@@ -67,14 +64,10 @@ class DaytonaSandboxes:
         create_call_s: float = 60.0,
         look_up_s: float = 15.0,
     ) -> None:
-        self._api_key = api_key
-        self._api_url = api_url
-        self._target = target
+        super().__init__(api_key, api_url, target, clock=clock)
         self._snapshot = snapshot
-        self._clock = clock
         self._create_call_s = create_call_s
         self._look_up_s = look_up_s
-        self._client: AsyncDaytona | None = None
         self._known: dict[str, AsyncSandbox] = {}
         #: The names under which Daytona has refused to make anything, at the first word: what it refuses to delete
         #: as well is not there.
@@ -98,7 +91,7 @@ class DaytonaSandboxes:
         end_at = self._clock.monotonic() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                for attempt in range(1, _ATTEMPTS + 1):
+                for attempt in range(1, ATTEMPTS + 1):
                     try:
                         made = await cancellable(self._sdk().create(params, timeout=self._create_call_s))
                         return self._keep(name, made)
@@ -111,11 +104,11 @@ class DaytonaSandboxes:
                         exists = isinstance(error, DaytonaConflictError)
                         if attempt == 1 and not (last.temporary or exists):
                             self._refused.add(name)
-                        if not (last.temporary or exists) or (attempt == _ATTEMPTS and not exists):
+                        if not (last.temporary or exists) or (attempt == ATTEMPTS and not exists):
                             raise last from None
                         if found := await self._found(name, end_at):
                             return found
-                        await self._pause(_pause_s(attempt, self._clock), last, end_at)
+                        await self._pause(backoff_s(attempt, self._clock), last, end_at)
         except TimeoutError:
             pass
         raise last
@@ -123,7 +116,14 @@ class DaytonaSandboxes:
     @alone()
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
         """Give a sandbox that exists."""
-        sandbox = await self._call("attach", lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s), timeout_s)
+        sandbox = await self._call(
+            "attach",
+            lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s),
+            timeout_s,
+            missing=SandboxNotFound(
+                "there is no such sandbox", hint="check --sandbox", service="daytona", phase="attach"
+            ),
+        )
         if state_of(sandbox) != "started":
             raise SandboxNotFound(
                 f"sandbox {sandbox_id} is not running ({state_of(sandbox)})",
@@ -179,18 +179,6 @@ class DaytonaSandboxes:
 
         return await self._call("list", pages, _LIST_S)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            await self._client.close()  # type: ignore[no-untyped-call]
-            self._client = None
-
-    def _sdk(self) -> AsyncDaytona:
-        """Give the SDK's client, made on first use."""
-        if self._client is None:
-            self._client = new_client(self._api_key, self._api_url, self._target)
-        return self._client
-
     def _keep(self, name: str, sandbox: AsyncSandbox) -> DaytonaSandbox:
         self._known[name] = sandbox
         return DaytonaSandbox(sandbox)
@@ -237,40 +225,6 @@ class DaytonaSandboxes:
             reason = shown(sandbox.error_reason or state_of(sandbox), self._api_key)
             raise DaytonaUnavailable(f"the sandbox did not start: {reason}", service="daytona", phase="create")
         return self._keep(name, sandbox) if state_of(sandbox) == "started" else None
-
-    async def _call(self, phase: str, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
-        """Make a call that may be repeated."""
-        from daytona import DaytonaError, DaytonaNotFoundError
-
-        attempt, end_at = 0, self._clock.monotonic() + timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    attempt += 1
-                    try:
-                        return await cancellable(call())
-                    except DaytonaError as error:
-                        failure = translated(error, phase, self._api_key)
-                        if isinstance(error, DaytonaNotFoundError) and phase == "attach":
-                            failure = SandboxNotFound(
-                                "there is no such sandbox", hint="check --sandbox", service="daytona", phase=phase
-                            )
-                        if not failure.temporary or attempt == _ATTEMPTS:
-                            raise failure from None
-                        await self._pause(_pause_s(attempt, self._clock), failure, end_at)
-        except TimeoutError:
-            raise TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase) from None
-
-    async def _pause(self, pause_s: float, failure: FlysyncError, end_at: float) -> None:
-        """Wait, for as long as Daytona asks at least; where there is no such time left, *failure* is the end."""
-        pause_s = max(failure.retry_after_s or 0.0, pause_s)
-        if failure.retry_after_s and self._clock.monotonic() + pause_s > end_at:
-            raise failure from None
-        await self._clock.sleep(pause_s)
-
-
-def _pause_s(attempt: int, clock: Clock) -> float:
-    return float(2 ** (attempt - 1)) * (0.5 + clock.jitter())
 
 
 def _info(sandbox: AsyncSandbox) -> SandboxInfo:
