@@ -30,27 +30,28 @@ for c in "$(command -v flyctl)" "$(command -v fly)" "${HOME:-$PWD}/.fly/bin/flyc
 done; true
 }"""
 
-#: Fly's own installer; it needs curl and tar (flyctl.md 5) and is kept away from the sandbox's own ~/.fly.
-_INSTALL = """{
+#: Fly's own installer; it needs curl and tar (flyctl.md 5) and is kept away from the sandbox's own ~/.fly. In a shell
+#: of its own, so that its exit is not that of the step, whose answer would be lost.
+_INSTALL = """(
 FLYCTL_INSTALL="$d/fly"; export FLYCTL_INSTALL
 command -v curl >/dev/null || exit 69
 curl -fsSL --retry 2 --connect-timeout 10 "@URL@" -o "$d/install.sh" || exit 68
 $t @LIMIT@ sh "$d/install.sh" @VERSION@ >/dev/null || exit 67
 ln -sf "$d/fly/bin/flyctl" "$d/flyctl0"
 printf "0 "; "$d/flyctl0" version --json
-}"""
+)"""
 
 #: By direct download. The archive or the program in it must have the sum; nothing but the program is unpacked.
-_DOWNLOAD = """{
+_DOWNLOAD = """(
 command -v curl >/dev/null || exit 69
 a=$(uname -m); [ "$a" != aarch64 ] || a=arm64
-u="@URL@"; f="$d/flyctl.tar.gz"
-curl -fsSL --retry 2 --connect-timeout 10 "${u%@ARCH@*}$a${u#*@ARCH@}" -o "$f" || exit 68
+f="$d/flyctl.tar.gz"
+curl -fsSL --retry 2 --connect-timeout 10 "@URL@" -o "$f" || exit 68
 tar -xzOf "$f" flyctl >"$d/flyctl0" || exit 67
 case "$(sha256sum "$f" "$d/flyctl0")" in *@SHA256@*) ;; *) rm -f "$d/flyctl0"; exit 66 ;; esac
 chmod 700 "$d/flyctl0"; rm -f "$f"
 printf "0 "; "$d/flyctl0" version --json
-}"""
+)"""
 
 _INSTALL_FAULTS = {
     66: "the flyctl that was downloaded does not have the sum in FLYSYNC_FLYCTL_SHA256",
@@ -65,17 +66,22 @@ def command(version: str, url: str, sha256: str | None, limit_s: int) -> str:
     text = _INSTALL
     if sha256:
         text = _DOWNLOAD.replace("@SHA256@", word(sha256.lower()))
-        url = url if url.endswith((".tar.gz", ".tgz")) else RELEASE_URL
-        url = url.replace("{version}", version).replace("{arch}", "@ARCH@")
-    text = text.replace("@URL@", word(url)).replace("@VERSION@", word(version))
+        url = archive_url(version, url)
+    text = text.replace("@URL@", word(url).replace("@ARCH@", "$a")).replace("@VERSION@", word(version))
     return text.replace("@LIMIT@", str(max(1, limit_s - _MARGIN_S)))
+
+
+def archive_url(version: str, url: str) -> str:
+    """Give the address of *version*'s archive, with @ARCH@ in it: *url* where that is an archive's, else Fly's own."""
+    url = url if url.endswith((".tar.gz", ".tgz")) else RELEASE_URL
+    return url.replace("{version}", version).replace("{arch}", "@ARCH@")
 
 
 def newest_enough(told: str) -> tuple[str, str] | None:
     """Find in what a step printed the first flyctl that is new enough: its number and its version."""
     for line in told.splitlines():
         number, _, answer = line.partition(" ")
-        version = _version(answer)
+        version = version_of(answer)
         if version and _is_new_enough(version):
             return number, version
     return None
@@ -91,7 +97,7 @@ def failure(code: int, version: str) -> FlyctlFailed:
     )
 
 
-def _version(told: str) -> str | None:
+def version_of(told: str) -> str | None:
     """Read the answer of `flyctl version --json`."""
     try:
         version = json.loads(told)["Version"]
