@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -19,6 +20,9 @@ from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT, Snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
+
+#: What a name may be (read: validateSnapshotName; here without a digest).
+_NAME = re.compile(r"[a-zA-Z0-9_.:-]+(/[a-zA-Z0-9_.:-]+)*")
 
 
 class Snapshots:
@@ -37,6 +41,10 @@ class Snapshots:
         self.built_files: dict[str, Path] = {}
         #: Where not empty, builds fail with this reason.
         self.build_error = ""
+        #: What each build says besides its steps.
+        self.build_words = ""
+        #: How many snapshots there may be that are not Daytona's own; nothing for any number.
+        self.quota: int | None = None
         #: Set to the server's address once that is known.
         self.url = ""
         self._spawn = spawn
@@ -71,6 +79,9 @@ class Snapshots:
             raise Refusal(400, "Cannot specify an image name when using a build info entry")
         if not build and not image:
             raise Refusal(400, "Must specify an image name when not using a build info entry")
+        if not _NAME.fullmatch(name):
+            raise Refusal(400, "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes")
+        self._refuse_beyond_quota()
         if name in self.by_name:
             raise Refusal(409, f'Snapshot with name "{name}" already exists for this organization')
         snapshot = Snapshot(name=name, image_name=image, state="pending", files=dict(self.built_files))
@@ -118,6 +129,7 @@ class Snapshots:
             raise Refusal(400, f"Snapshot {snapshot.id} is already active")
         if snapshot.state != "inactive":
             raise Refusal(400, f"Snapshot {snapshot.id} cannot be activated - it is in {snapshot.state} state")
+        self._refuse_beyond_quota()
         snapshot.state = "pending"
         await self._advance(snapshot, ["active"])
         return web.json_response(snapshot.json())
@@ -151,6 +163,12 @@ class Snapshots:
             raise Refusal(404, f"Snapshot {key} not found")
         return snapshot
 
+    def _refuse_beyond_quota(self) -> None:
+        """Refuse one more active snapshot than there may be (read: validateOrganizationQuotas, a 403)."""
+        active = sum(one.state != "inactive" and not one.general for one in self.by_name.values())
+        if self.quota is not None and active >= self.quota:
+            raise Refusal(403, f"Snapshot quota exceeded. Maximum allowed: {self.quota}")
+
     async def _advance(self, snapshot: Snapshot, states: list[str]) -> None:
         """Go through *states*: in the background, or at once where steps take no time."""
         walk = self._walk(snapshot, states)
@@ -166,6 +184,7 @@ class Snapshots:
             snapshot.state = state
             if state == "building":
                 lines = (snapshot.dockerfile or "").splitlines()
-                snapshot.build_log = "".join(f"Step {n}: {line}\n" for n, line in enumerate(lines, 1))
+                steps = "".join(f"Step {n}: {line}\n" for n, line in enumerate(lines, 1))
+                snapshot.build_log = steps + self.build_words
             if state == "build_failed":
                 snapshot.error_reason = self.build_error

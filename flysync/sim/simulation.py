@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from flysync.secret import Secret
+from flysync.sim import flyctl as stand_in
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
+from flysync.sim.installer import Tarballs
 from flysync.sim.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
     from types import TracebackType
 
 #: Opaque on purpose: flyctl drops a made-up macaroon before it sends anything (flyctl.md 0.9).
@@ -60,6 +63,8 @@ class Simulation:
             await stack.enter_async_context(self.fly)
             self.fly.add_token(_FLY_TOKEN)
             self.daytona.before_destroy.append(self.search)
+            built = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flysync-")))
+            self.daytona.snapshots.built_files = _built(built)
             self._stack = stack.pop_all()
         return self
 
@@ -110,3 +115,11 @@ class Simulation:
             for number, secret in enumerate(self._watched)
             if any(piece.encode() in data for piece in secret.pieces() if len(piece.strip()) >= 6)
         ]
+
+
+def _built(directory: Path) -> dict[str, Path]:
+    """Give what a Dockerfile of ours puts on the PATH, whatever the version: the stand-in, and an archive's sum."""
+    record = directory / "flyctl.sha256"
+    archive = f"flyctl_{stand_in.VERSION}_Linux_x86_64.tar.gz"
+    record.write_text(f"{Tarballs(None).sha256(stand_in.VERSION)}  {archive}\n", encoding="utf-8")
+    return {"flyctl": stand_in.launcher(directory / "flyctl"), record.name: record}

@@ -39,6 +39,7 @@ async def send(daytona: Daytona, line: str, body: object = None) -> tuple[int, A
         ("GET /sandbox?limit=201", None, "limit must be an integer number from 1 to 200"),
         ("GET /snapshots?page=0", None, "page must be an integer number from 1 to 200"),
         ("POST /snapshots", {"name": "a"}, "Must specify an image name"),
+        ("POST /snapshots", {"name": "a b", "imageName": "b"}, "Invalid snapshot name format"),
         ("POST /snapshots", {"name": "a", "imageName": "b", "buildInfo": BUILD}, "Cannot specify an image name"),
         ("POST /snapshots/active/activate", None, "is already active"),
         ("POST /snapshots/broken/activate", None, "cannot be activated - it is in error state"),

@@ -121,3 +121,14 @@ async def test_an_unknown_snapshot_is_not_found(client: AsyncDaytona) -> None:
     """Asking for one, unlike using one, is a 404."""
     with pytest.raises(sdk_errors.DaytonaNotFoundError, match="Snapshot nope not found"):
         await client.snapshot.get("nope")
+
+
+async def test_there_is_a_quota(daytona: Daytona, client: AsyncDaytona) -> None:
+    """Of those that are not asleep, and not Daytona's own; beyond it is a 403."""
+    daytona.add_snapshot("asleep", state="inactive")
+    daytona.snapshots.quota = 1
+    await client.snapshot.create(CreateSnapshotParams(name="first", image="debian:12"))
+    with pytest.raises(sdk_errors.DaytonaForbiddenError, match="Snapshot quota exceeded"):
+        await client.snapshot.create(CreateSnapshotParams(name="second", image="debian:12"))
+    with pytest.raises(Exception, match="Snapshot quota exceeded"):  # this one call of the SDK translates nothing
+        await client.snapshot.activate("asleep")
