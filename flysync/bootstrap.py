@@ -27,11 +27,13 @@ if TYPE_CHECKING:
         Clock,
         DatabaseAdmin,
         JobQueue,
+        Recipe,
         Records,
         Sandbox,
         Sandboxes,
         SecretStore,
-        Services,
+        Snapshots,
+        SnapshotServices,
     )
     from flysync.reports import ConfigReport
     from flysync.secret import Secret
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 DATABASE = ("DATABASE_URL",)
 #: What the care of sandboxes needs.
 SANDBOXES = (*DATABASE, "DAYTONA_API_KEY")
+#: What the care of snapshots needs.
+SNAPSHOTS = ("DAYTONA_API_KEY",)
 #: What a sync needs.
 SYNC = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
 #: What the worker needs.
@@ -127,7 +131,7 @@ def _user() -> str:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings) -> AsyncIterator[SnapshotServices]:
     """Give the real services, and close what was opened of them."""
     services = RealServices(settings)
     try:
@@ -230,6 +234,30 @@ class RealServices:
             clock=self.clock,
         )
 
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """Snapshots at Daytona."""
+        from flysync.adapters.daytona_snapshots import DaytonaSnapshots
+
+        return DaytonaSnapshots(
+            _given(self._settings.daytona_api_key),
+            self._settings.daytona_api_url,
+            self._settings.daytona_target,
+            clock=self.clock,
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The pinned flyctl."""
+        from flysync.adapters.flyctl_recipe import FlyctlRecipe
+
+        return FlyctlRecipe(
+            self._settings.flyctl_version,
+            self._settings.flyctl_sha256,
+            self._settings.flyctl_install_url,
+            clock=self.clock,
+        )
+
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*, by flyctl in *sandbox*."""
         from flysync.adapters.flyctl import FlyctlSecrets
@@ -249,7 +277,7 @@ class RealServices:
 
     async def aclose(self) -> None:
         """Close what has been opened."""
-        for name in ("sandboxes", "lock", "_database"):
+        for name in ("sandboxes", "snapshots", "lock", "_database"):
             if name in self.__dict__:
                 await self.__dict__[name].aclose()
 

@@ -74,14 +74,17 @@ class DaytonaSandboxes(Account):
         self._refused: set[str] = set()
 
     @alone()
-    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> DaytonaSandbox:
+    async def create(
+        self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
+    ) -> DaytonaSandbox:
         """Make a sandbox; one whose answer was lost is found by its name."""
         from daytona import CreateSandboxFromSnapshotParams, DaytonaConflictError, DaytonaError
 
+        snapshot = snapshot or self._snapshot
         params = CreateSandboxFromSnapshotParams(
             name=name,
             labels={**labels, _NAME_LABEL: name, _TTL_LABEL: str(math.ceil(ttl_s))},
-            snapshot=self._snapshot,
+            snapshot=snapshot,
             ephemeral=True,
             auto_stop_interval=_AUTO_STOP_MINUTES,
             ttl_minutes=max(1, math.ceil(ttl_s / 60)),
@@ -96,9 +99,7 @@ class DaytonaSandboxes(Account):
                         made = await cancellable(self._sdk().create(params, timeout=self._create_call_s))
                         return self._keep(name, made)
                     except DaytonaError as error:
-                        if self._snapshot and await made_usable(
-                            self._sdk(), self._snapshot, error, self._api_key, self._clock
-                        ):
+                        if snapshot and await made_usable(self._sdk(), snapshot, error, self._api_key, self._clock):
                             continue
                         last = translated(error, "create", self._api_key)
                         exists = isinstance(error, DaytonaConflictError)

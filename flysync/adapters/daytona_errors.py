@@ -34,6 +34,8 @@ def translated(error: DaytonaError, phase: str, api_key: Secret | None = None) -
 
     said = f": {shown(str(error), api_key)}" if api_key is not None and error.status_code else ""
     status = f" ({error.status_code})" if error.status_code else ""
+    if isinstance(error, DaytonaForbiddenError) and is_quota(str(error)):
+        return quota(f"Daytona allows no more{status}{said}", phase)
     if isinstance(error, DaytonaAuthenticationError | DaytonaForbiddenError):
         return AccessDenied(
             f"Daytona refuses the key{status}{said}",
@@ -63,6 +65,17 @@ def translated(error: DaytonaError, phase: str, api_key: Secret | None = None) -
     if error.status_code:
         what = f"answers with an error{status}{said}"
     return DaytonaUnavailable(f"Daytona {what} ({phase})", service="daytona", phase=phase)
+
+
+def is_quota(text: str) -> bool:
+    """Tell whether a 403 is about a quota and not about the key (read: validateOrganizationQuotas, v0.190)."""
+    return "quota exceeded" in text or "exceeds maximum allowed" in text
+
+
+def quota(message: str, phase: str) -> DaytonaUnavailable:
+    """Give the error for a quota that is used up."""
+    hint = "delete what nobody needs, or ask Daytona for a higher limit"
+    return DaytonaUnavailable(message, hint=hint, service="daytona", phase=phase)
 
 
 def shown(text: str, api_key: Secret) -> str:

@@ -7,22 +7,21 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flysync.adapters.daytona_errors import translated
+from flysync.adapters.daytona_errors import is_quota, quota, translated
 from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, SandboxNotFound
+from flysync.snapshot import BROKEN, SETTLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from daytona import AsyncDaytona, DaytonaError
+    from daytona.common.snapshot import Snapshot
 
     from flysync.errors import FlysyncError
     from flysync.ports import Clock
     from flysync.secret import Secret
 
 _POLL_S = 0.5
-#: States of a snapshot that do not change by themselves (SnapshotState of the SDK 0.226.1), and those without use.
-_BROKEN = {"error", "build_failed", "removing"}
-_SETTLED = {"active", "inactive", *_BROKEN}
 
 #: What the SDK would look for in a stray `.env`; a variable that is set, even to nothing, keeps the file out.
 _SDK_VARIABLES = {
@@ -85,9 +84,7 @@ async def made_usable(client: AsyncDaytona, name: str, error: DaytonaError, api_
         SandboxNotFound: there is no such snapshot, or it is none that can be used.
         DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it could not be activated.
     """
-    from aiohttp import ClientError
     from daytona import DaytonaBadRequestError, DaytonaError, DaytonaNotFoundError
-    from daytona_api_client_async.exceptions import OpenApiException
 
     if not isinstance(error, DaytonaBadRequestError | DaytonaNotFoundError):
         return False
@@ -96,20 +93,34 @@ async def made_usable(client: AsyncDaytona, name: str, error: DaytonaError, api_
         if state_of(snapshot) == "active":
             return False
         if state_of(snapshot) == "inactive":
-            try:
-                snapshot = await client.snapshot.activate(snapshot)
-            except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
-                raise _not_activated(name, getattr(failure, "status", None)) from None
-        while state_of(snapshot) not in _SETTLED:
+            snapshot = await activated(client, snapshot)
+        while state_of(snapshot) not in SETTLED:
             await clock.sleep(_POLL_S)
             snapshot = await client.snapshot.get(name)
     except DaytonaNotFoundError:
         raise _unusable(f"there is no Daytona snapshot {name}") from None
     except DaytonaError as failure:
         raise translated(failure, "activate", api_key) from None
-    if state_of(snapshot) in _BROKEN:
+    if state_of(snapshot) in BROKEN:
         raise _unusable(f"Daytona snapshot {name} cannot be used ({state_of(snapshot)})")
     return state_of(snapshot) == "active"
+
+
+async def activated(client: AsyncDaytona, snapshot: Snapshot) -> Snapshot:
+    """
+    Activate an inactive snapshot, and give it as it is then.
+
+    Raises:
+        DaytonaUnavailable, AccessDenied: it could not be activated.
+    """
+    from aiohttp import ClientError
+    from daytona_api_client_async.exceptions import OpenApiException
+
+    try:
+        return await client.snapshot.activate(snapshot)
+    except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
+        body, status = str(getattr(failure, "body", "")), getattr(failure, "status", None)
+        raise _not_activated(snapshot.name, status, is_full=is_quota(body)) from None
 
 
 def _unusable(what: str) -> SandboxNotFound:
@@ -122,8 +133,10 @@ def _unusable(what: str) -> SandboxNotFound:
     )
 
 
-def _not_activated(name: str, status: int | None) -> FlysyncError:
+def _not_activated(name: str, status: int | None, *, is_full: bool) -> FlysyncError:
     what = f"Daytona does not activate snapshot {name} ({status or 'out of reach'})"
+    if is_full:
+        return quota(f"{what}: its quota is used up", "activate")
     if status in {401, 403}:
         return AccessDenied(
             what,

@@ -19,12 +19,14 @@ from flysync.ports.database import (
 )
 from flysync.ports.fly import AnswerLost, NotSent, Rolling, RolloutFailed, Sandbox, Sandboxes, SecretStore
 from flysync.ports.queue import Fate, Job, JobQueue, Verdict
+from flysync.ports.snapshots import BuildWatch, Recipe, Snapshots, SnapshotServices
 from flysync.ports.world import Clock, Services, Watch
 
 __all__ = [
     "Action",
     "AnswerLost",
     "AppLock",
+    "BuildWatch",
     "Clock",
     "DatabaseAdmin",
     "Fate",
@@ -33,6 +35,7 @@ __all__ = [
     "Job",
     "JobQueue",
     "NotSent",
+    "Recipe",
     "Records",
     "Rolling",
     "RolloutFailed",
@@ -44,6 +47,8 @@ __all__ = [
     "Sandboxes",
     "SecretStore",
     "Services",
+    "SnapshotServices",
+    "Snapshots",
     "Verdict",
     "Watch",
 ]

@@ -73,9 +73,11 @@ class RolloutFailed(Exception):
 class Sandboxes(Protocol):
     """The place where sandboxes come from."""
 
-    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> Sandbox:
+    async def create(
+        self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
+    ) -> Sandbox:
         """
-        Make a sandbox under a unique *name*, gone after *ttl_s* whatever happens.
+        Make a sandbox under a unique *name*, from *snapshot* or the usual one, gone after *ttl_s* whatever happens.
 
         Raises:
             DaytonaUnavailable, RateLimited, TimedOut: try again; there may be a sandbox of this name.

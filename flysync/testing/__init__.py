@@ -9,6 +9,7 @@ from flysync.testing.lock import InMemoryHold, InMemoryLock
 from flysync.testing.records import InMemoryRecords
 from flysync.testing.sandboxes import InMemorySandbox, InMemorySandboxes
 from flysync.testing.secrets import InMemoryFly, InMemorySecrets
+from flysync.testing.snapshots import InMemoryRecipe, InMemorySnapshots
 from flysync.testing.tables import InMemoryAction, InMemoryRun
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "InMemoryHold",
     "InMemoryJobs",
     "InMemoryLock",
+    "InMemoryRecipe",
     "InMemoryRecords",
     "InMemoryRun",
     "InMemorySandbox",
     "InMemorySandboxes",
     "InMemorySecrets",
+    "InMemorySnapshots",
     "KeptJob",
 ]

@@ -47,6 +47,8 @@ class InMemorySandboxes:
         self.created: list[str] = []
         self.labels: dict[str, dict[str, str]] = {}
         self.ttls: dict[str, int] = {}
+        #: What each was to be made from; nothing for the usual one.
+        self.snapshots: dict[str, str | None] = {}
         self.created_at: dict[str, datetime] = {}
         self.refusals: dict[str, list[FlysyncError]] = {}
 
@@ -56,7 +58,9 @@ class InMemorySandboxes:
         self.live[name] = InMemorySandbox(f"sandbox-{self.added}", name)
         return self.live[name]
 
-    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> InMemorySandbox:
+    async def create(
+        self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
+    ) -> InMemorySandbox:
         """Make a sandbox, or give the one that has this name."""
         self._refuse("create")
         if name in self.live:
@@ -64,6 +68,7 @@ class InMemorySandboxes:
         self.created.append(name)
         self.labels[name] = dict(labels)
         self.ttls[name] = math.ceil(ttl_s)
+        self.snapshots[name] = snapshot
         self.created_at[name] = datetime.now(UTC)
         return self.add(name)
 

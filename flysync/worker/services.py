@@ -88,10 +88,12 @@ class _CountedSandboxes:
         self._metrics = metrics
         self._open: set[str] = set()
 
-    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> Sandbox:
+    async def create(
+        self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
+    ) -> Sandbox:
         """Make a sandbox; from here on there may be one."""
         self._count({*self._open, name})
-        return await self._sandboxes.create(name, labels, ttl_s=ttl_s, timeout_s=timeout_s)
+        return await self._sandboxes.create(name, labels, ttl_s=ttl_s, timeout_s=timeout_s, snapshot=snapshot)
 
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> Sandbox:
         """Give one that exists."""

@@ -30,11 +30,13 @@ class SlowSandboxes(InMemorySandboxes):
         super().__init__()
         self.asked, self.made = asyncio.Event(), asyncio.Event()
 
-    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> InMemorySandbox:
+    async def create(
+        self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
+    ) -> InMemorySandbox:
         """Make one, once that is allowed."""
         self.asked.set()
         await self.made.wait()
-        return await super().create(name, labels, ttl_s=ttl_s, timeout_s=timeout_s)
+        return await super().create(name, labels, ttl_s=ttl_s, timeout_s=timeout_s, snapshot=snapshot)
 
 
 async def test_a_new_credential_is_set_deployed_and_recorded() -> None:

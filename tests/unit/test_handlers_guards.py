@@ -59,10 +59,12 @@ class Sandboxes(InMemorySandboxes):
         self.made = made
         self.removing, self.removable = asyncio.Event(), asyncio.Event()
 
-    async def create(self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float) -> InMemorySandbox:
+    async def create(
+        self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
+    ) -> InMemorySandbox:
         """Make one."""
         self.made()
-        return await super().create(name, labels, ttl_s=ttl_s, timeout_s=timeout_s)
+        return await super().create(name, labels, ttl_s=ttl_s, timeout_s=timeout_s, snapshot=snapshot)
 
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
         """Remove one, once that is allowed."""

@@ -1,0 +1,97 @@
+"""
+How a snapshot of ours comes by its flyctl, and how it is looked for there.
+
+The archive is the one that a direct download in a sandbox takes (see `flyctl_install`). Daytona keeps the Dockerfile
+and shows it: nothing secret may be in it, and nothing of the project is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from flysync.adapters import flyctl_install
+from flysync.adapters.flyctl_script import OUTER_MARGIN_S, word
+from flysync.adapters.flyctl_steps import Steps
+from flysync.errors import ConfigError
+from flysync.model import AppName, RunId
+from flysync.secret import Secret
+from flysync.snapshot import FLYCTL_LABEL, Flyctl
+
+if TYPE_CHECKING:
+    from flysync.ports import Clock, Sandbox
+
+_LOOK_S = 40
+
+#: Debian's slim image has all that a step's script needs, but for curl and the certificates that flyctl needs too.
+_DOCKERFILE = """\
+FROM debian:12-slim
+LABEL @LABEL@="@VERSION@"
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl && rm -rf /var/lib/apt/lists/*
+RUN @FETCH@
+"""
+
+#: One line, by Debian's dash. The archive's sum and name stay beside the program: it may be the sum that is set.
+_FETCH = """\
+set -e; cd /tmp; p=/usr/local/bin/flyctl;
+a=$(uname -m); [ "$a" != aarch64 ] || a=arm64; f=flyctl_@VERSION@_Linux_$a.tar.gz;
+curl -fsSL --retry 2 --connect-timeout 10 "@URL@" -o "$f"; tar -xzOf "$f" flyctl >"$p";
+case "$(sha256sum "$f" "$p")" in *@SHA256@*) ;;
+*) echo "flyctl has another sum than FLYSYNC_FLYCTL_SHA256"; exit 66 ;; esac;
+sha256sum "$f" >"$p.sha256"; chmod 755 "$p"; rm "$f"
+"""
+
+#: Three parts: the program's sum, the archive's, and what the program says of itself.
+_LOOK = """{
+c=$(command -v flyctl); s=$(sha256sum "$c"); f=$(cat "$c.sha256" 2>/dev/null)
+printf "%s\\n%s\\n" "${s%% *}" "${f%% *}"
+$t 20 "$c" version --json; true
+}"""
+
+
+class FlyctlRecipe:
+    """flyctl *version* on Debian (port `Recipe`), from the archive that has *sha256*, where that is given."""
+
+    def __init__(self, version: str, sha256: str | None, install_url: str, *, clock: Clock) -> None:
+        self._version = version
+        self._sha256 = sha256
+        self._install_url = install_url
+        self._clock = clock
+
+    def dockerfile(self) -> str:
+        """Give the Dockerfile."""
+        url = flyctl_install.archive_url(self._version, self._install_url)
+        try:
+            is_fit = word(url) and urlsplit(url).username is None
+        except ValueError:
+            is_fit = False
+        if not is_fit:
+            raise ConfigError(
+                "FLYSYNC_FLYCTL_INSTALL_URL holds a password, or what no Dockerfile should",
+                hint="Daytona keeps and shows how a snapshot was built: use an address that anybody may see",
+                setting="FLYSYNC_FLYCTL_INSTALL_URL",
+            )
+        return (
+            _DOCKERFILE.replace("@FETCH@", " ".join(_FETCH.split()))
+            .replace("@LABEL@", FLYCTL_LABEL)
+            .replace("@URL@", url.replace("@ARCH@", "$a"))
+            .replace("@SHA256@", word(self._sha256.lower()) if self._sha256 else "")
+            .replace("@VERSION@", word(self._version))
+        )
+
+    async def look(self, sandbox: Sandbox, *, timeout_s: float) -> Flyctl | None:
+        """Run what is on the PATH, as a step without a token."""
+        steps = Steps(
+            sandbox,
+            AppName(""),
+            RunId(self._clock.new_id()),
+            Secret(""),
+            base_urls={},
+            clock=self._clock,
+            end_at=self._clock.monotonic() + timeout_s,
+            margin_s=OUTER_MARGIN_S,
+        )
+        told = (await steps.repeated("look", _LOOK, _LOOK_S)).stdout or ""
+        sha256, archive_sha256, answer = (*told.split("\n", 2), "", "", "")[:3]
+        version = flyctl_install.version_of(answer)
+        return Flyctl(version=version, sha256=sha256, archive_sha256=archive_sha256 or None) if version else None

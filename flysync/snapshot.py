@@ -1,0 +1,62 @@
+"""The nouns of Daytona's snapshots and of what is in ours. Frozen, and without any I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+#: What Daytona accepts (read: validateSnapshotName of snapshot.service.ts, v0.190).
+_NAME = re.compile(r"[A-Za-z0-9_.:-]+(/[A-Za-z0-9_.:-]+)*")
+#: States without use, and those that do not change by themselves (SnapshotState of the SDK 0.226.1).
+BROKEN = frozenset({"error", "build_failed", "removing"})
+SETTLED = BROKEN | {"active", "inactive"}
+#: The label of an image of ours that says which version of flyctl is in it.
+FLYCTL_LABEL = "flysync.flyctl"
+
+
+def is_snapshot_name(text: str) -> bool:
+    """Tell whether a snapshot can be called *text*."""
+    return _NAME.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flyctl:
+    """A flyctl that is there."""
+
+    version: str
+    #: The SHA-256 sum of the program.
+    sha256: str
+    #: That of the archive it came in; absent where nobody has written it down.
+    archive_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotInfo:
+    """A snapshot, as Daytona shows it."""
+
+    id: str
+    name: str
+    #: In Daytona's own word; one that is neither settled nor known is on its way.
+    state: str
+    created_at: datetime | None
+    #: What it was pulled from; absent where it was built.
+    image: str | None = None
+    size_gb: float | None = None
+    #: The version of flyctl that its Dockerfile says is in it; absent where it is not one of ours.
+    flyctl: str | None = None
+    #: Why it is broken, in Daytona's words.
+    reason: str | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether no sandbox will ever start from it."""
+        return self.state in BROKEN
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its state does not change by itself any more."""
+        return self.state in SETTLED
