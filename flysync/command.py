@@ -11,7 +11,7 @@ import typer
 
 from flysync import console, progress, render
 from flysync.errors import ConfigError, FlysyncError, Interrupted, InvalidCredential, UsageError
-from flysync.reports import FleetReport, printable
+from flysync.reports import FleetReport, Note, printable
 from flysync.secret import Secret
 from flysync.signals import SIGNALS
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flysync.model import SyncOptions
-    from flysync.ports import Services
+    from flysync.ports import Services, SnapshotServices
     from flysync.reports import SyncReport
     from flysync.settings import Settings
     from flysync.worker.options import WorkerOptions
@@ -87,7 +87,7 @@ def _for_sync(output: console.Output, options: SyncOptions) -> tuple[Settings, S
 
 def plain(
     output: console.Output,
-    work: Callable[[Services, Settings], Coroutine[Any, Any, tuple[dict[str, Any], list[str]]]],
+    work: Callable[[SnapshotServices, Settings], Coroutine[Any, Any, tuple[dict[str, Any], list[str]]]],
     needs: tuple[str, ...] | None = None,
 ) -> None:
     """Run what needs the settings *needs*, or the database alone, and show its result: the envelope, and lines."""
@@ -100,7 +100,7 @@ def plain(
             return await work(services, settings)
 
     data, lines = console.run_plain(body)
-    output.warn(settings.notes)
+    output.warn([*settings.notes, *(Note(code=one["code"], message=one["message"]) for one in data["warnings"])])
     data["warnings"] = [*render.notes_json(settings.notes), *data["warnings"]]
     output.aside(render.failure_text(data["error"]))  # before the result, whose last line says what to run
     output.result(data, lines)

@@ -43,6 +43,8 @@ class Output:
     env_file: Path | None = None
     #: Gives what is known of the sync that is under way.
     known: Callable[[], SyncReport] | None = None
+    #: What an interruption leaves, where a report does not say it.
+    left: str | None = None
     #: Whether stdout has its result, or is being given it.
     _is_told: bool = False
 
@@ -75,6 +77,8 @@ class Output:
         """Show an error, and give the exit code."""
         from flysync import render
 
+        if isinstance(error, Interrupted):
+            error.hint = self.left or error.hint
         data = render.envelope(self.command, error)
         if self.as_json:
             self.result(data, [])
@@ -87,6 +91,7 @@ class Output:
         from flysync import render
 
         error = Interrupted(_AT_ONCE, signal_number=SIGNALS.received[0])
+        error.hint = self.left or error.hint
         data, lines, asides = render.envelope(self.command, error), [], render.error_text(error)
         if self.known is not None:
             report = replace(self.known(), error=error)

@@ -9,23 +9,26 @@ from typing import TYPE_CHECKING, Any
 from flysync.console import is_lively, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flysync.console import Output
     from flysync.fly import Machines
     from flysync.reports import SyncReport
+    from flysync.secret import Secret
 
 
 class Progress:
     """
-    Follows a run (port `Watch`): on a terminal a line that moves, with the step, its seconds and those before it.
+    Follows a run or a build (ports `Watch`, `BuildWatch`): on a terminal a line that moves, with the step, its seconds
+    and those before it.
 
-    With -v each step is a line of its own instead, wherever that goes.
+    With -v each step is a line of its own instead, wherever that goes. What others say is shown without *secrets*.
     """
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, secrets: Sequence[Secret] = ()) -> None:
         self.report: SyncReport | None = None
         self._output = output
+        self._secrets = secrets
         self._since = self._began = time.monotonic()
         self._phase = ""
         self._before: list[str] = []
@@ -64,6 +67,18 @@ class Progress:
             write(sys.stderr, f"info: {self._phase} {done} (after {time.monotonic() - self._began:.1f} s)")
         elif self._spinner is not None:
             self._spinner.update(self._spinner.task_ids[0], description=f"{self._phase} {done}")
+
+    def log(self, line: str) -> None:
+        """Show what somebody else says."""
+        from flysync.reports import printable
+        from flysync.secret import redact
+
+        if self._output.verbosity >= 0:
+            self._output.aside([printable(redact(line, self._secrets))])
+
+    def leaves(self, what: str) -> None:
+        """Remember what an interruption leaves."""
+        self._output.left = what
 
     def done(self, report: SyncReport) -> None:
         """Keep what is known."""

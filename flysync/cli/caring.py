@@ -1,17 +1,29 @@
-"""Commands that look after the tables and the sandboxes."""
+"""Commands that look after the tables, the sandboxes and the snapshots."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from flysync.cli.groups import db, sandbox
-from flysync.options import common, takes
+import typer
+
+from flysync.cli.groups import db, sandbox, snapshot
+from flysync.options import common, positive, takes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from flysync.console import Output
     from flysync.handlers.sandboxes import SandboxReport
-    from flysync.ports import Services
+    from flysync.handlers.snapshots import Pinned
+    from flysync.ports import Services, SnapshotServices
     from flysync.settings import Settings
+
+
+SnapshotName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Its name.", show_default="flysync-flyctl-VERSION")
+]
+BuildTimeout = Annotated[
+    float,
+    typer.Option("--timeout", parser=positive, metavar="TIME", show_default="15m", help="Wait so long for all of it."),
+]
 
 
 @db.command("init")
@@ -111,3 +123,50 @@ def _sandboxes(output: "Output", name: str, handler: "Callable[..., Awaitable[Sa
         return render.sandboxes_json(name, report), render.sandboxes_text(report)
 
     command.plain(output, work, needs=bootstrap.SANDBOXES)
+
+
+@snapshot.command("build")
+@takes(common)
+def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTimeout = 900.0) -> None:
+    """
+    Make a snapshot that has the pinned flyctl, look into it, and say which settings to change.
+
+    One of that name that is there is used: woken up, or waited for, where it has to be.
+    """
+    from flysync import bootstrap, command, render
+    from flysync.snapshot import is_snapshot_name
+
+    async def work(services: "SnapshotServices", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
+        from flysync.handlers.snapshots import build_snapshot
+
+        watch = progress.Progress(output, settings.secrets)
+        try:
+            report = await build_snapshot(name, _pinned(settings), services=services, timeout_s=timeout, watch=watch)
+        finally:
+            watch.stop()
+        return render.snapshots_json("snapshot build", report), render.snapshots_text(report)
+
+    if name is not None and not is_snapshot_name(name):
+        raise typer.BadParameter("that cannot be the name of a Daytona snapshot", param_hint="--name")
+    command.plain(output, work, needs=bootstrap.SNAPSHOTS)
+
+
+@snapshot.command("list")
+@takes(common)
+def snapshot_list(output: "Output") -> None:
+    """Show those that are ours, and the one in use (FLYSYNC_SNAPSHOT)."""
+    from flysync import bootstrap, command, render
+
+    async def work(services: "SnapshotServices", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
+        from flysync.handlers.snapshots import list_snapshots
+
+        report = await list_snapshots(_pinned(settings), services=services)
+        return render.snapshots_json("snapshot list", report), render.snapshots_text(report)
+
+    command.plain(output, work, needs=bootstrap.SNAPSHOTS)
+
+
+def _pinned(settings: "Settings") -> "Pinned":
+    from flysync.handlers.snapshots import Pinned
+
+    return Pinned(snapshot=settings.snapshot, version=settings.flyctl_version, sha256=settings.flyctl_sha256)

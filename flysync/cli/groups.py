@@ -23,6 +23,8 @@ sandbox = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sandbox, name="sandbox")
 config = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config, name="config")
+snapshot = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(snapshot, name="snapshot")
 
 
 def _version(shown: bool) -> None:
@@ -69,4 +71,11 @@ def sandbox_options(output: "Output") -> None:
 @takes(common)
 def config_options(output: "Output") -> None:
     """Look at the settings, and keep secrets in the keyring."""
+    del output
+
+
+@snapshot.callback()
+@takes(common)
+def snapshot_options(output: "Output") -> None:
+    """Look after the snapshots at Daytona that have flyctl in them."""
     del output

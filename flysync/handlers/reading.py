@@ -1,4 +1,4 @@
-"""A sandbox to look at Fly from: nothing is written there, so it has no intent, and it is gone afterwards."""
+"""A sandbox to look from: nothing is written there, so it has no intent, and it is gone afterwards."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ class Reading:
     """
     A sandbox, used as a context manager; `secrets` gives an app's as flyctl shows them there.
 
+    It is made from *snapshot*, or the usual one where that is absent.
+
     Entering raises DaytonaUnavailable, RateLimited, TimedOut, AccessDenied and SandboxNotFound as the port says.
     """
 
-    def __init__(self, services: Services, *, timeout_s: float) -> None:
+    def __init__(self, services: Services, *, timeout_s: float, snapshot: str | None = None) -> None:
         self._services = services
         self._timeout_s = timeout_s
+        self._snapshot = snapshot
         self._end_at = services.clock.monotonic() + timeout_s
         self._run_id = RunId(services.clock.new_id())
-        self._name = f"flysync-{self._run_id}"
+        self.name = f"flysync-{self._run_id}"
         self._sandbox: asyncio.Future[Sandbox] | None = None
         self._flyctl = asyncio.Lock()
         #: What has to be said of it afterwards.
@@ -45,7 +48,11 @@ class Reading:
     async def __aenter__(self) -> Self:
         labels = {"app": "flysync", "flysync-run": self._run_id}
         create = self._services.sandboxes.create(
-            self._name, labels, ttl_s=self._timeout_s + _TTL_MARGIN_S, timeout_s=self._timeout_s
+            self.name,
+            labels,
+            ttl_s=self._timeout_s + _TTL_MARGIN_S,
+            timeout_s=self._timeout_s,
+            snapshot=self._snapshot,
         )
         self._sandbox = asyncio.ensure_future(create)
         try:
@@ -60,12 +67,17 @@ class Reading:
     ) -> None:
         await self._leave()
 
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox."""
+        assert self._sandbox is not None, "a reading is entered first"
+        return self._sandbox.result()
+
     async def secrets(self, app: AppName) -> SecretStore:
         """Give the secrets of *app*; flyctl is found, or installed, by whoever asks first."""
-        assert self._sandbox is not None, "a reading is entered first"
         # A run's directory and the marks of its steps are of one app.
         run_id = RunId(self._services.clock.new_id())
-        store = self._services.secrets(self._sandbox.result(), app, run_id, end_at=self._end_at)
+        store = self._services.secrets(self.sandbox, app, run_id, end_at=self._end_at)
         async with self._flyctl:
             await store.prepare()
         return store
@@ -82,9 +94,9 @@ class Reading:
                 await asyncio.wait({creating}, timeout=_DELETE_S / 2)
                 refused = creating.exception() if not creating.cancel() and not creating.cancelled() else None
                 if not (isinstance(refused, FlysyncError) and not refused.temporary):
-                    await self._services.sandboxes.remove(self._name, timeout_s=_DELETE_S / 2)
+                    await self._services.sandboxes.remove(self.name, timeout_s=_DELETE_S / 2)
         except (FlysyncError, TimeoutError) as error:
             why = error.code if isinstance(error, FlysyncError) else "timeout"
-            message = f"sandbox {self._name} may be left ({why}); it ends by itself"
-            self.notes.append(Note(code="sandbox_left", message=message, names=(self._name,)))
+            message = f"sandbox {self.name} may be left ({why}); it ends by itself"
+            self.notes.append(Note(code="sandbox_left", message=message, names=(self.name,)))
             self.next.append(PRUNE)

@@ -14,6 +14,7 @@ from flysync.render.as_json import (
     notes_json,
     run_json,
     sandboxes_json,
+    snapshots_json,
     status_json,
     sync_json,
 )
@@ -30,6 +31,7 @@ from flysync.render.as_text import (
     notes_text,
     project_text,
     sandboxes_text,
+    snapshots_text,
     sync_text,
 )
 from flysync.render.history_text import history_text, run_text
@@ -63,6 +65,8 @@ __all__ = [
     "run_text",
     "sandboxes_json",
     "sandboxes_text",
+    "snapshots_json",
+    "snapshots_text",
     "status_json",
     "status_text",
     "sync_json",

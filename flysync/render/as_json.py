@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flysync.handlers.care import CheckReport, InitReport
     from flysync.handlers.history import HistoryReport, RunReport
     from flysync.handlers.sandboxes import SandboxReport
+    from flysync.handlers.snapshots import SnapshotReport
     from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport
     from flysync.reports import ConfigReport, FleetReport, NextStep, Note, RunRow, SyncReport
@@ -224,6 +225,28 @@ def keyring_json(
     """Give what became of a secret in the keyring as the envelope, under `config`."""
     config = {"name": name, "keyring": change}
     return envelope(command, warnings=notes_json(notes), next=next_json(steps), config=config)
+
+
+def snapshots_json(command: str, report: SnapshotReport) -> dict[str, Any]:
+    """Give our snapshots as the envelope, under `snapshots`."""
+    lines = [
+        {
+            "id": line.snapshot.id,
+            "name": line.snapshot.name,
+            "state": line.snapshot.state,
+            "image": line.snapshot.image,
+            "size_gb": line.snapshot.size_gb,
+            "created_at": _time(line.snapshot.created_at),
+            "in_use": line.in_use,
+            "flyctl": line.flyctl.version if line.flyctl else line.snapshot.flyctl,
+            "sha256": line.flyctl.sha256 if line.flyctl else None,
+            "way": line.way,
+            "settings": dict(line.settings),
+        }
+        for line in report.lines
+    ]
+    warnings, following = notes_json(report.notes), next_json(report.next)
+    return envelope(command, report.error, warnings=warnings, snapshots=lines, next=following)
 
 
 def error_json(error: BaseException) -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from flysync.handlers.care import CheckReport, InitReport
     from flysync.handlers.sandboxes import SandboxReport
+    from flysync.handlers.snapshots import SnapshotReport
     from flysync.reports import ConfigReport, CredentialReport, FleetReport, NextStep, Note, SyncReport
 
 P = ParamSpec("P")
@@ -198,6 +199,24 @@ def keyring_text(name: str, change: str, steps: Sequence[NextStep]) -> list[str]
         "absent": f"{name} was not in the system keyring",
     }
     return [told[change], *next_text(steps)]
+
+
+@as_printable
+def snapshots_text(report: SnapshotReport) -> list[str]:
+    """Give our snapshots as lines, or the one that was asked for with what is in it, and what to do next."""
+    lines = []
+    width = max((len(line.snapshot.name) for line in report.lines), default=0)
+    for line in report.lines:
+        one, found = line.snapshot, line.flyctl
+        state = line.way if line.way and one.state == "active" else one.state
+        what = f"flyctl {one.flyctl}" if one.flyctl else one.image or "-"
+        size = "" if one.size_gb is None else f"  {one.size_gb:.1f} GB"
+        made = f"  {one.created_at:%Y-%m-%d %H:%M}Z" if one.created_at else ""
+        use = "  in use" if line.in_use else ""
+        lines.append(f"{one.name:<{width}}  {state:<12}  {what}{size}{made}{use}")
+        lines += [f"flyctl  {found.version}", f"sha256  {found.sha256}"] if found else []
+        lines += [f"set     {name}={value}" for name, value in line.settings.items()]
+    return [*(lines or ["no snapshots"]), *next_text(report.next)]
 
 
 def failure_text(error: Mapping[str, Any] | None) -> list[str]:

@@ -18,6 +18,7 @@ LOADED: dict[tuple[str, ...], set[str]] = {
     ("--help",): set(),
     ("sync", "--help"): set(),
     ("config", "set", "--help"): set(),
+    ("snapshot", "build", "--help"): set(),
     ("--version",): set(),
     ("sync", "--nonsense"): set(),
     ("sync", "--project", "p", "--name", "A"): {"asyncio", "psycopg"},

@@ -17,6 +17,7 @@ from flysync.errors import DatabaseUnavailable, Interrupted
 from flysync.model import Outcome, ProjectId, RunId, SecretName
 from flysync.progress import Progress
 from flysync.reports import CredentialReport, NextStep, Note, SyncReport
+from flysync.secret import Secret
 from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -175,6 +176,28 @@ def test_last_words_before_anything_is_known(capfd: pytest.CaptureFixture[str]) 
         (told := capfd.readouterr()).out.strip(),
         told.err.splitlines()[0],
     )
+
+
+def test_what_others_say_is_shown_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, without what is secret or what a terminal would act on; not with -q, nor beside JSON."""
+    for output in (Output(), Output(verbosity=-1), Output(as_json=True)):
+        Progress(output, [Secret("canary")]).log("Step 1: \x1b[31mcanary")
+
+    assert ("", "Step 1: \\x1b[31m****\n") == ((told := capsys.readouterr()).out, told.err)
+
+
+def test_what_an_interruption_leaves_is_its_hint(capfd: pytest.CaptureFixture[str]) -> None:
+    """After the first signal and after the second one; of no other error."""
+    SIGNALS.received.append(signal.SIGINT)
+    output = Output()
+    Progress(output).leaves("a build")
+    output.fail(DatabaseUnavailable("away", hint="wait"))
+    output.fail(Interrupted("interrupted"))
+    output.last_words()
+
+    assert ["hint: wait", "hint: a build", "hint: a build"] == [
+        line for line in capfd.readouterr().err.splitlines() if line.startswith("hint")
+    ]
 
 
 def test_a_run_that_is_interrupted_ends_with_its_last_report() -> None:

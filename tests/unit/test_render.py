@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +14,12 @@ from flysync.handlers.care import CheckReport, InitReport
 from flysync.handlers.found import Live
 from flysync.handlers.history import HistoryReport, RunReport
 from flysync.handlers.live import LiveApp
+from flysync.handlers.snapshots import SnapshotLine, SnapshotReport, Way
 from flysync.handlers.standing import StatusLine
 from flysync.handlers.status import StatusReport
 from flysync.model import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
 from flysync.reports import CredentialReport, Finding, NextStep, Note, RunRow, SyncReport, command, printable
+from flysync.snapshot import Flyctl, SnapshotInfo
 
 NOW = datetime(2026, 11, 20, 3, 4, 5, tzinfo=UTC)
 #: A line break, an escape sequence, two that turn the text around, a C1 control, and half a surrogate pair.
@@ -74,6 +77,15 @@ def run_row(**more: Any) -> RunRow:
     return RunRow(**filled | more)
 
 
+def snapshot_line(
+    way: Way | None = None, found: Flyctl | None = None, settings: dict[str, str] | None = None, **more: Any
+) -> SnapshotLine:
+    """Give a line of a list of snapshots."""
+    filled: dict[str, Any] = {"id": "id", "name": "ours", "state": "active", "created_at": NOW, "flyctl": "0.4.87"}
+    info = SnapshotInfo(**filled | more)
+    return SnapshotLine(snapshot=info, in_use=False, way=way, flyctl=found, settings=settings or {})
+
+
 def evil_texts() -> dict[str, list[str]]:
     """Give all that is shown as text, with an evil word wherever the word comes from others."""
     name, app = SecretName(EVIL), AppName(EVIL)
@@ -102,6 +114,9 @@ def evil_texts() -> dict[str, list[str]]:
             CheckReport(findings=(Finding(verdict="failed", subject=EVIL, message=EVIL, hint=EVIL),))
         ),
         "init": render.init_text(InitReport(created=(EVIL,))),
+        "snapshots": render.snapshots_text(
+            SnapshotReport(lines=(snapshot_line(name=EVIL, state=EVIL, image=EVIL, flyctl=None),))
+        ),
     }
 
 
@@ -295,3 +310,49 @@ def test_an_error_carries_what_callers_decide_by() -> None:
     )
     assert "setting" not in render.error_json(Interrupted("x"))
     assert 143 == render.envelope("sync", Interrupted("x", signal_number=15))["exit_code"]
+
+
+def test_snapshots_have_a_line_each() -> None:
+    """State, what is in it, size, age, and whether it is in use; what is not known is left out."""
+    lines = (
+        replace(snapshot_line(size_gb=0.25), in_use=True),
+        snapshot_line(name="pulled", flyctl=None, image="debian:12", state="inactive"),
+        snapshot_line(name="x", flyctl=None, created_at=None),
+    )
+
+    assert [
+        "ours    active        flyctl 0.4.87  0.2 GB  2026-11-20 03:04Z  in use",
+        "pulled  inactive      debian:12  2026-11-20 03:04Z",
+        "x       active        -",
+    ] == render.snapshots_text(SnapshotReport(lines=lines))
+    assert ["no snapshots"] == render.snapshots_text(SnapshotReport(lines=()))
+
+
+def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
+    """And the settings to change; of one that is broken the state says more than what was done."""
+    found = Flyctl(version="0.4.87", sha256="5" * 64, archive_sha256="a" * 64)
+    report = SnapshotReport(lines=(snapshot_line(Way.BUILT, found, {"FLYSYNC_SNAPSHOT": "ours"}),))
+    broken = SnapshotReport(lines=(snapshot_line(Way.BUILT, state="build_failed"),))
+
+    assert [
+        "ours  built         flyctl 0.4.87  2026-11-20 03:04Z",
+        "flyctl  0.4.87",
+        f"sha256  {'5' * 64}",
+        "set     FLYSYNC_SNAPSHOT=ours",
+    ] == render.snapshots_text(report)
+    assert render.snapshots_text(broken)[0].startswith("ours  build_failed  ")
+    assert [
+        {
+            "id": "id",
+            "name": "ours",
+            "state": "active",
+            "image": None,
+            "size_gb": None,
+            "created_at": "2026-11-20T03:04:05+00:00",
+            "in_use": False,
+            "flyctl": "0.4.87",
+            "sha256": "5" * 64,
+            "way": "built",
+            "settings": {"FLYSYNC_SNAPSHOT": "ours"},
+        }
+    ] == render.snapshots_json("snapshot build", report)["snapshots"]

@@ -1,0 +1,218 @@
+"""
+Snapshots that have flyctl in them, so that no run has to install one.
+
+A snapshot is believed only after a sandbox from it has shown its flyctl: that of the pinned version and sum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
+from flysync.handlers.reading import Reading
+from flysync.reports import NextStep, command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flysync.ports import BuildWatch, SnapshotServices
+    from flysync.reports import Note
+    from flysync.snapshot import Flyctl, SnapshotInfo
+
+#: What the names of ours begin with, unless somebody has chosen another.
+_PREFIX = "flysync-flyctl-"
+_LIST_S = 60.0
+#: Seconds that a sandbox may take to start from the snapshot and to show its flyctl.
+_CHECK_S = 180.0
+
+
+class Way(StrEnum):
+    """How a snapshot came to be there."""
+
+    BUILT = "built"
+    #: It had gone to sleep.
+    ACTIVATED = "activated"
+    #: Somebody else had begun to build or to activate it.
+    AWAITED = "awaited"
+    FOUND = "found"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pinned:
+    """What the settings say of snapshots and of flyctl."""
+
+    #: FLYSYNC_SNAPSHOT.
+    snapshot: str | None
+    #: FLYSYNC_FLYCTL_VERSION.
+    version: str
+    #: FLYSYNC_FLYCTL_SHA256: that of the archive, or of the program in it.
+    sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotLine:
+    """One snapshot."""
+
+    snapshot: SnapshotInfo
+    #: Whether it is the one that FLYSYNC_SNAPSHOT names.
+    in_use: bool
+    #: This, and what follows, is absent where nothing was done but to look.
+    way: Way | None = None
+    flyctl: Flyctl | None = None
+    #: The settings to change so that it is used, as it is.
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotReport:
+    """Our snapshots, or the one that was asked for."""
+
+    lines: tuple[SnapshotLine, ...]
+    #: Why it is of no use.
+    error: FlysyncError | None = None
+    notes: tuple[Note, ...] = ()
+    next: tuple[NextStep, ...] = ()
+
+
+async def list_snapshots(pinned: Pinned, *, services: SnapshotServices) -> SnapshotReport:
+    """
+    Give the snapshots that are ours, and the one in use.
+
+    Raises:
+        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the port says.
+    """
+    lines = [_line(one, pinned) for one in await services.snapshots.list(timeout_s=_LIST_S)]
+    ours = tuple(
+        line for line in lines if line.in_use or line.snapshot.flyctl or line.snapshot.name.startswith(_PREFIX)
+    )
+    used = next((line.snapshot for line in ours if line.in_use), None)
+    return SnapshotReport(lines=ours, next=_next(used, pinned))
+
+
+async def build_snapshot(
+    name: str | None, pinned: Pinned, *, services: SnapshotServices, timeout_s: float, watch: BuildWatch
+) -> SnapshotReport:
+    """
+    Make sure that there is an active snapshot *name* with the pinned flyctl in it; without a name, one of our own.
+
+    One that is there is used as it is, woken up or waited for.
+
+    Raises:
+        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied, SandboxNotFound, ConfigError: as the ports say; what
+            was begun at Daytona goes on there.
+    """
+    name = name or f"{_PREFIX}{pinned.version}"
+    end_at = services.clock.monotonic() + timeout_s
+    watch.leaves(
+        "what has begun at Daytona goes on there: `flysync snapshot list` shows it; the same command waits for it"
+    )
+    snapshot, way = await _settled(name, services, end_at, watch)
+    line = replace(_line(snapshot, pinned), way=way)
+    if snapshot.state != "active":
+        return SnapshotReport(lines=(line,), error=_broken(snapshot))
+    watch.step("check")
+    reading = Reading(services, timeout_s=min(_CHECK_S, _left_s(end_at, services)), snapshot=name)
+    watch.leaves(f"sandbox {reading.name} may be left, which ends by itself: `flysync sandbox list` shows it")
+    flyctl: Flyctl | None = None
+    error: FlysyncError | None
+    try:
+        async with reading, asyncio.timeout(left_s := _left_s(end_at, services)):
+            flyctl = await services.recipe.look(reading.sandbox, timeout_s=left_s)
+        error = _flaw(snapshot, flyctl, pinned)
+    except TimeoutError:
+        error = _too_late()
+    except FlysyncError as failure:
+        error = failure
+    finally:
+        watch.leaves("run the same command again")
+    line = replace(line, flyctl=flyctl, settings={} if flyctl is None or error else _to_change(line, flyctl, pinned))
+    return SnapshotReport(lines=(line,), error=error, notes=tuple(reading.notes), next=tuple(reading.next))
+
+
+async def _settled(name: str, services: SnapshotServices, end_at: float, watch: BuildWatch) -> tuple[SnapshotInfo, Way]:
+    """Give the snapshot once its state does not change by itself any more; make it, or wake it up, where that helps."""
+    snapshots = services.snapshots
+    watch.step("look")
+    found = await snapshots.find(name, timeout_s=_left_s(end_at, services))
+    if found is None:
+        dockerfile = services.recipe.dockerfile()
+        watch.step("build")
+        left_s = _left_s(end_at, services)
+        return await snapshots.build(name, dockerfile, log=watch.log, timeout_s=left_s), Way.BUILT
+    way = Way.FOUND
+    if not found.is_settled:
+        watch.step("wait")
+        found, way = await snapshots.settled(name, timeout_s=_left_s(end_at, services)), Way.AWAITED
+    if found.state == "inactive":
+        watch.step("activate")
+        found, way = await snapshots.activate(name, timeout_s=_left_s(end_at, services)), Way.ACTIVATED
+    return found, way
+
+
+def _left_s(end_at: float, services: SnapshotServices) -> float:
+    left_s = end_at - services.clock.monotonic()
+    if left_s <= 0:
+        raise _too_late()
+    return left_s
+
+
+def _too_late() -> TimedOut:
+    return TimedOut("the time was over before the snapshot had shown its flyctl", service="daytona", phase="build")
+
+
+def _line(snapshot: SnapshotInfo, pinned: Pinned) -> SnapshotLine:
+    return SnapshotLine(snapshot=snapshot, in_use=pinned.snapshot in {snapshot.name, snapshot.id})
+
+
+def _to_change(line: SnapshotLine, flyctl: Flyctl, pinned: Pinned) -> dict[str, str]:
+    """Give the settings that are not yet as this snapshot wants them."""
+    snapshot = {} if line.in_use else {"FLYSYNC_SNAPSHOT": line.snapshot.name}
+    return snapshot | ({} if pinned.sha256 else {"FLYSYNC_FLYCTL_SHA256": flyctl.sha256})
+
+
+def _broken(snapshot: SnapshotInfo) -> SandboxNotFound:
+    reason = f": {snapshot.reason}" if snapshot.reason else ""
+    return _of_no_use(snapshot, f"cannot be used ({snapshot.state}{reason})")
+
+
+def _flaw(snapshot: SnapshotInfo, flyctl: Flyctl | None, pinned: Pinned) -> SandboxNotFound | None:
+    """Say why the flyctl of a snapshot is not the pinned one, or nothing."""
+    if flyctl is None:
+        return _of_no_use(snapshot, "has no flyctl that works")
+    if flyctl.version != pinned.version:
+        return _of_no_use(snapshot, f"has flyctl {flyctl.version}, and FLYSYNC_FLYCTL_VERSION is {pinned.version}")
+    if pinned.sha256 and pinned.sha256 not in {flyctl.sha256, flyctl.archive_sha256}:
+        return _of_no_use(snapshot, "has a flyctl without the sum in FLYSYNC_FLYCTL_SHA256")
+    return None
+
+
+def _of_no_use(snapshot: SnapshotInfo, why: str) -> SandboxNotFound:
+    return SandboxNotFound(
+        f"Daytona snapshot {snapshot.name} {why}",
+        hint=f"delete it (`{_deletion(snapshot)}`), or give another name with --name",
+        service="daytona",
+        phase="build",
+    )
+
+
+def _deletion(snapshot: SnapshotInfo) -> str:
+    """Give the command of Daytona's own that deletes a snapshot; it takes no name (read: delete.go, v0.190)."""
+    return f"daytona snapshot delete {snapshot.id}"
+
+
+def _next(used: SnapshotInfo | None, pinned: Pinned) -> tuple[NextStep, ...]:
+    """Say what to do where the snapshot that is to be used is not there to be used."""
+    if pinned.snapshot is None:
+        why = "makes one with flyctl in it, or checks it, and says which settings to change"
+        return (NextStep(command=command("snapshot", "build"), why=why),)
+    if used is not None and used.state == "active":
+        return ()
+    name, state = (pinned.snapshot, "not there") if used is None else (used.name, used.state)
+    why = f"FLYSYNC_SNAPSHOT names it, and it is {state}"
+    step = NextStep(command=command("snapshot", "build", "--name", name), why=why)
+    if used is not None and used.is_broken:
+        return (NextStep(command=_deletion(used), why="nothing starts from it any more"), step)
+    return (step,)
