@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 class Progress:
     """
-    Follows a run or a build (ports `Watch`, `BuildWatch`): on a terminal a line that moves, with the step, its seconds
-    and those before it.
+    Follows a run or a build (ports `Watch`, `BuildWatch`).
 
-    With -v each step is a line of its own instead, wherever that goes. What others say is shown without *secrets*.
+    On a terminal a line moves, with the step, its seconds and those before it. With -v each step is a line of
+    its own instead, wherever that goes. What others say is shown without *secrets*.
     """
 
     def __init__(self, output: Output, secrets: Sequence[Secret] = ()) -> None:

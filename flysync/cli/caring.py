@@ -129,11 +129,17 @@ def _sandboxes(output: "Output", name: str, handler: "Callable[..., Awaitable[Sa
 @takes(common)
 def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTimeout = 900.0) -> None:
     """
-    Make a snapshot that has the pinned flyctl, look into it, and say which settings to change.
+    Make a Daytona snapshot that has flyctl in it.
 
-    One of that name that is there is used: woken up, or waited for, where it has to be.
+    It has the version that is pinned (FLYSYNC_FLYCTL_VERSION), so that no run has to install it. One sandbox is started
+    from it, version and sum are read there, and the settings to change are named. One of that name that is there
+    already is used: woken up, or waited for, where it has to be.
+
+    Examples:
+        flysync snapshot build
+        flysync snapshot build --name flyctl-2026-11 --timeout 20m
     """
-    from flysync import bootstrap, command, render
+    from flysync import bootstrap, command, progress, render
     from flysync.snapshot import is_snapshot_name
 
     async def work(services: "SnapshotServices", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
@@ -154,7 +160,15 @@ def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTi
 @snapshot.command("list")
 @takes(common)
 def snapshot_list(output: "Output") -> None:
-    """Show those that are ours, and the one in use (FLYSYNC_SNAPSHOT)."""
+    """
+    Show our snapshots, and the one in use.
+
+    Name, state, flyctl's version, size and age of each; the one in use is that of FLYSYNC_SNAPSHOT. The last line is
+    the command to run next.
+
+    Example:
+        flysync snapshot list
+    """
     from flysync import bootstrap, command, render
 
     async def work(services: "SnapshotServices", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
