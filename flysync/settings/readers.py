@@ -47,6 +47,13 @@ def url(text: str) -> str:
     return text
 
 
+def script_url(text: str) -> str:
+    """Take an address that is used in a sandbox's script."""
+    if not re.fullmatch(r"[A-Za-z0-9_@%+=:,./{}-]+", url(text)):
+        raise ValueError("holds a character that a shell could take for more than a part of an address")
+    return text.rstrip("/")
+
+
 def base_url(text: str) -> str:
     """Take an address that paths are added to."""
     return url(text).rstrip("/")

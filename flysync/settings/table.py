@@ -52,7 +52,7 @@ class Settings:
     #: The sum of that version's archive; with it, flyctl is downloaded and checked instead of installed by a script.
     flyctl_sha256: str | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sha256, None)
     flyctl_install_url: str = _setting(
-        "FLYSYNC_FLYCTL_INSTALL_URL", readers.url, "https://fly.io/install.sh", guarded=True
+        "FLYSYNC_FLYCTL_INSTALL_URL", readers.script_url, "https://fly.io/install.sh", guarded=True
     )
     #: The schema of the backend's tables; the connection's search_path where absent.
     db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.plain, None)
@@ -67,9 +67,9 @@ class Settings:
     #: Whether an empty value is carried; else it is invalid.
     allow_empty: bool = _setting("FLYSYNC_ALLOW_EMPTY", readers.flag, default=False)
     # The three are handed on to flyctl.
-    fly_api_base_url: str | None = _setting("FLY_API_BASE_URL", readers.base_url, None, guarded=True)
-    fly_flaps_base_url: str | None = _setting("FLY_FLAPS_BASE_URL", readers.base_url, None, guarded=True)
-    fly_uiex_base_url: str | None = _setting("FLY_UIEX_BASE_URL", readers.base_url, None, guarded=True)
+    fly_api_base_url: str | None = _setting("FLY_API_BASE_URL", readers.script_url, None, guarded=True)
+    fly_flaps_base_url: str | None = _setting("FLY_FLAPS_BASE_URL", readers.script_url, None, guarded=True)
+    fly_uiex_base_url: str | None = _setting("FLY_UIEX_BASE_URL", readers.script_url, None, guarded=True)
 
     #: Where each setting came from: "flag", "environment", ".env:3", "keyring", "default".
     sources: Mapping[str, str] = field(default_factory=dict)

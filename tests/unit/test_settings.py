@@ -94,6 +94,14 @@ def test_a_token_as_fly_gives_it_is_taken(token: str) -> None:
     assert Secret(token.rstrip()) == made.fly_api_token
 
 
+@pytest.mark.parametrize("name", ["FLYSYNC_FLYCTL_INSTALL_URL", "FLY_API_BASE_URL"])
+@pytest.mark.parametrize("end", ["?a=1", "&b", "$(id)", "'", ";x"])
+def test_an_address_that_a_shell_would_act_on_is_refused(name: str, end: str) -> None:
+    """It is a part of the script in the sandbox; the placeholders of a version are fine."""
+    assert f"{name} (environment) holds a character" in problems(environment(**{name: f"https://fly.test/x{end}"}))
+    assert settings.load([environment(FLYSYNC_FLYCTL_INSTALL_URL="https://fly.test/{version}_{arch}.tar.gz")])
+
+
 def test_secrets_are_hidden_from_the_first_line_on() -> None:
     """No secret is in the text form of settings or sources."""
     source = environment(**SET | {"FLY_API_TOKEN": CANARY})
