@@ -235,9 +235,9 @@ def test_a_survey_is_there_whatever_is_wrong() -> None:
 @pytest.mark.parametrize("url", [f"https://u:{CANARY}@h/x", f"https://u:1/{CANARY}@h", f"https://h/x?token={CANARY}"])
 def test_an_address_that_may_hold_a_password_is_not_shown(url: str) -> None:
     """Though it is no secret by its name."""
-    report = settings.survey([environment(FLYSYNC_FLYCTL_INSTALL_URL=url, FLYSYNC_ACTOR="ann@x.org")])
+    report = settings.survey([environment(DAYTONA_API_URL=url, FLYSYNC_ACTOR="ann@x.org")])
 
-    assert (None, f"set ({len(url)} bytes)") == (report.error, report.line("FLYSYNC_FLYCTL_INSTALL_URL").shown)
+    assert (None, f"set ({len(url)} bytes)") == (report.error, report.line("DAYTONA_API_URL").shown)
     assert "ann@x.org" == report.line("FLYSYNC_ACTOR").shown
 
 
