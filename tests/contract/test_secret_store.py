@@ -14,6 +14,7 @@ from secret_store_contract import SecretStoreContract, StoreWorld
 
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSecrets
+from flysync.errors import FlyctlFailed
 from flysync.fly import Machines
 from flysync.model import AppName, RunId, SecretName
 from flysync.ports import RolloutFailed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from flysync.ports import Sandbox, SecretStore
 
 TOKEN = "contract-token"
+_TARBALL = "flyctl/flyctl_{version}_Linux_{arch}.tar.gz"
 
 
 class MemoryWorld(StoreWorld):
@@ -67,8 +69,8 @@ class LoopbackWorld(StoreWorld):
     async def store(self, app: str) -> SecretStore:
         return self.secrets(app, await self.boxes.create("box", {}, ttl_s=600, timeout_s=30))
 
-    def secrets(self, app: str, box: Sandbox) -> SecretStore:
-        """Give the secrets of *app*, by flyctl in *box*."""
+    def secrets(self, app: str, box: Sandbox, sha256: str | None = None) -> SecretStore:
+        """Give the secrets of *app*, by flyctl in *box*; with *sha256*, a flyctl that has this sum."""
         urls = dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url)
         return FlyctlSecrets(
             box,
@@ -76,8 +78,8 @@ class LoopbackWorld(StoreWorld):
             RunId("run1"),
             Secret(TOKEN),
             version="0.4.87",
-            sha256=None,
-            install_url=f"{self.fly.url}/install.sh",
+            sha256=sha256,
+            install_url=f"{self.fly.url}/" + (_TARBALL if sha256 else "install.sh"),
             base_urls=urls,
             clock=QuickClock(),
             end_at=QuickClock().monotonic() + 600,
@@ -149,6 +151,25 @@ class Overheard:
             base64.b64decode(found).decode() for found in re.findall(r":[OE]:([A-Za-z0-9+/=]+)", output)
         )
         return output
+
+
+@pytest.mark.parametrize(
+    ("match", "sha256", "said"),
+    [
+        ("GET /install.sh", None, "flyctl's installer could not be downloaded"),
+        ("GET /app/flyctl_releases", None, "flyctl's installer failed"),
+        ("GET /flyctl/flyctl_", "0" * 64, "flyctl's installer could not be downloaded"),
+        ("nothing", "0" * 64, "does not have the sum in FLYSYNC_FLYCTL_SHA256"),
+    ],
+)
+async def test_why_no_flyctl_could_be_installed(match: str, sha256: str | None, said: str) -> None:
+    """The reason comes out of the sandbox."""
+    async with loopback("", None) as world:
+        world.fly.faults.append(Fault(match=match, status=404, body="", times=99))
+        store = world.secrets("acme", await world.boxes.create("box", {}, ttl_s=600, timeout_s=30), sha256)
+
+        with pytest.raises(FlyctlFailed, match=said):
+            await store.prepare()
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
