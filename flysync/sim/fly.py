@@ -115,6 +115,8 @@ class Fly(Loopback):
             return Reply({"data": {"appcompact": _compact(app)}})
         if "FlyctlConfigCurrentRelease" in query or "LatestImage" in query:
             return Reply({"data": {"app": {"currentReleaseUnprocessed": _current_release(app)}}})
+        if "currentRelease:" in query:
+            return Reply({"data": {"app": {"currentRelease": _current_release(app)}}})
         return _graphql_error("the simulator does not know this query", code="UNKNOWN")
 
     async def _create_release(self, request: web.Request) -> Reply:

@@ -2,9 +2,9 @@
 A stand-in for flyctl, for the demo and for tests where there is no real one.
 
 It sends the same requests in the same order as flyctl ad0172fac and prints the same texts on the same streams with
-the same exit codes; it knows `secrets set|unset|sync|deploy|list`, `machine list`, `version` and
-`auth whoami`. It talks to a simulated
-Fly only. `tests/contract/test_flyctl.py` holds it to recorded runs of the real one, and to the real one itself.
+the same exit codes; it knows `secrets set|unset|sync|deploy|list`, `machine list`, `status --json`, `version`,
+`tokens debug` and `auth whoami`. It talks to a simulated Fly only. `tests/contract/test_flyctl.py` holds it to
+recorded runs of the real one, and to the real one itself.
 Imported are only light modules of the standard library: a call is to take less than 80 ms.
 """
 
@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from flysync.sim import flyctl_secrets
+from flysync.sim import flyctl_looking, flyctl_secrets
 from flysync.sim.flyctl_flags import Call, Mistake, parse
 from flysync.sim.flyctl_http import Cancelled, Failure, to_json
 from flysync.sim.flyctl_session import Session, go_text
@@ -147,14 +147,6 @@ def _show_version(session: Session) -> None:
         session.out(f"flyctl v{session.version} linux/amd64 Commit: {_COMMIT} BuildDate: {_BUILT}")
 
 
-def _show_viewer(session: Session) -> None:
-    try:
-        email = str(session.api.viewer().get("email", ""))
-    except Failure as failure:
-        raise failure.wrapped("failed retrieving current user: ") from None
-    session.out(f'{{\n    "email": {to_json(email).decode()}\n}}' if session.json else email)
-
-
 def _logged_in(do: Callable[[Session], None]) -> Callable[[Session], None]:
     def doer(session: Session) -> None:
         session.log_in()
@@ -171,7 +163,9 @@ _DOERS: dict[str, Callable[[Session], None]] = {
     "secrets list": _logged_in(flyctl_secrets.list_secrets),
     "machine list": _logged_in(flyctl_secrets.list_machines),
     "version": _show_version,
-    "auth whoami": _logged_in(_show_viewer),
+    "status": _logged_in(flyctl_looking.show_status),
+    "tokens debug": flyctl_looking.debug_token,
+    "auth whoami": _logged_in(flyctl_looking.show_viewer),
 }
 
 if __name__ == "__main__":

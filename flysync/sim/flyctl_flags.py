@@ -105,13 +105,15 @@ _COMMANDS = (
     ),
     Command("machine list", "List Fly machines", _APP, _CONFIG, _JSON, _QUIET, aliases="list, ls"),
     Command("version", "Show version information for the flyctl command", _JSON, _SAVE),
+    Command("status", "Show app status", _APP, _CONFIG, _JSON),
+    Command("tokens debug", "Debug Fly.io API tokens"),
     Command("auth whoami", "Show the currently authenticated user", _JSON),
 )
 COMMANDS = {command.words: command for command in _COMMANDS}
 COMMANDS["secrets ls"] = COMMANDS["secrets list"]
 COMMANDS["machine ls"] = COMMANDS["machine list"]
 #: Words that lead to commands.
-GROUPS = ("secrets", "machine", "auth")
+GROUPS = ("secrets", "machine", "tokens", "auth")
 
 
 class Mistake(Failure):

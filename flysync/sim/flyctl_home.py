@@ -23,17 +23,35 @@ _SECTION = "app_secrets_minvers:"
 
 def token_from(environ: Mapping[str, str], flag: str | None) -> str:
     """
-    Give the token that goes out with requests: from the flag, else from the environment.
+    Give the tokens that go out with requests, macaroons first.
 
-    Only the first variable that is present counts, so an empty FLY_ACCESS_TOKEN hides FLY_API_TOKEN. Macaroons are
-    thrown away: the stand-in can decode none, and the real one drops what it cannot decode.
+    Macaroons that cannot be decoded, or that have ended, are dropped (measured).
     Raises a failure where there is none.
     """
-    first = next((environ[name] for name in ("FLY_ACCESS_TOKEN", "FLY_API_TOKEN") if name in environ), "")
-    tokens = [token.strip() for token in _without_scheme(first if flag is None else flag).split(",")]
+    tokens = tokens_from(environ, flag)
     if not any(tokens):
         raise Failure(_NO_TOKEN)
-    return ",".join(token for token in tokens if token.partition("_")[0] not in _MACAROONS)
+    macaroons = [token for token in tokens if is_macaroon(token)]
+    if macaroons:
+        from flysync.sim.macaroon import ends
+
+        macaroons = [token for token in macaroons if ends(token) > time.time()]
+    return ",".join((*macaroons, *(token for token in tokens if not is_macaroon(token))))
+
+
+def tokens_from(environ: Mapping[str, str], flag: str | None) -> list[str]:
+    """
+    Give the tokens of the flag, else of the environment.
+
+    Only the first variable that is present counts, so an empty FLY_ACCESS_TOKEN hides FLY_API_TOKEN.
+    """
+    first = next((environ[name] for name in ("FLY_ACCESS_TOKEN", "FLY_API_TOKEN") if name in environ), "")
+    return [token.strip() for token in _without_scheme(first if flag is None else flag).split(",")]
+
+
+def is_macaroon(token: str) -> bool:
+    """Tell by how it begins (read: fly-go tokens/tokens.go)."""
+    return token.partition("_")[0] in _MACAROONS
 
 
 def _without_scheme(token: str) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from flyctl_runner import Runner
 
+from flysync.sim import macaroon
 from flysync.sim.flyctl import launcher
 
 if TYPE_CHECKING:
@@ -99,6 +101,44 @@ class TestTokens:
 
         assert (0, "dev@example.test\n") == (good.code, good.stdout)
         assert "Error: failed retrieving current user: <Q1>You must be authenticated to view this." == bad.error
+
+    async def test_what_a_macaroon_says_of_itself(self, flyctl: Runner) -> None:
+        """`tokens debug` asks nobody; what cannot be decoded is told, and what is none is refused."""
+        caveats = (macaroon.organization(9), macaroon.deploys(7), macaroon.until(2**31))
+        token = macaroon.macaroon(*caveats, macaroon.login())
+        good = await flyctl("tokens", "debug", env={"FLY_API_TOKEN": f"FlyV1 {token},test-token"})
+        cut = await flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-40]})
+        odd = await flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-41]})
+        none = await flyctl("tokens", "debug", env={"FLY_API_TOKEN": "fo1_abc"})
+
+        assert (0, [macaroon.decoded(token)], []) == (good.code, json.loads(good.stdout), good.requests)
+        assert '[\n  {\n    "location": "https://api.fly.io/v1",\n    "caveats": [\n' in good.stdout
+        assert (0, []) == (cut.code, json.loads(cut.stdout))
+        assert cut.stderr.startswith("unable to decode token at position 0: macaroon decode: ")
+        assert odd.error.startswith("Error: unable to parse token: parse flyv1 token: fm2: ")
+        assert (1, 1, "Error: pass a macaroon token") == (odd.code, none.code, none.error.partition(" (e.g.")[0])
+
+    async def test_macaroons_go_out_with_a_scheme_of_their_own(self, flyctl: Runner, fly: Fly, app: App) -> None:
+        """Alone to the Machines API, all of them to GraphQL and to releases; those that have ended stay at home."""
+        good, over = (macaroon.macaroon(macaroon.until(int(time.time()) + left_s)) for left_s in (999, -999))
+        fly.add_token(good)
+        outcome = await flyctl("secrets", "deploy", "-a", app.name, env={"FLY_API_TOKEN": f"test-token,{over},{good}"})
+        sent = {record.path.split("/")[1]: record.headers["Authorization"] for record in outcome.records}
+
+        assert (0, {"graphql", "v1", "api"}) == (outcome.code, set(sent))
+        assert (f"FlyV1 {good},test-token", f"FlyV1 {good}") == (sent["graphql"], sent["v1"])
+        assert {"Bearer", good, "test-token"} == set(re.split("[ ,]", sent["api"]))
+
+    async def test_status(self, flyctl: Runner, app: App) -> None:
+        """It looks the app up, and shows machines with their whole configuration."""
+        good = await flyctl("status", "--json", "--app", app.name)
+        bad = await flyctl("status", "--json", "--app", "nope")
+        shown = json.loads(good.stdout)
+
+        assert (0, app.name, True, 1) == (good.code, shown["Name"], shown["Deployed"], shown["Version"])
+        assert ["m0"] == [machine["id"] for machine in shown["Machines"]]
+        assert ["POST /graphql", f"GET /v1/apps/{app.name}/machines", "POST /graphql"] == good.requests
+        assert (1, "Error: failed to get app: <Q1>Could not find App") == (bad.code, bad.error)
 
 
 class TestTraces:
