@@ -91,6 +91,18 @@ class RunsSeen:
     known: Mapping[RunId, RunSeen]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatabaseServer:
+    """Where a connection has come to, in its own words."""
+
+    database: str
+    host: str
+    port: int
+    user: str
+    #: By its clock.
+    now: datetime
+
+
 class Records(Protocol):
     """
     Credentials, deployments, state and actions: the database.
@@ -226,6 +238,10 @@ class Records(Protocol):
         """
         ...
 
+    async def newest_apps(self, limit: int) -> Sequence[AppName]:
+        """Give the apps of the newest *limit* deployments that are their project's newest, the newest first."""
+        ...
+
     async def find_runs(self, start: str) -> Sequence[tuple[RunRow, Action | None]]:
         """Give the runs whose id begins with *start*, each with its action; three are enough to see that."""
         ...
@@ -240,6 +256,10 @@ class DatabaseAdmin(Protocol):
 
     async def check(self) -> Sequence[Finding]:
         """Compare what is there with what flysync needs (design: the data contract); change nothing."""
+        ...
+
+    async def server(self) -> DatabaseServer:
+        """Say where the connection leads, and what time it is there."""
         ...
 
 

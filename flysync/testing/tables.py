@@ -125,6 +125,17 @@ class InMemoryTables:
         moment = None if timeless else at or self.now()
         self.projects.setdefault(project, InMemoryProject()).deployments.append((app, moment))
 
+    async def newest_apps(self, limit: int) -> Sequence[AppName]:
+        """Give the apps of the newest deployments."""
+        oldest = datetime.min.replace(tzinfo=UTC)
+        times: dict[str, datetime] = {}
+        for project in self.projects.values():
+            for app in project.apps()[:1]:
+                newest = max((at for name, at in project.deployments if name == app and at), default=oldest)
+                times[app] = max(newest, times.get(app, oldest))
+        ranked = sorted(times.items(), key=lambda item: (-item[1].timestamp(), item[0]))
+        return [AppName(app) for app, _ in ranked[:limit]]
+
     def unknown(self, project: ProjectId, message: str) -> ProjectNotFound:
         """Give the error of a project that nobody knows."""
         known = [one for one, here in self.projects.items() if here.rows or here.deployments]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from test_schema import BACKENDS, OURS, admin, problems
 
 if TYPE_CHECKING:
@@ -174,3 +175,14 @@ async def test_a_value_that_may_not_be_read(database: str, backend: psycopg.Conn
 
     assert "warning" == finding.verdict
     assert "credential_value" in finding.message
+
+
+async def test_where_a_connection_leads(database: str) -> None:
+    """In the words of libpq, which may have them from a service file; and the time there."""
+    given = conninfo_to_dict(database)
+    async with admin(database) as tables:
+        server = await tables.server()
+
+    found = (server.database, server.host, str(server.port), server.user)
+    assert (given["dbname"], given["host"], str(given["port"]), given["user"]) == found
+    assert abs(server.now - datetime.now(UTC)) < timedelta(minutes=1)

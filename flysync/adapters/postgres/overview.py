@@ -81,6 +81,18 @@ _OVERVIEW = _OVERVIEW.replace("{record}", rows.RECORD).replace("{run}", rows.OPE
 _WITH_VALUES = _OVERVIEW.replace("{value}", rows.VALUE)
 _WITHOUT_VALUES = _OVERVIEW.replace("{value}", rows.NO_VALUE)
 
+#: The apps that were deployed last, each by a project that has not moved on since.
+_NEWEST_APPS = """
+    SELECT newest.app
+    FROM (
+        SELECT DISTINCT ON (d.project_id) d.fly_app_name::text AS app, d.created_at
+        FROM project_deployments AS d
+        WHERE btrim(d.fly_app_name) <> ''
+        ORDER BY d.project_id, d.created_at DESC NULLS LAST, d.fly_app_name
+    ) AS newest
+    GROUP BY newest.app ORDER BY max(newest.created_at) DESC NULLS LAST, newest.app LIMIT %(limit)s
+"""
+
 
 def reader(project: ProjectId | None, *, values: bool) -> Callable[[Session], Awaitable[Overview]]:
     """
@@ -106,6 +118,12 @@ def reader(project: ProjectId | None, *, values: bool) -> Callable[[Session], Aw
         )
 
     return read
+
+
+async def newest_apps(session: Session, limit: int) -> list[AppName]:
+    """Give the apps of the newest deployments."""
+    cursor = await session.execute(_NEWEST_APPS, {"limit": limit})
+    return [AppName(app) for (app,) in await cursor.fetchall()]
 
 
 def _status(shown: Iterable[tuple[Any, ...]]) -> tuple[StatusRow, ...]:

@@ -143,6 +143,10 @@ class PostgresRecords:
         """
         return await self._connection.run(lambda session: history.history(session, project, name, limit))
 
+    async def newest_apps(self, limit: int) -> Sequence[AppName]:
+        """Give the apps of the newest deployments."""
+        return await self._connection.run(lambda session: overview.newest_apps(session, limit))
+
     async def find_runs(self, start: str) -> Sequence[tuple[RunRow, Action | None]]:
         """Give the runs whose id begins with *start*."""
         return await self._connection.run(lambda session: history.find_runs(session, start))

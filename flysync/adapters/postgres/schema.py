@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -11,6 +12,7 @@ from psycopg import sql
 from flysync.adapters.postgres import errors, inspection
 from flysync.adapters.postgres.connection import names_of
 from flysync.adapters.postgres.tables import META, RELATIONS, SCHEMA_VERSION
+from flysync.ports import DatabaseServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +71,16 @@ class PostgresAdmin:
         """
         return await self._connection.run(inspection.findings)
 
+    async def server(self) -> DatabaseServer:
+        """
+        Say where the connection leads, in libpq's own words, and what time it is there.
+
+        Raises:
+            DatabaseUnavailable: Postgres is out of reach.
+            ConfigError: it refuses the connection.
+        """
+        return await self._connection.run(_server)
+
     async def _init(self, session: Session) -> list[str]:
         if not await _holds(session, _TAKES_WRITES):
             raise errors.read_only()
@@ -85,6 +97,13 @@ class PostgresAdmin:
         if await _set_up(session) and META.name not in created:
             created.append(META.name)
         return created
+
+
+async def _server(session: Session) -> DatabaseServer:
+    cursor = await session.execute("SELECT clock_timestamp()", binary=True)
+    (now,) = await cursor.fetchone() or ()
+    at = session.info
+    return DatabaseServer(database=at.dbname, host=at.host, port=at.port, user=at.user, now=now.astimezone(UTC))
 
 
 async def _set_up(session: Session) -> bool:
