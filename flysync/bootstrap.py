@@ -11,10 +11,11 @@ import os
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flysync import dotenv, settings
 from flysync.errors import ConfigError
+from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         AppLock,
         Clock,
         DatabaseAdmin,
+        FlyAccess,
         JobQueue,
         Recipe,
         Records,
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
         SnapshotServices,
     )
     from flysync.reports import ConfigReport
-    from flysync.secret import Secret
     from flysync.settings import Settings, Source
 
 #: What a command needs that only reads or writes the database.
@@ -262,18 +263,35 @@ class RealServices:
         """Give the secrets of *app*, by flyctl in *sandbox*."""
         from flysync.adapters.flyctl import FlyctlSecrets
 
-        return FlyctlSecrets(
+        token = _given(self._settings.fly_api_token)
+        return FlyctlSecrets(sandbox, app, run_id, token, **self._flyctl, clock=self.clock, end_at=end_at)
+
+    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
+        """Give what lies between *sandbox* and Fly; without a token only the network and flyctl are of use."""
+        from flysync.adapters.flyctl_access import CONTROLS, FlyctlAccess
+
+        # Tests reach nothing outside this machine.
+        essential, _, other = os.environ.get("FLYSYNC_TEST_REACH", ",".join(CONTROLS)).partition(",")
+        token = self._settings.fly_api_token or Secret("")
+        return FlyctlAccess(
             sandbox,
-            app,
             run_id,
-            _given(self._settings.fly_api_token),
-            version=self._settings.flyctl_version,
-            sha256=self._settings.flyctl_sha256,
-            install_url=self._settings.flyctl_install_url,
-            base_urls=self._settings.flyctl_base_urls,
+            token,
+            **self._flyctl,
             clock=self.clock,
             end_at=end_at,
+            controls=(essential, other),
         )
+
+    @property
+    def _flyctl(self) -> dict[str, Any]:
+        """Where a flyctl comes from, and where it finds Fly."""
+        return {
+            "version": self._settings.flyctl_version,
+            "sha256": self._settings.flyctl_sha256,
+            "install_url": self._settings.flyctl_install_url,
+            "base_urls": self._settings.flyctl_base_urls,
+        }
 
     async def aclose(self) -> None:
         """Close what has been opened."""

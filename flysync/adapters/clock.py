@@ -6,6 +6,7 @@ import asyncio
 import random
 import secrets
 import time
+from datetime import UTC, datetime
 
 #: Crockford's base 32, whose order is that of the numbers.
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -17,6 +18,10 @@ class RealClock:
     def monotonic(self) -> float:
         """Give seconds that only grow."""
         return time.monotonic()
+
+    def now(self) -> datetime:
+        """Give the time by this machine's clock."""
+        return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

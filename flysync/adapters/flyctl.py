@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.adapters import flyctl_install
 from flysync.adapters import flyctl_verdicts as verdicts
-from flysync.adapters.flyctl_script import OUTER_MARGIN_S, timed, word
+from flysync.adapters.flyctl_install import Limits, Source
+from flysync.adapters.flyctl_script import timed, word
 from flysync.adapters.flyctl_steps import Steps
 from flysync.errors import (
     DeployIncomplete,
@@ -36,19 +36,6 @@ if TYPE_CHECKING:
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000
 _BATCH_NAMES = 200
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """Seconds that each step may take; a deploy is given its own by the caller."""
-
-    look_s: int = 30
-    install_s: int = 180
-    #: One call of flyctl.
-    call_s: int = 90
-    clean_s: int = 20
-    #: How much longer a step's request may take than the step.
-    margin_s: int = OUTER_MARGIN_S
 
 
 class FlyctlSecrets:
@@ -78,13 +65,10 @@ class FlyctlSecrets:
         self._limits = limits or Limits()
         self._app = app
         self._clock = clock
-        self._version = version
-        self._sha256 = sha256
-        self._install_url = install_url
+        self._source = Source(version=version, install_url=install_url, sha256=sha256)
         self._program = '"$d/flyctl0"'
         self._steps = Steps(
             sandbox,
-            app,
             run_id,
             token,
             base_urls=base_urls,
@@ -95,18 +79,8 @@ class FlyctlSecrets:
 
     async def prepare(self) -> str:
         """Find a flyctl that is new enough, or install one; give its version."""
-        answer = await self._steps.repeated("look", flyctl_install.LOOK, self._limits.look_s)
-        if found := flyctl_install.newest_enough(answer.stdout or ""):
-            number, version = found
-            self._program = f'"$d/flyctl{number}"'
-            return version
-        limit_s = self._limits.install_s
-        command = flyctl_install.command(self._version, self._install_url, self._sha256, limit_s)
-        answer = await self._steps.repeated("install", command, limit_s)
-        found = flyctl_install.newest_enough(answer.stdout or "")
-        if answer.code or not found:
-            raise flyctl_install.failure(answer.code, self._version)
-        return found[1]
+        self._program, flyctl = await flyctl_install.prepared(self._steps, self._limits, self._source)
+        return flyctl.version
 
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Split names so that each call stays below the kernel's limit and has at most one value `-`."""

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from flysync.adapters.flyctl_script import word
+from flysync.adapters.flyctl_script import OUTER_MARGIN_S, word
 from flysync.errors import FlyctlFailed
+from flysync.fly import Flyctl
+
+if TYPE_CHECKING:
+    from flysync.adapters.flyctl_steps import Steps
 
 #: The first version whose `secrets list --json` has a status (flyctl.md 6).
 OLDEST_VERSION = (0, 4, 6)
@@ -19,6 +25,29 @@ RELEASE_URL = "https://github.com/superfly/flyctl/releases/download/v{version}/f
 
 #: Seconds kept of an installation's limit for what comes before and after the installer itself.
 _MARGIN_S = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Seconds that each step may take; a deploy is given its own by the caller."""
+
+    look_s: int = 30
+    install_s: int = 180
+    #: One call of flyctl.
+    call_s: int = 90
+    clean_s: int = 20
+    #: How much longer a step's request may take than the step.
+    margin_s: int = OUTER_MARGIN_S
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a flyctl comes from: *version*, by the script at *install_url* or by a download that has *sha256*."""
+
+    version: str
+    install_url: str
+    sha256: str | None = None
+
 
 LOOK = """{
 n=0
@@ -75,6 +104,26 @@ def archive_url(version: str, url: str) -> str:
     """Give the address of *version*'s archive, with @ARCH@ in it: *url* where that is an archive's, else Fly's own."""
     url = url if url.endswith((".tar.gz", ".tgz")) else RELEASE_URL
     return url.replace("{version}", version).replace("{arch}", "@ARCH@")
+
+
+async def prepared(steps: Steps, limits: Limits, source: Source) -> tuple[str, Flyctl]:
+    """
+    Find a flyctl that is new enough, or install one; give the word for it in a script, and which it is.
+
+    Raises:
+        FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
+    """
+    told = (await steps.repeated("look", LOOK, limits.look_s)).stdout or ""
+    if found := newest_enough(told):
+        number, its_version = found
+        return f'"$d/flyctl{number}"', Flyctl(version=its_version, was_there=True)
+    text = command(source.version, source.install_url, source.sha256, limits.install_s)
+    answer = await steps.repeated("install", text, limits.install_s)
+    found = newest_enough(answer.stdout or "")
+    if answer.code or not found:
+        raise failure(answer.code, source.version)
+    others = [version for line in told.splitlines() if (version := _version(line.partition(" ")[2]))]
+    return '"$d/flyctl0"', Flyctl(version=found[1], was_there=False, too_old=others[0] if others else None)
 
 
 def newest_enough(told: str) -> tuple[str, str] | None:

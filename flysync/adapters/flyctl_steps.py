@@ -25,7 +25,7 @@ from flysync.ports import AnswerLost, NotSent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flysync.model import AppName, RunId, SecretName
+    from flysync.model import RunId, SecretName
     from flysync.ports import Clock, Sandbox
     from flysync.secret import Secret
 
@@ -40,14 +40,14 @@ _LATE_S = 20
 
 #: The steps after which a lost answer leaves something open, and those that are made for what they print.
 _WRITING = frozenset({"set", "unset", "deploy"})
-_TELLING = frozenset({"look", "install", "list", "machines"})
-#: The steps that talk to Fly.
-_WITH_TOKEN = frozenset({"set", "unset", "list", "machines", "deploy"})
+_TELLING = frozenset({"look", "install", "list", "machines", "reach", "token"})
+#: The steps that have the token, mostly to talk to Fly.
+_WITH_TOKEN = frozenset({"set", "unset", "list", "machines", "deploy", "token", "sign-in", "see"})
 
 
 class Steps:
     """
-    The steps of one run for *app* in *sandbox*; those that talk to Fly have *token* and *base_urls*.
+    The steps of one run in *sandbox*; those that talk to Fly have *token* and *base_urls*.
 
     A step's request may take *margin_s* longer than the step. Nothing is tried again that would begin after *end_at*
     of *clock*'s monotonic seconds.
@@ -56,7 +56,6 @@ class Steps:
     def __init__(
         self,
         sandbox: Sandbox,
-        app: AppName,
         run_id: RunId,
         token: Secret,
         *,
@@ -66,7 +65,6 @@ class Steps:
         margin_s: int,
     ) -> None:
         self._sandbox = sandbox
-        self._app = app
         self._run_id = run_id
         self._token = token
         self._base_urls = base_urls
@@ -89,7 +87,7 @@ class Steps:
             if answer.code == 0 and is_told:
                 return answer
             if answer.code != 0:
-                judged = verdicts.judge(answer.code, answer.stderr, phase=name, app=self._app)
+                judged = verdicts.judge(answer.code, answer.stderr, phase=name, app="")
                 self.may_have_worked |= judged.may_have_worked
                 late += isinstance(judged.error, TimedOut)
                 is_passing = isinstance(judged.error, FlyUnavailable | RateLimited | FlyctlFailed | TimedOut)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from flysync.model import AppName
-    from flysync.ports import Sandbox, SecretStore, Services
+    from flysync.ports import FlyAccess, Sandbox, SecretStore, Services
     from flysync.reports import NextStep
 
 #: Seconds for deleting it.
@@ -72,6 +72,10 @@ class Reading:
         """The sandbox."""
         assert self._sandbox is not None, "a reading is entered first"
         return self._sandbox.result()
+
+    def access(self) -> FlyAccess:
+        """Give what lies between the sandbox and Fly."""
+        return self._services.access(self.sandbox, self._run_id, end_at=self._end_at)
 
     async def secrets(self, app: AppName) -> SecretStore:
         """Give the secrets of *app*; flyctl is found, or installed, by whoever asks first."""

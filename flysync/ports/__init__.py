@@ -18,7 +18,7 @@ from flysync.ports.database import (
     RunsSeen,
     RunState,
 )
-from flysync.ports.fly import AnswerLost, NotSent, Rolling, RolloutFailed, Sandbox, Sandboxes, SecretStore
+from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, Rolling, RolloutFailed, Sandbox, Sandboxes, SecretStore
 from flysync.ports.queue import Fate, Job, JobQueue, Verdict
 from flysync.ports.snapshots import BuildWatch, Recipe, Snapshots, SnapshotServices
 from flysync.ports.world import Clock, Services, Watch
@@ -32,6 +32,7 @@ __all__ = [
     "DatabaseAdmin",
     "DatabaseServer",
     "Fate",
+    "FlyAccess",
     "Hold",
     "Intent",
     "Job",

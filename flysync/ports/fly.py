@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.errors import FlysyncError
-    from flysync.fly import FlySecret, Machine, Rollout
-    from flysync.model import SandboxInfo, SecretName
+    from flysync.fly import Flyctl, FlySecret, Machine, Reach, Rollout, Token
+    from flysync.model import AppName, SandboxInfo, SecretName
     from flysync.secret import Secret
 
 
@@ -166,4 +166,42 @@ class SecretStore(Protocol):
 
     async def clean(self) -> None:
         """Remove what the run has left in a sandbox that goes on living."""
+        ...
+
+
+class FlyAccess(Protocol):
+    """
+    What lies between a sandbox and Fly: the network, flyctl, the token. Nothing is changed at Fly.
+
+    Errors common to all calls: AccessDenied, FlyUnavailable, RateLimited, FlyctlFailed, DaytonaUnavailable, TimedOut.
+    """
+
+    async def reach(self) -> Reach | None:
+        """Try Fly's addresses, and where one is amiss others too; nothing where the sandbox has no means to."""
+        ...
+
+    async def prepare(self) -> Flyctl:
+        """Find a flyctl or install one; the calls below need it."""
+        ...
+
+    async def token(self) -> Token:
+        """Give what the token says about itself, without asking Fly."""
+        ...
+
+    async def sign_in(self) -> None:
+        """
+        Make sure that Fly accepts the token.
+
+        Raises:
+            AccessDenied: it does not.
+        """
+        ...
+
+    async def see(self, app: AppName) -> None:
+        """
+        Make sure that the token shows *app*.
+
+        Raises:
+            AppNotFound: there is no such app, or not for this token.
+        """
         ...

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from flysync.model import AppName, RunId
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
-    from flysync.ports.fly import Rolling, Sandbox, Sandboxes, SecretStore
+    from flysync.ports.fly import FlyAccess, Rolling, Sandbox, Sandboxes, SecretStore
     from flysync.reports import SyncReport
 
 
@@ -39,6 +40,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Give seconds that only grow."""
+        ...
+
+    def now(self) -> datetime:
+        """Give the time by this machine's clock, which may be wrong: for nothing but to be compared."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -89,4 +94,8 @@ class Services(Protocol):
 
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*, reached from *sandbox*; the run is over at *end_at* of the monotonic clock."""
+        ...
+
+    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
+        """Give what lies between *sandbox* and Fly; the same goes for *end_at*."""
         ...

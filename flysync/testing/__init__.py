@@ -8,11 +8,12 @@ from flysync.testing.jobs import InMemoryJobs, KeptJob
 from flysync.testing.lock import InMemoryHold, InMemoryLock
 from flysync.testing.records import InMemoryRecords
 from flysync.testing.sandboxes import InMemorySandbox, InMemorySandboxes
-from flysync.testing.secrets import InMemoryFly, InMemorySecrets
+from flysync.testing.secrets import InMemoryAccess, InMemoryFly, InMemorySecrets
 from flysync.testing.snapshots import InMemoryRecipe, InMemorySnapshots
 from flysync.testing.tables import InMemoryAction, InMemoryRun
 
 __all__ = [
+    "InMemoryAccess",
     "InMemoryAction",
     "InMemoryFly",
     "InMemoryHold",

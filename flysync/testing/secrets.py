@@ -14,13 +14,13 @@ from flysync.errors import (
     InvalidCredential,
     OutcomeUnknown,
 )
-from flysync.fly import FlySecret, FlyStatus, Machine, Machines, Rollout
+from flysync.fly import Flyctl, FlySecret, FlyStatus, Machine, Machines, Reach, Rollout, Token, TokenKind
 from flysync.ports import RolloutFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flysync.model import SecretName
+    from flysync.model import AppName, SecretName
     from flysync.ports import Rolling
     from flysync.secret import Secret
     from flysync.testing.sandboxes import InMemorySandbox
@@ -52,6 +52,10 @@ class InMemoryFly:
         self.calls: list[str] = []
         #: Names that Fly refuses though they look like names.
         self.refused: set[str] = set()
+        #: What a sandbox reaches of it and of others, and what the token says of itself.
+        self.reach: Reach | None = Reach(fly={"GraphQL API": True, "Machines API": True, "releases API": True})
+        self.token = Token(kind=TokenKind.OAUTH)
+        self.flyctl = Flyctl(version="0.4.87", was_there=False)
 
     def add_app(self, name: str, *, machines: int = 1) -> InMemoryApp:
         """Make an app."""
@@ -165,6 +169,44 @@ class InMemorySecrets:
     def _status(app: InMemoryApp, name: str) -> FlyStatus:
         is_running = app.machines and app.running.get(name) == app.stored[name]
         return FlyStatus.DEPLOYED if is_running else FlyStatus.STAGED
+
+
+class InMemoryAccess:
+    """The way from a sandbox that has to be there to Fly (port `FlyAccess`)."""
+
+    def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox) -> None:
+        self._fly = fly
+        self._sandbox = sandbox
+
+    async def reach(self) -> Reach | None:
+        """Give what is reached."""
+        self._enter("reach")
+        return self._fly.reach
+
+    async def prepare(self) -> Flyctl:
+        """Give a version."""
+        self._enter("prepare")
+        return self._fly.flyctl
+
+    async def token(self) -> Token:
+        """Give what the token says."""
+        self._enter("token")
+        return self._fly.token
+
+    async def sign_in(self) -> None:
+        """Accept the token."""
+        self._enter("sign-in")
+
+    async def see(self, app: AppName) -> None:
+        """Show an app."""
+        self._enter("see")
+        if app not in self._fly.apps:
+            raise AppNotFound(f"Fly.io knows no app {app}", service="fly")
+
+    def _enter(self, call: str) -> None:
+        if self._sandbox.is_gone:
+            raise DaytonaUnavailable("the sandbox is gone", service="daytona", phase=call)
+        self._fly.begin(call)
 
 
 def _digest(app: str, name: str, value: str) -> str:

@@ -9,7 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.model import AppName, RunId, SandboxInfo
-    from flysync.ports import AppLock, Clock, DatabaseAdmin, Hold, Records, Sandbox, Sandboxes, SecretStore, Services
+    from flysync.ports import (
+        AppLock,
+        Clock,
+        DatabaseAdmin,
+        FlyAccess,
+        Hold,
+        Records,
+        Sandbox,
+        Sandboxes,
+        SecretStore,
+        Services,
+    )
     from flysync.worker.metrics import Metrics
 
 
@@ -37,6 +48,10 @@ class WorkerServices:
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""
         return self._services.secrets(sandbox, app, run_id, end_at=end_at)
+
+    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
+        """Give what lies between *sandbox* and Fly."""
+        return self._services.access(sandbox, run_id, end_at=end_at)
 
 
 class _LimitedLock:

@@ -18,7 +18,8 @@ from psycopg.conninfo import conninfo_to_dict
 from flysync import bootstrap, library, render
 from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
-from flysync.adapters.flyctl import FlyctlSecrets, Limits
+from flysync.adapters.flyctl import FlyctlSecrets
+from flysync.adapters.flyctl_install import Limits
 from flysync.model import SyncOptions
 from flysync.sim.flyctl import LEASE_PATIENCE_S, launcher
 from flysync.sim.simulation import Simulation

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from flysync.fly import FlySecret, Rollout
     from flysync.model import AppName, RunId
-    from flysync.ports import Rolling, Sandbox, SecretStore
+    from flysync.ports import FlyAccess, Rolling, Sandbox, SecretStore
     from flysync.reports import SyncReport
 
 #: Waits are this much shorter than they would be.
@@ -134,6 +134,10 @@ class Process:
         assert end_at
         found: Any = Mortal(self, SlowSecrets(self._races, sandbox, app))
         return found  # type: ignore[no-any-return]
+
+    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
+        """Nobody asks for it."""
+        raise NotImplementedError
 
     async def breathe(self) -> None:
         """Go on living, or not."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from world import Effect, World
 
     from flysync.model import AppName
-    from flysync.ports import AppLock, DatabaseAdmin, Records, Sandbox, Sandboxes, SecretStore
+    from flysync.ports import AppLock, DatabaseAdmin, FlyAccess, Records, Sandbox, Sandboxes, SecretStore
     from flysync.reports import SyncReport
 
 PROJECT = ProjectId("p")
@@ -171,6 +171,10 @@ class Process:
 
     @property
     def admin(self) -> DatabaseAdmin:
+        """Nobody asks for it."""
+        raise NotImplementedError
+
+    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
         """Nobody asks for it."""
         raise NotImplementedError
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from platform_of_tests import Platform
 
     from flysync.model import AppName, RunId
-    from flysync.ports import DatabaseAdmin, SecretStore
+    from flysync.ports import DatabaseAdmin, FlyAccess, SecretStore
 
 CANARY = Canary({"value": VALUE})
 
@@ -81,6 +81,9 @@ class BuggyServices:
 
     @property
     def admin(self) -> DatabaseAdmin:
+        raise NotImplementedError
+
+    def access(self, sandbox: Any, run_id: RunId, *, end_at: float) -> FlyAccess:
         raise NotImplementedError
 
     def secrets(self, sandbox: Any, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
 from flysync.model import AppName, Door, ProjectId, ProjectView, RunId, SecretName, SyncOptions
-from flysync.ports import Intent
+from flysync.ports import DatabaseServer, Intent
+from flysync.reports import Finding
 from flysync.testing import (
+    InMemoryAccess,
     InMemoryFly,
     InMemoryLock,
     InMemoryRecords,
@@ -21,7 +24,8 @@ from flysync.testing import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from flysync.ports import DatabaseAdmin, Sandbox, SecretStore
+    from flysync.errors import FlysyncError
+    from flysync.ports import FlyAccess, Sandbox, SecretStore
     from flysync.reports import SyncReport
 
 PROJECT = ProjectId("p")
@@ -32,15 +36,19 @@ class MemoryClock:
     """A clock that does not wait."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.slept_s = 0.0
 
     def monotonic(self) -> float:
         """Give what has been slept."""
-        return self.now
+        return self.slept_s
+
+    def now(self) -> datetime:
+        """Give the time of this machine."""
+        return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
         """Let everybody else go on."""
-        self.now += seconds
+        self.slept_s += seconds
         await asyncio.sleep(0)
 
     def jitter(self) -> float:
@@ -52,6 +60,29 @@ class MemoryClock:
         return f"run{next(_IDS)}"
 
 
+class MemoryAdmin:
+    """The tables (port `DatabaseAdmin`), of which `findings` are told; `refuses` is raised, where there is one."""
+
+    def __init__(self) -> None:
+        self.findings = [Finding(verdict="ok", subject="server", message="Postgres 18")]
+        self.refuses: FlysyncError | None = None
+        self.now = datetime.now(UTC)
+
+    async def init(self) -> list[str]:
+        """Create nothing."""
+        return []
+
+    async def check(self) -> list[Finding]:
+        """Give the findings."""
+        return self.findings
+
+    async def server(self) -> DatabaseServer:
+        """Say where this is."""
+        if self.refuses is not None:
+            raise self.refuses
+        return DatabaseServer(database="platform", host="db", port=5432, user="ann", now=self.now)
+
+
 class World:
     """Services in memory, with one project `p` on one app `acme`."""
 
@@ -61,6 +92,7 @@ class World:
         self.sandboxes = InMemorySandboxes()
         self.clock = MemoryClock()
         self.fly = InMemoryFly()
+        self.admin = MemoryAdmin()
         self.keep_days = 90
         self.phases: list[str] = []
         self.last: SyncReport | None = None
@@ -68,17 +100,19 @@ class World:
         if app is not None:
             self.records.deploy("p", app)
 
-    @property
-    def admin(self) -> DatabaseAdmin:
-        """Nobody asks for it."""
-        raise NotImplementedError
-
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""
         assert isinstance(sandbox, InMemorySandbox)
         assert run_id
         assert end_at
         return InMemorySecrets(self.fly, sandbox, app)
+
+    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
+        """Give what lies between *sandbox* and Fly."""
+        assert isinstance(sandbox, InMemorySandbox)
+        assert run_id
+        assert end_at
+        return InMemoryAccess(self.fly, sandbox)
 
     def put(self, **values: str) -> None:
         """Store credentials."""

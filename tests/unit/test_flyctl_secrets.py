@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,13 +35,16 @@ class Clock:
     """A clock that does not wait."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.seconds = 0.0
 
     def monotonic(self) -> float:
-        return self.now
+        return self.seconds
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
-        self.now += seconds
+        self.seconds += seconds
 
     def jitter(self) -> float:
         return 0.5

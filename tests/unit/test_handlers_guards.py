@@ -253,7 +253,7 @@ async def test_a_roll_out_that_cannot_begin_is_incomplete(why: str) -> None:
     world = World()
     world.put(A="1")
     if why == "time":
-        during(world, "list", lambda: setattr(world.clock, "now", 598.0))
+        during(world, "list", lambda: setattr(world.clock, "slept_s", 598.0))
     else:
         world.fly.failures["list"] = [errors.FlyUnavailable("away")]
 

@@ -1,0 +1,183 @@
+"""
+What lies between a sandbox and Fly, as seen from inside: the network, flyctl itself, and what the token is good for.
+
+What flyctl prints of a token or an app can hold anything: only harmless lines leave the sandbox.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from flysync.adapters import flyctl_install
+from flysync.adapters import flyctl_verdicts as verdicts
+from flysync.adapters.flyctl_install import Limits, Source
+from flysync.adapters.flyctl_script import timed, word
+from flysync.adapters.flyctl_steps import Steps
+from flysync.fly import Reach, Token, TokenKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flysync.fly import Flyctl
+    from flysync.model import AppName, RunId
+    from flysync.ports import Clock, Sandbox
+    from flysync.secret import Secret
+
+#: What a sync asks, where flyctl looks for it unless the variable says otherwise, and a path there (flyctl.md 2.4, 3).
+_APIS = (
+    ("GraphQL API", "FLY_API_BASE_URL", "https://api.fly.io", "/graphql"),
+    ("Machines API", "FLY_FLAPS_BASE_URL", "https://api.machines.dev", "/v1/apps"),
+    ("releases API", "FLY_UIEX_BASE_URL", "https://api.fly.io", "/api/v1/releases"),
+)
+#: One address that Daytona's tiers 1 and 2 let through, and one that they do not: pypi.org is in the list of essential
+#: services, example.com (IANA's, there for anybody) is not (daytona.io/docs/en/network-limits). That the list stays so
+#: is assumed.
+CONTROLS = ("https://pypi.org/", "https://example.com/")
+
+#: Seconds for an answer; Fly's are all asked at the same time.
+_ANSWER_S = 10
+
+#: Any status is an answer; 000 is none. Without curl nothing is printed.
+_REACH = """{
+if command -v curl >/dev/null; then
+for u in @URLS@; do
+  printf "%s %s\\n" "$(curl -q -s -o /dev/null -m @LIMIT@ -w "%{http_code}" "$u")" "$u" &
+done
+wait
+fi
+}"""
+
+#: flyctl decodes a macaroon without asking anybody (read: internal/command/tokens/debug.go; the output was measured).
+#: What is printed of it here: where each is from, what kinds of caveats it has, and until when it is good.
+_DECODE = """{
+o=$(@CALL@ 2>&1); r=$?
+printf "now %s\\n" "$(date +%s)"
+printf "%s\\n" "$o" | sed -nE "
+s/^ {4}\\"location\\": \\"([A-Za-z0-9:.\\/_-]*)\\".*/at \\1/p
+s/^ {8}\\"type\\": \\"3P\\".*/has 3P/p
+s/^ +\\"type\\": \\"Apps\\".*/has Apps/p
+s/^ {10}\\"not_after\\": ([0-9]+).*/until \\1/p
+s/^Error: pass a macaroon token .*/is oauth/p
+s/^(Error: )?unable to (parse|decode) token.*/is damaged/p"
+[ "$r" -le 1 ] || (exit "$r")
+}"""
+
+#: Where the tokens come from that permit anything; others discharge their caveats (read: macaroon's flyio.go).
+_PERMITS = "https://api.fly.io/v1"
+#: An end with so many digits is beyond any calendar, and as good as none.
+_LONGEST = 12
+
+
+class FlyctlAccess:
+    """
+    The way from *sandbox* to Fly (port `FlyAccess`).
+
+    The arguments are those of `FlyctlSecrets`; *controls* are tried where Fly does not answer.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        run_id: RunId,
+        token: Secret,
+        *,
+        version: str,
+        sha256: str | None,
+        install_url: str,
+        base_urls: Mapping[str, str],
+        clock: Clock,
+        end_at: float,
+        controls: tuple[str, str] = CONTROLS,
+    ) -> None:
+        self._limits = Limits()
+        self._source = Source(version=version, install_url=install_url, sha256=sha256)
+        self._base_urls = base_urls
+        self._controls = controls
+        self._program = '"$d/flyctl0"'
+        self._steps = Steps(
+            sandbox,
+            run_id,
+            token,
+            base_urls=base_urls,
+            clock=clock,
+            end_at=end_at,
+            margin_s=self._limits.margin_s,
+        )
+
+    async def reach(self) -> Reach | None:
+        """Ask each address by curl."""
+        urls = {api: self._base_urls.get(name, base) + path for api, name, base, path in _APIS}
+        answered = await self._answered(urls.values())
+        if answered is None:
+            return None
+        fly = {f"{api} ({urlsplit(url).hostname})": url in answered for api, url in urls.items()}
+        if all(fly.values()):
+            return Reach(fly=fly)
+        others = await self._answered(self._controls) or ()
+        return Reach(fly=fly, essential=self._controls[0] in others, other=self._controls[1] in others)
+
+    async def prepare(self) -> Flyctl:
+        """Find a flyctl that is new enough, or install one."""
+        self._program, flyctl = await flyctl_install.prepared(self._steps, self._limits, self._source)
+        return flyctl
+
+    async def token(self) -> Token:
+        """Run `flyctl tokens debug`."""
+        return _token(await self._told("token", _DECODE.replace("@CALL@", self._flyctl("tokens debug"))))
+
+    async def sign_in(self) -> None:
+        """Run `flyctl auth whoami`; who it is stays in the sandbox."""
+        await self._told("sign-in", self._flyctl("auth whoami --json") + " >/dev/null")
+
+    async def see(self, app: AppName) -> None:
+        """Run `flyctl status`, which looks the app up as `secrets set` does; its machines' environment stays there."""
+        await self._told("see", self._flyctl(f"status --json --app {word(app)}") + " >/dev/null", app)
+
+    async def _answered(self, urls: Iterable[str]) -> set[str] | None:
+        """Give those of *urls* that answer; nothing where they cannot be asked."""
+        text = _REACH.replace("@LIMIT@", str(_ANSWER_S)).replace("@URLS@", " ".join(f'"{word(url)}"' for url in urls))
+        lines = [line.split(" ", 1) for line in (await self._told("reach", text)).splitlines()]
+        return {url for code, url in lines if code != "000"} if lines else None
+
+    async def _told(self, phase: str, command: str, app: str = "") -> str:
+        answer = await self._steps.repeated(phase, command, self._limits.look_s)
+        if answer.code:
+            raise verdicts.judge(answer.code, answer.stderr, phase=phase, app=app).error
+        return answer.stdout or ""
+
+    def _flyctl(self, arguments: str) -> str:
+        return timed(f"{self._program} {arguments}", self._limits.look_s)
+
+
+def _token(told: str) -> Token:
+    """Read what `_DECODE` has printed: macaroon by macaroon."""
+    now, ends = 0, []
+    found: set[str] = set()
+    place = ""
+    for line in told.splitlines():
+        word_, _, rest = line.partition(" ")
+        match word_:
+            case "now":
+                now = int(rest)
+            case "at":
+                place = rest
+                found.add("permit" if place == _PERMITS else "discharge")
+            case "until" if place == _PERMITS and len(rest) < _LONGEST:
+                ends.append(int(rest))
+            case "is" | "has":
+                found.add(rest)
+            case _:
+                pass
+    if not ends:
+        return Token(kind=_kind(found))
+    return Token(kind=_kind(found), expires_at=datetime.fromtimestamp(min(ends), UTC), left_s=min(ends) - now)
+
+
+def _kind(found: set[str]) -> TokenKind:
+    if "permit" not in found:
+        return next((kind for kind in (TokenKind.OAUTH, TokenKind.DAMAGED) if kind in found), TokenKind.UNKNOWN)
+    if "Apps" in found:
+        return TokenKind.DEPLOY
+    return TokenKind.PERSONAL if "3P" in found and "discharge" not in found else TokenKind.ORG
