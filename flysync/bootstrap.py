@@ -71,8 +71,12 @@ def load_settings(
     return settings.load(sources, needs=tuple(required), lookup=look_up, user=_user(), problems=problems)
 
 
-def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) -> ConfigReport:
-    """Tell of every setting of this process what may be shown, and where it comes from."""
+def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) -> tuple[ConfigReport, Settings]:
+    """
+    Tell of every setting of this process what may be shown, and where it comes from.
+
+    The settings are those that can be used: what is missing or broken is as if it were not set.
+    """
     from flysync.adapters.keyring import look_up
 
     sources, problems = _sources(env_file)

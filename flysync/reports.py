@@ -232,6 +232,10 @@ class ConfigReport:
 
     lines: tuple[SettingLine, ...]
     warnings: tuple[Note, ...] = ()
+    problems: tuple[str, ...] = ()
+    #: Those of them that are no setting's: a line or a file that cannot be read may have held any.
+    unread: tuple[str, ...] = ()
+    #: All problems as one.
     error: FlysyncError | None = None
 
     def line(self, name: str) -> SettingLine:

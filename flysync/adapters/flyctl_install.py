@@ -122,7 +122,7 @@ async def prepared(steps: Steps, limits: Limits, source: Source) -> tuple[str, F
     found = newest_enough(answer.stdout or "")
     if answer.code or not found:
         raise failure(answer.code, source.version)
-    others = [version for line in told.splitlines() if (version := _version(line.partition(" ")[2]))]
+    others = [version for line in told.splitlines() if (version := version_of(line.partition(" ")[2]))]
     return '"$d/flyctl0"', Flyctl(version=found[1], was_there=False, too_old=others[0] if others else None)
 
 

@@ -14,7 +14,7 @@ from flysync.adapters import flyctl_install
 from flysync.adapters.flyctl_script import OUTER_MARGIN_S, word
 from flysync.adapters.flyctl_steps import Steps
 from flysync.errors import ConfigError
-from flysync.model import AppName, RunId
+from flysync.model import RunId
 from flysync.secret import Secret
 from flysync.snapshot import FLYCTL_LABEL, Flyctl
 
@@ -83,7 +83,6 @@ class FlyctlRecipe:
         """Run what is on the PATH, as a step without a token."""
         steps = Steps(
             sandbox,
-            AppName(""),
             RunId(self._clock.new_id()),
             Secret(""),
             base_urls={},

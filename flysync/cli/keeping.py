@@ -39,7 +39,7 @@ def config_show(output: "Output") -> None:
     """
     from flysync import bootstrap, command, render
 
-    report = bootstrap.survey_settings(env_file=command.env_file(output))
+    report, _ = bootstrap.survey_settings(env_file=command.env_file(output))
     SIGNALS.note()
     output.warn(report.warnings)
     output.result(render.config_json(report), render.config_text(report))
@@ -112,7 +112,7 @@ def _beside_the_keyring(output: "Output", name: str) -> "ConfigReport":
             told = "NAME is a name only; values are never given as arguments"
         hint = f"the keyring keeps {', '.join(SECRETS)}; others go into the environment or .env (docs/settings.md)"
         raise UsageError(told, hint=hint)
-    report = bootstrap.survey_settings(env_file=command.env_file(output), with_keyring=False)
+    report, _ = bootstrap.survey_settings(env_file=command.env_file(output), with_keyring=False)
     no_keyring = report.line("FLYSYNC_NO_KEYRING")
     if no_keyring.shown != "no":
         raise ConfigError(

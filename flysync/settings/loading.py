@@ -78,13 +78,14 @@ def survey(
     lookup: Lookup | None = None,
     user: str = "unknown",
     problems: Iterable[str] = (),
-) -> ConfigReport:
+) -> tuple[ConfigReport, Settings]:
     """
-    Tell of every setting what may be shown and where it comes from, whatever is wrong with them.
+    Tell of every setting what may be shown and where it comes from, whatever is wrong with them; give the usable ones.
 
     The arguments are those of `load`; *lookup* is asked for every secret that no source has.
     """
-    loader = _gathered(sources, SECRETS, lookup, problems)
+    unread = tuple(problems)
+    loader = _gathered(sources, SECRETS, lookup, unread)
     settings = Settings(**{"actor": user, **loader.values})
     lines = []
     for name, (attribute, _) in VARIABLES.items():
@@ -93,7 +94,14 @@ def survey(
         is_usable = attribute in loader.values or name not in loader.origins
         shown = _shown(value) if is_usable else None
         lines.append(SettingLine(name=name, source=source, shown=shown, is_usable=is_usable))
-    return ConfigReport(lines=tuple(lines), warnings=tuple(loader.notes), error=loader.error())
+    report = ConfigReport(
+        lines=tuple(lines),
+        warnings=tuple(loader.notes),
+        problems=tuple(loader.problems),
+        unread=unread,
+        error=loader.error(),
+    )
+    return report, settings
 
 
 def _gathered(
@@ -142,7 +150,7 @@ class _Loader:
         #: Where each setting was found, those included that are of no use.
         self.origins: dict[str, str] = {}
         self.notes: list[Note] = []
-        self._problems = list(problems)
+        self.problems = list(problems)
         self._names: set[str] = set()
         self._keyring_failed = False
 
@@ -201,17 +209,17 @@ class _Loader:
 
     def error(self) -> ConfigError | None:
         """Give all problems as one error, if there are any."""
-        if not self._problems:
+        if not self.problems:
             return None
-        message = self._problems[0]
-        if len(self._problems) > 1:
-            message = "\n- ".join((f"{len(self._problems)} things are wrong with the settings:", *self._problems))
+        message = self.problems[0]
+        if len(self.problems) > 1:
+            message = "\n- ".join((f"{len(self.problems)} things are wrong with the settings:", *self.problems))
         setting = next(iter(self._names)) if len(self._names) == 1 else None
         return ConfigError(message, hint=_HINT, setting=setting)
 
     def _add(self, name: str, problem: str) -> None:
         self._names.add(name)
-        self._problems.append(problem)
+        self.problems.append(problem)
 
 
 def _ignored(name: str, where: str) -> Note:

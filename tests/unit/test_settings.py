@@ -200,7 +200,7 @@ def told(report: ConfigReport) -> dict[str, tuple[str, str | None]]:
 
 def test_a_survey_tells_all_settings_and_where_they_come_from() -> None:
     """In the order of the table; of a secret its size alone."""
-    report = settings.survey(
+    report, _ = settings.survey(
         [environment(FLY_API_TOKEN=CANARY), dot_env(FLYSYNC_SNAPSHOT="s", FLYSYNC_ALLOW_EMPTY="on")],
         lookup=lambda name: Secret("dtn_key") if name == "DAYTONA_API_KEY" else None,
         user="ann",
@@ -220,7 +220,7 @@ def test_a_survey_tells_all_settings_and_where_they_come_from() -> None:
 def test_a_survey_is_there_whatever_is_wrong() -> None:
     """Every problem in the words of the usual message; what is of no use is not shown."""
     bad = {"FLY_API_TOKEN": f"{CANARY} x", "FLYSYNC_KEEP_RUNS_DAYS": CANARY, "FLYSYNC_NOPE": CANARY}
-    report = settings.survey([environment(**bad, FLYSYNC_SNAPSHOT="s")], problems=[".env:2 is not NAME=VALUE"])
+    report, _ = settings.survey([environment(**bad, FLYSYNC_SNAPSHOT="s")], problems=[".env:2 is not NAME=VALUE"])
     found = told(report)
 
     assert report.error is not None
@@ -235,7 +235,7 @@ def test_a_survey_is_there_whatever_is_wrong() -> None:
 @pytest.mark.parametrize("url", [f"https://u:{CANARY}@h/x", f"https://u:1/{CANARY}@h", f"https://h/x?token={CANARY}"])
 def test_an_address_that_may_hold_a_password_is_not_shown(url: str) -> None:
     """Though it is no secret by its name."""
-    report = settings.survey([environment(DAYTONA_API_URL=url, FLYSYNC_ACTOR="ann@x.org")])
+    report, _ = settings.survey([environment(DAYTONA_API_URL=url, FLYSYNC_ACTOR="ann@x.org")])
 
     assert (None, f"set ({len(url)} bytes)") == (report.error, report.line("DAYTONA_API_URL").shown)
     assert "ann@x.org" == report.line("FLYSYNC_ACTOR").shown
@@ -251,7 +251,7 @@ def test_a_survey_asks_the_keyring_for_all_that_is_missing() -> None:
             raise RuntimeError(CANARY)
         return None
 
-    report = settings.survey([environment(FLY_API_TOKEN="t")], lookup=lookup)
+    report, _ = settings.survey([environment(FLY_API_TOKEN="t")], lookup=lookup)
     settings.survey([environment(FLYSYNC_NO_KEYRING="1")], lookup=lookup)
 
     assert ["DAYTONA_API_KEY", "DATABASE_URL", "REDIS_URL"] == asked
