@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
-    from flysync.model import SyncOptions
-    from flysync.ports import Services, SnapshotServices
+    from flysync.model import AppName, ProjectId, SyncOptions
+    from flysync.ports import JobQueue, Services, SnapshotServices
     from flysync.reports import SyncReport
     from flysync.settings import Settings
     from flysync.worker.options import WorkerOptions
@@ -102,6 +102,54 @@ def plain(
     data, lines = console.run_plain(body)
     output.warn([*settings.notes, *(Note(code=one["code"], message=one["message"]) for one in data["warnings"])])
     data["warnings"] = [*render.notes_json(settings.notes), *data["warnings"]]
+    _show(output, data, lines)
+
+
+def doctor(output: console.Output, project: ProjectId | None, app: AppName | None, *, offline: bool) -> None:
+    """Look at everything that a sync needs, whatever is wrong with the settings."""
+    from flysync import bootstrap, logs
+    from flysync.handlers import doctor as handlers
+
+    report, settings = bootstrap.survey_settings(env_file=env_file(output))
+    logs.set_up(verbosity=output.verbosity, secrets=settings.secrets)
+    follows = progress.Progress(output)
+    question = handlers.Question(
+        settings=report,
+        needs=bootstrap.SYNC,
+        project=project,
+        app=app,
+        offline=offline,
+        queue=None if report.line("REDIS_URL").source == "not set" else lambda: _worker_queue(settings),
+    )
+
+    async def body() -> handlers.DoctorReport:
+        async with bootstrap.open_services(settings) as services:
+            return await handlers.doctor(question, services=services, watch=follows)
+
+    try:
+        found = console.run_plain(body)
+    finally:
+        follows.stop()
+    _show(output, render.doctor_json(found), render.doctor_text(found))
+
+
+def _worker_queue(settings: Settings) -> JobQueue:
+    """
+    Give the queue that a worker would take jobs from.
+
+    Raises:
+        ImportError: a package is missing that a worker needs.
+    """
+    from importlib import import_module
+
+    from flysync import bootstrap
+
+    for name in ("bullmq", "redis", "prometheus_client"):
+        import_module(name)
+    return bootstrap.open_queue(settings, settings.queue)
+
+
+def _show(output: console.Output, data: dict[str, Any], lines: list[str]) -> NoReturn:
     output.aside(render.failure_text(data["error"]))  # before the result, whose last line says what to run
     output.result(data, lines)
     raise typer.Exit(data["exit_code"])

@@ -202,15 +202,17 @@ class RunRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing that `db check` looked at."""
+    """One thing that `db check` or `doctor` looked at."""
 
-    #: "ok", "warning" or "failed".
+    #: "ok", "warning" or "failed"; of the doctor also "skipped".
     verdict: str
-    #: The relation or the setting.
+    #: The relation, the setting, or the part of the world.
     subject: str
     message: str
-    #: The statement or the command that mends it.
+    #: The statement or the command that mends it, or what else to do.
     hint: str | None = None
+    #: The code of the error that made it fail; `config` where there is none.
+    code: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

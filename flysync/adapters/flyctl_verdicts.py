@@ -102,7 +102,7 @@ VERDICTS: tuple[Verdict, ...] = (
         FlyUnavailable,
         "the sandbox cannot reach Fly.io's API",
         "transcripts: connection refused, no such host",
-        hint="Daytona's lower tiers allow no connection to fly.io; `fly status` in a sandbox tells",
+        hint="Daytona's lower tiers allow no connection to fly.io; `flysync doctor` tells",
     ),
     Verdict(
         r": (unexpected )?EOF\b|connection reset by peer|broken pipe|i/o timeout|Client\.Timeout|deadline exceeded",

@@ -25,6 +25,16 @@ OneName = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, max=1000, metavar="N", show_default="20", help="The newest N runs.")
 ]
+AnApp = Annotated[
+    str | None, typer.Option("--app", metavar="APP", autocompletion=completion.apps, help="Look for this app at Fly.")
+]
+OfProject = Annotated[
+    str | None,
+    typer.Option(
+        "--project", metavar="ID", autocompletion=completion.projects, help="Look for this project's app at Fly."
+    ),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Make no sandbox: leave Fly and its token out.")]
 OneRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run: its id, or 6 letters of it or more.")]
 
 
@@ -101,3 +111,33 @@ def history(
     of = None if project is None else project_id(project)
     about = None if name is None else secret_name(command.only_a_name(name))
     command.plain(output, work)
+
+
+@app.command()
+@takes(common)
+def doctor(output: "Output", project: OfProject = None, of_app: AnApp = None, offline: Offline = False) -> None:
+    """
+    Check everything that a sync needs, in order.
+
+    Settings, database, clock, Daytona, what earlier runs have left; then, from a fresh sandbox that is deleted
+    afterwards, the network, flyctl, the Fly token and the app (else up to three that were deployed last); Redis, where
+    REDIS_URL is set. Each line is ok, a warning, failed or skipped, with the way out. Nothing is changed. The last line
+    is the command to run next.
+
+    Exit status: 1 where anything failed; a warning alone is fine.
+
+    Examples:
+        flysync doctor
+        flysync doctor --project proj123
+        flysync doctor --offline --json
+    """
+    from flysync import command
+    from flysync.errors import UsageError
+    from flysync.model import AppName, is_app_name, project_id
+
+    if project is not None and of_app is not None:
+        raise UsageError("--project and --app each say which app to look for", hint="give one of them")
+    if of_app is not None and not is_app_name(of_app):
+        raise UsageError("that cannot be the name of a Fly.io app", hint="check --app")
+    named = None if of_app is None else AppName(of_app)
+    command.doctor(output, None if project is None else project_id(project), named, offline=offline)

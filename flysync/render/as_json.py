@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from flysync.handlers.care import CheckReport, InitReport
+    from flysync.handlers.doctor import DoctorReport
     from flysync.handlers.history import HistoryReport, RunReport
     from flysync.handlers.sandboxes import SandboxReport
     from flysync.handlers.snapshots import SnapshotReport
@@ -183,6 +184,22 @@ def check_json(report: CheckReport, notes: Iterable[Note] = ()) -> dict[str, Any
         "exit_code": code,
         "error": error if code else None,
     }
+
+
+def doctor_json(report: DoctorReport) -> dict[str, Any]:
+    """Give the findings of `doctor` as the envelope, under `doctor`; whatever failed, the exit code is 1."""
+    findings = [
+        {
+            "verdict": one.verdict,
+            "subject": one.subject,
+            "message": one.message,
+            "hint": one.hint,
+            "code": one.code,
+        }
+        for one in report.findings
+    ]
+    filled = envelope("doctor", report.error, doctor=findings, next=next_json(report.next))
+    return filled | {"ok": report.exit_code == 0, "exit_code": report.exit_code}
 
 
 def init_json(report: InitReport, notes: Iterable[Note] = ()) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from flysync.handlers.care import CheckReport, InitReport
+    from flysync.handlers.doctor import DoctorReport
     from flysync.handlers.sandboxes import SandboxReport
     from flysync.handlers.snapshots import SnapshotReport
     from flysync.reports import ConfigReport, CredentialReport, FleetReport, NextStep, Note, SyncReport
@@ -152,7 +153,7 @@ def next_text(steps: Sequence[NextStep]) -> list[str]:
 
 
 @as_printable
-def check_text(report: CheckReport) -> list[str]:
+def check_text(report: CheckReport | DoctorReport) -> list[str]:
     """Give the findings of `db check` as lines."""
     lines = []
     for one in report.findings:
@@ -160,6 +161,11 @@ def check_text(report: CheckReport) -> list[str]:
         if one.hint:
             lines.append(f"         {one.hint}")
     return lines
+
+
+def doctor_text(report: DoctorReport) -> list[str]:
+    """Give the findings of `doctor` as lines, and what to run next."""
+    return [*check_text(report), *next_text(report.next)]
 
 
 @as_printable

@@ -28,6 +28,7 @@ LOADED: dict[tuple[str, ...], set[str]] = {
     ("history", "01k3abc"): {"asyncio", "psycopg"},
     ("db", "init"): {"asyncio", "psycopg"},
     ("db", "check"): {"asyncio", "psycopg"},
+    ("doctor", "--help"): set(),
 }
 
 

@@ -70,7 +70,7 @@ async def test_steps_are_told_in_the_order_of_the_flow() -> None:
 
 
 def test_every_step_has_its_place() -> None:
-    """Those that the handlers time, and no others."""
+    """Those of runs, and no others: a doctor's are shown only."""
     handlers = Path(flysync.__file__).parent / "handlers"
     found = {
         step for path in handlers.glob("*.py") for step in re.findall(r"ledger\.step\(\"(\w+)\"\)", path.read_text())

@@ -1,24 +1,17 @@
-"""
-The composition root: settings to services. The only place that builds adapters.
-
-Each is imported and built when it is first asked for, so a sync with nothing to do never loads Daytona's SDK.
-"""
+"""The real services, each built when it is first asked for: a sync with nothing to do never loads Daytona's SDK."""
 
 from __future__ import annotations
 
-import getpass
 import os
 from contextlib import asynccontextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flysync import dotenv, settings
 from flysync.errors import ConfigError
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator
 
     from flysync.adapters.postgres import Connection
     from flysync.adapters.postgres.names import Known
@@ -37,102 +30,7 @@ if TYPE_CHECKING:
         Snapshots,
         SnapshotServices,
     )
-    from flysync.reports import ConfigReport
-    from flysync.settings import Settings, Source
-
-#: What a command needs that only reads or writes the database.
-DATABASE = ("DATABASE_URL",)
-#: What the care of sandboxes needs.
-SANDBOXES = (*DATABASE, "DAYTONA_API_KEY")
-#: What the care of snapshots needs.
-SNAPSHOTS = ("DAYTONA_API_KEY",)
-#: What a sync needs.
-SYNC = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
-#: What the worker needs.
-WORKER = (*SYNC, "REDIS_URL")
-
-
-def load_settings(
-    required: Iterable[str] = SYNC,
-    *,
-    env_file: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-    directory: Path | None = None,
-) -> Settings:
-    """
-    Read the settings of this process: its environment, *env_file*, `.env` in *directory*, the system's keyring.
-
-    Raises:
-        ConfigError: with every problem there is.
-    """
-    from flysync.adapters.keyring import look_up
-
-    sources, problems = _sources(env_file, environ, directory)
-    return settings.load(sources, needs=tuple(required), lookup=look_up, user=_user(), problems=problems)
-
-
-def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) -> tuple[ConfigReport, Settings]:
-    """
-    Tell of every setting of this process what may be shown, and where it comes from.
-
-    The settings are those that can be used: what is missing or broken is as if it were not set.
-    """
-    from flysync.adapters.keyring import look_up
-
-    sources, problems = _sources(env_file)
-    lookup = look_up if with_keyring else None
-    return settings.survey(sources, lookup=lookup, user=_user(), problems=problems)
-
-
-def keep_secret(name: str, value: Secret) -> None:
-    """
-    Store a secret in the system's keyring, and make sure that it is there.
-
-    Raises:
-        ConfigError: it is not; no keyring here is safe, or it failed.
-    """
-    from flysync.adapters.keyring import store
-
-    store(name, value)
-
-
-def forget_secret(name: str) -> bool:
-    """
-    Remove a secret from the system's keyring, and tell whether it was there.
-
-    Raises:
-        ConfigError: it may still be there.
-    """
-    from flysync.adapters.keyring import remove
-
-    return remove(name)
-
-
-def _sources(
-    env_file: Path | None, environ: Mapping[str, str] | None = None, directory: Path | None = None
-) -> tuple[list[Source], list[str]]:
-    """Read the sources of this process' settings, the strongest first, and what is wrong with them."""
-    sources = [settings.Source(label="environment", values=os.environ if environ is None else environ)]
-    problems: list[str] = []
-    dot_env = (directory or Path()) / ".env"
-    for path, is_dot_env in ((env_file, False), (dot_env, True)):
-        if path is None or (is_dot_env and not path.is_file()):
-            continue
-        try:
-            source, found = dotenv.read(path, is_dot_env=is_dot_env)
-        except OSError as error:
-            problems.append(f"{path} cannot be read: {error.strerror}")
-        else:
-            sources.append(source)
-            problems += found
-    return sources, problems
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        return f"uid {os.getuid()}"
+    from flysync.settings import Settings
 
 
 @asynccontextmanager

@@ -1,0 +1,185 @@
+"""What a doctor sees from a fresh sandbox: that it starts, what it reaches, flyctl, and what the token is good for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
+from flysync.fly import TokenKind
+from flysync.handlers.reading import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flysync.fly import Flyctl, Reach, Token
+    from flysync.handlers.findings import Findings
+    from flysync.model import AppName
+    from flysync.ports import FlyAccess, Services, Watch
+    from flysync.reports import NextStep
+
+#: Seconds for all of it.
+_LOOK_S = 300.0
+_DAY_S = 24 * 3600
+#: Days before its end from which a token is a warning.
+_SOON_DAYS = 14
+
+_RENEW = "make a new one (`fly tokens create deploy -a APP`, or `fly tokens create org`) and set FLY_API_TOKEN"
+_KINDS = {
+    TokenKind.DEPLOY: "a deploy token (macaroon)",
+    TokenKind.ORG: "an organisation's token (macaroon)",
+    TokenKind.PERSONAL: "a personal token (macaroon, to which a login has to be added)",
+    TokenKind.OAUTH: "a personal token (OAuth)",
+    TokenKind.UNKNOWN: "of a kind that this flyctl cannot tell",
+}
+#: Faults of flyctl's that are known: the last version that has one for certain, and what becomes of it here. Those
+#: before 0.4.6, whose list of secrets has no status, are never used.
+_FAULTS = (((0, 4, 87), "would write values into its log files (superfly/flyctl#5204), where flysync leaves no place"),)
+
+
+class SandboxLook:
+    """
+    One look at Fly from a sandbox, that is deleted afterwards; what it sees goes to *findings*.
+
+    Without a token (*has_token*) only the network and flyctl are looked at.
+    """
+
+    def __init__(self, findings: Findings, services: Services, watch: Watch, *, has_token: bool) -> None:
+        self._findings = findings
+        self._services = services
+        self._watch = watch
+        self._has_token = has_token
+
+    async def run(self, apps: Sequence[AppName], *, all_of_them: bool, snapshot: str | None) -> Sequence[NextStep]:
+        """
+        Look at the network, flyctl, the token, and *apps*: it has to show *all_of_them*, or one.
+
+        What is given is to be run afterwards.
+        """
+        self._watch.step("sandbox")
+        reading = Reading(self._services, timeout_s=_LOOK_S)
+        began = self._services.clock.monotonic()
+        try:
+            async with reading:
+                self._findings.ok("sandbox", f"started in {self._services.clock.monotonic() - began:.1f} s")
+                self._snapshot(snapshot)
+                await self._look(reading.access(), apps, all_of_them=all_of_them)
+        except FlysyncError as error:
+            self._findings.fail("snapshot" if error.setting == "FLYSYNC_SNAPSHOT" else "sandbox", error)
+            self._findings.skip("network, flyctl and token", "there is no sandbox")
+        for note in reading.notes:
+            self._findings.warn("sandbox", note.message)
+        return reading.next
+
+    def _snapshot(self, name: str | None) -> None:
+        """Tell what a sandbox tells of the snapshot that it was made of."""
+        if name is not None:
+            self._findings.ok("snapshot", f"{name} is there")
+
+    async def _look(self, access: FlyAccess, apps: Sequence[AppName], *, all_of_them: bool) -> None:
+        if not await self._network(access):
+            return self._findings.skip("flyctl and token", "Fly is out of reach")
+        if not await self._flyctl(access):
+            return self._findings.skip("token", "there is no flyctl")
+        if not self._has_token:
+            return self._findings.skip("token", "FLY_API_TOKEN is needed")
+        if not await self._token(access):
+            return self._findings.skip("app", "the token is of no use")
+        return await self._apps(access, apps, all_of_them=all_of_them)
+
+    async def _network(self, access: FlyAccess) -> bool:
+        """Tell whether anything of Fly's answers; Daytona's lower tiers look as if Fly were down."""
+        self._watch.step("network")
+        with self._findings.of("network"):
+            reach = await access.reach()
+            if reach is None:
+                self._findings.warn("network", "not checked: the sandbox has no curl", "flyctl's installer needs it")
+            elif all(reach.fly.values()):
+                self._findings.ok("network", f"the sandbox reaches Fly's {', '.join(reach.fly)}")
+            else:
+                self._findings.fail("network", _unreached(reach))
+            return reach is None or any(reach.fly.values())
+        return False
+
+    async def _flyctl(self, access: FlyAccess) -> bool:
+        """Tell whether there is a flyctl."""
+        self._watch.step("flyctl")
+        began = self._services.clock.monotonic()
+        with self._findings.of("flyctl"):
+            flyctl = await access.prepare()
+            seconds = self._services.clock.monotonic() - began
+            how = "found" if flyctl.was_there else f"installed in {seconds:.1f} s"
+            self._findings.ok("flyctl", f"{flyctl.version}, {how}{_faults(flyctl)}")
+            if flyctl.too_old:
+                message = f"the sandbox has {flyctl.too_old}, which is too old (before 0.4.6), so each run installs one"
+                self._findings.warn("flyctl", message, "put a newer one into the snapshot")
+            return True
+        return False
+
+    async def _token(self, access: FlyAccess) -> bool:
+        """Tell whether Fly accepts the token."""
+        self._watch.step("token")
+        with self._findings.of("token"):
+            token = await access.token()
+            if flaw := _flaw(token):
+                raise AccessDenied(flaw, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
+            await access.sign_in()
+            days = None if token.left_s is None else int(token.left_s // _DAY_S)
+            until = "says nothing about its end" if token.expires_at is None else f"ends {token.expires_at:%Y-%m-%d}"
+            message = f"Fly accepts it; {_KINDS[token.kind]}, {until}"
+            if days is not None and days < _SOON_DAYS:
+                self._findings.warn("token", f"{message}, in {days} days", _RENEW)
+            else:
+                self._findings.ok("token", message)
+            return True
+        return False
+
+    async def _apps(self, access: FlyAccess, apps: Sequence[AppName], *, all_of_them: bool) -> None:
+        """Tell which apps the token shows."""
+        hidden = []
+        with self._findings.of("app"):
+            for app in apps:
+                self._watch.step(f"app {app}")
+                try:
+                    await access.see(app)
+                    self._findings.ok("app", f"the token shows {app}")
+                except AppNotFound:
+                    hidden.append(app)
+        message = f"Fly knows no app {' nor '.join(hidden)}, or the token may not see it"
+        hint = "check the app's name, and whose token it is: one of the app's organisation, or of the app"
+        if hidden and (all_of_them or len(hidden) == len(apps)):
+            self._findings.fail(
+                "app", AppNotVisible(message, hint=hint, service="fly", phase="see", setting="FLY_API_TOKEN")
+            )
+        elif hidden:
+            self._findings.warn("app", message, hint)
+
+
+def _unreached(reach: Reach) -> FlyUnavailable:
+    """Say whose fault it is that Fly does not answer."""
+    missing = [name for name, answers in reach.fly.items() if not answers]
+    if len(missing) < len(reach.fly) or reach.other:
+        told, hint = f"Fly does not answer: {', '.join(missing)}", "see status.flyio.net, and look again later"
+    elif reach.essential:
+        told = "Daytona's tier lets this sandbox reach only essential services, not Fly"
+        hint = "raise the organisation's tier to 3 (app.daytona.io/dashboard/limits)"
+    else:
+        told = "no network in the sandbox: neither Fly nor anything else answers"
+        hint = "see whether the organisation or the region of Daytona blocks all traffic"
+    return FlyUnavailable(told, hint=hint, service="fly", phase="network")
+
+
+def _faults(flyctl: Flyctl) -> str:
+    """Say which known faults this version has; a development build says nothing about its age."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", flyctl.version)[:3])
+    told = [what for last, what in _FAULTS if (0, 0, 0) < numbers <= last]
+    return "".join(f"; it {what}" for what in told)
+
+
+def _flaw(token: Token) -> str | None:
+    """Say why a token cannot be of use, whatever Fly says."""
+    if token.kind is TokenKind.DAMAGED:
+        return "the token begins like a macaroon and cannot be decoded: a piece of it is missing"
+    if token.left_s is not None and token.left_s <= 0:
+        return f"the token ended {token.expires_at:%Y-%m-%d %H:%M} UTC"
+    return None

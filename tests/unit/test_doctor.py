@@ -1,0 +1,372 @@
+"""What a doctor makes of what it is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from memory import PROJECT, World, dead_run
+
+from flysync import errors, settings
+from flysync.fly import Flyctl, Reach, Token, TokenKind
+from flysync.handlers.doctor import DoctorReport, Question, doctor
+from flysync.model import AppName
+from flysync.reports import Finding
+from flysync.settings import Source
+from flysync.testing import InMemoryJobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NEEDS = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
+GIVEN = {"DATABASE_URL": "postgresql://h/d", "FLY_API_TOKEN": "t", "DAYTONA_API_KEY": "k", "REDIS_URL": "redis://h"}
+FLY = "Fly is out of reach"
+DAY_S = 24 * 3600.0
+
+
+async def examined(
+    world: World, environ: dict[str, str] | None = None, problems: tuple[str, ...] = (), **asked: Any
+) -> DoctorReport:
+    """Look at everything; no sandbox is left, and no lock is held."""
+    found, _ = settings.survey([Source(label="environment", values=environ or GIVEN)], problems=problems)
+    report = await doctor(Question(settings=found, needs=NEEDS, **asked), services=world, watch=world)
+    assert ({}, {}) == (world.sandboxes.live, world.lock.holders)
+    return report
+
+
+def said(report: DoctorReport, subject: str) -> list[tuple[str, str]]:
+    """Give verdict and message of each finding about *subject*."""
+    return [(one.verdict, one.message) for one in report.findings if one.subject == subject]
+
+
+def failed(report: DoctorReport) -> list[str]:
+    """Give the subjects that failed."""
+    return [one.subject for one in report.findings if one.verdict == "failed"]
+
+
+async def test_all_is_well() -> None:
+    """Each thing once and in order, and a command that goes on."""
+    report = await examined(World(), queue=InMemoryJobs)
+
+    assert (0, None, {"ok"}) == (report.exit_code, report.error, {one.verdict for one in report.findings})
+    assert [
+        *(*NEEDS, "DAYTONA_API_URL", "database", "server", "clock", "daytona", "leftovers"),
+        *("sandbox", "network", "flyctl", "token", "app", "redis"),
+    ] == [one.subject for one in report.findings]
+    assert [("ok", "the token shows acme")] == said(report, "app")
+    assert ["flysync status"] == [step.command for step in report.next]
+
+
+async def test_offline_nothing_of_fly_is_needed() -> None:
+    """No sandbox; a token that is missing is a warning; the command to go on with looks at the rest."""
+    world = World()
+    environ = {name: value for name, value in GIVEN.items() if name != "FLY_API_TOKEN"}
+    report = await examined(world, environ, project=PROJECT, offline=True)
+
+    assert (0, [], []) == (report.exit_code, world.sandboxes.created, world.fly.calls)
+    assert [("warning", "not set: a sync needs it")] == said(report, "FLY_API_TOKEN")
+    assert [("skipped", "not checked: --offline")] == said(report, "sandbox")
+    assert "flysync doctor --project p" == report.next[-1].command
+
+
+async def test_without_a_token_the_sandbox_is_looked_at_even_so() -> None:
+    """And nothing is asked of Fly."""
+    world = World()
+    report = await examined(world, GIVEN | {"FLY_API_TOKEN": ""})
+
+    assert ["FLY_API_TOKEN"] == failed(report)
+    assert [("skipped", "not checked: FLY_API_TOKEN is needed")] == said(report, "token")
+    assert ["reach", "prepare"] == world.fly.calls
+
+
+@pytest.mark.parametrize(
+    ("environ", "problems", "skipped", "is_made"),
+    [
+        ({"DATABASE_URL": "nonsense"}, (), {"database", "leftovers", "app"}, True),
+        ({"DAYTONA_API_URL": "nonsense"}, (), {"daytona", "leftovers", "sandbox"}, False),
+        ({"DAYTONA_API_KEY": ""}, (), {"daytona", "leftovers", "sandbox"}, False),
+        ({"FLY_FLAPS_BASE_URL": "nonsense"}, (), {"sandbox"}, False),
+        ({"FLY_API_TOKEN": "two words"}, (), {"token"}, True),
+        ({"REDIS_URL": "nonsense"}, (), {"redis"}, True),
+        ({"FLYSYNC_KEEP_RUNS_DAYS": "many"}, (), set(), True),
+        ({"FLYSYNC_SNAPSHOTT": "s"}, (), set(), True),
+        ({}, (".env:1 is no NAME=VALUE",), {"database", "daytona", "leftovers", "sandbox", "redis"}, False),
+    ],
+)
+async def test_a_broken_setting_is_never_taken_for_one_that_is_not_set(
+    environ: dict[str, str], problems: tuple[str, ...], skipped: set[str], is_made: bool
+) -> None:
+    """A credential would go to the place that is the default; what does not hang on it is looked at."""
+    world = World()
+    report = await examined(world, GIVEN | environ, problems, queue=InMemoryJobs)
+
+    assert (1, errors.ConfigError) == (report.exit_code, type(report.error))
+    assert skipped == {one.subject for one in report.findings if one.verdict == "skipped"}
+    assert is_made == bool(world.sandboxes.created)
+
+
+async def test_every_problem_has_a_line() -> None:
+    """Warnings too, and no value."""
+    environ = GIVEN | {"FLYSYNC_KEEP_RUNS_DAYS": "many", "FLYSYNC_NO_KEYRING": "many"}
+    report = await examined(World(), environ)
+
+    assert ["failed", "failed"] == [verdict for verdict, _ in said(report, "settings")]
+    assert "2 checks failed" not in str(report.error)
+    assert report.error is not None
+    assert "1 check failed: settings" == report.error.message
+
+
+async def test_no_database() -> None:
+    """What hangs on it is left out; an app that is named is looked for."""
+    world = World()
+    world.admin.refuses = errors.DatabaseUnavailable("Postgres is out of reach", hint="start it")
+    report = await examined(world, app=AppName("acme"))
+
+    assert (["database"], "database_unavailable", 1) == (failed(report), getattr(report.error, "code", ""), 1)
+    assert [("skipped", "not checked: the database is not ready")] == said(report, "leftovers")
+    assert [("ok", "the token shows acme")] == said(report, "app")
+    assert ["flysync doctor --app acme"] == [step.command for step in report.next]
+
+
+async def test_tables_that_are_missing() -> None:
+    """The next command makes them; a table that is wrong has no such command."""
+    world = World()
+    world.admin.findings.append(
+        Finding(verdict="failed", subject="flysync_runs", message="no", hint="run `flysync db init`")
+    )
+    missing = await examined(world)
+    world.admin.findings[-1] = replace(world.admin.findings[-1], hint="ALTER TABLE")
+    wrong = await examined(world)
+
+    assert ("config", ["flysync_runs"]) == (getattr(missing.error, "code", ""), failed(missing))
+    assert ["flysync db init"] == [step.command for step in missing.next]
+    assert ["flysync doctor"] == [step.command for step in wrong.next]
+
+
+@pytest.mark.parametrize(
+    ("by_s", "words"), [(95, "s behind Postgres'"), (-95, "s ahead of Postgres'"), (20, "agrees with")]
+)
+async def test_the_clock_of_this_machine(by_s: float, words: str) -> None:
+    """It is compared with Postgres'; half a minute is nothing."""
+    world = World()
+    world.admin.now = datetime.now(UTC) + timedelta(seconds=by_s)
+    ((verdict, message),) = said(await examined(world), "clock")
+
+    assert ("ok" if by_s < 30 and by_s > -30 else "warning") == verdict
+    assert words in message
+
+
+async def test_daytona_refuses_the_key() -> None:
+    """There is no sandbox to look from."""
+    world = World()
+    world.sandboxes.refusals["list"] = [errors.AccessDenied("no", service="daytona", setting="DAYTONA_API_KEY")]
+    report = await examined(world)
+
+    assert (["daytona"], []) == (failed(report), world.sandboxes.created)
+    assert isinstance(report.error, errors.AccessDenied)
+    assert "DAYTONA_API_KEY" == report.error.setting
+
+
+@pytest.mark.parametrize("setting", ["FLYSYNC_SNAPSHOT", None])
+async def test_a_sandbox_that_cannot_be_made(setting: str | None) -> None:
+    """It is the snapshot's fault where Daytona says so."""
+    world = World()
+    world.sandboxes.refusals["create"] = [errors.SandboxNotFound("there is none", setting=setting)]
+    report = await examined(world, GIVEN | {"FLYSYNC_SNAPSHOT": "s"})
+
+    assert ["snapshot" if setting else "sandbox"] == failed(report)
+    assert [("skipped", "not checked: there is no sandbox")] == said(report, "network, flyctl and token")
+
+
+async def test_a_sandbox_that_cannot_be_deleted_is_told() -> None:
+    """With the command that removes it later."""
+    world = World()
+    world.sandboxes.refusals["remove"] = [errors.DaytonaUnavailable("no")]
+    report = await doctor(
+        Question(settings=settings.survey([Source(label="e", values=GIVEN)])[0], needs=NEEDS),
+        services=world,
+        watch=world,
+    )
+
+    assert ["ok", "warning"] == [verdict for verdict, _ in said(report, "sandbox")]
+    assert ["flysync sandbox prune"] == [step.command for step in report.next]
+
+
+async def test_what_runs_have_left() -> None:
+    """A run that died, and its sandbox; not those of one that lives."""
+    world = World()
+    await world.sandboxes.create(
+        "flysync-dead", {"app": "flysync", "flysync-run": "dead", "flysync-app": "acme"}, ttl_s=60, timeout_s=1
+    )
+    await dead_run(world, borrowed=False, deadline_s=60)
+    found, _ = settings.survey([Source(label="environment", values=GIVEN)])
+    question = Question(settings=found, needs=NEEDS, offline=True)
+    report = await doctor(question, services=world, watch=world)
+    assert await world.lock.try_hold(AppName("acme"))
+    living = await doctor(question, services=world, watch=world)
+
+    assert "flysync-dead" in said(report, "sandboxes")[0][1]
+    assert "dead (acme)" in said(report, "runs")[0][1]
+    assert (0, "flysync sandbox prune") == (report.exit_code, report.next[-1].command)
+    assert [("ok", "no sandbox was left, and no run has died")] == said(living, "leftovers")
+
+
+@pytest.mark.parametrize(
+    ("reach", "words", "goes_on"),
+    [
+        (Reach(fly={"a": False, "b": False}, essential=True, other=False), "Daytona's tier lets", False),
+        (Reach(fly={"a": False, "b": False}, essential=False, other=False), "no network in the sandbox", False),
+        (Reach(fly={"a": False, "b": False}, essential=True, other=True), "Fly does not answer: a, b", False),
+        (Reach(fly={"a": False, "b": False}, essential=False, other=True), "Fly does not answer: a, b", False),
+        (Reach(fly={"a": True, "b": False}, essential=True, other=False), "Fly does not answer: b", True),
+    ],
+)
+async def test_whose_fault_it_is_that_fly_is_out_of_reach(reach: Reach, words: str, goes_on: bool) -> None:
+    """Fly's, Daytona's, or the network's; what needs Fly is left out where nothing of it answers."""
+    world = World()
+    world.fly.reach = reach
+    report = await examined(world)
+
+    assert (["network"], errors.FlyUnavailable) == (failed(report), type(report.error))
+    assert words in said(report, "network")[0][1]
+    assert goes_on == bool(said(report, "token"))
+    assert goes_on != bool(said(report, "flyctl and token"))
+
+
+async def test_a_network_that_cannot_be_looked_at() -> None:
+    """It is not failed for that: flyctl tells more."""
+    world = World()
+    world.fly.reach = None
+    report = await examined(world)
+
+    assert (0, "warning") == (report.exit_code, said(report, "network")[0][0])
+    assert ["ok"] == [verdict for verdict, _ in said(report, "token")]
+
+
+@pytest.mark.parametrize(
+    ("flyctl", "verdicts", "words"),
+    [
+        (Flyctl(version="0.4.87", was_there=True), ["ok"], "0.4.87, found; it would write values into its log files"),
+        (Flyctl(version="0.4.88", was_there=False), ["ok"], "0.4.88, installed in 0.0 s"),
+        (Flyctl(version="0.0.0-dev", was_there=True), ["ok"], "0.0.0-dev, found"),
+        (Flyctl(version="0.5.0", was_there=False, too_old="0.4.5"), ["ok", "warning"], "0.5.0, installed in 0.0 s"),
+    ],
+)
+async def test_what_is_known_of_a_flyctl(flyctl: Flyctl, verdicts: list[str], words: str) -> None:
+    """How it came there, and its faults."""
+    world = World()
+    world.fly.flyctl = flyctl
+    found = said(await examined(world), "flyctl")
+
+    assert verdicts == [verdict for verdict, _ in found]
+    assert found[0][1].startswith(words)
+    assert ("log files" in words) == ("log files" in found[0][1])
+
+
+async def test_no_flyctl() -> None:
+    """The token cannot be tried without one."""
+    world = World()
+    world.fly.failures["prepare"] = [errors.FlyctlFailed("flyctl's installer failed")]
+    report = await examined(world)
+
+    assert (["flyctl"], [("skipped", "not checked: there is no flyctl")]) == (failed(report), said(report, "token"))
+
+
+def ending(days: float, kind: TokenKind = TokenKind.DEPLOY) -> Token:
+    """Give a token that ends in so many days."""
+    return Token(kind=kind, expires_at=datetime(2027, 1, 31, 12, tzinfo=UTC), left_s=days * DAY_S)
+
+
+@pytest.mark.parametrize(
+    ("token", "verdict", "words"),
+    [
+        (ending(14.5), "ok", "a deploy token (macaroon), ends 2027-01-31"),
+        (ending(13.5, TokenKind.ORG), "warning", "an organisation's token (macaroon), ends 2027-01-31, in 13 days"),
+        (ending(-0.1), "failed", "the token ended 2027-01-31 12:00 UTC"),
+        (Token(kind=TokenKind.PERSONAL), "ok", "to which a login has to be added"),
+        (Token(kind=TokenKind.OAUTH), "ok", "a personal token (OAuth), says nothing about its end"),
+        (Token(kind=TokenKind.UNKNOWN), "ok", "of a kind that this flyctl cannot tell"),
+        (Token(kind=TokenKind.DAMAGED), "failed", "begins like a macaroon and cannot be decoded"),
+    ],
+)
+async def test_what_is_known_of_a_token(token: Token, verdict: str, words: str) -> None:
+    """Its kind and its end: a warning two weeks before, and no use in asking Fly after."""
+    world = World()
+    world.fly.token = token
+    report = await examined(world)
+    ((found, message),) = said(report, "token")
+
+    assert verdict == found
+    assert words in message
+    assert ("sign-in" in world.fly.calls) == (verdict != "failed")
+
+
+async def test_a_token_that_fly_refuses() -> None:
+    """No app is asked for with it."""
+    world = World()
+    world.fly.failures["sign-in"] = [errors.AccessDenied("Fly.io refuses the token", service="fly")]
+    report = await examined(world)
+
+    assert (["token"], "access_denied") == (failed(report), getattr(report.error, "code", ""))
+    assert "see" not in world.fly.calls
+
+
+async def test_apps_that_the_token_does_not_show() -> None:
+    """One that was asked for has to be there; of those that were deployed last, one is enough."""
+    world = World()
+    world.records.deploy("q", "gone")
+    some = await examined(world)
+    project = await examined(world, project=PROJECT)
+    asked = await examined(world, app=AppName("gone"))
+    world.fly.apps.clear()
+    none = await examined(world)
+
+    assert (0, {"ok", "warning"}) == (some.exit_code, {verdict for verdict, _ in said(some, "app")})
+    assert "flysync sync-project --project p --dry-run" == project.next[-1].command
+    assert isinstance(asked.error, errors.AppNotVisible)
+    assert isinstance(none.error, errors.AppNotVisible)
+    assert "no app gone nor acme" in said(none, "app")[0][1]
+
+
+@pytest.mark.parametrize(
+    ("meddle", "verdict", "words"),
+    [
+        (lambda world: world.records.projects.clear(), "failed", "neither a credential nor a deployment"),
+        (lambda world: world.records.deploy("p", "two", at=datetime.max.replace(tzinfo=UTC)), "failed", "no app two"),
+        (lambda world: world.records.deploy("p", None), "ok", "the token shows acme"),
+        (lambda world: world.records.projects["p"].deployments.clear(), "warning", "project p is not deployed yet"),
+        (
+            lambda world: world.records.projects["p"].deployments.append(
+                ("two", world.records.projects["p"].deployments[0][1])
+            ),
+            "failed",
+            "the newest deployments of p name several apps: acme, two",
+        ),
+    ],
+)
+async def test_the_app_of_a_project(meddle: Callable[[World], object], verdict: str, words: str) -> None:
+    """That of its newest deployment; none is no fault of anybody's."""
+    world = World()
+    world.put(A="1")
+    meddle(world)
+    found = said(await examined(world, project=PROJECT), "app")
+
+    assert (verdict, True) == (found[0][0], words in found[0][1])
+
+
+async def test_redis() -> None:
+    """What the worker is told, and what it lacks; without an address it is not looked at."""
+
+    def lacking() -> InMemoryJobs:
+        raise ImportError
+
+    refusing = InMemoryJobs()
+    refusing.refuses = errors.RedisUnavailable("Redis is out of reach", service="redis")
+    refused = await examined(World(), queue=lambda: refusing)
+    lacks = await examined(World(), queue=lacking)
+
+    assert (["redis"], "redis_unavailable", 1) == (failed(refused), getattr(refused.error, "code", ""), 1)
+    assert (0, [("warning", "the worker needs more packages")]) == (lacks.exit_code, said(lacks, "redis"))
+    assert [] == said(await examined(World()), "redis")
