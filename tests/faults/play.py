@@ -20,6 +20,7 @@ from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSecrets
 from flysync.adapters.flyctl_install import Limits
+from flysync.bootstrap import services
 from flysync.model import SyncOptions
 from flysync.sim.flyctl import LEASE_PATIENCE_S, launcher
 from flysync.sim.simulation import Simulation
@@ -93,7 +94,7 @@ class CellServices(bootstrap.RealServices):
         if "sandboxes" not in self.__dict__:
             calls_s = {"create_call_s": 3.0, "look_up_s": 2.0} if self._hasty_step == "" else {}
             self.__dict__["sandboxes"] = DaytonaSandboxes(
-                bootstrap._given(self._settings.daytona_api_key),
+                services._given(self._settings.daytona_api_key),
                 self._settings.daytona_api_url,
                 self._settings.daytona_target,
                 self._settings.snapshot,
@@ -112,7 +113,7 @@ class CellServices(bootstrap.RealServices):
             sandbox,
             app,
             run_id,
-            bootstrap._given(self._settings.fly_api_token),
+            services._given(self._settings.fly_api_token),
             version=self._settings.flyctl_version,
             sha256=None,
             install_url=self._settings.flyctl_install_url,

@@ -99,7 +99,8 @@ def test_a_token_as_fly_gives_it_is_taken(token: str) -> None:
 def test_an_address_that_a_shell_would_act_on_is_refused(name: str, end: str) -> None:
     """It is a part of the script in the sandbox; the placeholders of a version are fine."""
     assert f"{name} (environment) holds a character" in problems(environment(**{name: f"https://fly.test/x{end}"}))
-    assert settings.load([environment(FLYSYNC_FLYCTL_INSTALL_URL="https://fly.test/{version}_{arch}.tar.gz")])
+    archive = "https://fly.test/{version}_{arch}.tar.gz"
+    assert archive == settings.load([environment(FLYSYNC_FLYCTL_INSTALL_URL=archive)]).flyctl_install_url
 
 
 def test_secrets_are_hidden_from_the_first_line_on() -> None:
