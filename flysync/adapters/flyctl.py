@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.model import AppName, RunId, SecretName
-    from flysync.ports import Clock, Rolling, Sandbox
+    from flysync.ports import Clock, Rolling, Sandbox, SecretStore
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000
@@ -66,7 +66,10 @@ class FlyctlSecrets:
         self._app = app
         self._clock = clock
         self._source = Source(version=version, install_url=install_url, sha256=sha256)
-        self._program = '"$d/flyctl0"'
+        #: flyctl in the scripts of all runs in the sandbox: it lies in the directory of the one that has found it.
+        self.program = '"$d/flyctl0"'
+        self.version = ""
+        self._run_id = run_id
         self._steps = Steps(
             sandbox,
             run_id,
@@ -77,10 +80,14 @@ class FlyctlSecrets:
             margin_s=self._limits.margin_s,
         )
 
-    async def prepare(self) -> str:
+    async def prepare(self, like: SecretStore | None = None) -> str:
         """Find a flyctl that is new enough, or install one; give its version."""
-        self._program, flyctl = await flyctl_install.prepared(self._steps, self._limits, self._source)
-        return flyctl.version
+        if isinstance(like, FlyctlSecrets):
+            self.program, self.version = like.program, like.version
+        else:
+            program, flyctl = await flyctl_install.prepared(self._steps, self._limits, self._source)
+            self.program, self.version = program.replace("$d/", f"${{d%/*}}/{word(self._run_id)}/"), flyctl.version
+        return self.version
 
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Split names so that each call stays below the kernel's limit and has at most one value `-`."""
@@ -150,7 +157,7 @@ class FlyctlSecrets:
 
     async def machines(self) -> Sequence[Machine]:
         """Run `flyctl machine list --json`; of what it prints only harmless lines leave the sandbox."""
-        call = timed(f"{self._program} machine list --json --app {word(self._app)}", self._limits.call_s)
+        call = timed(f"{self.program} machine list --json --app {word(self._app)}", self._limits.call_s)
         found: list[dict[str, str]] = []
         for line in (await self._told("machines", _MACHINES.replace("@CALL@", call))).splitlines():
             key, _, value = line.strip().partition(": ")
@@ -222,7 +229,7 @@ class FlyctlSecrets:
 
     def _flyctl(self, arguments: str, limit_s: int) -> str:
         """Give the shell text of a `flyctl secrets` call; whatever follows stands after the app."""
-        return timed(f"{self._program} secrets {arguments} --app {word(self._app)}", limit_s)
+        return timed(f"{self.program} secrets {arguments} --app {word(self._app)}", limit_s)
 
 
 _DASH = Secret("-")

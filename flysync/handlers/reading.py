@@ -41,6 +41,8 @@ class Reading:
         self.name = f"flysync-{self._run_id}"
         self._sandbox: asyncio.Future[Sandbox] | None = None
         self._flyctl = asyncio.Lock()
+        #: One for which flyctl was found, or installed.
+        self._prepared: SecretStore | None = None
         #: What has to be said of it afterwards.
         self.notes: list[Note] = []
         self.next: list[NextStep] = []
@@ -83,7 +85,8 @@ class Reading:
         run_id = RunId(self._services.clock.new_id())
         store = self._services.secrets(self.sandbox, app, run_id, end_at=self._end_at)
         async with self._flyctl:
-            await store.prepare()
+            await store.prepare(self._prepared)
+            self._prepared = store
         return store
 
     async def _leave(self) -> None:

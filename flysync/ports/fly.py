@@ -126,8 +126,12 @@ class SecretStore(Protocol):
     DaytonaUnavailable, TimedOut; OutcomeUnknown where the answer was lost and looking it up failed.
     """
 
-    async def prepare(self) -> str:
-        """Make ready to run flyctl, and give its version."""
+    async def prepare(self, like: SecretStore | None = None) -> str:
+        """
+        Make ready to run flyctl, and give its version.
+
+        Another store of the same sandbox, *like* which it is to be done, has found or installed one already.
+        """
         ...
 
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:

@@ -69,13 +69,13 @@ class LoopbackWorld(StoreWorld):
     async def store(self, app: str) -> SecretStore:
         return self.secrets(app, await self.boxes.create("box", {}, ttl_s=600, timeout_s=30))
 
-    def secrets(self, app: str, box: Sandbox, sha256: str | None = None) -> SecretStore:
+    def secrets(self, app: str, box: Sandbox, sha256: str | None = None, *, run_id: str = "run1") -> SecretStore:
         """Give the secrets of *app*, by flyctl in *box*; with *sha256*, a flyctl that has this sum."""
         urls = dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url)
         return FlyctlSecrets(
             box,
             AppName(app),
-            RunId("run1"),
+            RunId(run_id),
             Secret(TOKEN),
             version="0.4.87",
             sha256=sha256,
@@ -193,6 +193,21 @@ async def test_what_a_machine_is_configured_with_does_not_leave_the_sandbox(shel
         assert (True, 1) == (machines[ours.id].is_managed, machines[ours.id].release)
         assert "started" in box.said
         assert "canary" not in box.said
+
+
+async def test_a_second_store_of_a_sandbox_uses_the_flyctl_of_the_first() -> None:
+    """It is installed once, and no step is needed to find it; a third finds it by the second."""
+    flyctl = os.environ.get("FLYSYNC_TEST_FLYCTL")
+    async with loopback("", Path(flyctl) if flyctl else None) as world:
+        box = await world.boxes.create("box", {}, ttl_s=600, timeout_s=30)
+        first, second, third = (world.secrets("acme", box, run_id=f"run{number}") for number in range(3))
+        version = await first.prepare()
+        before = len(world.daytona.execs)
+
+        assert version == await second.prepare(first) == await third.prepare(second)
+        assert before == len(world.daytona.execs)
+        assert [] == list(await third.list())
+        assert 1 == len(world.fly.requests("GET /install.sh"))
 
 
 @pytest.mark.parametrize("crashes", [False, True])
