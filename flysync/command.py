@@ -222,8 +222,14 @@ def confirm(question: str) -> None:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError("this has to be confirmed, and standard input is no terminal", hint="give --yes")
-    if not typer.confirm(printable(question), err=True):
+    try:
+        is_confirmed = typer.confirm(printable(question), err=True)
+    except typer.Abort:  # Ctrl-D; or Ctrl-C, after which the signal is noted
+        is_confirmed = False
+    if not is_confirmed and not SIGNALS.received:
         raise UsageError("not confirmed: nothing was done")
+    if not is_confirmed:
+        raise KeyboardInterrupt
 
 
 def from_stdin(names: Sequence[str]) -> Secret:

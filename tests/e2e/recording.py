@@ -38,6 +38,9 @@ _VARIES = (
     (re.compile(r"\b\d+(\.\d+)? s\b"), "SECONDS"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
     (re.compile(r"127\.0\.0\.1:\d+"), "PLACE"),
+    (re.compile(r"\bplatform\d+\b"), "DATABASE"),
+    (re.compile(r"\(\d+ bytes\)"), "SIZE"),
+    (re.compile(r"Postgres [\d.]+"), "VERSION"),
 )
 
 
@@ -56,8 +59,9 @@ class Transcript:
 
     def note(self, done: Done, *arguments: str) -> None:
         """Note a command that was run."""
-        before = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
-        after = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+        is_run = arguments[0] in {"sync", "sync-project", "unset"}  # they say after the result why they failed
+        before = [line for line in done.stderr.splitlines() if not is_run or line.startswith("warning: ")]
+        after = done.stderr.splitlines()[len(before) :]
         self._lines += [f"$ flysync {shlex.join(arguments)}", *before, *done.stdout.splitlines(), *after]
         self._lines += [f"(exit {done.code})", ""] if done.code else [""]
 

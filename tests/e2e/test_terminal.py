@@ -64,7 +64,8 @@ class Terminal:
         return self.shown
 
     def close(self) -> None:
-        """Throw it away."""
+        """Throw it away; the reader first, or it would read from whatever gets the descriptor's number next."""
+        self._reader.join(30)
         os.close(self._ours)
 
 
@@ -222,3 +223,25 @@ def test_a_secret_for_the_keyring_is_asked_for(platform: Platform, terminal: Ter
         code
     ] in shown
     assert (code == 0) == (platform.home / "keyring.json").exists()
+
+
+@pytest.mark.parametrize(("keys", "code"), [(b"y\n", 0), (b"n\n", 2), (b"\n", 2), (b"\x04", 2), (b"\x03", 130)])
+def test_a_removal_is_asked_for(platform: Platform, terminal: Terminal, keys: bytes, code: int) -> None:
+    """Yes removes; no, nothing, Ctrl-D and Ctrl-C remove nothing."""
+    app = platform.world.fly.add_app(f"asked-{code}-{len(keys)}-{keys[0]}", machines=1)
+    platform.deploy("p", app.name)
+    platform.store("p", A="1")
+    platform.flysync("sync-project", "--project", "p")
+    platform.execute("DELETE FROM cloud_credentials")
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), "unset", "--project", "p", "--name", "A"],
+        pass_fds=[terminal.theirs],
+        env=platform.environ | {"TERM": "dumb"},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    until(lambda: "Remove A from the app of p, and restart its machines? [y/N]: " in terminal.shown)
+    terminal.type(keys)
+
+    assert code == process.wait(120), terminal.read_to_the_end()
+    assert ({} if code == 0 else {"A": "1"}) == app.secrets
