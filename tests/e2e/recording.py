@@ -40,7 +40,7 @@ _VARIES = (
     (re.compile(r"127\.0\.0\.1:\d+"), "PLACE"),
     (re.compile(r"\bplatform\d+\b"), "DATABASE"),
     (re.compile(r"\(\d+ bytes\)"), "SIZE"),
-    (re.compile(r"Postgres [\d.]+"), "VERSION"),
+    (re.compile(r"Postgres [\d.]+|flyctl: .*"), "VERSION"),
 )
 
 
