@@ -49,6 +49,9 @@ class QueueStory(Story):
         await self._queue.close()
         await asyncio.to_thread(self._valkey.__exit__, None, None, None)
 
+    async def _begin_ahead(self, *arguments: str) -> None:
+        """Leave it to its job."""
+
     async def _sync(self, project: str, *names: str) -> None:
         """Add a job for each credential, as the backend does, and wait for what becomes of them."""
         jobs = []
