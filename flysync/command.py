@@ -49,7 +49,7 @@ def sync(
     raise typer.Exit(report.exit_code)
 
 
-def sync_all(output: console.Output, options: SyncOptions, concurrency: int) -> None:
+def sync_all(output: console.Output, options: SyncOptions, concurrency: int) -> NoReturn:
     """Run a sync of all projects, and show what becomes of each as it ends."""
     from flysync import bootstrap
     from flysync.handlers import fleet

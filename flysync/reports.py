@@ -11,7 +11,7 @@ from flysync.errors import ProjectNotFound
 from flysync.model import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
     from flysync.errors import FlysyncError
@@ -103,11 +103,7 @@ class SyncReport:
         outcomes = {one.outcome for one in self.credentials}
         if not outcomes:
             return Outcome.FAILED if self.error else Outcome.UNCHANGED
-        if outcomes == {Outcome.SYNCED, Outcome.UNCHANGED}:
-            return Outcome.SYNCED
-        if None in outcomes:
-            return None
-        return outcomes.pop() if len(outcomes) == 1 else "partial"
+        return None if None in outcomes else _shared(outcomes)
 
     @property
     def exit_code(self) -> int:
@@ -118,6 +114,13 @@ class SyncReport:
     def ok(self) -> bool:
         """Whether the exit code is 0."""
         return self.exit_code == 0
+
+
+def _shared(outcomes: Collection[str | None]) -> str | None:
+    """Give the one outcome that there is, else `partial`; `unchanged` beside `synced` is `synced`."""
+    if set(outcomes) == {Outcome.SYNCED, Outcome.UNCHANGED}:
+        return Outcome.SYNCED
+    return next(iter(outcomes)) if len(outcomes) == 1 else "partial"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,9 +141,7 @@ class FleetReport:
     def outcome(self) -> str | None:
         """The outcome that all projects share, else `partial`; `unchanged` beside `synced` is `synced`."""
         outcomes = {one.outcome for one in self.projects}
-        if outcomes == {Outcome.SYNCED, Outcome.UNCHANGED}:
-            return Outcome.SYNCED
-        return (outcomes.pop() if len(outcomes) == 1 else "partial") if outcomes else Outcome.UNCHANGED
+        return _shared(outcomes) if outcomes else Outcome.UNCHANGED
 
     @property
     def next(self) -> tuple[NextStep, ...]:

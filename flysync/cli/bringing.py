@@ -97,7 +97,7 @@ def sync_project(
         raise UsageError("--app and --sandbox are for one project", hint="leave them out, or give --project ID")
     if project is None:
         command.sync_all(output, options, concurrency or 4)
-    of = project_id(project or "")
+    of = project_id(project)
     command.sync(output, work, options)
 
 
