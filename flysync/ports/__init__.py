@@ -1,7 +1,7 @@
 """
 What the handlers need from the world, and what each part promises.
 
-Pure interfaces: `adapters/` has the real ones, `flysync.testing` those in memory, and one suite of contracts
+Pure interfaces: `adapters/` has the real ones, `tests/doubles` those in memory, and one suite of contracts
 (`tests/contract`) holds both to these words. No error of theirs shows a value, in its text or its cause.
 """
 

@@ -8,11 +8,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
+from doubles import InMemoryRecords
 from records_contract import ActionRow, RecordsWorld
 
 from flysync.adapters.postgres import Connection, PostgresRecords
 from flysync.secret import Secret
-from flysync.testing import InMemoryRecords
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

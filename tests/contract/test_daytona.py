@@ -7,11 +7,11 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from doubles import InMemorySandboxes
 from sandboxes_contract import LABELS, SandboxesContract, SandboxesWorld, make
 
 from flysync import errors
 from flysync.sim.loopback import Fault, Loopback
-from flysync.testing import InMemorySandboxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from doubles import InMemorySnapshots
 from snapshots_contract import DOCKERFILE, SnapshotsContract, SnapshotsWorld, build
 from test_daytona_failures import ANSWERS, HTML, always, error_of
 
@@ -15,7 +16,6 @@ from flysync.adapters.daytona_snapshots import DaytonaSnapshots
 from flysync.secret import Secret
 from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT
 from flysync.sim.loopback import Fault, FaultKind
-from flysync.testing import InMemorySnapshots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

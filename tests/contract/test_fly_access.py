@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from doubles import InMemoryAccess, InMemoryFly, InMemorySandboxes
 from fly_access_contract import DAY_S, AccessWorld, FlyAccessContract, tokens
 from flyctl_runner import KINDS, REAL
 from quick_clock import QuickClock
@@ -20,7 +21,6 @@ from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
 from flysync.sim.flyctl import launcher
 from flysync.sim.loopback import Fault, FaultKind, Loopback
-from flysync.testing import InMemoryAccess, InMemoryFly, InMemorySandboxes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

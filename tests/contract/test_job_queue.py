@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 from bullmq import Job, Queue
+from doubles import InMemoryJobs
 from job_queue_contract import JobQueueContract, QueueWorld
 from quick_clock import QuickClock
 
 from flysync.adapters.bullmq import JOB_NAME, BullmqJobs
 from flysync.secret import Secret
-from flysync.testing import InMemoryJobs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

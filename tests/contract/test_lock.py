@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from doubles import InMemoryLock
 from postgres_wire import Wire
 
 from flysync.adapters.postgres import Connection, PostgresLock
 from flysync.errors import ConfigError, DatabaseUnavailable
 from flysync.model import AppName
 from flysync.secret import Secret
-from flysync.testing import InMemoryLock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

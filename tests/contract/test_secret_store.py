@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from doubles.sandboxes import InMemorySandboxes
+from doubles.secrets import InMemoryFly, InMemorySecrets
 from quick_clock import QuickClock
 from secret_store_contract import SecretStoreContract, StoreWorld
 
@@ -22,8 +24,6 @@ from flysync.secret import Secret
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
 from flysync.sim.loopback import Fault, FaultKind
-from flysync.testing.sandboxes import InMemorySandboxes
-from flysync.testing.secrets import InMemoryFly, InMemorySecrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -13,6 +13,7 @@ from collections import Counter
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from doubles import InMemoryFly, InMemorySandboxes, InMemorySecrets
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -23,7 +24,6 @@ from flysync.handlers.sandboxes import prune_sandboxes
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
 from flysync.model import ProjectId, SecretName, SyncOptions
 from flysync.secret import Secret
-from flysync.testing import InMemoryFly, InMemorySandboxes, InMemorySecrets
 
 if TYPE_CHECKING:
     import random

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from doubles import InMemoryHold, InMemorySandbox
 from world import WatchedSecrets, landed
 
 from flysync.errors import FlysyncError
@@ -20,7 +21,6 @@ from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
 from flysync.handlers.unset import unset_secrets
 from flysync.model import ProjectId, RunId, SecretName, SyncOptions
 from flysync.ports import RolloutFailed
-from flysync.testing import InMemoryHold, InMemorySandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from canary import VALUE, Canary, Log
+from doubles import InMemoryFly, InMemoryLock, InMemoryRecords, InMemorySandboxes, InMemorySecrets
 from play import QuickClock, canary_of
 
 from flysync import library
@@ -15,7 +16,6 @@ from flysync.adapters.daytona_exec import DaytonaSandbox
 from flysync.model import SyncOptions
 from flysync.ports import AnswerLost
 from flysync.secret import Secret
-from flysync.testing import InMemoryFly, InMemoryLock, InMemoryRecords, InMemorySandboxes, InMemorySecrets
 
 if TYPE_CHECKING:
     from pathlib import Path

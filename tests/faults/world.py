@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flysync.errors import DaytonaUnavailable, FlysyncError
-from flysync.ports import RolloutFailed
-from flysync.testing import (
+from doubles import (
     InMemoryFly,
     InMemoryLock,
     InMemoryRecords,
@@ -19,6 +17,9 @@ from flysync.testing import (
     InMemorySandboxes,
     InMemorySecrets,
 )
+
+from flysync.errors import DaytonaUnavailable, FlysyncError
+from flysync.ports import RolloutFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence

@@ -7,11 +7,7 @@ import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
-from flysync.model import AppName, Door, ProjectId, ProjectView, RunId, SecretName, SyncOptions
-from flysync.ports import DatabaseServer, Intent
-from flysync.reports import Finding
-from flysync.testing import (
+from doubles import (
     InMemoryAccess,
     InMemoryFly,
     InMemoryLock,
@@ -20,6 +16,11 @@ from flysync.testing import (
     InMemorySandboxes,
     InMemorySecrets,
 )
+
+from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
+from flysync.model import AppName, Door, ProjectId, ProjectView, RunId, SecretName, SyncOptions
+from flysync.ports import DatabaseServer, Intent
+from flysync.reports import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

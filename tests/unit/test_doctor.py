@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from doubles import InMemoryJobs
 from memory import PROJECT, World, dead_run
 
 from flysync import errors, settings
@@ -15,7 +16,6 @@ from flysync.handlers.doctor import DoctorReport, Question, doctor
 from flysync.model import AppName
 from flysync.reports import Finding
 from flysync.settings import Source
-from flysync.testing import InMemoryJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,17 +4,18 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from doubles import InMemorySandboxes
 from memory import World, dead_run, told
 
 from flysync import errors
 from flysync.model import AppName, SecretName, State
-from flysync.testing import InMemorySandboxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from doubles import InMemorySandbox
+
     from flysync.ports import Intent
-    from flysync.testing import InMemorySandbox
 
 
 async def until(happens: Callable[[], bool]) -> None:

@@ -6,19 +6,20 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from doubles import InMemorySandboxes
 from memory import PROJECT, World, told
 
 from flysync import errors
 from flysync.handlers.sync import sync_credentials_to_flyio
 from flysync.model import AppName, SecretName, State, SyncOptions
 from flysync.secret import Secret
-from flysync.testing import InMemorySandboxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from doubles import InMemorySandbox
+
     from flysync.model import SecretRecord
-    from flysync.testing import InMemorySandbox
 
 ACME = AppName("acme")
 

@@ -14,10 +14,10 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 
 def test_values_are_revealed_only_at_the_edge() -> None:
-    """`.reveal(` stands under adapters/ and in the doubles, and nowhere else."""
+    """`.reveal(` stands under adapters/, and nowhere else in the package."""
     places = {path.relative_to(ROOT).parts[0] for path in MODULES if ".reveal(" in path.read_text()}
 
-    assert places <= {"adapters", "testing"}
+    assert {"adapters"} == places
 
 
 def test_no_decision_hangs_on_the_clock_of_this_machine() -> None:
@@ -25,7 +25,7 @@ def test_no_decision_hangs_on_the_clock_of_this_machine() -> None:
     reads = re.compile(r"\b(time\.time(_ns)?|datetime\.(now|utcnow|today)|date\.today|(local|gm|c)time)\(")
     places = {str(path.relative_to(ROOT)) for path in MODULES if reads.search(path.read_text())}
 
-    assert {"adapters/clock.py"} == {path for path in places if not path.startswith(("sim/", "testing/"))}
+    assert {"adapters/clock.py"} == {path for path in places if not path.startswith("sim/")}
 
 
 def test_no_module_is_a_drawer_and_none_is_endless() -> None:

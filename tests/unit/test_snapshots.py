@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from doubles import InMemoryRecipe, InMemorySnapshots
 from memory import World
 
 from flysync import errors
 from flysync.handlers.snapshots import Pinned, SnapshotReport, build_snapshot, list_snapshots
 from flysync.snapshot import Flyctl
-from flysync.testing import InMemoryRecipe, InMemorySnapshots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from doubles import InMemoryJobs
 from memory import World
 
 from flysync import errors
 from flysync.logs import LOGGER
 from flysync.model import AppName
-from flysync.testing import InMemoryJobs
 from flysync.worker.metrics import Metrics
 from flysync.worker.options import WorkerOptions
 from flysync.worker.process import Work
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
-    from flysync.testing import KeptJob
+    from doubles import KeptJob
 
 
 @asynccontextmanager

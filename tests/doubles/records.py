@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from doubles.tables import InMemoryAction, InMemoryProject, InMemoryRun, InMemoryTables, credentials
 from flysync.errors import Locked, NotRecorded
 from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
 from flysync.ports import Action, RunSeen, RunsSeen, RunState
 from flysync.reports import Overview
-from flysync.testing.tables import InMemoryAction, InMemoryProject, InMemoryRun, InMemoryTables, credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -4,13 +4,13 @@ The world in memory: every port of `flysync.ports`, without a server, a sandbox 
 The same contracts hold these to what the real ones promise (`tests/contract`). Nothing that is shipped imports them.
 """
 
-from flysync.testing.jobs import InMemoryJobs, KeptJob
-from flysync.testing.lock import InMemoryHold, InMemoryLock
-from flysync.testing.records import InMemoryRecords
-from flysync.testing.sandboxes import InMemorySandbox, InMemorySandboxes
-from flysync.testing.secrets import InMemoryAccess, InMemoryFly, InMemorySecrets
-from flysync.testing.snapshots import InMemoryRecipe, InMemorySnapshots
-from flysync.testing.tables import InMemoryAction, InMemoryRun
+from doubles.jobs import InMemoryJobs, KeptJob
+from doubles.lock import InMemoryHold, InMemoryLock
+from doubles.records import InMemoryRecords
+from doubles.sandboxes import InMemorySandbox, InMemorySandboxes
+from doubles.secrets import InMemoryAccess, InMemoryFly, InMemorySecrets
+from doubles.snapshots import InMemoryRecipe, InMemorySnapshots
+from doubles.tables import InMemoryAction, InMemoryRun
 
 __all__ = [
     "InMemoryAccess",

@@ -20,10 +20,10 @@ from flysync.ports import RolloutFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from doubles.sandboxes import InMemorySandbox
     from flysync.model import AppName, SecretName
     from flysync.ports import Rolling, SecretStore
     from flysync.secret import Secret
-    from flysync.testing.sandboxes import InMemorySandbox
 
 
 @dataclass
