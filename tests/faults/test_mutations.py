@@ -15,8 +15,8 @@ PACKAGE = Path(flysync.__file__).parent
 TESTS = Path(__file__).parents[1]
 #: pytest's own word for "some tests failed"; that nothing could be run is another.
 _SOME_FAILED = 1
-#: Append: what stands beside the tests comes after what is in the copy.
-_LEAST = ("-q", "-x", "--import-mode=append", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
+#: The doubles are loaded first, from the copy: the folder of the tests comes before it afterwards.
+_LEAST = ("-q", "-x", "-p", "doubles", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
 
 
 @pytest.mark.mutations
