@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError
     from flysync.library import sync_credentials_to_flyio, sync_project
-    from flysync.model import Outcome, Reason, SyncOptions
-    from flysync.reports import CredentialReport, SyncReport
+    from flysync.model.core import Outcome, Reason, SyncOptions
+    from flysync.model.reports import CredentialReport, SyncReport
     from flysync.secret import Secret
     from flysync.settings import Settings
 
@@ -40,8 +40,8 @@ _HOMES = {
     "Secret": "secret",
     "Settings": "settings",
     "sync_credentials_to_flyio": "library",
-    "CredentialReport": "reports",
-    "SyncReport": "reports",
+    "CredentialReport": "model.reports",
+    "SyncReport": "model.reports",
     "sync_project": "library",
 }
 
@@ -53,4 +53,4 @@ def __getattr__(name: str) -> object:
         return version("flysync")
     if name not in __all__:
         raise AttributeError(f"module 'flysync' has no attribute {name!r}")
-    return getattr(import_module(f"flysync.{_HOMES.get(name, 'model')}"), name)
+    return getattr(import_module(f"flysync.{_HOMES.get(name, 'model.core')}"), name)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from flysync.signals import SIGNALS
+from flysync.cli.signals import SIGNALS
 
 
 def main() -> None:
     """Run the command line."""
     SIGNALS.catch()
-    from flysync.cli import main as run
+    from flysync.cli.main import main as run
 
     run()
 

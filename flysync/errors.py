@@ -38,6 +38,7 @@ Anything else that is raised is a bug.
 
 from __future__ import annotations
 
+import traceback
 from typing import ClassVar
 
 #: sysexits.h EX_TEMPFAIL: "temporary failure; user is invited to retry".
@@ -290,3 +291,10 @@ class RedisUnavailable(QueueError):
 
     code = "redis_unavailable"
     temporary = True
+
+
+def bug_text(error: BaseException) -> list[str]:
+    """Give where a bug happened, without the texts of exceptions: they may hold a value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+    return [f"error: a bug in flysync: {type(error).__name__}", *where]

@@ -10,15 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync import bootstrap
-from flysync.errors import FlysyncError
-from flysync.model import Door, SyncOptions, project_id, secret_name
-from flysync.render import bug_text
+from flysync.errors import FlysyncError, bug_text
+from flysync.model.core import Door, SyncOptions, project_id, secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from flysync.model.reports import SyncReport
     from flysync.ports import Services, Watch
-    from flysync.reports import SyncReport
     from flysync.settings import Settings
 
 

@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from flysync.reports import printable
+from flysync.model.reports import printable
 from flysync.secret import Secret, redact
 
 if TYPE_CHECKING:

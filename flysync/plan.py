@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import CredentialNotFound, InvalidCredential
-from flysync.model import Reason, State, value_flaw
+from flysync.model.core import Reason, State, value_flaw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flysync.errors import FlysyncError
-    from flysync.model import Credential, ProjectView, SecretName, SecretRecord, SyncOptions
+    from flysync.model.core import Credential, ProjectView, SecretName, SecretRecord, SyncOptions
     from flysync.secret import Secret
 
 #: How often one change is rolled out before only `--force` or a new value starts it again.

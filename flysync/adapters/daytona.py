@@ -18,7 +18,7 @@ from flysync.adapters.daytona_errors import alone, cancellable, shown, translate
 from flysync.adapters.daytona_exec import DaytonaSandbox
 from flysync.adapters.daytona_sdk import made_usable, state_of
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
-from flysync.model import RunId, SandboxInfo
+from flysync.model.core import RunId, SandboxInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flysync.adapters.daytona_errors import is_quota, quota, translated
 from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, SandboxNotFound
-from flysync.snapshot import BROKEN, SETTLED
+from flysync.model.snapshot import BROKEN, SETTLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,7 @@ from flysync.adapters.daytona_calls import Account
 from flysync.adapters.daytona_errors import alone, cancellable, shown
 from flysync.adapters.daytona_sdk import activated, state_of
 from flysync.errors import SandboxNotFound, TimedOut
-from flysync.snapshot import FLYCTL_LABEL, SnapshotInfo
+from flysync.model.snapshot import FLYCTL_LABEL, SnapshotInfo
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

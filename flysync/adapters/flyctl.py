@@ -23,14 +23,14 @@ from flysync.errors import (
     FlysyncError,
     OutcomeUnknown,
 )
-from flysync.fly import FlySecret, FlyStatus, Machine, Rollout
+from flysync.model.fly import FlySecret, FlyStatus, Machine, Rollout
 from flysync.ports import RolloutFailed
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flysync.model import AppName, RunId, SecretName
+    from flysync.model.core import AppName, RunId, SecretName
     from flysync.ports import Clock, Rolling, Sandbox, SecretStore
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).

@@ -15,13 +15,13 @@ from flysync.adapters import flyctl_verdicts as verdicts
 from flysync.adapters.flyctl_install import Limits, Source
 from flysync.adapters.flyctl_script import timed, word
 from flysync.adapters.flyctl_steps import Steps
-from flysync.fly import Reach, Token, TokenKind
+from flysync.model.fly import Reach, Token, TokenKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flysync.fly import Flyctl
-    from flysync.model import AppName, RunId
+    from flysync.model.core import AppName, RunId
+    from flysync.model.fly import Flyctl
     from flysync.ports import Clock, Sandbox
     from flysync.secret import Secret
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flysync.adapters.flyctl_script import OUTER_MARGIN_S, word
 from flysync.errors import FlyctlFailed
-from flysync.fly import Flyctl
+from flysync.model.fly import Flyctl
 
 if TYPE_CHECKING:
     from flysync.adapters.flyctl_steps import Steps

@@ -14,9 +14,9 @@ from flysync.adapters import flyctl_install
 from flysync.adapters.flyctl_script import OUTER_MARGIN_S, word
 from flysync.adapters.flyctl_steps import Steps
 from flysync.errors import ConfigError
-from flysync.model import RunId
+from flysync.model.core import RunId
+from flysync.model.snapshot import FLYCTL_LABEL, Flyctl
 from flysync.secret import Secret
-from flysync.snapshot import FLYCTL_LABEL, Flyctl
 
 if TYPE_CHECKING:
     from flysync.ports import Clock, Sandbox

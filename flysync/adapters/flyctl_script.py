@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flysync.model import RunId
+    from flysync.model.core import RunId
 
 #: Seconds between SIGTERM and SIGKILL for a step that ran out of time.
 KILL_AFTER_S = 5

@@ -25,7 +25,7 @@ from flysync.ports import AnswerLost, NotSent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flysync.model import RunId, SecretName
+    from flysync.model.core import RunId, SecretName
     from flysync.ports import Clock, Sandbox
     from flysync.secret import Secret
 

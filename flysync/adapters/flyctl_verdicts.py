@@ -20,7 +20,7 @@ from flysync.errors import (
     RateLimited,
     TimedOut,
 )
-from flysync.fly import Machines
+from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError

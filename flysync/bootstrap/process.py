@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flysync import dotenv, settings
+from flysync import settings
+from flysync.settings import dotenv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flysync.reports import ConfigReport
+    from flysync.model.reports import ConfigReport
     from flysync.secret import Secret
     from flysync.settings import Settings, Source
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from flysync.adapters.postgres import Connection
     from flysync.adapters.postgres.names import Known
-    from flysync.model import AppName, RunId
+    from flysync.model.core import AppName, RunId
     from flysync.ports import (
         AppLock,
         Clock,

@@ -18,11 +18,11 @@ from flysync.errors import (
     ProjectNotFound,
     SandboxNotFound,
 )
-from flysync.model import Outcome
-from flysync.reports import NextStep, command
+from flysync.model.core import Outcome
+from flysync.model.reports import NextStep, command
 
 if TYPE_CHECKING:
-    from flysync.reports import SyncReport
+    from flysync.model.reports import SyncReport
 
 #: What makes it worth running the same once more.
 _SAME = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flysync.handlers.ledger import Ledger
-    from flysync.model import AppName, ProjectId, ProjectView, SecretName, SyncOptions
+    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.ports import Services
 
 

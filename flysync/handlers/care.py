@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flysync.model.reports import Finding
     from flysync.ports import DatabaseAdmin
-    from flysync.reports import Finding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,15 +17,15 @@ from flysync.errors import (
 )
 from flysync.handlers.found import Found, not_visible
 from flysync.handlers.rollout import RollOut, cut_short
-from flysync.model import Outcome, State
+from flysync.model.core import Outcome, State
+from flysync.model.reports import command
 from flysync.plan import plan
-from flysync.reports import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flysync.handlers.run import Run
-    from flysync.model import ProjectView, SecretName
+    from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Change, Plan
     from flysync.ports import SecretStore
 

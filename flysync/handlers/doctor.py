@@ -9,15 +9,15 @@ from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError
 from flysync.handlers.doctor_sandbox import SandboxLook
 from flysync.handlers.findings import Findings
 from flysync.handlers.sandboxes import list_sandboxes
-from flysync.model import is_app_name
-from flysync.reports import PRUNE, NextStep, command
+from flysync.model.core import is_app_name
+from flysync.model.reports import PRUNE, NextStep, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flysync.model import AppName, ProjectId
+    from flysync.model.core import AppName, ProjectId
+    from flysync.model.reports import ConfigReport, Finding
     from flysync.ports import JobQueue, Services, Watch
-    from flysync.reports import ConfigReport, Finding
 
 #: Seconds by which two clocks may differ.
 _SKEW_S = 30.0

@@ -6,17 +6,17 @@ import re
 from typing import TYPE_CHECKING
 
 from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
-from flysync.fly import TokenKind
 from flysync.handlers.reading import Reading
+from flysync.model.fly import TokenKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.fly import Flyctl, Reach, Token
     from flysync.handlers.findings import Findings
-    from flysync.model import AppName
+    from flysync.model.core import AppName
+    from flysync.model.fly import Flyctl, Reach, Token
+    from flysync.model.reports import NextStep
     from flysync.ports import FlyAccess, Services, Watch
-    from flysync.reports import NextStep
 
 #: Seconds for all of it.
 _LOOK_S = 300.0

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, NotRecorded
-from flysync.model import Outcome
+from flysync.model.core import Outcome
 from flysync.ports import Action, RunState
 
 if TYPE_CHECKING:

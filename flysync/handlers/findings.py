@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError, FlysyncError
-from flysync.reports import Finding
+from flysync.model.reports import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

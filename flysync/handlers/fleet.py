@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from flysync.handlers.sync import sync_project
-from flysync.reports import FleetReport
+from flysync.model.reports import FleetReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flysync.model import ProjectId, SyncOptions
+    from flysync.model.core import ProjectId, SyncOptions
+    from flysync.model.reports import SyncReport
     from flysync.ports import Services
-    from flysync.reports import SyncReport
 
 
 class FleetWatch(Protocol):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.fly import Machines
 from flysync.handlers.found import Found, not_visible
 from flysync.handlers.live import look_at
-from flysync.model import Outcome
+from flysync.model.core import Outcome
+from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
     from flysync.handlers.ledger import Ledger
-    from flysync.model import AppName, ProjectView, SyncOptions
+    from flysync.model.core import AppName, ProjectView, SyncOptions
     from flysync.plan import Plan
     from flysync.ports import Services
 

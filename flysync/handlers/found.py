@@ -6,17 +6,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotVisible, DeployFailed
-from flysync.fly import FlyStatus
-from flysync.model import Outcome, Reason, State
+from flysync.model.core import Outcome, Reason, State
+from flysync.model.fly import FlyStatus
+from flysync.model.reports import Note
 from flysync.plan import MAX_ROLLOUTS
-from flysync.reports import Note
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from flysync.fly import FlySecret, Machine
-    from flysync.model import AppName, SecretName, SecretRecord
+    from flysync.model.core import AppName, SecretName, SecretRecord
+    from flysync.model.fly import FlySecret, Machine
     from flysync.plan import Change
 
 _ON_MACHINES = frozenset({FlyStatus.DEPLOYED, FlyStatus.PARTIAL})

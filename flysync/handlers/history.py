@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import RunNotFound, UsageError
-from flysync.reports import NextStep, command
+from flysync.model.reports import NextStep, command
 
 if TYPE_CHECKING:
-    from flysync.model import ProjectId, SecretName
+    from flysync.model.core import ProjectId, SecretName
+    from flysync.model.reports import RunRow
     from flysync.ports import Services
-    from flysync.reports import RunRow
 
 #: The id of a run, or its beginning: six letters are a quarter of an hour, five would be nine hours.
 _ID = re.compile(r"[0-9a-z]{6,26}")

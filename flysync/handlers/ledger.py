@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError, Interrupted, UsageError
-from flysync.model import Outcome, RunId
+from flysync.model.core import Outcome, RunId
+from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
 from flysync.ports import RunEnd
-from flysync.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from flysync.errors import FlysyncError
-    from flysync.fly import Machines
-    from flysync.model import AppName, ProjectId, Reason, SecretName
+    from flysync.model.core import AppName, ProjectId, Reason, SecretName
+    from flysync.model.fly import Machines
     from flysync.plan import Plan
     from flysync.ports import Clock, Rolling, Watch
 

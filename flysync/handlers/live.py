@@ -12,10 +12,10 @@ from flysync.handlers.reading import Reading
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flysync.fly import FlySecret, Machine
-    from flysync.model import AppName
+    from flysync.model.core import AppName
+    from flysync.model.fly import FlySecret, Machine
+    from flysync.model.reports import NextStep, Note
     from flysync.ports import Services
-    from flysync.reports import NextStep, Note
 
 #: Seconds for a look at one app, and more for each further one.
 _FIRST_S = 120.0

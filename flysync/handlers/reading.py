@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Self
 
 from flysync.errors import FlysyncError
 from flysync.handlers.ending import shielded
-from flysync.model import RunId
-from flysync.reports import PRUNE, Note
+from flysync.model.core import RunId
+from flysync.model.reports import PRUNE, Note
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from flysync.model import AppName
+    from flysync.model.core import AppName
+    from flysync.model.reports import NextStep
     from flysync.ports import FlyAccess, Sandbox, SecretStore, Services
-    from flysync.reports import NextStep
 
 #: Seconds for deleting it.
 _DELETE_S = 7.0

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import DeployFailed, DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
 from flysync.handlers.found import Found
-from flysync.model import Outcome, State
+from flysync.model.core import Outcome, State
+from flysync.model.reports import command
 from flysync.plan import MAX_ROLLOUTS
 from flysync.ports import RolloutFailed
-from flysync.reports import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.handlers.run import Run
-    from flysync.model import ProjectView, SecretName
+    from flysync.model.core import ProjectView, SecretName
     from flysync.ports import SecretStore
 
 #: Seconds kept of the time limit for what comes after the deploy, but no more than this part of what is left.

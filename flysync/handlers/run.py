@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import DatabaseUnavailable, FlysyncError, Interrupted, Locked, TimedOut
 from flysync.handlers.delivery import Delivery
 from flysync.handlers.ending import CLEAN_UP_S, end, shielded
-from flysync.model import Outcome
+from flysync.model.core import Outcome
 from flysync.plan import plan
 from flysync.ports import Intent
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from flysync.handlers.call import Call
-    from flysync.model import OpenRun, ProjectView, SecretName, State
+    from flysync.model.core import OpenRun, ProjectView, SecretName, State
     from flysync.ports import Hold, Sandbox, SecretStore
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s

@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
-from flysync.reports import PRUNE
+from flysync.model.reports import PRUNE
 
 if TYPE_CHECKING:
-    from flysync.model import AppName, SandboxInfo
+    from flysync.model.core import AppName, SandboxInfo
+    from flysync.model.reports import NextStep
     from flysync.ports import RunSeen, RunsSeen, Services
-    from flysync.reports import NextStep
 
 #: Seconds until a sandbox that is deleted has to be gone.
 _REMOVE_S = 60.0

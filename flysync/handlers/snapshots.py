@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
 from flysync.handlers.reading import Reading
-from flysync.reports import NextStep, command
+from flysync.model.reports import NextStep, command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flysync.model.reports import Note
+    from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports import BuildWatch, SnapshotServices
-    from flysync.reports import Note
-    from flysync.snapshot import Flyctl, SnapshotInfo
 
 #: What the names of ours begin with, unless somebody has chosen another.
 _PREFIX = "flysync-flyctl-"

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.handlers.found import Found, Live
-from flysync.model import State, is_app_name, value_flaw
+from flysync.model.core import State, is_app_name, value_flaw
+from flysync.model.reports import NextStep, command
 from flysync.plan import MAX_ROLLOUTS
-from flysync.reports import NextStep, command
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from flysync.handlers.live import LiveApp
-    from flysync.model import AppName, ProjectId, RunId, SecretName
-    from flysync.reports import Overview, StatusRow
+    from flysync.model.core import AppName, ProjectId, RunId, SecretName
+    from flysync.model.reports import Overview, StatusRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from flysync.errors import ProjectNotFound
 from flysync.handlers.live import look_at
 from flysync.handlers.standing import foreign, line_of
-from flysync.model import SecretName, is_app_name
-from flysync.reports import NextStep, command
+from flysync.model.core import SecretName, is_app_name
+from flysync.model.reports import NextStep, command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from flysync.errors import FlysyncError
     from flysync.handlers.live import LiveApp
     from flysync.handlers.standing import StatusLine
-    from flysync.model import AppName, OpenRun, ProjectId
+    from flysync.model.core import AppName, OpenRun, ProjectId
+    from flysync.model.reports import Note, StatusRow
     from flysync.ports import Services
-    from flysync.reports import Note, StatusRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

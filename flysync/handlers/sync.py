@@ -21,18 +21,18 @@ from flysync.handlers.foresight import foresee
 from flysync.handlers.ledger import Ledger
 from flysync.handlers.run import Run
 from flysync.handlers.turn import Turn
-from flysync.model import Outcome, is_app_name
+from flysync.model.core import Outcome, is_app_name
+from flysync.model.reports import command
 from flysync.plan import plan
 from flysync.ports import Intent
-from flysync.reports import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.model import AppName, ProjectId, ProjectView, SecretName, SyncOptions
+    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SyncOptions
+    from flysync.model.reports import SyncReport
     from flysync.plan import Plan
     from flysync.ports import Services, Watch
-    from flysync.reports import SyncReport
 
 #: Seconds for noting a sync that came to nothing.
 _NOTE_S = 5.0

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import Locked
-from flysync.model import Outcome, State
+from flysync.model.core import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.handlers.call import Call
-    from flysync.model import OpenRun, RunId, SecretName, SecretRecord
+    from flysync.model.core import OpenRun, RunId, SecretName, SecretRecord
     from flysync.ports import Hold, RunState
 
 #: Seconds between two tries for the lock, at first and at most; jittered, so that waiters do not march in step.

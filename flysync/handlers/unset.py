@@ -16,14 +16,14 @@ from flysync.handlers.rollout import Removal, cut_short
 from flysync.handlers.run import Run
 from flysync.handlers.sync import Sync
 from flysync.handlers.turn import Turn
-from flysync.model import Outcome, Reason, State
+from flysync.model.core import Outcome, Reason, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.model import AppName, ProjectId, ProjectView, SecretName, SyncOptions
+    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SyncOptions
+    from flysync.model.reports import SyncReport
     from flysync.ports import SecretStore, Services, Watch
-    from flysync.reports import SyncReport
 
 
 async def unset_secrets(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from flysync.model import (
+    from flysync.model.core import (
         AppName,
         Door,
         OpenRun,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SecretRecord,
         State,
     )
-    from flysync.reports import Finding, Overview, RunRow
+    from flysync.model.reports import Finding, Overview, RunRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from flysync.fly import Machines
+from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.errors import FlysyncError
-    from flysync.fly import Flyctl, FlySecret, Machine, Reach, Rollout, Token
-    from flysync.model import AppName, SandboxInfo, SecretName
+    from flysync.model.core import AppName, SandboxInfo, SecretName
+    from flysync.model.fly import Flyctl, FlySecret, Machine, Reach, Rollout, Token
     from flysync.secret import Secret
 
 

@@ -9,8 +9,8 @@ from flysync.ports.world import Services
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports.fly import Sandbox
-    from flysync.snapshot import Flyctl, SnapshotInfo
 
 
 class Snapshots(Protocol):

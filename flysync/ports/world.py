@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from flysync.model import AppName, RunId
+    from flysync.model.core import AppName, RunId
+    from flysync.model.reports import SyncReport
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
     from flysync.ports.fly import FlyAccess, Rolling, Sandbox, Sandboxes, SecretStore
-    from flysync.reports import SyncReport
 
 
 class Watch(Protocol):

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from flysync.errors import ConfigError
-from flysync.reports import ConfigReport, Note, SettingLine
+from flysync.model.reports import ConfigReport, Note, SettingLine
 from flysync.secret import Secret
 from flysync.settings.table import SECRETS, VARIABLES, Settings
 

@@ -10,7 +10,7 @@ from flysync.settings import readers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from flysync.reports import Note
+    from flysync.model.reports import Note
     from flysync.secret import Secret
 
 

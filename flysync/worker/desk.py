@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
 from flysync.logs import LOGGER
-from flysync.model import Outcome
+from flysync.model.core import Outcome
 from flysync.ports import Fate, Verdict
 from flysync.worker.verdict import is_outage, of_error, of_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
-    from flysync.model import ProjectId, SecretName
+    from flysync.model.core import ProjectId, SecretName
+    from flysync.model.reports import SyncReport
     from flysync.ports import Job
-    from flysync.reports import SyncReport
     from flysync.secret import Secret
     from flysync.worker.outage import Outages
 

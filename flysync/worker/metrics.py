@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
+    from flysync.model.reports import SyncReport
     from flysync.ports import Verdict
-    from flysync.reports import SyncReport
 
 #: Seconds; a step takes between a tenth and some minutes.
 _BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0, 300.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flysync.model import Door, SyncOptions
+from flysync.model.core import Door, SyncOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from flysync.worker.verdict import is_outage
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
-    from flysync.model import ProjectId
+    from flysync.model.core import ProjectId
     from flysync.ports import Clock, Verdict
 
 #: Seconds until a service is tried again, at first and at most; jittered.

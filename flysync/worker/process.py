@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError
 from flysync.handlers.sync import sync_credentials_to_flyio
 from flysync.logs import LOGGER
-from flysync.model import project_id, secret_name
+from flysync.model.core import project_id, secret_name
 from flysync.ports import Fate, Verdict
 from flysync.worker.desk import Desk
 from flysync.worker.metrics import Metrics
@@ -26,9 +26,9 @@ from flysync.worker.verdict import of_error
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flysync.model import ProjectId, SecretName
+    from flysync.model.core import ProjectId, SecretName
+    from flysync.model.reports import SyncReport
     from flysync.ports import Job, JobQueue, Services
-    from flysync.reports import SyncReport
     from flysync.secret import Secret
     from flysync.worker.options import WorkerOptions
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flysync.model import AppName, RunId, SandboxInfo
+    from flysync.model.core import AppName, RunId, SandboxInfo
     from flysync.ports import (
         AppLock,
         Clock,

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import CredentialNotFound, FlysyncError, Interrupted, NotRecorded
-from flysync.model import Outcome
+from flysync.model.core import Outcome
 from flysync.ports import Fate, Verdict
 
 if TYPE_CHECKING:
-    from flysync.model import SecretName
-    from flysync.reports import CredentialReport, SyncReport
+    from flysync.model.core import SecretName
+    from flysync.model.reports import CredentialReport, SyncReport
 
 #: So long, in seconds, a credential that is not there may still be in a transaction of the backend's.
 YOUNG_S = 60.0

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync.errors import AccessDenied, AppNotFound, DaytonaUnavailable
-from flysync.fly import TokenKind
-from flysync.model import AppName
+from flysync.model.core import AppName
+from flysync.model.fly import TokenKind
 from flysync.sim import macaroon as made
 
 if TYPE_CHECKING:

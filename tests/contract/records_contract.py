@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flysync.errors import ProjectNotFound
-from flysync.model import AppName, Door, ProjectId, RunId, SecretName, SecretRecord
+from flysync.model.core import AppName, Door, ProjectId, RunId, SecretName, SecretRecord
 from flysync.ports import Intent, RunEnd
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flysync.model import ProjectView
+    from flysync.model.core import ProjectView
+    from flysync.model.reports import StatusRow
     from flysync.ports import Records
-    from flysync.reports import StatusRow
 
 PROJECT, OTHER = ProjectId("proj123"), ProjectId("proj456")
 APP = AppName("acme-web")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from records_contract import APP, DONE, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, intent
 
-from flysync.model import ProjectId, RunId, SecretName, State
+from flysync.model.core import ProjectId, RunId, SecretName, State
 from flysync.ports import Action, RunEnd
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from records_contract import APP, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin
 
 from flysync.errors import ProjectNotFound
-from flysync.model import AppName
+from flysync.model.core import AppName
 from flysync.secret import Secret
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from records_contract import APP, KEY, NOON
 
 from flysync.errors import ProjectNotFound
-from flysync.model import ProjectId
+from flysync.model.core import ProjectId
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -9,7 +9,7 @@ import pytest
 from records_contract import APP, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, intent
 
 from flysync.errors import Locked, NotRecorded
-from flysync.model import AppName, OpenRun, RunId, State
+from flysync.model.core import AppName, OpenRun, RunId, State
 from flysync.ports import Action, RunState
 
 if TYPE_CHECKING:

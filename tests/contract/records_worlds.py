@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import LiteralString
 
-    from flysync.model import RunId
+    from flysync.model.core import RunId
 
 
 class MemoryWorld(RecordsWorld):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync.errors import AppNotFound, DaytonaUnavailable, FlysyncError, InvalidCredential
-from flysync.fly import FlyStatus
-from flysync.model import SecretName
+from flysync.model.core import SecretName
+from flysync.model.fly import FlyStatus
 from flysync.ports import RolloutFailed
 from flysync.secret import Secret
 

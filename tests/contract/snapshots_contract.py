@@ -12,8 +12,8 @@ import pytest
 from flysync.errors import SandboxNotFound
 
 if TYPE_CHECKING:
+    from flysync.model.snapshot import SnapshotInfo
     from flysync.ports import Snapshots
-    from flysync.snapshot import SnapshotInfo
 
 DOCKERFILE = 'FROM debian:12-slim\nLABEL flysync.flyctl="1.2.3"\nRUN echo hello\n'
 

@@ -15,7 +15,7 @@ from test_secret_store import Overheard
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl_access import FlyctlAccess
 from flysync.errors import AccessDenied
-from flysync.model import AppName, RunId
+from flysync.model.core import AppName, RunId
 from flysync.secret import Secret
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly

@@ -12,7 +12,7 @@ import pytest
 
 from flysync.adapters import flyctl_install
 from flysync.adapters.flyctl_script import Step
-from flysync.model import RunId
+from flysync.model.core import RunId
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from daytona import AsyncDaytona
 
+    from flysync.model.snapshot import Flyctl
     from flysync.sim.daytona import Daytona
     from flysync.sim.fly import Fly
-    from flysync.snapshot import Flyctl
 
 INSTALLER = "https://fly.io/install.sh"
 

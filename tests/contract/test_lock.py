@@ -17,7 +17,7 @@ from postgres_wire import Wire
 
 from flysync.adapters.postgres import Connection, PostgresLock
 from flysync.errors import ConfigError, DatabaseUnavailable
-from flysync.model import AppName
+from flysync.model.core import AppName
 from flysync.secret import Secret
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from records_worlds import PostgresWorld, opened
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords
 from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
-from flysync.model import State
+from flysync.model.core import State
 from flysync.ports import Action
 from flysync.secret import Secret
 

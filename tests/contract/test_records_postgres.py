@@ -13,7 +13,7 @@ from records_worlds import PostgresWorld, opened
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords, state
 from flysync.errors import DatabaseUnavailable, ProjectNotFound
-from flysync.model import SecretName, State
+from flysync.model.core import SecretName, State
 from flysync.ports import Action
 from flysync.secret import Secret
 

@@ -15,7 +15,7 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from flysync.reports import Finding
+    from flysync.model.reports import Finding
 
 OURS = ["flysync_runs", "flysync_secrets", "flysync_meta"]
 BACKENDS = ["cloud_credentials", "project_deployments", "project_actions"]

@@ -17,8 +17,8 @@ from secret_store_contract import SecretStoreContract, StoreWorld
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSecrets
 from flysync.errors import FlyctlFailed
-from flysync.fly import Machines
-from flysync.model import AppName, RunId, SecretName
+from flysync.model.core import AppName, RunId, SecretName
+from flysync.model.fly import Machines
 from flysync.ports import RolloutFailed
 from flysync.secret import Secret
 from flysync.sim.daytona import Daytona

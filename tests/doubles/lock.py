@@ -9,7 +9,7 @@ from flysync.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError
-    from flysync.model import AppName
+    from flysync.model.core import AppName
 
 
 class InMemoryHold:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from doubles.tables import InMemoryAction, InMemoryProject, InMemoryRun, InMemoryTables, credentials
 from flysync.errors import Locked, NotRecorded
-from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
+from flysync.model.core import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
+from flysync.model.reports import Overview
 from flysync.ports import Action, RunSeen, RunsSeen, RunState
-from flysync.reports import Overview
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from flysync.errors import FlysyncError
+    from flysync.model.reports import RunRow
     from flysync.ports import Intent, RunEnd
-    from flysync.reports import RunRow
 
 _TICK = timedelta(microseconds=1)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flysync.errors import DaytonaUnavailable, SandboxNotFound
-from flysync.model import RunId, SandboxInfo
+from flysync.model.core import RunId, SandboxInfo
 from flysync.ports import NotSent
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from flysync.errors import (
     InvalidCredential,
     OutcomeUnknown,
 )
-from flysync.fly import Flyctl, FlySecret, FlyStatus, Machine, Machines, Reach, Rollout, Token, TokenKind
+from flysync.model.fly import Flyctl, FlySecret, FlyStatus, Machine, Machines, Reach, Rollout, Token, TokenKind
 from flysync.ports import RolloutFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from doubles.sandboxes import InMemorySandbox
-    from flysync.model import AppName, SecretName
+    from flysync.model.core import AppName, SecretName
     from flysync.ports import Rolling, SecretStore
     from flysync.secret import Secret
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flysync.errors import SandboxNotFound
-from flysync.snapshot import Flyctl, SnapshotInfo
+from flysync.model.snapshot import Flyctl, SnapshotInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

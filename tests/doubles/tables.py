@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flysync.errors import InvalidCredential, ProjectNotFound
-from flysync.model import AppName, Credential, OpenRun, ProjectId, RunId, SecretName, SecretRecord, secret_name
+from flysync.model.core import AppName, Credential, OpenRun, ProjectId, RunId, SecretName, SecretRecord, secret_name
+from flysync.model.reports import RunRow, StatusRow, project_not_found
 from flysync.ports import RunEnd
-from flysync.reports import RunRow, StatusRow, project_not_found
 from flysync.secret import Secret
 
 if TYPE_CHECKING:

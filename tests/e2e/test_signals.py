@@ -215,7 +215,7 @@ def is_reading(process: Running) -> bool:
 def test_a_signal_while_the_program_is_loaded(number: int) -> None:
     """It is noted, and ends the command before it begins."""
     code = (
-        "import os, sys; from flysync.signals import SIGNALS; from flysync import __main__\n"
+        "import os, sys; from flysync.cli.signals import SIGNALS; from flysync import __main__\n"
         f"SIGNALS.catch(); os.kill(os.getpid(), {number:d}); SIGNALS.catch = lambda: None\n"
         "sys.argv = ['flysync', 'status', '--json']; __main__.main()"
     )

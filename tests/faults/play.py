@@ -15,13 +15,14 @@ import psycopg
 from canary import Canary
 from psycopg.conninfo import conninfo_to_dict
 
-from flysync import bootstrap, library, render
+from flysync import bootstrap, library
 from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSecrets
 from flysync.adapters.flyctl_install import Limits
 from flysync.bootstrap import services
-from flysync.model import SyncOptions
+from flysync.cli import render
+from flysync.model.core import SyncOptions
 from flysync.sim.flyctl import LEASE_PATIENCE_S, launcher
 from flysync.sim.simulation import Simulation
 
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from calls import Call
     from matrix import Cell
 
-    from flysync.fly import Rollout
-    from flysync.model import AppName, RunId
+    from flysync.model.core import AppName, RunId
+    from flysync.model.fly import Rollout
+    from flysync.model.reports import SyncReport
     from flysync.ports import Clock, Rolling, Sandbox, Sandboxes, SecretStore
-    from flysync.reports import SyncReport
     from flysync.settings import Settings
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Record

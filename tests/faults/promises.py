@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from world import MOST_ROLLOUTS
 
-from flysync.model import Outcome, Reason
+from flysync.model.core import Outcome, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from schedules import Process
     from world import World
 
-    from flysync.model import AppName
-    from flysync.reports import CredentialReport, SyncReport
+    from flysync.model.core import AppName
+    from flysync.model.reports import CredentialReport, SyncReport
 
 _FINE = {Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED, Outcome.STAGED}
 _ON_MACHINES = {Outcome.SYNCED, Outcome.UNCHANGED}

@@ -22,7 +22,7 @@ from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresLock, P
 from flysync.errors import DaytonaUnavailable, FlyUnavailable, OutcomeUnknown
 from flysync.handlers.sandboxes import prune_sandboxes
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
-from flysync.model import ProjectId, SecretName, SyncOptions
+from flysync.model.core import ProjectId, SecretName, SyncOptions
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from flysync.fly import FlySecret, Rollout
-    from flysync.model import AppName, RunId
+    from flysync.model.core import AppName, RunId
+    from flysync.model.fly import FlySecret, Rollout
+    from flysync.model.reports import SyncReport
     from flysync.ports import FlyAccess, Rolling, Sandbox, SecretStore
-    from flysync.reports import SyncReport
 
 #: Waits are this much shorter than they would be.
 _SCALE = 0.02

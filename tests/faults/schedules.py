@@ -19,7 +19,7 @@ from world import WatchedSecrets, landed
 from flysync.errors import FlysyncError
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
 from flysync.handlers.unset import unset_secrets
-from flysync.model import ProjectId, RunId, SecretName, SyncOptions
+from flysync.model.core import ProjectId, RunId, SecretName, SyncOptions
 from flysync.ports import RolloutFailed
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from world import Effect, World
 
-    from flysync.model import AppName
+    from flysync.model.core import AppName
+    from flysync.model.reports import SyncReport
     from flysync.ports import AppLock, DatabaseAdmin, FlyAccess, Records, Sandbox, Sandboxes, SecretStore
-    from flysync.reports import SyncReport
 
 PROJECT = ProjectId("p")
 

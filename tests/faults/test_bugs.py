@@ -13,7 +13,7 @@ from play import QuickClock, canary_of
 
 from flysync import library
 from flysync.adapters.daytona_exec import DaytonaSandbox
-from flysync.model import SyncOptions
+from flysync.model.core import SyncOptions
 from flysync.ports import AnswerLost
 from flysync.secret import Secret
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from platform_of_tests import Platform
 
-    from flysync.model import AppName, RunId
+    from flysync.model.core import AppName, RunId
     from flysync.ports import DatabaseAdmin, FlyAccess, SecretStore
 
 CANARY = Canary({"value": VALUE})
@@ -180,7 +180,7 @@ def test_a_bug_is_shown_by_the_command_line_without_a_value(
 
 _LAST_STOP = """
 import os, sys
-from flysync import cli
+from flysync.cli import main as cli
 @cli.app.command()
 def broken() -> None:
     raise RuntimeError(os.environ["CANARY"]) from ValueError(os.environ["CANARY"])

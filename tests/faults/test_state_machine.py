@@ -13,10 +13,10 @@ from promises import told_wrong
 from schedules import Fault, Process
 from world import JumpingLoop, World
 
-from flysync.model import Outcome
+from flysync.model.core import Outcome
 
 if TYPE_CHECKING:
-    from flysync.reports import SyncReport
+    from flysync.model.reports import SyncReport
 
 NAMES = st.sampled_from(["A", "B", "C"])
 VALUES = st.sampled_from(["1", "2", "3"])

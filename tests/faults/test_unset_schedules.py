@@ -9,12 +9,12 @@ import pytest
 from schedules import Fault, Process
 from world import JumpingLoop, World
 
-from flysync.model import Outcome
+from flysync.model.core import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from flysync.reports import SyncReport
+    from flysync.model.reports import SyncReport
 
 #: A kill before a call, after it, and with its effect still on its way; a cancellation; an answer that never comes; a
 #: lock that is stolen unnoticed.

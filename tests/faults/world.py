@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from schedules import Process
 
-    from flysync.fly import Rollout
-    from flysync.model import AppName, RunId, SecretName
+    from flysync.model.core import AppName, RunId, SecretName
+    from flysync.model.fly import Rollout
     from flysync.ports import Rolling
     from flysync.secret import Secret
 

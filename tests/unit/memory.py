@@ -18,16 +18,16 @@ from doubles import (
 )
 
 from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
-from flysync.model import AppName, Door, ProjectId, ProjectView, RunId, SecretName, SyncOptions
+from flysync.model.core import AppName, Door, ProjectId, ProjectView, RunId, SecretName, SyncOptions
+from flysync.model.reports import Finding
 from flysync.ports import DatabaseServer, Intent
-from flysync.reports import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from flysync.errors import FlysyncError
+    from flysync.model.reports import SyncReport
     from flysync.ports import FlyAccess, Sandbox, SecretStore
-    from flysync.reports import SyncReport
 
 PROJECT = ProjectId("p")
 _IDS = itertools.count(1)

@@ -6,8 +6,8 @@ import pytest
 
 from flysync import errors
 from flysync.handlers.advice import next_step
-from flysync.model import AppName, Outcome, ProjectId, RunId, SecretName
-from flysync.reports import CredentialReport, SyncReport
+from flysync.model.core import AppName, Outcome, ProjectId, RunId, SecretName
+from flysync.model.reports import CredentialReport, SyncReport
 
 if TYPE_CHECKING:
     from typing import Any

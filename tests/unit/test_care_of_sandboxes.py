@@ -10,7 +10,7 @@ from memory import World, dead_run
 
 from flysync import errors
 from flysync.handlers.sandboxes import list_sandboxes, prune_sandboxes
-from flysync.model import AppName
+from flysync.model.core import AppName
 
 if TYPE_CHECKING:
     from flysync.handlers.sandboxes import SandboxReport

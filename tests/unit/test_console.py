@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync import console
-from flysync.console import Output
+from flysync.cli import process
+from flysync.cli.output import Output
+from flysync.cli.progress import Progress
+from flysync.cli.signals import SIGNALS
 from flysync.errors import DatabaseUnavailable, Interrupted
-from flysync.model import Outcome, ProjectId, RunId, SecretName
-from flysync.progress import Progress
-from flysync.reports import CredentialReport, NextStep, Note, SyncReport
+from flysync.model.core import Outcome, ProjectId, RunId, SecretName
+from flysync.model.reports import CredentialReport, NextStep, Note, SyncReport
 from flysync.secret import Secret
-from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,7 +212,7 @@ def test_a_run_that_is_interrupted_ends_with_its_last_report() -> None:
 
     SIGNALS.catch()
     try:
-        ended = console.run(work, progress)
+        ended = process.run(work, progress)
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -235,7 +235,7 @@ def test_an_interruption_without_a_report_is_raised() -> None:
 
     for work in (fails, waits):
         with pytest.raises(Interrupted):
-            console.run(work, Progress(Output()))
+            process.run(work, Progress(Output()))
 
 
 def test_a_failure_without_a_signal_stays_what_it_is() -> None:
@@ -245,7 +245,7 @@ def test_a_failure_without_a_signal_stays_what_it_is() -> None:
         raise DatabaseUnavailable("away")
 
     with pytest.raises(DatabaseUnavailable):
-        console.run(fails, Progress(Output()))
+        process.run(fails, Progress(Output()))
 
 
 def test_steps_are_told_with_v_and_nothing_moves_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,10 @@ from doubles import InMemoryJobs
 from memory import PROJECT, World, dead_run
 
 from flysync import errors, settings
-from flysync.fly import Flyctl, Reach, Token, TokenKind
 from flysync.handlers.doctor import DoctorReport, Question, doctor
-from flysync.model import AppName
-from flysync.reports import Finding
+from flysync.model.core import AppName
+from flysync.model.fly import Flyctl, Reach, Token, TokenKind
+from flysync.model.reports import Finding
 from flysync.settings import Source
 
 if TYPE_CHECKING:

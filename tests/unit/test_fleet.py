@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from memory import World
 
+from flysync.cli.render import fleet_json, fleet_text, project_text
 from flysync.errors import AccessDenied, FlyUnavailable, Interrupted, UsageError
 from flysync.handlers.fleet import sync_all
-from flysync.model import SyncOptions
-from flysync.render import fleet_json, fleet_text, project_text
-from flysync.reports import FleetReport, SyncReport
+from flysync.model.core import SyncOptions
+from flysync.model.reports import FleetReport, SyncReport
 
 
 def fleet(*names: str) -> World:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync.adapters.flyctl_script import Answer, NoAnswer, NoFiles, Step, TooLate, timed, word
-from flysync.model import RunId
+from flysync.model.core import RunId
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ import pytest
 from flysync import errors
 from flysync.adapters.flyctl import FlyctlSecrets
 from flysync.errors import DaytonaUnavailable, FlysyncError, RateLimited
-from flysync.fly import FlyStatus
-from flysync.model import AppName, RunId, SecretName
+from flysync.model.core import AppName, RunId, SecretName
+from flysync.model.fly import FlyStatus
 from flysync.ports import AnswerLost, NotSent, RolloutFailed
 from flysync.secret import Secret
 

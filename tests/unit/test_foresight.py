@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from memory import World, told
 
+from flysync.cli.render import sync_text
 from flysync.errors import AccessDenied
-from flysync.fly import Machines
-from flysync.render import sync_text
+from flysync.model.fly import Machines
 
 ASK = {"dry_run": True, "verify": True}
 

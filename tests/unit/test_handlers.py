@@ -8,7 +8,7 @@ from doubles import InMemorySandboxes
 from memory import World, dead_run, told
 
 from flysync import errors
-from flysync.model import AppName, SecretName, State
+from flysync.model.core import AppName, SecretName, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

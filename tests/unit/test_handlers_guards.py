@@ -11,7 +11,7 @@ from memory import PROJECT, World, told
 
 from flysync import errors
 from flysync.handlers.sync import sync_credentials_to_flyio
-from flysync.model import AppName, SecretName, State, SyncOptions
+from flysync.model.core import AppName, SecretName, State, SyncOptions
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from doubles import InMemorySandbox
 
-    from flysync.model import SecretRecord
+    from flysync.model.core import SecretRecord
 
 ACME = AppName("acme")
 

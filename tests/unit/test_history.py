@@ -11,12 +11,12 @@ from memory import PROJECT, World, dead_run
 from test_render import NOW, run_row
 
 import flysync
-from flysync import render
+from flysync.cli import render
 from flysync.errors import ProjectNotFound, RunNotFound, UsageError
 from flysync.handlers.history import STEPS, HistoryReport, RunReport, history, one_run
-from flysync.model import ProjectId, RunId, SecretName
+from flysync.model.core import ProjectId, RunId, SecretName
+from flysync.model.reports import NextStep
 from flysync.ports import RunEnd
-from flysync.reports import NextStep
 
 if TYPE_CHECKING:
     from typing import Any

@@ -80,7 +80,7 @@ def test_every_flag_is_in_the_docs() -> None:
     """docs/cli.md names each command and each option."""
     import typer
 
-    from flysync.cli import app
+    from flysync.cli.main import app
 
     text = (ROOT.parent / "docs/cli.md").read_text()
     group = typer.main.get_command(app)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import typer
 
-from flysync import options
-from flysync.cli import app
+from flysync.cli import options
+from flysync.cli.main import app
 
 COMMON = {"--env-file", "--json", "-q", "--quiet", "-v", "--verbose"}
 

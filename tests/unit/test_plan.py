@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from flysync.errors import CredentialNotFound, InvalidCredential
-from flysync.model import (
+from flysync.model.core import (
     MAX_ARGUMENT_BYTES,
     AppName,
     Credential,

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from flysync.signals import Signals
+from flysync.cli.signals import Signals
 
 
 def process(code: str) -> subprocess.CompletedProcess[str]:
     """Run *code* in a fresh Python that has caught the signals, as `signals`."""
-    head = "import os, signal\nfrom flysync.signals import SIGNALS as signals\nsignals.catch()\n"
+    head = "import os, signal\nfrom flysync.cli.signals import SIGNALS as signals\nsignals.catch()\n"
     return subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from flysync import render
+from flysync.cli import render
 from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUnavailable, Interrupted
-from flysync.fly import Machine, Machines
 from flysync.handlers.care import CheckReport, InitReport
 from flysync.handlers.found import Live
 from flysync.handlers.history import HistoryReport, RunReport
@@ -17,9 +16,10 @@ from flysync.handlers.live import LiveApp
 from flysync.handlers.snapshots import SnapshotLine, SnapshotReport, Way
 from flysync.handlers.standing import StatusLine
 from flysync.handlers.status import StatusReport
-from flysync.model import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
-from flysync.reports import CredentialReport, Finding, NextStep, Note, RunRow, SyncReport, command, printable
-from flysync.snapshot import Flyctl, SnapshotInfo
+from flysync.model.core import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
+from flysync.model.fly import Machine, Machines
+from flysync.model.reports import CredentialReport, Finding, NextStep, Note, RunRow, SyncReport, command, printable
+from flysync.model.snapshot import Flyctl, SnapshotInfo
 
 NOW = datetime(2026, 11, 20, 3, 4, 5, tzinfo=UTC)
 #: A line break, an escape sequence, two that turn the text around, a C1 control, and half a surrogate pair.

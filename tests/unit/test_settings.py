@@ -12,7 +12,7 @@ from flysync.secret import Secret
 from flysync.settings import VARIABLES, Settings, Source
 
 if TYPE_CHECKING:
-    from flysync.reports import ConfigReport
+    from flysync.model.reports import ConfigReport
 
 ROOT = Path(__file__).parents[2]
 CANARY = "c4nary-v4lue"
@@ -187,7 +187,7 @@ def test_every_setting_is_documented(file: str, pattern: str) -> None:
 
 def test_the_example_sets_nothing() -> None:
     """A copy of `.env.example` that was not filled in changes no setting."""
-    from flysync import dotenv
+    from flysync.settings import dotenv
 
     source, found = dotenv.read(ROOT / ".env.example", is_dot_env=True)
 

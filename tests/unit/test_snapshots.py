@@ -12,12 +12,12 @@ from memory import World
 
 from flysync import errors
 from flysync.handlers.snapshots import Pinned, SnapshotReport, build_snapshot, list_snapshots
-from flysync.snapshot import Flyctl
+from flysync.model.snapshot import Flyctl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.snapshot import SnapshotInfo
+    from flysync.model.snapshot import SnapshotInfo
 
 NAME = "flysync-flyctl-0.4.87"
 PROGRAM, ARCHIVE = "5" * 64, "a" * 64

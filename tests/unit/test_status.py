@@ -8,7 +8,7 @@ from memory import PROJECT, World
 
 from flysync.errors import ProjectNotFound
 from flysync.handlers.status import StatusReport, status
-from flysync.model import AppName, SecretName, State
+from flysync.model.core import AppName, SecretName, State
 from flysync.plan import MAX_ROLLOUTS
 
 if TYPE_CHECKING:

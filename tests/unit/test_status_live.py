@@ -8,7 +8,7 @@ from memory import PROJECT, World
 
 from flysync.errors import AccessDenied, DaytonaUnavailable, FlyUnavailable, ProjectNotFound
 from flysync.handlers.status import StatusReport, status
-from flysync.model import AppName, SecretName
+from flysync.model.core import AppName, SecretName
 
 if TYPE_CHECKING:
     from collections.abc import Callable

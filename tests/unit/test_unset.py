@@ -7,10 +7,10 @@ from memory import PROJECT, World, told
 
 from flysync.errors import FlysyncError, FlyUnavailable, OutcomeUnknown
 from flysync.handlers.unset import unset_secrets
-from flysync.model import AppName, SecretName, State, SyncOptions
+from flysync.model.core import AppName, SecretName, State, SyncOptions
 
 if TYPE_CHECKING:
-    from flysync.reports import SyncReport
+    from flysync.model.reports import SyncReport
 
 
 async def orphans(*names: str, machines: int = 2) -> World:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from flysync import errors
 from flysync.adapters.clock import RealClock
-from flysync.model import Outcome, ProjectId, RunId, SecretName
+from flysync.model.core import Outcome, ProjectId, RunId, SecretName
+from flysync.model.reports import CredentialReport, SyncReport
 from flysync.ports import Fate, Job, Verdict
-from flysync.reports import CredentialReport, SyncReport
 from flysync.secret import Secret
 from flysync.worker.desk import Desk
 from flysync.worker.outage import Outages

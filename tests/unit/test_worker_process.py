@@ -11,7 +11,7 @@ from memory import World
 
 from flysync import errors
 from flysync.logs import LOGGER
-from flysync.model import AppName
+from flysync.model.core import AppName
 from flysync.worker.metrics import Metrics
 from flysync.worker.options import WorkerOptions
 from flysync.worker.process import Work

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from flysync import errors
-from flysync.model import Outcome, ProjectId, RunId, SecretName
+from flysync.model.core import Outcome, ProjectId, RunId, SecretName
+from flysync.model.reports import CredentialReport, Note, SyncReport
 from flysync.ports import Fate
-from flysync.reports import CredentialReport, Note, SyncReport
 from flysync.worker.verdict import is_outage, of_error, of_report
 
 A, B = SecretName("A"), SecretName("B")

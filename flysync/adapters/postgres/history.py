@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from flysync.adapters.postgres import projects, rows
 from flysync.adapters.postgres.state import clean
 from flysync.adapters.postgres.view import key
-from flysync.model import AppName, ProjectId, RunId, SecretName
+from flysync.model.core import AppName, ProjectId, RunId, SecretName
+from flysync.model.reports import RunRow
 from flysync.ports import Action
-from flysync.reports import RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

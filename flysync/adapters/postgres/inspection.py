@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.postgres.tables import ACTIONS, CREDENTIALS, META, RELATIONS, SCHEMA_VERSION
-from flysync.reports import Finding
+from flysync.model.reports import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -19,7 +19,7 @@ from flysync.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.connection import Connection, Session
-    from flysync.model import AppName
+    from flysync.model.core import AppName
 
 #: Takes the lock if it is free; any error in the transaction would free it again.
 _TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended('flysync:' || %(app)s::text, 0))"

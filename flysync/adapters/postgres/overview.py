@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flysync.adapters.postgres import projects, rows
 from flysync.adapters.postgres.state import clean
 from flysync.adapters.postgres.view import key
-from flysync.model import AppName, ProjectId, SecretName
-from flysync.reports import Overview, StatusRow
+from flysync.model.core import AppName, ProjectId, SecretName
+from flysync.model.reports import Overview, StatusRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from flysync.adapters.postgres.state import clean
-from flysync.model import ProjectId
-from flysync.reports import project_not_found
+from flysync.model.core import ProjectId
+from flysync.model.reports import project_not_found
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.connection import Session

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.adapters.postgres.connection import Connection, Session
-    from flysync.model import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
+    from flysync.model.core import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
+    from flysync.model.reports import Overview, RunRow
     from flysync.ports import Action, Intent, RunEnd, RunsSeen, RunState
-    from flysync.reports import Overview, RunRow
 
 #: undefined_column
 _NO_COLUMN = "42703"

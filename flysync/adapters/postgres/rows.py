@@ -1,4 +1,4 @@
-"""Rows of Postgres as the nouns of `flysync.model`, and the columns that they are made of."""
+"""Rows of Postgres as the nouns of `flysync.model.core`, and the columns that they are made of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flysync.errors import InvalidCredential
-from flysync.model import Credential, OpenRun, RunId, SecretName, SecretRecord, State, secret_name
+from flysync.model.core import Credential, OpenRun, RunId, SecretName, SecretRecord, State, secret_name
 from flysync.secret import Secret
 
 if TYPE_CHECKING:

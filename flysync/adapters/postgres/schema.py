@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flysync.adapters.postgres.connection import Connection, Session
-    from flysync.reports import Finding
+    from flysync.model.reports import Finding
 
 #: One at a time; CREATE ... IF NOT EXISTS alone can fail when two do it at once. No app's lock has this name.
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('flysync db init', 0))"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flysync.errors import Locked, NotRecorded
-from flysync.model import SecretName, State
+from flysync.model.core import SecretName, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flysync.adapters.postgres.connection import Session
-    from flysync.model import AppName, ProjectId, RunId, SecretRecord
+    from flysync.model.core import AppName, ProjectId, RunId, SecretRecord
     from flysync.ports import Action, Intent, RunEnd
 
 #: More days than this make no moment that Postgres can hold.

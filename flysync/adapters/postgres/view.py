@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flysync.adapters.postgres import errors, projects, rows
 from flysync.adapters.postgres.state import clean
 from flysync.adapters.postgres.tables import SCHEMA_VERSION
-from flysync.model import AppName, ProjectId, ProjectView, RunId
+from flysync.model.core import AppName, ProjectId, ProjectView, RunId
 from flysync.ports import RunSeen, RunsSeen, RunState
 from flysync.secret import Secret
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import LiteralString
 
     from flysync.adapters.postgres.connection import Session
-    from flysync.model import OpenRun, SecretName, SecretRecord
+    from flysync.model.core import OpenRun, SecretName, SecretRecord
 
 #: One snapshot of everything. Deployments without a time count as the oldest, those that share the newest time count
 #: all. Whoever wrote a request had stored the value before, so a request that is seen here is seen with its value.

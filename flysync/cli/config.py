@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flysync.cli.groups import config
-from flysync.options import common, takes
-from flysync.signals import SIGNALS
+from flysync.cli.app import config
+from flysync.cli.options import common, takes
+from flysync.cli.signals import SIGNALS
 
 if TYPE_CHECKING:
-    from flysync.console import Output
-    from flysync.reports import ConfigReport
+    from flysync.cli.output import Output
+    from flysync.model.reports import ConfigReport
 
 
 def _secrets(incomplete: str) -> list[str]:
@@ -37,9 +37,10 @@ def config_show(output: "Output") -> None:
         flysync config show
         flysync config show --env-file production.env --json
     """
-    from flysync import bootstrap, command, render
+    from flysync import bootstrap
+    from flysync.cli import render, run
 
-    report, _ = bootstrap.survey_settings(env_file=command.env_file(output))
+    report, _ = bootstrap.survey_settings(env_file=run.env_file(output))
     SIGNALS.note()
     output.warn(report.warnings)
     output.result(render.config_json(report), render.config_text(report))
@@ -62,13 +63,14 @@ def config_set(output: "Output", name: Name) -> None:
         flysync config set FLY_API_TOKEN
         pass show fly-token | flysync config set FLY_API_TOKEN
     """
-    from flysync import bootstrap, command
+    from flysync import bootstrap
+    from flysync.cli import run
     from flysync.errors import ConfigError
     from flysync.settings import read_secret
 
     others = _beside_the_keyring(output, name)
     try:
-        value = read_secret(name, command.typed(name), where="standard input")
+        value = read_secret(name, run.typed(name), where="standard input")
     except UnicodeDecodeError:
         value = None
     if value is None:
@@ -102,7 +104,8 @@ def _beside_the_keyring(output: "Output", name: str) -> "ConfigReport":
         UsageError: *name* is not one that the keyring may have; it may be a secret itself, and is not shown.
         ConfigError: the keyring is to be left alone.
     """
-    from flysync import bootstrap, command
+    from flysync import bootstrap
+    from flysync.cli import run
     from flysync.errors import ConfigError, UsageError
     from flysync.settings import SECRETS, VARIABLES
 
@@ -112,7 +115,7 @@ def _beside_the_keyring(output: "Output", name: str) -> "ConfigReport":
             told = "NAME is a name only; values are never given as arguments"
         hint = f"the keyring keeps {', '.join(SECRETS)}; others go into the environment or .env (docs/settings.md)"
         raise UsageError(told, hint=hint)
-    report, _ = bootstrap.survey_settings(env_file=command.env_file(output), with_keyring=False)
+    report, _ = bootstrap.survey_settings(env_file=run.env_file(output), with_keyring=False)
     no_keyring = report.line("FLYSYNC_NO_KEYRING")
     if no_keyring.shown != "no":
         raise ConfigError(
@@ -124,8 +127,8 @@ def _beside_the_keyring(output: "Output", name: str) -> "ConfigReport":
 
 
 def _tell(output: "Output", name: str, change: str, others: "ConfigReport") -> None:
-    from flysync import render
-    from flysync.reports import NextStep, Note
+    from flysync.cli import render
+    from flysync.model.reports import NextStep, Note
 
     SIGNALS.note()
     source = others.line(name).source

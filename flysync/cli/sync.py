@@ -5,15 +5,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flysync.cli.groups import app
-from flysync.options import Name, OneProject, Project, Queue, common, sync_options, takes, unset_options, worker_options
+from flysync.cli.app import app
+from flysync.cli.options import (
+    Name,
+    OneProject,
+    Project,
+    Queue,
+    common,
+    sync_options,
+    takes,
+    unset_options,
+    worker_options,
+)
 
 if TYPE_CHECKING:
-    from flysync.console import Output
-    from flysync.model import SyncOptions
+    from flysync.cli.output import Output
+    from flysync.cli.progress import Progress
+    from flysync.model.core import SyncOptions
+    from flysync.model.reports import SyncReport
     from flysync.ports import Services
-    from flysync.progress import Progress
-    from flysync.reports import SyncReport
     from flysync.worker.options import WorkerOptions
 
 
@@ -45,8 +55,8 @@ def sync(
         flysync sync --project proj123 --name KEY --name TLS_KEY --dry-run
         flysync sync --project proj123 --name KEY --value-stdin < key.pem
     """
-    from flysync import command
-    from flysync.model import project_id, secret_name
+    from flysync.cli import run
+    from flysync.model.core import project_id, secret_name
 
     async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
         from flysync.handlers import sync as handlers
@@ -54,9 +64,9 @@ def sync(
         return await handlers.sync_credentials_to_flyio(of, names, options, services=services, watch=watch)
 
     of = project_id(project)
-    names = [secret_name(command.only_a_name(one)) for one in name]
-    values = {names[0]: command.from_stdin(names)} if value_stdin else {}
-    command.sync(output, work, replace(options, values=values))
+    names = [secret_name(run.only_a_name(one)) for one in name]
+    values = {names[0]: run.from_stdin(names)} if value_stdin else {}
+    run.sync(output, work, replace(options, values=values))
 
 
 @app.command("sync-project")
@@ -80,9 +90,9 @@ def sync_project(
         flysync sync-project --project proj123 --force --reason "new machines"
         flysync sync-project --all --concurrency 8
     """
-    from flysync import command
+    from flysync.cli import run
     from flysync.errors import UsageError
-    from flysync.model import project_id
+    from flysync.model.core import project_id
 
     async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
         from flysync.handlers import sync as handlers
@@ -96,9 +106,9 @@ def sync_project(
     if all_projects and (options.app or options.sandbox):
         raise UsageError("--app and --sandbox are for one project", hint="leave them out, or give --project ID")
     if project is None:
-        command.sync_all(output, options, concurrency or 4)
+        run.sync_all(output, options, concurrency or 4)
     of = project_id(project)
-    command.sync(output, work, options)
+    run.sync(output, work, options)
 
 
 @app.command()
@@ -114,8 +124,8 @@ def unset(output: "Output", options: "SyncOptions", project: Project, name: Name
         flysync unset --project proj123 --name OLD_KEY --dry-run
         flysync unset --project proj123 --name OLD_KEY --yes
     """
-    from flysync import command
-    from flysync.model import project_id, secret_name
+    from flysync.cli import run
+    from flysync.model.core import project_id, secret_name
 
     async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
         from flysync.handlers.unset import unset_secrets
@@ -123,10 +133,10 @@ def unset(output: "Output", options: "SyncOptions", project: Project, name: Name
         return await unset_secrets(of, names, options, services=services, watch=watch)
 
     of = project_id(project)
-    names = [secret_name(command.only_a_name(one)) for one in name]
+    names = [secret_name(run.only_a_name(one)) for one in name]
     if not options.dry_run and not yes:
-        command.confirm(f"Remove {', '.join(names)} from the app of {of}, and restart its machines?")
-    command.sync(output, work, options)
+        run.confirm(f"Remove {', '.join(names)} from the app of {of}, and restart its machines?")
+    run.sync(output, work, options)
 
 
 @app.command()
@@ -143,6 +153,6 @@ def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> N
         flysync worker --concurrency 10 --health-port 9090
         flysync worker --queue my-queue --grace 60s
     """
-    from flysync import command
+    from flysync.cli import run
 
-    command.worker(output, queue, options)
+    run.worker(output, queue, options)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.render.as_text import as_printable, next_text
-from flysync.reports import printable
+from flysync.cli.render.as_text import as_printable, next_text
+from flysync.model.reports import printable
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from flysync.handlers.history import HistoryReport, RunReport
-    from flysync.reports import RunRow
+    from flysync.model.reports import RunRow
 
 #: Characters in a line of a list.
 _WIDTH = 80

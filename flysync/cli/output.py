@@ -1,8 +1,5 @@
 """
-One command's process: what it prints where, how it shows progress, and how signals end it.
-
-stdout carries the result alone; everything else goes to stderr. Ctrl-C and SIGTERM cancel the handler, which cleans
-up; what is known then is shown. A second one leaves at once, and says what is left.
+What a command prints, and where: stdout carries the result alone, everything else goes to stderr.
 
 Every command, `--help` too, begins here: what only some of them need is imported where it is needed.
 """
@@ -13,20 +10,16 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted
-from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from flysync.progress import Progress
-    from flysync.reports import Note, SyncReport
-
-T = TypeVar("T")
+    from flysync.model.reports import Note, SyncReport
 
 _AT_ONCE = "left at once, without cleaning up"
 
@@ -60,14 +53,14 @@ class Output:
 
     def warn(self, notes: Iterable[Note]) -> None:
         """Show warnings on stderr."""
-        from flysync import render
+        from flysync.cli import render
 
         if self.verbosity >= 0:
             self.aside(render.notes_text(notes))
 
     def report(self, report: SyncReport, notes: Sequence[Note] = ()) -> None:
         """Show the report of a sync: warnings, the result, and why it failed."""
-        from flysync import render
+        from flysync.cli import render
 
         self.warn([*notes, *report.warnings])
         self.result(render.sync_json(self.command, report, notes), render.sync_text(report))
@@ -75,7 +68,7 @@ class Output:
 
     def fail(self, error: BaseException) -> int:
         """Show an error, and give the exit code."""
-        from flysync import render
+        from flysync.cli import render
 
         if isinstance(error, Interrupted):
             error.hint = self.left or error.hint
@@ -88,7 +81,7 @@ class Output:
 
     def last_words(self) -> None:
         """Say what is known and what is left, where the process ends the moment after; a signal came at any point."""
-        from flysync import render
+        from flysync.cli import render
 
         error = Interrupted(_AT_ONCE, signal_number=SIGNALS.received[0])
         error.hint = self.left or error.hint
@@ -117,69 +110,8 @@ def is_lively() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def run(work: Callable[[], Coroutine[Any, Any, SyncReport]], progress: Progress) -> SyncReport:
-    """
-    Run a sync to its end, or to that of its cleaning up after Ctrl-C or SIGTERM; give the last report there is.
-
-    Raises:
-        Interrupted: a signal came, and nothing is known that could be shown.
-    """
-    try:
-        return run_plain(work)
-    except Interrupted as error:
-        if progress.report is None:
-            raise
-        was = progress.report.error
-        error.phase = was.phase if was is not None else None
-        return replace(progress.report, error=error)
-    finally:
-        progress.stop()
-
-
-def run_plain(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """
-    Run *work* to its end; whatever comes after it has the first signal only noted.
-
-    Raises:
-        Interrupted: Ctrl-C or SIGTERM came; the work has cleaned up.
-    """
-    import asyncio
-
-    async def body() -> T:
-        loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(work())
-        SIGNALS.on_first = lambda: _cancel(loop, task)
-        if SIGNALS.received:  # where its exception was swallowed
-            task.cancel()
-        return await task
-
-    try:
-        return asyncio.run(body())
-    except (asyncio.CancelledError, FlysyncError) as error:
-        if isinstance(error, FlysyncError) and not SIGNALS.received:
-            raise
-        number = SIGNALS.exit_code - 128
-        raise Interrupted("interrupted", signal_number=number) from None
-    finally:
-        SIGNALS.note()
-
-
-def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
-    """Cancel the task from a signal's handler; a loop that has just been closed has nothing left to cancel."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(task.cancel)
-
-
-def leave(code: int) -> None:
-    """End the process at once, with what was printed written out: Python's teardown after the SDK takes 0.2 s."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, AttributeError):
-            stream.flush()
-    os._exit(code)
-
-
 def _ending(report: SyncReport) -> list[str]:
-    from flysync import render
+    from flysync.cli import render
 
     error = [] if report.error is None else render.error_text(report.error)
     return [*error, *render.next_text(report.next)]

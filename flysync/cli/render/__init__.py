@@ -1,6 +1,6 @@
 """Reports and errors as JSON or text. Pure: prints nothing, shows no value."""
 
-from flysync.render.as_json import (
+from flysync.cli.render.as_json import (
     SCHEMA,
     check_json,
     config_json,
@@ -19,8 +19,7 @@ from flysync.render.as_json import (
     status_json,
     sync_json,
 )
-from flysync.render.as_text import (
-    bug_text,
+from flysync.cli.render.as_text import (
     check_text,
     config_text,
     doctor_text,
@@ -36,12 +35,11 @@ from flysync.render.as_text import (
     snapshots_text,
     sync_text,
 )
-from flysync.render.history_text import history_text, run_text
-from flysync.render.status_text import status_text
+from flysync.cli.render.history_text import history_text, run_text
+from flysync.cli.render.status_text import status_text
 
 __all__ = [
     "SCHEMA",
-    "bug_text",
     "check_json",
     "check_text",
     "config_json",

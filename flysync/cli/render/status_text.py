@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from flysync.cli.render.as_text import as_printable, next_text
 from flysync.handlers.found import Live
-from flysync.model import State
-from flysync.render.as_text import as_printable, next_text
+from flysync.model.core import State
 
 if TYPE_CHECKING:
     from datetime import datetime

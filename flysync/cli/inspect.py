@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flysync import completion
-from flysync.cli.groups import app
-from flysync.options import OneProject, common, takes
+from flysync.cli import completion
+from flysync.cli.app import app
+from flysync.cli.options import OneProject, common, takes
 
 if TYPE_CHECKING:
-    from flysync.console import Output
+    from flysync.cli.output import Output
     from flysync.ports import Services
     from flysync.settings import Settings
 
@@ -55,8 +55,9 @@ def status(output: "Output", project: OneProject = None, of_app: OneApp = None, 
         flysync status --project proj123 --live
         flysync status --app acme-web --live --json
     """
-    from flysync import bootstrap, command, render
-    from flysync.model import AppName, project_id
+    from flysync import bootstrap
+    from flysync.cli import render, run
+    from flysync.model.core import AppName, project_id
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.status import status as handler
@@ -72,7 +73,7 @@ def status(output: "Output", project: OneProject = None, of_app: OneApp = None, 
         return render.status_json(report), render.status_text(report)
 
     of = None if project is None else project_id(project)
-    command.plain(output, work, needs=bootstrap.SYNC if live else bootstrap.DATABASE)
+    run.plain(output, work, needs=bootstrap.SYNC if live else bootstrap.DATABASE)
 
 
 @app.command()
@@ -91,9 +92,10 @@ def history(
         flysync history --project proj123 --name AWS_ACCESS_KEY_ID
         flysync history 01m8c9kc6q
     """
-    from flysync import command, render
+    from flysync.cli import render
+    from flysync.cli.run import only_a_name, plain
     from flysync.errors import UsageError
-    from flysync.model import project_id, secret_name
+    from flysync.model.core import project_id, secret_name
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers import history as handlers
@@ -109,8 +111,8 @@ def history(
         hint = "give one of them; --name and --limit go with --project"
         raise UsageError("a history is that of a RUN or of a --project", hint=hint)
     of = None if project is None else project_id(project)
-    about = None if name is None else secret_name(command.only_a_name(name))
-    command.plain(output, work)
+    about = None if name is None else secret_name(only_a_name(name))
+    plain(output, work)
 
 
 @app.command()
@@ -131,13 +133,13 @@ def doctor(output: "Output", project: OfProject = None, of_app: AnApp = None, of
         flysync doctor --project proj123
         flysync doctor --offline --json
     """
-    from flysync import command
+    from flysync.cli import run
     from flysync.errors import UsageError
-    from flysync.model import AppName, is_app_name, project_id
+    from flysync.model.core import AppName, is_app_name, project_id
 
     if project is not None and of_app is not None:
         raise UsageError("--project and --app each say which app to look for", hint="give one of them")
     if of_app is not None and not is_app_name(of_app):
         raise UsageError("that cannot be the name of a Fly.io app", hint="check --app")
     named = None if of_app is None else AppName(of_app)
-    command.doctor(output, None if project is None else project_id(project), named, offline=offline)
+    run.doctor(output, None if project is None else project_id(project), named, offline=offline)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from flysync.cli.groups import app
-from flysync.options import takes
-from flysync.signals import SIGNALS
+from flysync.cli.app import app
+from flysync.cli.options import takes
+from flysync.cli.signals import SIGNALS
 
 Keep = Annotated[bool, typer.Option("--keep", help="Leave the world running.")]
 WithWorker = Annotated[bool, typer.Option("--worker", help="Bring the credentials through a queue and a worker.")]

@@ -7,14 +7,13 @@ would act on.
 
 from __future__ import annotations
 
-import traceback
 from collections import Counter
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from flysync.errors import FlysyncError
-from flysync.model import Outcome, Reason
-from flysync.reports import printable
+from flysync.errors import FlysyncError, bug_text
+from flysync.model.core import Outcome, Reason
+from flysync.model.reports import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from flysync.handlers.doctor import DoctorReport
     from flysync.handlers.sandboxes import SandboxReport
     from flysync.handlers.snapshots import SnapshotReport
-    from flysync.reports import ConfigReport, CredentialReport, FleetReport, NextStep, Note, SyncReport
+    from flysync.model.reports import ConfigReport, CredentialReport, FleetReport, NextStep, Note, SyncReport
 
 P = ParamSpec("P")
 
@@ -53,13 +52,6 @@ def as_printable(make: Callable[P, list[str]]) -> Callable[P, list[str]]:
 
 
 @as_printable
-def bug_text(error: BaseException) -> list[str]:
-    """Give where a bug happened, without the texts of exceptions: they may hold a value."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-    return [f"error: a bug in flysync: {type(error).__name__}", *where]
-
-
 @as_printable
 def error_text(error: BaseException) -> list[str]:
     """Give an error as lines for stderr."""

@@ -8,15 +8,15 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from flysync.errors import ProjectNotFound
-from flysync.model import Outcome
+from flysync.model.core import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
     from flysync.errors import FlysyncError
-    from flysync.fly import Machines
-    from flysync.model import AppName, Credential, OpenRun, ProjectId, Reason, RunId, SecretName, SecretRecord
+    from flysync.model.core import AppName, Credential, OpenRun, ProjectId, Reason, RunId, SecretName, SecretRecord
+    from flysync.model.fly import Machines
     from flysync.secret import Secret
 
 

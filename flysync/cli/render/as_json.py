@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flysync.handlers.snapshots import SnapshotReport
     from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport
-    from flysync.reports import ConfigReport, FleetReport, NextStep, Note, RunRow, SyncReport
+    from flysync.model.reports import ConfigReport, FleetReport, NextStep, Note, RunRow, SyncReport
 
 #: The version of the envelope.
 SCHEMA = "flysync/1"

@@ -6,14 +6,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from flysync.console import is_lively, write
+from flysync.cli.output import is_lively, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flysync.console import Output
-    from flysync.fly import Machines
-    from flysync.reports import SyncReport
+    from flysync.cli.output import Output
+    from flysync.model.fly import Machines
+    from flysync.model.reports import SyncReport
     from flysync.secret import Secret
 
 
@@ -70,7 +70,7 @@ class Progress:
 
     def log(self, line: str) -> None:
         """Show what somebody else says."""
-        from flysync.reports import printable
+        from flysync.model.reports import printable
         from flysync.secret import redact
 
         if self._output.verbosity >= 0:
@@ -110,7 +110,7 @@ class FleetProgress:
 
     def done(self, report: SyncReport) -> None:
         """Show that one has had its turn."""
-        from flysync import render
+        from flysync.cli import render
 
         self.reports.append(report)
         if self._output.as_json or self._output.verbosity < 0:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flysync.options import common, takes
+from flysync.cli.options import common, takes
 
 if TYPE_CHECKING:
-    from flysync.console import Output
+    from flysync.cli.output import Output
 
 
 app = typer.Typer(

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flysync import completion
+from flysync.cli import completion
+from flysync.cli.signals import SIGNALS
 from flysync.errors import Interrupted
-from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flysync.console import Output
-    from flysync.model import SyncOptions
+    from flysync.cli.output import Output
+    from flysync.model.core import SyncOptions
     from flysync.worker.options import WorkerOptions
 
 #: Seconds; no sandbox should live longer.
@@ -173,7 +173,7 @@ def common(
     verbose: Verbose = 0,
 ) -> "Output":
     """Give the output of the command, as the options before and after its name want it."""
-    from flysync.console import Output
+    from flysync.cli.output import Output
 
     output = context.ensure_object(Output)
     output.command = context.command_path.removeprefix("flysync ")
@@ -196,7 +196,7 @@ def sync_options(
     reason: Why = None,
 ) -> "SyncOptions":
     """Give how a sync is to be done."""
-    from flysync.model import AppName, Door, SyncOptions, is_app_name
+    from flysync.model.core import AppName, Door, SyncOptions, is_app_name
 
     if app is not None and not is_app_name(app):
         raise typer.BadParameter("that cannot be the name of a Fly.io app", param_hint="--app")

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from flysync import console, progress, render
+from flysync.cli import process, progress, render
+from flysync.cli.signals import SIGNALS
 from flysync.errors import ConfigError, FlysyncError, Interrupted, InvalidCredential, UsageError
-from flysync.reports import FleetReport, Note, printable
+from flysync.model.reports import FleetReport, Note, printable
 from flysync.secret import Secret
-from flysync.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
-    from flysync.model import AppName, ProjectId, SyncOptions
+    from flysync.cli.output import Output
+    from flysync.model.core import AppName, ProjectId, SyncOptions
+    from flysync.model.reports import SyncReport
     from flysync.ports import JobQueue, Services, SnapshotServices
-    from flysync.reports import SyncReport
     from flysync.settings import Settings
     from flysync.worker.options import WorkerOptions
 
@@ -30,7 +31,7 @@ _OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")
 
 
 def sync(
-    output: console.Output,
+    output: Output,
     work: Callable[[Services, SyncOptions, progress.Progress], Coroutine[Any, Any, SyncReport]],
     options: SyncOptions,
 ) -> None:
@@ -44,12 +45,12 @@ def sync(
         async with bootstrap.open_services(settings) as services:
             return await work(services, options, watch)
 
-    report: SyncReport = console.run(body, watch)
+    report: SyncReport = process.run(body, watch)
     output.report(report, settings.notes)
     raise typer.Exit(report.exit_code)
 
 
-def sync_all(output: console.Output, options: SyncOptions, concurrency: int) -> NoReturn:
+def sync_all(output: Output, options: SyncOptions, concurrency: int) -> NoReturn:
     """Run a sync of all projects, and show what becomes of each as it ends."""
     from flysync import bootstrap
     from flysync.handlers import fleet
@@ -63,7 +64,7 @@ def sync_all(output: console.Output, options: SyncOptions, concurrency: int) -> 
 
     output.warn(settings.notes)
     try:
-        report = console.run_plain(body)
+        report = process.run_plain(body)
     except Interrupted as error:
         report = FleetReport(projects=tuple(watch.reports), cut_short=error)
     finally:
@@ -75,7 +76,7 @@ def sync_all(output: console.Output, options: SyncOptions, concurrency: int) -> 
     raise typer.Exit(report.error.exit_code if report.error else 0)
 
 
-def _for_sync(output: console.Output, options: SyncOptions) -> tuple[Settings, SyncOptions]:
+def _for_sync(output: Output, options: SyncOptions) -> tuple[Settings, SyncOptions]:
     """Give the settings of a sync, and its options with what they say."""
     from flysync import bootstrap
 
@@ -86,7 +87,7 @@ def _for_sync(output: console.Output, options: SyncOptions) -> tuple[Settings, S
 
 
 def plain(
-    output: console.Output,
+    output: Output,
     work: Callable[[SnapshotServices, Settings], Coroutine[Any, Any, tuple[dict[str, Any], list[str]]]],
     needs: tuple[str, ...] | None = None,
 ) -> None:
@@ -99,13 +100,13 @@ def plain(
         async with bootstrap.open_services(settings) as services:
             return await work(services, settings)
 
-    data, lines = console.run_plain(body)
+    data, lines = process.run_plain(body)
     output.warn([*settings.notes, *(Note(code=one["code"], message=one["message"]) for one in data["warnings"])])
     data["warnings"] = [*render.notes_json(settings.notes), *data["warnings"]]
     _show(output, data, lines)
 
 
-def doctor(output: console.Output, project: ProjectId | None, app: AppName | None, *, offline: bool) -> None:
+def doctor(output: Output, project: ProjectId | None, app: AppName | None, *, offline: bool) -> None:
     """Look at everything that a sync needs, whatever is wrong with the settings."""
     from flysync import bootstrap, logs
     from flysync.handlers import doctor as handlers
@@ -127,7 +128,7 @@ def doctor(output: console.Output, project: ProjectId | None, app: AppName | Non
             return await handlers.doctor(question, services=services, watch=follows)
 
     try:
-        found = console.run_plain(body)
+        found = process.run_plain(body)
     finally:
         follows.stop()
     _show(output, render.doctor_json(found), render.doctor_text(found))
@@ -149,13 +150,13 @@ def _worker_queue(settings: Settings) -> JobQueue:
     return bootstrap.open_queue(settings, settings.queue)
 
 
-def _show(output: console.Output, data: dict[str, Any], lines: list[str]) -> NoReturn:
+def _show(output: Output, data: dict[str, Any], lines: list[str]) -> NoReturn:
     output.aside(render.failure_text(data["error"]))  # before the result, whose last line says what to run
     output.result(data, lines)
     raise typer.Exit(data["exit_code"])
 
 
-def worker(output: console.Output, queue: str | None, options: WorkerOptions) -> None:
+def worker(output: Output, queue: str | None, options: WorkerOptions) -> None:
     """Work off a queue until a signal comes; what happens is logged in JSON lines on stderr."""
     from flysync import bootstrap, logs
 
@@ -180,10 +181,10 @@ def worker(output: console.Output, queue: str | None, options: WorkerOptions) ->
                 bootstrap.open_queue(settings, queue or settings.queue), services, replace(options, sync=given)
             ).run()
 
-    console.run_plain(body)
+    process.run_plain(body)
 
 
-def _settings(output: console.Output, needs: tuple[str, ...]) -> Settings:
+def _settings(output: Output, needs: tuple[str, ...]) -> Settings:
     from flysync import bootstrap, logs
 
     settings = bootstrap.load_settings(needs, env_file=env_file(output))
@@ -191,7 +192,7 @@ def _settings(output: console.Output, needs: tuple[str, ...]) -> Settings:
     return settings
 
 
-def env_file(output: console.Output) -> Path | None:
+def env_file(output: Output) -> Path | None:
     """
     Give the file of --env-file.
 
@@ -270,7 +271,7 @@ def typed(what: str) -> str:
     return text
 
 
-def failed(error: BaseException, output: console.Output) -> int:
+def failed(error: BaseException, output: Output) -> int:
     """Show why the command failed, and give its exit code; what nobody asked for may be a value, and is not shown."""
     if SIGNALS.received and not isinstance(error, FlysyncError):
         return output.fail(Interrupted("interrupted", signal_number=SIGNALS.received[0]))

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flysync.cli.groups import db, sandbox, snapshot
-from flysync.options import common, positive, takes
+from flysync.cli.app import db, sandbox, snapshot
+from flysync.cli.options import common, positive, takes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from flysync.console import Output
+    from flysync.cli.output import Output
     from flysync.handlers.sandboxes import SandboxReport
     from flysync.handlers.snapshots import Pinned
     from flysync.ports import Services, SnapshotServices
@@ -38,7 +38,7 @@ def db_init(output: "Output") -> None:
     Example:
         flysync db init
     """
-    from flysync import command, render
+    from flysync.cli import render, run
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.care import init_database
@@ -47,7 +47,7 @@ def db_init(output: "Output") -> None:
         report = await init_database(admin=services.admin)
         return render.init_json(report), render.init_text(report)
 
-    command.plain(output, work)
+    run.plain(output, work)
 
 
 @db.command("check")
@@ -65,7 +65,7 @@ def db_check(output: "Output") -> None:
         flysync db check
         flysync db check --env-file production.env --json
     """
-    from flysync import command, render
+    from flysync.cli import render, run
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.care import check_database
@@ -74,7 +74,7 @@ def db_check(output: "Output") -> None:
         report = await check_database(admin=services.admin)
         return render.check_json(report), render.check_text(report)
 
-    command.plain(output, work)
+    run.plain(output, work)
 
 
 @sandbox.command("list")
@@ -115,14 +115,15 @@ def sandbox_prune(output: "Output") -> None:
 
 
 def _sandboxes(output: "Output", name: str, handler: "Callable[..., Awaitable[SandboxReport]]") -> None:
-    from flysync import bootstrap, command, render
+    from flysync import bootstrap
+    from flysync.cli import render, run
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         del settings
         report = await handler(services=services)
         return render.sandboxes_json(name, report), render.sandboxes_text(report)
 
-    command.plain(output, work, needs=bootstrap.SANDBOXES)
+    run.plain(output, work, needs=bootstrap.SANDBOXES)
 
 
 @snapshot.command("build")
@@ -139,8 +140,9 @@ def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTi
         flysync snapshot build
         flysync snapshot build --name flyctl-2026-11 --timeout 20m
     """
-    from flysync import bootstrap, command, progress, render
-    from flysync.snapshot import is_snapshot_name
+    from flysync import bootstrap
+    from flysync.cli import progress, render, run
+    from flysync.model.snapshot import is_snapshot_name
 
     async def work(services: "SnapshotServices", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.snapshots import build_snapshot
@@ -154,7 +156,7 @@ def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTi
 
     if name is not None and not is_snapshot_name(name):
         raise typer.BadParameter("that cannot be the name of a Daytona snapshot", param_hint="--name")
-    command.plain(output, work, needs=bootstrap.SNAPSHOTS)
+    run.plain(output, work, needs=bootstrap.SNAPSHOTS)
 
 
 @snapshot.command("list")
@@ -169,7 +171,8 @@ def snapshot_list(output: "Output") -> None:
     Example:
         flysync snapshot list
     """
-    from flysync import bootstrap, command, render
+    from flysync import bootstrap
+    from flysync.cli import render, run
 
     async def work(services: "SnapshotServices", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.snapshots import list_snapshots
@@ -177,7 +180,7 @@ def snapshot_list(output: "Output") -> None:
         report = await list_snapshots(_pinned(settings), services=services)
         return render.snapshots_json("snapshot list", report), render.snapshots_text(report)
 
-    command.plain(output, work, needs=bootstrap.SNAPSHOTS)
+    run.plain(output, work, needs=bootstrap.SNAPSHOTS)
 
 
 def _pinned(settings: "Settings") -> "Pinned":
