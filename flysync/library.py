@@ -42,7 +42,7 @@ async def sync_credentials_to_flyio(
         UsageError: no project, or no names.
         RuntimeError: a bug, told by kind and place alone.
     """
-    from flysync.handlers import sync
+    from flysync.handlers.sync import entry as sync
 
     of, checked = project_id(project), [secret_name(name) for name in names]
 
@@ -68,7 +68,7 @@ async def sync_project(
         UsageError: no project, or the values come from the caller.
         RuntimeError: as above.
     """
-    from flysync.handlers import sync
+    from flysync.handlers.sync import entry as sync
 
     of = project_id(project)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from flysync.cli.output import Output
-    from flysync.handlers.sandboxes import SandboxReport
+    from flysync.handlers.prune import SandboxReport
     from flysync.handlers.snapshots import Pinned
     from flysync.ports import Services, SnapshotServices
     from flysync.settings import Settings
@@ -41,7 +41,7 @@ def db_init(output: "Output") -> None:
     from flysync.cli import render, run
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
-        from flysync.handlers.care import init_database
+        from flysync.handlers.database import init_database
 
         del settings
         report = await init_database(admin=services.admin)
@@ -68,7 +68,7 @@ def db_check(output: "Output") -> None:
     from flysync.cli import render, run
 
     async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
-        from flysync.handlers.care import check_database
+        from flysync.handlers.database import check_database
 
         del settings
         report = await check_database(admin=services.admin)
@@ -89,7 +89,7 @@ def sandbox_list(output: "Output") -> None:
     Example:
         flysync sandbox list
     """
-    from flysync.handlers.sandboxes import list_sandboxes
+    from flysync.handlers.prune import list_sandboxes
 
     _sandboxes(output, "sandbox list", list_sandboxes)
 
@@ -109,7 +109,7 @@ def sandbox_prune(output: "Output") -> None:
         flysync sandbox prune
         flysync sandbox prune --json
     """
-    from flysync.handlers.sandboxes import prune_sandboxes
+    from flysync.handlers.prune import prune_sandboxes
 
     _sandboxes(output, "sandbox prune", prune_sandboxes)
 

@@ -53,7 +53,7 @@ def sync(
 def sync_all(output: Output, options: SyncOptions, concurrency: int) -> NoReturn:
     """Run a sync of all projects, and show what becomes of each as it ends."""
     from flysync import bootstrap
-    from flysync.handlers import fleet
+    from flysync.handlers.sync import all_projects as fleet
 
     settings, options = _for_sync(output, options)
     watch = progress.FleetProgress(output)
@@ -109,7 +109,7 @@ def plain(
 def doctor(output: Output, project: ProjectId | None, app: AppName | None, *, offline: bool) -> None:
     """Look at everything that a sync needs, whatever is wrong with the settings."""
     from flysync import bootstrap, logs
-    from flysync.handlers import doctor as handlers
+    from flysync.handlers.doctor import checks as handlers
 
     report, settings = bootstrap.survey_settings(env_file=env_file(output))
     logs.set_up(verbosity=output.verbosity, secrets=settings.secrets)

@@ -59,7 +59,7 @@ def sync(
     from flysync.model.core import project_id, secret_name
 
     async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
-        from flysync.handlers import sync as handlers
+        from flysync.handlers.sync import entry as handlers
 
         return await handlers.sync_credentials_to_flyio(of, names, options, services=services, watch=watch)
 
@@ -95,7 +95,7 @@ def sync_project(
     from flysync.model.core import project_id
 
     async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
-        from flysync.handlers import sync as handlers
+        from flysync.handlers.sync import entry as handlers
 
         return await handlers.sync_project(of, options, services=services, watch=watch)
 
@@ -128,7 +128,7 @@ def unset(output: "Output", options: "SyncOptions", project: Project, name: Name
     from flysync.model.core import project_id, secret_name
 
     async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
-        from flysync.handlers.unset import unset_secrets
+        from flysync.handlers.sync.unset import unset_secrets
 
         return await unset_secrets(of, names, options, services=services, watch=watch)
 

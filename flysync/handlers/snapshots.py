@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
-from flysync.handlers.reading import Reading
+from flysync.handlers.sandbox import Reading
 from flysync.model.reports import NextStep, command
 
 if TYPE_CHECKING:

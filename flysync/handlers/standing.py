@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.handlers.found import Found, Live
+from flysync.handlers.compare import Found, Live
 from flysync.model.core import State, is_app_name, value_flaw
 from flysync.model.reports import NextStep, command
 from flysync.plan import MAX_ROLLOUTS
@@ -13,7 +13,7 @@ from flysync.plan import MAX_ROLLOUTS
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from flysync.handlers.live import LiveApp
+    from flysync.handlers.fly_view import LiveApp
     from flysync.model.core import AppName, ProjectId, RunId, SecretName
     from flysync.model.reports import Overview, StatusRow
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.errors import ProjectNotFound
-from flysync.handlers.live import look_at
+from flysync.handlers.fly_view import look_at
 from flysync.handlers.standing import foreign, line_of
 from flysync.model.core import SecretName, is_app_name
 from flysync.model.reports import NextStep, command
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from flysync.errors import FlysyncError
-    from flysync.handlers.live import LiveApp
+    from flysync.handlers.fly_view import LiveApp
     from flysync.handlers.standing import StatusLine
     from flysync.model.core import AppName, OpenRun, ProjectId
     from flysync.model.reports import Note, StatusRow

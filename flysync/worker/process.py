@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
-from flysync.handlers.sync import sync_credentials_to_flyio
+from flysync.handlers.sync.entry import sync_credentials_to_flyio
 from flysync.logs import LOGGER
 from flysync.model.core import project_id, secret_name
 from flysync.ports import Fate, Verdict

@@ -20,8 +20,8 @@ from psycopg.conninfo import make_conninfo
 from flysync.adapters.clock import RealClock
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresLock, PostgresRecords
 from flysync.errors import DaytonaUnavailable, FlyUnavailable, OutcomeUnknown
-from flysync.handlers.sandboxes import prune_sandboxes
-from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
+from flysync.handlers.prune import prune_sandboxes
+from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.core import ProjectId, SecretName, SyncOptions
 from flysync.secret import Secret
 

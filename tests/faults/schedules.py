@@ -17,8 +17,8 @@ from doubles import InMemoryHold, InMemorySandbox
 from world import WatchedSecrets, landed
 
 from flysync.errors import FlysyncError
-from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
-from flysync.handlers.unset import unset_secrets
+from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
+from flysync.handlers.sync.unset import unset_secrets
 from flysync.model.core import ProjectId, RunId, SecretName, SyncOptions
 from flysync.ports import RolloutFailed
 

@@ -17,7 +17,7 @@ from doubles import (
     InMemorySecrets,
 )
 
-from flysync.handlers.sync import sync_credentials_to_flyio, sync_project
+from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.core import AppName, Door, ProjectId, ProjectView, RunId, SecretName, SyncOptions
 from flysync.model.reports import Finding
 from flysync.ports import DatabaseServer, Intent

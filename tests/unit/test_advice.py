@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync import errors
-from flysync.handlers.advice import next_step
+from flysync.handlers.sync.advice import next_step
 from flysync.model.core import AppName, Outcome, ProjectId, RunId, SecretName
 from flysync.model.reports import CredentialReport, SyncReport
 

@@ -9,11 +9,11 @@ import pytest
 from memory import World, dead_run
 
 from flysync import errors
-from flysync.handlers.sandboxes import list_sandboxes, prune_sandboxes
+from flysync.handlers.prune import list_sandboxes, prune_sandboxes
 from flysync.model.core import AppName
 
 if TYPE_CHECKING:
-    from flysync.handlers.sandboxes import SandboxReport
+    from flysync.handlers.prune import SandboxReport
 
 _LABELS = {"app": "flysync", "flysync-app": "acme"}
 

@@ -11,7 +11,7 @@ from doubles import InMemoryJobs
 from memory import PROJECT, World, dead_run
 
 from flysync import errors, settings
-from flysync.handlers.doctor import DoctorReport, Question, doctor
+from flysync.handlers.doctor.checks import DoctorReport, Question, doctor
 from flysync.model.core import AppName
 from flysync.model.fly import Flyctl, Reach, Token, TokenKind
 from flysync.model.reports import Finding

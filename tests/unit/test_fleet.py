@@ -7,7 +7,7 @@ from memory import World
 
 from flysync.cli.render import fleet_json, fleet_text, project_text
 from flysync.errors import AccessDenied, FlyUnavailable, Interrupted, UsageError
-from flysync.handlers.fleet import sync_all
+from flysync.handlers.sync.all_projects import sync_all
 from flysync.model.core import SyncOptions
 from flysync.model.reports import FleetReport, SyncReport
 

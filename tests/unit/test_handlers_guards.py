@@ -10,7 +10,7 @@ from doubles import InMemorySandboxes
 from memory import PROJECT, World, told
 
 from flysync import errors
-from flysync.handlers.sync import sync_credentials_to_flyio
+from flysync.handlers.sync.entry import sync_credentials_to_flyio
 from flysync.model.core import AppName, SecretName, State, SyncOptions
 from flysync.secret import Secret
 

@@ -73,7 +73,7 @@ def test_every_step_has_its_place() -> None:
     """Those of runs, and no others: a doctor's are shown only."""
     handlers = Path(flysync.__file__).parent / "handlers"
     found = {
-        step for path in handlers.glob("*.py") for step in re.findall(r"ledger\.step\(\"(\w+)\"\)", path.read_text())
+        step for path in handlers.rglob("*.py") for step in re.findall(r"ledger\.step\(\"(\w+)\"\)", path.read_text())
     }
 
     assert found == set(STEPS)

@@ -9,10 +9,10 @@ import pytest
 
 from flysync.cli import render
 from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUnavailable, Interrupted
-from flysync.handlers.care import CheckReport, InitReport
-from flysync.handlers.found import Live
+from flysync.handlers.compare import Live
+from flysync.handlers.database import CheckReport, InitReport
+from flysync.handlers.fly_view import LiveApp
 from flysync.handlers.history import HistoryReport, RunReport
-from flysync.handlers.live import LiveApp
 from flysync.handlers.snapshots import SnapshotLine, SnapshotReport, Way
 from flysync.handlers.standing import StatusLine
 from flysync.handlers.status import StatusReport

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from flysync.handlers.care import CheckReport, InitReport
-    from flysync.handlers.doctor import DoctorReport
+    from flysync.handlers.database import CheckReport, InitReport
+    from flysync.handlers.doctor.checks import DoctorReport
     from flysync.handlers.history import HistoryReport, RunReport
-    from flysync.handlers.sandboxes import SandboxReport
+    from flysync.handlers.prune import SandboxReport
     from flysync.handlers.snapshots import SnapshotReport
     from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport

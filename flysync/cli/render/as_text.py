@@ -18,9 +18,9 @@ from flysync.model.reports import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from flysync.handlers.care import CheckReport, InitReport
-    from flysync.handlers.doctor import DoctorReport
-    from flysync.handlers.sandboxes import SandboxReport
+    from flysync.handlers.database import CheckReport, InitReport
+    from flysync.handlers.doctor.checks import DoctorReport
+    from flysync.handlers.prune import SandboxReport
     from flysync.handlers.snapshots import SnapshotReport
     from flysync.model.reports import ConfigReport, CredentialReport, FleetReport, NextStep, Note, SyncReport
 

@@ -6,13 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from flysync.cli.render.as_text import as_printable, next_text
-from flysync.handlers.found import Live
+from flysync.handlers.compare import Live
 from flysync.model.core import State
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from flysync.handlers.live import LiveApp
+    from flysync.handlers.fly_view import LiveApp
     from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport
 

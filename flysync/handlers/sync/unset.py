@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, FlysyncError, OutcomeUnknown, UsageError
-from flysync.handlers.found import Found, not_visible
-from flysync.handlers.rollout import Removal, cut_short
-from flysync.handlers.run import Run
-from flysync.handlers.sync import Sync
-from flysync.handlers.turn import Turn
+from flysync.handlers.compare import Found, not_visible
+from flysync.handlers.sync.attempt import Run
+from flysync.handlers.sync.entry import Sync
+from flysync.handlers.sync.rollout import Removal, cut_short
+from flysync.handlers.sync.waiting import Turn
 from flysync.model.core import Outcome, Reason, State
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from flysync.errors import (
     InvalidCredential,
     OutcomeUnknown,
 )
-from flysync.handlers.found import Found, not_visible
-from flysync.handlers.rollout import RollOut, cut_short
+from flysync.handlers.compare import Found, not_visible
+from flysync.handlers.sync.rollout import RollOut, cut_short
 from flysync.model.core import Outcome, State
 from flysync.model.reports import command
 from flysync.plan import plan
@@ -24,7 +24,7 @@ from flysync.plan import plan
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from flysync.handlers.run import Run
+    from flysync.handlers.sync.attempt import Run
     from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Change, Plan
     from flysync.ports import SecretStore

@@ -16,7 +16,7 @@ from flysync.ports import Action, RunState
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from flysync.handlers.run import Run
+    from flysync.handlers.sync.attempt import Run
     from flysync.ports import RunEnd
 
 #: Seconds for cleaning up, on top of the caller's time limit.

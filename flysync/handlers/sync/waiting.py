@@ -15,7 +15,7 @@ from flysync.model.core import Outcome, State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flysync.handlers.call import Call
+    from flysync.handlers.sync.request import Call
     from flysync.model.core import OpenRun, RunId, SecretName, SecretRecord
     from flysync.ports import Hold, RunState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from flysync.handlers.sync import sync_project
+from flysync.handlers.sync.entry import sync_project
 from flysync.model.reports import FleetReport
 
 if TYPE_CHECKING:

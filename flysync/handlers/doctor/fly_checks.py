@@ -6,13 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
-from flysync.handlers.reading import Reading
+from flysync.handlers.sandbox import Reading
 from flysync.model.fly import TokenKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.handlers.findings import Findings
+    from flysync.handlers.doctor.findings import Findings
     from flysync.model.core import AppName
     from flysync.model.fly import Flyctl, Reach, Token
     from flysync.model.reports import NextStep

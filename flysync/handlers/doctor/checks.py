@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError
-from flysync.handlers.doctor_sandbox import SandboxLook
-from flysync.handlers.findings import Findings
-from flysync.handlers.sandboxes import list_sandboxes
+from flysync.handlers.doctor.findings import Findings
+from flysync.handlers.doctor.fly_checks import SandboxLook
+from flysync.handlers.prune import list_sandboxes
 from flysync.model.core import is_app_name
 from flysync.model.reports import PRUNE, NextStep, command
 

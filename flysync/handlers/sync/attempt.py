@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import DatabaseUnavailable, FlysyncError, Interrupted, Locked, TimedOut
-from flysync.handlers.delivery import Delivery
-from flysync.handlers.ending import CLEAN_UP_S, end, shielded
+from flysync.handlers.sync.deliver import Delivery
+from flysync.handlers.sync.finish import CLEAN_UP_S, end, shielded
 from flysync.model.core import Outcome
 from flysync.plan import plan
 from flysync.ports import Intent
@@ -23,7 +23,7 @@ from flysync.ports import Intent
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from flysync.handlers.call import Call
+    from flysync.handlers.sync.request import Call
     from flysync.model.core import OpenRun, ProjectView, SecretName, State
     from flysync.ports import Hold, Sandbox, SecretStore
 

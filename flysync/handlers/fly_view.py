@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, FlysyncError
-from flysync.handlers.reading import Reading
+from flysync.handlers.sandbox import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

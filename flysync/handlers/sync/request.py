@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flysync.handlers.ledger import Ledger
+    from flysync.handlers.sync.state import Ledger
     from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.ports import Services
 

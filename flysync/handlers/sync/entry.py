@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, AppMoved, FlysyncError, Interrupted, TimedOut, UsageError
-from flysync.handlers.advice import next_step
-from flysync.handlers.call import Call, Moved
-from flysync.handlers.foresight import foresee
-from flysync.handlers.ledger import Ledger
-from flysync.handlers.run import Run
-from flysync.handlers.turn import Turn
+from flysync.handlers.sync.advice import next_step
+from flysync.handlers.sync.attempt import Run
+from flysync.handlers.sync.dry_run import foresee
+from flysync.handlers.sync.request import Call, Moved
+from flysync.handlers.sync.state import Ledger
+from flysync.handlers.sync.waiting import Turn
 from flysync.model.core import Outcome, is_app_name
 from flysync.model.reports import command
 from flysync.plan import plan

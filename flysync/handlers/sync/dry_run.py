@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.handlers.found import Found, not_visible
-from flysync.handlers.live import look_at
+from flysync.handlers.compare import Found, not_visible
+from flysync.handlers.fly_view import look_at
 from flysync.model.core import Outcome
 from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
-    from flysync.handlers.ledger import Ledger
+    from flysync.handlers.sync.state import Ledger
     from flysync.model.core import AppName, ProjectView, SyncOptions
     from flysync.plan import Plan
     from flysync.ports import Services

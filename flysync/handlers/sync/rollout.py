@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployFailed, DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
-from flysync.handlers.found import Found
+from flysync.handlers.compare import Found
 from flysync.model.core import Outcome, State
 from flysync.model.reports import command
 from flysync.plan import MAX_ROLLOUTS
@@ -21,7 +21,7 @@ from flysync.ports import RolloutFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flysync.handlers.run import Run
+    from flysync.handlers.sync.attempt import Run
     from flysync.model.core import ProjectView, SecretName
     from flysync.ports import SecretStore
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from flysync.errors import FlysyncError
-from flysync.handlers.ending import shielded
+from flysync.handlers.sync.finish import shielded
 from flysync.model.core import RunId
 from flysync.model.reports import PRUNE, Note
 
