@@ -238,7 +238,7 @@ class FlyctlFailed(StoreError):
 
 
 class AppNotFound(StoreError):
-    """Fly knows no such app; the door tells it as a warning, the outcome is `skipped`."""
+    """Fly knows no such app; the entrance tells it as a warning, the outcome is `skipped`."""
 
     code = "app_not_found"
     permanent_exit_code = 0

@@ -1,5 +1,5 @@
 """
-Door three: the library. The handlers, with services made of the environment's settings where none are given.
+The library: The handlers, with services made of the environment's settings where none are given.
 
 What comes out of it, a bug included, holds no value: neither its text nor any exception behind it.
 """
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from flysync import bootstrap
 from flysync.errors import FlysyncError, bug_text
-from flysync.model.core import Door, SyncOptions, project_id, secret_name
+from flysync.model.core import Origin, SyncOptions, project_id, secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from flysync.model.reports import SyncReport
-    from flysync.ports import Services, Watch
+    from flysync.ports import ProgressListener, Services
     from flysync.settings import Settings
 
 
@@ -28,7 +28,7 @@ async def sync_credentials_to_flyio(
     *,
     settings: Settings | None = None,
     services: Services | None = None,
-    watch: Watch | None = None,
+    listener: ProgressListener | None = None,
 ) -> SyncReport:
     """
     Bring the credentials *names* of *project* to its Fly.io app, and say what was done.
@@ -47,7 +47,7 @@ async def sync_credentials_to_flyio(
     of, checked = project_id(project), [secret_name(name) for name in names]
 
     def handler(options: SyncOptions, services: Services) -> Awaitable[SyncReport]:
-        return sync.sync_credentials_to_flyio(of, checked, options, services=services, watch=watch)
+        return sync.sync_credentials_to_flyio(of, checked, options, services=services, listener=listener)
 
     return await _done(handler, options, settings, services)
 
@@ -58,7 +58,7 @@ async def sync_project(
     *,
     settings: Settings | None = None,
     services: Services | None = None,
-    watch: Watch | None = None,
+    listener: ProgressListener | None = None,
 ) -> SyncReport:
     """
     Bring all credentials of *project* to its Fly.io app; see `sync_credentials_to_flyio`.
@@ -73,7 +73,7 @@ async def sync_project(
     of = project_id(project)
 
     def handler(options: SyncOptions, services: Services) -> Awaitable[SyncReport]:
-        return sync.sync_project(of, options, services=services, watch=watch)
+        return sync.sync_project(of, options, services=services, listener=listener)
 
     return await _done(handler, options, settings, services)
 
@@ -109,7 +109,7 @@ async def _alone(work: Awaitable[SyncReport]) -> SyncReport:
 
 def _filled(options: SyncOptions | None, settings: Settings) -> SyncOptions:
     """Let the settings say what the caller left open."""
-    options = options or SyncOptions(door=Door.LIBRARY)
+    options = options or SyncOptions(origin=Origin.LIBRARY)
     return replace(
         options,
         actor=options.actor or settings.actor,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import CredentialNotFound, InvalidCredential
-from flysync.model.core import Reason, State, value_flaw
+from flysync.model.core import Reason, State, value_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,8 +87,8 @@ def _value(row: Credential | None, name: SecretName, view: ProjectView, options:
             f"{view.project} has no credential {name}",
             hint=f"add {name} in the console first, or check its spelling",
         )
-    if row.flaw:
-        raise InvalidCredential(f"{name} {row.flaw}", hint=f"store {name} anew")
+    if row.problem:
+        raise InvalidCredential(f"{name} {row.problem}", hint=f"store {name} anew")
     from_caller = options.value_source == "caller" or not view.has_values
     given = options.values.get(name)
     secret = given if from_caller else row.secret
@@ -97,8 +97,8 @@ def _value(row: Credential | None, name: SecretName, view: ProjectView, options:
             f"{name} has no value" + (" from the caller" if from_caller else " in cloud_credentials"),
             hint="give it on standard input with --value-stdin" if from_caller else f"store {name} anew",
         )
-    if flaw := value_flaw(name, secret, empty_allowed=options.empty_allowed):
-        raise InvalidCredential(f"the value of {name} {flaw}", hint=f"store {name} anew")
+    if problem := value_problem(name, secret, empty_allowed=options.empty_allowed):
+        raise InvalidCredential(f"the value of {name} {problem}", hint=f"store {name} anew")
     return secret, given is not None and secret != given
 
 

@@ -63,7 +63,7 @@ class Secret:
         """The length in UTF-8, in bytes."""
         return len(_encoded(self._value))
 
-    def flaw(self) -> str | None:
+    def problem(self) -> str | None:
         """Say why no process could be given this value as it is, or nothing."""
         if "\0" in self._value:
             return "holds a NUL character, which no environment can carry"
@@ -82,7 +82,7 @@ class Secret:
         message = "\0".join((*scope, self._value))
         return hmac.new(_encoded(key._value), _encoded(message), hashlib.sha256).hexdigest()
 
-    def pieces(self) -> Iterator[str]:
+    def encodings(self) -> Iterator[str]:
         """Give the forms in which the value can turn up in foreign text."""
         value = self._value
         raw = _encoded(value)
@@ -103,7 +103,7 @@ def redact(text: str, secrets: Iterable[Secret]) -> str:
 
     Only for what others wrote; our own texts hold no values to begin with.
     """
-    pieces = {piece for secret in secrets for piece in secret.pieces() if len(piece.strip()) >= _MIN_REDACTED}
+    pieces = {piece for secret in secrets for piece in secret.encodings() if len(piece.strip()) >= _MIN_REDACTED}
     for piece in sorted(pieces, key=len, reverse=True):
         text = text.replace(piece, MASK)
     return text

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flysync.adapters.redis import Redis, with_options
 from flysync.errors import ConfigError
 from flysync.logs import LOGGER
-from flysync.ports import Fate, Job, Verdict
+from flysync.ports import Disposition, Job, Verdict
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -126,7 +126,9 @@ class BullmqJobs:
             except asyncio.CancelledError:
                 if self._worker.closing:
                     raise
-                raise JobFailed(Verdict(fate=Fate.RETRY, code="interrupted", message="cut short")) from None
+                raise JobFailed(
+                    Verdict(disposition=Disposition.RETRY, code="interrupted", message="cut short")
+                ) from None
 
         self._worker = OneFetch(
             self._queue,
@@ -186,13 +188,13 @@ class BullmqJobs:
             await self._give_back(job, token, _PUT_BACK_S)
         kept = value if self._keep_values else None
         verdict = await handle(self._read(job, kept, await self._now_s()))
-        waits = verdict.fate is Fate.RETRY and job.attemptsMade + 1 < job.opts["attempts"]
-        if kept is not None and (waits or verdict.fate is Fate.RELEASE):
+        waits = verdict.disposition is Disposition.RETRY and job.attemptsMade + 1 < job.opts["attempts"]
+        if kept is not None and (waits or verdict.disposition is Disposition.RELEASE):
             # Nobody else has it, and whoever takes the job next may be another process.
             await job.updateData({**job.data, _VALUE: kept.reveal()})
-        if verdict.fate is Fate.RELEASE:
+        if verdict.disposition is Disposition.RELEASE:
             await self._give_back(job, token, 0.0)
-        if verdict.fate is Fate.DONE:
+        if verdict.disposition is Disposition.DONE:
             return dict(verdict.result)
         job.discarded = not waits
         raise JobFailed(verdict)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.model.core import AppName, RunId, SecretName
-    from flysync.ports import Clock, Rolling, Sandbox, SecretStore
+    from flysync.ports import Clock, OnProgress, Sandbox, SecretStore
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000
@@ -174,14 +174,14 @@ class FlyctlSecrets:
             for one in found
         ]
 
-    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
-        """Run `flyctl secrets deploy`, once; for one who wants to be *told*, what it prints is looked at meanwhile."""
+    async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
+        """Run `flyctl secrets deploy`, once; *on_progress* hears what it prints meanwhile."""
         limit_s = max(1, int(timeout_s))
         command = self._flyctl("deploy --dns-checks=false" + ("" if wait else " --detach"), limit_s)
         looking = None
-        if told is not None:
+        if on_progress is not None:
             command = _SHOWN.replace("@CALL@", command)
-            looking = asyncio.ensure_future(self._look_on(told))
+            looking = asyncio.ensure_future(self._look_on(on_progress))
         try:
             answer = await self._steps.once("deploy", command, limit_s)
         except OutcomeUnknown as lost:
@@ -206,14 +206,14 @@ class FlyctlSecrets:
             why += f" ({machines.updated} of {machines.total} machines updated)"
         raise RolloutFailed(self._incomplete(judged.error, why), touched=touched, machines=machines) from None
 
-    async def _look_on(self, told: Rolling) -> None:
+    async def _look_on(self, on_progress: OnProgress) -> None:
         """Say how far the roll-out has come, every two seconds; where nothing can be seen, nothing is said."""
         while True:
             await self._clock.sleep(_LOOK_S)
             with suppress(FlysyncError):
                 answer = await self._steps.once("look-on", 'tail -n 5000 "$d/rollout"', self._limits.clean_s)
                 if machines := verdicts.machines(verdicts.plain(answer.stdout or "")):
-                    told(machines)
+                    on_progress(machines)
 
     def _incomplete(self, cause: FlysyncError, why: str) -> DeployIncomplete:
         return DeployIncomplete(

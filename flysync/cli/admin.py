@@ -147,11 +147,13 @@ def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTi
     async def work(services: "SnapshotServices", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
         from flysync.handlers.snapshots import build_snapshot
 
-        watch = progress.Progress(output, settings.secrets)
+        listener = progress.Progress(output, settings.secrets)
         try:
-            report = await build_snapshot(name, _pinned(settings), services=services, timeout_s=timeout, watch=watch)
+            report = await build_snapshot(
+                name, _pinned(settings), services=services, timeout_s=timeout, listener=listener
+            )
         finally:
-            watch.stop()
+            listener.stop()
         return render.snapshots_json("snapshot build", report), render.snapshots_text(report)
 
     if name is not None and not is_snapshot_name(name):

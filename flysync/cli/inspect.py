@@ -84,7 +84,7 @@ def history(
     """
     Show the runs of a project so far, or one of them whole.
 
-    The newest first: when, by whom and by which door, outcome, error, seconds, release and the reason given. A RUN is
+    The newest first: when, by whom and by which way, outcome, error, seconds, release and the reason given. A RUN is
     its id, or its first 6 letters or more; it is shown with the seconds of each step and with what it brought.
 
     Examples:

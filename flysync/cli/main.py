@@ -1,5 +1,5 @@
 """
-Door one: the command line.
+the command line.
 
 A command parses its arguments, calls one handler, renders the report and gives the exit code. Heavy imports happen in
 the commands that need them: `--help` is instant. The commands are in the order of the help.

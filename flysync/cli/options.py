@@ -196,7 +196,7 @@ def sync_options(
     reason: Why = None,
 ) -> "SyncOptions":
     """Give how a sync is to be done."""
-    from flysync.model.core import AppName, Door, SyncOptions, is_app_name
+    from flysync.model.core import AppName, Origin, SyncOptions, is_app_name
 
     if app is not None and not is_app_name(app):
         raise typer.BadParameter("that cannot be the name of a Fly.io app", param_hint="--app")
@@ -209,7 +209,7 @@ def sync_options(
         force=force,
         sandbox=sandbox,
         reason=reason,
-        door=Door.CLI,
+        origin=Origin.CLI,
         lock_wait_s=lock_wait,
         timeout_s=timeout,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 class Progress:
     """
-    Follows a run or a build (ports `Watch`, `BuildWatch`).
+    Follows a run or a build (ports `ProgressListener`, `BuildListener`).
 
     On a terminal a line moves, with the step, its seconds and those before it. With -v each step is a line of
     its own instead, wherever that goes. What others say is shown without *secrets*.
@@ -57,7 +57,7 @@ class Progress:
         self._spinner.reset(self._spinner.task_ids[0], description=phase, before=" · ".join(reversed(self._before)))
 
     @property
-    def rolling(self) -> Callable[[Machines], None] | None:
+    def on_progress(self) -> Callable[[Machines], None] | None:
         """Give who wants to be told how far a roll-out has come: whoever sits before a terminal."""
         return self._rolled if self._is_shown or self._is_told else None
 

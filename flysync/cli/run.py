@@ -39,13 +39,13 @@ def sync(
     from flysync import bootstrap
 
     settings, options = _for_sync(output, options)
-    watch = progress.Progress(output)
+    listener = progress.Progress(output)
 
     async def body() -> SyncReport:
         async with bootstrap.open_services(settings) as services:
-            return await work(services, options, watch)
+            return await work(services, options, listener)
 
-    report: SyncReport = process.run(body, watch)
+    report: SyncReport = process.run(body, listener)
     output.report(report, settings.notes)
     raise typer.Exit(report.exit_code)
 
@@ -56,19 +56,19 @@ def sync_all(output: Output, options: SyncOptions, concurrency: int) -> NoReturn
     from flysync.handlers.sync import all_projects as fleet
 
     settings, options = _for_sync(output, options)
-    watch = progress.FleetProgress(output)
+    listener = progress.FleetProgress(output)
 
     async def body() -> FleetReport:
         async with bootstrap.open_services(settings) as services:
-            return await fleet.sync_all(options, concurrency=concurrency, services=services, watch=watch)
+            return await fleet.sync_all(options, concurrency=concurrency, services=services, listener=listener)
 
     output.warn(settings.notes)
     try:
         report = process.run_plain(body)
     except Interrupted as error:
-        report = FleetReport(projects=tuple(watch.reports), cut_short=error)
+        report = FleetReport(projects=tuple(listener.reports), cut_short=error)
     finally:
-        watch.stop()
+        listener.stop()
     output.result(render.fleet_json(report, settings.notes), render.fleet_text(report))
     if report.cut_short is not None:
         output.aside(render.error_text(report.cut_short))
@@ -125,7 +125,7 @@ def doctor(output: Output, project: ProjectId | None, app: AppName | None, *, of
 
     async def body() -> handlers.DoctorReport:
         async with bootstrap.open_services(settings) as services:
-            return await handlers.doctor(question, services=services, watch=follows)
+            return await handlers.doctor(question, services=services, listener=follows)
 
     try:
         found = process.run_plain(body)

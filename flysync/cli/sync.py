@@ -58,10 +58,10 @@ def sync(
     from flysync.cli import run
     from flysync.model.core import project_id, secret_name
 
-    async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
+    async def work(services: "Services", options: "SyncOptions", listener: "Progress") -> "SyncReport":
         from flysync.handlers.sync import entry as handlers
 
-        return await handlers.sync_credentials_to_flyio(of, names, options, services=services, watch=watch)
+        return await handlers.sync_credentials_to_flyio(of, names, options, services=services, listener=listener)
 
     of = project_id(project)
     names = [secret_name(run.only_a_name(one)) for one in name]
@@ -94,10 +94,10 @@ def sync_project(
     from flysync.errors import UsageError
     from flysync.model.core import project_id
 
-    async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
+    async def work(services: "Services", options: "SyncOptions", listener: "Progress") -> "SyncReport":
         from flysync.handlers.sync import entry as handlers
 
-        return await handlers.sync_project(of, options, services=services, watch=watch)
+        return await handlers.sync_project(of, options, services=services, listener=listener)
 
     if all_projects == (project is not None):
         raise UsageError("a project is needed, or all of them", hint="give one of --project ID and --all")
@@ -127,10 +127,10 @@ def unset(output: "Output", options: "SyncOptions", project: Project, name: Name
     from flysync.cli import run
     from flysync.model.core import project_id, secret_name
 
-    async def work(services: "Services", options: "SyncOptions", watch: "Progress") -> "SyncReport":
+    async def work(services: "Services", options: "SyncOptions", listener: "Progress") -> "SyncReport":
         from flysync.handlers.sync.unset import unset_secrets
 
-        return await unset_secrets(of, names, options, services=services, watch=watch)
+        return await unset_secrets(of, names, options, services=services, listener=listener)
 
     of = project_id(project)
     names = [secret_name(run.only_a_name(one)) for one in name]

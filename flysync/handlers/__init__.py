@@ -1,1 +1,1 @@
-"""The use cases. The doors (command line, worker, library) call these and nothing else."""
+"""The use cases. The entrances (command line, worker, library) call these and nothing else."""

@@ -60,7 +60,7 @@ def not_visible(app: AppName, phase: str | None) -> AppNotVisible:
     )
 
 
-class Found:
+class LiveSecrets:
     """One answer of `flyctl secrets list` for *app*; digests are compared as HMAC under *key*."""
 
     def __init__(self, secrets: Iterable[FlySecret], app: AppName, key: Secret) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, FlysyncError
-from flysync.handlers.sandbox import Reading
+from flysync.handlers.sandbox import ReadOnlySandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,14 +56,14 @@ async def look_at(apps: Iterable[AppName], *, services: Services) -> LiveApps:
     names = sorted(set(apps))
     if not names:
         return LiveApps(apps={}, notes=(), next=())
-    reading = Reading(services, timeout_s=_FIRST_S + _EACH_S * len(names))
+    reading = ReadOnlySandbox(services, timeout_s=_FIRST_S + _EACH_S * len(names))
     turns = asyncio.Semaphore(_AT_A_TIME)
     async with reading:
         found = await asyncio.gather(*(_look(name, reading, turns) for name in names))
     return LiveApps(apps=dict(zip(names, found, strict=True)), notes=reading.notes, next=reading.next)
 
 
-async def _look(app: AppName, reading: Reading, turns: asyncio.Semaphore) -> LiveApp:
+async def _look(app: AppName, reading: ReadOnlySandbox, turns: asyncio.Semaphore) -> LiveApp:
     secrets = None
     try:
         async with turns:

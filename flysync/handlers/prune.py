@@ -121,7 +121,7 @@ async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> San
 
 async def _use(sandbox: SandboxInfo, run: RunSeen | None, age_s: float | None, services: Services) -> Use:
     if app := _open_at(run):
-        hold = await services.lock.try_hold(app)
+        hold = await services.lock.try_acquire(app)
         if hold is None:
             return Use.LIVING
         await hold.release()
@@ -137,7 +137,7 @@ async def _remove(line: SandboxLine, run: RunSeen | None, services: Services) ->
     if app is None:
         await services.sandboxes.remove(line.sandbox.id, timeout_s=_REMOVE_S)
         return True
-    hold = await services.lock.try_hold(app)
+    hold = await services.lock.try_acquire(app)
     if hold is None:
         return None
     try:

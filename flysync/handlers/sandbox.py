@@ -23,7 +23,7 @@ _DELETE_S = 7.0
 _TTL_MARGIN_S = 60.0
 
 
-class Reading:
+class ReadOnlySandbox:
     """
     A sandbox, used as a context manager; `secrets` gives an app's as flyctl shows them there.
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
-from flysync.handlers.sandbox import Reading
+from flysync.handlers.sandbox import ReadOnlySandbox
 from flysync.model.reports import NextStep, command
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from flysync.model.reports import Note
     from flysync.model.snapshot import Flyctl, SnapshotInfo
-    from flysync.ports import BuildWatch, SnapshotServices
+    from flysync.ports import BuildListener, SnapshotServices
 
 #: What the names of ours begin with, unless somebody has chosen another.
 _PREFIX = "flysync-flyctl-"
@@ -93,7 +93,7 @@ async def list_snapshots(pinned: Pinned, *, services: SnapshotServices) -> Snaps
 
 
 async def build_snapshot(
-    name: str | None, pinned: Pinned, *, services: SnapshotServices, timeout_s: float, watch: BuildWatch
+    name: str | None, pinned: Pinned, *, services: SnapshotServices, timeout_s: float, listener: BuildListener
 ) -> SnapshotReport:
     """
     Make sure that there is an active snapshot *name* with the pinned flyctl in it; without a name, one of our own.
@@ -106,16 +106,16 @@ async def build_snapshot(
     """
     name = name or f"{_PREFIX}{pinned.version}"
     end_at = services.clock.monotonic() + timeout_s
-    watch.leaves(
+    listener.leaves(
         "what has begun at Daytona goes on there: `flysync snapshot list` shows it; the same command waits for it"
     )
-    snapshot, way = await _settled(name, services, end_at, watch)
+    snapshot, way = await _settled(name, services, end_at, listener)
     line = replace(_line(snapshot, pinned), way=way)
     if snapshot.state != "active":
         return SnapshotReport(lines=(line,), error=_broken(snapshot))
-    watch.step("check")
-    reading = Reading(services, timeout_s=min(_CHECK_S, _left_s(end_at, services)), snapshot=name)
-    watch.leaves(f"sandbox {reading.name} may be left, which ends by itself: `flysync sandbox list` shows it")
+    listener.step("check")
+    reading = ReadOnlySandbox(services, timeout_s=min(_CHECK_S, _left_s(end_at, services)), snapshot=name)
+    listener.leaves(f"sandbox {reading.name} may be left, which ends by itself: `flysync sandbox list` shows it")
     flyctl: Flyctl | None = None
     error: FlysyncError | None
     try:
@@ -127,27 +127,29 @@ async def build_snapshot(
     except FlysyncError as failure:
         error = failure
     finally:
-        watch.leaves("run the same command again")
+        listener.leaves("run the same command again")
     line = replace(line, flyctl=flyctl, settings={} if flyctl is None or error else _to_change(line, flyctl, pinned))
     return SnapshotReport(lines=(line,), error=error, notes=tuple(reading.notes), next=tuple(reading.next))
 
 
-async def _settled(name: str, services: SnapshotServices, end_at: float, watch: BuildWatch) -> tuple[SnapshotInfo, Way]:
+async def _settled(
+    name: str, services: SnapshotServices, end_at: float, listener: BuildListener
+) -> tuple[SnapshotInfo, Way]:
     """Give the snapshot once its state does not change by itself any more; make it, or wake it up, where that helps."""
     snapshots = services.snapshots
-    watch.step("look")
+    listener.step("look")
     found = await snapshots.find(name, timeout_s=_left_s(end_at, services))
     if found is None:
         dockerfile = services.recipe.dockerfile()
-        watch.step("build")
+        listener.step("build")
         left_s = _left_s(end_at, services)
-        return await snapshots.build(name, dockerfile, log=watch.log, timeout_s=left_s), Way.BUILT
+        return await snapshots.build(name, dockerfile, log=listener.log, timeout_s=left_s), Way.BUILT
     way = Way.FOUND
     if not found.is_settled:
-        watch.step("wait")
+        listener.step("wait")
         found, way = await snapshots.settled(name, timeout_s=_left_s(end_at, services)), Way.AWAITED
     if found.state == "inactive":
-        watch.step("activate")
+        listener.step("activate")
         found, way = await snapshots.activate(name, timeout_s=_left_s(end_at, services)), Way.ACTIVATED
     return found, way
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.handlers.compare import Found, Live
-from flysync.model.core import State, is_app_name, value_flaw
+from flysync.handlers.compare import Live, LiveSecrets
+from flysync.model.core import State, is_app_name, value_problem
 from flysync.model.reports import NextStep, command
 from flysync.plan import MAX_ROLLOUTS
 
@@ -36,7 +36,7 @@ class StatusLine:
     deployed_at: datetime | None = None
     run_id: RunId | None = None
     actor: str | None = None
-    door: str | None = None
+    origin: str | None = None
     #: The command that mends it; absent where nothing is to be done, or no command does it.
     next: NextStep | None = None
 
@@ -66,7 +66,7 @@ def line_of(row: StatusRow, overview: Overview, shown: LiveApp | None, *, empty_
         deployed_at=record.deployed_at if record else None,
         run_id=record.run_id if record else None,
         actor=row.actor,
-        door=row.door,
+        origin=row.origin,
         next=_next(row, condition, live),
     )
 
@@ -86,7 +86,7 @@ def condition_of(row: StatusRow, overview: Overview, *, empty_allowed: bool) -> 
     if credential is None:
         return "orphaned"
     secret = credential.secret
-    if credential.flaw or (secret and value_flaw(row.name, secret, empty_allowed=empty_allowed)):
+    if credential.problem or (secret and value_problem(row.name, secret, empty_allowed=empty_allowed)):
         return "cannot be sent"
     if record is None or record.fingerprint is None:
         return "never sent"
@@ -105,7 +105,7 @@ def _live(row: StatusRow, overview: Overview, shown: LiveApp) -> Live | None:
         return Live.NO_APP
     if shown.secrets is None:
         return Live.UNKNOWN
-    live = Found(shown.secrets, row.app, overview.key).live(row.name, row.record, shown.machines)
+    live = LiveSecrets(shown.secrets, row.app, overview.key).live(row.name, row.record, shown.machines)
     if row.credential is None:
         return Live.GONE if live is Live.MISSING else Live.ORPHANED
     return Live.CHANGED if live is Live.FOREIGN else live

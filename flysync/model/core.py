@@ -67,10 +67,10 @@ def is_app_name(text: str) -> bool:
     return _APP_NAME.fullmatch(text) is not None
 
 
-def value_flaw(name: SecretName, secret: Secret, *, empty_allowed: bool) -> str | None:
+def value_problem(name: SecretName, secret: Secret, *, empty_allowed: bool) -> str | None:
     """Say why the value cannot be carried to Fly as it is, or nothing."""
-    if flaw := secret.flaw():
-        return flaw
+    if problem := secret.problem():
+        return problem
     if not secret.size_bytes and not empty_allowed:
         return "is empty"
     largest = MAX_ARGUMENT_BYTES - max(len(name), _VARIABLE_BYTES) - 1
@@ -79,7 +79,7 @@ def value_flaw(name: SecretName, secret: Secret, *, empty_allowed: bool) -> str 
     return None
 
 
-class Door(StrEnum):
+class Origin(StrEnum):
     """The way a run came in."""
 
     CLI = "cli"
@@ -164,7 +164,7 @@ class SyncOptions:
     reason: str | None = None
     #: Who, for the record.
     actor: str | None = None
-    door: Door = Door.LIBRARY
+    origin: Origin = Origin.LIBRARY
     #: Seconds to wait for another run of the same app.
     lock_wait_s: float = 60.0
     #: Seconds for everything but cleaning up.
@@ -185,7 +185,7 @@ class Credential:
     #: Absent where the table keeps no value (no such column, NULL) or one that is no text.
     secret: Secret | None = None
     #: Why the row is of no use, in words that follow the name.
-    flaw: str | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,7 +217,7 @@ class OpenRun:
     borrowed: bool
     #: Seconds until nothing of this run can still write, by Postgres' clock; 0 where that is over.
     seconds_left: float
-    door: str
+    origin: str
     actor: str
     started_at: datetime
 

@@ -74,7 +74,7 @@ PRUNE = NextStep(command="flysync sandbox prune", why="removes sandboxes that we
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncReport:
-    """What a sync did: data, for every door to show in its own way."""
+    """What a sync did: data, for every entrance to show in its own way."""
 
     run_id: RunId
     project: ProjectId
@@ -85,7 +85,7 @@ class SyncReport:
     #: Whether state and action were written down; absent where nothing was to be written.
     recorded: bool | None = None
     #: The other run that did the work.
-    carried_by: RunId | None = None
+    covered_by: RunId | None = None
     dry_run: bool = False
     timings_ms: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[Note, ...] = ()
@@ -160,9 +160,9 @@ class StatusRow:
     credential: Credential | None = None
     updated_at: datetime | None = None
     record: SecretRecord | None = None
-    #: Who started the run that wrote it last, and by which door.
+    #: Who started the run that wrote it last, and by which way.
     actor: str | None = None
-    door: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +185,7 @@ class RunRow:
     #: Absent where the project had none.
     app: AppName | None
     names: tuple[SecretName, ...]
-    door: str
+    origin: str
     actor: str
     reason: str | None
     started_at: datetime

@@ -10,37 +10,38 @@ from flysync.ports.database import (
     AppLock,
     DatabaseAdmin,
     DatabaseServer,
-    Hold,
     Intent,
+    LockHandle,
     Records,
     RunEnd,
     RunSeen,
     RunsSeen,
     RunState,
 )
-from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, Rolling, RolloutFailed, Sandbox, Sandboxes, SecretStore
-from flysync.ports.queue import Fate, Job, JobQueue, Verdict
-from flysync.ports.snapshots import BuildWatch, Recipe, Snapshots, SnapshotServices
-from flysync.ports.world import Clock, Services, Watch
+from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, OnProgress, RolloutFailed, Sandbox, Sandboxes, SecretStore
+from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
+from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
+from flysync.ports.world import Clock, ProgressListener, Services
 
 __all__ = [
     "Action",
     "AnswerLost",
     "AppLock",
-    "BuildWatch",
+    "BuildListener",
     "Clock",
     "DatabaseAdmin",
     "DatabaseServer",
-    "Fate",
+    "Disposition",
     "FlyAccess",
-    "Hold",
     "Intent",
     "Job",
     "JobQueue",
+    "LockHandle",
     "NotSent",
+    "OnProgress",
+    "ProgressListener",
     "Recipe",
     "Records",
-    "Rolling",
     "RolloutFailed",
     "RunEnd",
     "RunSeen",
@@ -53,5 +54,4 @@ __all__ = [
     "SnapshotServices",
     "Snapshots",
     "Verdict",
-    "Watch",
 ]

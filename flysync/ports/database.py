@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from flysync.model.core import (
         AppName,
-        Door,
         OpenRun,
+        Origin,
         ProjectId,
         ProjectView,
         RunId,
@@ -33,7 +33,7 @@ class Intent:
     #: Absent only in `note_run`: the project had no app.
     app: AppName | None
     names: tuple[SecretName, ...]
-    door: Door
+    origin: Origin
     actor: str
     reason: str | None
     #: The sandbox's name, made up before it is created, or the id of a borrowed one.
@@ -195,7 +195,7 @@ class Records(Protocol):
         """Mark the run of a dead process as ended, once its sandbox is gone."""
         ...
 
-    async def watch(
+    async def poll_lock(
         self, app: AppName, names: Sequence[SecretName]
     ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give the rows of *names* and the app's open runs, for one who waits for the lock."""
@@ -263,7 +263,7 @@ class DatabaseAdmin(Protocol):
         ...
 
 
-class Hold(Protocol):
+class LockHandle(Protocol):
     """A lock that is held."""
 
     #: Set when the lock is lost: whoever holds it now may be writing.
@@ -286,7 +286,7 @@ class Hold(Protocol):
 class AppLock(Protocol):
     """One lock per app, for the command line, the worker and the engineer on call alike."""
 
-    async def try_hold(self, app: AppName) -> Hold | None:
+    async def try_acquire(self, app: AppName) -> LockHandle | None:
         """
         Take the lock if it is free; a process that dies or freezes loses it within 90 seconds.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 #: Who wants to be told how many machines a roll-out has reached.
-Rolling = Callable[[Machines], None]
+OnProgress = Callable[[Machines], None]
 
 
 class Sandbox(Protocol):
@@ -159,9 +159,9 @@ class SecretStore(Protocol):
         """Give the app's machines."""
         ...
 
-    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """
-        Roll out what is stored; *wait* for healthy machines. Meanwhile *told* is, now and then, how far it has come.
+        Roll out what is stored; *wait* for healthy machines. *on_progress* hears, now and then, how far it has come.
 
         Raises:
             RolloutFailed: flyctl began or may have begun; it says whether a machine was touched.

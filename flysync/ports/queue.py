@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flysync.secret import Secret
 
 
-class Fate(StrEnum):
+class Disposition(StrEnum):
     """What becomes of a job."""
 
     #: Completed, with what happened to its credential.
@@ -30,7 +30,7 @@ class Fate(StrEnum):
 class Verdict:
     """What becomes of one job, and what is kept of it; never a value."""
 
-    fate: Fate
+    disposition: Disposition
     #: The job's result: names, outcomes and ids.
     result: Mapping[str, object] = field(default_factory=dict)
     code: str = ""

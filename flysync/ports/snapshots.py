@@ -68,7 +68,7 @@ class Recipe(Protocol):
         ...
 
 
-class BuildWatch(Protocol):
+class BuildListener(Protocol):
     """Somebody who follows a build."""
 
     def step(self, phase: str) -> None:

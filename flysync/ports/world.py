@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.reports import SyncReport
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
-    from flysync.ports.fly import FlyAccess, Rolling, Sandbox, Sandboxes, SecretStore
+    from flysync.ports.fly import FlyAccess, OnProgress, Sandbox, Sandboxes, SecretStore
 
 
-class Watch(Protocol):
+class ProgressListener(Protocol):
     """Somebody who follows a run."""
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
@@ -26,7 +26,7 @@ class Watch(Protocol):
         ...
 
     @property
-    def rolling(self) -> Rolling | None:
+    def on_progress(self) -> OnProgress | None:
         """Give who wants to be told how far a roll-out has come, while it goes on; nothing where nobody looks."""
         ...
 

@@ -136,9 +136,9 @@ def read_secret(name: str, text: str, *, where: str = "keyring") -> Secret | Non
     stripped = text.rstrip("\r\n")
     try:
         value = VARIABLES[name][1].read(stripped) if stripped else None
-    except ValueError as flaw:
+    except ValueError as problem:
         hint = f"store it anew: flysync config set {name}"
-        raise ConfigError(f"{name} ({where}) {flaw}", hint=hint, setting=name) from None
+        raise ConfigError(f"{name} ({where}) {problem}", hint=hint, setting=name) from None
     return value if isinstance(value, Secret) else None
 
 
@@ -172,8 +172,8 @@ class _Loader:
         self.origins[name] = where
         try:
             self.values[attribute] = variable.read(text)
-        except ValueError as flaw:
-            self._add(name, f"{name} ({where}) {flaw}")
+        except ValueError as problem:
+            self._add(name, f"{name} ({where}) {problem}")
 
     def _refuse_unknown(self, name: str, where: str) -> None:
         if not name.startswith(_OURS) or name.startswith(_OF_TESTS):

@@ -113,7 +113,7 @@ class Simulation:
         return [
             number
             for number, secret in enumerate(self._watched)
-            if any(piece.encode() in data for piece in secret.pieces() if len(piece.strip()) >= 6)
+            if any(piece.encode() in data for piece in secret.encodings() if len(piece.strip()) >= 6)
         ]
 
 

@@ -1,1 +1,1 @@
-"""Door two: a worker that takes jobs off the queue and gives them to the handlers."""
+"""A worker that takes jobs off the queue and gives them to the handlers."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError
 from flysync.logs import LOGGER
 from flysync.model.core import Outcome
-from flysync.ports import Fate, Verdict
+from flysync.ports import Disposition, Verdict
 from flysync.worker.verdict import is_outage, of_error, of_report
 
 if TYPE_CHECKING:
@@ -43,9 +43,11 @@ _CALLS = 5
 #: How often a call that an outage kept from its work is made before its jobs are told.
 _OUTAGE_ATTEMPTS = 12
 
-_RELEASED = Verdict(fate=Fate.RELEASE, code="interrupted", message="the worker is shutting down")
+_RELEASED = Verdict(disposition=Disposition.RELEASE, code="interrupted", message="the worker is shutting down")
 #: A later job has brought another value of the same credential.
-_SUPERSEDED = Verdict(fate=Fate.DONE, result={"outcome": Outcome.UNCHANGED, "reason": None, "warnings": ["superseded"]})
+_SUPERSEDED = Verdict(
+    disposition=Disposition.DONE, result={"outcome": Outcome.UNCHANGED, "reason": None, "warnings": ["superseded"]}
+)
 #: Of so many credentials it is known when their newest value came.
 _REMEMBERED = 10_000
 
@@ -214,7 +216,7 @@ class Desk:
             _settle(requests, _RELEASED)
             return []
         except Exception as error:  # noqa: BLE001 - a bug; its text may hold a value
-            verdict = Verdict(fate=Fate.RETRY, code="internal_error", message=type(error).__name__)
+            verdict = Verdict(disposition=Disposition.RETRY, code="internal_error", message=type(error).__name__)
             verdicts = [verdict] * len(requests)
         self._outages.heard(project, verdicts)
         if kept_from_work := next(filter(is_outage, verdicts), None):

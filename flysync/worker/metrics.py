@@ -40,7 +40,7 @@ class Metrics:
         """Take the times of a sync that was not carried by another, and what it has restarted."""
         for step, took_ms in report.timings_ms.items():
             self._steps.labels(step).observe(took_ms / 1000)
-        if report.carried_by is None and report.machines is not None and report.machines.updated:
+        if report.covered_by is None and report.machines is not None and report.machines.updated:
             self._restarts.inc()
 
     def text(self) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flysync.model.core import Door, SyncOptions
+from flysync.model.core import Origin, SyncOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,4 +18,4 @@ class WorkerOptions:
     #: Where health and figures are shown; not at all without it.
     health_port: int | None = None
     health_host: str = "127.0.0.1"
-    sync: SyncOptions = field(default_factory=lambda: SyncOptions(door=Door.QUEUE))
+    sync: SyncOptions = field(default_factory=lambda: SyncOptions(origin=Origin.QUEUE))

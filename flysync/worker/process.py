@@ -16,7 +16,7 @@ from flysync.errors import FlysyncError
 from flysync.handlers.sync.entry import sync_credentials_to_flyio
 from flysync.logs import LOGGER
 from flysync.model.core import project_id, secret_name
-from flysync.ports import Fate, Verdict
+from flysync.ports import Disposition, Verdict
 from flysync.worker.desk import Desk
 from flysync.worker.metrics import Metrics
 from flysync.worker.outage import Outages
@@ -94,7 +94,9 @@ class Work:
         try:
             if job.project is None or job.credential is None:
                 verdict = Verdict(
-                    fate=Fate.FAIL, code="usage", message="the job's projectId and credentialName have to be texts"
+                    disposition=Disposition.FAIL,
+                    code="usage",
+                    message="the job's projectId and credentialName have to be texts",
                 )
             else:
                 project, name = project_id(job.project), secret_name(job.credential)
@@ -137,14 +139,14 @@ class Work:
 def _log(job: Job, verdict: Verdict, took_s: float) -> None:
     more = {"job_id": job.id, "run_id": verdict.result.get("run_id", "")}
     what = f"{job.credential} of {job.project}"
-    match verdict.fate:
-        case Fate.DONE if verdict.result.get("outcome") != "skipped":
+    match verdict.disposition:
+        case Disposition.DONE if verdict.result.get("outcome") != "skipped":
             LOGGER.info("%s: %s (%.1f s)", what, verdict.result.get("outcome"), took_s, extra=more)
-        case Fate.DONE:
+        case Disposition.DONE:
             LOGGER.warning("%s: skipped %s", what, verdict.result.get("warnings"), extra=more)
-        case Fate.RELEASE:
+        case Disposition.RELEASE:
             LOGGER.info("%s: given back", what, extra=more)
-        case Fate.RETRY:
+        case Disposition.RETRY:
             LOGGER.warning("%s: %s (%s); it is tried again", what, verdict.message, verdict.code, extra=more)
-        case Fate.FAIL:
+        case Disposition.FAIL:
             LOGGER.error("%s: %s (%s)", what, verdict.message, verdict.code, extra=more)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         Clock,
         DatabaseAdmin,
         FlyAccess,
-        Hold,
+        LockHandle,
         Records,
         Sandbox,
         Sandboxes,
@@ -61,14 +61,14 @@ class _LimitedLock:
         self._lock = lock
         self._slots = slots
 
-    async def try_hold(self, app: AppName) -> Hold | None:
+    async def try_acquire(self, app: AppName) -> LockHandle | None:
         """Take the lock, where it and a slot are free."""
         if self._slots.locked():
             return None
         await self._slots.acquire()
         hold = None
         try:
-            hold = await self._lock.try_hold(app)
+            hold = await self._lock.try_acquire(app)
         finally:
             if hold is None:
                 self._slots.release()
@@ -78,7 +78,7 @@ class _LimitedLock:
 class _LimitedHold:
     """A lock that is held, and its slot."""
 
-    def __init__(self, hold: Hold, slots: asyncio.Semaphore) -> None:
+    def __init__(self, hold: LockHandle, slots: asyncio.Semaphore) -> None:
         self.lost = hold.lost
         self._hold = hold
         self._slots = slots

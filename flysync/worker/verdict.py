@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import CredentialNotFound, FlysyncError, Interrupted, NotRecorded
 from flysync.model.core import Outcome
-from flysync.ports import Fate, Verdict
+from flysync.ports import Disposition, Verdict
 
 if TYPE_CHECKING:
     from flysync.model.core import SecretName
@@ -29,7 +29,7 @@ def of_report(report: SyncReport, name: SecretName, *, age_s: float) -> Verdict:
     """Give what becomes of a job for *name* that was added *age_s* seconds ago."""
     line = next((line for line in report.credentials if line.name == name), None)
     if line is not None and _is_done(report, line):
-        return Verdict(fate=Fate.DONE, result=_result(report, line.outcome, line.reason))
+        return Verdict(disposition=Disposition.DONE, result=_result(report, line.outcome, line.reason))
     error = report.error
     if error is not None and (line is None or line.code in {None, error.code}):
         return of_error(error, age_s=age_s)
@@ -49,22 +49,22 @@ def _is_done(report: SyncReport, line: CredentialReport) -> bool:
 def of_error(error: FlysyncError, *, age_s: float) -> Verdict:
     """Give what becomes of a job whose sync ended with *error*."""
     if isinstance(error, Interrupted):
-        return Verdict(fate=Fate.RELEASE, code=error.code, message=error.message)
+        return Verdict(disposition=Disposition.RELEASE, code=error.code, message=error.message)
     found = _of(error.code, error.message, age_s=age_s)
     return replace(found, service=error.service or found.service, retry_after_s=error.retry_after_s)
 
 
 def is_outage(verdict: Verdict) -> bool:
     """Tell whether a service was out of reach: the next job would fare no better, and this one is not to blame."""
-    return verdict.fate is Fate.RETRY and verdict.code in _OUTAGES
+    return verdict.disposition is Disposition.RETRY and verdict.code in _OUTAGES
 
 
 def _of(code: str, message: str, *, age_s: float) -> Verdict:
     kind = _KINDS.get(code)
     is_young = kind is CredentialNotFound and age_s < YOUNG_S
     # A code that nobody knows is a bug's: it is tried again, as often as the job may be.
-    fate = Fate.RETRY if kind is None or kind.temporary or is_young else Fate.FAIL
-    return Verdict(fate=fate, code=code, message=message, service=_SERVICES.get(code))
+    disposition = Disposition.RETRY if kind is None or kind.temporary or is_young else Disposition.FAIL
+    return Verdict(disposition=disposition, code=code, message=message, service=_SERVICES.get(code))
 
 
 def _result(report: SyncReport, outcome: str | None, reason: str | None) -> dict[str, object]:
@@ -74,7 +74,7 @@ def _result(report: SyncReport, outcome: str | None, reason: str | None) -> dict
         "run_id": report.run_id,
         "app": report.app,
         "release": report.release,
-        "carried_by": report.carried_by,
+        "covered_by": report.covered_by,
         "warnings": [note.code for note in report.warnings],
     }
 

@@ -7,17 +7,17 @@ from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from flysync.ports import Fate, Verdict
+from flysync.ports import Disposition, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from flysync.ports import Job, JobQueue
 
-DONE = Verdict(fate=Fate.DONE, result={"outcome": "synced"})
-RETRY = Verdict(fate=Fate.RETRY, code="flyctl_failed", message="it failed")
-FAIL = Verdict(fate=Fate.FAIL, code="access_denied", message="it is refused")
-RELEASE = Verdict(fate=Fate.RELEASE)
+DONE = Verdict(disposition=Disposition.DONE, result={"outcome": "synced"})
+RETRY = Verdict(disposition=Disposition.RETRY, code="flyctl_failed", message="it failed")
+FAIL = Verdict(disposition=Disposition.FAIL, code="access_denied", message="it is refused")
+RELEASE = Verdict(disposition=Disposition.RELEASE)
 
 
 class QueueWorld(ABC):

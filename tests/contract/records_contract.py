@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flysync.errors import ProjectNotFound
-from flysync.model.core import AppName, Door, ProjectId, RunId, SecretName, SecretRecord
+from flysync.model.core import AppName, Origin, ProjectId, RunId, SecretName, SecretRecord
 from flysync.ports import Intent, RunEnd
 from flysync.secret import Secret
 
@@ -71,7 +71,7 @@ class RecordsWorld(ABC):
 
     async def record(self, name: SecretName = KEY, app: AppName = APP) -> SecretRecord:
         """Give the record of one name."""
-        found, _ = await self.records.watch(app, [name])
+        found, _ = await self.records.poll_lock(app, [name])
         return found[name]
 
     async def rows(self, project: ProjectId | None = PROJECT) -> list[StatusRow]:
@@ -86,7 +86,7 @@ def intent(run: str = "run1", *names: SecretName, **changes: Any) -> Intent:
         project=PROJECT,
         app=APP,
         names=names or (KEY,),
-        door=Door.CLI,
+        origin=Origin.CLI,
         actor="ann",
         reason=None,
         sandbox=f"flysync-{run}",
@@ -148,7 +148,7 @@ class ViewContract:
         world.put(PROJECT, KEY, None)
         credential = (await world.view(KEY)).credentials[KEY]
 
-        assert (None, None) == (credential.secret, credential.flaw)
+        assert (None, None) == (credential.secret, credential.problem)
 
     async def test_values_are_left_alone_unless_asked_for(self, world: RecordsWorld) -> None:
         """Without *values*, no secret is read."""
@@ -162,7 +162,7 @@ class ViewContract:
         world.put(PROJECT, "A-B", "three")
         view = await world.view()
 
-        assert "is not a valid credential name" in str(view.credentials[SecretName("A-B")].flaw)
+        assert "is not a valid credential name" in str(view.credentials[SecretName("A-B")].problem)
         assert Secret("one") == view.credentials[KEY].secret
 
     async def test_the_newest_deployment_counts(self, world: RecordsWorld) -> None:

@@ -43,7 +43,7 @@ class HistoryContract:
             before.project,
             before.app,
             before.names,
-            before.door,
+            before.origin,
             before.actor,
             before.reason,
             before.sandbox,

@@ -27,7 +27,7 @@ class OverviewContract:
         (row,) = await world.rows()
         overview = await world.records.overview(PROJECT, values=True)
 
-        assert (PROJECT, APP, KEY, "ann", "cli") == (row.project, row.app, row.name, row.actor, row.door)
+        assert (PROJECT, APP, KEY, "ann", "cli") == (row.project, row.app, row.name, row.actor, row.origin)
         assert row.credential is not None
         assert Secret("one") == row.credential.secret
         assert await world.record() == row.record

@@ -71,7 +71,7 @@ class StateContract:
             with pytest.raises(Locked, match=KEY):
                 await begin(world, late, "f1", names=[KEY, TOKEN], seen=view)
         await begin(world, "run2", "f3", seen=empty)
-        record, (_, runs) = await world.record(), await world.records.watch(APP, [TOKEN])
+        record, (_, runs) = await world.record(), await world.records.poll_lock(APP, [TOKEN])
 
         assert ("f3", "run2") == (record.fingerprint, record.run_id)
         assert ["run1", "run2"] == [run.run_id for run in runs]
@@ -106,7 +106,7 @@ class StateContract:
         """A run that takes in more names is still one open run, and its deadline moves only forward."""
         its = await begin(world)
         await world.records.begin(replace(its, deadline_s=5.0), {TOKEN: "f2"}, seen=await world.view(), anew=False)
-        _, runs = await world.records.watch(APP, [])
+        _, runs = await world.records.poll_lock(APP, [])
 
         assert ["run1"] == [run.run_id for run in runs]
         assert 50 < runs[0].seconds_left <= 60
@@ -133,7 +133,7 @@ class StateContract:
                 sandbox="flysync-run1",
                 borrowed=False,
                 seconds_left=run.seconds_left,
-                door="cli",
+                origin="cli",
                 actor="ann",
                 started_at=run.started_at,
             )
@@ -333,8 +333,8 @@ class StateContract:
     async def test_watch_tells_of_rows_and_runs(self, world: RecordsWorld) -> None:
         """Whoever waits sees the rows asked for and all open runs of the app, and of no other."""
         await begin(world, names=[KEY, TOKEN])
-        found, runs = await world.records.watch(APP, [KEY, EXTRA])
-        elsewhere = await world.records.watch(AppName("elsewhere"), [KEY])
+        found, runs = await world.records.poll_lock(APP, [KEY, EXTRA])
+        elsewhere = await world.records.poll_lock(AppName("elsewhere"), [KEY])
 
         assert ({KEY}, ["run1"]) == (set(found), [run.run_id for run in runs])
         assert ({}, ()) == elsewhere

@@ -10,7 +10,7 @@ from redis.asyncio import from_url
 
 from flysync.adapters.bullmq import BullmqJobs
 from flysync.adapters.clock import RealClock
-from flysync.ports import Fate, Verdict
+from flysync.ports import Disposition, Verdict
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ async def test_many_jobs_are_in_hand_and_redis_is_asked_little(valkey: EmbeddedV
     async def handle(_: Job) -> Verdict:
         in_hand.release()
         await let_go.wait()
-        return Verdict(fate=Fate.DONE)
+        return Verdict(disposition=Disposition.DONE)
 
     async def add(count: int) -> None:
         for _ in range(count):

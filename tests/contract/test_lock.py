@@ -23,7 +23,7 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from flysync.ports import AppLock, Hold
+    from flysync.ports import AppLock, LockHandle
 
 APP, OTHER = AppName("acme-web"), AppName("other")
 #: Holds a lock in a process of its own, with a heartbeat every 0.1 s and 0.6 s of patience of the server's.
@@ -33,7 +33,7 @@ from flysync.adapters.postgres import Connection, PostgresLock
 from flysync.secret import Secret
 async def hold():
     lock = PostgresLock(Connection(Secret(sys.stdin.readline().strip())), heartbeat_s=0.1, idle_s=0.6, answer_s=0.4)
-    hold = await lock.try_hold("acme-web")
+    hold = await lock.try_acquire("acme-web")
     print("held" if hold else "refused", flush=True)
     await hold.lost.wait()
     print("lost", flush=True)
@@ -105,9 +105,9 @@ async def postgres_world(dsn: str, *, pooled: str | None = None, **scale: float)
         await lock.aclose()
 
 
-async def held(lock: AppLock, app: AppName = APP) -> Hold:
+async def held(lock: AppLock, app: AppName = APP) -> LockHandle:
     """Take a lock that is free."""
-    hold = await lock.try_hold(app)
+    hold = await lock.try_acquire(app)
     assert hold is not None
     return hold
 
@@ -115,7 +115,7 @@ async def held(lock: AppLock, app: AppName = APP) -> Hold:
 async def held_soon(lock: AppLock, within_s: float) -> float:
     """Take a lock as soon as it is free, give it back, and say how long that took."""
     start = time.monotonic()
-    while (hold := await lock.try_hold(APP)) is None:
+    while (hold := await lock.try_acquire(APP)) is None:
         assert time.monotonic() - start < within_s
         await asyncio.sleep(0.01)
     took_s = time.monotonic() - start
@@ -129,9 +129,9 @@ class LockContract:
     async def test_one_holder_at_a_time(self, world: LockWorld) -> None:
         """A lock that is held is refused, as often as one asks, until it is given back."""
         hold = await held(world.lock)
-        refused = [await world.lock.try_hold(APP) for _ in range(3)]
+        refused = [await world.lock.try_acquire(APP) for _ in range(3)]
         await hold.release()
-        again = await world.lock.try_hold(APP)
+        again = await world.lock.try_acquire(APP)
 
         assert [None] * 3 == refused
         assert again is not None
@@ -143,12 +143,12 @@ class LockContract:
         await hold.release()
         await other.check()
 
-        assert await world.lock.try_hold(OTHER) is None
+        assert await world.lock.try_acquire(OTHER) is None
         await other.release()
 
     async def test_many_ask_at_once(self, world: LockWorld) -> None:
         """Of many who ask at the same moment, one gets it."""
-        holds = await asyncio.gather(*(world.lock.try_hold(APP) for _ in range(8)))
+        holds = await asyncio.gather(*(world.lock.try_acquire(APP) for _ in range(8)))
         got = [hold for hold in holds if hold is not None]
         for hold in got:
             await hold.release()
@@ -244,7 +244,7 @@ async def test_heartbeats_keep_the_lock(database: str) -> None:
         await asyncio.sleep(0.8)
         await hold.check()
 
-        assert await world.lock.try_hold(APP) is None
+        assert await world.lock.try_acquire(APP) is None
         await hold.release()
 
 
@@ -270,7 +270,7 @@ async def test_a_server_that_does_not_answer_means_lost(database: str) -> None:
 async def test_a_process_that_is_killed_frees_the_lock(holder: subprocess.Popen[str], database: str) -> None:
     """A holder that dies is forgotten at once, whatever the heartbeat."""
     async with postgres_world(database) as world:
-        refused = await world.lock.try_hold(APP)
+        refused = await world.lock.try_acquire(APP)
         holder.kill()
 
         assert refused is None
@@ -301,7 +301,7 @@ async def test_a_check_that_is_cancelled_frees_nothing(database: str) -> None:
             checking.cancel()
             await asyncio.gather(checking, return_exceptions=True)
 
-        assert await world.lock.try_hold(APP) is None
+        assert await world.lock.try_acquire(APP) is None
         await hold.check()
         await hold.release()
 
@@ -311,7 +311,7 @@ async def test_tries_share_their_connections(database: str) -> None:
     async with postgres_world(database) as world:
         hold = await held(world.lock)
         for _ in range(3):
-            await asyncio.gather(*(world.lock.try_hold(APP) for _ in range(5)))
+            await asyncio.gather(*(world.lock.try_acquire(APP) for _ in range(5)))
         waiting = await world.settled(3)
         await hold.release()
         await world.lock.aclose()  # type: ignore[attr-defined]
@@ -324,7 +324,7 @@ async def test_a_connection_that_broke_while_waiting_is_replaced(database: str) 
     """A try after a broken one opens a new connection, and does not fail."""
     async with postgres_world(database) as world:
         hold = await held(world.lock)
-        await world.lock.try_hold(APP)
+        await world.lock.try_acquire(APP)
         await hold.release()
         world.admin.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
@@ -351,9 +351,9 @@ async def test_out_of_reach_and_refused() -> None:
     """A server that is away may come back; an address that is none will not."""
     away = PostgresLock(Connection(Secret("postgresql://127.0.0.1:1/x")))
     with pytest.raises(DatabaseUnavailable):
-        await away.try_hold(APP)
+        await away.try_acquire(APP)
     with pytest.raises(ConfigError):
-        await PostgresLock(Connection(Secret("nonsense"))).try_hold(APP)
+        await PostgresLock(Connection(Secret("nonsense"))).try_acquire(APP)
 
 
 async def test_a_try_that_comes_to_nothing(database: str) -> None:
@@ -362,9 +362,9 @@ async def test_a_try_that_comes_to_nothing(database: str) -> None:
         lock = PostgresLock(Connection(Secret(wire.dsn)), answer_s=0.3)
         wire.cut_at = b"pg_try_advisory_xact_lock"
         with pytest.raises(DatabaseUnavailable, match="broke"):
-            await lock.try_hold(APP)
+            await lock.try_acquire(APP)
         wire.freeze_at = b"pg_try_advisory_xact_lock"
         with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
-            await lock.try_hold(APP)
+            await lock.try_acquire(APP)
     async with postgres_world(database) as world:
         await held_soon(world.lock, within_s=5)

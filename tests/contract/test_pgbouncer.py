@@ -60,12 +60,12 @@ class TestLockThroughPgbouncer(LockContract):
 async def test_heartbeats_keep_the_lock(database: str, through: Callable[[str], str]) -> None:
     """A holder that shows life has the lock for longer than the server's patience."""
     async with postgres_world(database, pooled=through(database), heartbeat_s=0.1, idle_s=1, answer_s=0.8) as world:
-        hold = await world.lock.try_hold(APP)
+        hold = await world.lock.try_acquire(APP)
         await asyncio.sleep(1.5)
 
         assert hold is not None
         await hold.check()
-        assert await world.lock.try_hold(APP) is None
+        assert await world.lock.try_acquire(APP) is None
         await hold.release()
 
 
@@ -73,7 +73,7 @@ async def test_a_process_that_is_killed_frees_the_lock(database: str, through: C
     """Pgbouncer closes the connection of a client that died in a transaction."""
     async with postgres_world(database) as world:
         with holding(through(database)) as holder:
-            refused = await world.lock.try_hold(APP)
+            refused = await world.lock.try_acquire(APP)
             holder.kill()
             await held_soon(world.lock, within_s=5)
 

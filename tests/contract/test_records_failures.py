@@ -219,7 +219,7 @@ async def test_a_lost_commit_is_not_repeated(
     async with Wire(database) as wire:
         connection = Connection(Secret(wire.dsn))
         records = PostgresRecords(connection)
-        await records.watch(APP, [])
+        await records.poll_lock(APP, [])
         wire.cut_at, wire.swallow = b"COMMIT\0", swallow
         with pytest.raises(DatabaseUnavailable):
             await records.count_rollout(its.run_id, APP, [KEY], by=1)
@@ -276,7 +276,7 @@ async def test_a_server_that_does_not_answer(database: str) -> None:
     connection = Connection(Secret(database), limit_s=0.2)
     with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
         await connection.run(lambda session: session.execute("SELECT pg_sleep(20)"))
-    found, _ = await PostgresRecords(connection).watch(APP, [])
+    found, _ = await PostgresRecords(connection).poll_lock(APP, [])
     await connection.aclose()
 
     assert {} == found

@@ -89,7 +89,7 @@ async def test_views_stand_for_tables(new_database: Callable[..., str]) -> None:
         audit = world.backend.execute("SELECT project, what, ok FROM platform.audit").fetchall()
 
     assert ("acme-web", Secret("one")) == (view.app, view.credentials[KEY].secret)
-    assert "stands twice in cloud_credentials" == view.credentials[TOKEN].flaw
+    assert "stands twice in cloud_credentials" == view.credentials[TOKEN].problem
     assert [(project, "sync", "success")] == audit
 
 
@@ -120,9 +120,9 @@ async def test_a_row_that_is_no_text_fails_alone(new_database: Callable[..., str
         view = await world.view()
         rows = await world.rows()
 
-    assert "is not valid UTF-8" == view.credentials[KEY].flaw
+    assert "is not valid UTF-8" == view.credentials[KEY].problem
     assert Secret("café") == view.credentials[TOKEN].secret
-    assert "is not a valid credential name" in str(view.credentials[SecretName("\\xff")].flaw)
+    assert "is not a valid credential name" in str(view.credentials[SecretName("\\xff")].problem)
     assert {"\\xfe"} == {row.app for row in rows}
 
 
@@ -261,7 +261,7 @@ async def test_a_cancelled_call_leaves_nothing_behind(world: PostgresWorld) -> N
             await asking
     await world.records.request(APP, PROJECT, [KEY])
 
-    assert {KEY} == set((await world.records.watch(APP, [KEY, EXTRA]))[0])
+    assert {KEY} == set((await world.records.poll_lock(APP, [KEY, EXTRA]))[0])
 
 
 async def test_a_process_that_freezes_in_the_middle_stops_nobody(world: PostgresWorld, database: str) -> None:
@@ -291,11 +291,11 @@ async def test_a_server_that_vanishes_is_given_up_soon(database: str) -> None:
     async with Wire(database) as wire:
         connection = Connection(Secret(wire.dsn), limit_s=0.2)
         records = PostgresRecords(connection)
-        await records.watch(APP, [])
+        await records.poll_lock(APP, [])
         wire.freeze()
         start = time.monotonic()
         with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
-            await records.watch(APP, [])
+            await records.poll_lock(APP, [])
         await connection.aclose()
         took_s = time.monotonic() - start
 
@@ -316,7 +316,7 @@ async def test_a_deadlock_is_tried_again(world: PostgresWorld, database: str) ->
             await asyncio.sleep(0.1)  # it has API_TOKEN, and waits for AWS_KEY
             await asyncio.to_thread(world.backend.execute, take.format(TOKEN).encode())
         await asking
-        found, _ = await victim.records.watch(APP, [KEY, TOKEN])
+        found, _ = await victim.records.poll_lock(APP, [KEY, TOKEN])
 
     assert {PROJECT} == {record.project_id for record in found.values()}
 

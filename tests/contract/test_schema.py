@@ -130,7 +130,7 @@ async def test_there_is_one_row_of_meta(backend: psycopg.Connection) -> None:
 async def test_an_open_run_has_to_say_where(backend: psycopg.Connection) -> None:
     """Whoever fences a run needs its app, its sandbox and its deadline."""
     with pytest.raises(psycopg.errors.CheckViolation):
-        backend.execute("INSERT INTO flysync_runs (run_id, project_id, door, actor) VALUES ('r', 'p', 'cli', 'ann')")
+        backend.execute("INSERT INTO flysync_runs (run_id, project_id, origin, actor) VALUES ('r', 'p', 'cli', 'ann')")
 
 
 @pytest.mark.parametrize(("version", "hint"), [(99, "upgrade flysync"), (0, "flysync db init")])

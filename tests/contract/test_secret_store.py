@@ -225,10 +225,10 @@ async def test_a_roll_out_is_looked_on(crashes: bool) -> None:
 
         if crashes:
             with pytest.raises(RolloutFailed) as failed:
-                await store.deploy(wait=True, timeout_s=60, told=seen.append)
+                await store.deploy(wait=True, timeout_s=60, on_progress=seen.append)
             assert failed.value.touched
         else:
-            rollout = await store.deploy(wait=True, timeout_s=60, told=seen.append)
+            rollout = await store.deploy(wait=True, timeout_s=60, on_progress=seen.append)
             assert (2, Machines(updated=2, total=2)) == (rollout.release, rollout.machines)
 
         assert {0, 1} <= {one.updated for one in seen}

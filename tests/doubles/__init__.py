@@ -5,7 +5,7 @@ The same contracts hold these to what the real ones promise (`tests/contract`). 
 """
 
 from doubles.jobs import InMemoryJobs, KeptJob
-from doubles.lock import InMemoryHold, InMemoryLock
+from doubles.lock import InMemoryLock, InMemoryLockHandle
 from doubles.records import InMemoryRecords
 from doubles.sandboxes import InMemorySandbox, InMemorySandboxes
 from doubles.secrets import InMemoryAccess, InMemoryFly, InMemorySecrets
@@ -16,9 +16,9 @@ __all__ = [
     "InMemoryAccess",
     "InMemoryAction",
     "InMemoryFly",
-    "InMemoryHold",
     "InMemoryJobs",
     "InMemoryLock",
+    "InMemoryLockHandle",
     "InMemoryRecipe",
     "InMemoryRecords",
     "InMemoryRun",

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.ports import Fate, Job, Verdict
+from flysync.ports import Disposition, Job, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,12 +105,14 @@ class InMemoryJobs:
             )
         )
         job.verdict = verdict
-        job.attempts_made += verdict.fate is not Fate.RELEASE
-        if verdict.fate is Fate.RELEASE or (verdict.fate is Fate.RETRY and job.attempts_made < job.attempts):
+        job.attempts_made += verdict.disposition is not Disposition.RELEASE
+        if verdict.disposition is Disposition.RELEASE or (
+            verdict.disposition is Disposition.RETRY and job.attempts_made < job.attempts
+        ):
             job.state, job.value = "delayed", value
             asyncio.get_running_loop().call_later(self._pause_s, self._back, job)
         else:
-            job.state = "completed" if verdict.fate is Fate.DONE else "failed"
+            job.state = "completed" if verdict.disposition is Disposition.DONE else "failed"
 
     def _back(self, job: KeptJob) -> None:
         job.state = "waiting"

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName
 
 
-class InMemoryHold:
-    """A lock that is held (port `Hold`)."""
+class InMemoryLockHandle:
+    """A lock that is held (port `LockHandle`)."""
 
     def __init__(self, lock: InMemoryLock, app: AppName) -> None:
         self.lost = asyncio.Event()
@@ -45,16 +45,16 @@ class InMemoryLock:
     """
 
     def __init__(self) -> None:
-        self.holders: dict[str, InMemoryHold] = {}
+        self.holders: dict[str, InMemoryLockHandle] = {}
         self.failures: list[FlysyncError] = []
 
-    async def try_hold(self, app: AppName) -> InMemoryHold | None:
+    async def try_acquire(self, app: AppName) -> InMemoryLockHandle | None:
         """Take the lock if it is free."""
         if self.failures:
             raise self.failures.pop(0)
         if app in self.holders:
             return None
-        self.holders[app] = InMemoryHold(self, app)
+        self.holders[app] = InMemoryLockHandle(self, app)
         return self.holders[app]
 
     def steal(self, app: str) -> None:

@@ -207,11 +207,11 @@ class InMemoryRecords(InMemoryTables):
             run.finished_at = self.now()
         self._leave("close_run")
 
-    async def watch(
+    async def poll_lock(
         self, app: AppName, names: Sequence[SecretName]
     ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give the rows of *names* and the app's open runs."""
-        self._enter("watch")
+        self._enter("poll_lock")
         found = {name: self.secrets[app, name] for name in names if (app, name) in self.secrets}
         return found, tuple(self.open_runs(lambda run: run.intent.app == app))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from doubles.sandboxes import InMemorySandbox
     from flysync.model.core import AppName, SecretName
-    from flysync.ports import Rolling, SecretStore
+    from flysync.ports import OnProgress, SecretStore
     from flysync.secret import Secret
 
 
@@ -128,7 +128,7 @@ class InMemorySecrets:
         self._fly.end("list")
         return found
 
-    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """Let the machines run with what is stored."""
         try:
             self._enter("deploy")
@@ -144,8 +144,8 @@ class InMemorySecrets:
             crash = DeployIncomplete("the app crashes", service="fly", phase="deploy")
             raise RolloutFailed(crash, touched=True, machines=Machines(updated=0, total=app.machines))
         app.running = dict(app.stored)
-        if told is not None:
-            told(Machines(updated=app.machines, total=app.machines))
+        if on_progress is not None:
+            on_progress(Machines(updated=app.machines, total=app.machines))
         try:
             self._fly.end("deploy")
         except OutcomeUnknown as error:

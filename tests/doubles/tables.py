@@ -51,7 +51,7 @@ class InMemoryRun:
             project=intent.project,
             app=intent.app,
             names=tuple(sorted(self.names)),
-            door=intent.door.value,
+            origin=intent.origin.value,
             actor=intent.actor,
             reason=intent.reason,
             started_at=self.started_at,
@@ -170,7 +170,7 @@ class InMemoryTables:
                 updated_at=None if kept is None else updated.get(kept.name),
                 record=known,
                 actor=run.intent.actor if run else None,
-                door=run.intent.door.value if run else None,
+                origin=run.intent.origin.value if run else None,
             )
 
     def records_of(
@@ -194,7 +194,7 @@ class InMemoryTables:
                     sandbox=run.intent.sandbox,
                     borrowed=run.intent.sandbox != f"flysync-{run_id}",
                     seconds_left=max(0.0, (run.deadline - self.now()).total_seconds()),
-                    door=run.intent.door.value,
+                    origin=run.intent.origin.value,
                     actor=run.intent.actor,
                     started_at=run.started_at,
                 )
@@ -206,7 +206,7 @@ def credentials(rows: Sequence[InMemoryRow], *, has_values: bool) -> dict[Secret
     for row in sorted(rows, key=lambda row: row.name):
         name = SecretName(row.name)
         if name in found:
-            found[name] = Credential(name=name, flaw="stands twice in cloud_credentials")
+            found[name] = Credential(name=name, problem="stands twice in cloud_credentials")
         else:
             found[name] = _credential(name, row.value if has_values else None)
     return found
@@ -218,8 +218,8 @@ def _credential(name: SecretName, value: str | bytes | None) -> Credential:
         if isinstance(value, bytes):
             value = value.decode()
     except InvalidCredential:
-        flaw = "is not a valid credential name (letters, digits and underscores, and no digit first)"
-        return Credential(name=name, flaw=flaw)
+        problem = "is not a valid credential name (letters, digits and underscores, and no digit first)"
+        return Credential(name=name, problem=problem)
     except UnicodeDecodeError:
-        return Credential(name=name, flaw="is not valid UTF-8")
+        return Credential(name=name, problem="is not valid UTF-8")
     return Credential(name=name, secret=None if value is None else Secret(value))

@@ -140,7 +140,7 @@ class OfPlaintext(Plaintext):
     """One that is made of it."""
 
 
-class Reading(Kept):
+class ReadOnlySandbox(Kept):
     """A keyring that cannot be written to."""
 
     def set_password(self, service: str, username: str, password: str) -> None:
@@ -165,4 +165,4 @@ class UnsafeChain(ChainerBackend):
 class Chain(UnsafeChain):
     """Several; one of them will do."""
 
-    backends = (Reading(), Kept(), Plaintext())
+    backends = (ReadOnlySandbox(), Kept(), Plaintext())

@@ -62,7 +62,7 @@ def test_the_library_does_what_the_command_does(platform: Platform) -> None:
     second = asyncio.run(sync_project("p", settings=settings))
 
     assert (["synced"], "synced") == ([one.outcome for one in first.credentials], second.outcome)
-    assert [("library",), ("library",)] == platform.execute("SELECT door FROM flysync_runs")
+    assert [("library",), ("library",)] == platform.execute("SELECT origin FROM flysync_runs")
 
 
 def test_the_check_of_the_tables_says_what_to_change(platform: Platform) -> None:

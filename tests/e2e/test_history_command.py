@@ -16,7 +16,7 @@ KEYS = [
     "project",
     "app",
     "names",
-    "door",
+    "origin",
     "actor",
     "reason",
     "started_at",
@@ -33,7 +33,7 @@ KEYS = [
 def run(platform: Platform, run_id: str, **columns: object) -> None:
     """Write a run that has ended."""
     platform.execute(
-        "INSERT INTO flysync_runs (run_id, project_id, names, door, actor, finished_at, outcome, error_code)"
+        "INSERT INTO flysync_runs (run_id, project_id, names, origin, actor, finished_at, outcome, error_code)"
         " VALUES (%s, 'p', %s, 'cli', %s, now(), 'failed', 'timeout')",
         run_id,
         columns.get("names", ["A"]),
@@ -66,7 +66,7 @@ def test_a_history_and_one_run_of_it(platform: Platform) -> None:
         newer["app"],
         newer["reason"],
         newer["actor"],
-        newer["door"],
+        newer["origin"],
         newer["release"],
     )
     started, finished = (datetime.fromisoformat(newer[key]) for key in ("started_at", "finished_at"))
@@ -114,7 +114,7 @@ def test_a_history_of_one_name(platform: Platform) -> None:
 def test_a_run_that_is_not_finished(platform: Platform) -> None:
     """It says so, in both forms."""
     platform.execute(
-        "INSERT INTO flysync_runs (run_id, project_id, app, sandbox, deadline, door, actor)"
+        "INSERT INTO flysync_runs (run_id, project_id, app, sandbox, deadline, origin, actor)"
         " VALUES ('01k3abc0', 'p', 'a', 's', now(), 'cli', 'ann')"
     )
 

@@ -21,7 +21,7 @@ KEYS = [
     "release",
     "machines",
     "recorded",
-    "carried_by",
+    "covered_by",
     "timings_ms",
     "warnings",
     "error",

@@ -67,7 +67,7 @@ async def test_jobs_that_arrive_together_are_one_restart(backend: Backend, app: 
     assert (["completed"] * 3, 0) == (states, done.code)
     assert [("synced", app.name)] * 3 == [(result["outcome"], result["app"]) for result in results]
     assert ({name: f"value-{name}" for name in "ABC"}, 1) == (app.deployed_env("m0"), app.restarts["m0"])
-    assert 1 == len({result["carried_by"] or result["run_id"] for result in results})
+    assert 1 == len({result["covered_by"] or result["run_id"] for result in results})
     assert 1 == len(backend.platform.world.daytona.requests("POST /api/sandbox")) - sandboxes
     assert "value-" not in backend.everything() + done.stdout + done.stderr
     assert len([line for line in logged(done.stderr) if line.get("job_id") and line.get("run_id")]) == 3

@@ -140,8 +140,8 @@ MUTATIONS = (
     Mutation(
         "refuse what cannot travel",
         "flysync/plan.py",
-        "    if flaw := value_flaw(name, secret, empty_allowed=options.empty_allowed):\n",
-        "    if flaw := None:\n",
+        "    if problem := value_problem(name, secret, empty_allowed=options.empty_allowed):\n",
+        "    if problem := None:\n",
         (f"{_PLAN}a_value_that_cannot_travel_is_refused",),
     ),
     Mutation(

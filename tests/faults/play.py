@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import Clock, Rolling, Sandbox, Sandboxes, SecretStore
+    from flysync.ports import Clock, OnProgress, Sandbox, Sandboxes, SecretStore
     from flysync.settings import Settings
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Record
@@ -63,9 +63,9 @@ class QuickClock(RealClock):
 class HastySecrets(FlyctlSecrets):
     """flyctl, with a deploy that has little time."""
 
-    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """Deploy, but not for long."""
-        return await super().deploy(wait=wait, timeout_s=min(timeout_s, _SHORT_S + 2), told=told)
+        return await super().deploy(wait=wait, timeout_s=min(timeout_s, _SHORT_S + 2), on_progress=on_progress)
 
 
 #: What is short where a step does not answer; the other steps have the time that they always have.

@@ -23,7 +23,7 @@ _ON_MACHINES = {Outcome.SYNCED, Outcome.UNCHANGED}
 
 def told_wrong(process: Process, report: SyncReport | None, drifted: Container[str] = ()) -> Iterator[str]:
     """
-    Hold what one sync claims against what was there while it ran; a killed one claims nothing.
+    LockHandle what one sync claims against what was there while it ran; a killed one claims nothing.
 
     What somebody else has *drifted* may be told as unchanged: only `--verify` asks.
     """
@@ -79,7 +79,7 @@ def _recorded_wrong(world: World, report: SyncReport) -> Iterator[str]:
     if len(rows) > 1:
         yield f"{len(rows)} actions of {report.run_id}"
     told = {name: outcome for row in rows for name, outcome in row.items() if name not in _looked_up(report)}
-    if report.recorded and report.carried_by is None and brought != told:
+    if report.recorded and report.covered_by is None and brought != told:
         yield f"actions {rows} of a run that has brought {brought}"
     if report.recorded is False and report.ok:
         yield "not recorded, and no failure"

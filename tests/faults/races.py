@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import FlySecret, Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import FlyAccess, Rolling, Sandbox, SecretStore
+    from flysync.ports import FlyAccess, OnProgress, Sandbox, SecretStore
 
 #: Waits are this much shorter than they would be.
 _SCALE = 0.02
@@ -68,7 +68,7 @@ class Mortal:
         async def call(*arguments: Any, **named: Any) -> Any:
             await self._process.breathe()
             result = await found(*arguments, **named)
-            if name == "try_hold" and result is not None:
+            if name == "try_acquire" and result is not None:
                 self._process.holds.add(result)
                 result = Mortal(self._process, result)
             if name == "release":
@@ -95,9 +95,11 @@ class SlowSecrets(InMemorySecrets):
         self._races.fault("list")
         return await super().list()
 
-    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """Roll out, late."""
-        rollout: Rollout = await self._late("deploy", super().deploy, wait=wait, timeout_s=timeout_s, told=told)
+        rollout: Rollout = await self._late(
+            "deploy", super().deploy, wait=wait, timeout_s=timeout_s, on_progress=on_progress
+        )
         return rollout
 
     async def _late(self, call: str, work: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:

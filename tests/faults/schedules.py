@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from doubles import InMemoryHold, InMemorySandbox
+from doubles import InMemoryLockHandle, InMemorySandbox
 from world import WatchedSecrets, landed
 
 from flysync.errors import FlysyncError
@@ -161,7 +161,7 @@ class Process:
         self._turns = turns
         self._number = number
         self._is_dead = False
-        self._holds: list[InMemoryHold] = []
+        self._holds: list[InMemoryLockHandle] = []
         self._task: asyncio.Task[SyncReport] | None = None
 
     records = property(lambda self: cast("Records", _Port(self, "records", self.world.records)))
@@ -206,18 +206,18 @@ class Process:
         return f"run{self.world.ids}"
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
-        """Note nothing (port `Watch`)."""
+        """Note nothing (port `ProgressListener`)."""
 
     def step(self, phase: str) -> None:
-        """Note nothing (port `Watch`)."""
+        """Note nothing (port `ProgressListener`)."""
 
     @property
-    def rolling(self) -> None:
-        """Nobody looks (port `Watch`)."""
+    def on_progress(self) -> None:
+        """Nobody looks (port `ProgressListener`)."""
         return
 
     def done(self, report: SyncReport) -> None:
-        """Note the report (port `Watch`)."""
+        """Note the report (port `ProgressListener`)."""
         self.reports.append(report)
 
     async def sync(self, *names: str, **options: object) -> SyncReport | None:
@@ -228,16 +228,16 @@ class Process:
                 self.world.renew(name)
         wanted = [SecretName(name) for name in names]
         return await self._run(
-            sync_credentials_to_flyio(PROJECT, wanted, given, services=self, watch=self)
+            sync_credentials_to_flyio(PROJECT, wanted, given, services=self, listener=self)
             if names
-            else sync_project(PROJECT, given, services=self, watch=self)
+            else sync_project(PROJECT, given, services=self, listener=self)
         )
 
     async def unset(self, *names: str, **options: object) -> SyncReport | None:
         """Remove the named secrets; give the report, unless the process was killed."""
         given = SyncOptions(**options)  # type: ignore[arg-type]
         return await self._run(
-            unset_secrets(PROJECT, [SecretName(name) for name in names], given, services=self, watch=self)
+            unset_secrets(PROJECT, [SecretName(name) for name in names], given, services=self, listener=self)
         )
 
     async def _run(self, work: Coroutine[Any, Any, SyncReport]) -> SyncReport | None:
@@ -268,7 +268,7 @@ class Process:
         if name == "records.view":
             self.read_at = len(self.world.history)
         result = landed(effect)
-        if isinstance(result, InMemoryHold):
+        if isinstance(result, InMemoryLockHandle):
             self._holds.append(result)
             return _Port(self, "hold", result)
         return result
@@ -278,7 +278,7 @@ class Process:
             self.lose_lock(told=fault.kind == "lose")
             await asyncio.sleep(0)
             return
-        if fault.effect == "first" and name != "lock.try_hold":
+        if fault.effect == "first" and name != "lock.try_acquire":
             with suppress(FlysyncError, RolloutFailed):
                 landed(effect)
         if fault.effect == "late" and not name.startswith(("lock.", "hold.")):  # those go with their connection

@@ -35,7 +35,7 @@ CALLS = (
     "records.stored",
     "records.count_rollout",
     "records.finish",
-    "lock.try_hold",
+    "lock.try_acquire",
     "sandboxes.create",
     "sandboxes.remove",
     "store.prepare",

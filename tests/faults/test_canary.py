@@ -134,11 +134,11 @@ def test_a_value_from_standard_input_is_not_shown(searched: Searched, end: str) 
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY"])
-@pytest.mark.parametrize("flaw", ["nonsense", "line"])
-def test_a_setting_that_is_wrong_is_not_shown(searched: Searched, name: str, flaw: str) -> None:
+@pytest.mark.parametrize("problem", ["nonsense", "line"])
+def test_a_setting_that_is_wrong_is_not_shown(searched: Searched, name: str, problem: str) -> None:
     """Addresses with passwords, tokens with line breaks: named, never quoted."""
     given = searched.platform.environ[name]
-    wrong = {"nonsense": f"nonsense {given}", "line": f"{given}\nnext"}[flaw]
+    wrong = {"nonsense": f"nonsense {given}", "line": f"{given}\nnext"}[problem]
     _, found = searched.run(*SYNC, "-vv", environ={name: wrong})
 
     assert [] == found

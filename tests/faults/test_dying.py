@@ -296,7 +296,7 @@ def test_a_run_that_froze_and_wakes_up_changes_nothing(
     assert ("not_recorded", False, None) == (
         woken.json["error"]["code"],
         woken.json["recorded"],
-        woken.json["carried_by"],
+        woken.json["covered_by"],
     )
     assert before == everything(platform, app)
     assert_all_is_well(platform, app, "new", restarts=1)
@@ -357,8 +357,8 @@ def test_many_who_save_at_once(platform: Platform, app: App) -> None:
     assert [len(recorded)] == list(app.restarts.values())
     assert len(recorded) <= 2
     assert {"synced"} == set(recorded.values())
-    assert set(recorded) == {report["run_id"] for report in reports if report["carried_by"] is None}
-    assert {report["carried_by"] for report in reports} - {None} <= set(recorded)
+    assert set(recorded) == {report["run_id"] for report in reports if report["covered_by"] is None}
+    assert {report["covered_by"] for report in reports} - {None} <= set(recorded)
     assert {True} == {report["recorded"] for report in reports}
     told = platform.execute("SELECT jsonb_object_keys(details -> 'outcomes') FROM project_actions ORDER BY 1")
     assert [(name,) for name in names] == told

@@ -187,7 +187,7 @@ def test_rows_are_searched(database: str) -> None:
     inserts: tuple[LiteralString, ...] = (
         "INSERT INTO project_actions (project_id, action, status, details) VALUES ('p', 'a', 's', %s)",
         "INSERT INTO flysync_secrets (app, name, project_id, state) VALUES ('a', %s, 'p', 'stored')",
-        "INSERT INTO flysync_runs (run_id, project_id, names, door, actor, reason, finished_at) "  # noqa: ISC004
+        "INSERT INTO flysync_runs (run_id, project_id, names, origin, actor, reason, finished_at) "  # noqa: ISC004
         "VALUES ('r', 'p', '{}', 'cli', 'me', %s, now())",
     )
     for insert in inserts:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from races import Killed, Process
 
 from flysync.adapters.bullmq import BullmqJobs
-from flysync.ports import Fate
+from flysync.ports import Disposition
 from flysync.secret import Secret
 from flysync.worker.options import WorkerOptions
 from flysync.worker.process import Work
@@ -85,7 +85,7 @@ class _Jobs(BullmqJobs):
             assert job.credential is not None
             stored = self._races.newest[job.project][job.credential]
             verdict = await handle(job)
-            if verdict.fate is Fate.DONE:
+            if verdict.disposition is Disposition.DONE:
                 # The values of a project are numbered.
                 self.untrue += self._races.running(job.project).get(job.credential, "") < stored
             return verdict

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from flysync.model.core import AppName, RunId, SecretName
     from flysync.model.fly import Rollout
-    from flysync.ports import Rolling
+    from flysync.ports import OnProgress
     from flysync.secret import Secret
 
     Effect = Callable[[], Coroutine[Any, Any, Any]]
@@ -180,14 +180,14 @@ class WatchedSecrets(InMemorySecrets):
         await super().unset(names)
         self._world.note()
 
-    async def deploy(self, *, wait: bool, timeout_s: float, told: Rolling | None = None) -> Rollout:
+    async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """Roll out, and count it for each value that this run has brought."""
         self._in_time()
         world = self._world
         restarts = world.fly.apps[self._app_name].restarts if self._app_name in world.fly.apps else 0
         changes = {(name, value, world.epochs.get(name, 0)) for name, value in world.landed.get(self._run_id, ())}
         try:
-            return await super().deploy(wait=wait, timeout_s=timeout_s, told=told)
+            return await super().deploy(wait=wait, timeout_s=timeout_s, on_progress=on_progress)
         finally:
             world.note()
             if world.fly.apps[self._app_name].restarts > restarts:

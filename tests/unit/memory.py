@@ -18,7 +18,7 @@ from doubles import (
 )
 
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
-from flysync.model.core import AppName, Door, ProjectId, ProjectView, RunId, SecretName, SyncOptions
+from flysync.model.core import AppName, Origin, ProjectId, ProjectView, RunId, SecretName, SyncOptions
 from flysync.model.reports import Finding
 from flysync.ports import DatabaseServer, Intent
 
@@ -121,20 +121,20 @@ class World:
             self.records.put("p", name, value)
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
-        """Remember whom to ask (port `Watch`)."""
+        """Remember whom to ask (port `ProgressListener`)."""
         self.known = known
 
     def step(self, phase: str) -> None:
-        """Note a step (port `Watch`)."""
+        """Note a step (port `ProgressListener`)."""
         self.phases.append(phase)
 
     @property
-    def rolling(self) -> None:
-        """Nobody looks (port `Watch`)."""
+    def on_progress(self) -> None:
+        """Nobody looks (port `ProgressListener`)."""
         return
 
     def done(self, report: SyncReport) -> None:
-        """Note the report (port `Watch`)."""
+        """Note the report (port `ProgressListener`)."""
         self.last = report
 
     async def sync(self, *names: str, **options: object) -> SyncReport:
@@ -142,8 +142,8 @@ class World:
         given = SyncOptions(**options)  # type: ignore[arg-type]
         if names:
             wanted = [SecretName(name) for name in names]
-            return await sync_credentials_to_flyio(PROJECT, wanted, given, services=self, watch=self)
-        return await sync_project(PROJECT, given, services=self, watch=self)
+            return await sync_credentials_to_flyio(PROJECT, wanted, given, services=self, listener=self)
+        return await sync_project(PROJECT, given, services=self, listener=self)
 
 
 def told(report: SyncReport) -> dict[str, tuple[str | None, str | None, str | None]]:
@@ -158,7 +158,7 @@ def dead_run(world: World, *, borrowed: bool, deadline_s: float) -> Awaitable[No
         project=PROJECT,
         app=AppName("acme"),
         names=(SecretName("A"),),
-        door=Door.CLI,
+        origin=Origin.CLI,
         actor="ghost",
         reason=None,
         sandbox="borrowed" if borrowed else "flysync-dead",

@@ -49,7 +49,7 @@ async def test_a_living_runs_sandbox_is_left_alone() -> None:
     """While the app's lock is held, its open run counts as living."""
     world = World()
     name = await left_by_a_dead_run(world)
-    assert await world.lock.try_hold(AppName("acme"))
+    assert await world.lock.try_acquire(AppName("acme"))
 
     report = await prune_sandboxes(services=world)
 

@@ -41,13 +41,13 @@ async def test_every_project_has_its_turn() -> None:
     """Those that have credentials; one that has nothing new does nothing, and the order is that of the ids."""
     world = fleet("b", "a", "c")
     world.records.deploy("bare", "app-a")
-    watch = Watched()
+    listener = Watched()
 
-    first = await sync_all(SyncOptions(), concurrency=2, services=world, watch=watch)
+    first = await sync_all(SyncOptions(), concurrency=2, services=world, listener=listener)
     world.records.put("b", "KEY", "new")
     second = await sync_all(SyncOptions(), concurrency=2, services=world)
 
-    assert (3, {"a", "b", "c"}) == (watch.total, {report.project for report in watch.reports})
+    assert (3, {"a", "b", "c"}) == (listener.total, {report.project for report in listener.reports})
     assert ["a", "b", "c"] == [report.project for report in first.projects]
     assert ("synced", None) == (first.outcome, first.error)
     assert ["unchanged", "synced", "unchanged"] == [report.outcome for report in second.projects]
@@ -97,7 +97,7 @@ async def test_one_that_fails_keeps_no_other_from_its_turn() -> None:
 async def test_a_fleet_that_is_interrupted_cleans_up() -> None:
     """No sandbox is left; what was under way is told, and the cancellation goes on."""
     world = fleet("a", "b", "c")
-    watch = Watched()
+    listener = Watched()
     begun = asyncio.Event()
     create = world.sandboxes.create
 
@@ -108,16 +108,16 @@ async def test_a_fleet_that_is_interrupted_cleans_up() -> None:
         return sandbox
 
     world.sandboxes.create = slow  # type: ignore[method-assign, assignment]
-    task = asyncio.ensure_future(sync_all(SyncOptions(), concurrency=1, services=world, watch=watch))
+    task = asyncio.ensure_future(sync_all(SyncOptions(), concurrency=1, services=world, listener=listener))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    report = FleetReport(projects=tuple(watch.reports), cut_short=Interrupted("interrupted", signal_number=15))
+    report = FleetReport(projects=tuple(listener.reports), cut_short=Interrupted("interrupted", signal_number=15))
     assert ({}, ["a"], 143) == (
         world.sandboxes.live,
-        [one.project for one in watch.reports],
+        [one.project for one in listener.reports],
         report.error.exit_code if report.error else 0,
     )
 

@@ -335,14 +335,14 @@ async def test_callers_that_come_together_end_in_one_run() -> None:
     assert ["synced"] * 3 == [report.outcome for report in reports]
     assert {"A": "1", "B": "2", "C": "3"} == world.acme.running
     assert world.acme.restarts <= 2
-    assert [] != [report for report in reports if report.carried_by]
+    assert [] != [report for report in reports if report.covered_by]
 
 
 async def test_a_lock_that_is_held_too_long_is_told() -> None:
     """By whom, as far as it is known; 75."""
     world = World()
     world.put(A="1")
-    hold = await world.lock.try_hold(AppName("acme"))
+    hold = await world.lock.try_acquire(AppName("acme"))
     assert hold is not None
 
     report = await world.sync(lock_wait_s=1)
@@ -561,10 +561,10 @@ async def test_a_row_that_goes_while_we_wait_is_told_as_missing() -> None:
     """A credential deleted before the lock was had is `credential_not_found`, beside those that were brought."""
     world = World()
     world.put(A="1", B="2")
-    hold = await world.lock.try_hold(AppName("acme"))
+    hold = await world.lock.try_acquire(AppName("acme"))
     assert hold is not None
     both = asyncio.create_task(world.sync("A", "B"))
-    await until(lambda: "watch" in world.records.calls)
+    await until(lambda: "poll_lock" in world.records.calls)
     world.records.remove("p", "B")
     await hold.release()
 
@@ -578,10 +578,10 @@ async def test_all_of_a_project_is_what_is_there_under_the_lock() -> None:
     """A whole project's sync takes rows that came, and drops those that went, while it waited."""
     world = World()
     world.put(A="1", B="2")
-    hold = await world.lock.try_hold(AppName("acme"))
+    hold = await world.lock.try_acquire(AppName("acme"))
     assert hold is not None
     everything = asyncio.create_task(world.sync())
-    await until(lambda: "watch" in world.records.calls)
+    await until(lambda: "poll_lock" in world.records.calls)
     world.records.remove("p", "B")
     world.put(C="3")
     await hold.release()
@@ -596,7 +596,7 @@ async def test_a_lock_that_stays_busy_past_the_time_limit_is_told_as_such() -> N
     """Where the time limit is shorter than the wait for the lock, the error says who holds it."""
     world = World()
     world.put(A="1")
-    assert await world.lock.try_hold(AppName("acme"))
+    assert await world.lock.try_acquire(AppName("acme"))
 
     report = await world.sync("A", timeout_s=5.0, lock_wait_s=60.0)
 
@@ -615,7 +615,7 @@ async def test_what_was_unchanged_all_along_is_not_carried() -> None:
     report = await world.sync("A")
 
     assert {"A": ("unchanged", "unchanged", None)} == told(report)
-    assert report.carried_by is None
+    assert report.covered_by is None
 
 
 async def test_a_sandbox_that_is_being_made_when_we_are_stopped_is_deleted() -> None:

@@ -299,7 +299,7 @@ async def test_a_request_whose_carrier_failed_is_made_again() -> None:
     first, second = await asyncio.gather(world.sync("A"), world.sync("B"))
 
     assert ("staged", "failed") == (told(first)["A"][0], told(first)["B"][0])
-    assert ("synced", None) == (told(second)["B"][0], second.carried_by)
+    assert ("synced", None) == (told(second)["B"][0], second.covered_by)
     assert "1" == world.acme.running["B"]
 
 
@@ -310,17 +310,17 @@ async def test_a_wait_for_a_carrier_that_only_stores_goes_on() -> None:
 
     staged, synced = await asyncio.gather(world.sync("A", stage=True), world.sync("A"))
 
-    assert ("staged", "synced", None) == (staged.outcome, synced.outcome, synced.carried_by)
+    assert ("staged", "synced", None) == (staged.outcome, synced.outcome, synced.covered_by)
     assert 1 == world.acme.restarts
 
 
 async def test_who_holds_the_lock_is_told() -> None:
-    """By run, door and actor, where it has an intent."""
+    """By run, origin and actor, where it has an intent."""
     world = World()
     world.put(A="1")
     world.records.lost["begin"] = [errors.DatabaseUnavailable("gone")]
     await world.sync("A", actor="ann")
-    assert await world.lock.try_hold(ACME)
+    assert await world.lock.try_acquire(ACME)
 
     report = await world.sync("A", lock_wait_s=0.0)
 

@@ -155,7 +155,7 @@ def test_a_list_in_text() -> None:
         f"next: {STATUS}  (why)",
     ] == failed
     assert [f"{ID}  2026-11-20 03:04:05Z  not finished", "  by ? (queue), no app"] == text(
-        finished_at=None, app=None, actor="", door="queue", names=()
+        finished_at=None, app=None, actor="", origin="queue", names=()
     )[:-1]
     assert ["no runs"] == render.history_text(HistoryReport(runs=(), next=()))
 

@@ -74,7 +74,7 @@ def test_the_safe_one_of_several_is_used() -> None:
     assert remove(NAME)
 
 
-@pytest.mark.parametrize("kind", [keyrings.Spoiling, keyrings.Forgetting, keyrings.Reading])
+@pytest.mark.parametrize("kind", [keyrings.Spoiling, keyrings.Forgetting, keyrings.ReadOnlySandbox])
 def test_what_was_stored_is_read_back(kind: type[KeyringBackend]) -> None:
     """A keyring that keeps something else, or nothing, has not kept it."""
     assert f"the system keyring has not kept {NAME} as it is" == refused(kind)

@@ -13,7 +13,7 @@ async def test_services_of_the_callers_own_are_used() -> None:
     world = World()
     world.put(A="1", B="2")
 
-    first = await sync_credentials_to_flyio("p", ["A"], services=world, watch=world)
+    first = await sync_credentials_to_flyio("p", ["A"], services=world, listener=world)
     second = await sync_project("p", services=world)
     third = await sync_project("nobody", services=world)
 
@@ -61,6 +61,6 @@ def test_settings_say_what_the_caller_left_open() -> None:
         filled.actor,
         filled.value_source,
         filled.empty_allowed,
-        filled.door,
+        filled.origin,
     )
     assert ("ann", True) == (kept.actor, kept.stage)

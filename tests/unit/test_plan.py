@@ -30,7 +30,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def make_view(
-    value: str | None = "v", record: SecretRecord | None = None, *, has_values: bool = True, flaw: str | None = None
+    value: str | None = "v", record: SecretRecord | None = None, *, has_values: bool = True, problem: str | None = None
 ) -> ProjectView:
     secret = Secret(value) if value is not None else None
     return ProjectView(
@@ -38,7 +38,7 @@ def make_view(
         apps=("app",),
         app=AppName("app"),
         has_credentials=True,
-        credentials={NAME: Credential(name=NAME, secret=secret, flaw=flaw)},
+        credentials={NAME: Credential(name=NAME, secret=secret, problem=problem)},
         records={NAME: record} if record else {},
         open_runs=(),
         deployed_before=record is not None,
@@ -54,7 +54,7 @@ def make_record(state: State, value: str = "v", *, rollouts: int = 0) -> SecretR
 
 
 OPEN_RUN = OpenRun(
-    run_id=RunId("r"), sandbox="s", borrowed=False, seconds_left=1, door="cli", actor="a", started_at=NOW
+    run_id=RunId("r"), sandbox="s", borrowed=False, seconds_left=1, origin="cli", actor="a", started_at=NOW
 )
 
 
@@ -132,7 +132,7 @@ def test_the_largest_value_and_an_allowed_empty_one_pass() -> None:
 
 def test_a_flawed_row_says_so() -> None:
     """What the database found wrong with a row is the credential's error."""
-    ((_, error),) = plan(make_view(flaw="is not valid UTF-8"), [NAME], SyncOptions()).failures
+    ((_, error),) = plan(make_view(problem="is not valid UTF-8"), [NAME], SyncOptions()).failures
 
     assert "A is not valid UTF-8" == error.message
 

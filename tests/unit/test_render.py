@@ -45,7 +45,7 @@ def status_line(**more: Any) -> StatusLine:
         "deployed_at": NOW,
         "run_id": "run1",
         "actor": "tester",
-        "door": "cli",
+        "origin": "cli",
     }
     return StatusLine(**filled | more)
 
@@ -62,7 +62,7 @@ def run_row(**more: Any) -> RunRow:
         "project": "p",
         "app": "acme",
         "names": ("A", "B"),
-        "door": "cli",
+        "origin": "cli",
         "actor": "ann",
         "reason": None,
         "started_at": NOW,
@@ -94,14 +94,14 @@ def evil_texts() -> dict[str, list[str]]:
         project=ProjectId(EVIL),
         app=app,
         credentials=(CredentialReport(name=name, outcome=Outcome.SYNCED),),
-        carried_by=RunId(EVIL),
+        covered_by=RunId(EVIL),
     )
     run = OpenRun(
-        run_id=RunId(EVIL), sandbox=EVIL, borrowed=False, seconds_left=1, door=EVIL, actor=EVIL, started_at=NOW
+        run_id=RunId(EVIL), sandbox=EVIL, borrowed=False, seconds_left=1, origin=EVIL, actor=EVIL, started_at=NOW
     )
-    words = ("run_id", "app", "door", "actor", "reason", "sandbox", "outcome", "error_code", "project")
+    words = ("run_id", "app", "origin", "actor", "reason", "sandbox", "outcome", "error_code", "project")
     row = run_row(names=(EVIL,), seconds={EVIL: 1.0}, **dict.fromkeys(words, EVIL))
-    line = status_line(project=EVIL, app=EVIL, name=EVIL, actor=EVIL, door=EVIL)
+    line = status_line(project=EVIL, app=EVIL, name=EVIL, actor=EVIL, origin=EVIL)
     return {
         "sync": render.sync_text(report),
         "status": render.status_text(status_report(line, open_runs=(run,))),
@@ -186,7 +186,7 @@ def test_the_last_line_sums_up() -> None:
         credentials=(one,),
         release=7,
         machines=Machines(updated=1, total=2),
-        carried_by="run0",
+        covered_by="run0",
         timings_ms={"set": 1200, "deploy": 300},
     )
     planned = sync_report(credentials=(CredentialReport(name=SecretName("A"), outcome=None),), dry_run=True)
@@ -199,11 +199,11 @@ def test_the_last_line_sums_up() -> None:
 def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
     """With what was done last, the runs that are under way, and the next command."""
     run = OpenRun(
-        run_id=RunId("run2"), sandbox="s", borrowed=False, seconds_left=1, door="cli", actor="ann", started_at=NOW
+        run_id=RunId("run2"), sandbox="s", borrowed=False, seconds_left=1, origin="cli", actor="ann", started_at=NOW
     )
     report = status_report(
         status_line(),
-        status_line(name="LONG", condition="never sent", deployed_at=None, actor=None, door=None),
+        status_line(name="LONG", condition="never sent", deployed_at=None, actor=None, origin=None),
         status_line(name="NEWER", condition="changed since"),
         status_line(name="TRIED", condition="failed", state=State.FAILED),
         status_line(project="q", app=None, name=None, condition="no credentials", deployed_at=None, actor=None),

@@ -69,7 +69,7 @@ def test_a_fingerprint_tells_value_scope_and_key_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "flaw"),
+    ("value", "problem"),
     [
         ("plain", None),
         ("", None),
@@ -77,9 +77,9 @@ def test_a_fingerprint_tells_value_scope_and_key_apart() -> None:
         ("\udc80", "is not valid UTF-8"),
     ],
 )
-def test_a_flaw_says_why_a_value_cannot_travel(value: str, flaw: str | None) -> None:
+def test_a_flaw_says_why_a_value_cannot_travel(value: str, problem: str | None) -> None:
     """NUL and lone surrogates are found before anything is sent."""
-    assert flaw == Secret(value).flaw()
+    assert problem == Secret(value).problem()
 
 
 def test_the_size_is_in_bytes() -> None:

@@ -24,7 +24,7 @@ PROGRAM, ARCHIVE = "5" * 64, "a" * 64
 
 
 class Lab(World):
-    """The world in memory, with snapshots; it watches builds (port `BuildWatch`)."""
+    """The world in memory, with snapshots; it watches builds (port `BuildListener`)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Lab(World):
     ) -> SnapshotReport:
         """Build a snapshot."""
         pinned = Pinned(snapshot=configured, version="0.4.87", sha256=sha256)
-        return await build_snapshot(name, pinned, services=self, timeout_s=timeout_s, watch=self)
+        return await build_snapshot(name, pinned, services=self, timeout_s=timeout_s, listener=self)
 
     async def listed(self, configured: str | None = None) -> SnapshotReport:
         """List them."""

@@ -26,7 +26,7 @@ async def orphans(*names: str, machines: int = 2) -> World:
 async def unset(world: World, *names: str, **options: Any) -> SyncReport:
     """Remove secrets; no sandbox is left, and no run is open."""
     report = await unset_secrets(
-        PROJECT, [SecretName(name) for name in names], SyncOptions(**options), services=world, watch=world
+        PROJECT, [SecretName(name) for name in names], SyncOptions(**options), services=world, listener=world
     )
     assert {} == world.sandboxes.live
     return report
@@ -139,7 +139,7 @@ async def test_a_roll_out_that_keeps_failing_is_given_up() -> None:
 async def test_a_row_that_comes_back_meanwhile_is_not_removed() -> None:
     """It is looked for again under the lock."""
     world = await orphans("A")
-    hold = await world.lock.try_hold(AppName("acme"))
+    hold = await world.lock.try_acquire(AppName("acme"))
     assert hold is not None
     sleep = world.clock.sleep
 

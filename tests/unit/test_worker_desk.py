@@ -8,7 +8,7 @@ from flysync import errors
 from flysync.adapters.clock import RealClock
 from flysync.model.core import Outcome, ProjectId, RunId, SecretName
 from flysync.model.reports import CredentialReport, SyncReport
-from flysync.ports import Fate, Job, Verdict
+from flysync.ports import Disposition, Job, Verdict
 from flysync.secret import Secret
 from flysync.worker.desk import Desk
 from flysync.worker.outage import Outages
@@ -77,7 +77,7 @@ async def test_jobs_that_arrive_together_are_one_call() -> None:
     verdicts = await asyncio.gather(*(ask(at, name) for name in "ABA"), ask(at, "A", Q))
 
     assert [("p", ("A", "B"), {}), ("q", ("A",), {})] == sorted(handler.calls)
-    assert {Fate.DONE} == {verdict.fate for verdict in verdicts}
+    assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
 
 
 async def test_calls_of_one_project_overlap_where_one_may_carry_the_other() -> None:
@@ -118,7 +118,7 @@ async def test_the_newest_value_counts() -> None:
     again = await ask(at, "A", value="newer", added_at=21.0)
 
     assert [{"A": "newer"}, {"A": "newer"}] == [values for _, _, values in handler.calls]
-    assert (Fate.DONE, ["superseded"]) == (late.fate, late.result["warnings"])
+    assert (Disposition.DONE, ["superseded"]) == (late.disposition, late.result["warnings"])
     assert Outcome.SYNCED == again.result["outcome"]
 
 
@@ -128,7 +128,7 @@ async def test_an_outage_is_waited_for() -> None:
     handler.errors += [errors.FlyUnavailable("gone"), errors.DaytonaUnavailable("gone")]
     verdict = await ask(desk(handler, first_s=0.01))
 
-    assert (Fate.DONE, 3) == (verdict.fate, len(handler.calls))
+    assert (Disposition.DONE, 3) == (verdict.disposition, len(handler.calls))
 
 
 async def test_an_outage_that_does_not_end_is_told() -> None:
@@ -137,7 +137,7 @@ async def test_an_outage_that_does_not_end_is_told() -> None:
     handler.errors += [errors.FlyUnavailable("gone")] * 99
     verdict = await ask(desk(handler, last_s=0.001))
 
-    assert (Fate.RETRY, "fly_unavailable", 12) == (verdict.fate, verdict.code, len(handler.calls))
+    assert (Disposition.RETRY, "fly_unavailable", 12) == (verdict.disposition, verdict.code, len(handler.calls))
 
 
 async def test_while_a_service_is_out_of_reach_one_call_at_a_time_tries_it() -> None:
@@ -150,7 +150,7 @@ async def test_while_a_service_is_out_of_reach_one_call_at_a_time_tries_it() -> 
     handler.most = handler.now
     verdicts = await asyncio.gather(*asked)
 
-    assert {Fate.DONE} == {verdict.fate for verdict in verdicts}
+    assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
     assert [
         "daytona is out of reach (daytona_unavailable); jobs wait, and it is tried again",
         "daytona is back",
@@ -163,7 +163,7 @@ async def test_a_bug_is_tried_again_and_says_nothing() -> None:
     handler.errors.append(KeyError("a value"))
     verdict = await ask(desk(handler))
 
-    assert (Fate.RETRY, "internal_error", "KeyError") == (verdict.fate, verdict.code, verdict.message)
+    assert (Disposition.RETRY, "internal_error", "KeyError") == (verdict.disposition, verdict.code, verdict.message)
 
 
 async def test_closing_gives_back_what_has_not_begun_and_lets_end_what_runs() -> None:
@@ -181,7 +181,11 @@ async def test_closing_gives_back_what_has_not_begun_and_lets_end_what_runs() ->
     handler.goes_on.set()
     await closing
 
-    assert (Fate.RELEASE, Fate.RELEASE, Fate.DONE) == (late.fate, (await waits).fate, (await runs).fate)
+    assert (Disposition.RELEASE, Disposition.RELEASE, Disposition.DONE) == (
+        late.disposition,
+        (await waits).disposition,
+        (await runs).disposition,
+    )
     assert 1 == len(handler.calls)
 
 
@@ -198,4 +202,4 @@ async def test_closing_cuts_short_what_does_not_end() -> None:
     assert at.oldest_s() > 0
     await at.close(0.0)
 
-    assert (Fate.RELEASE, Fate.RELEASE) == ((await kept).fate, (await cut).fate)
+    assert (Disposition.RELEASE, Disposition.RELEASE) == ((await kept).disposition, (await cut).disposition)

@@ -72,7 +72,7 @@ async def test_jobs_get_the_truth_about_their_own_names() -> None:
         ("failed", "usage"),
     ] == [told(job) for job in added]
     assert ({"A": "1", "B": "2"}, 1) == (world.acme.running, world.acme.restarts)
-    assert ["queue"] == [run.intent.door for run in world.records.run_rows.values()]
+    assert ["queue"] == [run.intent.origin for run in world.records.run_rows.values()]
 
 
 async def test_a_queue_that_refuses_is_told() -> None:
@@ -121,27 +121,27 @@ def heard() -> Iterator[list[logging.LogRecord]]:
 async def test_only_so_many_apps_are_held_at_a_time() -> None:
     """Who gets no slot is told that the app is busy, and holds nothing while it waits; a slot is given back."""
     services = WorkerServices(World(), Metrics(), runs=1)
-    first = await services.lock.try_hold(AppName("a"))
-    none = await services.lock.try_hold(AppName("b"))
+    first = await services.lock.try_acquire(AppName("a"))
+    none = await services.lock.try_acquire(AppName("b"))
     assert first is not None
     assert none is None
     await first.check()
     await first.release()
-    taken = await services.lock.try_hold(AppName("b"))
+    taken = await services.lock.try_acquire(AppName("b"))
     assert taken is not None
     busy = WorkerServices(World(), Metrics(), runs=1)
-    held = await busy.lock.try_hold(AppName("a"))
+    held = await busy.lock.try_acquire(AppName("a"))
     assert held is not None
     await held.release()
-    assert await busy.lock.try_hold(AppName("a")) is not None
+    assert await busy.lock.try_acquire(AppName("a")) is not None
 
 
 async def test_an_app_that_is_busy_elsewhere_takes_no_slot() -> None:
     """The lock is another process': its slot is free for the next app."""
     world = World()
     services = WorkerServices(world, Metrics(), runs=1)
-    elsewhere = await world.lock.try_hold(AppName("a"))
+    elsewhere = await world.lock.try_acquire(AppName("a"))
 
     assert elsewhere is not None
-    assert await services.lock.try_hold(AppName("a")) is None
-    assert await services.lock.try_hold(AppName("b")) is not None
+    assert await services.lock.try_acquire(AppName("a")) is None
+    assert await services.lock.try_acquire(AppName("b")) is not None

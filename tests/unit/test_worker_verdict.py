@@ -5,7 +5,7 @@ import pytest
 from flysync import errors
 from flysync.model.core import Outcome, ProjectId, RunId, SecretName
 from flysync.model.reports import CredentialReport, Note, SyncReport
-from flysync.ports import Fate
+from flysync.ports import Disposition
 from flysync.worker.verdict import is_outage, of_error, of_report
 
 A, B = SecretName("A"), SecretName("B")
@@ -29,8 +29,8 @@ def test_what_is_well_is_done(outcome: Outcome) -> None:
         report((A, outcome, None), (B, Outcome.FAILED, "flyctl_failed"), error=errors.FlyctlFailed("no")), A, age_s=0
     )
 
-    assert (Fate.DONE, outcome, "r1", ["not_deployed"]) == (
-        done.fate,
+    assert (Disposition.DONE, outcome, "r1", ["not_deployed"]) == (
+        done.disposition,
         done.result["outcome"],
         done.result["run_id"],
         done.result["warnings"],
@@ -38,58 +38,58 @@ def test_what_is_well_is_done(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "fate"),
+    ("error", "disposition"),
     [
-        (errors.AppNotVisible("x"), Fate.FAIL),
-        (errors.ProjectNotFound("x"), Fate.FAIL),
-        (errors.AmbiguousDeployment("x"), Fate.FAIL),
-        (errors.InvalidCredential("x"), Fate.FAIL),
-        (errors.SandboxNotFound("x"), Fate.FAIL),
-        (errors.DeployFailed("x"), Fate.FAIL),
-        (errors.AccessDenied("x"), Fate.FAIL),
-        (errors.UsageError("x"), Fate.FAIL),
-        (errors.ConfigError("x"), Fate.FAIL),
-        (errors.FlyctlFailed("x"), Fate.RETRY),
-        (errors.DeployIncomplete("x"), Fate.RETRY),
-        (errors.DatabaseUnavailable("x"), Fate.RETRY),
-        (errors.DaytonaUnavailable("x"), Fate.RETRY),
-        (errors.FlyUnavailable("x"), Fate.RETRY),
-        (errors.RateLimited("x"), Fate.RETRY),
-        (errors.TimedOut("x"), Fate.RETRY),
-        (errors.OutcomeUnknown("x"), Fate.RETRY),
-        (errors.AppMoved("x"), Fate.RETRY),
-        (errors.NotRecorded("x"), Fate.RETRY),
-        (errors.Locked("x"), Fate.RETRY),
-        (errors.Interrupted("x"), Fate.RELEASE),
+        (errors.AppNotVisible("x"), Disposition.FAIL),
+        (errors.ProjectNotFound("x"), Disposition.FAIL),
+        (errors.AmbiguousDeployment("x"), Disposition.FAIL),
+        (errors.InvalidCredential("x"), Disposition.FAIL),
+        (errors.SandboxNotFound("x"), Disposition.FAIL),
+        (errors.DeployFailed("x"), Disposition.FAIL),
+        (errors.AccessDenied("x"), Disposition.FAIL),
+        (errors.UsageError("x"), Disposition.FAIL),
+        (errors.ConfigError("x"), Disposition.FAIL),
+        (errors.FlyctlFailed("x"), Disposition.RETRY),
+        (errors.DeployIncomplete("x"), Disposition.RETRY),
+        (errors.DatabaseUnavailable("x"), Disposition.RETRY),
+        (errors.DaytonaUnavailable("x"), Disposition.RETRY),
+        (errors.FlyUnavailable("x"), Disposition.RETRY),
+        (errors.RateLimited("x"), Disposition.RETRY),
+        (errors.TimedOut("x"), Disposition.RETRY),
+        (errors.OutcomeUnknown("x"), Disposition.RETRY),
+        (errors.AppMoved("x"), Disposition.RETRY),
+        (errors.NotRecorded("x"), Disposition.RETRY),
+        (errors.Locked("x"), Disposition.RETRY),
+        (errors.Interrupted("x"), Disposition.RELEASE),
     ],
     ids=lambda value: getattr(value, "code", str(value)),
 )
-def test_each_error_has_its_fate(error: errors.FlysyncError, fate: Fate) -> None:
+def test_each_error_has_its_fate(error: errors.FlysyncError, disposition: Disposition) -> None:
     """The queue's column of the design, line by line: raised, told of a credential, or by its code alone."""
     failed = report((A, Outcome.FAILED, error.code), (B, Outcome.FAILED, error.code), error=error)
     other = errors.FlyctlFailed("another's")
 
-    assert fate is of_error(error, age_s=100).fate
-    assert fate is of_report(failed, A, age_s=100).fate
-    if fate is not Fate.RELEASE:
-        assert (fate, error.code) == (
-            (by_code := of_report(report((A, Outcome.FAILED, error.code), error=other), A, age_s=100)).fate,
+    assert disposition is of_error(error, age_s=100).disposition
+    assert disposition is of_report(failed, A, age_s=100).disposition
+    if disposition is not Disposition.RELEASE:
+        assert (disposition, error.code) == (
+            (by_code := of_report(report((A, Outcome.FAILED, error.code), error=other), A, age_s=100)).disposition,
             by_code.code,
         )
 
 
 def test_a_credential_that_is_not_there_yet_is_waited_for() -> None:
     """The backend's transaction may not be visible yet."""
-    fates = [of_error(errors.CredentialNotFound("x"), age_s=age_s).fate for age_s in (59, 61)]
+    fates = [of_error(errors.CredentialNotFound("x"), age_s=age_s).disposition for age_s in (59, 61)]
 
-    assert [Fate.RETRY, Fate.FAIL] == fates
+    assert [Disposition.RETRY, Disposition.FAIL] == fates
 
 
 def test_what_was_not_recorded_is_tried_again() -> None:
     """Though its value has arrived."""
     arrived = report((A, Outcome.SYNCED, None), error=errors.NotRecorded("x"))
 
-    assert (Fate.RETRY, "not_recorded") == ((one := of_report(arrived, A, age_s=0)).fate, one.code)
+    assert (Disposition.RETRY, "not_recorded") == ((one := of_report(arrived, A, age_s=0)).disposition, one.code)
 
 
 def test_an_outage_is_nobodys_fault() -> None:
@@ -102,16 +102,16 @@ def test_an_outage_is_nobodys_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "warning", "fate"),
+    ("error", "warning", "disposition"),
     [
-        (None, "no_machines", Fate.DONE),
-        (errors.InvalidCredential("B is empty"), "no_machines", Fate.DONE),
-        (errors.InvalidCredential("B is empty"), "rolling_out", Fate.DONE),
-        (errors.FlyUnavailable("out of reach"), "superseded", Fate.RETRY),
+        (None, "no_machines", Disposition.DONE),
+        (errors.InvalidCredential("B is empty"), "no_machines", Disposition.DONE),
+        (errors.InvalidCredential("B is empty"), "rolling_out", Disposition.DONE),
+        (errors.FlyUnavailable("out of reach"), "superseded", Disposition.RETRY),
     ],
 )
 def test_what_is_stored_is_done_only_where_no_rollout_is_owed(
-    error: errors.FlysyncError | None, warning: str, fate: Fate
+    error: errors.FlysyncError | None, warning: str, disposition: Disposition
 ) -> None:
     """A run that fails between two sets leaves the first one's values without a roll-out: their jobs are not done."""
     lines = [CredentialReport(name=A, outcome=Outcome.STAGED)]
@@ -125,4 +125,4 @@ def test_what_is_stored_is_done_only_where_no_rollout_is_owed(
         warnings=(Note(code=warning, message=""),),
     )
 
-    assert fate is of_report(report, A, age_s=0.0).fate
+    assert disposition is of_report(report, A, age_s=0.0).disposition

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: A row of flysync_runs, called r.
 _RUN: LiteralString = """
-    ROW(r.run_id::text, r.project_id::text, r.app::text, r.names::text[], r.door::text, r.actor::text, r.reason::text,
+    ROW(r.run_id::text, r.project_id::text, r.app::text, r.names::text[], r.origin::text, r.actor::text, r.reason::text,
         r.started_at, r.sandbox::text, r.deadline, r.finished_at, r.outcome::text, r.error_code::text, r.release,
         r.seconds)
 """
@@ -96,14 +96,14 @@ async def find_runs(session: Session, start: str) -> Sequence[tuple[RunRow, Acti
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:
-    run_id, project, app, names, door, actor, reason, started, sandbox, deadline, finished, outcome, *more = row
+    run_id, project, app, names, origin, actor, reason, started, sandbox, deadline, finished, outcome, *more = row
     error_code, release, seconds = more
     return RunRow(
         run_id=RunId(run_id),
         project=ProjectId(project),
         app=None if app is None else AppName(app),
         names=tuple(map(SecretName, names)),
-        door=door,
+        origin=origin,
         actor=actor,
         reason=reason,
         started_at=started.astimezone(UTC),

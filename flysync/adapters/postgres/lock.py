@@ -34,7 +34,7 @@ _RELEASE_S = 2.0
 
 
 class PostgresHold:
-    """A lock that is held: one connection, one open transaction, one heartbeat; see `flysync.ports.Hold`."""
+    """A lock that is held: one connection, one open transaction, one heartbeat; see `flysync.ports.LockHandle`."""
 
     def __init__(self, session: Session, *, heartbeat_s: float, answer_s: float) -> None:
         self.lost = asyncio.Event()
@@ -111,7 +111,7 @@ class PostgresLock:
         self._answer_s = answer_s
         self._spares: list[Session] = []
 
-    async def try_hold(self, app: AppName) -> PostgresHold | None:
+    async def try_acquire(self, app: AppName) -> PostgresHold | None:
         """
         Take the lock if it is free.
 

@@ -66,7 +66,7 @@ _OVERVIEW: LiteralString = """
         now(),
         (SELECT array_agg(
             ROW(shown.project_id, shown.app, shown.name, shown.stored, shown.value, shown.updated_at,
-                CASE WHEN s.name IS NOT NULL THEN {record} END, r.actor::text, r.door::text)
+                CASE WHEN s.name IS NOT NULL THEN {record} END, r.actor::text, r.origin::text)
             ORDER BY shown.project_id, shown.app NULLS LAST, shown.name)
          FROM shown
          LEFT JOIN flysync_secrets AS s ON s.app = shown.app AND s.name = shown.name
@@ -127,7 +127,7 @@ async def newest_apps(session: Session, limit: int) -> list[AppName]:
 
 
 def _status(shown: Iterable[tuple[Any, ...]]) -> tuple[StatusRow, ...]:
-    """Give the rows; those that stand twice are one, with its flaw."""
+    """Give the rows; those that stand twice are one, with its problem."""
     found: dict[tuple[str, str | None, str | None], StatusRow] = {}
     for row in shown:
         project, app, name, *_ = row
@@ -137,7 +137,7 @@ def _status(shown: Iterable[tuple[Any, ...]]) -> tuple[StatusRow, ...]:
 
 
 def _status_row(row: tuple[Any, ...], *, twice: bool) -> StatusRow:
-    project, app, name, stored, value, updated_at, record, actor, door = row
+    project, app, name, stored, value, updated_at, record, actor, origin = row
     credential = None
     if stored:
         credential = rows.twice(SecretName(name)) if twice else rows.credential(SecretName(name), value)
@@ -149,5 +149,5 @@ def _status_row(row: tuple[Any, ...], *, twice: bool) -> StatusRow:
         updated_at=rows.when(updated_at),
         record=None if record is None else rows.record(record),
         actor=actor,
-        door=door,
+        origin=origin,
     )

@@ -104,11 +104,11 @@ class PostgresRecords:
         """Mark the run of a dead process as ended."""
         await self._connection.run(lambda session: state.close_run(session, run_id))
 
-    async def watch(
+    async def poll_lock(
         self, app: AppName, names: Sequence[SecretName]
     ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give the rows of *names* and the app's open runs."""
-        return await self._connection.run(lambda session: view.watch(session, app, names))
+        return await self._connection.run(lambda session: view.poll_lock(session, app, names))
 
     async def run_state(self, run_id: RunId) -> RunState | None:
         """Give how a run stands, or nothing."""

@@ -21,7 +21,7 @@ RECORD = """
 #: A row of flysync_runs, called r. A sandbox of ours has the run's name; any other was borrowed.
 OPEN_RUN = """
     ROW(r.run_id::text, coalesce(r.sandbox::text, ''), coalesce(r.sandbox, '') <> 'flysync-' || r.run_id,
-        greatest(0, extract(epoch FROM r.deadline - now()))::float8, r.door::text, r.actor::text, r.started_at)
+        greatest(0, extract(epoch FROM r.deadline - now()))::float8, r.origin::text, r.actor::text, r.started_at)
 """
 
 #: A value as bytes in UTF-8: sent as text, one that is none would fail the whole query. What SQL_ASCII holds has no
@@ -72,22 +72,22 @@ def credentials(rows: Iterable[tuple[str, bytes | None]] | None) -> dict[SecretN
 
 def twice(name: SecretName) -> Credential:
     """Give a credential that has two rows (a view may): nobody can say which of them counts."""
-    return Credential(name=name, flaw="stands twice in cloud_credentials")
+    return Credential(name=name, problem="stands twice in cloud_credentials")
 
 
 def credential(name: SecretName, value: bytes | None) -> Credential:
-    """Give one credential, with its flaw if it has one."""
-    flaw = name_flaw(name)
+    """Give one credential, with its problem if it has one."""
+    problem = name_problem(name)
     secret = None
-    if value is not None and flaw is None:
+    if value is not None and problem is None:
         try:
             secret = Secret(value.decode("utf-8"))
         except UnicodeDecodeError:
-            flaw = "is not valid UTF-8"
-    return Credential(name=name, secret=secret, flaw=flaw)
+            problem = "is not valid UTF-8"
+    return Credential(name=name, secret=secret, problem=problem)
 
 
-def name_flaw(name: str) -> str | None:
+def name_problem(name: str) -> str | None:
     """Say why Fly cannot have a secret of this name, or nothing."""
     try:
         secret_name(name)
@@ -102,13 +102,13 @@ def when(moment: datetime | None) -> datetime | None:
 
 
 def _open_run(row: tuple[Any, ...]) -> OpenRun:
-    run_id, sandbox, borrowed, seconds_left, door, actor, started_at = row
+    run_id, sandbox, borrowed, seconds_left, origin, actor, started_at = row
     return OpenRun(
         run_id=RunId(run_id),
         sandbox=sandbox,
         borrowed=borrowed,
         seconds_left=seconds_left,
-        door=door,
+        origin=origin,
         actor=actor,
         started_at=started_at.astimezone(UTC),
     )

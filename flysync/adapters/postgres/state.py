@@ -32,8 +32,8 @@ _REQUEST = """
 
 #: The intent, or more names for it; no row where the run has ended. The deadline counts from the moment of writing.
 _BEGIN_RUN = """
-    INSERT INTO flysync_runs AS r (run_id, project_id, app, names, door, actor, reason, sandbox, deadline)
-    VALUES (%(run)s, %(project)s, %(app)s, %(names)s::text[], %(door)s, %(actor)s, %(reason)s::text, %(sandbox)s,
+    INSERT INTO flysync_runs AS r (run_id, project_id, app, names, origin, actor, reason, sandbox, deadline)
+    VALUES (%(run)s, %(project)s, %(app)s, %(names)s::text[], %(origin)s, %(actor)s, %(reason)s::text, %(sandbox)s,
             clock_timestamp() + make_interval(secs => %(deadline_s)s::float8))
     ON CONFLICT (run_id) DO UPDATE SET
         app = excluded.app,
@@ -133,9 +133,9 @@ _PRUNE = """
 #: A run that ended before it had an intent.
 _NOTE_RUN = """
     INSERT INTO flysync_runs
-        (run_id, project_id, app, names, door, actor, reason, sandbox, finished_at, outcome, error_code, release,
+        (run_id, project_id, app, names, origin, actor, reason, sandbox, finished_at, outcome, error_code, release,
          seconds)
-    VALUES (%(run)s, %(project)s, %(app)s::text, %(names)s::text[], %(door)s, %(actor)s, %(reason)s::text,
+    VALUES (%(run)s, %(project)s, %(app)s::text, %(names)s::text[], %(origin)s, %(actor)s, %(reason)s::text,
             nullif(%(sandbox)s::text, ''), now(), %(outcome)s, %(error_code)s::text, %(release)s::integer,
             %(seconds)s::jsonb)
     ON CONFLICT (run_id) DO NOTHING
@@ -268,7 +268,7 @@ def _run(intent: Intent, *more: SecretName) -> dict[str, Any]:
         "project": clean(intent.project),
         "app": intent.app,
         "names": sorted({*intent.names, *more}),
-        "door": intent.door.value,
+        "origin": intent.origin.value,
         "actor": clean(intent.actor),
         "reason": None if intent.reason is None else clean(intent.reason),
         "sandbox": clean(intent.sandbox),

@@ -110,7 +110,7 @@ def reader(
     return read
 
 
-async def watch(
+async def poll_lock(
     session: Session, app: AppName, names: Sequence[SecretName]
 ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
     """Give the rows of *names* and the app's open runs."""

@@ -39,7 +39,7 @@ def envelope(command: str, error: BaseException | None = None, **own: Any) -> di
         "release": None,
         "machines": None,
         "recorded": None,
-        "carried_by": None,
+        "covered_by": None,
         "timings_ms": {},
         "warnings": [],
         "error": error_json(error) if error else None,
@@ -65,7 +65,7 @@ def sync_json(command: str, report: SyncReport, notes: Iterable[Note] = ()) -> d
         release=report.release,
         machines={"updated": machines.updated, "total": machines.total} if machines else None,
         recorded=report.recorded,
-        carried_by=report.carried_by,
+        covered_by=report.covered_by,
         timings_ms=dict(report.timings_ms),
         warnings=notes_json([*notes, *report.warnings]),
         next=next_json(report.next),
@@ -114,7 +114,7 @@ def status_json(report: StatusReport, notes: Iterable[Note] = ()) -> dict[str, A
             "deployed_at": _time(line.deployed_at),
             "run_id": line.run_id,
             "actor": line.actor,
-            "door": line.door,
+            "origin": line.origin,
         }
         for line in report.lines
     ]
@@ -149,7 +149,7 @@ def _run(run: RunRow) -> dict[str, Any]:
         "project": run.project,
         "app": run.app,
         "names": list(run.names),
-        "door": run.door,
+        "origin": run.origin,
         "actor": run.actor,
         "reason": run.reason,
         "started_at": _time(run.started_at),

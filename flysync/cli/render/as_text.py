@@ -125,8 +125,8 @@ def _account(report: SyncReport) -> str:
         parts.append(f"release {report.release}")
     if report.machines is not None:
         parts.append(f"{report.machines.updated}/{report.machines.total} machines")
-    if report.carried_by:
-        parts.append(f"carried by run {report.carried_by}")
+    if report.covered_by:
+        parts.append(f"carried by run {report.covered_by}")
     if seconds := sum(report.timings_ms.values()) / 1000:
         parts.append(f"{seconds:.1f} s")
     return ", ".join(parts)

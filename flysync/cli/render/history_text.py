@@ -61,7 +61,7 @@ def _end_of(run: RunRow) -> str:
 
 
 def _who(run: RunRow) -> str:
-    return f"{run.actor or '?'} ({run.door})"
+    return f"{run.actor or '?'} ({run.origin})"
 
 
 def _moment(moment: datetime | None) -> str | None:

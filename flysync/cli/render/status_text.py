@@ -31,7 +31,7 @@ def status_text(report: StatusReport) -> list[str]:
         lines.append(f"  {_mark(line)} {line.name or '-':<{width}}  {_words(line)}")
         lines += [f"    {fact}" for fact in _facts(line)]
     runs = [
-        f"run {run.run_id} is under way since {run.started_at:%H:%M:%S} ({run.door}, {run.actor})"
+        f"run {run.run_id} is under way since {run.started_at:%H:%M:%S} ({run.origin}, {run.actor})"
         for run in report.open_runs
     ]
     return [*(lines or ["no projects"]), *runs, *next_text(report.next)]
@@ -59,7 +59,7 @@ def _facts(line: StatusLine) -> list[str]:
     """Say when the value was stored, where a newer one is; when it was brought, and by what run; or the last try."""
     facts = [f"stored {_time(line.updated_at)}"] if line.condition == "changed since" and line.updated_at else []
     is_deployed = line.state is State.DEPLOYED
-    by = (f" by {line.actor} ({line.door})" if line.actor else "") + (f" run {line.run_id}" if line.run_id else "")
+    by = (f" by {line.actor} ({line.origin})" if line.actor else "") + (f" run {line.run_id}" if line.run_id else "")
     if line.deployed_at:
         facts.append(f"deployed {_time(line.deployed_at)}{by if is_deployed else ', before'}")
     if line.run_id and not is_deployed:

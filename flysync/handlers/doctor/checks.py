@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from flysync.model.core import AppName, ProjectId
     from flysync.model.reports import ConfigReport, Finding
-    from flysync.ports import JobQueue, Services, Watch
+    from flysync.ports import JobQueue, ProgressListener, Services
 
 #: Seconds by which two clocks may differ.
 _SKEW_S = 30.0
@@ -66,9 +66,9 @@ class Question:
     queue: Callable[[], JobQueue] | None = None
 
 
-async def doctor(question: Question, *, services: Services, watch: Watch) -> DoctorReport:
+async def doctor(question: Question, *, services: Services, listener: ProgressListener) -> DoctorReport:
     """Look at everything; whatever goes wrong is a finding, and what hangs on it is not looked at."""
-    checkup = _Checkup(question, services, watch)
+    checkup = _Checkup(question, services, listener)
     checkup.settings()
     await checkup.database()
     await checkup.daytona()
@@ -81,10 +81,10 @@ async def doctor(question: Question, *, services: Services, watch: Watch) -> Doc
 class _Checkup:
     """One look at everything; each part says whether those that follow can hang on it."""
 
-    def __init__(self, question: Question, services: Services, watch: Watch) -> None:
+    def __init__(self, question: Question, services: Services, listener: ProgressListener) -> None:
         self._asked = question
         self._services = services
-        self._watch = watch
+        self._listener = listener
         self._findings = Findings()
         self._next: list[NextStep] = []
         self._has_database = self._has_daytona = False
@@ -112,7 +112,7 @@ class _Checkup:
         if why := self._unusable("database"):
             self._findings.skip("database", why)
             return
-        self._watch.step("database")
+        self._listener.step("database")
         clock, admin = self._services.clock, self._services.admin
         with self._findings.of("database"):
             before = clock.now()
@@ -134,7 +134,7 @@ class _Checkup:
         if why := self._unusable("daytona"):
             self._findings.skip("daytona", why)
             return
-        self._watch.step("daytona")
+        self._listener.step("daytona")
         with self._findings.of("daytona"):
             await self._services.sandboxes.list()
             self._has_daytona = True
@@ -147,7 +147,7 @@ class _Checkup:
             why = "the database is not ready" if self._has_daytona else "Daytona cannot be asked"
             self._findings.skip("leftovers", why)
             return
-        self._watch.step("leftovers")
+        self._listener.step("leftovers")
         with self._findings.of("leftovers"):
             found = [line for line in (await list_sandboxes(services=self._services)).lines if line.is_left]
             dead = await self._dead_runs()
@@ -168,7 +168,7 @@ class _Checkup:
         ids = [run.run_id for run in (await records.overview(None, values=False)).open_runs]
         dead = []
         for run_id, run in (await records.runs(ids)).known.items():
-            hold = None if run.finished or run.app is None else await self._services.lock.try_hold(run.app)
+            hold = None if run.finished or run.app is None else await self._services.lock.try_acquire(run.app)
             if hold is not None:
                 await hold.release()
                 dead.append(f"{run_id} ({run.app})")
@@ -182,7 +182,7 @@ class _Checkup:
             return
         has_token = self._asked.settings.line("FLY_API_TOKEN").shown is not None
         apps = await self._apps() if has_token else []
-        look = SandboxLook(self._findings, self._services, self._watch, has_token=has_token)
+        look = SandboxLook(self._findings, self._services, self._listener, has_token=has_token)
         is_asked_for = (self._asked.project, self._asked.app) != (None, None)
         snapshot = self._asked.settings.line("FLYSYNC_SNAPSHOT").shown
         self._next += await look.run(apps, all_of_them=is_asked_for, snapshot=snapshot)
@@ -218,7 +218,7 @@ class _Checkup:
         if why := self._unusable("redis"):
             self._findings.skip("redis", why)
             return
-        self._watch.step("redis")
+        self._listener.step("redis")
         with self._findings.of("redis"):
             try:
                 queue = self._asked.queue()

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
-from flysync.handlers.sandbox import Reading
+from flysync.handlers.sandbox import ReadOnlySandbox
 from flysync.model.fly import TokenKind
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName
     from flysync.model.fly import Flyctl, Reach, Token
     from flysync.model.reports import NextStep
-    from flysync.ports import FlyAccess, Services, Watch
+    from flysync.ports import FlyAccess, ProgressListener, Services
 
 #: Seconds for all of it.
 _LOOK_S = 300.0
@@ -44,10 +44,10 @@ class SandboxLook:
     Without a token (*has_token*) only the network and flyctl are looked at.
     """
 
-    def __init__(self, findings: Findings, services: Services, watch: Watch, *, has_token: bool) -> None:
+    def __init__(self, findings: Findings, services: Services, listener: ProgressListener, *, has_token: bool) -> None:
         self._findings = findings
         self._services = services
-        self._watch = watch
+        self._listener = listener
         self._has_token = has_token
 
     async def run(self, apps: Sequence[AppName], *, all_of_them: bool, snapshot: str | None) -> Sequence[NextStep]:
@@ -56,8 +56,8 @@ class SandboxLook:
 
         What is given is to be run afterwards.
         """
-        self._watch.step("sandbox")
-        reading = Reading(self._services, timeout_s=_LOOK_S)
+        self._listener.step("sandbox")
+        reading = ReadOnlySandbox(self._services, timeout_s=_LOOK_S)
         began = self._services.clock.monotonic()
         try:
             async with reading:
@@ -89,7 +89,7 @@ class SandboxLook:
 
     async def _network(self, access: FlyAccess) -> bool:
         """Tell whether anything of Fly's answers; Daytona's lower tiers look as if Fly were down."""
-        self._watch.step("network")
+        self._listener.step("network")
         with self._findings.of("network"):
             reach = await access.reach()
             if reach is None:
@@ -103,7 +103,7 @@ class SandboxLook:
 
     async def _flyctl(self, access: FlyAccess) -> bool:
         """Tell whether there is a flyctl."""
-        self._watch.step("flyctl")
+        self._listener.step("flyctl")
         began = self._services.clock.monotonic()
         with self._findings.of("flyctl"):
             flyctl = await access.prepare()
@@ -118,11 +118,11 @@ class SandboxLook:
 
     async def _token(self, access: FlyAccess) -> bool:
         """Tell whether Fly accepts the token."""
-        self._watch.step("token")
+        self._listener.step("token")
         with self._findings.of("token"):
             token = await access.token()
-            if flaw := _flaw(token):
-                raise AccessDenied(flaw, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
+            if problem := _flaw(token):
+                raise AccessDenied(problem, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
             await access.sign_in()
             days = None if token.left_s is None else int(token.left_s // _DAY_S)
             until = "says nothing about its end" if token.expires_at is None else f"ends {token.expires_at:%Y-%m-%d}"
@@ -139,7 +139,7 @@ class SandboxLook:
         hidden = []
         with self._findings.of("app"):
             for app in apps:
-                self._watch.step(f"app {app}")
+                self._listener.step(f"app {app}")
                 try:
                     await access.see(app)
                     self._findings.ok("app", f"the token shows {app}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flysync.ports import Services
 
 
-class FleetWatch(Protocol):
+class FleetListener(Protocol):
     """Somebody who follows the sync of a fleet."""
 
     def begin(self, total: int) -> None:
@@ -29,27 +29,27 @@ class FleetWatch(Protocol):
 
 
 async def sync_all(
-    options: SyncOptions, *, concurrency: int, services: Services, watch: FleetWatch | None = None
+    options: SyncOptions, *, concurrency: int, services: Services, listener: FleetListener | None = None
 ) -> FleetReport:
     """
     Bring all credentials of all projects to their apps, *concurrency* projects at a time.
 
     A project that fails does not keep the others from their turn. When cancelled, those that are under way clean up and
-    tell *watch* what is known, and the cancellation goes on.
+    tell *listener* what is known, and the cancellation goes on.
 
     Raises:
         UsageError: the values come from the caller, who can give them only one by one.
         DatabaseUnavailable, ConfigError: there is no list of projects.
     """
     projects = await services.records.all_projects()
-    if watch is not None:
-        watch.begin(len(projects))
+    if listener is not None:
+        listener.begin(len(projects))
     turns = asyncio.Semaphore(concurrency)
-    seats = [_Seat(watch) for _ in projects]
+    seats = [_Seat(listener) for _ in projects]
 
     async def one(project: ProjectId, seat: _Seat) -> None:
         async with turns:
-            await sync_project(project, options, services=services, watch=seat)
+            await sync_project(project, options, services=services, listener=seat)
 
     tasks = [asyncio.ensure_future(one(project, seat)) for project, seat in zip(projects, seats, strict=True)]
     try:
@@ -62,13 +62,13 @@ async def sync_all(
 
 
 class _Seat:
-    """Follows one project (port `Watch`), and keeps its report, also that of a run that was cut short."""
+    """Follows one project (port `ProgressListener`), and keeps its report, also that of a run that was cut short."""
 
-    rolling = None
+    on_progress = None
 
-    def __init__(self, watch: FleetWatch | None) -> None:
+    def __init__(self, listener: FleetListener | None) -> None:
         self.report: SyncReport | None = None
-        self._watch = watch
+        self._listener = listener
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
         """Nothing is shown of it yet."""
@@ -79,5 +79,5 @@ class _Seat:
     def done(self, report: SyncReport) -> None:
         """Keep what is known."""
         self.report = report
-        if self._watch is not None:
-            self._watch.done(report)
+        if self._listener is not None:
+            self._listener.done(report)

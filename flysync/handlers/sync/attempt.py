@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flysync.handlers.sync.request import Call
     from flysync.model.core import OpenRun, ProjectView, SecretName, State
-    from flysync.ports import Hold, Sandbox, SecretStore
+    from flysync.ports import LockHandle, Sandbox, SecretStore
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
 #: after the limit, and the longest has 95 s.
@@ -37,7 +37,7 @@ _FENCE_S = 60.0
 class Run:
     """One run for the app of *call*, whose lock is *hold*."""
 
-    def __init__(self, call: Call, hold: Hold) -> None:
+    def __init__(self, call: Call, hold: LockHandle) -> None:
         self.call = call
         self.hold = hold
         self.sandbox_name = call.options.sandbox or f"flysync-{call.ledger.run_id}"
@@ -69,7 +69,7 @@ class Run:
             project=call.project,
             app=call.app,
             names=tuple(dict.fromkeys((*self.states, *self.names))),
-            door=call.options.door,
+            origin=call.options.origin,
             actor=call.options.actor or "",
             reason=call.options.reason,
             sandbox=self.sandbox_name,
@@ -147,7 +147,7 @@ class Run:
         carriers = {now[name].run_id for name in done}
         carrier = carriers.pop() if len(carriers) == 1 else None
         if carrier is not None and (run := await self.call.services.records.run_state(carrier)):
-            ledger.carried_by, ledger.release, ledger.recorded = carrier, run.release, True
+            ledger.covered_by, ledger.release, ledger.recorded = carrier, run.release, True
 
     async def _fenced_view(self) -> ProjectView:
         """Make sure that no dead run can still write, and read everything again."""

@@ -15,7 +15,7 @@ from flysync.errors import (
     InvalidCredential,
     OutcomeUnknown,
 )
-from flysync.handlers.compare import Found, not_visible
+from flysync.handlers.compare import LiveSecrets, not_visible
 from flysync.handlers.sync.rollout import RollOut, cut_short
 from flysync.model.core import Outcome, State
 from flysync.model.reports import command
@@ -77,12 +77,12 @@ class Delivery:
     async def _looked_at(self, store: SecretStore, changes: Sequence[Change]) -> list[Change]:
         """Ask Fly about secrets that were written before, and give those that have to be set (again)."""
         with self._ledger.step("list"):
-            found = Found(await store.list(), self._call.app, self._view.key)
+            found = LiveSecrets(await store.list(), self._call.app, self._view.key)
         late = [change for change in changes if not self._is_settled(change, found)]
         self._looked_up = {change.name: change.fingerprint for change in changes if change not in late}
         return late
 
-    def _is_settled(self, change: Change, found: Found) -> bool:
+    def _is_settled(self, change: Change, found: LiveSecrets) -> bool:
         """Say what Fly shows of a secret, and whether that is all: nothing is to be set then."""
         record = self._view.records[change.name]
         outcome, reason, error = found.settle(change, record, stage=self._call.options.stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.handlers.compare import Found, not_visible
+from flysync.handlers.compare import LiveSecrets, not_visible
 from flysync.handlers.fly_view import look_at
 from flysync.model.core import Outcome
 from flysync.model.fly import Machines
@@ -42,7 +42,7 @@ async def foresee(
     if shown.error is not None or shown.secrets is None or shown.machines is None:
         assert shown.error is not None, "something kept it from being seen"
         raise shown.error
-    found = Found(shown.secrets, app, view.key)
+    found = LiveSecrets(shown.secrets, app, view.key)
     for change in planned.to_check:
         ledger.put([change.name], *found.settle(change, view.records[change.name], stage=options.stage))
     deploys = not options.stage and any(line.outcome is None for line in ledger.lines())

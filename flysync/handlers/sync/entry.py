@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.model.reports import SyncReport
     from flysync.plan import Plan
-    from flysync.ports import Services, Watch
+    from flysync.ports import ProgressListener, Services
 
 #: Seconds for noting a sync that came to nothing.
 _NOTE_S = 5.0
@@ -44,23 +44,23 @@ async def sync_credentials_to_flyio(
     options: SyncOptions,
     *,
     services: Services,
-    watch: Watch | None = None,
+    listener: ProgressListener | None = None,
 ) -> SyncReport:
     """
     Bring the credentials *names* of *project* to its app, and say what was done.
 
-    When cancelled it cleans up first, tells *watch* what is known, and lets the cancellation go on.
+    When cancelled it cleans up first, tells *listener* what is known, and lets the cancellation go on.
 
     Raises:
         UsageError: no names.
     """
     if not names:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    return await Sync(project, names, options, services, watch).run()
+    return await Sync(project, names, options, services, listener).run()
 
 
 async def sync_project(
-    project: ProjectId, options: SyncOptions, *, services: Services, watch: Watch | None = None
+    project: ProjectId, options: SyncOptions, *, services: Services, listener: ProgressListener | None = None
 ) -> SyncReport:
     """
     Bring all credentials of *project* to its app, and say what was done; see `sync_credentials_to_flyio`.
@@ -73,7 +73,7 @@ async def sync_project(
             "the values come from the caller (FLYSYNC_VALUE_SOURCE=caller)",
             hint="sync one credential at a time: flysync sync --project ID --name NAME --value-stdin",
         )
-    return await Sync(project, None, options, services, watch).run()
+    return await Sync(project, None, options, services, listener).run()
 
 
 class Sync:
@@ -85,21 +85,21 @@ class Sync:
         names: Sequence[SecretName] | None,
         options: SyncOptions,
         services: Services,
-        watch: Watch | None,
+        listener: ProgressListener | None,
     ) -> None:
         self._project = project
         self._asked = None if names is None else tuple(names)
         self._options = options
         self._services = services
-        self._watch = watch
-        self._ledger = Ledger(project, services.clock, watch)
+        self._listener = listener
+        self._ledger = Ledger(project, services.clock, listener)
         self._is_known = False
         self._end_at = services.clock.monotonic() + options.timeout_s
 
     async def run(self) -> SyncReport:
         """Do it, within the time limit, and report whatever happens."""
-        if self._watch is not None:
-            self._watch.begin(self._cut_short)
+        if self._listener is not None:
+            self._listener.begin(self._cut_short)
         try:
             try:
                 await self._within_limit()
@@ -108,8 +108,8 @@ class Sync:
             await self._note_run()
         except asyncio.CancelledError:
             report = self._cut_short()
-            if self._watch is not None:
-                self._watch.done(report)
+            if self._listener is not None:
+                self._listener.done(report)
             raise
         return self._close()
 
@@ -131,7 +131,7 @@ class Sync:
             project=self._project,
             app=ledger.app,
             names=self._asked or tuple(one.name for one in report.credentials),
-            door=options.door,
+            origin=options.origin,
             actor=options.actor or "",
             reason=options.reason,
             sandbox="",
@@ -156,8 +156,8 @@ class Sync:
         report = self._ledger.report()
         if (step := next_step(report, *self._again())) is not None:
             report = replace(report, next=(*report.next, step))
-        if self._watch is not None:
-            self._watch.done(report)
+        if self._listener is not None:
+            self._listener.done(report)
         return report
 
     async def _within_limit(self) -> None:
@@ -167,7 +167,7 @@ class Sync:
                     await self._sync()
                 except Moved as moved:
                     # The project has another app since: start over for it, once.
-                    self._ledger = Ledger(self._project, self._services.clock, self._watch)
+                    self._ledger = Ledger(self._project, self._services.clock, self._listener)
                     self._ledger.note("app_moved", f"the app changed from {moved.old} to {moved.new} during the run")
                     try:
                         await self._sync()

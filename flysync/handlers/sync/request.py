@@ -46,7 +46,7 @@ class Call:
         return max(0.0, self.end_at - self.services.clock.monotonic())
 
     @property
-    def may_be_carried(self) -> bool:
+    def may_be_covered(self) -> bool:
         """Whether another run could do the same: the values are in the table, and nobody insists."""
         return (
             not self.removes

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployFailed, DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
-from flysync.handlers.compare import Found
+from flysync.handlers.compare import LiveSecrets
 from flysync.model.core import Outcome, State
 from flysync.model.reports import command
 from flysync.plan import MAX_ROLLOUTS
@@ -64,7 +64,7 @@ class RollOut:
         try:
             with self._ledger.step("deploy"):
                 rollout = await self._store.deploy(
-                    wait=self._call.options.wait, timeout_s=limit_s, told=self._ledger.rolling
+                    wait=self._call.options.wait, timeout_s=limit_s, on_progress=self._ledger.on_progress
                 )
         except RolloutFailed as failure:
             await self._failed(counts, failure)
@@ -88,7 +88,7 @@ class RollOut:
         why = f"{self._call.app} has no machines; its first deploy brings the values to them"
         self._ledger.note("no_machines", why)
 
-    async def _before(self) -> Found:
+    async def _before(self) -> LiveSecrets:
         """Note under which digests Fly has our values."""
         try:
             found = await self._list()
@@ -98,9 +98,9 @@ class RollOut:
         await self._records.stored(self._ledger.run_id, self._call.app, self._macs)
         return found
 
-    async def _list(self) -> Found:
+    async def _list(self) -> LiveSecrets:
         with self._ledger.step("list"):
-            return Found(await self._store.list(), self._call.app, self._view.key)
+            return LiveSecrets(await self._store.list(), self._call.app, self._view.key)
 
     async def _count(self, by: int) -> Mapping[SecretName, int]:
         return await self._records.count_rollout(self._ledger.run_id, self._call.app, self._names, by=by)
@@ -146,11 +146,11 @@ class RollOut:
             self._run.states[name] = State.FAILED
             self._ledger.put([name], Outcome.UNKNOWN, error=changed)
 
-    def _is_there(self, name: SecretName, found: Found) -> bool:
+    def _is_there(self, name: SecretName, found: LiveSecrets) -> bool:
         """Tell whether Fly has what we wrote."""
         return self._macs[name] is not None and found.mac(name) == self._macs[name]
 
-    def _warn_of_others(self, before: Found) -> None:
+    def _warn_of_others(self, before: LiveSecrets) -> None:
         """Name secrets that somebody else had staged, and that this deploy brings to the machines as well."""
         if note := before.others_waiting({*self._names, *self._view.records}):
             self._ledger.note(note.code, note.message, note.names)
@@ -176,7 +176,7 @@ class Removal(RollOut):
         self._run.states.update(dict.fromkeys(self._names, self.done))
         self._ledger.put(self._names, Outcome.SYNCED)
 
-    def _is_there(self, name: SecretName, found: Found) -> bool:
+    def _is_there(self, name: SecretName, found: LiveSecrets) -> bool:
         return name not in found
 
 

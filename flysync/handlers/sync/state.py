@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, ProjectId, Reason, SecretName
     from flysync.model.fly import Machines
     from flysync.plan import Plan
-    from flysync.ports import Clock, Rolling, Watch
+    from flysync.ports import Clock, OnProgress, ProgressListener
 
 
 class Ledger:
@@ -28,19 +28,19 @@ class Ledger:
     report is right whenever the run is cut short.
     """
 
-    def __init__(self, project: ProjectId, clock: Clock, watch: Watch | None) -> None:
+    def __init__(self, project: ProjectId, clock: Clock, listener: ProgressListener | None) -> None:
         self.project = project
         self.run_id = RunId(clock.new_id())
         self.app: AppName | None = None
         self.release: int | None = None
         self.machines: Machines | None = None
         self.recorded: bool | None = None
-        self.carried_by: RunId | None = None
+        self.covered_by: RunId | None = None
         self.dry_run = False
         self.seconds: dict[str, float] = {}
         self.phase = "read"
         self._clock = clock
-        self._watch = watch
+        self._listener = listener
         self._lines: dict[SecretName, CredentialReport] = {}
         self._errors: dict[SecretName | None, FlysyncError] = {}
         self._notes: dict[tuple[str, tuple[str, ...]], Note] = {}
@@ -50,8 +50,8 @@ class Ledger:
     def step(self, phase: str) -> Iterator[None]:
         """Time a step, and tell whoever watches."""
         self.phase = phase
-        if self._watch is not None:
-            self._watch.step(phase)
+        if self._listener is not None:
+            self._listener.step(phase)
         start = self._clock.monotonic()
         try:
             yield
@@ -59,9 +59,9 @@ class Ledger:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + self._clock.monotonic() - start
 
     @property
-    def rolling(self) -> Rolling | None:
+    def on_progress(self) -> OnProgress | None:
         """Give who wants to be told how far a roll-out has come."""
-        return None if self._watch is None else self._watch.rolling
+        return None if self._listener is None else self._listener.on_progress
 
     def put(
         self,
@@ -167,7 +167,7 @@ class Ledger:
             release=self.release,
             machines=self.machines,
             recorded=self.recorded,
-            carried_by=self.carried_by,
+            covered_by=self.covered_by,
             dry_run=self.dry_run,
             timings_ms={phase: round(seconds * 1000) for phase, seconds in self.seconds.items()},
             warnings=tuple(self._notes.values()),

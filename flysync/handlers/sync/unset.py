@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, FlysyncError, OutcomeUnknown, UsageError
-from flysync.handlers.compare import Found, not_visible
+from flysync.handlers.compare import LiveSecrets, not_visible
 from flysync.handlers.sync.attempt import Run
 from flysync.handlers.sync.entry import Sync
 from flysync.handlers.sync.rollout import Removal, cut_short
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.model.reports import SyncReport
-    from flysync.ports import SecretStore, Services, Watch
+    from flysync.ports import ProgressListener, SecretStore, Services
 
 
 async def unset_secrets(
@@ -32,7 +32,7 @@ async def unset_secrets(
     options: SyncOptions,
     *,
     services: Services,
-    watch: Watch | None = None,
+    listener: ProgressListener | None = None,
 ) -> SyncReport:
     """
     Remove the secrets *names* from the app of *project*, with one roll-out, and say what was done.
@@ -40,7 +40,7 @@ async def unset_secrets(
     Refused, before anything is sent, for a credential that is still in the table and for a secret that flysync never
     wrote, unless `force` is among the *options*. A secret that Fly has no more is `unchanged`, and restarts nothing.
     """
-    return await _Unset(project, names, options, services, watch).run()
+    return await _Unset(project, names, options, services, listener).run()
 
 
 class _Unset(Sync):
@@ -97,7 +97,7 @@ class _Removal(Run):
     async def _at_fly(self, store: SecretStore, view: ProjectView) -> tuple[SecretName, ...]:
         """Give the names that are to be removed; the others are gone already, and need no restart."""
         with self.call.ledger.step("list"):
-            found = Found(await store.list(), self.call.app, view.key)
+            found = LiveSecrets(await store.list(), self.call.app, view.key)
         # Without a fingerprint, an earlier removal was cut short: the machines may still have the secret.
         gone = [
             name

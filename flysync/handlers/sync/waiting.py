@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from flysync.handlers.sync.request import Call
     from flysync.model.core import OpenRun, RunId, SecretName, SecretRecord
-    from flysync.ports import Hold, RunState
+    from flysync.ports import LockHandle, RunState
 
 #: Seconds between two tries for the lock, at first and at most; jittered, so that waiters do not march in step.
 _FIRST_POLL_S = 0.1
@@ -34,7 +34,7 @@ class Turn:
         self._names = call.wanted
         self._records = call.services.records
 
-    async def take(self) -> Hold | None:
+    async def take(self) -> LockHandle | None:
         """
         Give the lock; nothing where another run has done the work, and the ledger says so.
 
@@ -43,23 +43,23 @@ class Turn:
                 than the call may take.
         """
         with self._call.ledger.step("lock"):
-            if self._call.may_be_carried:
+            if self._call.may_be_covered:
                 await self._request()
             return await self._wait()
 
     async def _request(self) -> None:
         await self._records.request(self._call.app, self._call.project, self._names)
 
-    async def _wait(self) -> Hold | None:
+    async def _wait(self) -> LockHandle | None:
         clock = self._call.services.clock
         waited_s, pause_s = 0.0, _FIRST_POLL_S
         while True:
-            if hold := await self._call.services.lock.try_hold(self._call.app):
+            if hold := await self._call.services.lock.try_acquire(self._call.app):
                 return hold
-            rows, open_runs = await self._records.watch(self._call.app, self._names)
-            carrier = self._carrier(rows) if self._call.may_be_carried else None
+            rows, open_runs = await self._records.poll_lock(self._call.app, self._names)
+            carrier = self._carrier(rows) if self._call.may_be_covered else None
             if carrier is not None and (run := await self._finished(carrier)):
-                if await self._was_carried(carrier, run):
+                if await self._was_covered(carrier, run):
                     return None
                 # It took the request and failed: ask once more, for whoever holds the lock now.
                 await self._request()
@@ -83,9 +83,9 @@ class Turn:
         run = await self._records.run_state(carrier)
         return run if run is not None and run.finished else None
 
-    async def _was_carried(self, carrier: RunId, run: RunState) -> bool:
+    async def _was_covered(self, carrier: RunId, run: RunState) -> bool:
         """Tell whether the run that took our request has done what we wanted; then the ledger says so."""
-        rows, _ = await self._records.watch(self._call.app, self._names)
+        rows, _ = await self._records.poll_lock(self._call.app, self._names)
         states = {name: rows[name].state if name in rows else None for name in self._names}
         enough = {State.STORED, State.DEPLOYED} if self._call.options.stage else {State.DEPLOYED}
         if not enough.issuperset(states.values()):
@@ -93,7 +93,7 @@ class Turn:
         ledger = self._call.ledger
         for name, state in states.items():
             ledger.put([name], Outcome.SYNCED if state is State.DEPLOYED else Outcome.STAGED)
-        ledger.carried_by = carrier
+        ledger.covered_by = carrier
         ledger.release = run.release
         ledger.recorded = True
         return True
@@ -102,5 +102,5 @@ class Turn:
         who = "another run"
         if open_runs:
             run = open_runs[-1]
-            who = f"run {run.run_id} ({run.door}, {run.actor}) since {run.started_at:%Y-%m-%d %H:%M:%S %Z}"
+            who = f"run {run.run_id} ({run.origin}, {run.actor}) since {run.started_at:%Y-%m-%d %H:%M:%S %Z}"
         return Locked(f"{self._call.app} is held by {who}", phase="lock")
