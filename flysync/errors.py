@@ -26,6 +26,7 @@ Every error that flysync raises on purpose: one root, a stable code, and whether
         AppNotFound             exit 0    app_not_found (a warning; the outcome is skipped)
         AppNotVisible           exit 1    app_not_visible
         AppMoved                exit 75   app_moved
+        NotOwner                exit 1    not_owner
         DeployIncomplete        exit 75   deploy_incomplete
         DeployFailed            exit 1    deploy_failed
         OutcomeUnknown          exit 75   outcome_unknown
@@ -259,6 +260,13 @@ class AppMoved(StoreError):
     default_hint = "run the same command again"
 
 
+class NotOwner(StoreError):
+    """The app's secrets belong to another project."""
+
+    code = "not_owner"
+    default_hint = "check project_deployments; `--take-over` makes the app this project's"
+
+
 class DeployIncomplete(StoreError):
     """The values are stored, but the roll-out failed or ran out of time."""
 
@@ -268,7 +276,7 @@ class DeployIncomplete(StoreError):
 
 
 class DeployFailed(StoreError):
-    """The same change has been rolled out twice and still fails."""
+    """The same value has been rolled out twice, and twice the app failed, or the time ran out."""
 
     code = "deploy_failed"
     default_hint = "look at the app's own logs (`fly logs`); with --force the change is rolled out once more"

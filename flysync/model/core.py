@@ -203,8 +203,14 @@ class SecretRecord:
     requested_at: datetime | None = None
     written_at: datetime | None = None
     deployed_at: datetime | None = None
-    #: Roll-outs of this value that failed, or are under way.
-    rollouts: int = 0
+    #: Roll-outs of this value that failed by the app's own doing, or for want of time.
+    bad_tries: int = 0
+    #: Seconds of the longest limit within which one ran out of time; infinite where the app failed: no time helps.
+    longest_limit_s: float | None = None
+    #: The newest release that the app failed with.
+    failed_release: int | None = None
+    #: Whether one was begun whose end is not known.
+    rollout_begun: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,6 +248,14 @@ class ProjectView:
     has_values: bool
     #: The key of fingerprints and digests.
     key: Secret
+    #: The project that the app's secrets belong to; absent where they belong to nobody yet.
+    owner: ProjectId | None = None
+    #: Whether the owner is deployed elsewhere by now, and the newest deployment of the app is another project's.
+    owner_has_left: bool = False
+    #: Other projects whose newest deployment names the app.
+    deployed_by: tuple[ProjectId, ...] = ()
+    #: Machines that were down before the first of the roll-outs that have not ended well; absent where all have.
+    down_before: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

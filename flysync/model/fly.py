@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from flysync.errors import FlysyncError
+
 
 class FlyStatus(StrEnum):
     """How far a secret has come at Fly (`flyctl secrets list`)."""
@@ -32,6 +34,22 @@ class FlySecret:
     status: FlyStatus = FlyStatus.UNKNOWN
 
 
+class Condition(StrEnum):
+    """Whether a machine runs."""
+
+    UP = "up"
+    DOWN = "down"
+    #: Neither can be said yet: it starts, is being replaced, has just ended, or its host does not answer.
+    UNCLEAR = "unclear"
+
+
+#: Seconds without an exit after which a started machine counts as up: as long as flyctl's own smoke check looks
+#: (flyctl.md 3.2, step 11).
+SMOKE_S = 10.0
+#: States in which a machine waits to be started by Fly's proxy, a schedule or a person.
+_AT_REST = frozenset({"stopped", "suspended"})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
     """One machine of an app, as Fly lists it."""
@@ -41,8 +59,35 @@ class Machine:
     state: str
     #: The release that it was last updated for; absent where it has none.
     release: int | None = None
-    #: Whether `fly launch` or `fly deploy` made it: a roll-out of secrets reaches no other (flyctl.md 1.2).
+    #: Whether a roll-out of secrets reaches it: `fly launch` or `fly deploy` made it, for one of the app's processes.
     is_managed: bool = True
+    #: Whether it has ended by itself since it was last started: with a code other than 0, or out of memory.
+    has_crashed: bool = False
+    #: Seconds since it last ended, by the sandbox's clock; absent where it never has.
+    exited_ago_s: float | None = None
+    #: Whether one of its health checks is critical.
+    is_critical: bool = False
+
+    @property
+    def condition(self) -> Condition:
+        """Whether it runs, by its events and checks: `secrets list` and `secrets deploy` say nothing about that."""
+        if self.has_crashed or self.state == "failed" or (self.state == "started" and self.is_critical):
+            return Condition.DOWN
+        if self.state in _AT_REST:
+            return Condition.UP
+        if self.state != "started" or (self.exited_ago_s is not None and self.exited_ago_s < SMOKE_S):
+            return Condition.UNCLEAR
+        return Condition.UP
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AppAtFly:
+    """What Fly shows of an app: its secrets, and its machines."""
+
+    secrets: tuple[FlySecret, ...]
+    #: Absent where they could not be listed, for the reason *error*.
+    machines: tuple[Machine, ...] | None
+    error: FlysyncError | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,15 +98,35 @@ class Machines:
     total: int
 
 
+class RolloutEnd(StrEnum):
+    """How `flyctl secrets deploy` ended. What a roll-out came to is for the machines to say."""
+
+    #: Exit status 0.
+    SUCCEEDED = "succeeded"
+    #: There is no machine to deploy to.
+    NO_MACHINES = "no machines"
+    #: It ended before a machine was touched.
+    UNTOUCHED = "untouched"
+    #: flyctl says that a machine did not start, or did not become healthy.
+    APP_FAILED = "app failed"
+    #: It ran out of the time that it was given.
+    OUT_OF_TIME = "out of time"
+    #: It ended for another reason: Fly's own trouble, a lease, the network, a signal, a text that nobody knows.
+    BROKEN_OFF = "broken off"
+    #: Its answer was lost: it may be at work still.
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
-    """A roll-out that flyctl called a success."""
+    """What is known of a roll-out by flyctl's word."""
 
-    #: The release's number; absent where the answer was lost and only the exit code survived.
+    end: RolloutEnd
+    #: The release's number, where it succeeded and its answer was not lost.
     release: int | None = None
     machines: Machines | None = None
-    #: There was no machine to deploy to.
-    no_machines: bool = False
+    #: Why it did not succeed.
+    error: FlysyncError | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

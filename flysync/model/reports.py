@@ -174,6 +174,10 @@ class Overview:
     #: Postgres' clock.
     now: datetime
     key: Secret
+    #: The project that each app's secrets belong to, where they belong to one.
+    owners: Mapping[AppName, ProjectId] = field(default_factory=dict)
+    #: The projects of each app that the newest deployments of several name.
+    shared: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ Pure interfaces: `adapters/` has the real ones, `tests/doubles` those in memory,
 from flysync.ports.database import (
     Action,
     AppLock,
+    BadTry,
     DatabaseAdmin,
     DatabaseServer,
     Intent,
@@ -18,7 +19,7 @@ from flysync.ports.database import (
     RunsSeen,
     RunState,
 )
-from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, OnProgress, RolloutFailed, Sandbox, Sandboxes, SecretStore
+from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, OnProgress, Sandbox, Sandboxes, SecretStore
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
 from flysync.ports.world import Clock, ProgressListener, Services
@@ -27,6 +28,7 @@ __all__ = [
     "Action",
     "AnswerLost",
     "AppLock",
+    "BadTry",
     "BuildListener",
     "Clock",
     "DatabaseAdmin",
@@ -42,7 +44,6 @@ __all__ = [
     "ProgressListener",
     "Recipe",
     "Records",
-    "RolloutFailed",
     "RunEnd",
     "RunSeen",
     "RunState",

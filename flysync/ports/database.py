@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from flysync.model.core import (
@@ -49,6 +49,16 @@ class Action:
 
     action: str
     details: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadTry:
+    """A roll-out that failed by the app's own doing, or for want of time."""
+
+    #: Seconds of the limit that it ran out of; infinite where the app failed.
+    limit_s: float
+    #: The newest release of the machines afterwards; absent where it is not known.
+    release: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,23 +137,35 @@ class Records(Protocol):
         ...
 
     async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> None:
-        """Write down that somebody wants *names* brought to *app*, for the run that holds the lock to see."""
+        """
+        Write down that somebody wants *names* brought to *app*, for the run that holds the lock to see.
+
+        Nothing is written where the app belongs to another project.
+        """
         ...
 
     async def begin(
-        self, intent: Intent, fingerprints: Mapping[SecretName, str | None], *, seen: ProjectView, anew: bool
+        self,
+        intent: Intent,
+        fingerprints: Mapping[SecretName, str | None],
+        *,
+        seen: ProjectView,
+        anew: bool,
+        take_over: bool = False,
     ) -> None:
         """
         Commit the intent, or add to that of the same run: these names are about to be written.
 
         Without a fingerprint they are about to be removed. Their rows become `writing`, of this run, with the new
-        fingerprint and without a digest. A new fingerprint starts the count of roll-outs anew, and so does *anew*. A
-        request is taken (its `requested_at` cleared) only where *seen* saw it: a later one may mean a later value. All
-        or nothing.
+        fingerprint and without a digest. A new fingerprint starts the count of bad tries again, and so does *anew*. A
+        request is taken (its `requested_at` cleared) only where *seen* saw it: a later one may mean a later value. The
+        app becomes this project's where it is nobody's, where *seen* saw that its owner has left, or by *take_over*.
+        All or nothing.
 
         Raises:
             NotRecorded: the run has ended already: somebody has fenced it.
             Locked: a row is no longer of the run that *seen* shows: the lock was lost, and another run has taken it.
+            NotOwner: the app belongs to another project.
         """
         ...
 
@@ -155,14 +177,30 @@ class Records(Protocol):
         """
         ...
 
-    async def count_rollout(
-        self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, by: int
-    ) -> Mapping[SecretName, int]:
+    async def begin_rollout(
+        self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str]
+    ) -> frozenset[str]:
         """
-        Count a roll-out (*by* 1) before it, or take it back (-1); give the counts.
+        Commit that a roll-out of *names* is about to begin, while the machines *down* are down.
+
+        Gives the machines that were down before the first roll-out that has not ended well since: *down*, where this
+        is the first.
 
         Raises:
             NotRecorded: the run is no longer open: somebody has fenced it.
+        """
+        ...
+
+    async def end_rollout(
+        self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
+    ) -> Mapping[SecretName, int]:
+        """
+        Commit that no roll-out of *names* is open any more, and give their counts of bad tries.
+
+        With *bad* it was one. The rows may be those of an earlier run: as long as this one is open, it holds the lock.
+
+        Raises:
+            NotRecorded: the run is no longer open.
         """
         ...
 
@@ -173,14 +211,16 @@ class Records(Protocol):
         states: Mapping[SecretName, State],
         action: Action | None,
         *,
+        all_up: bool,
         keep_days: int,
     ) -> None:
         """
         Write the run's end, the states of its secrets and the action, all or nothing.
 
-        `deployed` sets the time and starts the count of roll-outs anew; the row of what is `unset` goes. The rows may
-        be those of an earlier run: as long as this one is open, it holds the app's lock. Runs that ended more than
-        *keep_days* ago go as well.
+        `deployed` sets the time and forgets bad tries; the row of what is `unset` goes. *all_up*: every machine runs
+        that was not down before our first roll-out, so nothing has to be remembered of that. The rows may be those of
+        an earlier run: as long as this one is open, it holds the app's lock. Runs that ended more than *keep_days* ago
+        go as well.
 
         Raises:
             NotRecorded: the run is no longer open, or was never begun.

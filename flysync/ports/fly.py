@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from flysync.errors import FlysyncError
     from flysync.model.core import AppName, SandboxInfo, SecretName
-    from flysync.model.fly import Flyctl, FlySecret, Machine, Reach, Rollout, Token
+    from flysync.model.fly import AppAtFly, Flyctl, Reach, Rollout, Token
     from flysync.secret import Secret
 
 
@@ -54,20 +54,6 @@ class AnswerLost(Exception):
     def __init__(self, cause: FlysyncError) -> None:
         super().__init__("answer lost")
         self.cause = cause
-
-
-class RolloutFailed(Exception):
-    """
-    A roll-out failed; *cause* is the error to show.
-
-    *touched* says whether any machine was, or may have been, updated.
-    """
-
-    def __init__(self, cause: FlysyncError, *, touched: bool, machines: Machines | None = None) -> None:
-        super().__init__("roll-out failed")
-        self.cause = cause
-        self.touched = touched
-        self.machines = machines
 
 
 class Sandboxes(Protocol):
@@ -151,21 +137,20 @@ class SecretStore(Protocol):
         """Remove secrets, without a deploy; one that is not there is fine."""
         ...
 
-    async def list(self) -> Sequence[FlySecret]:
-        """Give what Fly shows of the app's secrets."""
-        ...
-
-    async def machines(self) -> Sequence[Machine]:
-        """Give the app's machines."""
+    async def look(self) -> AppAtFly:
+        """Give what Fly shows of the app: secrets and machines."""
         ...
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """
         Roll out what is stored; *wait* for healthy machines. *on_progress* hears, now and then, how far it has come.
 
-        Raises:
-            RolloutFailed: flyctl began or may have begun; it says whether a machine was touched.
+        How it ended is data: no error of the calls above is raised.
         """
+        ...
+
+    async def start(self, machines: Sequence[str]) -> None:
+        """Start machines, by their ids; one that ends again a moment later is no failure."""
         ...
 
     async def clean(self) -> None:
