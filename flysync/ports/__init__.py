@@ -25,8 +25,8 @@ from flysync.ports.fly import (
     NotSent,
     OnProgress,
     Sandbox,
-    SandboxFlyctl,
     Sandboxes,
+    SandboxFlyctl,
     SecretStore,
 )
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict

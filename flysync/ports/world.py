@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flysync.model.core import RunId
     from flysync.model.reports import SyncReport
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
-    from flysync.ports.fly import OnProgress, Sandbox, SandboxFlyctl, Sandboxes
+    from flysync.ports.fly import OnProgress, Sandbox, Sandboxes, SandboxFlyctl
 
 
 class ProgressListener(Protocol):
