@@ -56,7 +56,7 @@ class Crash:
     #: How many starts are still to end so.
     times: float = math.inf
 
-    def strikes(self, machine: Machine) -> bool:
+    def applies_to(self, machine: Machine) -> bool:
         """Tell whether *machine* would end so if it were started now."""
         is_release = self.release is None or str(self.release) == machine.metadata.get("fly_release_version")
         return self.times > 0 and is_release and self.secrets.items() <= machine.env.items()
@@ -66,7 +66,7 @@ class Machine:
     """
     A machine: what it runs with, and how it is to misbehave.
 
-    `crash`, `start_takes_s` and `healthy_after_s` count from its next start on; `end` ends its app now.
+    `crash`, `start_takes_s` and `healthy_after_s` count from its next start on; `exit` ends its app now.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Machine:
         self.config, self.secrets_version, self.env, self.updated_at = config, version, env, self._now()
         told = self._told(self.updated_at)
         if was_up:
-            self._end(told, exit_code=130, requested=True)
+            self._exit(told, exit_code=130, requested=True)
         self._tell("update", "replacing", told, source="user")
         self._tell("launch", "created", told, source="user")
         self.updates += 1
@@ -180,11 +180,11 @@ class Machine:
             self._state, self._restart_count = "starting", 0
             self._then(self._now(), self.start_takes_s, self._come_up)
 
-    def end(self, *, exit_code: int = 0, oom: bool = False, requested: bool = False) -> None:
+    def exit(self, *, exit_code: int = 0, oom: bool = False, requested: bool = False) -> None:
         """Let its app end now, and leave it stopped; *requested*, as where Fly stops an idle one."""
-        self._end(self._now(), exit_code=exit_code, oom=oom, requested=requested)
+        self._exit(self._now(), exit_code=exit_code, oom=oom, requested=requested)
 
-    def let_pass(self, seconds: float) -> None:
+    def let_time_pass(self, seconds: float) -> None:
         """Make all that has happened to it older by that."""
         for event in self._events:
             event["timestamp"] -= round(seconds * 1000)
@@ -194,24 +194,24 @@ class Machine:
 
     def _told(self, at: datetime) -> datetime:
         """Give when a start *at* this time is said to have been."""
-        return at if self.crash and self.crash.strikes(self) else at - _STARTED_AGO
+        return at if self.crash and self.crash.applies_to(self) else at - _STARTED_AGO
 
     def _come_up(self, at: datetime) -> None:
         self._state, self._up_since = "started", at
         self._tell("start", "started", self._told(at))
-        if (crash := self.crash) and crash.strikes(self):
+        if (crash := self.crash) and crash.applies_to(self):
             crash.times -= 1
             self._then(at, crash.after_s, lambda then: self._crash(then, crash))
 
     def _crash(self, at: datetime, crash: Crash) -> None:
         again = self._restart_count < crash.restarts
         self._restart_count += again
-        self._end(at, exit_code=crash.exit_code, oom=crash.oom, restarting=again)
+        self._exit(at, exit_code=crash.exit_code, oom=crash.oom, restarting=again)
         if again:  # it is called started all the while (assumed)
             self._state = "started"
             self._then(at, max(_PAUSE_S, crash.after_s), self._come_up)
 
-    def _end(
+    def _exit(
         self, at: datetime, *, exit_code: int, oom: bool = False, requested: bool = False, restarting: bool = False
     ) -> None:
         self.state = "stopped"
