@@ -25,9 +25,9 @@ REAL = os.environ.get("FLYSYNC_TEST_FLYCTL", "")
 KINDS = ("stand-in", "real") if REAL else ("stand-in",)
 
 
-def executable(kind: str, directory: Path, **patience: float) -> Path:
-    """Give the flyctl of *kind*, which is one of KINDS; the stand-in with another `Patience`."""
-    return Path(REAL) if kind == "real" else launcher(directory / "flyctl", **patience)
+def executable(kind: str, directory: Path, *, smoke_s: float = 10.0) -> Path:
+    """Give the flyctl of *kind*, which is one of KINDS; the stand-in watches a start for *smoke_s*."""
+    return Path(REAL) if kind == "real" else launcher(directory / "flyctl", smoke_s=smoke_s)
 
 
 @dataclass(frozen=True, kw_only=True)
