@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError
 from flysync.secret import Secret
@@ -13,20 +13,20 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from flysync.adapters.flyctl import Source
     from flysync.adapters.postgres import Connection
     from flysync.adapters.postgres.names import Known
-    from flysync.model.core import AppName, RunId
+    from flysync.model.core import RunId
     from flysync.ports import (
         AppLock,
         Clock,
         DatabaseAdmin,
-        FlyAccess,
         JobQueue,
         Recipe,
         Records,
         Sandbox,
         Sandboxes,
-        SecretStore,
+        SandboxFlyctl,
         Snapshots,
         SnapshotServices,
     )
@@ -152,48 +152,36 @@ class RealServices:
     @property
     def recipe(self) -> Recipe:
         """The pinned flyctl."""
-        from flysync.adapters.flyctl_recipe import FlyctlRecipe
+        from flysync.adapters.flyctl import FlyctlRecipe
 
-        return FlyctlRecipe(
-            self._settings.flyctl_version,
-            self._settings.flyctl_sha256,
-            self._settings.flyctl_install_url,
-            clock=self.clock,
-        )
+        return FlyctlRecipe(self._flyctl_source, clock=self.clock)
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*, by flyctl in *sandbox*."""
-        from flysync.adapters.flyctl import FlyctlSecrets
-
-        token = _given(self._settings.fly_api_token)
-        return FlyctlSecrets(sandbox, app, run_id, token, **self._flyctl, clock=self.clock, end_at=end_at)
-
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Give what lies between *sandbox* and Fly; without a token only the network and flyctl are of use."""
-        from flysync.adapters.flyctl_access import CONTROLS, FlyctlAccess
+    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        """Give the flyctl of *sandbox*; without a token only the network and flyctl itself can be looked at."""
+        from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox
 
         # Tests reach nothing outside this machine.
         essential, _, other = os.environ.get("FLYSYNC_TEST_REACH", ",".join(CONTROLS)).partition(",")
-        token = self._settings.fly_api_token or Secret("")
-        return FlyctlAccess(
+        return FlyctlSandbox(
             sandbox,
             run_id,
-            token,
-            **self._flyctl,
+            self._settings.fly_api_token or Secret(""),
+            source=self._flyctl_source,
+            base_urls=self._settings.flyctl_base_urls,
             clock=self.clock,
             end_at=end_at,
             controls=(essential, other),
         )
 
     @property
-    def _flyctl(self) -> dict[str, Any]:
-        """Where a flyctl comes from, and where it finds Fly."""
-        return {
-            "version": self._settings.flyctl_version,
-            "sha256": self._settings.flyctl_sha256,
-            "install_url": self._settings.flyctl_install_url,
-            "base_urls": self._settings.flyctl_base_urls,
-        }
+    def _flyctl_source(self) -> Source:
+        from flysync.adapters.flyctl import Source
+
+        return Source(
+            version=self._settings.flyctl_version,
+            install_url=self._settings.flyctl_install_url,
+            sha256=self._settings.flyctl_sha256,
+        )
 
     async def aclose(self) -> None:
         """Close what has been opened."""
