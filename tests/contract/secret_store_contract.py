@@ -105,7 +105,7 @@ class SecretStoreContract:
         store = await world.store("acme")
         await put(store, A="1")
         (before,) = (await store.look()).secrets
-        world.lag()
+        await world.lag()
         await put(store, A="2")
         (behind,) = (await store.look()).secrets
         await world.catch_up()

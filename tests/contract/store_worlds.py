@@ -105,8 +105,8 @@ class StoreWorld(ABC):
         """Let Fly not list the machines when they are asked for the next time, by whatever command."""
 
     @abstractmethod
-    def lag(self) -> None:
-        """Let the list of secrets be behind."""
+    async def lag(self) -> None:
+        """Let the list of secrets be behind what comes next."""
 
     @abstractmethod
     async def catch_up(self) -> None:
@@ -173,7 +173,7 @@ class MemoryWorld(StoreWorld):
     def hide_machines(self) -> None:
         self.fly.failures["machines"] = [FlyUnavailable("Fly.io's API answers with an error", service="fly")]
 
-    def lag(self) -> None:
+    async def lag(self) -> None:
         self.acme.lag = 1
 
     async def catch_up(self) -> None:
@@ -260,7 +260,8 @@ class LoopbackWorld(StoreWorld):
     def hide_machines(self) -> None:
         self.fly.faults.append(Fault(match="GET /v1/apps/acme/machines$", status=400, times=8))
 
-    def lag(self) -> None:
+    async def lag(self) -> None:
+        await asyncio.sleep(2.0)
         self.acme.list_lag_s = 2.0
 
     async def catch_up(self) -> None:
