@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flysync.adapters.flyctl import machines as listed
 from flysync.adapters.flyctl import verdicts
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName, SecretName
     from flysync.ports import OnProgress
+
+T = TypeVar("T")
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000
@@ -153,16 +155,19 @@ def _secrets(told: str) -> tuple[FlySecret, ...]:
     try:
         return tuple(
             FlySecret(
-                name=_text(row["name"]), digest=_text(row["digest"]), status=FlyStatus(row.get("status", "Unknown"))
+                name=_of(str, row["name"]),
+                digest=_of(str, row["digest"]),
+                status=FlyStatus(row.get("status", "Unknown")),
             )
-            for row in json.loads(told)
+            for row in _of(list, json.loads(told))
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         message = "flyctl's list of secrets is not what flysync expects"
         raise FlyctlFailed(message, service="fly", phase="list") from None
 
 
-def _text(found: object) -> str:
-    if not isinstance(found, str):
+def _of(kind: type[T], found: object) -> T:
+    """Give what was found, if it is of that kind."""
+    if not isinstance(found, kind):
         raise TypeError
     return found

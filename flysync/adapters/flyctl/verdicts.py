@@ -164,6 +164,9 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 #: timeout(1) says 124, or 137 where it had to kill.
 _OUT_OF_TIME = (124, 137)
+#: flyctl's own word that it failed (flyctl.md 4), and a shell's that there was nothing to run. With another one it has
+#: crashed or was killed, wherever it was.
+_FAILED = (1, 126, 127)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +196,7 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
     if stderr is not None:
         message += f" and {len(text)} characters that flysync does not know"
     error = FlyctlFailed(f"{message} ({phase})", service="fly", phase=phase)
-    return Judgement(error=error, may_have_worked=stderr is None)
+    return Judgement(error=error, may_have_worked=stderr is None or code not in _FAILED)
 
 
 def _error(row: Verdict, *, phase: str, app: str, name: str | None) -> FlysyncError:
