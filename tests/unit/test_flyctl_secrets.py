@@ -4,7 +4,6 @@ import pytest
 from flyctl_scripted import GONE, Scripted, replayed, store, told
 
 from flysync import errors
-from flysync.errors import FlysyncError
 from flysync.model.core import SecretName
 from flysync.model.fly import FlyStatus
 from flysync.ports import AnswerLost, NotSent
@@ -59,7 +58,7 @@ async def test_a_set_whose_code_was_found_is_done() -> None:
     ],
 )
 async def test_a_failed_set_is_told_as_what_it_is(
-    answers: list[str | Exception], error: type[FlysyncError], steps: int
+    answers: list[str | Exception], error: type[errors.FlysyncError], steps: int
 ) -> None:
     """Whether the values may be stored is not forgotten because a later attempt fails otherwise."""
     sandbox = Scripted(*answers)
@@ -133,7 +132,7 @@ async def test_machines_that_are_not_seen(answer: str, code: str, looks: int) ->
     ],
 )
 async def test_machines_that_could_not_be_started(
-    answers: list[str | Exception], error: type[FlysyncError], steps: int
+    answers: list[str | Exception], error: type[errors.FlysyncError], steps: int
 ) -> None:
     """As with all that changes something."""
     sandbox = Scripted(*answers)
