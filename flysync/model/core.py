@@ -156,8 +156,12 @@ class SyncOptions:
     dry_run: bool = False
     #: Ask Fly even where the record says that nothing is to be done.
     verify: bool = False
-    #: Set and deploy again, whatever the record says.
+    #: Set and deploy again, whatever the record says; remove a secret though its row is there, or it was never ours.
     force: bool = False
+    #: Roll a removal out again that has been given up.
+    retry: bool = False
+    #: Make the app this project's, though its secrets belong to another one.
+    take_over: bool = False
     #: Use this sandbox and leave it alone, instead of a new one.
     sandbox: str | None = None
     #: Why, for the record.
@@ -169,6 +173,8 @@ class SyncOptions:
     lock_wait_s: float = 60.0
     #: Seconds for everything but cleaning up.
     timeout_s: float = 600.0
+    #: Seconds to which that may grow by itself, twofold, where a roll-out of the same value has run out of time.
+    longest_timeout_s: float | None = None
     #: Whether an empty value is carried.
     empty_allowed: bool = False
     #: The caller's own values of credentials that are named; see `value_source`.

@@ -1,0 +1,79 @@
+"""Looks at an app in the middle of a run, and what they say of roll-outs whose end is not known."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from flysync.handlers.compare import LiveSecrets
+from flysync.model.fly import SMOKE_S
+from flysync.ports import BadTry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from flysync.handlers.sync.state import SyncState
+    from flysync.model.core import ProjectView, SecretName, SecretRecord
+    from flysync.ports import SecretStore
+
+#: Seconds for which a list that is behind is asked again, and seconds between two times.
+_LAG_S = 5.0
+_LAG_STEP_S = 1.0
+#: Seconds that a further look takes, at most, besides the pause before it.
+_LOOK_S = 5.0
+
+
+class Looks:
+    """Looks at the app of *state* by *store*."""
+
+    def __init__(self, state: SyncState, store: SecretStore) -> None:
+        self._state = state
+        self._request = state.request
+        self._store = store
+        #: Records as the looks have changed them.
+        self._judged: dict[SecretName, SecretRecord] = {}
+
+    async def at_app(self, view: ProjectView) -> LiveSecrets:
+        """Look once; what is to be said of the app is noted."""
+        with self._state.step("list"):
+            live = LiveSecrets(await self._store.look(), self._request.app, view.key)
+        for note in live.warnings():
+            self._state.warn(note)
+        return live
+
+    async def until(self, is_current: Callable[[LiveSecrets], bool], view: ProjectView) -> LiveSecrets:
+        """Look until what is shown is current, or for as long as Fly's list may be behind."""
+        waited_s = 0.0
+        while not is_current(live := await self.at_app(view)) and waited_s < min(_LAG_S, self._request.left_s):
+            await self._request.services.clock.sleep(_LAG_STEP_S)
+            waited_s += _LAG_STEP_S
+        return live
+
+    async def again(self, view: ProjectView, live: LiveSecrets) -> LiveSecrets:
+        """Look again, once a machine that has just ended or begun had its time; *live* where none is left for that."""
+        if self._request.left_s < SMOKE_S + _LOOK_S:
+            return live
+        await self._request.services.clock.sleep(SMOKE_S)
+        return await self.at_app(view)
+
+    async def judge_open_rollouts(self, live: LiveSecrets, view: ProjectView) -> LiveSecrets:
+        """
+        Say what became of roll-outs whose end is not known: a machine that they have put down makes them bad tries.
+
+        Gives the last look.
+        """
+        begun = [name for name, row in view.records.items() if row.rollout_begun and not self._state.is_touched(name)]
+        if not begun:
+            return live
+        known: Collection[str] = view.down_before or ()
+        if live.unclear(known):
+            live = await self.again(view, live)
+        if live.down(known):
+            bad = BadTry(limit_s=math.inf, release=live.release)
+            request = self._request
+            self._judged |= await request.services.records.end_rollout(self._state.run_id, request.app, begun, bad)
+        return live
+
+    def record(self, name: SecretName, view: ProjectView) -> SecretRecord:
+        """Give the record of a secret, with what the looks have found."""
+        return self._judged.get(name, view.records[name])
