@@ -136,11 +136,12 @@ class Records(Protocol):
         """
         ...
 
-    async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> None:
+    async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
         """
         Write down that somebody wants *names* brought to *app*, for the run that holds the lock to see.
 
-        Nothing is written where the app belongs to another project.
+        Where the app belongs to another project nothing is written, and the answer is no: then no run has taken the
+        request, whatever the rows look like.
         """
         ...
 

@@ -10,11 +10,12 @@ from doubles.records import InMemoryRecords
 from doubles.sandboxes import InMemorySandbox, InMemorySandboxes
 from doubles.secrets import InMemoryAccess, InMemoryFly, InMemorySecrets
 from doubles.snapshots import InMemoryRecipe, InMemorySnapshots
-from doubles.tables import InMemoryAction, InMemoryRun
+from doubles.tables import InMemoryAction, InMemoryApp, InMemoryRun
 
 __all__ = [
     "InMemoryAccess",
     "InMemoryAction",
+    "InMemoryApp",
     "InMemoryFly",
     "InMemoryJobs",
     "InMemoryLock",
