@@ -19,7 +19,16 @@ from flysync.ports.database import (
     RunsSeen,
     RunState,
 )
-from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, OnProgress, Sandbox, Sandboxes, SecretStore
+from flysync.ports.fly import (
+    AnswerLost,
+    FlyAccess,
+    NotSent,
+    OnProgress,
+    Sandbox,
+    Sandboxes,
+    SandboxFlyctl,
+    SecretStore,
+)
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
 from flysync.ports.world import Clock, ProgressListener, Services
@@ -49,6 +58,7 @@ __all__ = [
     "RunState",
     "RunsSeen",
     "Sandbox",
+    "SandboxFlyctl",
     "Sandboxes",
     "SecretStore",
     "Services",

@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from flysync.model.core import AppName, RunId
+    from flysync.model.core import RunId
     from flysync.model.reports import SyncReport
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
-    from flysync.ports.fly import FlyAccess, OnProgress, Sandbox, Sandboxes, SecretStore
+    from flysync.ports.fly import OnProgress, Sandbox, Sandboxes, SandboxFlyctl
 
 
 class ProgressListener(Protocol):
@@ -92,10 +92,6 @@ class Services(Protocol):
         """Days that finished runs are kept."""
         ...
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*, reached from *sandbox*; the run is over at *end_at* of the monotonic clock."""
-        ...
-
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Give what lies between *sandbox* and Fly; the same goes for *end_at*."""
+    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        """Give the flyctl of *sandbox*, for a run that is over at *end_at* of the monotonic clock."""
         ...

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from doubles import (
-    InMemoryAccess,
     InMemoryFly,
+    InMemoryFlyctl,
     InMemoryLock,
     InMemoryRecords,
     InMemorySandbox,
     InMemorySandboxes,
-    InMemorySecrets,
 )
 
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from flysync.errors import FlysyncError
     from flysync.model.reports import SyncReport
-    from flysync.ports import FlyAccess, Sandbox, SecretStore
+    from flysync.ports import Sandbox, SandboxFlyctl
 
 PROJECT = ProjectId("p")
 _IDS = itertools.count(1)
@@ -101,19 +100,12 @@ class World:
         if app is not None:
             self.records.deploy("p", app)
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*."""
+    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        """Give the flyctl of *sandbox*."""
         assert isinstance(sandbox, InMemorySandbox)
         assert run_id
         assert end_at
-        return InMemorySecrets(self.fly, sandbox, app)
-
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Give what lies between *sandbox* and Fly."""
-        assert isinstance(sandbox, InMemorySandbox)
-        assert run_id
-        assert end_at
-        return InMemoryAccess(self.fly, sandbox)
+        return InMemoryFlyctl(self.fly, sandbox)
 
     def put(self, **values: str) -> None:
         """Store credentials."""

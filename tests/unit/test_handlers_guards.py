@@ -359,7 +359,7 @@ async def test_a_list_that_sees_no_machines_proves_nothing_against_the_record() 
     world = World()
     world.put(A="1")
     await world.sync("A")
-    world.acme.machines = 0
+    world.acme.scale(0)
 
     assert {"A": ("unchanged", "confirmed", None)} == told(await world.sync("A", verify=True))
 

@@ -39,8 +39,8 @@ def commands(report: StatusReport) -> list[str]:
         (lambda _: None, "running", 0, "flysync history --project p"),
         (lambda world: world.acme.stored.pop("A"), "missing", 3, VERIFY),
         (lambda world: world.acme.stored.update(A="by hand"), "changed at Fly", 3, VERIFY),
-        (lambda world: world.acme.running.pop("A"), "not deployed", 3, VERIFY),
-        (lambda world: setattr(world.acme, "machines", 0), "no machines", 0, "flysync history --project p"),
+        (lambda world: world.acme.write({"A": "1"}), "not deployed", 3, VERIFY),
+        (lambda world: world.acme.scale(0), "no machines", 0, "flysync history --project p"),
         (lambda world: world.fly.apps.pop("acme"), "no app", 3, VERIFY),
         (lambda world: world.put(A="2"), "running", 3, "flysync sync-project --project p"),
         (lambda world: world.records.remove("p", "A"), "orphaned", 3, "flysync unset --project p --name A --app acme"),
@@ -93,7 +93,7 @@ async def test_staged_proves_nothing_where_the_machines_are_not_seen() -> None:
     world = World()
     world.put(A="1")
     await world.sync()
-    world.acme.running.clear()
+    world.acme.write({"A": "1"})
     unseen = FlyUnavailable("Fly.io's API answers with an error", service="fly")
     world.fly.failures["machines"] = [unseen]
 

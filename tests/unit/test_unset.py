@@ -77,7 +77,8 @@ async def test_a_dry_run_says_what_would_be_removed() -> None:
 async def test_what_fly_has_no_more_restarts_nothing() -> None:
     """Its row goes."""
     world = await orphans("A", "B")
-    del world.acme.stored["A"], world.acme.running["A"]
+    world.acme.write({"A": None})
+    world.acme.fly_deploy()
 
     report = await unset(world, "A")
 
