@@ -128,7 +128,7 @@ def unset(output: "Output", options: "SyncOptions", project: Project, name: Name
     from flysync.model.core import project_id, secret_name
 
     async def work(services: "Services", options: "SyncOptions", listener: "Progress") -> "SyncReport":
-        from flysync.handlers.sync.unset import unset_secrets
+        from flysync.handlers.sync.entry import unset_secrets
 
         return await unset_secrets(of, names, options, services=services, listener=listener)
 

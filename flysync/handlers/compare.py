@@ -13,7 +13,7 @@ from flysync.plan import given_up, is_given_up
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Sequence
+    from collections.abc import Collection, Container, Iterable
 
     from flysync.errors import DeployFailed
     from flysync.model.core import AppName, SecretName, SecretRecord, SyncOptions

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from flysync.model.core import AppName
     from flysync.model.reports import NextStep
-    from flysync.ports import FlyAccess, Sandbox, SecretStore, Services
+    from flysync.ports import Sandbox, SandboxFlyctl, Services
 
 #: Seconds for deleting it.
 _DELETE_S = 7.0
@@ -37,6 +36,11 @@ class ThrowAwaySandbox:
         self._snapshot = snapshot
         #: Goes on where we are cancelled meanwhile, so that what comes of it is deleted.
         self._creating: asyncio.Future[Sandbox] | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether Daytona has been asked for it."""
+        return self._creating is not None
 
     async def create(self, *, timeout_s: float) -> Sandbox:
         """
@@ -103,9 +107,6 @@ class ReadOnlySandbox:
         )
         self.name = self._own.name
         self._sandbox: Sandbox | None = None
-        self._flyctl = asyncio.Lock()
-        #: One for which flyctl was found, or installed.
-        self._prepared: SecretStore | None = None
         #: What has to be said of it afterwards.
         self.notes: list[Note] = []
         self.next: list[NextStep] = []
@@ -129,19 +130,9 @@ class ReadOnlySandbox:
         assert self._sandbox is not None, "it is entered first"
         return self._sandbox
 
-    def access(self) -> FlyAccess:
-        """Give what lies between the sandbox and Fly."""
-        return self._services.access(self.sandbox, self._run_id, end_at=self._end_at)
-
-    async def secrets(self, app: AppName) -> SecretStore:
-        """Give the secrets of *app*; flyctl is found, or installed, by whoever asks first."""
-        # A run's directory and the marks of its steps are of one app.
-        run_id = RunId(self._services.clock.new_id())
-        store = self._services.secrets(self.sandbox, app, run_id, end_at=self._end_at)
-        async with self._flyctl:
-            await store.prepare(self._prepared)
-            self._prepared = store
-        return store
+    def flyctl(self) -> SandboxFlyctl:
+        """Give its flyctl, which is still to be prepared."""
+        return self._services.flyctl(self.sandbox, self._run_id, end_at=self._end_at)
 
     async def _delete(self) -> None:
         if (why := await self._own.delete()) is not None:

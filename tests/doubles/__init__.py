@@ -11,7 +11,7 @@ from doubles.records import InMemoryRecords
 from doubles.sandboxes import InMemorySandbox, InMemorySandboxes
 from doubles.secrets import InMemoryAccess, InMemoryFly, InMemoryFlyctl, InMemorySecrets
 from doubles.snapshots import InMemoryRecipe, InMemorySnapshots
-from doubles.tables import InMemoryAction, InMemoryApp, InMemoryRun
+from doubles.tables import InMemoryAction, InMemoryRun
 
 __all__ = [
     "InMemoryAccess",

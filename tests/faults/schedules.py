@@ -17,8 +17,7 @@ from doubles import InMemoryLockHandle, InMemorySandbox
 from world import WatchedSecrets, landed
 
 from flysync.errors import FlysyncError
-from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
-from flysync.handlers.sync.unset import unset_secrets
+from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project, unset_secrets
 from flysync.model.core import ProjectId, RunId, SecretName, SyncOptions
 from flysync.ports import RolloutFailed
 

@@ -6,7 +6,7 @@ import pytest
 from memory import PROJECT, World, told
 
 from flysync.errors import FlysyncError, FlyUnavailable, OutcomeUnknown
-from flysync.handlers.sync.unset import unset_secrets
+from flysync.handlers.sync.entry import unset_secrets
 from flysync.model.core import AppName, SecretName, State, SyncOptions
 
 if TYPE_CHECKING:

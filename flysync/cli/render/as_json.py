@@ -125,10 +125,11 @@ def status_json(report: StatusReport, notes: Iterable[Note] = ()) -> dict[str, A
 
 def _machines(report: StatusReport, line: StatusLine) -> list[dict[str, Any]] | None:
     shown = report.apps.get(line.app) if line.app else None
-    if shown is None or shown.machines is None:
+    if shown is None or (shown.shown is None or shown.shown.machines is None):
         return None
     return [
-        {"id": one.id, "state": one.state, "release": one.release, "managed": one.is_managed} for one in shown.machines
+        {"id": one.id, "state": one.state, "release": one.release, "managed": one.is_managed}
+        for one in shown.shown.machines
     ]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flysync.handlers.sync.state import SyncState
     from flysync.model.core import ProjectView
     from flysync.plan import Plan
-    from flysync.ports import LockHandle, Sandbox, SecretStore
+    from flysync.ports import LockHandle, Sandbox, SandboxFlyctl
 
 _CREATE_S = 120.0
 
@@ -93,15 +93,16 @@ async def _work(
         sandbox = await _sandbox(state, own)
     # Whoever fences us looks for the sandbox by its name: from here on it is there to be found.
     await lock.check()
-    store = request.services.secrets(sandbox, request.app, state.run_id, end_at=request.end_at)
+    flyctl = request.services.flyctl(sandbox, state.run_id, end_at=request.end_at)
     try:
         with state.step("flyctl"):
-            await store.prepare()
+            await flyctl.prepare()
+        store = flyctl.secrets(request.app)
         view = await deliver(state, lock, store, view, planned)
         await roll_out(state, lock, store, view)
     finally:
         if request.is_borrowed and not state.may_be_at_work:
-            await shielded(_clean(store))
+            await shielded(_clean(flyctl))
 
 
 async def _sandbox(state: SyncState, own: ThrowAwaySandbox | None) -> Sandbox:
@@ -113,11 +114,11 @@ async def _sandbox(state: SyncState, own: ThrowAwaySandbox | None) -> Sandbox:
     return await own.create(timeout_s=limit_s)
 
 
-async def _clean(store: SecretStore) -> None:
+async def _clean(flyctl: SandboxFlyctl) -> None:
     """Remove what the run has left in a sandbox that goes on living; no harm is done where that fails."""
     try:
         async with asyncio.timeout(CLEAN_UP_S / 3):
-            await store.clean()
+            await flyctl.clean()
     except (FlysyncError, TimeoutError):
         return
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 _ROUNDS = 3
 
 
-async def deliver(state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView, planned: Plan) -> ProjectView:
+async def deliver(
+    state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView, planned: Plan
+) -> ProjectView:
     """
     Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
 
@@ -78,7 +80,9 @@ class _Delivery:
         names = [change.name for change in changes if change.reason is Reason.NEW and change.name in live]
         self._state.old_macs |= {name: live.mac(name) for name in names}
         if foreign := [name for name in names if name not in self._view.records]:
-            message = f"{self._request.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
+            message = (
+                f"{self._request.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
+            )
             self._state.note("overwrites", message, foreign)
 
     async def _not_settled(self, changes: Sequence[Change], live: LiveSecrets) -> list[Change]:

@@ -82,9 +82,7 @@ class SyncRequest:
         return plan_for(view, self.names, self.options, removes=self.removes)
 
 
-def plan_for(
-    view: ProjectView, names: tuple[SecretName, ...] | None, options: SyncOptions, *, removes: bool
-) -> Plan:
+def plan_for(view: ProjectView, names: tuple[SecretName, ...] | None, options: SyncOptions, *, removes: bool) -> Plan:
     """
     Decide what is to be done with *names*, or with all credentials that *view* has.
 

@@ -4,7 +4,7 @@ The roll-out of what a run has stored: one deploy, and what it came to.
     look -> deploy, once -> look (-> start what we have put down -> look)
 
 The machines decide, not flyctl's words: `secrets deploy` succeeds on a machine that has crashed before and does not
-start it, and `Deployed` in its list is about the configuration of machines, not about whether they run (flyctl.md, top).
+start it, and `Deployed` in its list is about the machines' configuration, not about whether they run (flyctl.md, top).
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ class _RollOut:
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
         options = self._request.options
-        failed = [name for name in waiting if name not in self._names and is_given_up(self._view.records[name], options)]
+        failed = [
+            name for name in waiting if name not in self._names and is_given_up(self._view.records[name], options)
+        ]
         if failed:
             message = f"this roll-out brings values that were given up to the machines too: {', '.join(failed)}"
             self._state.note("ships_failed", message, failed)

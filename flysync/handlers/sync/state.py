@@ -272,7 +272,9 @@ class SyncState:
     def at(self, stage: Stage) -> tuple[SecretName, ...]:
         """Give the secrets that this run has brought to *stage*, without a failure."""
         return tuple(
-            name for name, line in self._lines.items() if line.stage is stage and line.error is None and self.is_touched(name)
+            name
+            for name, line in self._lines.items()
+            if line.stage is stage and line.error is None and self.is_touched(name)
         )
 
     def is_touched(self, name: SecretName) -> bool:

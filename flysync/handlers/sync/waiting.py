@@ -37,8 +37,7 @@ async def acquire_or_join(state: SyncState) -> LockHandle | None:
     """
     with state.step("lock"):
         waiter = _Waiter(state)
-        if state.request.may_be_covered:
-            await waiter.ask()
+        await waiter.ask()
         return await waiter.wait()
 
 
@@ -50,10 +49,13 @@ class _Waiter:
         self._request = state.request
         self._names = state.request.wanted
         self._records = state.request.services.records
+        #: Whether what is wanted is written down, for the holder of the lock to see.
+        self._has_asked = False
 
     async def ask(self) -> None:
-        """Write down what is wanted."""
-        await self._records.request(self._request.app, self._request.project, self._names)
+        """Write down what is wanted, where another run may do it."""
+        if self._request.may_be_covered:
+            self._has_asked = await self._records.request(self._request.app, self._request.project, self._names)
 
     async def wait(self) -> LockHandle | None:
         """Poll for the lock, and for the run that has taken the request."""
@@ -63,7 +65,7 @@ class _Waiter:
             if lock := await self._request.services.lock.try_acquire(self._request.app):
                 return lock
             rows, open_runs = await self._records.poll_lock(self._request.app, self._names)
-            run_id = self._taken_by(rows) if self._request.may_be_covered else None
+            run_id = self._taken_by(rows) if self._has_asked else None
             if run_id is not None and (run := await self._finished(run_id)):
                 if await self._is_covered(run_id, run):
                     return None
