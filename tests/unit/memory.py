@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from flysync.errors import FlysyncError
     from flysync.model.reports import SyncReport
-    from flysync.ports import Sandbox, SandboxFlyctl
+    from flysync.ports import Sandbox, SandboxFlyctl, SecretStore
 
 PROJECT = ProjectId("p")
 _IDS = itertools.count(1)
@@ -136,6 +136,25 @@ class World:
             wanted = [SecretName(name) for name in names]
             return await sync_credentials_to_flyio(PROJECT, wanted, given, services=self, listener=self)
         return await sync_project(PROJECT, given, services=self, listener=self)
+
+
+def stage_by(world: World, stage: Callable[[object], Awaitable[None]]) -> None:
+    """Let values be stored by *stage*."""
+    flyctl = world.flyctl
+
+    def patched(sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        made = flyctl(sandbox, run_id, end_at=end_at)
+        secrets = made.secrets
+
+        def secrets_of(app: AppName) -> SecretStore:
+            store = secrets(app)
+            store.stage = stage  # type: ignore[method-assign]
+            return store
+
+        made.secrets = secrets_of  # type: ignore[method-assign]
+        return made
+
+    world.flyctl = patched  # type: ignore[method-assign]
 
 
 def told(report: SyncReport) -> dict[str, tuple[str | None, str | None, str | None]]:

@@ -112,7 +112,7 @@ async def test_an_app_that_cannot_be_seen_does_not_hide_the_others() -> None:
     world.records.add_project("new", "not-yet", C="3")
     world.records.add_project("none", None, D="4")
     world.fly.add_app("other")
-    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    world.fly.failures["look"] = [AccessDenied("Fly.io refuses the token", service="fly")]
 
     report = await live(world)
 
@@ -122,7 +122,7 @@ async def test_an_app_that_cannot_be_seen_does_not_hide_the_others() -> None:
 
 
 async def _one(world: World, app: str) -> StatusReport:
-    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    world.fly.failures["look"] = [AccessDenied("Fly.io refuses the token", service="fly")]
     report = await live(world, app)
     assert 1 == report.exit_code
     return report

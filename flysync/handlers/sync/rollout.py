@@ -168,7 +168,7 @@ class _RollOut:
             why = "it is not clear yet whether its machines run"
             self._incomplete(DeployIncomplete(why, service="fly", phase="deploy"))
         else:
-            self._confirm(live)
+            await self._confirm(live)
 
     async def _looked_at(self, *, starts: bool) -> LiveSecrets:
         """
@@ -201,15 +201,16 @@ class _RollOut:
         mac, expected = live.mac(name), self._macs[name]
         return mac is not None and (mac == expected if expected else mac != self._state.old_macs.get(name))
 
-    def _confirm(self, live: LiveSecrets) -> None:
+    async def _confirm(self, live: LiveSecrets) -> None:
         """Say `synced` of what Fly shows as it was right after our write, now that the machines run."""
-        app, state = self._request.app, self._state
-        for name in self._names:
-            if self._is_there(name, live):
-                state.mark([name], Stage.REMOVED if self._request.removes else Stage.DEPLOYED)
-                continue
+        app, state, strange = self._request.app, self._state, self._strange(live)
+        arrived = [name for name in self._names if name not in strange]
+        state.mark(arrived, Stage.REMOVED if self._request.removes else Stage.DEPLOYED)
+        for name in strange:
             changed = f"somebody else changed {name} at {app} while it was rolled out"
             state.mark([name], Stage.PLANNED, OutcomeUnknown(changed, service="fly", phase="list"))
+        if strange:
+            await self._end_rollout(None)
         state.all_up = True
         if known := [machine for machine in live.down() if machine.id in self._known_down]:
             state.warn(machines_down(known))

@@ -109,7 +109,8 @@ class SyncState:
         self._lines: dict[SecretName, _Line] = {}
         #: Secrets whose rows are this run's to write.
         self._touched: dict[SecretName, None] = {}
-        self._error: FlysyncError | None = None
+        #: Failures of the run as a whole; secrets of which nothing is known share the first.
+        self._errors: list[FlysyncError] = []
         self._notes: dict[tuple[str, tuple[str, ...]], Note] = {}
         self._next: list[NextStep] = []
         self._request: SyncRequest | None = None
@@ -186,8 +187,9 @@ class SyncState:
         fingerprints = {change.name: change.fingerprint for change in changes}
         self._touched |= dict.fromkeys(fingerprints)
         options = request.options
+        anew = options.retry if request.removes else options.force
         await request.services.records.begin(
-            self.intent, fingerprints, seen=seen, anew=options.force or options.retry, take_over=options.take_over
+            self.intent, fingerprints, seen=seen, anew=anew, take_over=options.take_over
         )
         self.has_begun = True
 
@@ -221,7 +223,7 @@ class SyncState:
 
     def fail(self, error: FlysyncError) -> None:
         """Note that the run as a whole has failed."""
-        self._error = error
+        self._errors.append(error)
 
     def note(self, code: str, message: str, names: Iterable[str] = ()) -> None:
         """Add a warning, once; a later one of the same code and names takes its place."""
@@ -291,10 +293,10 @@ class SyncState:
 
     def _credentials(self) -> Iterator[CredentialReport]:
         """Give a line for each secret; those of which nothing is known share the failure of the run."""
-        for name in dict.fromkeys((*self._lines, *(self._names if self._error else ()))):
+        for name in dict.fromkeys((*self._lines, *(self._names if self._errors else ()))):
             line = self._lines.get(name, _Line(Stage.PLANNED))
-            if line.outcome is None and self._error is not None and not self.dry_run:
-                line = replace(line, error=self._error)
+            if line.outcome is None and self._errors and not self.dry_run:
+                line = replace(line, error=self._errors[0])
             error = line.error
             yield CredentialReport(
                 name=name,
@@ -307,7 +309,7 @@ class SyncState:
     @property
     def error(self) -> FlysyncError | None:
         """The gravest failure: an interruption, misuse, a temporary one, a permanent one; the run's before a name's."""
-        errors = [self._error, *(line.error for line in self._lines.values())]
+        errors = [*self._errors, *(line.error for line in self._lines.values())]
         return max((error for error in errors if error), key=_gravity, default=None)
 
     def run_end(self) -> RunEnd:
