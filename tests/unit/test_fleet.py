@@ -77,13 +77,13 @@ async def test_no_more_than_so_many_at_a_time() -> None:
 async def test_one_that_fails_keeps_no_other_from_its_turn() -> None:
     """What may pass makes the exit status, before what does not; each is named with why."""
     world = fleet("a", "b", "c")
-    away = FlyUnavailable("out of reach", service="fly")
-    world.fly.failures["set"] = [AccessDenied("Fly.io refuses the token", service="fly"), away, away]
+    world.fly.failures["set"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    world.fly.failures["deploy"] = [FlyUnavailable("out of reach", service="fly")] * 2
 
     report = await sync_all(SyncOptions(), concurrency=1, services=world)
     data = fleet_json(report)
 
-    assert ["access_denied", "fly_unavailable", "fly_unavailable"] == [
+    assert ["access_denied", "deploy_incomplete", "deploy_incomplete"] == [
         one.error.code for one in report.projects if one.error
     ]
     assert (75, "partial", False) == (data["exit_code"], data["outcome"], data["ok"])
