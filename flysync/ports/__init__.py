@@ -21,7 +21,7 @@ from flysync.ports.database import (
 from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, OnProgress, RolloutFailed, Sandbox, Sandboxes, SecretStore
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
-from flysync.ports.world import Clock, ProgressListener, Services
+from flysync.ports.world import Clock, FlyAccessFactory, ProgressListener, SecretStoreFactory, Services
 
 __all__ = [
     "Action",
@@ -33,6 +33,7 @@ __all__ = [
     "DatabaseServer",
     "Disposition",
     "FlyAccess",
+    "FlyAccessFactory",
     "Intent",
     "Job",
     "JobQueue",
@@ -50,6 +51,7 @@ __all__ = [
     "Sandbox",
     "Sandboxes",
     "SecretStore",
+    "SecretStoreFactory",
     "Services",
     "SnapshotServices",
     "Snapshots",

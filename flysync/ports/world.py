@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -59,43 +60,33 @@ class Clock(Protocol):
         ...
 
 
-class Services(Protocol):
-    """All of the world that the handlers know."""
+class SecretStoreFactory(Protocol):
+    """How to reach the secrets of an app."""
 
-    @property
-    def records(self) -> Records:
-        """Credentials and state."""
-        ...
-
-    @property
-    def admin(self) -> DatabaseAdmin:
-        """The tables themselves."""
-        ...
-
-    @property
-    def lock(self) -> AppLock:
-        """The apps' locks."""
-        ...
-
-    @property
-    def sandboxes(self) -> Sandboxes:
-        """Where flyctl runs."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """Time and chance."""
-        ...
-
-    @property
-    def keep_days(self) -> int:
-        """Days that finished runs are kept."""
-        ...
-
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
+    def __call__(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*, reached from *sandbox*; the run is over at *end_at* of the monotonic clock."""
         ...
 
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Give what lies between *sandbox* and Fly; the same goes for *end_at*."""
+
+class FlyAccessFactory(Protocol):
+    """How to look at the way to Fly."""
+
+    def __call__(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
+        """Give what lies between *sandbox* and Fly; the run is over at *end_at* of the monotonic clock."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """All of the world that the handlers know."""
+
+    records: Records
+    #: The tables themselves.
+    admin: DatabaseAdmin
+    lock: AppLock
+    sandboxes: Sandboxes
+    clock: Clock
+    #: Days that finished runs are kept.
+    keep_days: int
+    secrets: SecretStoreFactory
+    access: FlyAccessFactory

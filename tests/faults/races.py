@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from doubles import InMemoryFly, InMemorySandboxes, InMemorySecrets
 from psycopg import sql
@@ -23,6 +23,7 @@ from flysync.errors import DaytonaUnavailable, FlyUnavailable, OutcomeUnknown
 from flysync.handlers.prune import prune_sandboxes
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.core import ProjectId, SecretName, SyncOptions
+from flysync.ports import Services
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import FlySecret, Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import FlyAccess, OnProgress, Sandbox, SecretStore
+    from flysync.ports import OnProgress, Sandbox, SecretStore
 
+T = TypeVar("T")
 #: Waits are this much shorter than they would be.
 _SCALE = 0.02
 _LATE_S = 0.03
@@ -113,7 +115,7 @@ class SlowSecrets(InMemorySecrets):
 
 
 class Process:
-    """A process of flysync's (port `Services`), which Postgres knows by *name*."""
+    """A process of flysync's, which Postgres knows by *name*."""
 
     def __init__(self, races: Races, name: str = "flysync") -> None:
         self._races = races
@@ -123,23 +125,26 @@ class Process:
         self.calls_left: int | None = None
         self.is_dead = False
         self.holds: set[Any] = set()
-        self.records: Any = Mortal(self, PostgresRecords(self._database))
-        self.lock: Any = Mortal(self, self._lock)
-        self.admin: Any = Mortal(self, PostgresAdmin(self._database))
-        self.sandboxes: Any = Mortal(self, races.sandboxes)
-        self.clock = races.clock
-        self.keep_days = 90
+        nothing: Any = None
+        self.services = Services(
+            records=self._mortal(PostgresRecords(self._database)),
+            admin=self._mortal(PostgresAdmin(self._database)),
+            lock=self._mortal(self._lock),
+            sandboxes=self._mortal(races.sandboxes),
+            clock=races.clock,
+            keep_days=90,
+            secrets=self.secrets,
+            access=nothing,
+        )
 
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""
         assert run_id
         assert end_at
-        found: Any = Mortal(self, SlowSecrets(self._races, sandbox, app))
-        return found  # type: ignore[no-any-return]
+        return self._mortal(SlowSecrets(self._races, sandbox, app))
 
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Nobody asks for it."""
-        raise NotImplementedError
+    def _mortal(self, target: T) -> T:
+        return cast("T", Mortal(self, target))
 
     async def breathe(self) -> None:
         """Go on living, or not."""
@@ -244,9 +249,11 @@ class Races:
         here.calls_left = kill_after
         try:
             report = await (
-                sync_credentials_to_flyio(ProjectId(project), [SecretName(n) for n in names], options, services=here)
+                sync_credentials_to_flyio(
+                    ProjectId(project), [SecretName(n) for n in names], options, services=here.services
+                )
                 if names
-                else sync_project(ProjectId(project), options, services=here)
+                else sync_project(ProjectId(project), options, services=here.services)
             )
         except Killed:
             self.kills += 1
@@ -267,7 +274,7 @@ class Races:
         """Remove the sandboxes that were left, as the engineer on call does; give how many."""
         process = Process(self)
         try:
-            report = await prune_sandboxes(services=process)
+            report = await prune_sandboxes(services=process.services)
         finally:
             await process.close()
         return sum(bool(line.removed) for line in report.lines)

@@ -11,7 +11,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from doubles import InMemoryLockHandle, InMemorySandbox
 from world import WatchedSecrets, landed
@@ -20,7 +20,7 @@ from flysync.errors import FlysyncError
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.handlers.sync.unset import unset_secrets
 from flysync.model.core import ProjectId, RunId, SecretName, SyncOptions
-from flysync.ports import RolloutFailed
+from flysync.ports import RolloutFailed, Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from flysync.model.core import AppName
     from flysync.model.reports import SyncReport
-    from flysync.ports import AppLock, DatabaseAdmin, FlyAccess, Records, Sandbox, Sandboxes, SecretStore
+    from flysync.ports import Clock, Sandbox, SecretStore
 
+T = TypeVar("T")
 PROJECT = ProjectId("p")
 
 
@@ -136,9 +137,7 @@ class _Port:
 
 
 class Process:
-    """One flysync and its view of the world (port `Services`); *faults* and *events* come before the numbered call."""
-
-    keep_days = 90
+    """One flysync and its view of the world; *faults* and *events* come before the numbered call."""
 
     def __init__(
         self,
@@ -164,25 +163,29 @@ class Process:
         self._holds: list[InMemoryLockHandle] = []
         self._task: asyncio.Task[SyncReport] | None = None
 
-    records = property(lambda self: cast("Records", _Port(self, "records", self.world.records)))
-    lock = property(lambda self: cast("AppLock", _Port(self, "lock", self.world.lock)))
-    sandboxes = property(lambda self: cast("Sandboxes", _Port(self, "sandboxes", self.world.sandboxes)))
-    clock = property(lambda self: self)
-
     @property
-    def admin(self) -> DatabaseAdmin:
-        """Nobody asks for it."""
-        raise NotImplementedError
+    def services(self) -> Services:
+        """Everything outside, as this process sees it; nobody asks for what is not there."""
+        nothing: Any = None
+        return Services(
+            records=self._port("records", self.world.records),
+            admin=nothing,
+            lock=self._port("lock", self.world.lock),
+            sandboxes=self._port("sandboxes", self.world.sandboxes),
+            clock=cast("Clock", self),
+            keep_days=90,
+            secrets=self.secrets,
+            access=nothing,
+        )
 
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Nobody asks for it."""
-        raise NotImplementedError
+    def _port(self, name: str, inner: T) -> T:
+        return cast("T", _Port(self, name, inner))
 
     def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*."""
         assert isinstance(sandbox, InMemorySandbox)
         assert end_at > self.monotonic()
-        return cast("SecretStore", _Port(self, "secrets", WatchedSecrets(self, sandbox, app, run_id)))
+        return self._port("secrets", WatchedSecrets(self, sandbox, app, run_id))
 
     def monotonic(self) -> float:
         """Give the time of the loop."""
@@ -228,16 +231,16 @@ class Process:
                 self.world.renew(name)
         wanted = [SecretName(name) for name in names]
         return await self._run(
-            sync_credentials_to_flyio(PROJECT, wanted, given, services=self, listener=self)
+            sync_credentials_to_flyio(PROJECT, wanted, given, services=self.services, listener=self)
             if names
-            else sync_project(PROJECT, given, services=self, listener=self)
+            else sync_project(PROJECT, given, services=self.services, listener=self)
         )
 
     async def unset(self, *names: str, **options: object) -> SyncReport | None:
         """Remove the named secrets; give the report, unless the process was killed."""
         given = SyncOptions(**options)  # type: ignore[arg-type]
         return await self._run(
-            unset_secrets(PROJECT, [SecretName(name) for name in names], given, services=self, listener=self)
+            unset_secrets(PROJECT, [SecretName(name) for name in names], given, services=self.services, listener=self)
         )
 
     async def _run(self, work: Coroutine[Any, Any, SyncReport]) -> SyncReport | None:
