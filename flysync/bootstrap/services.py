@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flysync.errors import ConfigError
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from flysync.adapters.postgres import Connection
     from flysync.adapters.postgres.names import Known
     from flysync.model.core import AppName, RunId
     from flysync.ports import (
         AppLock,
-        Clock,
         DatabaseAdmin,
         FlyAccess,
         JobQueue,
@@ -32,15 +31,14 @@ if TYPE_CHECKING:
     )
     from flysync.settings import Settings
 
+T = TypeVar("T")
+
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[SnapshotServices]:
     """Give the real services, and close what was opened of them."""
-    services = RealServices(settings)
-    try:
-        yield services
-    finally:
-        await services.aclose()
+    async with AsyncExitStack() as opened:
+        yield _Parts(settings, opened).services()
 
 
 async def known_names(settings: Settings, kind: Known, start: str, project: str | None) -> list[str]:
@@ -83,104 +81,113 @@ def load_sdk() -> None:
         getattr(import_module("daytona"), name)
 
 
-class RealServices:
-    """Postgres, Daytona and Fly, each built when it is first asked for."""
+class _Parts:
+    """Postgres, Daytona and Fly; what is to be closed is put on *opened*."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @cached_property
-    def clock(self) -> Clock:
-        """The real clock."""
+    def __init__(self, settings: Settings, opened: AsyncExitStack) -> None:
         from flysync.adapters.clock import RealClock
 
-        return RealClock()
+        self._settings = settings
+        self._opened = opened
+        self._clock = RealClock()
 
-    @property
-    def keep_days(self) -> int:
-        """Days that finished runs are kept."""
-        return self._settings.keep_runs_days
+    def services(self) -> SnapshotServices:
+        """Put the parts together."""
+        from flysync.ports import SnapshotServices
+
+        return SnapshotServices(
+            records=_when_used(self._records),
+            admin=_when_used(self._admin),
+            lock=_when_used(self._lock),
+            sandboxes=_when_used(self._sandboxes),
+            clock=self._clock,
+            keep_days=self._settings.keep_runs_days,
+            secrets=self._secrets,
+            access=self._access,
+            snapshots=_when_used(self._snapshots),
+            recipe=_when_used(self._recipe),
+        )
 
     @cached_property
-    def records(self) -> Records:
-        """Credentials and state in Postgres."""
+    def _connection(self) -> Connection:
+        from flysync.adapters.postgres import Connection
+
+        connection = Connection(_given(self._settings.database_url), self._settings.db_schema)
+        self._opened.push_async_callback(connection.aclose)
+        return connection
+
+    def _records(self) -> Records:
         from flysync.adapters.postgres import PostgresRecords
 
-        return PostgresRecords(self._database)
+        return PostgresRecords(self._connection)
 
-    @cached_property
-    def admin(self) -> DatabaseAdmin:
-        """The tables in Postgres."""
+    def _admin(self) -> DatabaseAdmin:
         from flysync.adapters.postgres import PostgresAdmin
 
-        return PostgresAdmin(self._database, self._settings.db_schema)
+        return PostgresAdmin(self._connection, self._settings.db_schema)
 
-    @cached_property
-    def lock(self) -> AppLock:
-        """Locks in Postgres."""
+    def _lock(self) -> AppLock:
         from flysync.adapters.postgres import PostgresLock
 
         # Tests cannot wait for a patience of 90 s.
         heartbeat_s, idle_s, answer_s = map(float, os.environ.get("FLYSYNC_TEST_LOCK", "30,90,15").split(","))
-        return PostgresLock(self._database, heartbeat_s=heartbeat_s, idle_s=idle_s, answer_s=answer_s)
+        lock = PostgresLock(self._connection, heartbeat_s=heartbeat_s, idle_s=idle_s, answer_s=answer_s)
+        self._opened.push_async_callback(lock.aclose)
+        return lock
 
-    @cached_property
-    def sandboxes(self) -> Sandboxes:
-        """Sandboxes at Daytona."""
+    def _sandboxes(self) -> Sandboxes:
         from flysync.adapters.daytona import DaytonaSandboxes
 
-        return DaytonaSandboxes(
+        sandboxes = DaytonaSandboxes(
             _given(self._settings.daytona_api_key),
             self._settings.daytona_api_url,
             self._settings.daytona_target,
             self._settings.snapshot,
-            clock=self.clock,
+            clock=self._clock,
         )
+        self._opened.push_async_callback(sandboxes.aclose)
+        return sandboxes
 
-    @cached_property
-    def snapshots(self) -> Snapshots:
-        """Snapshots at Daytona."""
+    def _snapshots(self) -> Snapshots:
         from flysync.adapters.daytona_snapshots import DaytonaSnapshots
 
-        return DaytonaSnapshots(
+        snapshots = DaytonaSnapshots(
             _given(self._settings.daytona_api_key),
             self._settings.daytona_api_url,
             self._settings.daytona_target,
-            clock=self.clock,
+            clock=self._clock,
         )
+        self._opened.push_async_callback(snapshots.aclose)
+        return snapshots
 
-    @property
-    def recipe(self) -> Recipe:
-        """The pinned flyctl."""
+    def _recipe(self) -> Recipe:
         from flysync.adapters.flyctl_recipe import FlyctlRecipe
 
         return FlyctlRecipe(
             self._settings.flyctl_version,
             self._settings.flyctl_sha256,
             self._settings.flyctl_install_url,
-            clock=self.clock,
+            clock=self._clock,
         )
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*, by flyctl in *sandbox*."""
+    def _secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         from flysync.adapters.flyctl import FlyctlSecrets
 
         token = _given(self._settings.fly_api_token)
-        return FlyctlSecrets(sandbox, app, run_id, token, **self._flyctl, clock=self.clock, end_at=end_at)
+        return FlyctlSecrets(sandbox, app, run_id, token, **self._flyctl, clock=self._clock, end_at=end_at)
 
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Give what lies between *sandbox* and Fly; without a token only the network and flyctl are of use."""
+    def _access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
         from flysync.adapters.flyctl_access import CONTROLS, FlyctlAccess
 
         # Tests reach nothing outside this machine.
         essential, _, other = os.environ.get("FLYSYNC_TEST_REACH", ",".join(CONTROLS)).partition(",")
-        token = self._settings.fly_api_token or Secret("")
         return FlyctlAccess(
             sandbox,
             run_id,
-            token,
+            # Without one, network and flyctl can be looked at all the same.
+            self._settings.fly_api_token or Secret(""),
             **self._flyctl,
-            clock=self.clock,
+            clock=self._clock,
             end_at=end_at,
             controls=(essential, other),
         )
@@ -195,17 +202,20 @@ class RealServices:
             "base_urls": self._settings.flyctl_base_urls,
         }
 
-    async def aclose(self) -> None:
-        """Close what has been opened."""
-        for name in ("sandboxes", "snapshots", "lock", "_database"):
-            if name in self.__dict__:
-                await self.__dict__[name].aclose()
 
-    @cached_property
-    def _database(self) -> Connection:
-        from flysync.adapters.postgres import Connection
+class _WhenUsed:
+    """Stands for a part that is built when its first attribute is asked for."""
 
-        return Connection(_given(self._settings.database_url), self._settings.db_schema)
+    def __init__(self, build: Callable[[], object]) -> None:
+        self._part = cache(build)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part(), name)
+
+
+def _when_used(build: Callable[[], T]) -> T:
+    """Put off the building of a part, and what is raised where a setting is missing that it needs."""
+    return cast("T", _WhenUsed(build))
 
 
 def _given(secret: Secret | None) -> Secret:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotVisible
 from flysync.model.core import Outcome, Reason, State
-from flysync.model.fly import Condition, FlyStatus
+from flysync.model.fly import SMOKE_S, Condition, FlyStatus
 from flysync.model.reports import Note
 from flysync.plan import given_up, is_given_up
 from flysync.secret import Secret
@@ -73,12 +73,13 @@ def managed(machines: Iterable[Machine]) -> list[Machine]:
 
 
 class LiveSecrets:
-    """One look at *app*; digests are compared as HMAC under *key*."""
+    """One look at *app*; digests are compared as HMAC under *key*, and machines have to stay up for *smoke_s*."""
 
-    def __init__(self, shown: AppAtFly, app: AppName, key: Secret) -> None:
+    def __init__(self, shown: AppAtFly, app: AppName, key: Secret, smoke_s: float = SMOKE_S) -> None:
         self._secrets = {secret.name: secret for secret in shown.secrets}
         self._app = app
         self._key = key
+        self._smoke_s = smoke_s
         self.machines = shown.machines
         self.error = shown.error
 
@@ -106,19 +107,15 @@ class LiveSecrets:
 
     def down(self, known: Collection[str] = ()) -> list[Machine]:
         """Give the managed machines that are down, but for those that are *known* to be."""
-        return [
-            machine
-            for machine in managed(self.machines or ())
-            if machine.condition is Condition.DOWN and machine.id not in known
-        ]
+        return self._in(Condition.DOWN, known)
 
     def unclear(self, known: Collection[str] = ()) -> list[Machine]:
         """Give the managed machines of which nobody can say yet whether they run, but for those *known* to be down."""
-        return [
-            machine
-            for machine in managed(self.machines or ())
-            if machine.condition is Condition.UNCLEAR and machine.id not in known
-        ]
+        return self._in(Condition.UNCLEAR, known)
+
+    def _in(self, condition: Condition, known: Collection[str]) -> list[Machine]:
+        machines = managed(self.machines or ())
+        return [one for one in machines if one.condition(self._smoke_s) is condition and one.id not in known]
 
     @property
     def release(self) -> int | None:

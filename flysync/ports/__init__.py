@@ -31,7 +31,6 @@ from flysync.ports.fly import (
 )
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
-from flysync.ports.world import Clock, ProgressListener, Services
 
 __all__ = [
     "Action",

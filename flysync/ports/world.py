@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from flysync.model.fly import SMOKE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,39 +62,26 @@ class Clock(Protocol):
         ...
 
 
-class Services(Protocol):
-    """All of the world that the handlers know."""
+class FlyctlFactory(Protocol):
+    """How to come by the flyctl of a sandbox."""
 
-    @property
-    def records(self) -> Records:
-        """Credentials and state."""
-        ...
-
-    @property
-    def admin(self) -> DatabaseAdmin:
-        """The tables themselves."""
-        ...
-
-    @property
-    def lock(self) -> AppLock:
-        """The apps' locks."""
-        ...
-
-    @property
-    def sandboxes(self) -> Sandboxes:
-        """Where flyctl runs."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """Time and chance."""
-        ...
-
-    @property
-    def keep_days(self) -> int:
-        """Days that finished runs are kept."""
-        ...
-
-    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+    def __call__(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
         """Give the flyctl of *sandbox*, for a run that is over at *end_at* of the monotonic clock."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """All of the world that the handlers know."""
+
+    records: Records
+    #: The tables themselves.
+    admin: DatabaseAdmin
+    lock: AppLock
+    sandboxes: Sandboxes
+    clock: Clock
+    #: Days that finished runs are kept.
+    keep_days: int
+    flyctl: FlyctlFactory
+    #: Seconds for which a machine has to stay up before it counts as running.
+    smoke_s: float = SMOKE_S

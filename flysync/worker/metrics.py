@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flysync.model.reports import SyncReport
     from flysync.ports import Verdict
 
@@ -46,3 +48,29 @@ class Metrics:
     def text(self) -> bytes:
         """Give all figures in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class SandboxCounter:
+    """Counts the sandbox of one sync while it is in use (port `ProgressListener`)."""
+
+    on_progress = None
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._is_open = False
+
+    def begin(self, known: Callable[[], SyncReport]) -> None:
+        """There is no sandbox yet."""
+
+    def step(self, phase: str) -> None:
+        """From its creation on there may be one."""
+        if phase == "create" and not self._is_open:
+            self._is_open = True
+            self._gauge.inc()
+
+    def done(self, report: SyncReport | None = None) -> None:
+        """It is deleted; called again, this does nothing."""
+        del report
+        if self._is_open:
+            self._is_open = False
+            self._gauge.dec()

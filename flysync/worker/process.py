@@ -18,9 +18,9 @@ from flysync.logs import LOGGER
 from flysync.model.core import project_id, secret_name
 from flysync.ports import Disposition, Verdict
 from flysync.worker.desk import Desk
-from flysync.worker.metrics import Metrics
+from flysync.worker.metrics import Metrics, SandboxCounter
 from flysync.worker.outage import Outages
-from flysync.worker.services import WorkerServices
+from flysync.worker.slots import LimitedLock
 from flysync.worker.verdict import of_error
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Work:
         self._queue = queue
         self._options = options
         self._metrics = Metrics()
-        self._services = WorkerServices(services, self._metrics, runs=options.concurrency)
+        self._services = replace(services, lock=LimitedLock(services.lock, slots=options.concurrency))
         self._outages = Outages(services.clock, LOGGER.warning)
         self._desk = Desk(
             self._sync,
@@ -111,7 +111,11 @@ class Work:
         self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret]
     ) -> SyncReport:
         options = replace(self._options.sync, values=values, lock_wait_s=self._options.sync.timeout_s)
-        report = await sync_credentials_to_flyio(project, names, options, services=self._services)
+        counter = SandboxCounter(self._metrics.sandboxes)
+        try:
+            report = await sync_credentials_to_flyio(project, names, options, services=self._services, listener=counter)
+        finally:
+            counter.done()
         self._metrics.measure(report)
         return report
 

@@ -51,8 +51,8 @@ def task_of_a_worker(
     return task
 
 
-class _Services(Process):
-    """The services of a worker; once it is dead, calls do not come back."""
+class _Process(Process):
+    """The process of a worker; once it is dead, calls do not come back."""
 
     def __init__(self, races: Races, name: str) -> None:
         super().__init__(races, name)
@@ -110,17 +110,17 @@ class Worker:
         self._staff = staff
         self._name = name
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.services = _Services(staff.races, name)
-        self.services.calls_left = life
+        self.process = _Process(staff.races, name)
+        self.process.calls_left = life
         self.jobs = _Jobs(staff.races, staff.valkey.url.replace("//:", f"//{name}:"), staff.queue)
-        work = Work(self.jobs, self.services, WorkerOptions())
+        work = Work(self.jobs, self.process.services, WorkerOptions())
         context = copy_context()
         context.run(_OWNER.set, self)
         self.running = asyncio.get_running_loop().create_task(work.run(), context=context)
 
     async def kill(self) -> None:
         """Let nothing more of it happen."""
-        self.services.is_dead = self.jobs.is_dead = True
+        self.process.is_dead = self.jobs.is_dead = True
         await self._staff.redis.acl_deluser(self._name)
         while self.tasks:
             for task in tuple(self.tasks):
@@ -129,13 +129,13 @@ class Worker:
             await asyncio.wait(tuple(self.tasks), timeout=0.05)
         await self._staff.races.disconnect(self._name)
         await self.jobs.bury()
-        await self.services.close()
+        await self.process.close()
 
     async def end(self) -> None:
         """End it in good order."""
         self.running.cancel()
         await self.running
-        await self.services.close()
+        await self.process.close()
 
 
 class Staff:
@@ -155,7 +155,7 @@ class Staff:
         """Let nobody be killed from now on."""
         self._life = None
         for worker in self._at_work:
-            worker.services.calls_left = None
+            worker.process.calls_left = None
 
     async def employ(self) -> None:
         """Have a worker at work, one after the other, until cancelled."""
@@ -167,7 +167,7 @@ class Staff:
             )
             worker = Worker(self, name, self._life and self.races.chance.randrange(1, 2 * self._life))
             self._at_work.add(worker)
-            died = asyncio.ensure_future(worker.services.died.wait())
+            died = asyncio.ensure_future(worker.process.died.wait())
             try:
                 await asyncio.wait({died, worker.running}, return_when=asyncio.FIRST_COMPLETED)
                 if worker.running.done():

@@ -400,4 +400,4 @@ async def test_a_name_that_only_fly_refuses_fails_alone() -> None:
 async def test_a_sync_of_nothing_is_refused() -> None:
     """No names are no reason to bring everything."""
     with pytest.raises(errors.UsageError):
-        await sync_credentials_to_flyio(PROJECT, [], SyncOptions(), services=World())
+        await sync_credentials_to_flyio(PROJECT, [], SyncOptions(), services=World().services)

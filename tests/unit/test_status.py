@@ -22,7 +22,7 @@ HISTORY = "flysync history --project p"
 
 async def told(world: World, **more: Any) -> tuple[dict[str | None, str], list[str]]:
     """Give the condition by name, and the commands that are suggested."""
-    report: StatusReport = await status(PROJECT, services=world, **more)
+    report: StatusReport = await status(PROJECT, services=world.services, **more)
     return {line.name: line.condition for line in report.lines}, [step.command for step in report.next]
 
 

@@ -26,7 +26,7 @@ async def orphans(*names: str, machines: int = 2) -> World:
 async def unset(world: World, *names: str, **options: Any) -> SyncReport:
     """Remove secrets; no sandbox is left, and no run is open."""
     report = await unset_secrets(
-        PROJECT, [SecretName(name) for name in names], SyncOptions(**options), services=world, listener=world
+        PROJECT, [SecretName(name) for name in names], SyncOptions(**options), services=world.services, listener=world
     )
     assert {} == world.sandboxes.live
     return report

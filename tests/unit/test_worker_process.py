@@ -3,19 +3,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from doubles import InMemoryJobs
+from doubles import InMemoryJobs, InMemoryLock
 from memory import World
 
 from flysync import errors
 from flysync.logs import LOGGER
 from flysync.model.core import AppName
-from flysync.worker.metrics import Metrics
 from flysync.worker.options import WorkerOptions
 from flysync.worker.process import Work
-from flysync.worker.services import WorkerServices
+from flysync.worker.slots import LimitedLock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def _working(jobs: InMemoryJobs, world: World, options: WorkerOptions) -> AsyncIterator[Work]:
-    work = Work(jobs, world, options)
+    work = Work(jobs, world.services, options)
     running = asyncio.create_task(work.run())
     try:
         yield work
@@ -81,7 +80,7 @@ async def test_a_queue_that_refuses_is_told() -> None:
     jobs.refuses = errors.RedisUnavailable("gone")
     job = jobs.add("A")
     with pytest.raises(errors.RedisUnavailable):
-        await Work(jobs, World(), WorkerOptions()).run()
+        await Work(jobs, World().services, WorkerOptions()).run()
 
     assert "waiting" == job.state
 
@@ -120,28 +119,49 @@ def heard() -> Iterator[list[logging.LogRecord]]:
 
 async def test_only_so_many_apps_are_held_at_a_time() -> None:
     """Who gets no slot is told that the app is busy, and holds nothing while it waits; a slot is given back."""
-    services = WorkerServices(World(), Metrics(), runs=1)
-    first = await services.lock.try_acquire(AppName("a"))
-    none = await services.lock.try_acquire(AppName("b"))
+    lock = LimitedLock(InMemoryLock(), slots=1)
+    first = await lock.try_acquire(AppName("a"))
+    none = await lock.try_acquire(AppName("b"))
     assert first is not None
     assert none is None
     await first.check()
     await first.release()
-    taken = await services.lock.try_acquire(AppName("b"))
+    taken = await lock.try_acquire(AppName("b"))
     assert taken is not None
-    busy = WorkerServices(World(), Metrics(), runs=1)
-    held = await busy.lock.try_acquire(AppName("a"))
-    assert held is not None
-    await held.release()
-    assert await busy.lock.try_acquire(AppName("a")) is not None
+    await taken.release()
+    assert await lock.try_acquire(AppName("a")) is not None
 
 
 async def test_an_app_that_is_busy_elsewhere_takes_no_slot() -> None:
     """The lock is another process': its slot is free for the next app."""
-    world = World()
-    services = WorkerServices(world, Metrics(), runs=1)
-    elsewhere = await world.lock.try_acquire(AppName("a"))
+    locks = InMemoryLock()
+    lock = LimitedLock(locks, slots=1)
+    elsewhere = await locks.try_acquire(AppName("a"))
 
     assert elsewhere is not None
-    assert await services.lock.try_acquire(AppName("a")) is None
-    assert await services.lock.try_acquire(AppName("b")) is not None
+    assert await lock.try_acquire(AppName("a")) is None
+    assert await lock.try_acquire(AppName("b")) is not None
+
+
+async def test_sandboxes_are_counted_while_they_are_in_use() -> None:
+    """Each sync's own: from its creation until it is deleted."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1")
+    create, seen = world.sandboxes.create, list[float]()
+
+    async def watched(*arguments: Any, **more: Any) -> Any:
+        seen.append(figure(work))
+        return await create(*arguments, **more)
+
+    world.sandboxes.create = watched  # type: ignore[method-assign]
+    async with working(jobs, world) as work:
+        job = jobs.add("A")
+        await soon(lambda: job.state == "completed")
+
+    assert ([1.0], 0.0) == (seen, figure(work))
+
+
+def figure(work: Work) -> float:
+    """Give how many sandboxes the metrics say are open."""
+    (line,) = (line for line in work._metrics.text().decode().splitlines() if line.startswith("flysync_sandboxes_open"))
+    return float(line.rpartition(" ")[2])

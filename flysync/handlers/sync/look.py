@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from flysync.handlers.compare import LiveSecrets
-from flysync.model.fly import SMOKE_S
 from flysync.ports import BadTry
 
 if TYPE_CHECKING:
@@ -30,13 +29,14 @@ class Looks:
         self._state = state
         self._request = state.request
         self._store = store
+        self._smoke_s = state.request.services.smoke_s
         #: Records as the looks have changed them.
         self._judged: dict[SecretName, SecretRecord] = {}
 
     async def at_app(self, view: ProjectView) -> LiveSecrets:
         """Look once; what is to be said of the app is noted."""
         with self._state.step("list"):
-            live = LiveSecrets(await self._store.look(), self._request.app, view.key)
+            live = LiveSecrets(await self._store.look(), self._request.app, view.key, self._smoke_s)
         for note in live.warnings():
             self._state.warn(note)
         return live
@@ -51,9 +51,9 @@ class Looks:
 
     async def again(self, view: ProjectView, live: LiveSecrets) -> LiveSecrets:
         """Look again, once a machine that has just ended or begun had its time; *live* where none is left for that."""
-        if self._request.left_s < SMOKE_S + _LOOK_S:
+        if self._request.left_s < self._smoke_s + _LOOK_S:
             return live
-        await self._request.services.clock.sleep(SMOKE_S)
+        await self._request.services.clock.sleep(self._smoke_s)
         return await self.at_app(view)
 
     async def judge_open_rollouts(self, live: LiveSecrets, view: ProjectView) -> LiveSecrets:
