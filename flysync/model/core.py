@@ -258,7 +258,7 @@ class ProjectView:
     owner: ProjectId | None = None
     #: Whether the owner is deployed elsewhere by now, and the newest deployment of the app is another project's.
     owner_has_left: bool = False
-    #: Other projects whose newest deployment names the app.
+    #: Other projects whose newest deployment names the app; not looked for where the app is this project's already.
     deployed_by: tuple[ProjectId, ...] = ()
     #: Machines that were down before the first of the roll-outs that have not ended well; absent where all have.
     down_before: frozenset[str] | None = None

@@ -222,6 +222,18 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class InitReport:
+    """What `db init` has done."""
+
+    #: The relations that it has made.
+    created: tuple[str, ...]
+    #: The version of the tables that it has migrated; absent where there was nothing to migrate.
+    migrated_from: int | None = None
+    #: Apps that had secrets of several projects when they were migrated; the first owns them now.
+    shared_apps: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SettingLine:
     """One setting as `config show` tells it."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SecretRecord,
         State,
     )
-    from flysync.model.reports import Finding, Overview, RunRow
+    from flysync.model.reports import Finding, InitReport, Overview, RunRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +118,8 @@ class Records(Protocol):
     Credentials, deployments, state and actions: the database.
 
     Every call raises DatabaseUnavailable where it is out of reach (the answer of a commit may be lost), and
-    ConfigError where tables are missing or the server is a read-only replica. Every call is one transaction.
+    ConfigError where tables are missing or of another version, the server is a replica or takes no writes, or row level
+    security may hide rows: one that is hidden is not gone. Every call is one transaction.
     """
 
     async def view(
@@ -129,6 +130,8 @@ class Records(Protocol):
 
         *names* limits the credentials (`None`: all of the project); those that somebody has requested for the
         app are read as well. *app* replaces the newest deployment's. Values are not read unless *values*.
+
+        While the tables are being migrated, this and `begin` raise DatabaseUnavailable, unless the run is under way.
 
         Raises:
             ProjectNotFound: it has neither a credential nor a deployment; the hint has up to three that are spelled
@@ -289,10 +292,18 @@ class Records(Protocol):
 
 
 class DatabaseAdmin(Protocol):
-    """The tables themselves. Raises DatabaseUnavailable, and ConfigError for a read-only replica."""
+    """The tables themselves. Raises DatabaseUnavailable, and ConfigError for a replica or a read-only session."""
 
-    async def init(self) -> Sequence[str]:
-        """Create what does not exist, and give the names of what was created."""
+    async def init(self, *, timeout_s: float = 60.0) -> InitReport:
+        """
+        Create what does not exist, and migrate tables of an earlier version.
+
+        Before that no run may begin any more, and those that are open have *timeout_s* to end. Either all is changed,
+        or nothing, and then runs may begin again.
+
+        Raises:
+            TimedOut: a run has not ended in time.
+        """
         ...
 
     async def check(self) -> Sequence[Finding]:

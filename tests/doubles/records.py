@@ -62,7 +62,7 @@ class InMemoryRecords(InMemoryState):
             key=self.key,
             owner=owner,
             owner_has_left=self.owner_has_left(target),
-            deployed_by=tuple(one for one in self.deployed_to(target) if one != project),
+            deployed_by=tuple(one for one in self.deployed_to(target) if project not in {one, owner}),
             down_before=self.apps[target].down_before if target in self.apps else None,
         )
         self._leave("view")
