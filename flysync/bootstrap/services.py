@@ -13,19 +13,19 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from flysync.adapters.flyctl import Source
     from flysync.adapters.postgres import Connection
     from flysync.adapters.postgres.names import Known
-    from flysync.model.core import AppName, RunId
+    from flysync.model.core import RunId
     from flysync.ports import (
         AppLock,
         DatabaseAdmin,
-        FlyAccess,
         JobQueue,
         Recipe,
         Records,
         Sandbox,
         Sandboxes,
-        SecretStore,
+        SandboxFlyctl,
         Snapshots,
         SnapshotServices,
     )
@@ -102,8 +102,7 @@ class _Parts:
             sandboxes=_when_used(self._sandboxes),
             clock=self._clock,
             keep_days=self._settings.keep_runs_days,
-            secrets=self._secrets,
-            access=self._access,
+            flyctl=self._flyctl,
             snapshots=_when_used(self._snapshots),
             recipe=_when_used(self._recipe),
         )
@@ -161,46 +160,36 @@ class _Parts:
         return snapshots
 
     def _recipe(self) -> Recipe:
-        from flysync.adapters.flyctl_recipe import FlyctlRecipe
+        from flysync.adapters.flyctl import FlyctlRecipe
 
-        return FlyctlRecipe(
-            self._settings.flyctl_version,
-            self._settings.flyctl_sha256,
-            self._settings.flyctl_install_url,
-            clock=self._clock,
-        )
+        return FlyctlRecipe(self._flyctl_source, clock=self._clock)
 
-    def _secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        from flysync.adapters.flyctl import FlyctlSecrets
-
-        token = _given(self._settings.fly_api_token)
-        return FlyctlSecrets(sandbox, app, run_id, token, **self._flyctl, clock=self._clock, end_at=end_at)
-
-    def _access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        from flysync.adapters.flyctl_access import CONTROLS, FlyctlAccess
+    def _flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        """Give the flyctl of *sandbox*; without a token only the network and flyctl itself can be looked at."""
+        from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox
 
         # Tests reach nothing outside this machine.
         essential, _, other = os.environ.get("FLYSYNC_TEST_REACH", ",".join(CONTROLS)).partition(",")
-        return FlyctlAccess(
+        return FlyctlSandbox(
             sandbox,
             run_id,
-            # Without one, network and flyctl can be looked at all the same.
             self._settings.fly_api_token or Secret(""),
-            **self._flyctl,
+            source=self._flyctl_source,
+            base_urls=self._settings.flyctl_base_urls,
             clock=self._clock,
             end_at=end_at,
             controls=(essential, other),
         )
 
     @property
-    def _flyctl(self) -> dict[str, Any]:
-        """Where a flyctl comes from, and where it finds Fly."""
-        return {
-            "version": self._settings.flyctl_version,
-            "sha256": self._settings.flyctl_sha256,
-            "install_url": self._settings.flyctl_install_url,
-            "base_urls": self._settings.flyctl_base_urls,
-        }
+    def _flyctl_source(self) -> Source:
+        from flysync.adapters.flyctl import Source
+
+        return Source(
+            version=self._settings.flyctl_version,
+            install_url=self._settings.flyctl_install_url,
+            sha256=self._settings.flyctl_sha256,
+        )
 
 
 class _WhenUsed:

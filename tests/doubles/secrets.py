@@ -9,6 +9,7 @@ from doubles.fly_app import InMemoryApp
 from flysync.errors import (
     AppNotFound,
     DaytonaUnavailable,
+    DeployIncomplete,
     FlyctlFailed,
     FlysyncError,
     InvalidCredential,
@@ -243,7 +244,7 @@ class InMemoryAccess:
 #: Why a roll-out did not succeed, by how it ended.
 _ERRORS: dict[RolloutEnd, FlysyncError] = {
     RolloutEnd.UNTOUCHED: FlyctlFailed("flyctl failed before it had touched a machine", service="fly", phase="deploy"),
-    RolloutEnd.APP_FAILED: FlyctlFailed("a machine of the app did not start", service="fly", phase="deploy"),
+    RolloutEnd.APP_FAILED: DeployIncomplete("a machine of the app did not start", service="fly", phase="deploy"),
     RolloutEnd.OUT_OF_TIME: TimedOut("flyctl ran out of time (deploy)", service="fly", phase="deploy"),
     RolloutEnd.BROKEN_OFF: FlyctlFailed("flyctl broke off", service="fly", phase="deploy"),
     RolloutEnd.UNKNOWN: OutcomeUnknown("the answer to 'deploy' was lost", service="daytona", phase="deploy"),
