@@ -69,17 +69,24 @@ class BullmqJobs:
     The jobs of *queue* (port `JobQueue`).
 
     A job's value is taken out of Redis in any case; with *keep_values* it is handed on, and put back where the job has
-    to wait again. A worker that dies is noticed *lock_s* and then up to *look_s* later.
+    to wait again. A worker that dies is noticed *lock_s* and then up to *stalled_check_s* later.
     """
 
     def __init__(
-        self, url: Secret, queue: str, clock: Clock, *, keep_values: bool, lock_s: float = 30.0, look_s: float = 15.0
+        self,
+        url: Secret,
+        queue: str,
+        clock: Clock,
+        *,
+        keep_values: bool,
+        lock_s: float = 30.0,
+        stalled_check_s: float = 15.0,
     ) -> None:
         self._url = url
         self._queue = queue
         self._clock = clock
         self._keep_values = keep_values
-        self._lock_ms, self._look_ms = int(lock_s * 1000), int(look_s * 1000)
+        self._lock_ms, self._stalled_check_ms = int(lock_s * 1000), int(stalled_check_s * 1000)
         self._redis = Redis(url)
         self._worker: Any = None
         self._fatal: ConfigError | None = None
@@ -139,7 +146,7 @@ class BullmqJobs:
                 "concurrency": _IN_HAND,
                 "drainDelay": 1,
                 "lockDuration": self._lock_ms,
-                "stalledInterval": self._look_ms,
+                "stalledInterval": self._stalled_check_ms,
                 "maxStalledCount": _STALLS,
                 "runRetryDelay": 2_000,
                 "settings": {"backoffStrategy": self._backoff_ms},

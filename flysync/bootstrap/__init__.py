@@ -15,7 +15,7 @@ from flysync.bootstrap.process import (
     load_settings,
     survey_settings,
 )
-from flysync.bootstrap.services import known_names, load_sdk, open_queue, open_services
+from flysync.bootstrap.services import Limits, known_names, load_sdk, open_queue, open_services
 
 __all__ = [
     "DATABASE",
@@ -23,6 +23,7 @@ __all__ = [
     "SNAPSHOTS",
     "SYNC",
     "WORKER",
+    "Limits",
     "forget_secret",
     "keep_secret",
     "known_names",
