@@ -201,7 +201,7 @@ class LiveSecrets:
     def warnings(self) -> list[Note]:
         """Give what is to be said of the app's machines, whatever is done."""
         notes = []
-        if loose := sorted(machine.id for machine in self.machines or () if machine.is_loose):
+        if loose := sorted(machine.id for machine in self.machines or () if not machine.is_managed):
             message = f"no command for secrets reaches machines that `fly deploy` did not make: {', '.join(loose)}"
             notes.append(Note(code="loose_machines", message=message, names=tuple(loose)))
         if len(managed(self.machines or ())) > _MOST_MACHINES:

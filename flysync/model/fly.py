@@ -61,8 +61,6 @@ class Machine:
     release: int | None = None
     #: Whether a roll-out of secrets reaches it: `fly launch` or `fly deploy` made it, for one of the app's processes.
     is_managed: bool = True
-    #: Whether it was made by other means than `fly launch` or `fly deploy`.
-    is_loose: bool = False
     #: Whether it has ended by itself since it was last started: with a code other than 0, or out of memory.
     has_crashed: bool = False
     #: Seconds since it last ended, by the sandbox's clock; absent where it never has.
