@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from flysync.handlers.sync.request import SyncRequest
-    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName
+    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SecretRecord
     from flysync.model.fly import Machines
     from flysync.plan import Change, Plan
     from flysync.ports import Clock, OnProgress, ProgressListener
@@ -101,6 +101,8 @@ class SyncState:
         self.settled: dict[SecretName, State] = {}
         #: The digests (as HMAC) of other values, which Fly showed before this run: a list that has them is behind.
         self.old_macs: dict[SecretName, str | None] = {}
+        #: Records of which a look has found what their roll-outs came to.
+        self.judged: dict[SecretName, SecretRecord] = {}
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
         self.confirmed: list[SecretName] = []
         self._names = tuple(names)
