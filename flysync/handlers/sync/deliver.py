@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import AppNotFound, InvalidCredential
 from flysync.handlers.compare import machines_down, not_visible
 from flysync.handlers.sync.look import Looks
-from flysync.handlers.sync.state import Stage
+from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
 from flysync.model.reports import command
 from flysync.plan import plan

@@ -20,7 +20,8 @@ from flysync.handlers.sync.advice import next_step
 from flysync.handlers.sync.attempt import attempt
 from flysync.handlers.sync.dry_run import preview
 from flysync.handlers.sync.request import AppChanged, SyncRequest, plan_for
-from flysync.handlers.sync.state import Stage, SyncState
+from flysync.handlers.sync.stage import Stage
+from flysync.handlers.sync.state import SyncState
 from flysync.handlers.sync.waiting import acquire_or_join
 from flysync.model.core import Outcome, is_app_name
 from flysync.model.reports import command

@@ -68,8 +68,6 @@ class Looks:
             live = await self.again(view, live)
         if live.down(known):
             bad = BadTry(limit_s=math.inf, release=live.release)
-            request = self._request
-            self._state.judged |= await request.services.records.end_rollout(
-                self._state.run_id, request.app, begun, bad
-            )
+            records, app = self._request.services.records, self._request.app
+            self._state.judged |= await records.end_rollout(self._state.run_id, app, begun, bad)
         return live

@@ -10,12 +10,13 @@ start it, and `Deployed` in its list is about the machines' configuration, not a
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
 from flysync.handlers.compare import machines_down
 from flysync.handlers.sync.look import Looks
-from flysync.handlers.sync.state import Stage, cut_short
+from flysync.handlers.sync.stage import Stage, cut_short
 from flysync.model.core import State
 from flysync.model.fly import RolloutEnd
 from flysync.model.reports import command
@@ -106,18 +107,16 @@ class _RollOut:
 
     async def _begin(self, before: LiveSecrets) -> None:
         """Commit that the roll-out begins, and what it begins with."""
-        waiting = [name for name, row in self._view.records.items() if row.state is State.STORED]
+        self._state.all_up = False
+        records, options = {**self._view.records, **self._state.judged}, self._request.options
+        waiting = [name for name, row in records.items() if row.state is State.STORED]
         self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
         self._known_down = await self._records.begin_rollout(
             self._state.run_id, self._request.app, self._shipped, down=[machine.id for machine in before.down()]
         )
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
-        options = self._request.options
-        failed = [
-            name for name in waiting if name not in self._names and is_given_up(self._view.records[name], options)
-        ]
-        if failed:
+        if failed := [name for name in waiting if name not in self._names and is_given_up(records[name], options)]:
             message = f"this roll-out brings values that were given up to the machines too: {', '.join(failed)}"
             self._state.note("ships_failed", message, failed)
 
@@ -125,12 +124,13 @@ class _RollOut:
         """Say what the roll-out came to."""
         if rollout.end is RolloutEnd.UNKNOWN:
             self._state.mark(self._names, Stage.ROLLING_OUT, rollout.error)
-        elif rollout.end is RolloutEnd.NO_MACHINES:
+        elif rollout.end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED}:
             await self._end_rollout(None)
-            self._without_machines()
-        elif rollout.end is RolloutEnd.UNTOUCHED:
-            await self._end_rollout(None)
-            self._incomplete(rollout.error)
+            self._state.all_up = self._view.down_before is None  # there is nothing that this roll-out has put down
+            if rollout.end is RolloutEnd.NO_MACHINES:
+                self._without_machines()
+            else:
+                self._incomplete(rollout.error)
         elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
             self._state.mark(self._names, Stage.STORED)
             self._state.note("rolling_out", f"the roll-out to {self._request.app} is under way; nobody waits for it")
@@ -158,6 +158,9 @@ class _RollOut:
                 self._state.mark(self._names, Stage.STORED, self._unseen(rollout, error))
             return
         down = live.down(self._known_down)
+        if rollout.end is RolloutEnd.OUT_OF_TIME:
+            # More time may help a machine that is started and not healthy yet.
+            down = [machine for machine in down if machine.has_ended]
         if down or rollout.end is RolloutEnd.APP_FAILED:
             await self._bad_try(BadTry(limit_s=math.inf, release=live.release), rollout)
         elif rollout.end is RolloutEnd.OUT_OF_TIME:
@@ -181,14 +184,18 @@ class _RollOut:
             raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
         down = live.down(self._known_down)
         if starts and down:
-            with self._state.step("start"):
-                await self._lock.check()
-                await self._store.start([machine.id for machine in down])
-        if (starts and down) or live.unclear(self._known_down):
+            await self._start([machine.id for machine in down])
+        if (starts and down) or live.may_change(self._known_down):
             live = await self._looks.again(self._view, live)
             if live.machines is None:
                 raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
         return live
+
+    async def _start(self, machines: list[str]) -> None:
+        """Start machines; whether they run is for the next look to say."""
+        await self._lock.check()
+        with self._state.step("start"), suppress(FlysyncError):
+            await self._store.start(machines)
 
     def _strange(self, live: LiveSecrets) -> list[SecretName]:
         """Give the names of which Fly shows something else than what we wrote."""
