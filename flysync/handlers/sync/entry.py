@@ -233,7 +233,7 @@ class _Sync:
             return
         if not planned.has_work:
             return
-        request = SyncRequest(
+        state.request = SyncRequest(
             project=self._project,
             app=app,
             names=self._names,
@@ -244,7 +244,6 @@ class _Sync:
             end_at=self._start + options.timeout_s,
             removes=self._removes,
         )
-        state.take(request)
         lock = await acquire_or_join(state)  # whoever has the lock may do our work meanwhile
         if lock is not None:
             await attempt(state, lock)

@@ -39,6 +39,9 @@ class SyncState:
     right whenever the run is cut short. *names* are those that were asked for.
     """
 
+    #: What is wanted, once it is known of which app.
+    request: SyncRequest
+
     def __init__(
         self, project: ProjectId, names: Iterable[SecretName], clock: Clock, listener: ProgressListener | None
     ) -> None:
@@ -74,17 +77,6 @@ class SyncState:
         self._errors: list[FlysyncError] = []
         self._notes: dict[tuple[str, tuple[str, ...]], Note] = {}
         self._next: list[NextStep] = []
-        self._request: SyncRequest | None = None
-
-    @property
-    def request(self) -> SyncRequest:
-        """What is wanted, once it is known of which app."""
-        assert self._request is not None, "a request comes before a run"
-        return self._request
-
-    def take(self, request: SyncRequest) -> None:
-        """Note what is wanted."""
-        self._request = request
 
     @property
     def sandbox_name(self) -> str:
