@@ -9,6 +9,8 @@ import pytest
 from pooler import pgbouncer
 from records_contract import RecordsWorld, ViewContract
 from records_overview_contract import OverviewContract
+from records_owner_contract import OwnerContract
+from records_rollout_contract import RolloutContract
 from records_state_contract import StateContract
 from records_worlds import opened
 from test_lock import APP, LockContract, LockWorld, held_soon, holding, postgres_world
@@ -41,6 +43,14 @@ class TestViewThroughPgbouncer(Pooled, ViewContract):
 
 class TestStateThroughPgbouncer(Pooled, StateContract):
     """What is written."""
+
+
+class TestRolloutThroughPgbouncer(Pooled, RolloutContract):
+    """What roll-outs came to."""
+
+
+class TestOwnerThroughPgbouncer(Pooled, OwnerContract):
+    """Whose an app is."""
 
 
 class TestOverviewThroughPgbouncer(Pooled, OverviewContract):

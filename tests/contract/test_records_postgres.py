@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from postgres_wire import Wire
 from psycopg.conninfo import make_conninfo
-from records_contract import APP, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, intent
+from records_contract import APP, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, finish, intent
 from records_worlds import PostgresWorld, opened
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords, state
@@ -85,7 +85,7 @@ async def test_views_stand_for_tables(new_database: Callable[..., str]) -> None:
         view = await world.records.view(project, None, app=None, values=True)
         its = replace(intent(), project=project)
         await world.records.begin(its, {KEY: "f1"}, seen=view, anew=False)
-        await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, Action(action="sync", details={}), keep_days=90)
+        await finish(world, its, {KEY: State.DEPLOYED}, Action(action="sync", details={}))
         audit = world.backend.execute("SELECT project, what, ok FROM platform.audit").fetchall()
 
     assert ("acme-web", Secret("one")) == (view.app, view.credentials[KEY].secret)
@@ -169,7 +169,7 @@ async def test_the_action_of_a_run_among_those_of_others(world: PostgresWorld) -
     world.run("ALTER TABLE project_actions ALTER details TYPE json")
     its = await begin(world)
     action = Action(action="sync", details={"run_id": its.run_id})
-    await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, action, keep_days=90)
+    await finish(world, its, {KEY: State.DEPLOYED}, action)
     world.run(
         """INSERT INTO project_actions (project_id, action, status, details) VALUES
            ('proj123', 'x', 'y', NULL), ('proj123', 'x', 'y', '["run1"]'), ('proj123', 'x', 'y', '{"run_id": 1}'),
@@ -200,9 +200,7 @@ async def test_rights_on_columns_are_enough(world: PostgresWorld) -> None:
         async with opened(make_conninfo(dsn_of(world), user=role, password="pw")) as limited:
             its = await begin(limited)
             await limited.records.stored(its.run_id, APP, {KEY: "mac"})
-            await limited.records.finish(
-                its, DONE, {KEY: State.DEPLOYED}, Action(action="sync", details={}), keep_days=90
-            )
+            await finish(limited, its, {KEY: State.DEPLOYED}, Action(action="sync", details={}))
             rows = await limited.rows()
     finally:
         world.backend.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
