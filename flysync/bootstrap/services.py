@@ -205,7 +205,11 @@ class RealServices:
     def _database(self) -> Connection:
         from flysync.adapters.postgres import Connection
 
-        return Connection(_given(self._settings.database_url), self._settings.db_schema)
+        return Connection(
+            _given(self._settings.database_url),
+            self._settings.db_schema,
+            sees_all_rows=self._settings.row_security == "complete",
+        )
 
 
 def _given(secret: Secret | None) -> Secret:

@@ -94,7 +94,7 @@ async def test_the_tables_are_made_and_checked(new_database: Callable[..., str],
     """`db init` and `db check` work through it as well, with a schema of their own."""
     dsn = through(new_database())
     async with admin(dsn, "ours") as tables:
-        created = await tables.init()
+        created = list((await tables.init()).created)
 
     assert ["schema ours", *BACKENDS, *OURS] == created
     assert [] == await problems(dsn, "ours")

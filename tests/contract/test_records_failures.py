@@ -162,7 +162,7 @@ async def test_an_address_that_is_none(dsn: str) -> None:
         ("ALTER TABLE project_deployments RENAME fly_app_name TO app", "project_deployments.fly_app_name", "db check"),
         ("ALTER TABLE flysync_runs DROP COLUMN deadline CASCADE", "flysync_runs.deadline", "db check"),
         ("DELETE FROM flysync_meta", "flysync_meta has no row", "db init"),
-        ("UPDATE flysync_meta SET schema_version = 99", "version 99", "upgrade"),
+        ("UPDATE flysync_meta SET schema_version = 99", "version 99", "update flysync"),
         ("UPDATE flysync_meta SET schema_version = 0", "version 0", "db init"),
     ],
 )
@@ -197,16 +197,16 @@ async def test_a_right_that_is_missing(world: PostgresWorld, database: str) -> N
     assert "42501" in error.message
 
 
-async def test_a_server_that_takes_no_writes(world: PostgresWorld, database: str) -> None:
-    """A replica is refused when it is read, and when it is written to; here a read-only database stands for it."""
+async def test_a_session_that_takes_no_writes(world: PostgresWorld, database: str) -> None:
+    """It is refused when it reads, and when it writes, as what it is: no replica, but a setting."""
     world.backend.execute(f"ALTER DATABASE {world.backend.info.dbname} SET default_transaction_read_only = on".encode())
-    async with opened(database) as replica:
+    async with opened(database) as session:
         for call in (
-            replica.view(),
-            replica.records.overview(None, values=False),
-            replica.records.request(APP, PROJECT, [KEY]),
+            session.view(),
+            session.records.overview(None, values=False),
+            session.records.request(APP, PROJECT, [KEY]),
         ):
-            with pytest.raises(ConfigError, match="read-only replica"):
+            with pytest.raises(ConfigError, match="default_transaction_read_only is on"):
                 await call
 
 
