@@ -115,7 +115,7 @@ class OwnerContract:
 
         assert (OTHER, False, True) == (view.owner, view.owner_has_left, view.deployed_before)
         assert {KEY: OTHER, TOKEN: PROJECT} == {name: record.project_id for name, record in view.records.items()}
-        assert {"m1"} == view.down_before
+        assert frozenset({"m1"}) == view.down_before
 
     async def test_to_take_over_what_is_mine_changes_nothing(self, world: RecordsWorld) -> None:
         """Nor does it what is nobody's."""

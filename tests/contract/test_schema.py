@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from postgres_wire import Wire
 
 from flysync.adapters.postgres import Connection, PostgresAdmin
 from flysync.errors import ConfigError, DatabaseUnavailable
@@ -80,6 +81,20 @@ async def test_the_key_is_random(new_database: Callable[..., str], backend: psyc
 
     assert [32, 32] == [len(base64.b64decode(key, validate=True)) for key in keys]
     assert 2 == len(set(keys))
+
+
+async def test_the_server_makes_the_key(new_database: Callable[..., str]) -> None:
+    """What a client sends may be in the server's log (`log_statement`), and this must never be."""
+    dsn = new_database()
+    async with Wire(dsn) as wire:
+        async with admin(wire.dsn) as tables:
+            await tables.init()
+        said = bytes(wire.said)
+    with psycopg.connect(dsn) as connection:
+        ((_, key),) = connection.execute(META)
+
+    assert b"CREATE TABLE flysync_meta" in said
+    assert key.encode() not in said
 
 
 async def test_inits_at_the_same_time(new_database: Callable[..., str]) -> None:
