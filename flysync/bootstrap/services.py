@@ -137,7 +137,11 @@ class _Parts:
     def _connection(self) -> Connection:
         from flysync.adapters.postgres import Connection
 
-        connection = Connection(_given(self._settings.database_url), self._settings.db_schema)
+        connection = Connection(
+            _given(self._settings.database_url),
+            self._settings.db_schema,
+            sees_all_rows=self._settings.row_security == "complete",
+        )
         self._opened.push_async_callback(connection.aclose)
         return connection
 

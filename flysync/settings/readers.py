@@ -73,6 +73,13 @@ def sha256(text: str) -> str:
     return text.lower()
 
 
+def row_security(text: str) -> str:
+    """Take the word for what to do where row level security may hide rows."""
+    if text not in {"refuse", "complete"}:
+        raise ValueError('is neither "refuse" nor "complete"')
+    return text
+
+
 def value_source(text: str) -> str:
     """Take the word for whose value counts."""
     if text not in {"database", "caller"}:

@@ -56,6 +56,8 @@ class Settings:
     )
     #: The schema of the backend's tables; the connection's search_path where absent.
     db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.plain, None)
+    #: Where policies apply to our role: nothing is read ("refuse"), or they show it every row ("complete").
+    row_security: str = _setting("FLYSYNC_ROW_SECURITY", readers.row_security, "refuse")
     #: Whose value counts: the table's ("database") or the one handed in ("caller").
     value_source: str = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
     #: The queue that the backend adds its jobs to.
