@@ -1,4 +1,4 @@
-"""All of the world that the handlers know, in one place; and time, chance, and those who watch."""
+"""Everything outside that the handlers use, in one place; and time, chance, and whoever follows a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ProgressListener(Protocol):
     """Somebody who follows a run."""
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
-        """The run begins; *known* says at any moment of it what a report would say if it ended there."""
+        """The run begins; *known* gives, at any moment, the report that the run would end with now."""
         ...
 
     def step(self, phase: str) -> None:
@@ -28,11 +28,11 @@ class ProgressListener(Protocol):
 
     @property
     def on_progress(self) -> OnProgress | None:
-        """Give who wants to be told how far a roll-out has come, while it goes on; nothing where nobody looks."""
+        """Called with the progress of a roll-out while it goes on; absent if nobody needs it."""
         ...
 
     def done(self, report: SyncReport) -> None:
-        """The run has ended, or is being cut short; this is what is known."""
+        """The run has ended or was interrupted; *report* is what is known."""
         ...
 
 
@@ -40,11 +40,11 @@ class Clock(Protocol):
     """Time and chance."""
 
     def monotonic(self) -> float:
-        """Give seconds that only grow."""
+        """Give seconds that never go back."""
         ...
 
     def now(self) -> datetime:
-        """Give the time by this machine's clock, which may be wrong: for nothing but to be compared."""
+        """Give the time of this machine's clock, which may be wrong: only for comparing it with another one."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -61,7 +61,7 @@ class Clock(Protocol):
 
 
 class SecretStoreFactory(Protocol):
-    """How to reach the secrets of an app."""
+    """Gives access to the secrets of an app."""
 
     def __call__(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         """Give the secrets of *app*, reached from *sandbox*; the run is over at *end_at* of the monotonic clock."""
@@ -69,7 +69,7 @@ class SecretStoreFactory(Protocol):
 
 
 class FlyAccessFactory(Protocol):
-    """How to look at the way to Fly."""
+    """Gives access to what lies between a sandbox and Fly."""
 
     def __call__(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
         """Give what lies between *sandbox* and Fly; the run is over at *end_at* of the monotonic clock."""
@@ -78,7 +78,7 @@ class FlyAccessFactory(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """All of the world that the handlers know."""
+    """Everything outside that the handlers use."""
 
     records: Records
     #: The tables themselves.

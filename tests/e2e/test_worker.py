@@ -73,7 +73,7 @@ async def test_jobs_that_arrive_together_are_one_restart(backend: Backend, app: 
     assert len([line for line in logged(done.stderr) if line.get("job_id") and line.get("run_id")]) == 3
 
 
-async def test_a_job_that_comes_later_is_carried_or_has_its_turn(backend: Backend, app: App) -> None:
+async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backend, app: App) -> None:
     """While a run of its project is under way: at most one more restart, and everything is there."""
     hold = Fault(match=SET, kind=FaultKind.HOLD)
     backend.platform.world.fly.faults.append(hold)
@@ -275,7 +275,7 @@ async def test_redis_may_go_and_come_back(backend: Backend, app: App, valkey: Em
     assert {"A": "value-A", "B": "value-B"} == app.deployed_env("m0")
     worker.process.send_signal(signal.SIGTERM)
     said = [line["message"] for line in logged((await asyncio.to_thread(worker.done)).stderr)]
-    assert "Redis is out of reach; what runs goes on" in said
+    assert "Redis is out of reach; running syncs go on" in said
 
 
 @pytest.mark.usefixtures("app")
