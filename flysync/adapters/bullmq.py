@@ -40,6 +40,9 @@ _IN_HAND = 500
 _PUT_BACK_S = 60.0
 #: Jobs that are done are kept for a week, and no more than so many.
 _KEPT = {"age": 7 * 24 * 3600, "count": 10_000}
+#: The most characters that are stored of why an attempt failed, and that are logged of another job's name.
+_REASON_LENGTH = 1_000
+_NAME_LENGTH = 128
 #: Only a job's attempts count against it, not how many workers have died with it.
 _STALLS = 1_000
 
@@ -62,7 +65,9 @@ class JobFailed(Exception):
     """Ends an attempt of a job; the text is all that is stored of the reason."""
 
     def __init__(self, verdict: Verdict) -> None:
-        super().__init__(f"{verdict.code}: {verdict.message}")
+        # An unpaired surrogate cannot be stored, and the job would be tried again for ever.
+        reason = f"{verdict.code}: {verdict.message}".encode(errors="backslashreplace").decode()
+        super().__init__(reason[:_REASON_LENGTH])
         self.retry_after_s = verdict.retry_after_s or 0.0
 
 
@@ -192,12 +197,13 @@ class BullmqJobs(JobQueue):
         if not self._is_bullmq and not await self._was_added_by_bullmq(job):
             self._refuse_for_bull(job)
         self._is_bullmq = True
-        value = await self._scrubbed(job)
+        given = await self._scrubbed(job)
         if job.name != JOB_NAME:
-            self._warn_of_stranger(job.name)
+            self._warn_of_stranger(job.name[:_NAME_LENGTH])
             await self._give_back(job, token, _PUT_BACK_S)
-        kept = value if self._keep_values else None
-        verdict = await handle(self._read(job, kept, await self._now_s()))
+        kept = Secret(given) if self._keep_values and isinstance(given, str) else None
+        has_bad_value = self._keep_values and not isinstance(given, str | None)
+        verdict = await handle(self._read(job, kept, has_bad_value=has_bad_value, now_s=await self._now_s()))
         waits = verdict.disposition is Disposition.RETRY and job.attemptsMade + 1 < job.opts["attempts"]
         if kept is not None and (waits or verdict.disposition is Disposition.RELEASE):
             # Nobody else has it, and another process may take the job next.
@@ -209,22 +215,22 @@ class BullmqJobs(JobQueue):
         job.discarded = not waits
         raise JobFailed(verdict)
 
-    async def _scrubbed(self, job: BullJob) -> Secret | None:
-        """Take the value out of Redis, and give it."""
+    async def _scrubbed(self, job: BullJob) -> object:
+        """Remove the value from Redis, and give it, whatever it is."""
         if not isinstance(job.data, dict) or _VALUE not in job.data or job.name != JOB_NAME:
             return None
         given = job.data[_VALUE]
         await job.updateData({name: value for name, value in job.data.items() if name != _VALUE})
-        return Secret(given) if isinstance(given, str) else None
+        return given
 
-    def _read(self, job: BullJob, value: Secret | None, now_s: float) -> Job:
+    def _read(self, job: BullJob, value: Secret | None, *, has_bad_value: bool, now_s: float) -> Job:
         data = job.data if isinstance(job.data, dict) else {}
-        project, credential = data.get("projectId"), data.get("credentialName")
         return Job(
             id=str(job.id),
-            project=project if isinstance(project, str) else None,
-            credential=credential if isinstance(credential, str) else None,
+            project=data.get("projectId"),
+            credential=data.get("credentialName"),
             value=value,
+            has_bad_value=has_bad_value,
             added_at=job.timestamp / 1000,
             age_then_s=max(0.0, now_s - job.timestamp / 1000),
         )

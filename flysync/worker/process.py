@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError
 from flysync.handlers.sync.entry import sync_credentials_to_flyio
 from flysync.logs import LOGGER
-from flysync.model.core import project_id, secret_name
-from flysync.ports import Disposition, Verdict
+from flysync.ports import Disposition
 from flysync.worker.circuit_breaker import CircuitBreaker
 from flysync.worker.dispatcher import Dispatcher
+from flysync.worker.intake import requested
 from flysync.worker.metrics import Metrics, SandboxCounter
 from flysync.worker.slots import LimitedLock
 from flysync.worker.verdict import of_error
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
-    from flysync.ports import Job, JobQueue, Services
+    from flysync.ports import Job, JobQueue, Services, Verdict
     from flysync.secret import Secret
     from flysync.worker.options import WorkerOptions
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _PROJECTS_PER_RUN = 4
 #: Seconds between two checks that Redis answers.
 _REDIS_CHECK_S = 5.0
+#: The most characters of a job's id in the log: producers may choose their own.
+_ID_LENGTH = 128
 
 
 class Work:
@@ -90,21 +92,15 @@ class Work:
 
     async def _handle(self, job: Job) -> Verdict:
         """Give the verdict on a job."""
-        since = time.monotonic()
+        since, subject = time.monotonic(), "a job"
         try:
-            if job.project is None or job.credential is None:
-                verdict = Verdict(
-                    disposition=Disposition.FAIL,
-                    code="usage",
-                    message="the job's projectId and credentialName have to be texts",
-                )
-            else:
-                project, name = project_id(job.project), secret_name(job.credential)
-                verdict = await self._dispatcher.sync(project, name, job)
+            project, name = requested(job)
+            subject = f"{name} of {project}"
+            verdict = await self._dispatcher.sync(project, name, job)
         except FlysyncError as error:
             verdict = of_error(error, age_s=job.age_s)
         self._metrics.count(verdict)
-        _log(job, verdict, time.monotonic() - since)
+        _log(job.id, subject, verdict, time.monotonic() - since)
         return verdict
 
     async def _sync(
@@ -140,17 +136,16 @@ class Work:
         return "the worker is shutting down" if self._is_closing else ""
 
 
-def _log(job: Job, verdict: Verdict, took_s: float) -> None:
-    more = {"job_id": job.id, "run_id": verdict.result.get("run_id", "")}
-    what = f"{job.credential} of {job.project}"
+def _log(job_id: str, subject: str, verdict: Verdict, took_s: float) -> None:
+    more = {"job_id": job_id[:_ID_LENGTH], "run_id": verdict.result.get("run_id", "")}
     match verdict.disposition:
         case Disposition.DONE if verdict.result.get("outcome") != "skipped":
-            LOGGER.info("%s: %s (%.1f s)", what, verdict.result.get("outcome"), took_s, extra=more)
+            LOGGER.info("%s: %s (%.1f s)", subject, verdict.result.get("outcome"), took_s, extra=more)
         case Disposition.DONE:
-            LOGGER.warning("%s: skipped %s", what, verdict.result.get("warnings"), extra=more)
+            LOGGER.warning("%s: skipped %s", subject, verdict.result.get("warnings"), extra=more)
         case Disposition.RELEASE:
-            LOGGER.info("%s: given back", what, extra=more)
+            LOGGER.info("%s: given back", subject, extra=more)
         case Disposition.RETRY:
-            LOGGER.warning("%s: %s (%s); it is tried again", what, verdict.message, verdict.code, extra=more)
+            LOGGER.warning("%s: %s (%s); it will be retried", subject, verdict.message, verdict.code, extra=more)
         case Disposition.FAIL:
-            LOGGER.error("%s: %s (%s)", what, verdict.message, verdict.code, extra=more)
+            LOGGER.error("%s: %s (%s)", subject, verdict.message, verdict.code, extra=more)

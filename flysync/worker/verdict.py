@@ -28,11 +28,13 @@ def of_report(report: SyncReport, name: SecretName, *, age_s: float) -> Verdict:
     line = next((line for line in report.credentials if line.name == name), None)
     if line is not None and _is_done(report, line):
         return Verdict(disposition=Disposition.DONE, result=_result(report, line.outcome, line.reason))
+    code, message = (None, None) if line is None else (line.code, line.message)
     error = report.error
-    if error is not None and (line is None or line.code in {None, error.code}):
-        return of_error(error, age_s=age_s)
-    assert line is not None
-    return _of(line.code or "outcome_unknown", f"{name} failed", age_s=age_s)
+    if error is not None and code in {None, error.code}:
+        verdict = of_error(error, age_s=age_s)
+    else:
+        verdict = _of(code or "outcome_unknown", f"{name} failed", age_s=age_s)
+    return replace(verdict, message=message or verdict.message)
 
 
 def _is_done(report: SyncReport, line: CredentialReport) -> bool:

@@ -100,8 +100,11 @@ async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backen
         ("twice", "A", 0, "failed", "ambiguous_deployment"),
         ("empty", "A", 0, "failed", "invalid_credential"),
         ("p", "not a name", 0, "failed", "invalid_credential"),
-        ("p", 7, 0, "failed", "usage"),
-        ("", "A", 0, "failed", "usage"),
+        ("p", "A=b", 0, "failed", "a text of 3 characters"),
+        ("p", 7, 0, "failed", "credentialName is a number"),
+        ("p\ud800", "A", 0, "failed", "projectId contains a character"),
+        ("p" * 257, "A", 0, "failed", "projectId has 257 characters"),
+        ("", "A", 0, "failed", "usage: the job's projectId is missing"),
         ("bare", "A", 0, "completed", "staged"),
     ],
 )
