@@ -1,7 +1,7 @@
 """
-The composition root: settings to services. The only place that builds adapters.
+The composition root, and the only place that builds adapters.
 
-`process` reads the settings of this process, `services` makes the services of them.
+`process` reads the settings of this process, `services` builds the services from them.
 """
 
 from flysync.bootstrap.process import (

@@ -1,4 +1,4 @@
-"""The real services, each built when it is first asked for: a sync with nothing to do never loads Daytona's SDK."""
+"""The real services, each built when it is first used: a sync with nothing to do never loads Daytona's SDK."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def open_services(
 
 
 async def known_names(settings: Settings, kind: Known, start: str, project: str | None) -> list[str]:
-    """Give names that begin with *start*, for a shell to complete; whatever goes wrong in a second is raised."""
+    """Give names that begin with *start*, for a shell to complete, within a second; raise whatever goes wrong."""
     import asyncio
 
     from flysync.adapters.postgres import Connection
@@ -95,7 +95,7 @@ def open_queue(settings: Settings, name: str, *, limits: Limits | None = None) -
 
 
 def load_sdk() -> None:
-    """Load Daytona's SDK now, instead of with the first sandbox."""
+    """Load Daytona's SDK now, and not with the first sandbox."""
     from importlib import import_module
 
     for name in ("AsyncDaytona", "CreateSandboxFromSnapshotParams"):
@@ -103,7 +103,7 @@ def load_sdk() -> None:
 
 
 class _Parts:
-    """Postgres, Daytona and Fly; what is to be closed is put on *opened*."""
+    """The parts made of Postgres, Daytona and Fly; *opened* closes those that were built."""
 
     def __init__(
         self, settings: Settings, limits: Limits, controls: tuple[str, str] | None, opened: AsyncExitStack
@@ -204,6 +204,7 @@ class _Parts:
         return FlyctlSandbox(
             sandbox,
             run_id,
+            # Network and flyctl can be checked without one.
             self._settings.fly_api_token or Secret(""),
             source=self._flyctl_source,
             base_urls=self._settings.flyctl_base_urls,
@@ -224,7 +225,7 @@ class _Parts:
 
 
 class _WhenUsed:
-    """Stands for a part that is built when its first attribute is asked for."""
+    """Stands in for a part, and builds it when its first attribute is used."""
 
     def __init__(self, build: Callable[[], object]) -> None:
         self._part = cache(build)
@@ -234,12 +235,12 @@ class _WhenUsed:
 
 
 def _when_used(build: Callable[[], T]) -> T:
-    """Put off the building of a part, and what is raised where a setting is missing that it needs."""
+    """Put off building a part, which fails if a setting is missing that the command did not ask for."""
     return cast("T", _WhenUsed(build))
 
 
 def _given(secret: Secret | None) -> Secret:
-    """Give a secret that the settings were required to have."""
+    """Give a secret that the command should have required."""
     if secret is None:
-        raise ConfigError("a setting is missing that this command needs", hint="docs/settings.md has the list")
+        raise ConfigError("a setting that this command needs is missing", hint="see docs/settings.md for the list")
     return secret

@@ -26,6 +26,8 @@ RunId = NewType("RunId", str)
 
 #: What Fly accepts (flyctl-transcripts: "1A" and "A-B" are refused by the server).
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: What somebody may well have meant as a name.
+_MISSPELT_NAME = re.compile(r"[A-Za-z0-9_ .-]{1,32}")
 #: No app can have another name; what else a row may hold is never put into a command.
 _APP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -44,10 +46,17 @@ def secret_name(text: str) -> SecretName:
     """
     if not _SECRET_NAME.fullmatch(text):
         raise InvalidCredential(
-            f"{text!r} is not a valid credential name",
+            f"{_shown(text)} is not a valid credential name",
             hint="use letters, digits and underscores, and no digit first",
         )
     return SecretName(text)
+
+
+def _shown(text: str) -> str:
+    """Give what may be shown of a text that is not a name: somebody may have put a value in its place."""
+    if not text or _MISSPELT_NAME.fullmatch(text):
+        return repr(text)
+    return f"a text of {len(text):,} characters"
 
 
 def project_id(text: str) -> ProjectId:

@@ -83,8 +83,8 @@ class _Jobs(BullmqJobs):
         """Work until `stop`."""
 
         async def watched(job: Job) -> Verdict:
-            assert job.project is not None
-            assert job.credential is not None
+            assert isinstance(job.project, str)
+            assert isinstance(job.credential, str)
             stored = self._races.newest[job.project][job.credential]
             verdict = await handle(job)
             if verdict.disposition is Disposition.DONE:
