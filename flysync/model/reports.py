@@ -48,8 +48,9 @@ class CredentialReport:
     #: Absent where nothing has happened: `--dry-run`.
     outcome: Outcome | None
     reason: Reason | None = None
-    #: The error's code where it failed.
+    #: The error's code, and the reason in words, where it failed.
     code: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,6 +219,18 @@ class Finding:
     hint: str | None = None
     #: The code of the error that made it fail; `config` where there is none.
     code: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitReport:
+    """What `db init` has done."""
+
+    #: The relations that it has made.
+    created: tuple[str, ...]
+    #: The version of the tables that it has migrated; absent where there was nothing to migrate.
+    migrated_from: int | None = None
+    #: Apps that had secrets of several projects when they were migrated; the first owns them now.
+    shared_apps: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

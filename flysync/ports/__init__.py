@@ -31,7 +31,7 @@ from flysync.ports.fly import (
 )
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
-from flysync.ports.world import Clock, ProgressListener, Services
+from flysync.ports.world import Clock, FlyctlFactory, ProgressListener, Services
 
 __all__ = [
     "Action",
@@ -44,6 +44,7 @@ __all__ = [
     "DatabaseServer",
     "Disposition",
     "FlyAccess",
+    "FlyctlFactory",
     "Intent",
     "Job",
     "JobQueue",

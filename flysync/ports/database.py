@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SecretRecord,
         State,
     )
-    from flysync.model.reports import Finding, Overview, RunRow
+    from flysync.model.reports import Finding, InitReport, Overview, RunRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +118,8 @@ class Records(Protocol):
     Credentials, deployments, state and actions: the database.
 
     Every call raises DatabaseUnavailable where it is out of reach (the answer of a commit may be lost), and
-    ConfigError where tables are missing or the server is a read-only replica. Every call is one transaction.
+    ConfigError where tables are missing or of another version, the server is a replica or takes no writes, or row level
+    security may hide rows: one that is hidden is not gone. Every call is one transaction.
     """
 
     async def view(
@@ -130,17 +131,20 @@ class Records(Protocol):
         *names* limits the credentials (`None`: all of the project); those that somebody has requested for the
         app are read as well. *app* replaces the newest deployment's. Values are not read unless *values*.
 
+        While the tables are being migrated, this and `begin` raise DatabaseUnavailable, unless the run is under way.
+
         Raises:
             ProjectNotFound: it has neither a credential nor a deployment; the hint has up to three that are spelled
                 nearly so.
         """
         ...
 
-    async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> None:
+    async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
         """
         Write down that somebody wants *names* brought to *app*, for the run that holds the lock to see.
 
-        Nothing is written where the app belongs to another project.
+        Where the app belongs to another project nothing is written, and the answer is no: then no run has taken the
+        request, whatever the rows look like.
         """
         ...
 
@@ -193,9 +197,9 @@ class Records(Protocol):
 
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
-    ) -> Mapping[SecretName, int]:
+    ) -> Mapping[SecretName, SecretRecord]:
         """
-        Commit that no roll-out of *names* is open any more, and give their counts of bad tries.
+        Commit that no roll-out of *names* is open any more, and give their rows.
 
         With *bad* it was one. The rows may be those of an earlier run: as long as this one is open, it holds the lock.
 
@@ -288,10 +292,18 @@ class Records(Protocol):
 
 
 class DatabaseAdmin(Protocol):
-    """The tables themselves. Raises DatabaseUnavailable, and ConfigError for a read-only replica."""
+    """The tables themselves. Raises DatabaseUnavailable, and ConfigError for a replica or a read-only session."""
 
-    async def init(self) -> Sequence[str]:
-        """Create what does not exist, and give the names of what was created."""
+    async def init(self, *, timeout_s: float = 60.0) -> InitReport:
+        """
+        Create what does not exist, and migrate tables of an earlier version.
+
+        Before that no run may begin any more, and those that are open have *timeout_s* to end. Either all is changed,
+        or nothing, and then runs may begin again.
+
+        Raises:
+            TimedOut: a run has not ended in time.
+        """
         ...
 
     async def check(self) -> Sequence[Finding]:

@@ -45,7 +45,7 @@ class InMemoryMachine:
     @property
     def is_up(self) -> bool:
         """Whether it runs, or would if it were asked; those whose time is not over will."""
-        return self._machine().condition is not Condition.DOWN
+        return self._machine().condition() is not Condition.DOWN
 
     def shown(self) -> Machine:
         """Give it as Fly lists it."""

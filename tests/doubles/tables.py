@@ -13,10 +13,12 @@ from flysync.ports import RunEnd
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flysync.ports import Intent
 
+#: The time of a deployment without one.
+_OLDEST = datetime.min.replace(tzinfo=UTC)
 #: How a run has ended that somebody else closed.
 _CLOSED = RunEnd(outcome="unknown", error_code="outcome_unknown", release=None, seconds={})
 
@@ -66,6 +68,15 @@ class InMemoryRun:
 
 
 @dataclass
+class InMemoryOwner:
+    """A row of `flysync_apps`: whose the app is, and the machines that were down before the first open roll-out."""
+
+    project: ProjectId
+    since: datetime
+    down_before: frozenset[str] | None = None
+
+
+@dataclass
 class InMemoryRow:
     """A row of `cloud_credentials`; bytes are what a database may hold that is no text."""
 
@@ -89,11 +100,12 @@ class InMemoryProject:
 
 
 class InMemoryTables:
-    """The backend's tables and flysync's own: `projects`, `secrets`, `run_rows`, `actions`."""
+    """The backend's tables and flysync's own: `projects`, `secrets`, `apps`, `run_rows`, `actions`."""
 
     def __init__(self, *, now: Callable[[], datetime] | None = None, has_values: bool = True) -> None:
         self.projects: dict[str, InMemoryProject] = {}
         self.secrets: dict[tuple[str, str], SecretRecord] = {}
+        self.apps: dict[str, InMemoryOwner] = {}
         self.run_rows: dict[str, InMemoryRun] = {}
         self.actions: list[InMemoryAction] = []
         self.has_values = has_values
@@ -127,12 +139,11 @@ class InMemoryTables:
 
     async def newest_apps(self, limit: int) -> Sequence[AppName]:
         """Give the apps of the newest deployments."""
-        oldest = datetime.min.replace(tzinfo=UTC)
         times: dict[str, datetime] = {}
         for project in self.projects.values():
             for app in project.apps()[:1]:
-                newest = max((at for name, at in project.deployments if name == app and at), default=oldest)
-                times[app] = max(newest, times.get(app, oldest))
+                newest = max((at for name, at in project.deployments if name == app and at), default=_OLDEST)
+                times[app] = max(newest, times.get(app, _OLDEST))
         ranked = sorted(times.items(), key=lambda item: (-item[1].timestamp(), item[0]))
         return [AppName(app) for app, _ in ranked[:limit]]
 
@@ -173,12 +184,30 @@ class InMemoryTables:
                 origin=run.intent.origin.value if run else None,
             )
 
-    def records_of(
-        self, run_id: RunId, app: AppName, names: Sequence[SecretName]
-    ) -> list[tuple[SecretName, SecretRecord]]:
-        """Give the records of *names* that are of this run."""
-        found = [(name, self.secrets[app, name]) for name in names if (app, name) in self.secrets]
-        return [(name, record) for name, record in found if record.run_id == run_id]
+    def owner(self, app: str | None) -> ProjectId | None:
+        """Give the project that an app belongs to."""
+        return self.apps[app].project if app in self.apps else None
+
+    def owner_has_left(self, app: str | None) -> bool:
+        """Tell whether the owner is deployed elsewhere, and the app's newest deployments are all another project's."""
+        owner = self.owner(app)
+        here = self.projects.get(owner or "", InMemoryProject()).apps()
+        times = [
+            (at or _OLDEST, project)
+            for project, its in self.projects.items()
+            for its_app, at in its.deployments
+            if its_app == app
+        ]
+        newest = {project for at, project in times if at == max(times)[0]}
+        return owner is not None and bool(here) and app not in here and bool(newest) and owner not in newest
+
+    def deployed_to(self, app: str | None) -> tuple[ProjectId, ...]:
+        """Give the projects whose newest deployment names *app*."""
+        return tuple(sorted(ProjectId(one) for one, its in self.projects.items() if app in its.apps()))
+
+    def records_of(self, app: AppName, names: Iterable[SecretName]) -> list[tuple[SecretName, SecretRecord]]:
+        """Give the records of *names* that there are."""
+        return [(name, self.secrets[app, name]) for name in names if (app, name) in self.secrets]
 
     def newest_first(self) -> list[RunRow]:
         """Give all runs."""

@@ -10,15 +10,25 @@ import pytest
 from flysync.cli import render
 from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUnavailable, Interrupted
 from flysync.handlers.compare import Live
-from flysync.handlers.database import CheckReport, InitReport
+from flysync.handlers.database import CheckReport
 from flysync.handlers.fly_view import LiveApp
 from flysync.handlers.history import HistoryReport, RunReport
 from flysync.handlers.snapshots import SnapshotLine, SnapshotReport, Way
 from flysync.handlers.standing import StatusLine
 from flysync.handlers.status import StatusReport
 from flysync.model.core import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
-from flysync.model.fly import Machine, Machines
-from flysync.model.reports import CredentialReport, Finding, NextStep, Note, RunRow, SyncReport, command, printable
+from flysync.model.fly import AppAtFly, Machine, Machines
+from flysync.model.reports import (
+    CredentialReport,
+    Finding,
+    InitReport,
+    NextStep,
+    Note,
+    RunRow,
+    SyncReport,
+    command,
+    printable,
+)
 from flysync.model.snapshot import Flyctl, SnapshotInfo
 
 NOW = datetime(2026, 11, 20, 3, 4, 5, tzinfo=UTC)
@@ -248,10 +258,10 @@ def test_a_status_says_what_fly_shows() -> None:
         status_line(app=dark, live=Live.UNKNOWN, deployed_at=None),
         status_line(app=bare, live=Live.NO_MACHINES, condition="stored, not deployed", deployed_at=None),
         apps={
-            acme: LiveApp(secrets=(), machines=machines),
+            acme: LiveApp(shown=AppAtFly(secrets=(), machines=machines)),
             gone: LiveApp(exists=False),
-            dark: LiveApp(secrets=(), error=FlyUnavailable("out of reach", service="fly")),
-            bare: LiveApp(secrets=(), machines=()),
+            dark: LiveApp(error=FlyUnavailable("out of reach", service="fly")),
+            bare: LiveApp(shown=AppAtFly(secrets=(), machines=())),
         },
     )
     data = render.status_json(report)

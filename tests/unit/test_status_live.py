@@ -18,7 +18,7 @@ VERIFY = "flysync sync-project --project p --verify"
 
 async def live(world: World, app: str | None = None) -> StatusReport:
     """Ask Fly too; no sandbox is left."""
-    report = await status(None, services=world, app=None if app is None else AppName(app), live=True)
+    report = await status(None, services=world.services, app=None if app is None else AppName(app), live=True)
     assert {} == world.sandboxes.live
     return report
 
@@ -83,7 +83,7 @@ async def test_what_is_gone_from_the_table_and_from_fly_is_no_drift() -> None:
         world.records.secrets[AppName("acme"), SecretName("A")], name=SecretName("THEIRS"), project_id="q"
     )
 
-    report = await status(PROJECT, services=world, live=True)
+    report = await status(PROJECT, services=world.services, live=True)
 
     assert ({"A": "gone", "HAND": "foreign"}, 0) == (words(report), report.exit_code)
 
@@ -112,7 +112,7 @@ async def test_an_app_that_cannot_be_seen_does_not_hide_the_others() -> None:
     world.records.add_project("new", "not-yet", C="3")
     world.records.add_project("none", None, D="4")
     world.fly.add_app("other")
-    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    world.fly.failures["look"] = [AccessDenied("Fly.io refuses the token", service="fly")]
 
     report = await live(world)
 
@@ -122,7 +122,7 @@ async def test_an_app_that_cannot_be_seen_does_not_hide_the_others() -> None:
 
 
 async def _one(world: World, app: str) -> StatusReport:
-    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    world.fly.failures["look"] = [AccessDenied("Fly.io refuses the token", service="fly")]
     report = await live(world, app)
     assert 1 == report.exit_code
     return report
@@ -147,7 +147,7 @@ async def test_a_sandbox_that_could_not_be_deleted_is_named() -> None:
     await world.sync()
     world.sandboxes.refusals["remove"] = [DaytonaUnavailable("out of reach", service="daytona")]
 
-    report = await status(PROJECT, services=world, live=True)
+    report = await status(PROJECT, services=world.services, live=True)
 
     assert (["sandbox_left"], "running") == ([note.code for note in report.notes], words(report)["A"])
     assert "flysync sandbox prune" in commands(report)

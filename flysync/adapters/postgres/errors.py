@@ -15,6 +15,7 @@ from flysync.adapters.postgres.tables import RELATIONS, SCHEMA_VERSION
 from flysync.errors import ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from flysync.errors import FlysyncError
@@ -54,29 +55,19 @@ _REFUSALS = (
     "invalid ",
 )
 
+#: What to do where a session takes no writes, and is no replica.
+READ_ONLY_HINT = (
+    "ALTER ROLE ... or ALTER DATABASE ... RESET default_transaction_read_only, or take it out of DATABASE_URL;"
+    " some hosts set it when the disk is full"
+)
+#: What to do with tables of an earlier version.
+MIGRATE_HINT = "stop the workers of the earlier version, then run `flysync db init`: it migrates the tables"
+
 #: What a good address looks like.
 ADDRESS_HINT = (
     "set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/NAME, with special characters percent-encoded"
     " and no parameters but libpq's"
 )
-
-#: Which of the relations cannot be found by the search path.
-MISSING_RELATIONS = """
-    SELECT wanted.name, coalesce(array_to_string(current_schemas(false), ', '), '')
-    FROM unnest(%(names)s::text[]) AS wanted(name)
-    WHERE to_regclass(wanted.name) IS NULL
-"""
-
-#: Which of the columns do not exist, in relations that do.
-MISSING_COLUMNS = """
-    SELECT wanted.name || '.' || wanted.attribute
-    FROM unnest(%(names)s::text[], %(columns)s::text[]) AS wanted(name, attribute)
-    WHERE to_regclass(wanted.name) IS NOT NULL AND NOT EXISTS (
-        SELECT FROM pg_attribute
-        WHERE attrelid = to_regclass(wanted.name) AND attname = wanted.attribute AND attnum > 0 AND NOT attisdropped
-    )
-    ORDER BY 1
-"""
 
 
 def malformed() -> ConfigError:
@@ -116,7 +107,7 @@ def explained(error: psycopg.Error) -> FlysyncError:
     if state.startswith(("28", "3D")):
         return _refused(f" ({state})")
     if state == "25006":
-        return read_only()
+        return read_only(is_replica=True)
     if state.startswith(_PASSING):
         return DatabaseUnavailable(f"Postgres could not do it now (SQLSTATE {state})", service="postgres")
     if state == "42501":
@@ -134,17 +125,47 @@ def timed_out() -> DatabaseUnavailable:
     return DatabaseUnavailable("Postgres did not answer in time", service="postgres")
 
 
-def read_only() -> ConfigError:
-    """Give the error of a server that takes no writes."""
+def read_only(*, is_replica: bool) -> ConfigError:
+    """Give the error of a server, or a session, that takes no writes."""
+    if is_replica:
+        return ConfigError(
+            "the database is a read-only replica",
+            hint="point DATABASE_URL at the primary; a replica may be behind, and flysync writes its state",
+            setting="DATABASE_URL",
+        )
     return ConfigError(
-        "the database is a read-only replica",
-        hint="point DATABASE_URL at the primary; a replica may be behind, and flysync writes its state",
+        "the database takes no writes from flysync: default_transaction_read_only is on",
+        hint=READ_ONLY_HINT,
         setting="DATABASE_URL",
     )
 
 
+def migrating() -> DatabaseUnavailable:
+    """Give the error of a run that would begin while `db init` changes the tables."""
+    return DatabaseUnavailable(
+        "flysync's tables are being migrated, and no run may begin meanwhile",
+        hint="run the same command again once `flysync db init` has ended",
+        service="postgres",
+    )
+
+
+def hidden(found: Mapping[str, str]) -> ConfigError:
+    """Give the error of relations that policies may hide rows of, each with the role that they count for."""
+    return ConfigError(
+        f"row level security may hide rows of {', '.join(found)} from flysync, so no row can be taken for gone",
+        hint=hidden_hint(found.values()),
+        setting="FLYSYNC_ROW_SECURITY",
+    )
+
+
+def hidden_hint(roles: Iterable[str]) -> str:
+    """Say what to do about policies that count for *roles*."""
+    statements = "; ".join(f"ALTER ROLE {role} BYPASSRLS" for role in dict.fromkeys(roles))
+    return f"{statements}, or, where the policies show every row, set FLYSYNC_ROW_SECURITY=complete"
+
+
 def without_relations(found: list[tuple[Any, ...]]) -> ConfigError:
-    """Give the error of relations that are not there, from the rows of `MISSING_RELATIONS`."""
+    """Give the error of relations that are not there, from names and search path."""
     names = [name for name, _ in found]
     ours = {relation.name for relation in RELATIONS if relation.ours}
     schemas = found[0][1] if found else ""
@@ -157,7 +178,7 @@ def without_relations(found: list[tuple[Any, ...]]) -> ConfigError:
 
 
 def without_columns(found: list[tuple[Any, ...]]) -> ConfigError:
-    """Give the error of columns that are not there, from the rows of `MISSING_COLUMNS`."""
+    """Give the error of columns that are not there, from their names."""
     names = ", ".join(name for (name,) in found) or "a column that flysync needs"
     return ConfigError(f"{names}: no such column", hint="run `flysync db check`; it says what to change")
 
@@ -168,7 +189,7 @@ def wrong_version(version: int | None) -> ConfigError:
         return ConfigError("flysync_meta has no row", hint="run `flysync db init`")
     return ConfigError(
         f"flysync's tables are of version {version}, and this flysync works with {SCHEMA_VERSION}",
-        hint="upgrade flysync" if version > SCHEMA_VERSION else "run `flysync db init`",
+        hint="update flysync" if version > SCHEMA_VERSION else MIGRATE_HINT,
     )
 
 

@@ -6,8 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.postgres import projects, rows
-from flysync.adapters.postgres.state import clean
-from flysync.adapters.postgres.view import key
+from flysync.adapters.postgres.encoding import clean
 from flysync.model.core import AppName, ProjectId, RunId, SecretName
 from flysync.model.reports import RunRow
 from flysync.ports import Action
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import LiteralString
 
-    from flysync.adapters.postgres.connection import Session
+    from flysync.adapters.postgres.session import Session
 
 #: A row of flysync_runs, called r.
 _RUN: LiteralString = """
@@ -33,15 +32,14 @@ _HISTORY: LiteralString = """
         ORDER BY r.started_at DESC, r.run_id DESC LIMIT %(limit)s
     )
     SELECT
-        pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
-        (SELECT array_agg(ROW(m.schema_version, m.fingerprint_key::text)) FROM flysync_meta AS m),
+        {meta},
         EXISTS (SELECT FROM flysync_runs AS r WHERE r.project_id = %(project)s::text)
             OR EXISTS (SELECT FROM flysync_secrets AS s WHERE s.project_id = %(project)s::text)
             OR EXISTS (SELECT FROM project_deployments AS d WHERE d.project_id = %(project)s::text)
             OR EXISTS (SELECT FROM cloud_credentials AS c WHERE c.project_id = %(project)s::text),
         (SELECT array_agg({run} ORDER BY r.started_at DESC, r.run_id DESC) FROM r)
 """
-_HISTORY = _HISTORY.replace("{run}", _RUN)
+_HISTORY = _HISTORY.replace("{run}", _RUN).replace("{meta}", rows.META)
 
 #: Runs by the beginning of their id, each with its action. A whole id is looked up; for the beginning of one all rows
 #: are looked at, for an index finds it only where the database sorts as C does. Details that have nothing to do with
@@ -53,8 +51,7 @@ _FIND: LiteralString = """
         ORDER BY r.started_at DESC, r.run_id DESC LIMIT 3
     )
     SELECT
-        pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
-        (SELECT array_agg(ROW(m.schema_version, m.fingerprint_key::text)) FROM flysync_meta AS m),
+        {meta},
         (SELECT array_agg(
             ROW({run}, (
                 SELECT ROW(a.action::text, a.details) FROM project_actions AS a
@@ -65,7 +62,7 @@ _FIND: LiteralString = """
             ORDER BY r.started_at DESC, r.run_id DESC)
          FROM r)
 """
-_FIND = _FIND.replace("{run}", _RUN)
+_FIND = _FIND.replace("{run}", _RUN).replace("{meta}", rows.META)
 
 
 async def history(session: Session, project: ProjectId, name: SecretName | None, limit: int) -> Sequence[RunRow]:
@@ -77,8 +74,8 @@ async def history(session: Session, project: ProjectId, name: SecretName | None,
     """
     wanted = {"project": clean(project), "name": name, "limit": limit}
     cursor = await session.execute(_HISTORY, wanted, binary=True)
-    replica, meta, is_known, found = await cursor.fetchone() or ()
-    key(replica=replica, meta=meta)
+    meta, is_known, found = await cursor.fetchone() or ()
+    rows.key(meta)
     if not is_known:
         raise await projects.unknown(session, project, f"project {project} is in none of the tables")
     return [_run(row) for row in found or ()]
@@ -87,8 +84,8 @@ async def history(session: Session, project: ProjectId, name: SecretName | None,
 async def find_runs(session: Session, start: str) -> Sequence[tuple[RunRow, Action | None]]:
     """Give the runs whose id begins with *start*."""
     cursor = await session.execute(_FIND, {"start": clean(start)}, binary=True)
-    replica, meta, found = await cursor.fetchone() or ()
-    key(replica=replica, meta=meta)
+    meta, found = await cursor.fetchone() or ()
+    rows.key(meta)
     return [
         (_run(row), None if action is None else Action(action=action[0], details=action[1]))
         for row, action in found or ()

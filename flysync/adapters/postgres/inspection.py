@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres.tables import ACTIONS, CREDENTIALS, META, RELATIONS, SCHEMA_VERSION
+from flysync.adapters.postgres import diagnosis, errors
+from flysync.adapters.postgres.tables import ACTIONS, CREDENTIALS, DEPLOYMENTS, META, RELATIONS, SCHEMA_VERSION
 from flysync.model.reports import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from flysync.adapters.postgres.connection import Session
+    from flysync.adapters.postgres.session import Session
     from flysync.adapters.postgres.tables import Relation
 
 #: The server.
@@ -21,10 +22,13 @@ _SERVER = """
            coalesce(current_schema()::text, ''), quote_ident(current_user)
 """
 
-#: The relations that the search path finds: kind, whether row level security hides rows, and whether (project_id,
-#: credential_name), or one of the two, is unique.
+#: The relations that the search path finds: kind, whether there are so many rows that an index on the app's name
+#: matters, and none has it; and whether (project_id, credential_name), or one of the two, is unique.
 _RELATIONS = """
-    SELECT wanted.name, format('%%I.%%I', n.nspname, c.relname), c.relkind::text, row_security_active(c.oid), EXISTS (
+    SELECT wanted.name, format('%%I.%%I', n.nspname, c.relname), c.relkind::text, c.reltuples >= 100000 AND NOT EXISTS (
+        SELECT FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE i.indrelid = c.oid AND a.attname = 'fly_app_name'
+    ), EXISTS (
         SELECT FROM pg_index AS i
         WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
           AND ARRAY(
@@ -82,28 +86,35 @@ class _Found:
     #: With its schema, as SQL writes it.
     name: str
     is_view: bool
-    hides_rows: bool
+    is_slow: bool
     is_unique: bool
     columns: Mapping[str, _Column]
     rights: frozenset[str]
 
 
-async def findings(session: Session) -> list[Finding]:
-    """Look at the server, at each relation, and at the version of flysync's tables."""
-    cursor = await session.execute(_SERVER)
-    server = await cursor.fetchone() or ()
+async def findings(session: Session, *, sees_all_rows: bool) -> list[Finding]:
+    """Look at the server, at each relation (ours only where they are of this version), and at that version."""
+    server = await (await session.execute(_SERVER)).fetchone() or ()
     *_, schema, user = server
     found = await _found(session)
+    hidden = await diagnosis.hidden(session)
+    meta = found.get(META.name)
+    version: list[Finding] = []
+    if meta is not None and "schema_version" in meta.columns and "SELECT" in meta.rights:
+        (number,) = await (await session.execute(_VERSION)).fetchone() or (None,)
+        version = [_version(number)]
+    is_other = any(one.verdict == "failed" for one in version)
     seen = list(_server(server))
     for relation in RELATIONS:
         here = found.get(relation.name)
-        seen += [_missing(relation, schema)] if here is None else _relation(relation, here, user)
-    meta = found.get(META.name)
-    if meta is not None and "schema_version" in meta.columns and "SELECT" in meta.rights:
-        cursor = await session.execute(_VERSION)
-        (version,) = await cursor.fetchone() or (None,)
-        seen.append(_version(version))
-    return seen
+        if relation.ours and is_other:
+            continue
+        if here is None:
+            seen.append(_missing(relation, schema))
+        else:
+            role = None if sees_all_rows else hidden.get(relation.name)
+            seen += _relation(relation, here, user, role)
+    return seen + version
 
 
 async def _found(session: Session) -> dict[str, _Found]:
@@ -116,12 +127,12 @@ async def _found(session: Session) -> dict[str, _Found]:
         name: _Found(
             name=qualified,
             is_view=kind in {"v", "m"},
-            hides_rows=hides_rows,
+            is_slow=is_slow,
             is_unique=is_unique,
             columns=columns.get(name, {}),
             rights=frozenset(rights.get(name) or ()),
         )
-        for name, qualified, kind, hides_rows, is_unique in await (await session.execute(_RELATIONS, names)).fetchall()
+        for name, qualified, kind, is_slow, is_unique in await (await session.execute(_RELATIONS, names)).fetchall()
     }
 
 
@@ -142,9 +153,7 @@ def _server(row: tuple[Any, ...]) -> Iterator[Finding]:
     if replica:
         yield _failed("replica", "the server is a read-only replica", "point DATABASE_URL at the primary")
     elif read_only:
-        yield _failed(
-            "replica", "transactions are read-only here", "ALTER ROLE ... RESET default_transaction_read_only"
-        )
+        yield _failed("replica", "transactions are read-only here, though it is no replica", errors.READ_ONLY_HINT)
     else:
         yield _ok("replica", "the server takes writes")
 
@@ -155,16 +164,16 @@ def _missing(relation: Relation, schema: str) -> Finding:
     return _failed(relation.name, f"not found in {where}", hint)
 
 
-def _relation(relation: Relation, here: _Found, user: str) -> list[Finding]:
+def _relation(relation: Relation, here: _Found, user: str, role: str | None) -> list[Finding]:
     problems = [*_columns(relation, here), *_keys(relation, here), *_grants(relation, here, user)]
-    if here.hides_rows:
-        problems.append(
-            _warning(
-                relation.name,
-                "row level security hides rows from flysync",
-                f"ALTER ROLE {user} BYPASSRLS, or a policy that shows it all rows",
-            )
-        )
+    if role is not None:
+        # Only `history RUN` reads the audit.
+        verdict = _warning if relation is ACTIONS else _failed
+        hint = errors.hidden_hint([role])
+        problems.append(verdict(relation.name, "row level security may hide rows from flysync", hint))
+    if relation is DEPLOYMENTS and here.is_slow:
+        message = "no index on fly_app_name: the first sync of each app reads the whole table"
+        problems.append(_warning(relation.name, message, f"CREATE INDEX CONCURRENTLY ON {here.name} (fly_app_name)"))
     return problems or [_ok(relation.name, "a view with all columns" if here.is_view else "a table with all columns")]
 
 
@@ -263,7 +272,7 @@ def _version(version: Any) -> Finding:
         return _ok("version", f"flysync's tables are of version {version}")
     if version is None:
         return _failed("version", "flysync_meta has no row", "run `flysync db init`")
-    hint = "upgrade flysync" if version > SCHEMA_VERSION else "run `flysync db init`"
+    hint = "update flysync" if version > SCHEMA_VERSION else errors.MIGRATE_HINT
     return _failed("version", f"flysync's tables are of version {version}, not {SCHEMA_VERSION}", hint)
 
 

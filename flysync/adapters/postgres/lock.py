@@ -14,11 +14,12 @@ import psycopg
 from psycopg import sql
 
 from flysync.adapters.postgres import errors
-from flysync.adapters.postgres.connection import bounded
+from flysync.adapters.postgres.session import bounded
 from flysync.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from flysync.adapters.postgres.connection import Connection, Session
+    from flysync.adapters.postgres.connection import Connection
+    from flysync.adapters.postgres.session import Session
     from flysync.model.core import AppName
 
 #: Takes the lock if it is free; any error in the transaction would free it again.

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import LiteralString
 
-    from flysync.adapters.postgres.connection import Session
+    from flysync.adapters.postgres.session import Session
 
 #: What is completed: the ids of projects, the names of credentials, or those of apps.
 Known = Literal["project", "name", "app"]

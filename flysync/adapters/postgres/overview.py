@@ -6,8 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.postgres import projects, rows
-from flysync.adapters.postgres.state import clean
-from flysync.adapters.postgres.view import key
+from flysync.adapters.postgres.encoding import clean
 from flysync.model.core import AppName, ProjectId, SecretName
 from flysync.model.reports import Overview, StatusRow
 
@@ -15,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from typing import LiteralString
 
-    from flysync.adapters.postgres.connection import Session
+    from flysync.adapters.postgres.session import Session
 
 #: One snapshot: every credential at every app that its project's newest deployment names, with its record; records
-#: without such a credential (orphaned); projects, or apps of theirs, that have neither.
+#: without such a credential (orphaned); projects, or apps of theirs, that have neither; whose these apps are, and which
+#: of them several projects are deployed to.
 _OVERVIEW: LiteralString = """
     WITH deployment AS MATERIALIZED (
         SELECT d.project_id::text AS project_id, d.fly_app_name::text AS app, d.created_at
@@ -59,10 +59,26 @@ _OVERVIEW: LiteralString = """
         SELECT * FROM line
         UNION ALL
         SELECT bare.project_id, bare.app, NULL, false, NULL, NULL FROM bare
+    ), named AS MATERIALIZED (
+        SELECT d.project_id::text AS project_id, d.fly_app_name::text AS app,
+               max(coalesce(d.created_at, '-infinity')) AS at
+        FROM project_deployments AS d
+        WHERE %(project)s::text IS NOT NULL AND d.fly_app_name IN (SELECT shown.app FROM shown)
+        GROUP BY d.project_id, d.fly_app_name
+    ), deployed AS (
+        SELECT newest.project_id, newest.app FROM newest
+        UNION
+        SELECT named.project_id, named.app FROM named WHERE NOT EXISTS (
+            SELECT FROM project_deployments AS d
+            WHERE d.project_id = named.project_id AND btrim(d.fly_app_name) <> ''
+                AND coalesce(d.created_at, '-infinity') > named.at
+        )
+    ), shared AS (
+        SELECT deployed.app, array_agg(deployed.project_id ORDER BY deployed.project_id) AS projects
+        FROM deployed GROUP BY deployed.app HAVING count(*) > 1
     )
     SELECT
-        pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
-        (SELECT array_agg(ROW(m.schema_version, m.fingerprint_key::text)) FROM flysync_meta AS m),
+        {meta},
         now(),
         (SELECT array_agg(
             ROW(shown.project_id, shown.app, shown.name, shown.stored, shown.value, shown.updated_at,
@@ -75,9 +91,12 @@ _OVERVIEW: LiteralString = """
          FROM flysync_runs AS r
          WHERE r.finished_at IS NULL AND (
             %(project)s::text IS NULL OR r.project_id = %(project)s::text OR r.app IN (SELECT newest.app FROM newest)
-         ))
+         )),
+        (SELECT array_agg(ROW(a.app::text, a.project_id::text))
+         FROM flysync_apps AS a WHERE a.app IN (SELECT shown.app FROM shown)),
+        (SELECT array_agg(ROW(shared.app, shared.projects)) FROM shared)
 """
-_OVERVIEW = _OVERVIEW.replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)
+_OVERVIEW = _OVERVIEW.replace("{meta}", rows.META).replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)
 _WITH_VALUES = _OVERVIEW.replace("{value}", rows.VALUE)
 _WITHOUT_VALUES = _OVERVIEW.replace("{value}", rows.NO_VALUE)
 
@@ -98,23 +117,24 @@ def reader(project: ProjectId | None, *, values: bool) -> Callable[[Session], Aw
     """
     Give the work that reads the overview.
 
-    It raises ProjectNotFound where *project* is in none of the tables, ConfigError for a replica or for tables of
-    another version.
+    It raises ProjectNotFound where *project* is in none of the tables, and what `rows.key` raises.
     """
     query = _WITH_VALUES if values else _WITHOUT_VALUES
 
     async def read(session: Session) -> Overview:
         wanted = {"project": None if project is None else clean(project)}
         cursor = await session.execute(query, wanted, binary=True)
-        replica, meta, now, shown, runs = await cursor.fetchone() or ()
-        fingerprint_key = key(replica=replica, meta=meta)
+        meta, now, shown, runs, owners, shared = await cursor.fetchone() or ()
+        key = rows.key(meta)
         if project is not None and not shown:
             raise await projects.unknown(session, project, f"project {project} is in none of the tables")
         return Overview(
             rows=_status(shown or ()),
             open_runs=rows.open_runs(runs),
             now=now.astimezone(UTC),
-            key=fingerprint_key,
+            key=key,
+            owners={AppName(app): ProjectId(owner) for app, owner in owners or ()},
+            shared={AppName(app): tuple(map(ProjectId, its)) for app, its in shared or ()},
         )
 
     return read

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from flysync.adapters.postgres.state import clean
+from flysync.adapters.postgres.encoding import clean
 from flysync.model.core import ProjectId
 from flysync.model.reports import project_not_found
 
 if TYPE_CHECKING:
-    from flysync.adapters.postgres.connection import Session
+    from flysync.adapters.postgres.session import Session
     from flysync.errors import ProjectNotFound
 
 #: The ids on both sides of the one that is wrong, as the database sorts them: read from the tables' indexes and no

@@ -5,17 +5,26 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from flysync.adapters.postgres import errors
+from flysync.adapters.postgres.tables import SCHEMA_VERSION
 from flysync.errors import InvalidCredential
 from flysync.model.core import Credential, OpenRun, RunId, SecretName, SecretRecord, State, secret_name
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+#: What `key` checks: the version of the tables and whether they are being migrated, and whether writes are taken here.
+META = """
+    (SELECT array_agg(ROW(m.schema_version, m.fingerprint_key::text, coalesce(m.closed_until > now(), false),
+                          pg_is_in_recovery(), current_setting('transaction_read_only')::boolean))
+     FROM flysync_meta AS m)
+"""
 
 #: A row of flysync_secrets, called s.
 RECORD = """
     ROW(s.name::text, s.state::text, s.project_id::text, s.fingerprint::text, s.fly_digest_mac::text, s.run_id::text,
-        s.requested_at, s.written_at, s.deployed_at, s.rollouts)
+        s.requested_at, s.written_at, s.deployed_at, s.bad_tries, s.longest_limit_s, s.failed_release, s.rollout::text)
 """
 
 #: A row of flysync_runs, called r. A sandbox of ours has the run's name; any other was borrowed.
@@ -34,9 +43,28 @@ VALUE = """
 NO_VALUE = "NULL::bytea"
 
 
+def key(meta: Sequence[tuple[Any, ...]] | None, *, begins: bool = False) -> Secret:
+    """
+    Give the key of fingerprints, from `META`: where the server takes writes, and the tables are of this version.
+
+    Raises:
+        ConfigError: neither.
+        DatabaseUnavailable: a run *begins*, and the tables are being migrated.
+    """
+    version, text, is_closed, is_replica, is_read_only = meta[0] if meta else (None, "", False, False, False)
+    if is_replica or is_read_only:
+        raise errors.read_only(is_replica=is_replica)
+    if is_closed and begins:
+        raise errors.migrating()
+    if version != SCHEMA_VERSION:
+        raise errors.wrong_version(version)
+    return Secret(text)
+
+
 def record(row: tuple[Any, ...]) -> SecretRecord:
     """Give a `RECORD`."""
-    name, state, project_id, fingerprint, fly_digest_mac, run_id, requested_at, written_at, deployed_at, rollouts = row
+    name, state, project_id, fingerprint, fly_digest_mac, run_id, requested_at, written_at, deployed_at, *tries = row
+    bad_tries, longest_limit_s, failed_release, rollout = tries
     return SecretRecord(
         name=SecretName(name),
         state=State(state),
@@ -47,7 +75,10 @@ def record(row: tuple[Any, ...]) -> SecretRecord:
         requested_at=when(requested_at),
         written_at=when(written_at),
         deployed_at=when(deployed_at),
-        rollouts=rollouts,
+        bad_tries=bad_tries,
+        longest_limit_s=longest_limit_s,
+        failed_release=failed_release,
+        rollout_begun=rollout is not None,
     )
 
 

@@ -1,47 +1,70 @@
-"""What flysync writes down: requests, intents, what was stored, how a run ended."""
+"""What flysync writes down of apps and their secrets while it is at work: requests, intents, roll-outs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flysync.errors import Locked, NotRecorded
-from flysync.model.core import SecretName, State
+from flysync.adapters.postgres import errors, rows
+from flysync.adapters.postgres.encoding import clean
+from flysync.adapters.postgres.runs import ended, parameters
+from flysync.errors import Locked, NotOwner
+from flysync.model.core import SecretName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from flysync.adapters.postgres.connection import Session
-    from flysync.model.core import AppName, ProjectId, RunId, SecretRecord
-    from flysync.ports import Action, Intent, RunEnd
+    from flysync.adapters.postgres.session import Session
+    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretRecord
+    from flysync.ports import BadTry, Intent
 
-#: More days than this make no moment that Postgres can hold.
-_MOST_DAYS = 36_500
-
-#: A request. A later one has a later time, whatever the clock does: it may mean a later value.
+#: A request, and whether it may be made. A later one has a later time, whatever the clock does: it may mean a later
+#: value.
 _REQUEST = """
-    INSERT INTO flysync_secrets AS s (app, name, project_id, state, requested_at)
-    SELECT %(app)s::text, wanted.name, %(project)s::text, 'requested', clock_timestamp()
-    FROM unnest(%(names)s::text[]) AS wanted(name)
-    ORDER BY wanted.name
-    ON CONFLICT (app, name) DO UPDATE SET
-        project_id = excluded.project_id,
-        requested_at = greatest(clock_timestamp(), s.requested_at + interval '1 microsecond')
+    WITH owner AS MATERIALIZED (
+        SELECT NOT EXISTS (
+            SELECT FROM flysync_apps AS a WHERE a.app = %(app)s::text AND a.project_id <> %(project)s::text
+        ) AS is_ours
+    ), request AS (
+        INSERT INTO flysync_secrets AS s (app, name, project_id, state, requested_at)
+        SELECT %(app)s::text, wanted.name, %(project)s::text, 'requested', clock_timestamp()
+        FROM unnest(%(names)s::text[]) AS wanted(name), owner
+        WHERE owner.is_ours
+        ORDER BY wanted.name
+        ON CONFLICT (app, name) DO UPDATE SET
+            requested_at = greatest(clock_timestamp(), s.requested_at + interval '1 microsecond')
+    )
+    SELECT owner.is_ours FROM owner
 """
 
-#: The intent, or more names for it; no row where the run has ended. The deadline counts from the moment of writing.
-_BEGIN_RUN = """
-    INSERT INTO flysync_runs AS r (run_id, project_id, app, names, origin, actor, reason, sandbox, deadline)
-    VALUES (%(run)s, %(project)s, %(app)s, %(names)s::text[], %(origin)s, %(actor)s, %(reason)s::text, %(sandbox)s,
-            clock_timestamp() + make_interval(secs => %(deadline_s)s::float8))
-    ON CONFLICT (run_id) DO UPDATE SET
-        app = excluded.app,
-        names = ARRAY(SELECT DISTINCT unnest(r.names || excluded.names) ORDER BY 1),
-        sandbox = excluded.sandbox,
-        deadline = greatest(r.deadline, excluded.deadline)
-    WHERE r.finished_at IS NULL
-    RETURNING run_id
+#: The intent, or more names for it, and whose the app is. The first is no row where the run has ended, or may not begin
+#: because the tables are being migrated; the second none where the app stays another project's. The deadline counts
+#: from the moment of writing.
+_BEGIN = """
+    WITH meta AS MATERIALIZED (
+        SELECT coalesce(m.closed_until > clock_timestamp(), false) AS is_closed FROM flysync_meta AS m
+    ), run AS (
+        INSERT INTO flysync_runs AS r (run_id, project_id, app, names, origin, actor, reason, sandbox, deadline)
+        SELECT %(run)s, %(project)s, %(app)s, %(names)s::text[], %(origin)s, %(actor)s, %(reason)s::text, %(sandbox)s,
+               clock_timestamp() + make_interval(secs => %(deadline_s)s::float8)
+        FROM meta
+        WHERE NOT meta.is_closed OR EXISTS (SELECT FROM flysync_runs AS b WHERE b.run_id = %(run)s)
+        ON CONFLICT (run_id) DO UPDATE SET
+            app = excluded.app,
+            names = ARRAY(SELECT DISTINCT unnest(r.names || excluded.names) ORDER BY 1),
+            sandbox = excluded.sandbox,
+            deadline = greatest(r.deadline, excluded.deadline)
+        WHERE r.finished_at IS NULL
+        RETURNING r.run_id
+    ), app AS (
+        INSERT INTO flysync_apps AS a (app, project_id) VALUES (%(app)s, %(project)s)
+        ON CONFLICT (app) DO UPDATE SET
+            project_id = excluded.project_id,
+            since = CASE WHEN a.project_id = excluded.project_id THEN a.since ELSE excluded.since END
+        WHERE a.project_id = excluded.project_id OR a.project_id = %(former)s::text OR %(take_over)s::boolean
+        RETURNING a.app
+    )
+    SELECT EXISTS (SELECT FROM run), EXISTS (SELECT FROM app), (SELECT meta.is_closed FROM meta),
+           (SELECT a.project_id::text FROM flysync_apps AS a WHERE a.app = %(app)s)
 """
 
 #: The secrets that are about to be written. A request is taken only if it is the one that was seen; and no row comes
@@ -62,9 +85,11 @@ _BEGIN_SECRETS = """
         state = 'writing',
         run_id = excluded.run_id,
         requested_at = nullif(s.requested_at, (SELECT change.seen FROM change WHERE change.name = excluded.name)),
-        rollouts = CASE
-            WHEN %(anew)s::boolean OR s.fingerprint IS DISTINCT FROM excluded.fingerprint THEN 0 ELSE s.rollouts
-        END
+        (bad_tries, longest_limit_s, failed_release, rollout) = (
+            SELECT CASE WHEN same THEN s.bad_tries ELSE 0 END, CASE WHEN same THEN s.longest_limit_s END,
+                   CASE WHEN same THEN s.failed_release END, CASE WHEN same THEN s.rollout END
+            FROM (SELECT NOT %(anew)s::boolean AND s.fingerprint IS NOT DISTINCT FROM excluded.fingerprint) AS it(same)
+        )
     WHERE s.run_id = excluded.run_id
         OR s.run_id IS NOT DISTINCT FROM (SELECT change.run FROM change WHERE change.name = excluded.name)
     RETURNING s.name::text
@@ -80,110 +105,100 @@ _STORED = """
     WHERE s.app = %(app)s AND s.name = given.name AND s.run_id = %(run)s
 """
 
-#: Counts a roll-out, while the run is open; no row where it is not. The lock makes whoever ends it wait.
-_COUNT_ROLLOUT = """
-    WITH run AS (
-        SELECT r.run_id FROM flysync_runs AS r WHERE r.run_id = %(run)s AND r.finished_at IS NULL FOR UPDATE
-    ), counted AS (
-        UPDATE flysync_secrets AS s SET rollouts = greatest(0, s.rollouts + %(by)s::integer)
+#: A run, while it is open; no row where it is not. The lock makes whoever ends it wait.
+_OPEN_RUN = """
+    WITH run AS MATERIALIZED (
+        SELECT r.run_id, r.project_id FROM flysync_runs AS r WHERE r.run_id = %(run)s AND r.finished_at IS NULL
+        FOR UPDATE
+    )
+"""
+
+#: A roll-out is about to begin. What was down before the first one stays until all has ended well.
+_BEGIN_ROLLOUT = (
+    _OPEN_RUN
+    + """
+    , secret AS (
+        UPDATE flysync_secrets AS s SET rollout = 'begun' FROM run
+        WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[])
+    )
+    INSERT INTO flysync_apps AS a (app, project_id, down_before)
+    SELECT %(app)s, run.project_id, %(down)s::text[] FROM run
+    ON CONFLICT (app) DO UPDATE SET down_before = coalesce(a.down_before, excluded.down_before)
+    RETURNING a.down_before::text[]
+"""
+)
+
+#: No roll-out is open any more; a bad one is counted.
+_END_ROLLOUT = (
+    _OPEN_RUN
+    + """
+    , secret AS (
+        UPDATE flysync_secrets AS s SET
+            rollout = NULL,
+            bad_tries = s.bad_tries + %(bad)s::integer,
+            longest_limit_s = greatest(s.longest_limit_s, %(limit_s)s::float8),
+            failed_release = coalesce(%(release)s::integer, s.failed_release)
         FROM run
-        WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[]) AND s.run_id = run.run_id
-        RETURNING s.name, s.rollouts
+        WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[])
+        RETURNING s.*
     )
-    SELECT counted.name::text, counted.rollouts FROM run LEFT JOIN counted ON true
+    SELECT (SELECT array_agg({record}) FROM secret AS s) FROM run
 """
-
-#: Ends a run that is open; no row where it is not.
-_END_RUN = """
-    UPDATE flysync_runs SET
-        finished_at = now(), outcome = %(outcome)s, error_code = %(error_code)s::text, release = %(release)s::integer,
-        seconds = %(seconds)s::jsonb
-    WHERE run_id = %(run)s AND finished_at IS NULL
-    RETURNING run_id
-"""
-
-#: Where secrets stand at the end of a run; it holds the app's lock, so they may be those of an earlier one.
-_END_SECRETS = """
-    UPDATE flysync_secrets AS s SET
-        state = given.state,
-        deployed_at = CASE given.state WHEN 'deployed' THEN now() ELSE s.deployed_at END,
-        rollouts = CASE given.state WHEN 'deployed' THEN 0 ELSE s.rollouts END
-    FROM unnest(%(names)s::text[], %(states)s::text[]) AS given(name, state)
-    WHERE s.app = %(app)s AND s.name = given.name
-"""
-
-#: What is no more at Fly.
-_FORGET = "DELETE FROM flysync_secrets WHERE app = %(app)s AND name = ANY (%(unset)s::text[])"
-
-#: The backend's audit; its created_at has a default.
-_ACT = """
-    INSERT INTO project_actions (project_id, action, status, details)
-    VALUES (%(project)s::text, %(action)s::text, 'success', %(details)s::jsonb)
-"""
-
-#: Old runs, a few at a time, so that no run has to pay for a long neglect.
-_PRUNE = """
-    DELETE FROM flysync_runs WHERE run_id IN (
-        SELECT r.run_id FROM flysync_runs AS r
-        WHERE r.finished_at < now() - make_interval(days => %(days)s::integer)
-        ORDER BY r.finished_at LIMIT 500 FOR UPDATE SKIP LOCKED
-    )
-"""
-
-#: A run that ended before it had an intent.
-_NOTE_RUN = """
-    INSERT INTO flysync_runs
-        (run_id, project_id, app, names, origin, actor, reason, sandbox, finished_at, outcome, error_code, release,
-         seconds)
-    VALUES (%(run)s, %(project)s, %(app)s::text, %(names)s::text[], %(origin)s, %(actor)s, %(reason)s::text,
-            nullif(%(sandbox)s::text, ''), now(), %(outcome)s, %(error_code)s::text, %(release)s::integer,
-            %(seconds)s::jsonb)
-    ON CONFLICT (run_id) DO NOTHING
-"""
-
-#: The run of a dead process: nobody knows what became of it.
-_CLOSE_RUN = """
-    UPDATE flysync_runs SET finished_at = now(), outcome = 'unknown', error_code = 'outcome_unknown'
-    WHERE run_id = %(run)s AND finished_at IS NULL
-"""
+).replace("{record}", rows.RECORD)
 
 
-async def request(session: Session, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> None:
-    """Write down that *names* are wanted at *app*."""
-    await session.execute(_REQUEST, {"app": app, "project": clean(project), "names": sorted(set(names))})
+async def request(session: Session, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
+    """Write down that *names* are wanted at *app*, unless that is another project's."""
+    given = {"app": app, "project": clean(project), "names": sorted(set(names))}
+    cursor = await session.execute(_REQUEST, given)
+    return await cursor.fetchone() == (True,)
 
 
 async def begin(
     session: Session,
     intent: Intent,
     fingerprints: Mapping[SecretName, str | None],
-    seen: Mapping[SecretName, SecretRecord],
+    seen: ProjectView,
     *,
     anew: bool,
+    take_over: bool,
 ) -> None:
     """
-    Write the intent and its secrets.
+    Write the intent, whose the app is, and its secrets.
 
     Raises:
+        DatabaseUnavailable: no run may begin: the tables are being migrated.
         NotRecorded: the run has ended.
+        NotOwner: the app belongs to another project.
         Locked: another run has taken one of the secrets.
     """
-    cursor = await session.execute(_BEGIN_RUN, {**_run(intent, *fingerprints), "deadline_s": intent.deadline_s})
-    if await cursor.fetchone() is None:
-        raise ended(intent.run_id)
+    run = {
+        **parameters(intent, *fingerprints),
+        "deadline_s": intent.deadline_s,
+        "take_over": take_over,
+        "former": seen.owner if seen.owner_has_left else None,
+    }
+    cursor = await session.execute(_BEGIN, run)
+    is_begun, is_ours, is_closed, owner = await cursor.fetchone() or ()
+    if not is_begun:
+        raise errors.migrating() if is_closed else ended(intent.run_id)
+    if not is_ours:
+        raise NotOwner(f"app {intent.app} belongs to {f'project {owner}' if owner else 'another project'}")
+    known = seen.records
     changes = {
         "run": intent.run_id,
         "app": intent.app,
         "project": clean(intent.project),
         "names": list(fingerprints),
         "fingerprints": list(fingerprints.values()),
-        "seen": [seen[name].requested_at if name in seen else None for name in fingerprints],
-        "runs": [seen[name].run_id if name in seen else None for name in fingerprints],
+        "seen": [known[name].requested_at if name in known else None for name in fingerprints],
+        "runs": [known[name].run_id if name in known else None for name in fingerprints],
         "anew": anew,
     }
     cursor = await session.execute(_BEGIN_SECRETS, changes)
     if taken := fingerprints.keys() - {SecretName(name) for (name,) in await cursor.fetchall()}:
-        raise overtaken(intent.app, taken)
+        # This run has lost the lock without knowing it, and comes too late.
+        raise Locked(f"another run has begun to write {', '.join(sorted(taken))} to {intent.app}", phase="lock")
 
 
 async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:
@@ -192,109 +207,40 @@ async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Map
     await session.execute(_STORED, given)
 
 
-async def count_rollout(
-    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], by: int
-) -> Mapping[SecretName, int]:
+async def begin_rollout(
+    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], down: Collection[str]
+) -> frozenset[str]:
     """
-    Count a roll-out up or down, and give the counts.
+    Write that a roll-out is about to begin, and give the machines that were down before the first.
 
     Raises:
-        NotRecorded: the run has ended.
+        NotRecorded: the run is not open.
     """
-    cursor = await session.execute(_COUNT_ROLLOUT, {"run": run_id, "app": app, "names": list(names), "by": by})
-    found = await cursor.fetchall()
-    if not found:
+    given = {"run": run_id, "app": app, "names": list(names), "down": sorted(down)}
+    row = await (await session.execute(_BEGIN_ROLLOUT, given)).fetchone()
+    if row is None:
         raise ended(run_id)
-    return {SecretName(name): count for name, count in found if name is not None}
+    return frozenset(row[0])
 
 
-async def finish(
-    session: Session,
-    intent: Intent,
-    end: RunEnd,
-    states: Mapping[SecretName, State],
-    action: Action | None,
-    *,
-    keep_days: int,
-) -> None:
+async def end_rollout(
+    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
+) -> Mapping[SecretName, SecretRecord]:
     """
-    Write the end of a run, of its secrets, and the action.
+    Write that no roll-out is open any more, and give the rows.
 
     Raises:
-        NotRecorded: the run has ended, or never began.
+        NotRecorded: the run is not open.
     """
-    cursor = await session.execute(_END_RUN, {"run": intent.run_id, **_end(end)})
-    if await cursor.fetchone() is None:
-        raise ended(intent.run_id)
-    unset = [name for name, state in states.items() if state is State.UNSET]
-    kept = {name: state.value for name, state in states.items() if state is not State.UNSET}
-    given = {"app": intent.app, "names": list(kept), "states": list(kept.values()), "unset": unset}
-    await session.execute(_END_SECRETS, given)
-    await session.execute(_FORGET, given)
-    if action is not None:
-        act = {"project": clean(intent.project), "action": action.action, "details": _json(action.details)}
-        await session.execute(_ACT, act)
-    await session.execute(_PRUNE, {"days": min(keep_days, _MOST_DAYS)})
-
-
-async def note_run(session: Session, intent: Intent, end: RunEnd) -> None:
-    """Write a run that ended before it had an intent."""
-    await session.execute(_NOTE_RUN, {**_run(intent), **_end(end)})
-
-
-async def close_run(session: Session, run_id: RunId) -> None:
-    """Mark a run as ended."""
-    await session.execute(_CLOSE_RUN, {"run": run_id})
-
-
-def clean(text: str) -> str:
-    """Give *text* as Postgres can hold it: no NUL, and nothing that is no UTF-8."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
-
-
-def overtaken(app: AppName | None, names: Iterable[SecretName]) -> Locked:
-    """Give the error of a run that has lost the lock without knowing it, and comes too late."""
-    return Locked(f"another run has begun to write {', '.join(sorted(names))} to {app}", phase="lock")
-
-
-def ended(run_id: RunId) -> NotRecorded:
-    """Give the error of a run that is no longer open."""
-    return NotRecorded(f"run {run_id} is not open: it was never begun, or somebody has ended it", phase="record")
-
-
-def _run(intent: Intent, *more: SecretName) -> dict[str, Any]:
-    return {
-        "run": intent.run_id,
-        "project": clean(intent.project),
-        "app": intent.app,
-        "names": sorted({*intent.names, *more}),
-        "origin": intent.origin.value,
-        "actor": clean(intent.actor),
-        "reason": None if intent.reason is None else clean(intent.reason),
-        "sandbox": clean(intent.sandbox),
+    given = {
+        "run": run_id,
+        "app": app,
+        "names": list(names),
+        "bad": int(bad is not None),
+        "limit_s": bad.limit_s if bad else None,
+        "release": bad.release if bad else None,
     }
-
-
-def _end(end: RunEnd) -> dict[str, Any]:
-    return {
-        "outcome": str(end.outcome),
-        "error_code": end.error_code,
-        "release": end.release,
-        "seconds": _json(end.seconds),
-    }
-
-
-def _json(value: Mapping[str, object]) -> str:
-    return json.dumps(_cleaned(value), ensure_ascii=False)
-
-
-def _cleaned(value: object) -> object:
-    match value:
-        case str():
-            return clean(value)
-        case Mapping():
-            return {clean(str(key)): _cleaned(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_cleaned(inner) for inner in value]
-        case _:
-            return value
+    row = await (await session.execute(_END_ROLLOUT, given, binary=True)).fetchone()
+    if row is None:
+        raise ended(run_id)
+    return rows.records(row[0])

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: The version of flysync's own tables that this code reads and writes.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TEXT = ("text", "character varying")
 _TIME = ("timestamp with time zone",)
@@ -59,7 +59,8 @@ DEPLOYMENTS = Relation(
             fly_app_name text,
             created_at timestamptz DEFAULT now()
         );
-        CREATE INDEX project_deployments_newest ON project_deployments (project_id, created_at DESC)
+        CREATE INDEX project_deployments_newest ON project_deployments (project_id, created_at DESC);
+        CREATE INDEX project_deployments_app ON project_deployments (fly_app_name)
     """,
 )
 
@@ -152,7 +153,10 @@ SECRETS = Relation(
         "requested_at": _TIME,
         "written_at": _TIME,
         "deployed_at": _TIME,
-        "rollouts": ("integer", "bigint"),
+        "bad_tries": ("integer", "bigint"),
+        "longest_limit_s": ("double precision",),
+        "failed_release": ("integer", "bigint"),
+        "rollout": _TEXT,
     },
     rights=("SELECT", "INSERT", "UPDATE", "DELETE"),
     create="""
@@ -167,28 +171,54 @@ SECRETS = Relation(
             requested_at timestamptz,
             written_at timestamptz,
             deployed_at timestamptz,
-            rollouts integer NOT NULL DEFAULT 0 CONSTRAINT flysync_secrets_rollouts CHECK (rollouts >= 0),
+            bad_tries integer NOT NULL DEFAULT 0 CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0),
+            longest_limit_s double precision,
+            failed_release integer,
+            rollout text,
             PRIMARY KEY (app, name)
         );
         CREATE INDEX flysync_secrets_project ON flysync_secrets (project_id)
     """,
 )
 
-#: A single row: the version of these tables, and the key of fingerprints and digests.
+#: One row per app: the project that its secrets belong to; and the machines that were down before the first roll-out
+#: that has not ended well since.
+APPS = Relation(
+    name="flysync_apps",
+    ours=True,
+    columns={"app": _TEXT, "project_id": _TEXT, "since": _TIME, "down_before": ("text[]",)},
+    rights=("SELECT", "INSERT", "UPDATE"),
+    create="""
+        CREATE TABLE flysync_apps (
+            app text PRIMARY KEY,
+            project_id text NOT NULL,
+            since timestamptz NOT NULL DEFAULT now(),
+            down_before text[]
+        )
+    """,
+)
+
+#: A single row: the version of these tables, the key of fingerprints and digests, and until when no run may begin.
 META = Relation(
     name="flysync_meta",
     ours=True,
-    columns={"schema_version": ("integer", "bigint"), "fingerprint_key": _TEXT, "created_at": _TIME},
+    columns={
+        "schema_version": ("integer", "bigint"),
+        "fingerprint_key": _TEXT,
+        "created_at": _TIME,
+        "closed_until": _TIME,
+    },
     rights=("SELECT",),
     create="""
         CREATE TABLE flysync_meta (
             schema_version integer NOT NULL,
             fingerprint_key text NOT NULL,
-            created_at timestamptz NOT NULL DEFAULT now()
+            created_at timestamptz NOT NULL DEFAULT now(),
+            closed_until timestamptz
         );
         CREATE UNIQUE INDEX flysync_meta_single ON flysync_meta ((true))
     """,
 )
 
 #: All of them, the backend's first.
-RELATIONS = (CREDENTIALS, DEPLOYMENTS, ACTIONS, RUNS, SECRETS, META)
+RELATIONS = (CREDENTIALS, DEPLOYMENTS, ACTIONS, RUNS, SECRETS, APPS, META)

@@ -1,0 +1,119 @@
+"""
+From the tables of an earlier version to those of this one, in place.
+
+The door comes first: from then on no run may begin, and those that are open are waited for. Programs of version 1 do
+not know of it, and have to be stopped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flysync.adapters.postgres.tables import META, RUNS, SCHEMA_VERSION, SECRETS
+from flysync.model.core import AppName, ProjectId
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from typing import LiteralString
+
+    from flysync.adapters.postgres.session import Session
+
+#: Seconds that the door stays closed where nobody opens it, because the process that closed it is dead.
+_SPARE_S = 60.0
+
+#: Closes the door; version 1 has none.
+_CLOSE = """
+    ALTER TABLE flysync_meta ADD COLUMN IF NOT EXISTS closed_until timestamptz;
+    UPDATE flysync_meta SET closed_until = clock_timestamp() + interval '{} seconds'
+"""
+_OPEN = "UPDATE flysync_meta SET closed_until = NULL WHERE closed_until IS NOT NULL"
+
+#: Runs that may be at work, in the tables of any version.
+_OPEN_RUNS = """
+    SELECT r.run_id::text FROM flysync_runs AS r
+    WHERE r.finished_at IS NULL AND r.deadline > clock_timestamp() ORDER BY r.started_at
+"""
+#: Whoever has begun to write a run when the door was closed has committed it once this is granted.
+_LOCK = "LOCK TABLE flysync_runs IN ACCESS EXCLUSIVE MODE"
+
+#: What makes tables of the next version of those of the one before, where they exist.
+_STEPS: Mapping[int, Mapping[str, LiteralString]] = {
+    1: {
+        RUNS.name: "ALTER TABLE flysync_runs RENAME COLUMN door TO origin",
+        # Version 1 counted a roll-out before it began, so a count may be that of a run that was killed. Nobody knows
+        # what such roll-outs came to: the machines are to say it.
+        SECRETS.name: """
+            ALTER TABLE flysync_secrets
+                ADD COLUMN bad_tries integer NOT NULL DEFAULT 0
+                    CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0),
+                ADD COLUMN longest_limit_s double precision,
+                ADD COLUMN failed_release integer,
+                ADD COLUMN rollout text;
+            UPDATE flysync_secrets SET rollout = 'begun' WHERE rollouts > 0 AND state <> 'deployed';
+            ALTER TABLE flysync_secrets DROP COLUMN rollouts
+        """,
+        META.name: "ALTER TABLE flysync_meta ADD COLUMN IF NOT EXISTS closed_until timestamptz",
+    }
+}
+
+#: Whose the apps are: who has deployed to them last, else written. A request alone owns nothing.
+_OWN = """
+    INSERT INTO flysync_apps (app, project_id)
+    SELECT DISTINCT ON (s.app) s.app, s.project_id FROM flysync_secrets AS s
+    WHERE s.state <> 'requested'
+    ORDER BY s.app, s.deployed_at DESC NULLS LAST, s.written_at DESC NULLS LAST, s.name
+    ON CONFLICT (app) DO NOTHING
+"""
+#: Apps that have secrets of several projects; the owner comes first.
+_SHARED = """
+    SELECT its.app::text, array_agg(its.project_id::text ORDER BY its.project_id <> a.project_id, its.project_id)
+    FROM (
+        SELECT DISTINCT s.app, s.project_id FROM flysync_secrets AS s WHERE s.state <> 'requested'
+    ) AS its JOIN flysync_apps AS a ON a.app = its.app
+    GROUP BY its.app HAVING count(*) > 1 ORDER BY its.app
+"""
+
+
+async def close_door(session: Session, for_s: float) -> None:
+    """Let no run begin for as long, and a little longer."""
+    await session.execute(_CLOSE.format(float(for_s + _SPARE_S)).encode())
+
+
+async def open_door(session: Session) -> None:
+    """Let runs begin again."""
+    await session.execute(_OPEN)
+
+
+def is_known(version: int | None) -> bool:
+    """Tell whether tables of *version* can be made into those of the next one."""
+    return version in _STEPS
+
+
+async def migrate(session: Session, version: int, tables: Collection[str]) -> list[str]:
+    """Change flysync's *tables*, those that exist, from *version* to this one; or give the runs that may be at work."""
+    if RUNS.name in tables and (runs := await _open_runs(session)):
+        return runs
+    for step in range(version, SCHEMA_VERSION):
+        for name, statements in _STEPS[step].items():
+            if name in tables:
+                await session.execute(statements)
+    return []
+
+
+async def _open_runs(session: Session) -> list[str]:
+    for wait in (None, _LOCK):
+        if wait is not None:
+            await session.execute(wait)
+        if runs := [run for (run,) in await (await session.execute(_OPEN_RUNS)).fetchall()]:
+            return runs
+    return []
+
+
+async def settle(session: Session) -> Mapping[AppName, tuple[ProjectId, ...]]:
+    """Say whose the apps are, once all tables exist, and give those with secrets of several projects."""
+    await session.execute(_OWN)
+    await session.execute(
+        "UPDATE flysync_meta SET schema_version = %(version)s, closed_until = NULL", {"version": SCHEMA_VERSION}
+    )
+    found = await (await session.execute(_SHARED)).fetchall()
+    return {AppName(app): tuple(map(ProjectId, projects)) for app, projects in found}

@@ -1,0 +1,151 @@
+"""Runs as flysync writes them down: what an intent holds, how a run ends, and what its secrets have come to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flysync.adapters.postgres.encoding import as_json, clean
+from flysync.errors import NotRecorded
+from flysync.model.core import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flysync.adapters.postgres.session import Session
+    from flysync.model.core import RunId, SecretName
+    from flysync.ports import Action, Intent, RunEnd
+
+#: More days than this make no moment that Postgres can hold.
+_MOST_DAYS = 36_500
+
+#: Ends a run that is open; no row where it is not.
+_END_RUN = """
+    UPDATE flysync_runs SET
+        finished_at = now(), outcome = %(outcome)s, error_code = %(error_code)s::text, release = %(release)s::integer,
+        seconds = %(seconds)s::jsonb
+    WHERE run_id = %(run)s AND finished_at IS NULL
+    RETURNING run_id
+"""
+
+#: Where app and secrets stand at the end of a run; it holds the app's lock, so they may be those of an earlier one.
+_END_SECRETS = """
+    WITH settled AS (
+        UPDATE flysync_apps SET down_before = NULL
+        WHERE app = %(app)s AND down_before IS NOT NULL AND %(all_up)s::boolean
+    ), unset AS (
+        DELETE FROM flysync_secrets WHERE app = %(app)s AND name = ANY (%(unset)s::text[])
+    ), deployed AS (
+        UPDATE flysync_secrets SET
+            state = 'deployed', deployed_at = now(),
+            bad_tries = 0, longest_limit_s = NULL, failed_release = NULL, rollout = NULL
+        WHERE app = %(app)s AND name = ANY (%(deployed)s::text[])
+    )
+    UPDATE flysync_secrets AS s SET state = given.state
+    FROM unnest(%(names)s::text[], %(states)s::text[]) AS given(name, state)
+    WHERE s.app = %(app)s AND s.name = given.name
+"""
+
+#: The backend's audit; its created_at has a default.
+_ACT = """
+    INSERT INTO project_actions (project_id, action, status, details)
+    VALUES (%(project)s::text, %(action)s::text, 'success', %(details)s::jsonb)
+"""
+
+#: Old runs, a few at a time, so that no run has to pay for a long neglect.
+_PRUNE = """
+    DELETE FROM flysync_runs WHERE run_id IN (
+        SELECT r.run_id FROM flysync_runs AS r
+        WHERE r.finished_at < now() - make_interval(days => %(days)s::integer)
+        ORDER BY r.finished_at LIMIT 500 FOR UPDATE SKIP LOCKED
+    )
+"""
+
+#: A run that ended before it had an intent.
+_NOTE_RUN = """
+    INSERT INTO flysync_runs
+        (run_id, project_id, app, names, origin, actor, reason, sandbox, finished_at, outcome, error_code, release,
+         seconds)
+    VALUES (%(run)s, %(project)s, %(app)s::text, %(names)s::text[], %(origin)s, %(actor)s, %(reason)s::text,
+            nullif(%(sandbox)s::text, ''), now(), %(outcome)s, %(error_code)s::text, %(release)s::integer,
+            %(seconds)s::jsonb)
+    ON CONFLICT (run_id) DO NOTHING
+"""
+
+#: The run of a dead process: nobody knows what became of it.
+_CLOSE_RUN = """
+    UPDATE flysync_runs SET finished_at = now(), outcome = 'unknown', error_code = 'outcome_unknown'
+    WHERE run_id = %(run)s AND finished_at IS NULL
+"""
+
+
+async def finish(
+    session: Session,
+    intent: Intent,
+    end: RunEnd,
+    states: Mapping[SecretName, State],
+    action: Action | None,
+    *,
+    all_up: bool,
+    keep_days: int,
+) -> None:
+    """
+    Write the end of a run, of its secrets, and the action.
+
+    Raises:
+        NotRecorded: the run has ended, or never began.
+    """
+    cursor = await session.execute(_END_RUN, {"run": intent.run_id, **_end(end)})
+    if await cursor.fetchone() is None:
+        raise ended(intent.run_id)
+    others = {name: state for name, state in states.items() if state not in {State.DEPLOYED, State.UNSET}}
+    given = {
+        "app": intent.app,
+        "all_up": all_up,
+        "unset": [name for name, state in states.items() if state is State.UNSET],
+        "deployed": [name for name, state in states.items() if state is State.DEPLOYED],
+        "names": list(others),
+        "states": [state.value for state in others.values()],
+    }
+    await session.execute(_END_SECRETS, given)
+    if action is not None:
+        act = {"project": clean(intent.project), "action": action.action, "details": as_json(action.details)}
+        await session.execute(_ACT, act)
+    await session.execute(_PRUNE, {"days": min(keep_days, _MOST_DAYS)})
+
+
+async def note_run(session: Session, intent: Intent, end: RunEnd) -> None:
+    """Write a run that ended before it had an intent."""
+    await session.execute(_NOTE_RUN, {**parameters(intent), **_end(end)})
+
+
+async def close_run(session: Session, run_id: RunId) -> None:
+    """Mark a run as ended."""
+    await session.execute(_CLOSE_RUN, {"run": run_id})
+
+
+def ended(run_id: RunId) -> NotRecorded:
+    """Give the error of a run that is no longer open."""
+    return NotRecorded(f"run {run_id} is not open: it was never begun, or somebody has ended it", phase="record")
+
+
+def parameters(intent: Intent, *more: SecretName) -> dict[str, Any]:
+    """Give what a row of flysync_runs has of its intent, and of *more* names."""
+    return {
+        "run": intent.run_id,
+        "project": clean(intent.project),
+        "app": intent.app,
+        "names": sorted({*intent.names, *more}),
+        "origin": intent.origin.value,
+        "actor": clean(intent.actor),
+        "reason": None if intent.reason is None else clean(intent.reason),
+        "sandbox": clean(intent.sandbox),
+    }
+
+
+def _end(end: RunEnd) -> dict[str, Any]:
+    return {
+        "outcome": str(end.outcome),
+        "error_code": end.error_code,
+        "release": end.release,
+        "seconds": as_json(end.seconds),
+    }

@@ -1,0 +1,119 @@
+"""A session with Postgres: how it is opened, and how work in it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.adapt import Loader
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Format
+
+from flysync.adapters.postgres import errors
+from flysync.errors import DatabaseUnavailable, FlysyncError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from flysync.secret import Secret
+
+T = TypeVar("T")
+Session = psycopg.AsyncConnection[tuple[Any, ...]]
+
+#: What an address may set otherwise (infra.md G).
+_DEFAULTS: Mapping[str, str | int] = {
+    "application_name": "flysync",
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+#: Tries to connect.
+_TRIES = 3
+#: Seconds in which the server can cancel a statement that nobody waits for any more.
+_CANCEL_S = 1.0
+
+_random = random.SystemRandom()
+
+
+class _TextLoader(Loader):
+    """Text; bytes that are no UTF-8 (a database in SQL_ASCII may hold some) become escapes and harm no other row."""
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode("utf-8", "backslashreplace")
+
+
+class _BinaryTextLoader(_TextLoader):
+    """The same for binary results."""
+
+    format = Format.BINARY
+
+
+async def bounded(work: Awaitable[T]) -> T:
+    """
+    Await what is done in a session, and when cancelled give it up soon, however silent the server is.
+
+    psycopg first has the server cancel the statement, and waits 10 s where no answer comes (measured); it lets itself
+    be cancelled in that as well. The session is not fit for use then.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_S)
+    return task.result()
+
+
+async def opened(dsn: Secret) -> Session:
+    """
+    Connect; a server that is out of reach is tried a few times, a refused password is not.
+
+    Raises:
+        DatabaseUnavailable: out of reach, and that several times.
+        ConfigError: the address is malformed, or the server refuses it.
+    """
+    parameters = _parameters(dsn)
+    session = await _connected(parameters)
+    for _ in range(_TRIES - 1):
+        if not isinstance(session, DatabaseUnavailable):
+            break
+        await asyncio.sleep(_random.uniform(0.1, 0.5))
+        session = await _connected(parameters)
+    if isinstance(session, FlysyncError):
+        raise session
+    return session
+
+
+async def _connected(parameters: Mapping[str, Any]) -> Session | FlysyncError:
+    try:
+        session = await psycopg.AsyncConnection.connect(autocommit=True, prepare_threshold=None, **parameters)
+    except psycopg.Error as error:
+        return errors.unconnected(error)
+    session.adapters.register_loader("text", _TextLoader)
+    session.adapters.register_loader("text", _BinaryTextLoader)
+    if session.info.parameter_status("server_encoding") == "SQL_ASCII":
+        try:
+            # Else Postgres refuses to send what is no UTF-8, and one bad name fails the whole query (22021, measured).
+            await session.execute("SET client_encoding = 'SQL_ASCII'")
+        except psycopg.Error as error:
+            await session.close()
+            return errors.explained(error)
+    return session
+
+
+def _parameters(dsn: Secret) -> dict[str, Any]:
+    """Give libpq's parameters; its own words about a malformed address quote the password."""
+    try:
+        given = conninfo_to_dict(dsn.reveal())
+    except (psycopg.Error, ValueError):
+        given = None
+    # A password with a bare slash in it looks like a port.
+    if given is None or not all(port.isdigit() for port in str(given.get("port", 1)).split(",")):
+        raise errors.malformed()
+    return {**_DEFAULTS, **given, "client_encoding": "utf8"}
