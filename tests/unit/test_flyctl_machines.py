@@ -88,7 +88,7 @@ def test_whether_a_machine_runs(tmp_path: Path, fields: dict[str, object], condi
     """By its state, its newest start or end, its checks and its host."""
     (found,) = read([machine(**fields)], tmp_path)
 
-    assert condition == found.condition
+    assert condition == found.condition()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_whose_a_machine_is_whose_host_does_not_answer(
     del lost["config"]
     (found,) = read([{**lost, "incomplete_config": incomplete}], tmp_path)
 
-    assert (is_managed, Condition.UNCLEAR) == (found.is_managed, found.condition)
+    assert (is_managed, Condition.UNCLEAR) == (found.is_managed, found.condition())
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_an_app_writes_is_taken_for_nothing_else(tmp_path: Path) -> None:
     lines = told(json.dumps([machine(config=config, checks=checks, name=text)], indent=4), tmp_path)
     (found,) = machines.read(lines)
 
-    assert ("m0", Condition.UP, 7) == (found.id, found.condition, found.release)
+    assert ("m0", Condition.UP, 7) == (found.id, found.condition(), found.release)
     assert "evil" not in lines
 
 
