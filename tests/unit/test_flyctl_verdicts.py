@@ -90,15 +90,18 @@ def test_what_an_exit_status_says_by_itself(code: int, stderr: str | None, may_h
     assert said in judged.error.message
 
 
-def test_what_an_app_has_said_is_not_judged() -> None:
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("smoke checks for m0 failed: the app appears to be crashing", errors.DeployIncomplete),
+        ("failed to update VM m0: injected", errors.FlyctlFailed),
+    ],
+)
+def test_what_an_app_has_said_is_not_judged(text: str, error: type[errors.FlysyncError]) -> None:
     """Its last lines stand below flyctl's own, whatever they look like."""
-    log = 'Error: smoke checks for m0 failed: x\n\nError: "A" is not a valid secret name\nno such host'
+    log = f'Error: {text}\n\nError: "A" is not a valid secret name\nno such host\nrate limit'
 
-    assert isinstance(verdicts.judge(1, log, phase="deploy", app="acme").error, errors.DeployIncomplete)
-    assert isinstance(
-        verdicts.judge(1, "Error: x\nError: no machines available to deploy", phase="deploy", app="acme").error,
-        errors.FlyctlFailed,
-    )
+    assert error is type(verdicts.judge(1, log, phase="deploy", app="acme").error)
 
 
 def test_the_name_that_fly_refuses_is_part_of_the_error() -> None:
