@@ -72,14 +72,12 @@ VERDICTS: tuple[Verdict, ...] = (
         AccessDenied,
         "Fly.io refuses the token",
         "transcripts: token",
-        hint=_HOW_TO_RENEW,
     ),
     Verdict(
         r"invalid token: |failed to fetch discharge tokens|missing third-party discharge token",
         AccessDenied,
         "Fly.io refuses the token: it needs a discharge that only a login can give",
         "flyctl.md 4, macaroon without discharge",
-        hint=_HOW_TO_RENEW,
     ),
     Verdict(
         r'"(?P<name>[^"\n]*)" is not a valid secret name',
@@ -98,7 +96,6 @@ VERDICTS: tuple[Verdict, ...] = (
         AccessDenied,
         "Fly.io refuses the token",
         "flyctl.md 3, GraphQL replies that are not 200",
-        hint=_HOW_TO_RENEW,
     ),
     Verdict(
         r"non-200 status code: [45]\d\d",
@@ -202,10 +199,11 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
 def _error(row: Verdict, *, phase: str, app: str, name: str | None) -> FlysyncError:
     if row.error is InvalidCredential:
         message = f"Fly.io refuses {name!r} as the name of a secret"
-        return InvalidCredential(message, name=name, hint=row.hint, service="fly", phase=phase)
-    setting = "FLY_API_TOKEN" if row.error is AccessDenied else None
+        return InvalidCredential(message, name=name, service="fly", phase=phase)
     message = row.message.format(app=app or "the app")
-    return row.error(message, hint=row.hint, service="fly", phase=phase, setting=setting)
+    if row.error is AccessDenied:
+        return AccessDenied(message, hint=_HOW_TO_RENEW, service="fly", phase=phase, setting="FLY_API_TOKEN")
+    return row.error(message, hint=row.hint, service="fly", phase=phase)
 
 
 def rollout_end(code: int, stdout: str, stderr: str | None, error: FlysyncError) -> RolloutEnd:
