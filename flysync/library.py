@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync import bootstrap
-from flysync.errors import FlysyncError, bug_text
+from flysync.errors import FlysyncError
+from flysync.logs import bug_text
 from flysync.model.core import Origin, SyncOptions, project_id, secret_name
 
 if TYPE_CHECKING:

@@ -307,7 +307,15 @@ def test_findings_and_what_was_created() -> None:
     assert (0, None) == ((ok := render.check_json(CheckReport(findings=(fine,))))["exit_code"], ok["error"])
     assert ["created a", "created b"] == render.init_text(InitReport(created=("a", "b")))
     assert ["everything was there already"] == render.init_text(InitReport(created=()))
-    assert {"created": ["a"]} == render.init_json(InitReport(created=("a",)))["init"]
+    moved = InitReport(created=("a",), migrated_from=1, shared_apps={AppName("acme"): (ProjectId("p"), ProjectId("q"))})
+    assert [
+        "created a",
+        "migrated flysync's tables from version 1",
+        "acme had secrets of several projects: p, q; the first owns it now",
+    ] == render.init_text(moved)
+    assert {"created": ["a"], "migrated_from": 1, "shared_apps": {"acme": ["p", "q"]}} == render.init_json(moved)[
+        "init"
+    ]
 
 
 def test_an_error_carries_what_callers_decide_by() -> None:

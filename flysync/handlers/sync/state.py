@@ -267,13 +267,9 @@ class SyncState:
 
     def run_end(self) -> RunEnd:
         """Give how the run has ended, for its row."""
-        report = self.report()
-        return RunEnd(
-            outcome=report.outcome or Outcome.UNKNOWN,
-            error_code=report.error.code if report.error else None,
-            release=self.release,
-            seconds={phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
-        )
+        outcome, error = self.report().outcome or Outcome.UNKNOWN, self.error
+        seconds = {phase: round(seconds, 3) for phase, seconds in self.seconds.items()}
+        return RunEnd(outcome=outcome, error_code=error.code if error else None, release=self.release, seconds=seconds)
 
     def report(self) -> SyncReport:
         """Give the report as of now."""
