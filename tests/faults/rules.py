@@ -123,11 +123,9 @@ def _of_delete(fault: str, lasting: bool) -> Expected:
 
 
 def _of_exec(step: str, fault: str, *, lasting: bool) -> Expected:
-    """A step is sent three times and runs once; what it told is asked for anew where only its code was found."""
+    """A step is sent three times and runs once; the sandbox keeps what it told for those who come again."""
     if not lasting:
-        is_told = step in {"look", "install", "list", "confirm"}
-        tries = 3 if fault in _DONE and is_told else 2
-        return replace(_SYNCED, tries=(tries, tries))
+        return replace(_SYNCED, tries=(2, 2))
     # The key has just made the sandbox: the proxy says 401 of one that it does not know.
     code = "daytona_unavailable" if fault in _DENIED else _daytona_code(fault)
     if step in {"look", "install"}:
