@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from records_contract import APP, BAD, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, finish, intent
 
-from flysync.errors import NotOwner, NotRecorded
+from flysync.errors import NotOwner, NotRecorded, ProjectNotFound
 from flysync.model.core import AppName, ProjectId, RunId, State
 
 if TYPE_CHECKING:
@@ -164,6 +164,16 @@ class OwnerContract:
         view = await world.view()
 
         assert (THIRD, False) == (view.owner, view.owner_has_left)
+
+    async def test_an_owner_is_known_by_its_app_alone(self, world: RecordsWorld) -> None:
+        """Once its rows and deployments are gone, it can still remove what it wrote there, and nobody else can."""
+        await begin(world, project=THIRD, seen=await world.view())
+        view = await world.view_of(THIRD, APP)
+
+        assert (THIRD, THIRD, {}) == (view.project, view.owner, view.credentials)
+        for project, app in ((THIRD, None), (ProjectId("fourth"), APP)):
+            with pytest.raises(ProjectNotFound):
+                await world.view_of(project, app)
 
     async def test_only_the_owner_that_was_seen_has_left(self, world: RecordsWorld) -> None:
         """Where somebody else was quicker, the app is theirs."""

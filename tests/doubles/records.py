@@ -34,12 +34,12 @@ class InMemoryRecords(InMemoryState):
         """
         self._enter("view")
         here = self.projects.get(project, InMemoryProject())
-        if not here.rows and not here.deployments:
-            raise self.unknown(project, f"project {project} has neither a credential nor a deployment")
         apps = here.apps()
         target = app or (AppName(apps[0]) if len(apps) == 1 else None)
-        known = {record.name: record for (its_app, _), record in self.secrets.items() if its_app == target}
         owner = self.owner(target)
+        if not here.rows and not here.deployments and owner != project:
+            raise self.unknown(project, f"project {project} has neither a credential nor a deployment")
+        known = {record.name: record for (its_app, _), record in self.secrets.items() if its_app == target}
         asked = {
             one.name for one in known.values() if one.requested_at is not None and project in {owner, one.project_id}
         }
