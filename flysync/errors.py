@@ -195,9 +195,21 @@ class RunNotFound(DatabaseError):
 
 
 class InvalidCredential(DatabaseError):
-    """A name or a value that cannot be carried to Fly as it is."""
+    """A name or a value that cannot be carried to Fly as it is; *name*, where it is Fly that refuses it."""
 
     code = "invalid_credential"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str | None = None,
+        hint: str | None = None,
+        service: str | None = None,
+        phase: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, service=service, phase=phase)
+        self.name = name
 
 
 class SandboxError(FlysyncError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.errors import CredentialNotFound, InvalidCredential
+from flysync.errors import CredentialNotFound, DeployFailed, InvalidCredential, NotOwner, UsageError
 from flysync.model.core import Reason, State, value_problem
 
 if TYPE_CHECKING:
@@ -15,24 +16,23 @@ if TYPE_CHECKING:
     from flysync.model.core import Credential, ProjectView, SecretName, SecretRecord, SyncOptions
     from flysync.secret import Secret
 
-#: How often one change is rolled out before only `--force` or a new value starts it again.
-MAX_ROLLOUTS = 2
+#: How often one value is rolled out in vain before only a new one, or `--force`, starts it again.
+MOST_BAD_TRIES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """A credential whose value can be carried, and what is to be done with it."""
+    """A credential whose value can be sent, or a secret that is to go, and what is to be done with it."""
 
     name: SecretName
-    secret: Secret
-    fingerprint: str
+    #: Both are absent where it is to be removed.
+    secret: Secret | None
+    fingerprint: str | None
     reason: Reason
-    #: Whether it is set; else it is left as it is.
+    #: Whether it is set (or removed); else it is left as it is.
     set: bool = False
     #: Whether Fly is asked before that is decided.
     check: bool = False
-    #: Whether it has been rolled out in vain as often as is allowed: it is only looked up.
-    given_up: bool = False
 
     @property
     def is_work(self) -> bool:
@@ -42,7 +42,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """One line per credential: changes, and those that cannot be carried."""
+    """One line per credential: changes, and those with which nothing can be done."""
 
     changes: tuple[Change, ...] = ()
     failures: tuple[tuple[SecretName, FlysyncError], ...] = ()
@@ -52,85 +52,162 @@ class Plan:
     @property
     def to_set(self) -> tuple[Change, ...]:
         """The changes that are certain."""
-        return tuple(one for one in self.changes if one.set)
+        return tuple(change for change in self.changes if change.set)
 
     @property
     def to_check(self) -> tuple[Change, ...]:
         """The changes that depend on what Fly shows."""
-        return tuple(one for one in self.changes if one.check)
+        return tuple(change for change in self.changes if change.check)
 
     @property
     def has_work(self) -> bool:
         """Whether a sandbox is needed."""
-        return any(one.is_work for one in self.changes)
+        return any(change.is_work for change in self.changes)
 
 
 def plan(view: ProjectView, names: Iterable[SecretName], options: SyncOptions) -> Plan:
     """Decide for each of *names* whether it is to be set, looked up at Fly, or left alone."""
-    changes, failures, superseded = [], [], []
-    for name in dict.fromkeys(names):
+    names = tuple(dict.fromkeys(names))
+    if error := _not_owner(view, options):
+        return Plan(failures=tuple((name, error) for name in names))
+    changes: list[Change] = []
+    failures: list[tuple[SecretName, FlysyncError]] = []
+    superseded = []
+    for name in names:
         try:
             secret, differs = _value(view.credentials.get(name), name, view, options)
-        except (CredentialNotFound, InvalidCredential) as error:
-            failures.append((name, error))
+            changes.append(_change(name, secret, view, options))
+        except (CredentialNotFound, InvalidCredential, DeployFailed) as problem:
+            failures.append((name, problem))
             continue
         if differs:
             superseded.append(name)
-        changes.append(_change(name, secret, view, options))
     return Plan(changes=tuple(changes), failures=tuple(failures), superseded=tuple(superseded))
 
 
+def plan_removal(view: ProjectView, names: Iterable[SecretName], options: SyncOptions) -> Plan:
+    """
+    Decide for each of *names* that it is to be looked up at Fly, and removed where it is there.
+
+    Raises:
+        UsageError: the next sync would bring some of them back, or flysync never wrote them.
+    """
+    names = tuple(dict.fromkeys(names))
+    if error := _not_owner(view, options):
+        return Plan(failures=tuple((name, error) for name in names))
+    _refuse(view, names, options)
+    changes, failures = [], []
+    for name in names:
+        record = view.records.get(name)
+        if record and record.fingerprint is None and is_given_up(record, options) and not options.retry:
+            failures.append((name, given_up(record, removes=True)))
+        else:
+            changes.append(Change(name=name, secret=None, fingerprint=None, reason=Reason.REMOVED, check=True))
+    return Plan(changes=tuple(changes), failures=tuple(failures))
+
+
+def is_given_up(record: SecretRecord, options: SyncOptions) -> bool:
+    """Tell whether no further roll-out of this value is made: two have failed, and more time would not help."""
+    if record.state is State.DEPLOYED or record.bad_tries < MOST_BAD_TRIES:
+        return False
+    return record.longest_limit_s is None or options.timeout_s <= record.longest_limit_s
+
+
+def given_up(record: SecretRecord, *, removes: bool = False) -> DeployFailed:
+    """Give the error of a value of which no further roll-out is made; it says whether the app or the time is why."""
+    change = f"the removal of {record.name}" if removes else f"this value of {record.name}"
+    again = "--retry" if removes else "--force"
+    if record.longest_limit_s is not None and math.isfinite(record.longest_limit_s):
+        return DeployFailed(
+            f"{change} was rolled out {record.bad_tries} times and ran out of time, the longest after"
+            f" {record.longest_limit_s:g} s",
+            hint=f"allow more time with --timeout, or roll it out again with {again}",
+            service="fly",
+            phase="deploy",
+        )
+    return DeployFailed(
+        f"{change} was rolled out {record.bad_tries} times, and the app failed with it",
+        hint=f"look at the app's own logs (`fly logs`); {again} rolls it out once more",
+        service="fly",
+        phase="deploy",
+    )
+
+
+def _not_owner(view: ProjectView, options: SyncOptions) -> NotOwner | None:
+    """Give the error of a project that may not write to the app, or nothing."""
+    if options.take_over or view.owner == view.project:
+        return None
+    if view.owner is not None and not view.owner_has_left:
+        return NotOwner(f"the secrets of {view.app} belong to project {view.owner}")
+    if options.app is not None and view.deployed_by:
+        return NotOwner(f"{view.app} is the newest deployment of project {view.deployed_by[0]}")
+    return None
+
+
+def _refuse(view: ProjectView, names: tuple[SecretName, ...], options: SyncOptions) -> None:
+    if options.force:
+        return
+    if kept := [name for name in names if name in view.credentials]:
+        raise UsageError(
+            f"still in cloud_credentials of {view.project}: {', '.join(kept)}",
+            hint="delete the rows first, or the next sync brings them back; --force removes them at Fly all the same",
+        )
+    if foreign := [name for name in names if name not in view.records]:
+        raise UsageError(
+            f"flysync never wrote these to {view.app}: {', '.join(foreign)}",
+            hint="check the names with `flysync status --live`; --force removes them all the same",
+        )
+
+
 def _value(row: Credential | None, name: SecretName, view: ProjectView, options: SyncOptions) -> tuple[Secret, bool]:
-    """Give the value to carry, and whether the caller had given another one."""
+    """Give the value to send, and whether the caller had given another one."""
     if row is None:
         raise CredentialNotFound(
             f"{view.project} has no credential {name}",
             hint=f"add {name} in the console first, or check its spelling",
         )
     if row.problem:
-        raise InvalidCredential(f"{name} {row.problem}", hint=f"store {name} anew")
+        raise InvalidCredential(f"{name} {row.problem}", hint=f"save {name} again")
     from_caller = options.value_source == "caller" or not view.has_values
     given = options.values.get(name)
     secret = given if from_caller else row.secret
     if secret is None:
         raise InvalidCredential(
             f"{name} has no value" + (" from the caller" if from_caller else " in cloud_credentials"),
-            hint="give it on standard input with --value-stdin" if from_caller else f"store {name} anew",
+            hint="give it on standard input with --value-stdin" if from_caller else f"save {name} again",
         )
     if problem := value_problem(name, secret, empty_allowed=options.empty_allowed):
-        raise InvalidCredential(f"the value of {name} {problem}", hint=f"store {name} anew")
+        raise InvalidCredential(f"the value of {name} {problem}", hint=f"save {name} again")
     return secret, given is not None and secret != given
 
 
 def _change(name: SecretName, secret: Secret, view: ProjectView, options: SyncOptions) -> Change:
-    record = view.records.get(name)
     fingerprint = secret.fingerprint(view.key, view.app or "", name)
-    reason, is_set, is_checked, given_up = _decide(record, fingerprint, view, options)
-    return Change(
-        name=name,
-        secret=secret,
-        fingerprint=fingerprint,
-        reason=reason,
-        set=is_set,
-        check=is_checked,
-        given_up=given_up,
-    )
+    reason, is_set, is_checked = _decide(view.records.get(name), fingerprint, view, options)
+    return Change(name=name, secret=secret, fingerprint=fingerprint, reason=reason, set=is_set, check=is_checked)
 
 
 def _decide(
     record: SecretRecord | None, fingerprint: str, view: ProjectView, options: SyncOptions
-) -> tuple[Reason, bool, bool, bool]:
-    """Give the reason, and whether to set, to ask Fly first, and to give up."""
+) -> tuple[Reason, bool, bool]:
+    """
+    Give the reason, whether to set, and whether to ask Fly first.
+
+    Raises:
+        DeployFailed: it has been rolled out in vain as often as is allowed.
+    """
     if record is None or record.fingerprint is None:
-        return Reason.NEW, True, False, False
+        return Reason.NEW, True, False
     if record.fingerprint != fingerprint:
-        return Reason.CHANGED, True, False, False
+        return Reason.CHANGED, True, False
     if options.force:
-        return Reason.REQUESTED, True, False, False
-    if record.rollouts >= MAX_ROLLOUTS and record.state is not State.DEPLOYED:
-        return Reason.UNCHANGED, False, True, True
+        return Reason.REQUESTED, True, False
     if record.state is State.DEPLOYED and not view.open_runs:
-        return Reason.UNCHANGED, False, options.verify, False
-    if record.state is State.STORED:
-        return Reason.REQUESTED, False, True, False
-    return Reason.REQUESTED, True, False, False
+        return Reason.UNCHANGED, False, options.verify
+    if is_given_up(record, options):
+        if not options.verify:
+            raise given_up(record)
+        return Reason.UNCHANGED, False, True
+    # What was stored may have been rolled out since; and of a roll-out without a known end the machines tell.
+    asks_first = record.state is State.STORED or record.rollout_begun
+    return Reason.REQUESTED, not asks_first, asks_first

@@ -1,26 +1,29 @@
-"""What Fly shows of an app's secrets, compared with our own record. Pure."""
+"""What Fly shows of an app, compared with our own record. Pure."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from flysync.errors import AppNotVisible, DeployFailed
+from flysync.errors import AppNotVisible
 from flysync.model.core import Outcome, Reason, State
-from flysync.model.fly import FlyStatus
+from flysync.model.fly import SMOKE_S, Condition, FlyStatus
 from flysync.model.reports import Note
-from flysync.plan import MAX_ROLLOUTS
+from flysync.plan import given_up, is_given_up
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Collection, Container, Iterable
 
-    from flysync.model.core import AppName, SecretName, SecretRecord
-    from flysync.model.fly import FlySecret, Machine
+    from flysync.errors import DeployFailed
+    from flysync.model.core import AppName, SecretName, SecretRecord, SyncOptions
+    from flysync.model.fly import AppAtFly, Machine
     from flysync.plan import Change
 
 _ON_MACHINES = frozenset({FlyStatus.DEPLOYED, FlyStatus.PARTIAL})
 _WAITING = frozenset({FlyStatus.STAGED, FlyStatus.PARTIAL})
+#: flyctl shows no status of secrets where an app has more machines than these (read: secrets/list.go).
+_MOST_MACHINES = 100
 
 
 class Live(StrEnum):
@@ -28,7 +31,11 @@ class Live(StrEnum):
 
     #: The machines run with what we wrote last.
     RUNNING = "running"
-    #: Some of them do.
+    #: They have it, and are stopped or suspended: they will start with it.
+    AT_REST = "on stopped machines"
+    #: They have it, and one of them does not run: it has crashed, or a health check is critical.
+    DOWN = "machines down"
+    #: Some of them have it.
     PARTLY = "on some machines"
     #: Fly has what we wrote last, and no machine runs with it.
     NOT_DEPLOYED = "not deployed"
@@ -60,16 +67,29 @@ def not_visible(app: AppName, phase: str | None) -> AppNotVisible:
     )
 
 
-class LiveSecrets:
-    """One answer of `flyctl secrets list` for *app*; digests are compared as HMAC under *key*."""
+def managed(machines: Iterable[Machine]) -> list[Machine]:
+    """Give the machines that a roll-out of secrets reaches."""
+    return [machine for machine in machines if machine.is_managed]
 
-    def __init__(self, secrets: Iterable[FlySecret], app: AppName, key: Secret) -> None:
-        self._secrets = {one.name: one for one in secrets}
+
+class LiveSecrets:
+    """One look at *app*; digests are compared as HMAC under *key*, and machines have to stay up for *smoke_s*."""
+
+    def __init__(self, shown: AppAtFly, app: AppName, key: Secret, smoke_s: float = SMOKE_S) -> None:
+        self._secrets = {secret.name: secret for secret in shown.secrets}
         self._app = app
         self._key = key
+        self._smoke_s = smoke_s
+        self.machines = shown.machines
+        self.error = shown.error
 
     def __contains__(self, name: SecretName) -> bool:
         return name in self._secrets
+
+    @property
+    def names(self) -> Collection[str]:
+        """The secrets that Fly has."""
+        return self._secrets.keys()
 
     def mac(self, name: SecretName) -> str | None:
         """Give the HMAC of a secret's digest, which alone is kept: a digest may tell something about the value."""
@@ -81,34 +101,70 @@ class LiveSecrets:
         mac = self.mac(record.name)
         return mac is not None and mac == record.fly_digest_mac
 
-    def is_running(self, record: SecretRecord) -> bool:
+    def is_deployed(self, record: SecretRecord) -> bool:
+        """Tell whether every machine has what we wrote last, whether it runs or not."""
+        return self.is_ours(record) and self._secrets[record.name].status is FlyStatus.DEPLOYED
+
+    def down(self, known: Collection[str] = ()) -> list[Machine]:
+        """Give the managed machines that are down, but for those that are *known* to be."""
+        return self._in(Condition.DOWN, known)
+
+    def unclear(self, known: Collection[str] = ()) -> list[Machine]:
+        """Give the managed machines of which nobody can say yet whether they run, but for those *known* to be down."""
+        return self._in(Condition.UNCLEAR, known)
+
+    def may_change(self, known: Collection[str] = ()) -> bool:
+        """Tell whether a machine may soon be seen otherwise: it is unclear, or started and not healthy yet."""
+        return bool(self.unclear(known)) or any(not machine.has_ended for machine in self.down(known))
+
+    def _in(self, condition: Condition, known: Collection[str]) -> list[Machine]:
+        machines = managed(self.machines or ())
+        return [one for one in machines if one.condition(self._smoke_s) is condition and one.id not in known]
+
+    @property
+    def release(self) -> int | None:
+        """The newest release that a managed machine has."""
+        return max((machine.release for machine in managed(self.machines or ()) if machine.release), default=None)
+
+    def is_confirmed(self, record: SecretRecord, known_down: Collection[str]) -> bool:
         """
-        Tell whether the machines run with what we wrote last.
+        Tell whether the machines run with what we wrote last, by what Fly shows alone.
+
+        `Deployed` is about their configuration; so they have to run as well, but for those that were down before we
+        came. After a roll-out that the app failed with, somebody has to have deployed it again.
+        """
+        if not self.is_deployed(record) or self.machines is None:
+            return False
+        if self.down(known_down) or self.unclear(known_down):
+            return False
+        failed = record.failed_release
+        return failed is None or all((machine.release or 0) > failed for machine in managed(self.machines))
+
+    def is_still_deployed(self, record: SecretRecord) -> bool:
+        """
+        Tell whether nothing speaks against our record, which says that the machines run with it.
 
         `Staged` proves nothing where every secret is: flyctl says so too where it cannot see the machines, or where
-        there are none (flyctl.md, top). Then our own record counts.
+        there are none (flyctl.md, top). Then the record counts.
         """
-        if not self.is_ours(record):
+        if record.state is not State.DEPLOYED or not self.is_ours(record):
             return False
-        if self._secrets[record.name].status is FlyStatus.DEPLOYED:
-            return True
-        return record.state is State.DEPLOYED and not self._sees_machines
+        return self._secrets[record.name].status is FlyStatus.DEPLOYED or not self._sees_machines
 
     @property
     def _sees_machines(self) -> bool:
         """Whether flyctl could tell what the machines run with: it says `Staged` of all where it could not."""
-        return any(one.status in _ON_MACHINES for one in self._secrets.values())
+        return any(secret.status in _ON_MACHINES for secret in self._secrets.values())
 
     def settle(
-        self, change: Change, record: SecretRecord, *, stage: bool
+        self, change: Change, record: SecretRecord, options: SyncOptions, known_down: Collection[str]
     ) -> tuple[Outcome | None, Reason, DeployFailed | None]:
         """Say what becomes of a change that depends on what Fly shows; no outcome where it has to be set (again)."""
-        if self.is_running(record):
+        if self.is_still_deployed(record) or self.is_confirmed(record, known_down):
             return Outcome.UNCHANGED, Reason.CONFIRMED, None
-        if change.given_up:
-            error = DeployFailed(f"{change.name} has been rolled out {MAX_ROLLOUTS} times, and the roll-out fails")
-            return Outcome.STAGED if change.name in self else Outcome.FAILED, Reason.UNCHANGED, error
-        if stage and self.is_ours(record):
+        if is_given_up(record, options):
+            return Outcome.STAGED, Reason.UNCHANGED, given_up(record)
+        if options.stage and self.is_ours(record):
             return Outcome.STAGED, Reason.CONFIRMED, None
         if change.name not in self:
             return None, Reason.MISSING, None
@@ -116,8 +172,8 @@ class LiveSecrets:
             return None, Reason.DRIFTED, None
         return None, Reason.REQUESTED, None
 
-    def live(self, name: SecretName, record: SecretRecord | None, machines: Sequence[Machine] | None) -> Live:
-        """Say how a secret stands; *machines* are absent where they could not be listed."""
+    def live(self, name: SecretName, record: SecretRecord | None) -> Live:
+        """Say how a secret stands."""
         if name not in self._secrets:
             return Live.MISSING
         if record is None or record.fingerprint is None:
@@ -127,17 +183,48 @@ class LiveSecrets:
             return Live.CHANGED if record.fly_digest_mac else Live.UNKNOWN
         status = self._secrets[name].status
         if status is FlyStatus.DEPLOYED:
-            return Live.RUNNING
+            return self._running()
         if status is FlyStatus.PARTIAL:
             return Live.PARTLY
-        if machines is not None and not any(one.is_managed for one in machines):
+        if self.machines is not None and not managed(self.machines):
             return Live.NO_MACHINES
-        if self._sees_machines or (record.state is State.STORED and machines):
+        if self._sees_machines or (record.state is State.STORED and self.machines):
             return Live.NOT_DEPLOYED
         return Live.UNKNOWN
 
-    def others_waiting(self, known: Container[str]) -> Note | None:
+    def _running(self) -> Live:
+        """Say how the machines are that have a secret."""
+        if self.machines is None:
+            return Live.UNKNOWN
+        if self.down():
+            return Live.DOWN
+        if self.unclear():
+            return Live.UNKNOWN
+        return Live.RUNNING if any(one.state == "started" for one in managed(self.machines)) else Live.AT_REST
+
+    def warnings(self) -> list[Note]:
+        """Give what is to be said of the app's machines, whatever is done."""
+        notes = []
+        if loose := sorted(machine.id for machine in self.machines or () if not machine.is_managed):
+            message = f"no command for secrets reaches machines that `fly deploy` did not make: {', '.join(loose)}"
+            notes.append(Note(code="loose_machines", message=message, names=tuple(loose)))
+        if len(managed(self.machines or ())) > _MOST_MACHINES:
+            message = f"flyctl shows no status of secrets where an app has more than {_MOST_MACHINES} machines"
+            notes.append(Note(code="machines_not_seen", message=message))
+        return notes
+
+    def staged_by_others(self, known: Container[str]) -> Note | None:
         """Warn of secrets that a deploy brings to the machines as well: staged by somebody else, and not *known*."""
         staged = sorted(one.name for one in self._secrets.values() if one.status in _WAITING and one.name not in known)
         message = f"a deploy brings what somebody else has staged to the machines too: {', '.join(staged)}"
         return Note(code="foreign_staged", message=message, names=tuple(staged)) if staged else None
+
+
+def machines_down(machines: Iterable[Machine]) -> Note:
+    """Give the warning about machines that are down, and that a roll-out of ours has not put down."""
+    names = tuple(sorted(machine.id for machine in machines))
+    return Note(
+        code="machines_down",
+        message=f"down, and not by a roll-out of flysync's: {', '.join(names)}; look at `fly logs`",
+        names=names,
+    )

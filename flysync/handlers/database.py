@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flysync.model.reports import Finding
+    from flysync.model.reports import Finding, InitReport
     from flysync.ports import DatabaseAdmin
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InitReport:
-    """What `db init` has created."""
-
-    created: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,12 +24,12 @@ class CheckReport:
 
 async def init_database(*, admin: DatabaseAdmin) -> InitReport:
     """
-    Create the tables that do not exist.
+    Create the tables that do not exist, and migrate those of an earlier version.
 
     Raises:
         DatabaseUnavailable, ConfigError: as the port says.
     """
-    return InitReport(created=tuple(await admin.init()))
+    return await admin.init()
 
 
 async def check_database(*, admin: DatabaseAdmin) -> CheckReport:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, FlysyncError
 from flysync.handlers.sandbox import ReadOnlySandbox
+from flysync.model.fly import SMOKE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from flysync.model.core import AppName
-    from flysync.model.fly import FlySecret, Machine
+    from flysync.model.fly import AppAtFly
     from flysync.model.reports import NextStep, Note
-    from flysync.ports import Services
+    from flysync.ports import SandboxFlyctl, Services
 
 #: Seconds for a look at one app, and more for each further one.
 _FIRST_S = 120.0
@@ -30,11 +31,12 @@ class LiveApp:
 
     #: Whether Fly knows it.
     exists: bool = True
-    #: Both are absent where they could not be listed.
-    secrets: tuple[FlySecret, ...] | None = None
-    machines: tuple[Machine, ...] | None = None
+    #: Absent where it could not be seen.
+    shown: AppAtFly | None = None
     #: What kept us from seeing all of it.
     error: FlysyncError | None = None
+    #: Seconds for which a machine has to stay up before it counts as running.
+    smoke_s: float = SMOKE_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,21 +58,24 @@ async def look_at(apps: Iterable[AppName], *, services: Services) -> LiveApps:
     names = sorted(set(apps))
     if not names:
         return LiveApps(apps={}, notes=(), next=())
-    reading = ReadOnlySandbox(services, timeout_s=_FIRST_S + _EACH_S * len(names))
+    sandbox = ReadOnlySandbox(services, timeout_s=_FIRST_S + _EACH_S * len(names))
     turns = asyncio.Semaphore(_AT_A_TIME)
-    async with reading:
-        found = await asyncio.gather(*(_look(name, reading, turns) for name in names))
-    return LiveApps(apps=dict(zip(names, found, strict=True)), notes=reading.notes, next=reading.next)
+    async with sandbox:
+        flyctl = sandbox.flyctl()
+        try:
+            await flyctl.prepare()
+            looks = await asyncio.gather(*(_look(name, flyctl, turns, services.smoke_s) for name in names))
+        except FlysyncError as error:
+            looks = [LiveApp(error=error) for _ in names]
+    return LiveApps(apps=dict(zip(names, looks, strict=True)), notes=sandbox.notes, next=sandbox.next)
 
 
-async def _look(app: AppName, reading: ReadOnlySandbox, turns: asyncio.Semaphore) -> LiveApp:
-    secrets = None
+async def _look(app: AppName, flyctl: SandboxFlyctl, turns: asyncio.Semaphore, smoke_s: float) -> LiveApp:
     try:
         async with turns:
-            store = await reading.secrets(app)
-            secrets = tuple(await store.list())
-            return LiveApp(secrets=secrets, machines=tuple(await store.machines()))
+            shown = await flyctl.secrets(app).look()
     except AppNotFound:
         return LiveApp(exists=False)
     except FlysyncError as error:
-        return LiveApp(secrets=secrets, error=error)
+        return LiveApp(error=error)
+    return LiveApp(shown=shown, error=shown.error, smoke_s=smoke_s)

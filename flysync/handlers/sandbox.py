@@ -1,4 +1,4 @@
-"""A sandbox to look from: nothing is written there, so it has no intent, and it is gone afterwards."""
+"""One throw-away sandbox, for writing and for looking: created, shielded and deleted here and nowhere else."""
 
 from __future__ import annotations
 
@@ -6,28 +6,89 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from flysync.errors import FlysyncError
-from flysync.handlers.sync.finish import shielded
+from flysync.handlers.shield import shielded
 from flysync.model.core import RunId
 from flysync.model.reports import PRUNE, Note
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
-    from flysync.model.core import AppName
     from flysync.model.reports import NextStep
-    from flysync.ports import FlyAccess, Sandbox, SecretStore, Services
+    from flysync.ports import Sandbox, SandboxFlyctl, Services
 
 #: Seconds for deleting it.
 _DELETE_S = 7.0
-#: Seconds that it outlives its time limit, should nobody delete it.
+#: Seconds that one for looking outlives its time limit, should nobody delete it.
 _TTL_MARGIN_S = 60.0
+
+
+class ThrowAwaySandbox:
+    """A sandbox *name* of ours, gone after *ttl_s* whatever happens; made from *snapshot*, or the usual one."""
+
+    def __init__(
+        self, services: Services, name: str, labels: Mapping[str, str], *, ttl_s: float, snapshot: str | None = None
+    ) -> None:
+        self.name = name
+        self._services = services
+        self._labels = {"app": "flysync", **labels}
+        self._ttl_s = ttl_s
+        self._snapshot = snapshot
+        #: Goes on where we are cancelled meanwhile, so that what comes of it is deleted.
+        self._creating: asyncio.Future[Sandbox] | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether Daytona has been asked for it."""
+        return self._creating is not None
+
+    async def create(self, *, timeout_s: float) -> Sandbox:
+        """
+        Make it.
+
+        Raises:
+            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied, SandboxNotFound: as the port says.
+        """
+        self._creating = asyncio.ensure_future(
+            self._services.sandboxes.create(
+                self.name, self._labels, ttl_s=self._ttl_s, timeout_s=timeout_s, snapshot=self._snapshot
+            )
+        )
+        return await asyncio.shield(self._creating)
+
+    async def delete(self, *, gone: bool = False) -> str | None:
+        """
+        Delete it, also one that is still being made; say why it may be left, or nothing.
+
+        With *gone* it is waited for until nothing of it is left.
+        """
+        creating = self._creating
+        if creating is None:
+            return None
+        try:
+            async with asyncio.timeout(_DELETE_S):
+                # One that is still being made cannot be found by its name, and would come to life afterwards.
+                await asyncio.wait({creating}, timeout=_DELETE_S / 2)
+                may_come = creating.cancel()
+                if not may_come and _is_refused(creating):
+                    return None
+                was_there = await self._services.sandboxes.remove(self.name, timeout_s=_DELETE_S / 2, gone=gone)
+        except FlysyncError as error:
+            return error.code
+        except TimeoutError:
+            return "timeout"
+        return "Daytona has not answered whether it made it" if may_come and not was_there else None
+
+
+def _is_refused(creating: asyncio.Future[Sandbox]) -> bool:
+    """Tell whether Daytona has refused to make it: there is nothing to delete."""
+    error = None if creating.cancelled() else creating.exception()
+    return isinstance(error, FlysyncError) and not error.temporary
 
 
 class ReadOnlySandbox:
     """
-    A sandbox, used as a context manager; `secrets` gives an app's as flyctl shows them there.
-
-    It is made from *snapshot*, or the usual one where that is absent.
+    A sandbox to look from, used as a context manager; nothing is written there, so it has no intent.
 
     Entering raises DaytonaUnavailable, RateLimited, TimedOut, AccessDenied and SandboxNotFound as the port says.
     """
@@ -35,75 +96,46 @@ class ReadOnlySandbox:
     def __init__(self, services: Services, *, timeout_s: float, snapshot: str | None = None) -> None:
         self._services = services
         self._timeout_s = timeout_s
-        self._snapshot = snapshot
         self._end_at = services.clock.monotonic() + timeout_s
         self._run_id = RunId(services.clock.new_id())
-        self.name = f"flysync-{self._run_id}"
-        self._sandbox: asyncio.Future[Sandbox] | None = None
-        self._flyctl = asyncio.Lock()
-        #: One for which flyctl was found, or installed.
-        self._prepared: SecretStore | None = None
+        self._own = ThrowAwaySandbox(
+            services,
+            f"flysync-{self._run_id}",
+            {"flysync-run": self._run_id},
+            ttl_s=timeout_s + _TTL_MARGIN_S,
+            snapshot=snapshot,
+        )
+        self.name = self._own.name
+        self._sandbox: Sandbox | None = None
         #: What has to be said of it afterwards.
         self.notes: list[Note] = []
         self.next: list[NextStep] = []
 
     async def __aenter__(self) -> Self:
-        labels = {"app": "flysync", "flysync-run": self._run_id}
-        create = self._services.sandboxes.create(
-            self.name,
-            labels,
-            ttl_s=self._timeout_s + _TTL_MARGIN_S,
-            timeout_s=self._timeout_s,
-            snapshot=self._snapshot,
-        )
-        self._sandbox = asyncio.ensure_future(create)
         try:
-            await asyncio.shield(self._sandbox)
+            self._sandbox = await self._own.create(timeout_s=self._timeout_s)
         except BaseException:
-            await self._leave()
+            await shielded(self._delete())
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._leave()
+        await shielded(self._delete())
 
     @property
     def sandbox(self) -> Sandbox:
         """The sandbox."""
-        assert self._sandbox is not None, "a reading is entered first"
-        return self._sandbox.result()
+        assert self._sandbox is not None, "it is entered first"
+        return self._sandbox
 
-    def access(self) -> FlyAccess:
-        """Give what lies between the sandbox and Fly."""
-        return self._services.access(self.sandbox, self._run_id, end_at=self._end_at)
-
-    async def secrets(self, app: AppName) -> SecretStore:
-        """Give the secrets of *app*; flyctl is found, or installed, by whoever asks first."""
-        # A run's directory and the marks of its steps are of one app.
-        run_id = RunId(self._services.clock.new_id())
-        store = self._services.secrets(self.sandbox, app, run_id, end_at=self._end_at)
-        async with self._flyctl:
-            await store.prepare(self._prepared)
-            self._prepared = store
-        return store
-
-    async def _leave(self) -> None:
-        await shielded(self._delete())
+    def flyctl(self) -> SandboxFlyctl:
+        """Give its flyctl, which is still to be prepared."""
+        return self._services.flyctl(self.sandbox, self._run_id, end_at=self._end_at)
 
     async def _delete(self) -> None:
-        """Delete the sandbox, also one that is still being made."""
-        creating = self._sandbox
-        assert creating is not None, "a reading is entered first"
-        try:
-            async with asyncio.timeout(_DELETE_S):
-                await asyncio.wait({creating}, timeout=_DELETE_S / 2)
-                refused = creating.exception() if not creating.cancel() and not creating.cancelled() else None
-                if not (isinstance(refused, FlysyncError) and not refused.temporary):
-                    await self._services.sandboxes.remove(self.name, timeout_s=_DELETE_S / 2)
-        except (FlysyncError, TimeoutError) as error:
-            why = error.code if isinstance(error, FlysyncError) else "timeout"
+        if (why := await self._own.delete()) is not None:
             message = f"sandbox {self.name} may be left ({why}); it ends by itself"
             self.notes.append(Note(code="sandbox_left", message=message, names=(self.name,)))
             self.next.append(PRUNE)

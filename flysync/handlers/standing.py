@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flysync.handlers.compare import Live, LiveSecrets
 from flysync.model.core import State, is_app_name, value_problem
 from flysync.model.reports import NextStep, command
-from flysync.plan import MAX_ROLLOUTS
+from flysync.plan import MOST_BAD_TRIES
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -92,7 +92,7 @@ def condition_of(row: StatusRow, overview: Overview, *, empty_allowed: bool) -> 
         return "never sent"
     if secret and secret.fingerprint(overview.key, row.app, row.name) != record.fingerprint:
         return "changed since"
-    if record.rollouts >= MAX_ROLLOUTS and record.state is not State.DEPLOYED:
+    if record.bad_tries >= MOST_BAD_TRIES and record.state is not State.DEPLOYED:
         return "roll-out fails"
     return _WORDS[record.state]
 
@@ -103,9 +103,9 @@ def _live(row: StatusRow, overview: Overview, shown: LiveApp) -> Live | None:
         return None
     if not shown.exists:
         return Live.NO_APP
-    if shown.secrets is None:
+    if shown.shown is None:
         return Live.UNKNOWN
-    live = LiveSecrets(shown.secrets, row.app, overview.key).live(row.name, row.record, shown.machines)
+    live = LiveSecrets(shown.shown, row.app, overview.key, shown.smoke_s).live(row.name, row.record)
     if row.credential is None:
         return Live.GONE if live is Live.MISSING else Live.ORPHANED
     return Live.CHANGED if live is Live.FOREIGN else live

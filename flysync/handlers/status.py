@@ -100,7 +100,7 @@ async def _foreign(rows: Sequence[StatusRow], apps: Mapping[AppName, LiveApp], s
     lines = []
     for app, shown in apps.items():
         ours = {row.name for row in rows if row.app == app}
-        names = [SecretName(one.name) for one in shown.secrets or () if one.name not in ours]
+        names = [SecretName(one.name) for one in (shown.shown.secrets if shown.shown else ()) if one.name not in ours]
         others, _ = await services.records.poll_lock(app, names) if names else ({}, ())
         project = next(row.project for row in rows if row.app == app)
         lines += [foreign(project, app, name) for name in names if name not in others]

@@ -26,6 +26,8 @@ RunId = NewType("RunId", str)
 
 #: What Fly accepts (flyctl-transcripts: "1A" and "A-B" are refused by the server).
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: What somebody may well have meant as a name.
+_MISSPELT_NAME = re.compile(r"[A-Za-z0-9_ .-]{1,32}")
 #: No app can have another name; what else a row may hold is never put into a command.
 _APP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -44,10 +46,17 @@ def secret_name(text: str) -> SecretName:
     """
     if not _SECRET_NAME.fullmatch(text):
         raise InvalidCredential(
-            f"{text!r} is not a valid credential name",
+            f"{_shown(text)} is not a valid credential name",
             hint="use letters, digits and underscores, and no digit first",
         )
     return SecretName(text)
+
+
+def _shown(text: str) -> str:
+    """Give what may be shown of a text that is not a name: somebody may have put a value in its place."""
+    if not text or _MISSPELT_NAME.fullmatch(text):
+        return repr(text)
+    return f"a text of {len(text):,} characters"
 
 
 def project_id(text: str) -> ProjectId:
@@ -156,8 +165,12 @@ class SyncOptions:
     dry_run: bool = False
     #: Ask Fly even where the record says that nothing is to be done.
     verify: bool = False
-    #: Set and deploy again, whatever the record says.
+    #: Set and deploy again, whatever the record says; remove a secret though its row is there, or it was never ours.
     force: bool = False
+    #: Roll a removal out again that has been given up.
+    retry: bool = False
+    #: Make the app this project's, though its secrets belong to another one.
+    take_over: bool = False
     #: Use this sandbox and leave it alone, instead of a new one.
     sandbox: str | None = None
     #: Why, for the record.
@@ -169,6 +182,8 @@ class SyncOptions:
     lock_wait_s: float = 60.0
     #: Seconds for everything but cleaning up.
     timeout_s: float = 600.0
+    #: Seconds to which that may grow by itself, twofold, where a roll-out of the same value has run out of time.
+    longest_timeout_s: float | None = None
     #: Whether an empty value is carried.
     empty_allowed: bool = False
     #: The caller's own values of credentials that are named; see `value_source`.

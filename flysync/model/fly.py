@@ -69,13 +69,21 @@ class Machine:
     is_critical: bool = False
 
     @property
-    def condition(self) -> Condition:
-        """Whether it runs, by its events and checks: `secrets list` and `secrets deploy` say nothing about that."""
-        if self.has_crashed or self.state == "failed" or (self.state == "started" and self.is_critical):
+    def has_ended(self) -> bool:
+        """Whether it has ended for good, or never began: more time does not help."""
+        return self.has_crashed or self.state == "failed"
+
+    def condition(self, smoke_s: float = SMOKE_S) -> Condition:
+        """
+        Say whether it runs, by its events and checks: `secrets list` and `secrets deploy` say nothing about that.
+
+        One that has just ended has to stay up for *smoke_s* seconds before it counts.
+        """
+        if self.has_ended or (self.state == "started" and self.is_critical):
             return Condition.DOWN
         if self.state in _AT_REST:
             return Condition.UP
-        if self.state != "started" or (self.exited_ago_s is not None and self.exited_ago_s < SMOKE_S):
+        if self.state != "started" or (self.exited_ago_s is not None and self.exited_ago_s < smoke_s):
             return Condition.UNCLEAR
         return Condition.UP
 

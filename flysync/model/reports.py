@@ -48,8 +48,9 @@ class CredentialReport:
     #: Absent where nothing has happened: `--dry-run`.
     outcome: Outcome | None
     reason: Reason | None = None
-    #: The error's code where it failed.
+    #: The error's code, and the reason in words, where it failed.
     code: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

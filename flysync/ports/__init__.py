@@ -19,10 +19,19 @@ from flysync.ports.database import (
     RunsSeen,
     RunState,
 )
-from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, OnProgress, Sandbox, Sandboxes, SecretStore
+from flysync.ports.fly import (
+    AnswerLost,
+    FlyAccess,
+    NotSent,
+    OnProgress,
+    Sandbox,
+    Sandboxes,
+    SandboxFlyctl,
+    SecretStore,
+)
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
-from flysync.ports.world import Clock, ProgressListener, Services
+from flysync.ports.world import Clock, FlyctlFactory, ProgressListener, Services
 
 __all__ = [
     "Action",
@@ -35,6 +44,7 @@ __all__ = [
     "DatabaseServer",
     "Disposition",
     "FlyAccess",
+    "FlyctlFactory",
     "Intent",
     "Job",
     "JobQueue",
@@ -49,6 +59,7 @@ __all__ = [
     "RunState",
     "RunsSeen",
     "Sandbox",
+    "SandboxFlyctl",
     "Sandboxes",
     "SecretStore",
     "Services",

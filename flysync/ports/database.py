@@ -197,9 +197,9 @@ class Records(Protocol):
 
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
-    ) -> Mapping[SecretName, int]:
+    ) -> Mapping[SecretName, SecretRecord]:
         """
-        Commit that no roll-out of *names* is open any more, and give their counts of bad tries.
+        Commit that no roll-out of *names* is open any more, and give their rows.
 
         With *bad* it was one. The rows may be those of an earlier run: as long as this one is open, it holds the lock.
 

@@ -104,6 +104,30 @@ class Sandboxes(Protocol):
         ...
 
 
+class SandboxFlyctl(Protocol):
+    """
+    The flyctl of one sandbox, for one run: found, or installed, once for all that is done with it.
+
+    Errors: FlyctlFailed, FlyUnavailable, DaytonaUnavailable, RateLimited, TimedOut.
+    """
+
+    async def prepare(self) -> Flyctl:
+        """Find a flyctl or install one; all but `FlyAccess.reach` needs it. A second call does nothing more."""
+        ...
+
+    def secrets(self, app: AppName) -> SecretStore:
+        """Give the secrets of *app*."""
+        ...
+
+    def access(self) -> FlyAccess:
+        """Give what lies between the sandbox and Fly."""
+        ...
+
+    async def clean(self) -> None:
+        """Remove what the run has left in a sandbox that goes on living."""
+        ...
+
+
 class SecretStore(Protocol):
     """
     An app's secrets at Fly.
@@ -111,14 +135,6 @@ class SecretStore(Protocol):
     Errors common to all calls: AppNotFound, AccessDenied, FlyUnavailable, RateLimited, FlyctlFailed,
     DaytonaUnavailable, TimedOut; OutcomeUnknown where the answer was lost and looking it up failed.
     """
-
-    async def prepare(self, like: SecretStore | None = None) -> str:
-        """
-        Make ready to run flyctl, and give its version.
-
-        Another store of the same sandbox, *like* which it is to be done, has found or installed one already.
-        """
-        ...
 
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Split names into groups that one call can carry."""
@@ -129,7 +145,7 @@ class SecretStore(Protocol):
         Store the values of one batch, without a deploy.
 
         Raises:
-            InvalidCredential: Fly refuses a name; nothing of the batch was stored.
+            InvalidCredential: Fly refuses a name, which is the error's `name`; nothing of the batch was stored.
         """
         ...
 
@@ -153,24 +169,16 @@ class SecretStore(Protocol):
         """Start machines, by their ids; one that ends again a moment later is no failure."""
         ...
 
-    async def clean(self) -> None:
-        """Remove what the run has left in a sandbox that goes on living."""
-        ...
-
 
 class FlyAccess(Protocol):
     """
-    What lies between a sandbox and Fly: the network, flyctl, the token. Nothing is changed at Fly.
+    What lies between a sandbox and Fly: the network, and what the token is good for. Nothing is changed at Fly.
 
     Errors common to all calls: AccessDenied, FlyUnavailable, RateLimited, FlyctlFailed, DaytonaUnavailable, TimedOut.
     """
 
     async def reach(self) -> Reach | None:
         """Try Fly's addresses, and where one is amiss others too; nothing where the sandbox has no means to."""
-        ...
-
-    async def prepare(self) -> Flyctl:
-        """Find a flyctl or install one; the calls below need it."""
         ...
 
     async def token(self) -> Token:

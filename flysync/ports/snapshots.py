@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from flysync.ports.world import Services
@@ -84,15 +85,10 @@ class BuildListener(Protocol):
         ...
 
 
-class SnapshotServices(Services, Protocol):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotServices(Services):
     """What those need who build snapshots."""
 
-    @property
-    def snapshots(self) -> Snapshots:
-        """Where they are built."""
-        ...
-
-    @property
-    def recipe(self) -> Recipe:
-        """What they are made of."""
-        ...
+    snapshots: Snapshots
+    #: What they are made of.
+    recipe: Recipe

@@ -1,24 +1,27 @@
-"""All of the world that the handlers know, in one place; and time, chance, and those who watch."""
+"""Everything outside that the handlers use, in one place; and time, chance, and whoever follows a run."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from flysync.model.fly import SMOKE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from flysync.model.core import AppName, RunId
+    from flysync.model.core import RunId
     from flysync.model.reports import SyncReport
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
-    from flysync.ports.fly import FlyAccess, OnProgress, Sandbox, Sandboxes, SecretStore
+    from flysync.ports.fly import OnProgress, Sandbox, Sandboxes, SandboxFlyctl
 
 
 class ProgressListener(Protocol):
     """Somebody who follows a run."""
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
-        """The run begins; *known* says at any moment of it what a report would say if it ended there."""
+        """The run begins; *known* gives, at any moment, the report that the run would end with now."""
         ...
 
     def step(self, phase: str) -> None:
@@ -27,11 +30,11 @@ class ProgressListener(Protocol):
 
     @property
     def on_progress(self) -> OnProgress | None:
-        """Give who wants to be told how far a roll-out has come, while it goes on; nothing where nobody looks."""
+        """Called with the progress of a roll-out while it goes on; absent if nobody needs it."""
         ...
 
     def done(self, report: SyncReport) -> None:
-        """The run has ended, or is being cut short; this is what is known."""
+        """The run has ended or was interrupted; *report* is what is known."""
         ...
 
 
@@ -39,11 +42,11 @@ class Clock(Protocol):
     """Time and chance."""
 
     def monotonic(self) -> float:
-        """Give seconds that only grow."""
+        """Give seconds that never go back."""
         ...
 
     def now(self) -> datetime:
-        """Give the time by this machine's clock, which may be wrong: for nothing but to be compared."""
+        """Give the time of this machine's clock, which may be wrong: only for comparing it with another one."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -59,43 +62,26 @@ class Clock(Protocol):
         ...
 
 
-class Services(Protocol):
-    """All of the world that the handlers know."""
+class FlyctlFactory(Protocol):
+    """How to come by the flyctl of a sandbox."""
 
-    @property
-    def records(self) -> Records:
-        """Credentials and state."""
+    def __call__(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        """Give the flyctl of *sandbox*, for a run that is over at *end_at* of the monotonic clock."""
         ...
 
-    @property
-    def admin(self) -> DatabaseAdmin:
-        """The tables themselves."""
-        ...
 
-    @property
-    def lock(self) -> AppLock:
-        """The apps' locks."""
-        ...
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """Everything outside that the handlers use."""
 
-    @property
-    def sandboxes(self) -> Sandboxes:
-        """Where flyctl runs."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """Time and chance."""
-        ...
-
-    @property
-    def keep_days(self) -> int:
-        """Days that finished runs are kept."""
-        ...
-
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*, reached from *sandbox*; the run is over at *end_at* of the monotonic clock."""
-        ...
-
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Give what lies between *sandbox* and Fly; the same goes for *end_at*."""
-        ...
+    records: Records
+    #: The tables themselves.
+    admin: DatabaseAdmin
+    lock: AppLock
+    sandboxes: Sandboxes
+    clock: Clock
+    #: Days that finished runs are kept.
+    keep_days: int
+    flyctl: FlyctlFactory
+    #: Seconds for which a machine has to stay up before it counts as running.
+    smoke_s: float = SMOKE_S

@@ -17,7 +17,7 @@ from flysync.sim import daytona_answers
 from flysync.sim.daytona_answers import Refusal
 from flysync.sim.daytona_entries import Snapshot
 from flysync.sim.daytona_fleet import Fleet
-from flysync.sim.daytona_toolbox import Exec, Toolbox
+from flysync.sim.daytona_toolbox import Toolbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,20 +37,11 @@ class Daytona(Fleet):
     """
 
     def __init__(self, *, api_key: str = "dtn_sim", shell: str = "", minute_s: float = 60.0) -> None:
-        super().__init__(shell=shell, minute_s=minute_s)
-        self.api_key = api_key
+        super().__init__(api_key=api_key, shell=shell, minute_s=minute_s)
         #: How old the list is. It comes from a search index (read; seen lagging: daytonaio/daytona#5138).
         self.list_lag_s = 0.0
         #: Whether the address of the toolbox is left out, so that the SDK asks for it (measured).
         self.toolbox_url_hidden = False
-        #: How many of the next commands the platform runs twice, answering with what the second run gave.
-        self.replay_next_exec = 0
-        #: How long after the first run the second starts; nothing: when the first has ended.
-        self.replay_after_s: float | None = 0.0
-        #: Whether the proxy remembers who was let in; if not, a destroyed sandbox is a 401 and not a 404 (read).
-        self.access_cached = True
-        #: The commands that were run, in the order they were started.
-        self.execs: list[Exec] = []
         self._toolbox = Toolbox(self)
 
     @property

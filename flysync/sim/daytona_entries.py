@@ -45,6 +45,25 @@ CHANGING = frozenset({SandboxState.CREATING, SandboxState.STARTING, SandboxState
 
 
 @dataclass(kw_only=True, slots=True)
+class Exec:
+    """One command that a daemon started; values of variables are not kept here (they are in `records`)."""
+
+    sandbox_id: str
+    command: str
+    #: The names of the variables that came with it.
+    names: tuple[str, ...]
+    cwd: str
+    timeout_s: int
+    #: Whether the platform ran it a second time on its own account.
+    replayed: bool
+    #: Seconds of the monotonic clock.
+    started_at: float
+    ended_at: float = 0.0
+    #: Nothing until it has ended.
+    exit_code: int | None = None
+
+
+@dataclass(kw_only=True, slots=True)
 class Snapshot:
     """An image that sandboxes start from."""
 

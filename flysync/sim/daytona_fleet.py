@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from flysync.sim import daytona_answers, sandboxes
 from flysync.sim.daytona_answers import Refusal
-from flysync.sim.daytona_entries import CHANGING, ORGANIZATION_ID, REGION, Sandbox, SandboxState
+from flysync.sim.daytona_entries import CHANGING, ORGANIZATION_ID, REGION, Exec, Sandbox, SandboxState
 from flysync.sim.daytona_snapshots import Snapshots
 from flysync.sim.loopback import Loopback
 
@@ -37,12 +37,14 @@ class Fleet(Loopback):
     A server that has sandboxes; when it stops, they and all of their processes and files are gone.
 
     Args:
+        api_key: the one token that is accepted.
         shell: what runs the commands; without it zsh, else bash, else sh.
         minute_s: how long a minute of ttl, auto-stop and auto-delete lasts.
     """
 
-    def __init__(self, *, shell: str, minute_s: float) -> None:
+    def __init__(self, *, api_key: str, shell: str, minute_s: float) -> None:
         super().__init__()
+        self.api_key = api_key
         self.shell = shell or sandboxes.usual_shell()
         self.minute_s = minute_s
         #: How long a sandbox is `creating` or `starting`.
@@ -55,12 +57,20 @@ class Fleet(Loopback):
         self.delete_delay_s = 0.0
         #: How many sandboxes there may be, counted as CPUs (read: sandbox.service.ts); nothing for any number.
         self.quota: int | None = None
+        #: How many of the next commands the platform runs twice, answering with what the second run gave.
+        self.replay_next_exec = 0
+        #: How long after the first run the second starts; nothing: when the first has ended.
+        self.replay_after_s: float | None = 0.0
+        #: Whether the proxy remembers who was let in; if not, a destroyed sandbox is a 401 and not a 404 (read).
+        self.access_cached = True
+        #: The commands that were run, in the order they were started.
+        self.execs: list[Exec] = []
         #: Sandboxes that are not destroyed, by id.
         self.sandboxes: dict[str, Sandbox] = {}
         #: Sandboxes that are, by id.
+        self.destroyed: dict[str, Sandbox] = {}
         #: Called with a sandbox's directory before it is removed.
         self.before_destroy: list[Callable[[Path], None]] = []
-        self.destroyed: dict[str, Sandbox] = {}
         self.snapshots = Snapshots(self.spawn)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._base = Path()

@@ -18,11 +18,11 @@ from aiohttp import web
 
 from flysync.sim import daytona_answers, sandboxes
 from flysync.sim.daytona_answers import ToolboxRefusal
-from flysync.sim.daytona_entries import SandboxState
+from flysync.sim.daytona_entries import Exec, SandboxState
 
 if TYPE_CHECKING:
-    from flysync.sim.daytona import Daytona
     from flysync.sim.daytona_entries import Sandbox
+    from flysync.sim.daytona_fleet import Fleet
     from flysync.sim.sandboxes import Executed
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -31,32 +31,13 @@ _REPLAYED_BODY_BYTES = 256 * 1024
 _MAX_TIMEOUT_S = 2**32 - 1
 
 
-@dataclass(kw_only=True, slots=True)
-class Exec:
-    """One command that a daemon started; values of variables are not kept here (they are in `records`)."""
-
-    sandbox_id: str
-    command: str
-    #: The names of the variables that came with it.
-    names: tuple[str, ...]
-    cwd: str
-    timeout_s: int
-    #: Whether the platform ran it a second time on its own account.
-    replayed: bool
-    #: Seconds of the monotonic clock.
-    started_at: float
-    ended_at: float = 0.0
-    #: Nothing until it has ended.
-    exit_code: int | None = None
-
-
 class Toolbox:
     """
-    Runs commands in the sandboxes of *daytona*, whose knobs it looks at and whose `execs` it fills.
+    Runs commands in the sandboxes of *fleet*, whose knobs it looks at and whose `execs` it fills.
     """
 
-    def __init__(self, daytona: Daytona) -> None:
-        self._daytona = daytona
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     async def execute(self, request: web.Request) -> web.StreamResponse:
         """Answer POST /toolbox/{id}/process/execute."""
@@ -83,14 +64,14 @@ class Toolbox:
     async def _run_as_the_platform_does(self, sandbox: Sandbox, body: bytes) -> Executed | None:
         """Run it, or twice where a replay is due; nothing where the connection broke and it cannot be repeated."""
         task = _parse(body)
-        if self._daytona.replay_next_exec <= 0:
+        if self._fleet.replay_next_exec <= 0:
             return await self._run(sandbox, task, replayed=False)
-        self._daytona.replay_next_exec -= 1
-        first = self._daytona.spawn(self._run(sandbox, task, replayed=False))
+        self._fleet.replay_next_exec -= 1
+        first = self._fleet.spawn(self._run(sandbox, task, replayed=False))
         if len(body) > _REPLAYED_BODY_BYTES:
             return None
         # Time out of the wait, not the run: whose answer is lost runs on.
-        await asyncio.wait({first}, timeout=self._daytona.replay_after_s)
+        await asyncio.wait({first}, timeout=self._fleet.replay_after_s)
         return await self._run(sandbox, task, replayed=True)
 
     async def _run(self, sandbox: Sandbox, task: _Task, *, replayed: bool) -> Executed:
@@ -104,7 +85,7 @@ class Toolbox:
             replayed=replayed,
             started_at=time.monotonic(),
         )
-        self._daytona.execs.append(record)
+        self._fleet.execs.append(record)
         executed = await sandbox.local.execute(task.command, cwd=task.cwd, envs=task.envs, timeout_s=task.timeout_s)
         record.exit_code = executed.exit_code
         record.ended_at = time.monotonic()
@@ -119,10 +100,10 @@ class Toolbox:
         destroyed meanwhile is then the runner's 404 (read). While it is being destroyed it still works (read).
         """
         key = request.match_info["sandbox"]
-        sandbox = self._daytona.sandboxes.get(key)
+        sandbox = self._fleet.sandboxes.get(key)
         token = daytona_answers.bearer(request)
-        known = sandbox is not None or (key in self._daytona.destroyed and self._daytona.access_cached)
-        if token != self._daytona.api_key or not known:
+        known = sandbox is not None or (key in self._fleet.destroyed and self._fleet.access_cached)
+        if token != self._fleet.api_key or not known:
             problem = "authentication failed: Bearer token is invalid" if token else "missing authentication"
             raise ToolboxRefusal(401, problem, code="UNAUTHORIZED")
         # Assumed for `error`: what did not start has no container.

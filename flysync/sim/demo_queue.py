@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from bullmq import Job, Queue
 from redis.asyncio import from_url
 
-from flysync.sim.demo import Story
+from flysync.sim.demo_story import Story
 from flysync.sim.valkey import EmbeddedValkey
 
 if TYPE_CHECKING:

@@ -14,29 +14,30 @@ from aiohttp import web
 
 from flysync.sim import installer
 from flysync.sim.fly_machines_api import MachinesApi
-from flysync.sim.fly_state import App, Token, World
+from flysync.sim.fly_state import World
 from flysync.sim.fly_vault import Refusal
 from flysync.sim.fly_wire import Reply, answering, bearer_tokens, body_of, stamp
 from flysync.sim.loopback import Loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from flysync.sim.fly_state import Release
+    from flysync.sim.fly_state import App, Release
 
 
 class Fly(Loopback):
     """
     A simulated Fly.io, used as an asynchronous context manager.
 
-    `world` is what it knows; `add_app` and `add_token` are the short way to fill it. *flyctl* is the executable
+    `world` is what it knows; `add_app`, `add_token` and `refuse_token` are those of `World`. *flyctl* is the executable
     that the installer brings; without it, the installer brings the stand-in.
     """
 
     def __init__(self, *, flyctl: Path | None = None, world: World | None = None) -> None:
         super().__init__()
         self.world = world or World()
+        self.add_app, self.add_token = self.world.add_app, self.world.add_token
+        self.refuse_token = self.world.refuse_token
         self._flyctl = flyctl
 
     @property
@@ -50,38 +51,6 @@ class Fly(Loopback):
             "FLY_NO_UPDATE_CHECK": "1",
             "FLY_NO_INCIDENTS_CHECK": "1",
         }
-
-    def add_app(
-        self,
-        name: str,
-        *,
-        machines: int | Sequence[str] = 1,
-        deployed: bool = True,
-        org: str = "personal",
-        secrets: Mapping[str, str] | None = None,
-        release: int = 1,
-        config: Mapping[str, object] | None = None,
-        checks: bool = False,
-    ) -> App:
-        """Make an app; see `World.add_app`."""
-        return self.world.add_app(
-            name,
-            machines=machines,
-            deployed=deployed,
-            org=org,
-            secrets=secrets,
-            release=release,
-            config=config,
-            checks=checks,
-        )
-
-    def add_token(self, value: str, *, org: str = "personal", app: str = "") -> Token:
-        """Honour a token; see `World.add_token`."""
-        return self.world.add_token(value, org=org, app=app)
-
-    def refuse_token(self, value: str) -> None:
-        """Honour the token *value* no longer."""
-        self.world.refuse_token(value)
 
     def tarball_sha256(self, version: str) -> str:
         """Give the checksum of the tarball that the installer fetches for *version*."""

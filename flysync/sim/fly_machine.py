@@ -1,19 +1,33 @@
 """
-One simulated machine: what it runs with, who may change it, and how it is to misbehave.
+One simulated machine: what it runs with, who may change it, what has happened to it, and how it is to misbehave.
 
-Pure: no network; the clock is an argument.
+No network; the clock is given. What is due comes about when somebody looks.
 """
 
 from __future__ import annotations
 
+import math
 import secrets as random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from flysync.sim.fly_vault import Refusal
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 #: An image as Fly names them; nothing is ever pulled.
 IMAGE = "registry.fly.io/x:1"
+#: flyctl trusts a start that is 10 s old (read: internal/machine/leasable_machine.go, smoke checks). The simulator says
+#: so of each start that no crash follows, or each roll-out would take 10 s a machine.
+_STARTED_AGO = timedelta(seconds=30)
+#: How many events a machine remembers (assumed).
+_EVENTS = 20
+#: The least that is between an end and the start that follows it (assumed: the real one waits longer and longer).
+_PAUSE_S = 0.05
+#: Machines that no secrets command counts or touches (read: fly-go flaps_machines.go; those of tests and canaries are).
+_APART = ("fly_app_release_command", "fly_app_console", "release_command")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,31 +40,97 @@ class Lease:
 
 
 @dataclass(kw_only=True, slots=True)
-class Machine:
-    """A machine: what it runs with, and how it is to misbehave."""
+class Crash:
+    """How an app ends by itself after a start of its machine."""
 
-    id: str
-    config: dict[str, object]
-    state: str = "started"
-    region: str = "iad"
-    #: The version of the app's secrets it was started with, and those secrets.
-    secrets_version: int = 1
-    env: dict[str, str] = field(default_factory=dict)
-    updated_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-    #: How often it was restarted because it was updated.
+    exit_code: int = 1
+    oom: bool = False
+    #: How long after the start; with 0 nobody ever sees the machine started.
+    after_s: float = 0.0
+    #: How often Fly then starts the machine again before it leaves it stopped (Fly's own number is 10: assumed).
     restarts: int = 0
-    #: Who may change it at present; nothing where anybody may.
-    lease: Lease | None = None
-    #: What its app last printed; flyctl shows it when the machine crashes.
-    log: list[str] = field(default_factory=list)
-    #: It exits at once after each start, again and again.
-    crashes: bool = False
-    #: It stays in the state `starting`.
-    never_starts: bool = False
-    #: Whether its health checks pass, where its config has some.
-    healthy: bool = True
-    #: How many updates are still to fail.
-    update_failures: int = 0
+    #: Only while the machine runs with these values.
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    #: Only on this release.
+    release: int | None = None
+    #: How many starts are still to end so.
+    times: float = math.inf
+
+    def applies_to(self, machine: Machine) -> bool:
+        """Tell whether *machine* would end so if it were started now."""
+        is_release = self.release is None or str(self.release) == machine.metadata.get("fly_release_version")
+        return self.times > 0 and is_release and self.secrets.items() <= machine.env.items()
+
+
+class Machine:
+    """
+    A machine: what it runs with, and how it is to misbehave.
+
+    `crash`, `start_takes_s` and `healthy_after_s` count from its next start on; `exit` ends its app now.
+    """
+
+    def __init__(
+        self,
+        machine_id: str,
+        *,
+        config: dict[str, object],
+        env: dict[str, str],
+        version: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.id = machine_id
+        self.config = config
+        self.region = "iad"
+        #: The version of the app's secrets it was started with, and those secrets.
+        self.secrets_version = version
+        self.env = env
+        self.created_at = self.updated_at = self._up_since = now() - _STARTED_AGO
+        #: How often it was updated, and how often restarted by that.
+        self.updates = self.restarts = 0
+        #: Who may change it at present; nothing where anybody may.
+        self.lease: Lease | None = None
+        #: What its app last printed; flyctl shows it when the machine crashes.
+        self.log: list[str] = []
+        #: `unreachable` or `unknown` where its host does not answer.
+        self.host_status = "ok"
+        #: How its app ends by itself; nothing where it does not.
+        self.crash: Crash | None = None
+        #: How long it stays `starting`.
+        self.start_takes_s = 0.0
+        #: Whether its health checks pass, where its config has some, and how long after a start.
+        self.healthy = True
+        self.healthy_after_s = 0.0
+        #: How many updates are still to fail.
+        self.update_failures = 0
+        #: What happened to it, newest first.
+        self._events: list[dict[str, Any]] = []
+        self._now = now
+        self._state = "started"
+        self._due: tuple[datetime, Callable[[datetime], None]] | None = None
+        self._restart_count = 0
+        self._tell("launch", "created", self._up_since, source="user")
+        self._tell("start", "started", self._up_since)
+
+    @property
+    def state(self) -> str:
+        """Its state now, as Fly calls it; to set it is to say so, without an event."""
+        while self._due is not None and self._due[0] <= self._now():
+            (at, do), self._due = self._due, None
+            do(at)
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        self._state, self._due = state, None
+
+    @property
+    def crashes(self) -> bool:
+        """Whether it crashes; to say so is to let it end as soon as it is started, again and again."""
+        return self.crash is not None
+
+    @crashes.setter
+    def crashes(self, crashes: bool) -> None:
+        self.crash = Crash(restarts=1_000_000) if crashes else None
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -59,9 +139,99 @@ class Machine:
         return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
     @property
+    def is_managed(self) -> bool:
+        """Tell whether secrets commands count and touch it (read: fly-go flaps_machines.go)."""
+        metadata, is_gone = self.metadata, self.state in ("destroyed", "destroying")
+        group = metadata.get("fly_process_group") or metadata.get("process_group")
+        return metadata.get("fly_platform_version") == "v2" and not is_gone and group not in _APART
+
+    @property
     def runs(self) -> bool:
-        """Tell whether its app is up."""
-        return self.state == "started" and not self.crashes
+        """Tell whether its app is up, and stays so."""
+        return self.state == "started" and self._due is None
+
+    def shown(self) -> dict[str, object]:
+        """Give what the Machines API shows of what it does now (names read: fly-go machine_types.go)."""
+        state, names = self.state, self.config.get("checks")
+        is_late = self._now() < self._up_since + timedelta(seconds=self.healthy_after_s)
+        running = "passing" if self.healthy and not is_late else "critical"
+        status = running if state == "started" else "warning"  # assumed, and `critical` until they pass
+        checks = [{"name": name, "status": status} for name in names] if isinstance(names, dict) else []
+        return {"state": state, "events": self._events, "checks": checks, "host_status": self.host_status}
+
+    def update(self, config: dict[str, object], *, version: int, env: dict[str, str], launch: bool) -> None:
+        """Give it a config and secrets, and start it with them if it is to *launch* (events: assumed)."""
+        was_up = self.state == "started"
+        self.config, self.secrets_version, self.env, self.updated_at = config, version, env, self._now()
+        told = self._told(self.updated_at)
+        if was_up:
+            self._exit(told, exit_code=130, requested=True)
+        self._tell("update", "replacing", told, source="user")
+        self._tell("launch", "created", told, source="user")
+        self.updates += 1
+        if launch:
+            self.restarts += 1
+            self.state = "stopped"
+            self.start()
+
+    def start(self) -> None:
+        """Start it with what it was last updated to."""
+        if self.state != "started":
+            self._state, self._restart_count = "starting", 0
+            self._then(self._now(), self.start_takes_s, self._come_up)
+
+    def exit(self, *, exit_code: int = 0, oom: bool = False, requested: bool = False) -> None:
+        """Let its app end now, and leave it stopped; *requested*, as where Fly stops an idle one."""
+        self._exit(self._now(), exit_code=exit_code, oom=oom, requested=requested)
+
+    def let_time_pass(self, seconds: float) -> None:
+        """Make all that has happened to it older by that."""
+        for event in self._events:
+            event["timestamp"] -= round(seconds * 1000)
+
+    def _then(self, at: datetime, after_s: float, do: Callable[[datetime], None]) -> None:
+        self._due = (at + timedelta(seconds=after_s), do) if math.isfinite(after_s) else None
+
+    def _told(self, at: datetime) -> datetime:
+        """Give when a start *at* this time is said to have been."""
+        return at if self.crash and self.crash.applies_to(self) else at - _STARTED_AGO
+
+    def _come_up(self, at: datetime) -> None:
+        self._state, self._up_since = "started", at
+        self._tell("start", "started", self._told(at))
+        if (crash := self.crash) and crash.applies_to(self):
+            crash.times -= 1
+            self._then(at, crash.after_s, lambda then: self._crash(then, crash))
+
+    def _crash(self, at: datetime, crash: Crash) -> None:
+        again = self._restart_count < crash.restarts
+        self._restart_count += again
+        self._exit(at, exit_code=crash.exit_code, oom=crash.oom, restarting=again)
+        if again:  # it is called started all the while (assumed)
+            self._state = "started"
+            self._then(at, max(_PAUSE_S, crash.after_s), self._come_up)
+
+    def _exit(
+        self, at: datetime, *, exit_code: int, oom: bool = False, requested: bool = False, restarting: bool = False
+    ) -> None:
+        self.state = "stopped"
+        ended = {
+            "exit_code": exit_code,
+            "guest_exit_code": exit_code,
+            "guest_signal": -1,
+            "oom_killed": oom,
+            "requested_stop": requested,
+            "restarting": restarting,
+            "signal": -1,
+            "exited_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        self._tell("exit", "stopped", at, request={"exit_event": ended, "restart_count": self._restart_count})
+
+    def _tell(self, kind: str, status: str, at: datetime, *, source: str = "flyd", **more: object) -> None:
+        """Remember an event, as not older than the one before it."""
+        stamp = max([round(at.timestamp() * 1000), *(event["timestamp"] for event in self._events[:1])])
+        self._events.insert(0, {"type": kind, "status": status, **more, "source": source, "timestamp": stamp})
+        del self._events[_EVENTS:]
 
     def take_lease(self, *, nonce: str, ttl_s: int, holder: str, now: datetime) -> Lease:
         """

@@ -7,7 +7,7 @@ Paths and shapes were measured with flyctl ad0172fac (reference: flyctl.md 3) un
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,14 @@ from flysync.sim.fly_vault import Refusal
 from flysync.sim.fly_wire import Reply, answering, bearer_tokens, body_of, stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flysync.sim.fly_machine import Lease, Machine
     from flysync.sim.fly_state import App, World
+    from flysync.sim.fly_vault import Secret
 
-#: flyctl believes a start that is 10 s old at once (read: internal/machine/leasable_machine.go, smoke checks);
-#: the simulator says so of each healthy machine, or each roll-out would take 10 s a machine.
-_STARTED_AGO = timedelta(seconds=30)
+#: How often somebody who waits looks.
+_LOOK_S = 0.01
 
 
 class MachinesApi:
@@ -44,6 +46,7 @@ class MachinesApi:
             web.get(f"{app}/machines", answering(self._list_machines)),
             web.get(machine, answering(self._get_machine)),
             web.post(machine, answering(self._update_machine)),
+            web.post(f"{machine}/start", answering(self._start_machine)),
             web.get(f"{machine}/wait", answering(self._wait)),
             web.post(f"{machine}/lease", answering(self._acquire_lease)),
             web.delete(f"{machine}/lease", answering(self._release_lease)),
@@ -76,7 +79,8 @@ class MachinesApi:
             raise Refusal(400, "invalid version")  # assumed
         if int(wanted) > app.vault.version:
             raise Refusal(404, f"secrets version {wanted} does not exist")  # assumed
-        return Reply({"secrets": _secrets(app)})
+        seen = app.vault.seen_at(self._world.now() - timedelta(seconds=app.list_lag_s))
+        return Reply({"secrets": _secrets(seen)})
 
     async def _update_secrets(self, request: web.Request) -> Reply:
         app = self._app(request)
@@ -84,7 +88,7 @@ class MachinesApi:
         if not isinstance(values, dict) or not all(isinstance(v, str | None) for v in values.values()):
             raise Refusal(400, "could not parse the request's body")  # assumed
         version = app.vault.update(values, at=self._world.now())
-        return Reply({"secrets": _secrets(app), "version": version})
+        return Reply({"secrets": _secrets(app.vault.current), "version": version})
 
     async def _list_ips(self, request: web.Request) -> Reply:
         return Reply({"ips": self._app(request).ips})
@@ -94,14 +98,13 @@ class MachinesApi:
         return Reply([])
 
     async def _list_machines(self, request: web.Request) -> Reply:
-        return Reply([self._as_json(machine) for machine in self._app(request).machines])
+        return Reply([_as_json(machine) for machine in self._app(request).machines])
 
     async def _get_machine(self, request: web.Request) -> Reply:
-        return Reply(self._as_json(self._machine(request)))
+        return Reply(_as_json(self._machine(request)))
 
     async def _update_machine(self, request: web.Request) -> Reply:
-        machine = self._machine(request)
-        machine.check_lease(nonce=_nonce(request), now=self._world.now())
+        machine = self._leased(request)
         body = body_of(await request.text())
         config = body.get("config")
         if not isinstance(config, dict):
@@ -112,18 +115,24 @@ class MachinesApi:
             config=config,
             min_secrets_version=least if isinstance(least, int) else 0,
             skip_launch=body.get("skip_launch") is True,
-            at=self._world.now(),
         )
-        return Reply(self._as_json(machine))
+        return Reply(_as_json(machine))
+
+    async def _start_machine(self, request: web.Request) -> Reply:
+        """Start a machine and answer at once, however that ends (shape: read, fly-go machine_types.go)."""
+        machine = self._leased(request)
+        before = machine.state
+        machine.start()
+        return Reply({"previous_state": before})
 
     async def _wait(self, request: web.Request) -> Reply:
-        """Answer when the machine has the state; it gets it at once or never here (refusal's text: assumed)."""
+        """Answer once the machine has the state, or refuse when the time is up (text: assumed)."""
         machine = self._machine(request)
-        if machine.state != request.query.get("state", "started"):
-            timeout_s = int(request.query.get("timeout", "60"))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), timeout_s)
-            raise Refusal(408, "deadline_exceeded: machine failed to reach desired state")
+        end = time.monotonic() + int(request.query.get("timeout", "60"))
+        while machine.state != request.query.get("state", "started"):
+            if time.monotonic() >= end or self._stopping.is_set():
+                raise Refusal(408, "deadline_exceeded: machine failed to reach desired state")
+            await asyncio.sleep(_LOOK_S)
         return Reply({"ok": True})
 
     async def _acquire_lease(self, request: web.Request) -> Reply:
@@ -131,7 +140,7 @@ class MachinesApi:
         ttl_s = int(request.query.get("ttl", "13"))
         now = self._world.now()
         lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s, holder="dev@example.test", now=now)
-        return Reply({"status": "success", "data": _lease(lease)}, status=201)
+        return Reply({"status": "success", "data": _lease(lease, machine)}, status=201)
 
     async def _release_lease(self, request: web.Request) -> Reply:
         machine = self._machine(request)
@@ -141,36 +150,40 @@ class MachinesApi:
         machine.lease = None
         return Reply({"status": "success"})
 
-    def _as_json(self, machine: Machine) -> dict[str, object]:
-        """Give a machine as the Machines API does (names read: fly-go machine_types.go)."""
-        now = self._world.now()
-        checks = machine.config.get("checks")
-        passing = "passing" if machine.healthy else "critical"
-        started = round((now - _STARTED_AGO).timestamp() * 1000)
-        launch = {"type": "launch", "status": "created", "source": "user", "timestamp": started - 1000}
-        start = {"type": "start", "status": "started", "source": "flyd", "timestamp": started}
-        exit_event = {"requested_stop": False, "restarting": True, "exit_code": 1}
-        crash = {
-            "type": "exit",
-            "status": "stopped",
-            "source": "flyd",
-            "timestamp": started + 1000,
-            "request": {"exit_event": exit_event, "restart_count": 3},
-        }
-        return {
-            "id": machine.id,
-            "name": f"machine-{machine.id}",
-            "state": machine.state,
-            "region": machine.region,
-            "host_status": "ok",
-            "instance_id": f"i{machine.restarts}",
-            "private_ip": "fdaa:0:1::3",
-            "created_at": stamp(now - _STARTED_AGO),
-            "updated_at": stamp(machine.updated_at),
-            "config": machine.config,
-            "events": [crash, start, launch] if machine.crashes else [start, launch],
-            "checks": [{"name": n, "status": passing} for n in checks] if isinstance(checks, dict) else [],
-        }
+    def _leased(self, request: web.Request) -> Machine:
+        """Give the machine, unless somebody else has its lease or its host does not answer (text: assumed)."""
+        machine = self._machine(request)
+        machine.check_lease(nonce=_nonce(request), now=self._world.now())
+        if machine.host_status != "ok":
+            raise Refusal(500, f"the host of machine {machine.id} could not be reached")
+        return machine
+
+
+def _as_json(machine: Machine) -> dict[str, object]:
+    """
+    Give a machine as the Machines API does (names read: fly-go machine_types.go).
+
+    Where its host does not answer, its configuration is called incomplete (read).
+    """
+    image = {"registry": "registry.fly.io", "repository": "x", "tag": "1", "digest": "sha256:0", "labels": {}}
+    return {
+        "id": machine.id,
+        "name": f"machine-{machine.id}",
+        **machine.shown(),
+        "region": machine.region,
+        "image_ref": image,
+        "instance_id": _instance(machine),
+        "private_ip": "fdaa:0:1::3",
+        "created_at": stamp(machine.created_at),
+        "updated_at": stamp(machine.updated_at),
+        "config" if machine.host_status == "ok" else "incomplete_config": machine.config,
+        "cordoned": False,
+    }
+
+
+def _instance(machine: Machine) -> str:
+    """Name the version of the machine that its last update made."""
+    return f"{machine.id}-{machine.updates}"
 
 
 def _nonce(request: web.Request) -> str:
@@ -178,8 +191,8 @@ def _nonce(request: web.Request) -> str:
     return request.headers.get("fly-machine-lease-nonce", "")
 
 
-def _secrets(app: App) -> list[dict[str, object]]:
-    """List an app's secrets without their values, by name (order: assumed)."""
+def _secrets(secrets: Mapping[str, Secret]) -> list[dict[str, object]]:
+    """List secrets without their values, by name (order: assumed)."""
     return [
         {
             "name": secret.name,
@@ -187,15 +200,15 @@ def _secrets(app: App) -> list[dict[str, object]]:
             "created_at": stamp(secret.created_at),
             "updated_at": stamp(secret.updated_at),
         }
-        for _, secret in sorted(app.vault.current.items())
+        for _, secret in sorted(secrets.items())
     ]
 
 
-def _lease(lease: Lease) -> dict[str, object]:
+def _lease(lease: Lease, machine: Machine) -> dict[str, object]:
     return {
         "nonce": lease.nonce,
         "expires_at": int(lease.ends_at.timestamp()),
         "owner": lease.holder,
         "description": "",
-        "version": "1",
+        "version": _instance(machine),
     }

@@ -45,7 +45,9 @@ class Release:
 class App:
     """An app: its secrets, machines and releases."""
 
-    def __init__(self, name: str, *, org: str, deployed: bool, number: int, key: bytes) -> None:
+    def __init__(
+        self, name: str, *, org: str, deployed: bool, number: int, key: bytes, now: Callable[[], datetime]
+    ) -> None:
         self.name = name
         self.org = org
         #: Whether it was ever deployed.
@@ -56,6 +58,9 @@ class App:
         self.releases: list[Release] = []
         #: The public addresses flyctl checks the DNS for, as the Machines API lists them.
         self.ips: list[dict[str, object]] = []
+        #: How old the list of secrets is that the Machines API gives (seen lagging by seconds: reported).
+        self.list_lag_s = 0.0
+        self._now = now
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -90,17 +95,20 @@ class App:
         state: str = "started",
         managed: bool = True,
         checks: bool = False,
+        standbys: Sequence[str] = (),
+        **metadata: str,
     ) -> Machine:
         """
         Give the app one more machine, running with the secrets of now.
 
         flyctl's secrets commands see only a *managed* one, one that `fly launch` or `fly deploy` made
-        (read: fly-go machine_types.go IsFlyAppsPlatform).
+        (read: fly-go machine_types.go IsFlyAppsPlatform). *standbys* are the machines it stands by for; *metadata*
+        is what else its config says of it, such as `fly_canary="true"`.
         """
         if not machine_id:
             machine_id = hashlib.sha256(f"{self.name}/{len(self.machines)}".encode()).hexdigest()[:14]
         release = self.releases[-1] if self.releases else None
-        metadata = {
+        ours = {
             "fly_flyctl_version": "0.4.80",
             "fly_platform_version": "v2",
             "fly_process_group": group,
@@ -110,30 +118,22 @@ class App:
         config: dict[str, object] = {
             "init": {},
             "guest": {"cpu_kind": "shared", "cpus": 1, "memory_mb": 256},
-            "metadata": metadata if managed else {},
+            "metadata": {**(ours if managed else {}), **metadata},
             "image": IMAGE,
         }
         if checks:
             config["checks"] = {"alive": {"type": "tcp", "port": 8080}}
+        if standbys:
+            config["standbys"] = list(standbys)
         version = self.vault.version
-        machine = Machine(
-            id=machine_id,
-            config=config,
-            state=state,
-            secrets_version=version,
-            env=self.vault.environment(version),
-        )
+        env = self.vault.environment(version)
+        machine = Machine(machine_id, config=config, env=env, version=version, now=self._now)
+        machine.state = state
         self.machines.append(machine)
         return machine
 
     def update_machine(
-        self,
-        machine: Machine,
-        *,
-        config: dict[str, object],
-        min_secrets_version: int,
-        skip_launch: bool,
-        at: datetime,
+        self, machine: Machine, *, config: dict[str, object], min_secrets_version: int, skip_launch: bool
     ) -> None:
         """
         Give *machine* a new config and start it anew.
@@ -146,13 +146,23 @@ class App:
             raise Refusal(500, "could not update machine")
         if min_secrets_version > self.vault.version:
             raise Refusal(400, f"secrets version {min_secrets_version} does not exist")  # assumed
-        machine.config = config
-        machine.secrets_version = max(machine.secrets_version, min_secrets_version)
-        machine.env = self.vault.environment(machine.secrets_version)
-        machine.updated_at = at
-        if not skip_launch:
-            machine.restarts += 1
-            machine.state = "starting" if machine.never_starts else "started"
+        version = max(machine.secrets_version, min_secrets_version)
+        machine.update(config, version=version, env=self.vault.environment(version), launch=not skip_launch)
+
+    def deploy(self) -> Release:
+        """Do what somebody's `fly deploy` does: a release, and each machine on it, with the newest secrets."""
+        release = self.add_release(image=IMAGE, definition=self.releases[-1].definition, at=self._now())
+        release.status = "complete"
+        for machine in self.machines:
+            if machine.is_managed:
+                ours = {"fly_release_id": release.id, "fly_release_version": str(release.version)}
+                self.update_machine(
+                    machine,
+                    config={**machine.config, "metadata": {**machine.metadata, **ours}},
+                    min_secrets_version=self.vault.version,
+                    skip_launch=machine.state not in ("started", "starting", "failed"),
+                )
+        return release
 
     def add_release(self, *, image: str, definition: object, at: datetime) -> Release:
         """Create the app's next release, pending."""
@@ -197,7 +207,7 @@ class World:
         `fly.toml` as a mapping) as its definition.
         """
         before = self.now() - timedelta(hours=1)
-        app = App(name, org=org, deployed=deployed, number=len(self.apps) + 1, key=self._key)
+        app = App(name, org=org, deployed=deployed, number=len(self.apps) + 1, key=self._key, now=self.now)
         if secrets:
             app.vault.update(secrets, at=before)
         if deployed:

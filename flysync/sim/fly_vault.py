@@ -10,11 +10,11 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
 #: Letters, digits and underscores, no digit first (measured: `"1A" is not a valid secret name`, flyctl.md 1.6).
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -53,6 +53,7 @@ class Vault:
         self._key = key
         #: What was held at each version; the first one is version 1.
         self.versions: list[dict[str, Secret]] = [{}]
+        self._made_at = [datetime.min.replace(tzinfo=UTC)]
 
     @property
     def version(self) -> int:
@@ -63,6 +64,10 @@ class Vault:
     def current(self) -> Mapping[str, Secret]:
         """The secrets of the newest version, by name."""
         return self.versions[-1]
+
+    def seen_at(self, moment: datetime) -> Mapping[str, Secret]:
+        """Give the secrets that were the newest ones at that *moment*, by name."""
+        return self.versions[sum(made_at <= moment for made_at in self._made_at) - 1]
 
     def at(self, version: int) -> Mapping[str, Secret]:
         """Give the secrets of *version*, by name."""
@@ -93,6 +98,7 @@ class Vault:
                     updated_at=at,
                 )
         self.versions.append(held)
+        self._made_at.append(at)
         return self.version
 
     def _digest(self, name: str, value: str) -> str:

@@ -2,7 +2,7 @@
 A stand-in for flyctl, for the demo and for tests where there is no real one.
 
 It sends the same requests in the same order as flyctl ad0172fac and prints the same texts on the same streams with
-the same exit codes; it knows `secrets set|unset|sync|deploy|list`, `machine list`, `status --json`, `version`,
+the same exit codes; it knows `secrets set|unset|sync|deploy|list`, `machine list|start`, `status --json`, `version`,
 `tokens debug` and `auth whoami`. It talks to a simulated Fly only. `tests/contract/test_flyctl.py` holds it to
 recorded runs of the real one, and to the real one itself.
 Imported are only light modules of the standard library: a call is to take less than 80 ms.
@@ -16,10 +16,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from flysync.sim import flyctl_looking, flyctl_secrets
+from flysync.sim import flyctl_looking, flyctl_machines, flyctl_secrets
 from flysync.sim.flyctl_flags import Call, Mistake, parse
 from flysync.sim.flyctl_http import Cancelled, Failure, to_json
-from flysync.sim.flyctl_session import Session, go_text
+from flysync.sim.flyctl_session import Patience, Session, go_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: What it says its version is, unless the launcher says otherwise.
 VERSION = "0.4.87"
-#: How long the real one tries to get a machine's lease (read: fly-go flaps/retry.go).
-LEASE_PATIENCE_S = 60.0
+#: How long the real one tries to get a machine's lease.
+LEASE_PATIENCE_S = Patience().lease_patience_s
 
 _COMMIT = "ad0172face303b77584eea95b46fa3ddc61d5ddd"
 _BUILT = "2026-08-21T00:00:00Z"
@@ -40,7 +40,7 @@ def run(
     *,
     streams: tuple[int, TextIO, TextIO],
     version: str = VERSION,
-    lease_patience_s: float = LEASE_PATIENCE_S,
+    patience: Patience = Patience(),  # noqa: B008 - nobody can change it
 ) -> int:
     """
     Run the command that *argv* is, without the program's name, and give the exit code.
@@ -54,7 +54,7 @@ def run(
         if call.command is None or call.is_on("help"):
             print(_help(call), file=stdout, flush=True)
             return 0
-        session = Session(call, environ, streams=streams, version=version, lease_patience_s=lease_patience_s)
+        session = Session(call, environ, streams=streams, version=version, patience=patience)
         _DOERS[call.command.words](session)
         return 0
     except Cancelled:
@@ -73,29 +73,23 @@ def run(
     return failure.exit_code
 
 
-def main(*, version: str = VERSION, lease_patience_s: float = LEASE_PATIENCE_S) -> NoReturn:
+def main(*, version: str = VERSION, patience: Sequence[float] = ()) -> NoReturn:
     """Run the command in this process's arguments, and exit."""
     signal.signal(signal.SIGINT, _cancel)
     signal.signal(signal.SIGTERM, _cancel)
     argv = [go_text(os.fsencode(argument)) for argument in sys.argv[1:]]
-    code = run(
-        argv,
-        os.environ,
-        streams=(0, sys.stdout, sys.stderr),
-        version=version,
-        lease_patience_s=lease_patience_s,
-    )
-    sys.exit(code)
+    streams = (0, sys.stdout, sys.stderr)
+    sys.exit(run(argv, os.environ, streams=streams, version=version, patience=Patience(*patience)))
 
 
-def launcher(path: Path, *, version: str = VERSION, lease_patience_s: float = LEASE_PATIENCE_S) -> Path:
-    """Write an executable at *path* that runs the stand-in from anywhere, and give the path."""
-    path.write_text(launcher_text(version, lease_patience_s=lease_patience_s), encoding="utf-8")
+def launcher(path: Path, *, version: str = VERSION, **patience: float) -> Path:
+    """Write an executable at *path* that runs the stand-in from anywhere, with another `Patience`; give the path."""
+    path.write_text(launcher_text(version, **patience), encoding="utf-8")
     path.chmod(0o755)
     return path
 
 
-def launcher_text(version: str = VERSION, *, lease_patience_s: float = LEASE_PATIENCE_S) -> str:
+def launcher_text(version: str = VERSION, **patience: float) -> str:
     """
     Give the launcher's text.
 
@@ -110,7 +104,7 @@ def launcher_text(version: str = VERSION, *, lease_patience_s: float = LEASE_PAT
         f"import sys\nfor name, path in {json.dumps(packages)}.items():\n"
         "    module = type(sys)(name)\n    module.__path__ = [path]\n    sys.modules[name] = module\n"
         f"from flysync.sim.flyctl import main\n"
-        f"main(version={json.dumps(version)}, lease_patience_s={lease_patience_s!r})\n"
+        f"main(version={json.dumps(version)}, patience={tuple(Patience(**patience))!r})\n"
     )
     return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -X utf8 -c {shlex.quote(code)} "$@"\n'
 
@@ -161,7 +155,8 @@ _DOERS: dict[str, Callable[[Session], None]] = {
     "secrets sync": _logged_in(flyctl_secrets.sync_secrets),
     "secrets deploy": _logged_in(flyctl_secrets.deploy_secrets),
     "secrets list": _logged_in(flyctl_secrets.list_secrets),
-    "machine list": _logged_in(flyctl_secrets.list_machines),
+    "machine list": _logged_in(flyctl_machines.list_machines),
+    "machine start": _logged_in(flyctl_machines.start_machines),
     "version": _show_version,
     "status": _logged_in(flyctl_looking.show_status),
     "tokens debug": flyctl_looking.debug_token,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flysync.sim.flyctl_home import is_macaroon
-from flysync.sim.flyctl_http import Failure, Http, from_json, to_json
+from flysync.sim.flyctl_http import Failure, Http, Prefixed, from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,10 +94,8 @@ class Api:
         if method == "DELETE" or "/wait?" in path:
             self._http.forget()
             return None
-        try:
+        with Prefixed("failed decoding response: "):
             return from_json(response.body)
-        except Failure as failure:
-            raise failure.wrapped("failed decoding response: ") from None
 
     def releases(self, method: str, path: str, body: object = None) -> Response:
         """Call the releases API and give its answer as it is."""
@@ -115,11 +113,9 @@ class Api:
         headers = self._headers(self._to_graphql, json=True)
         headers["Content-Type"] = headers["Accept"] = "application/json; charset=utf-8"
         body = to_json({"query": query, "variables": variables}) + b"\n"
-        try:
+        with Prefixed(f"failed to run {query}: "):
             response = self._http.send_again("POST", self._graphql_url(), headers, body)
             return _graphql_data(response)
-        except Failure as failure:
-            raise failure.wrapped(f"failed to run {query}: ") from None
 
     def _graphql_url(self) -> str:
         return self._base("FLY_API_BASE_URL") + "/graphql"
@@ -146,10 +142,8 @@ def _graphql_data(response: Response) -> dict[str, Any]:
     """Give the data of an answer; raises a failure with the first error's message where there are errors."""
     if response.status != 200:
         raise Failure(f"server returned a non-200 status code: {response.status}")
-    try:
+    with Prefixed("decoding response: "):
         found = from_json(response.body)
-    except Failure as failure:
-        raise failure.wrapped("decoding response: ") from None
     if errors := found.get("errors"):
         unchanged = errors[0].get("extensions", {}).get("code") == "UNCHANGED"
         raise Failure(errors[0]["message"], exit_code=0 if unchanged else 1)

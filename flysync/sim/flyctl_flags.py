@@ -47,13 +47,14 @@ _GLOBAL = (
 class Command:
     """A command: its words, what it takes, and what its help says."""
 
-    __slots__ = ("aliases", "arguments", "flags", "least", "summary", "words")
+    __slots__ = ("aliases", "arguments", "first", "flags", "least", "summary", "words")
 
     def __init__(
         self,
         words: str,
         summary: str,
         *flags: Flag,
+        first: str = "",
         arguments: str = "",
         least: int = 0,
         aliases: str = "",
@@ -61,6 +62,8 @@ class Command:
         self.words = words
         self.summary = summary
         self.flags = (*flags, Flag("help", f"help for {words.rpartition(' ')[2]}", short="h"))
+        #: What it takes, before and after the flags.
+        self.first = first
         self.arguments = arguments
         #: How many arguments it must have.
         self.least = least
@@ -68,7 +71,7 @@ class Command:
 
     def usage(self) -> str:
         """Give the text that is printed after a mistake."""
-        head = f"Usage:\n  flyctl {self.words} [flags]{self.arguments}\n"
+        head = f"Usage:\n  flyctl {self.words}{self.first} [flags]{self.arguments}\n"
         aliases = f"\nAliases:\n  {self.aliases}\n" if self.aliases else ""
         return f"{head}{aliases}\nFlags:\n{_table(self.flags)}\n\nGlobal Flags:\n{_table(_GLOBAL)}\n"
 
@@ -104,6 +107,7 @@ _COMMANDS = (
         aliases="list, ls",
     ),
     Command("machine list", "List Fly machines", _APP, _CONFIG, _JSON, _QUIET, aliases="list, ls"),
+    Command("machine start", "Start one or more Fly machines", _APP, _CONFIG, first=" [<id>...]"),
     Command("version", "Show version information for the flyctl command", _JSON, _SAVE),
     Command("status", "Show app status", _APP, _CONFIG, _JSON),
     Command("tokens debug", "Debug Fly.io API tokens"),

@@ -63,6 +63,20 @@ class Failure(Exception):
         )
 
 
+class Prefixed:
+    """A context that puts *prefix* before the text of a failure that leaves it."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Failure):
+            raise error.wrapped(self._prefix) from None
+
+
 class Cancelled(BaseException):
     """A signal, or another machine's failure, ended the work: flyctl prints nothing and exits with 127."""
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from flysync.sim.flyctl_home import is_macaroon, tokens_from
-from flysync.sim.flyctl_http import Failure, to_json
+from flysync.sim.flyctl_http import Failure, Prefixed, to_json
 
 if TYPE_CHECKING:
     from flysync.sim.flyctl_session import Session
@@ -19,18 +19,12 @@ def show_status(session: Session) -> None:
     app = session.app()
     if not session.json:
         raise Failure("the stand-in for flyctl knows `status --json` only")
-    try:
+    with Prefixed("failed to get app: "):
         compact = session.api.app_compact(app)
-    except Failure as failure:
-        raise failure.wrapped("failed to get app: ") from None
-    try:
+    with Prefixed("failed to list active VMs: "):
         machines = session.api.machines("GET", f"/apps/{compact['name']}/machines")
-    except Failure as failure:
-        raise failure.wrapped("failed to list active VMs: ") from None
-    try:
+    with Prefixed(f"could not get current release for app '{compact['name']}': "):
         version = session.api.current_version(compact["name"])
-    except Failure as failure:
-        raise failure.wrapped(f"could not get current release for app '{compact['name']}': ") from None
     shown = {
         "AppURL": compact.get("appUrl"),
         "Deployed": compact.get("deployed"),
@@ -66,8 +60,6 @@ def debug_token(session: Session) -> None:
 
 def show_viewer(session: Session) -> None:
     """Print who the token belongs to."""
-    try:
+    with Prefixed("failed retrieving current user: "):
         email = str(session.api.viewer().get("email", ""))
-    except Failure as failure:
-        raise failure.wrapped("failed retrieving current user: ") from None
     session.out(f'{{\n    "email": {to_json(email).decode()}\n}}' if session.json else email)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from flysync.sim.flyctl_http import Failure, from_json
+from flysync.sim.flyctl_http import Cancelled, Failure, Prefixed, from_json
 
 if TYPE_CHECKING:
     from flysync.sim.flyctl_session import Session
@@ -25,9 +25,6 @@ You can also try running 'fly logs' to see what happened when the machine tried 
 _OTHER_REGION = """\
 You can try deploying to a different region,
 or you can try increasing the timeout with the --wait-timeout flag"""
-
-#: How long a machine is watched whose start flyctl cannot judge, and how old a start must be to be trusted.
-_SMOKE_S = 10.0
 
 
 class Target:
@@ -72,7 +69,13 @@ class MachineUpdate:
         self._update(target, skip_launch=skip_launch)
         if skip_launch:
             return
-        patient = not self._session.call.is_on("detach")
+        try:
+            self._wait(target, patient=not self._session.call.is_on("detach"))
+        except Cancelled:
+            self._session.err("")  # the real one ends the terminal's line where it waits (measured)
+            raise
+
+    def _wait(self, target: Target, *, patient: bool) -> None:
         if patient:
             self._wait_until_started(target)
         try:
@@ -104,10 +107,8 @@ class MachineUpdate:
         least = self._session.home.minvers().get(self._app)
         if least is not None:
             body["min_secrets_version"] = least
-        try:
+        with Prefixed(f"failed to update VM {target.id}: "):
             target.machine = self._api.machines("POST", self._path(target), body, nonce=target.nonce)
-        except Failure as failure:
-            raise failure.wrapped(f"failed to update VM {target.id}: ") from None
 
     def _wait_until_started(self, target: Target) -> None:
         deadline = time.monotonic() + self._wait_s
@@ -131,14 +132,15 @@ class MachineUpdate:
         target.log(self._session, ">", f"Machine {target.label} has state: started")
 
     def _smoke_check(self, target: Target) -> None:
-        """See that the app does not crash: for ten seconds, or until its start is ten seconds old."""
-        deadline = time.monotonic() + _SMOKE_S
+        """See that the app does not crash: for ten seconds, or until its start is as old."""
+        patience_s = self._session.patience.smoke_s
+        deadline = time.monotonic() + patience_s
         target.log(self._session, ">", f"Checking that {target.label} is up and running")
         pause_s = 0.5
         while time.monotonic() < deadline:
             machine = self._get(target, deadline)
             crashing = _is_crashing(machine)
-            if not crashing and time.time() - _started_at(machine) > _SMOKE_S:
+            if not crashing and time.time() - _started_at(machine) > patience_s:
                 return
             if crashing:
                 raise Failure("the app appears to be crashing")
@@ -224,14 +226,12 @@ class MachineUpdate:
 
 
 def _started_at(machine: dict[str, Any]) -> float:
-    """Give when the machine last started after its launch; now, where its events (newest first) do not tell."""
-    types = [event.get("type") for event in machine.get("events") or []]
-    if "start" not in types or "launch" not in types:
+    """Give when the machine started after its launch; now, where events (newest first) do not tell, or it ended."""
+    types = [str(event.get("type")) for event in machine.get("events") or []]
+    since = types[: types.index("launch")] if "launch" in types else []
+    if "start" not in since or "exit" in since:
         return time.time()
-    start = types.index("start")
-    if start >= types.index("launch") or "exit" in types[:start]:
-        return time.time()
-    return float(machine["events"][start]["timestamp"]) / 1000
+    return float(machine["events"][since.index("start")]["timestamp"]) / 1000
 
 
 def _is_crashing(machine: dict[str, Any]) -> bool:

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
-from flysync.sim.flyctl_http import Cancelled, Failure, from_json
+from flysync.sim.flyctl_http import Cancelled, Failure, Prefixed, from_json
 from flysync.sim.flyctl_machine import MachineUpdate, Target
+from flysync.sim.flyctl_machines import managed_machines, take_lease
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flysync.sim.flyctl_session import Session
 
-_DEFAULT_WAIT_S = 300.0
 #: What part of a group's running machines is updated at a time.
 _MAX_UNAVAILABLE = 0.33
+_OOPS = "\x1b[31mOops, something went wrong! Could you try that again?\x1b[0m"
 #: Pauses between the three attempts to say how a release is doing.
 _RELEASE_PAUSES_S = (0.5, 1.0)
 
@@ -31,31 +29,30 @@ _RELEASE_PAUSES_S = (0.5, 1.0)
 class Rollout:
     """Restart the machines of *app* with the newest secrets that this configuration directory knows of."""
 
-    def __init__(self, session: Session, app: str, *, list_machines: Callable[[], list[dict[str, Any]]]) -> None:
+    def __init__(self, session: Session, app: str) -> None:
         self._session = session
         self._api = session.api
         self._app = app
-        self._list_machines = list_machines
         self._targets: list[Target] = []
         self._release: dict[str, Any] = {}
 
     def run(self) -> None:
         """Do all of it; raises a failure, or `Cancelled`, after saying so to the release."""
         definition = self._definition()
-        try:
+        with Prefixed("error getting app: "):
             self._api.machines("GET", f"/apps/{self._app}")
-        except Failure as failure:
-            raise failure.wrapped("error getting app: ") from None
         wait_s = _wait_timeout(self._session, definition)
-        machines = self._list_machines()
+        machines = managed_machines(self._session, self._app)
         if not machines:
             self._look_for_others()
         image = self._image(machines)
         self._create_release(definition, image)
-        try:
+        with Prefixed("failed to set release status to 'running': "):
             self._set_status("running", None)
-        except Failure as failure:
-            raise failure.wrapped("failed to set release status to 'running': ") from None
+        if not all(machine.get("config") for machine in machines):
+            # Then the real one falls over its own feet (measured); the release is `running` for ever.
+            self._session.out(f"{_OOPS}\n\nruntime error: invalid memory address or nil pointer dereference\n")
+            raise SystemExit(3)
         problem = self._update_all(machines, definition, wait_s)
         self._close_release(problem)
         if problem is not None:
@@ -70,10 +67,8 @@ class Rollout:
         definition = self._api.current_release(self._app, "FlyctlConfigCurrentRelease").get("configDefinition")
         if definition is not None:
             return {**definition, "app": self._app}
-        try:
+        with Prefixed("error loading appv2 config: error listing active machines: "):
             active = self._api.machines("GET", f"/apps/{self._app}/machines")
-        except Failure as failure:
-            raise failure.wrapped("error loading appv2 config: error listing active machines: ") from None
         if not active:
             raise Failure(
                 "error loading appv2 config: failed to grab app config from existing machines, error: "
@@ -206,19 +201,8 @@ class Rollout:
         return None
 
     def _lease_all(self) -> None:
-        """Get the lease of each machine; any refusal is tried again for a minute (read: flaps_machines.go)."""
         for target in self._targets:
-            give_up = time.monotonic() + self._session.lease_patience_s
-            pause_s = 0.1
-            while not target.nonce:
-                try:
-                    answer = self._api.machines("POST", f"/apps/{self._app}/machines/{target.id}/lease?ttl=13")
-                    target.nonce = answer["data"]["nonce"]
-                except Failure as failure:
-                    if time.monotonic() + pause_s > give_up:
-                        raise failure.wrapped(f"failed to get lease on VM {target.id}: ") from None
-                    self._session.sleep(pause_s)
-                    pause_s = min(pause_s * 2, 0.5)
+            target.nonce = take_lease(self._session, self._app, target.id, ttl_s=13)["nonce"]
 
     def _release_leases(self, problem: Failure | Cancelled | None) -> None:
         """Give back the leases; after a signal flyctl only says so, and they end by themselves (measured)."""
@@ -289,10 +273,10 @@ def _wait_timeout(session: Session, definition: dict[str, Any]) -> float:
     """Give how long a machine may take, from `deploy.wait_timeout`; another one than the default is announced."""
     given = (definition.get("deploy") or {}).get("wait_timeout")
     if not given:
-        return _DEFAULT_WAIT_S
+        return session.patience.wait_s
     factors = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
     wait_s = sum(float(n) * factors[unit] for n, unit in re.findall(r"([0-9.]+)(ms|h|m|s)", str(given)))
-    if wait_s != _DEFAULT_WAIT_S:
+    if wait_s != 300.0:
         minutes, seconds = divmod(wait_s, 60)
         shown = (f"{minutes:.0f}m" if minutes else "") + f"{seconds:g}s"
         session.info(f"Using wait timeout: {shown} lease timeout: 13s delay between lease refreshes: 4s\n")

@@ -11,7 +11,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from flysync.sim.flyctl_http import Failure
+from flysync.sim.flyctl_http import Failure, Prefixed
+from flysync.sim.flyctl_machines import managed_machines
 from flysync.sim.flyctl_rollout import Rollout
 
 if TYPE_CHECKING:
@@ -58,10 +59,8 @@ def unset_secrets(session: Session) -> None:
 def sync_secrets(session: Session) -> None:
     """Learn the newest secrets version, by removing a secret that nobody has."""
     name = f"BogusDummySecret_{os.urandom(8).hex()}"
-    try:
+    with Prefixed("sync secrets: "):
         _store(session, session.app(), {name: None})
-    except Failure as failure:
-        raise failure.wrapped("sync secrets: ") from None
 
 
 def deploy_secrets(session: Session) -> None:
@@ -84,10 +83,8 @@ def list_secrets(session: Session) -> None:
     app = session.app()
     version = session.home.minvers().get(app)
     query = "" if version is None else f"?version={version}"
-    try:
+    with Prefixed("failed to list app secrets: "):
         secrets = session.api.machines("GET", f"/apps/{app}/secrets{query}").get("secrets") or []
-    except Failure as failure:
-        raise failure.wrapped("failed to list app secrets: ") from None
     try:
         machines = managed_machines(session, app)
     except Failure:
@@ -95,7 +92,7 @@ def list_secrets(session: Session) -> None:
     if len(machines) > _MAX_LISTED_MACHINES:
         rows = [{"name": s["name"], "digest": s["digest"]} for s in secrets]
     else:
-        versions = [m["config"].get("metadata", {}).get("fly_release_version", "") for m in machines]
+        versions = [m.get("config", {}).get("metadata", {}).get("fly_release_version", "") for m in machines]
         created = _release_times(session, app, versions)
         rows = [
             {"name": s["name"], "digest": s["digest"], "status": _status(s.get("updated_at"), versions, created)}
@@ -107,50 +104,9 @@ def list_secrets(session: Session) -> None:
     _print_table(session, rows, ("name", "digest", "status")[: 2 + (len(machines) <= _MAX_LISTED_MACHINES)])
 
 
-def managed_machines(session: Session, app: str) -> list[dict[str, Any]]:
-    """
-    Give the machines of *app* that `fly launch` or `fly deploy` made.
-
-    An app that is not there is asked for again for some seconds (read: fly-go flaps_machines.go).
-    """
-    pauses_s = [0.5, 0.75, 1.1, 1.7]
-    while True:
-        try:
-            return _managed(session.api.machines("GET", f"/apps/{app}/machines"))
-        except Failure as failure:
-            if failure.status != 404 or not pauses_s:
-                raise failure.wrapped("failed to list VMs even after retries: ") from None
-            session.sleep(pauses_s.pop(0))
-
-
-def list_machines(session: Session) -> None:
-    """Print the machines, those that `fly launch` did not make included."""
-    app = session.app()
-    try:
-        machines = session.api.machines("GET", f"/apps/{app}/machines")
-    except Failure as failure:
-        raise failure.wrapped("failed to list VMs: ") from None
-    if session.json:
-        session.out(json.dumps(machines, indent=4, ensure_ascii=False))
-        return
-    for machine in machines:
-        session.out(f" {machine['id']} " if session.call.is_on("quiet") else f" {machine['id']} │ {machine['state']} ")
-
-
-def _managed(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        machine
-        for machine in machines
-        if machine.get("config", {}).get("metadata", {}).get("fly_platform_version") == "v2"
-        and machine.get("state") not in ("destroyed", "destroying")
-    ]
-
-
 def _update(session: Session, compact: Mapping[str, Any], values: Mapping[str, str | None]) -> None:
-    try:
+    with Prefixed("update secrets: "):
         _store(session, compact["name"], values)
-    except Failure as failure:
-        raise failure.wrapped("update secrets: ") from None
     if session.call.is_on("stage"):
         session.out(_STAGED)
         return
@@ -158,11 +114,9 @@ def _update(session: Session, compact: Mapping[str, Any], values: Mapping[str, s
 
 
 def _store(session: Session, app: str, values: Mapping[str, str | None]) -> None:
-    try:
+    with Prefixed("failed to update app secrets: "):
         body = {"values": dict(sorted(values.items()))}
         answer = session.api.machines("POST", f"/apps/{app}/secrets", body)
-    except Failure as failure:
-        raise failure.wrapped("failed to update app secrets: ") from None
     session.home.set_minvers(app, answer.get("version", 0))
 
 
@@ -171,7 +125,7 @@ def _roll_out(session: Session, compact: Mapping[str, Any]) -> None:
     if not managed_machines(session, app) and not compact["deployed"]:
         session.out("Secrets are staged for the first deployment")
         return
-    Rollout(session, app, list_machines=lambda: managed_machines(session, app)).run()
+    Rollout(session, app).run()
 
 
 def _from_stdin(session: Session, name: str) -> str:

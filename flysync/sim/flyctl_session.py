@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from flysync.sim.flyctl_api import Api
 from flysync.sim.flyctl_home import Home, token_from
@@ -21,12 +21,19 @@ _NO_APP = (
 )
 
 
-class Session:
-    """
-    One call: what it was asked, and what it has to answer with.
+class Patience(NamedTuple):
+    """How long the real one waits, in seconds; tests have less."""
 
-    *lease_patience_s* is how long it tries to get the lease of a machine.
-    """
+    #: For the lease of a machine (read: fly-go flaps/retry.go).
+    lease_patience_s: float = 60.0
+    #: For a machine to crash, and how old a start has to be to be trusted (read: internal/machine/leasable_machine.go).
+    smoke_s: float = 10.0
+    #: For a machine to start and to be healthy, where the app's configuration says nothing (read: deploy/machines.go).
+    wait_s: float = 300.0
+
+
+class Session:
+    """One call: what it was asked, and what it has to answer with."""
 
     def __init__(
         self,
@@ -35,12 +42,12 @@ class Session:
         *,
         streams: tuple[int, TextIO, TextIO],
         version: str,
-        lease_patience_s: float,
+        patience: Patience,
     ) -> None:
         self.call = call
         self.environ = environ
         self.version = version
-        self.lease_patience_s = lease_patience_s
+        self.patience = patience
         self.stdin, self._stdout, self._stderr = streams
         self.sleep = time.sleep
         self.home = Home(environ)

@@ -39,6 +39,12 @@ def flyctl(request: pytest.FixtureRequest, fly: Fly, tmp_path: Path) -> Runner:
     return Runner(executable(request.param, tmp_path), fly, tmp_path)
 
 
+@pytest.fixture(params=KINDS)
+def hasty_flyctl(request: pytest.FixtureRequest, fly: Fly, tmp_path: Path) -> Runner:
+    """The same, but the stand-in watches a new start for a moment, where the real one does for ten seconds."""
+    return Runner(executable(request.param, tmp_path, smoke_s=1.5), fly, tmp_path)
+
+
 @pytest.fixture
 def isolated_sdk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of this machine's settings reaches the SDK, and nothing that it sets stays."""

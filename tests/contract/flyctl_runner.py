@@ -25,9 +25,9 @@ REAL = os.environ.get("FLYSYNC_TEST_FLYCTL", "")
 KINDS = ("stand-in", "real") if REAL else ("stand-in",)
 
 
-def executable(kind: str, directory: Path) -> Path:
-    """Give the flyctl of *kind*, which is one of KINDS."""
-    return Path(REAL) if kind == "real" else launcher(directory / "flyctl")
+def executable(kind: str, directory: Path, *, smoke_s: float = 10.0) -> Path:
+    """Give the flyctl of *kind*, which is one of KINDS; the stand-in watches a start for *smoke_s*."""
+    return Path(REAL) if kind == "real" else launcher(directory / "flyctl", smoke_s=smoke_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,8 @@ class Runner:
 
     def __init__(self, path: Path, fly: Fly, directory: Path) -> None:
         self.path = path
+        #: What it calls itself: the real one goes by the name of its file.
+        self.name = path.resolve().name
         self.fly = fly
         self.config = directory / "config"
         self.work = directory / "work"

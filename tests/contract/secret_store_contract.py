@@ -1,19 +1,19 @@
-"""The promises of the port `SecretStore`, for every implementation."""
+"""The promises of the port `SecretStore` about secrets, for every implementation."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.errors import AppNotFound, DaytonaUnavailable, FlysyncError, InvalidCredential
+from flysync.errors import AppNotFound, DaytonaUnavailable, InvalidCredential
 from flysync.model.core import SecretName
-from flysync.model.fly import FlyStatus
-from flysync.ports import RolloutFailed
+from flysync.model.fly import FlyStatus, RolloutEnd
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
+    from store_worlds import StoreWorld
+
     from flysync.ports import SecretStore
 
 AWKWARD = [
@@ -37,35 +37,16 @@ AWKWARD = [
 ]
 
 
-class StoreWorld(ABC):
-    """One app `acme` with machines, one `empty` without, none called `nope`; and what Fly has of them."""
-
-    @abstractmethod
-    async def store(self, app: str) -> SecretStore:
-        """Give the secrets of *app*, from a sandbox that is there."""
-
-    @abstractmethod
-    def stored(self, app: str) -> dict[str, str]:
-        """Give what Fly has."""
-
-    @abstractmethod
-    def running(self, app: str) -> list[dict[str, str]]:
-        """Give what each machine runs with."""
-
-    @abstractmethod
-    def restarts(self, app: str) -> int:
-        """Give how often machines of the app were restarted, in all."""
-
-    @abstractmethod
-    async def lose_sandbox(self) -> None:
-        """Take the sandbox away."""
-
-
-async def put(store: SecretStore, values: dict[str, str]) -> None:
+async def put(store: SecretStore, **values: str) -> None:
     """Store values in as many calls as it takes."""
     secrets = {SecretName(name): Secret(value) for name, value in values.items()}
     for batch in store.batches(secrets):
         await store.stage({name: secrets[name] for name in batch})
+
+
+async def statuses(store: SecretStore) -> dict[str, FlyStatus]:
+    """Give how far each secret has come."""
+    return {secret.name: secret.status for secret in (await store.look()).secrets}
 
 
 class SecretStoreContract:
@@ -75,123 +56,167 @@ class SecretStoreContract:
         """No value is shortened, trimmed or read as anything but a value."""
         values = {f"N{number}": value for number, value in enumerate(AWKWARD)}
         store = await world.store("acme")
-        await store.prepare()
 
-        await put(store, values)
+        await put(store, **values)
 
         assert values == world.stored("acme")
 
     async def test_storing_restarts_nothing_and_deploying_restarts_each_machine_once(self, world: StoreWorld) -> None:
         """`stage` and `deploy` do one thing each."""
         store = await world.store("acme")
-        await store.prepare()
 
-        await put(store, {"A": "1", "B": "2"})
+        await put(store, A="1", B="2")
 
         assert 0 == world.restarts("acme")
 
         rollout = await store.deploy(wait=True, timeout_s=60)
 
+        assert (RolloutEnd.SUCCEEDED, None) == (rollout.end, rollout.error)
         assert rollout.machines is not None
         assert rollout.release is not None
         assert rollout.machines.total == rollout.machines.updated == world.restarts("acme")
-        assert all({"A": "1", "B": "2"} == env for env in world.running("acme"))
+        assert {number: {"A": "1", "B": "2"} for number in range(2)} == world.running("acme")
 
     async def test_the_list_shows_how_far_each_secret_has_come(self, world: StoreWorld) -> None:
         """Staged after `stage`, deployed after `deploy`; the digest stays the same until the value changes."""
         store = await world.store("acme")
-        await store.prepare()
-        await put(store, {"A": "1"})
-        before = await store.list()
+        await put(store, A="1")
+        (before,) = (await store.look()).secrets
         await store.deploy(wait=True, timeout_s=60)
-        after = await store.list()
-        await put(store, {"A": "2"})
-        changed = await store.list()
+        (after,) = (await store.look()).secrets
+        await put(store, A="2")
+        (changed,) = (await store.look()).secrets
 
-        assert ["A", "A", "A"] == [before[0].name, after[0].name, changed[0].name]
-        assert (FlyStatus.STAGED, FlyStatus.DEPLOYED) == (before[0].status, after[0].status)
-        assert before[0].digest == after[0].digest != changed[0].digest
+        assert ("A", "A", "A") == (before.name, after.name, changed.name)
+        assert (FlyStatus.STAGED, FlyStatus.DEPLOYED) == (before.status, after.status)
+        assert before.digest == after.digest != changed.digest
+
+    async def test_the_same_value_again_waits_for_a_deploy_as_well(self, world: StoreWorld) -> None:
+        """Fly goes by the time of a change, not by what it was."""
+        store = await world.store("acme")
+        await put(store, A="1")
+        await store.deploy(wait=True, timeout_s=60)
+        await put(store, A="1")
+
+        assert {"A": FlyStatus.STAGED} == await statuses(store)
+
+    async def test_a_list_may_be_behind(self, world: StoreWorld) -> None:
+        """For a while it shows the value of before, by its digest."""
+        store = await world.store("acme")
+        await put(store, A="1")
+        (before,) = (await store.look()).secrets
+        await world.lag()
+        await put(store, A="2")
+        (behind,) = (await store.look()).secrets
+        await world.catch_up()
+        (now,) = (await store.look()).secrets
+
+        assert before.digest == behind.digest != now.digest
 
     async def test_an_app_without_machines_takes_values_and_has_nothing_to_deploy_to(self, world: StoreWorld) -> None:
         """That is no failure: the values wait."""
         store = await world.store("empty")
-        await store.prepare()
-        await put(store, {"A": "1"})
+        await put(store, A="1")
 
         rollout = await store.deploy(wait=True, timeout_s=60)
+        at_fly = await store.look()
 
-        assert rollout.no_machines
-        assert {"A": "1"} == world.stored("empty")
+        assert (RolloutEnd.NO_MACHINES, None, None) == (rollout.end, rollout.error, rollout.machines)
+        assert ({"A": "1"}, ()) == (world.stored("empty"), at_fly.machines)
 
     async def test_a_secret_that_was_removed_is_gone_from_the_list_and_with_a_deploy_from_the_machines(
         self, world: StoreWorld
     ) -> None:
         """Removing restarts nothing by itself; one that is not there is no failure."""
         store = await world.store("acme")
-        await store.prepare()
-        await put(store, {"A": "1", "B": "2", "C": "3"})
+        await put(store, A="1", B="2", C="3")
         await store.deploy(wait=True, timeout_s=60)
         before = world.restarts("acme")
 
         await store.unset([SecretName("A"), SecretName("C"), SecretName("NEVER")])
 
         assert ({"B": "2"}, before) == (world.stored("acme"), world.restarts("acme"))
-        assert ["B"] == [one.name for one in await store.list()]
+        assert ["B"] == list(await statuses(store))
 
         await store.deploy(wait=True, timeout_s=60)
 
-        assert all({"B": "2"} == env for env in world.running("acme"))
+        assert {number: {"B": "2"} for number in range(2)} == world.running("acme")
 
-    async def test_machines_are_listed_with_state_and_release(self, world: StoreWorld) -> None:
-        """All that a roll-out would reach, and which release they run."""
-        store, empty = await world.store("acme"), await world.store("empty")
-        await store.prepare()
-        await empty.prepare()
-        await put(store, {"A": "1"})
-        rollout = await store.deploy(wait=True, timeout_s=60)
+    async def test_what_somebody_else_deploys_is_deployed(self, world: StoreWorld) -> None:
+        """`fly deploy` brings all that is stored to all machines, on a release of its own."""
+        store = await world.store("acme")
+        await put(store, A="1")
+        before = (await store.look()).machines
+        world.fly_deploy()
+        at_fly = await store.look()
 
-        machines = await store.machines()
+        assert ["Deployed"] == [secret.status for secret in at_fly.secrets]
+        assert {0: {"A": "1"}, 1: {"A": "1"}} == world.running("acme")
+        for old, new in zip(before or (), at_fly.machines or (), strict=True):
+            assert (new.release or 0) > (old.release or 0)
 
-        assert [("started", rollout.release, True)] * len(machines) == [
-            (one.state, one.release, one.is_managed) for one in machines
-        ]
-        assert rollout.machines is not None
-        assert rollout.machines.total == len(machines) == len({one.id for one in machines})
-        assert [] == list(await empty.machines())
+    async def test_above_a_hundred_machines_no_status_is_shown(self, world: StoreWorld) -> None:
+        """The machines are."""
+        store = await world.store("acme")
+        world.add_machines(99, is_managed=True)
+        await put(store, A="1")
+        at_fly = await store.look()
+
+        assert ["Unknown"] == [secret.status for secret in at_fly.secrets]
+        assert at_fly.machines is not None
+        assert 101 == len({machine.id for machine in at_fly.machines})
+
+    async def test_machines_that_cannot_be_listed(self, world: StoreWorld) -> None:
+        """The secrets are shown all the same; that all are Staged is flyctl's way not to know."""
+        store = await world.store("acme")
+        await put(store, A="1")
+        await store.deploy(wait=True, timeout_s=60)
+        world.hide_machines()
+        at_fly = await store.look()
+
+        assert [("A", "Staged")] == [(secret.name, secret.status) for secret in at_fly.secrets]
+        assert at_fly.machines is None
+        assert at_fly.error is not None
+        assert at_fly.error.temporary
 
     async def test_an_unknown_app_is_not_found(self, world: StoreWorld) -> None:
-        """`stage` and `list` say so."""
+        """Whatever is asked of it; a deploy says so as it says everything."""
         store = await world.store("nope")
-        await store.prepare()
 
         with pytest.raises(AppNotFound):
-            await put(store, {"A": "1"})
+            await put(store, A="1")
         with pytest.raises(AppNotFound):
-            await store.list()
-        with pytest.raises(AppNotFound):
-            await store.machines()
+            await store.look()
         with pytest.raises(AppNotFound):
             await store.unset([SecretName("A")])
+        rollout = await store.deploy(wait=True, timeout_s=60)
+        assert (RolloutEnd.UNTOUCHED, AppNotFound) == (rollout.end, type(rollout.error))
 
     async def test_a_name_that_fly_refuses_is_named_and_nothing_is_stored(self, world: StoreWorld) -> None:
         """The whole batch fails, so that the caller can go on without the one name."""
         store = await world.store("acme")
-        await store.prepare()
 
-        with pytest.raises(InvalidCredential, match="'1A'"):
-            await put(store, {"B": "b", "1A": "a"})
+        with pytest.raises(InvalidCredential) as caught:
+            await put(store, **{"B": "b", "1A": "a"})
 
-        assert {} == world.stored("acme")
+        assert ({}, "1A") == (world.stored("acme"), caught.value.name)
+
+    async def test_flyctl_is_found_once(self, world: StoreWorld) -> None:
+        """All that is done in a sandbox is done with it."""
+        flyctl = await world.flyctl()
+        found = await flyctl.prepare()
+
+        assert found is await flyctl.prepare()
+        assert found.version
 
     async def test_without_its_sandbox_nothing_is_stored(self, world: StoreWorld) -> None:
         """A run whose sandbox was taken away can write no more."""
         store = await world.store("acme")
-        await store.prepare()
         await world.lose_sandbox()
 
         with pytest.raises(DaytonaUnavailable):
-            await put(store, {"A": "1"})
-        with pytest.raises((RolloutFailed, FlysyncError)):
-            await store.deploy(wait=True, timeout_s=60)
+            await put(store, A="1")
+        rollout = await store.deploy(wait=True, timeout_s=60)
 
+        assert (RolloutEnd.UNTOUCHED, DaytonaUnavailable) == (rollout.end, type(rollout.error))
         assert {} == world.stored("acme")

@@ -186,6 +186,7 @@ class TestArguments:
             (["secrets", "set", "--app", "x"], "requires at least 1 arg(s), only received 0"),
             (["secrets", "deploy", "--stage"], "unknown flag: --stage"),
             (["secrets", "list", "--nope"], "unknown flag: --nope"),
+            (["machine", "start", "--nope"], "unknown flag: --nope"),
             (["secrets", "unset"], "requires at least 1 arg(s), only received 0"),
             (
                 ["secrets", "sync", "--stage=x"],
@@ -198,15 +199,15 @@ class TestArguments:
         outcome = await flyctl(*argv)
 
         assert (1, f"Error: {said}\n", []) == (outcome.code, outcome.stderr, outcome.requests)
-        assert outcome.stdout.startswith(f"Usage:\n  flyctl {argv[0]} {argv[1]} [flags]")
+        assert outcome.stdout.startswith(f"Usage:\n  {flyctl.name} {argv[0]} {argv[1]} [")
         assert outcome.stdout.endswith("      --verbose               Verbose output\n\n")
 
     async def test_an_unknown_command(self, flyctl: Runner) -> None:
         """A command that flyctl does not have is a mistake too."""
         outcome = await flyctl("frobnicate-it-all")
 
-        assert (1, "Run 'flyctl --help' for usage.\n\n") == (outcome.code, outcome.stdout)
-        assert 'Error: unknown command "frobnicate-it-all" for "flyctl"' == outcome.error
+        assert (1, f"Run '{flyctl.name} --help' for usage.\n\n") == (outcome.code, outcome.stdout)
+        assert f'Error: unknown command "frobnicate-it-all" for "{flyctl.name}"' == outcome.error
 
     async def test_the_app_from_elsewhere(self, flyctl: Runner, app: App) -> None:
         """The app can be named by FLY_APP or fly.toml, and must be named somewhere."""
@@ -252,7 +253,7 @@ class TestVersion:
         outcome = await flyctl("version")
         shown = json.loads((await flyctl("version", "--json")).stdout)
 
-        assert re.match(r"flyctl v[0-9]\S+ \w+/\w+ Commit: \S+ BuildDate: 20\S+Z", outcome.stdout)
+        assert re.match(flyctl.name + r" v[0-9]\S+ \w+/\w+ Commit: \S+ BuildDate: 20\S+Z", outcome.stdout)
         assert " {OS}/{Architecture} Commit: {Commit} BuildDate: ".format(**shown) in outcome.stdout
 
     async def test_what_the_installer_calls(self, flyctl: Runner) -> None:

@@ -194,7 +194,7 @@ class TestFailures:
     async def test_a_machine_never_starts(self, flyctl: Runner, fly: Fly) -> None:
         """A machine that does not start in time is a failure, and the next one is left alone."""
         app = add(fly, wait="1s")
-        app.machines[0].never_starts = True
+        app.machines[0].start_takes_s = float("inf")
         outcome = await flyctl(*DEPLOY)
 
         assert (1, "Error: timeout reached waiting for machine's state to change") == (outcome.code, outcome.error)

@@ -34,18 +34,19 @@ def again(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 async def _do_again(path: Path, directory: Path) -> dict[int, Outcome]:
-    outcomes = {}
+    outcomes: dict[int, Outcome] = {}
     async with Fly() as fly:
         fly.add_app("my-app", machines=["m0", "m1"], release=7)
         fly.add_app("empty-app", machines=0, deployed=False)
         fly.add_app("nomach-app", machines=0, release=7)
         flyctl = Runner(path, fly, directory)
         for run in RUNS:
-            if not run.why_not:
+            while not run.why_not and run.line not in outcomes:
                 fly.faults[:] = run.faults()
-                outcomes[run.line] = await flyctl(
-                    *run.argv, env=run.given.get("env"), without=run.given.get("without", ())
-                )
+                outcome = await flyctl(*run.argv, env=run.given.get("env"), without=run.given.get("without", ()))
+                # One in five requests that the real one repeats goes out without its body, and that is told instead.
+                if "with Body length 0" not in outcome.stderr:
+                    outcomes[run.line] = outcome
     return outcomes
 
 

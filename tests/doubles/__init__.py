@@ -4,22 +4,25 @@ The world in memory: every port of `flysync.ports`, without a server, a sandbox 
 The same contracts hold these to what the real ones promise (`tests/contract`). Nothing that is shipped imports them.
 """
 
+from doubles.fly_app import InMemoryApp, InMemoryMachine
 from doubles.jobs import InMemoryJobs, KeptJob
 from doubles.lock import InMemoryLock, InMemoryLockHandle
 from doubles.records import InMemoryRecords
 from doubles.sandboxes import InMemorySandbox, InMemorySandboxes
-from doubles.secrets import InMemoryAccess, InMemoryFly, InMemorySecrets
+from doubles.secrets import InMemoryAccess, InMemoryFly, InMemoryFlyctl, InMemorySecrets
 from doubles.snapshots import InMemoryRecipe, InMemorySnapshots
-from doubles.tables import InMemoryAction, InMemoryApp, InMemoryRun
+from doubles.tables import InMemoryAction, InMemoryRun
 
 __all__ = [
     "InMemoryAccess",
     "InMemoryAction",
     "InMemoryApp",
     "InMemoryFly",
+    "InMemoryFlyctl",
     "InMemoryJobs",
     "InMemoryLock",
     "InMemoryLockHandle",
+    "InMemoryMachine",
     "InMemoryRecipe",
     "InMemoryRecords",
     "InMemoryRun",

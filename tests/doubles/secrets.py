@@ -1,49 +1,54 @@
-"""Fly.io in memory: apps with versions of secrets, and machines that run with one of them."""
+"""Fly.io in memory: apps with versions of secrets, and the machines of each, which run with one of them."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from doubles.fly_app import InMemoryApp
 from flysync.errors import (
     AppNotFound,
     DaytonaUnavailable,
     DeployIncomplete,
+    FlyctlFailed,
     FlysyncError,
     InvalidCredential,
     OutcomeUnknown,
+    TimedOut,
 )
-from flysync.model.fly import Flyctl, FlySecret, FlyStatus, Machine, Machines, Reach, Rollout, Token, TokenKind
-from flysync.ports import RolloutFailed
+from flysync.model.fly import (
+    AppAtFly,
+    Flyctl,
+    FlySecret,
+    FlyStatus,
+    Machines,
+    Reach,
+    Rollout,
+    RolloutEnd,
+    Token,
+    TokenKind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from doubles.sandboxes import InMemorySandbox
     from flysync.model.core import AppName, SecretName
-    from flysync.ports import OnProgress, SecretStore
+    from flysync.ports import OnProgress
     from flysync.secret import Secret
 
-
-@dataclass
-class InMemoryApp:
-    """An app: what is stored, and what its machines run with."""
-
-    machines: int = 1
-    stored: dict[str, str] = field(default_factory=dict)
-    running: dict[str, str] = field(default_factory=dict)
-    #: How often all machines were restarted.
-    restarts: int = 0
-    #: How many of the next roll-outs crash.
-    crashes: int = 0
-    #: How many have crashed.
-    crashed: int = 0
-    sets: int = 0
+#: More machines than these, and flyctl shows no status (internal/command/secrets/list.go).
+_MOST_SHOWN = 100
 
 
 class InMemoryFly:
-    """Fly.io: `apps` by name, and what is to go wrong: `failures[call]`, one per call; `lost[call]` after the work."""
+    """
+    Fly.io: `apps` by name, and what is to go wrong.
+
+    `failures[call]` is raised from before the call's work, one per call, `lost[call]` after it. The calls are those of
+    the ports: prepare, set, unset, look, deploy, start, reach, token, sign-in, see; `failures["machines"]` is for the
+    machines of a look alone. Of a deploy both become a `Rollout`.
+    """
 
     def __init__(self) -> None:
         self.apps: dict[str, InMemoryApp] = {}
@@ -62,9 +67,21 @@ class InMemoryFly:
         self.apps[name] = InMemoryApp(machines=machines)
         return self.apps[name]
 
-    def begin(self, call: str) -> None:
-        """Note a call, and fail where that is asked for."""
+    def find(self, name: str) -> InMemoryApp:
+        """Give an app."""
+        if name not in self.apps:
+            raise AppNotFound(f"Fly.io knows no app {name}", service="fly")
+        return self.apps[name]
+
+    def begin(self, call: str, sandbox: InMemorySandbox) -> None:
+        """Note a call, and fail where that is asked for, or where its sandbox is gone."""
+        if sandbox.is_gone:
+            raise DaytonaUnavailable("the sandbox is gone", service="daytona", phase=call)
         self.calls.append(call)
+        self.fail(call)
+
+    def fail(self, call: str) -> None:
+        """Fail where that is asked for."""
         if self.failures.get(call):
             raise self.failures[call].pop(0)
 
@@ -72,6 +89,34 @@ class InMemoryFly:
         """Lose the answer of a call that has done its work."""
         if self.lost.get(call):
             raise self.lost[call].pop(0)
+
+
+class InMemoryFlyctl:
+    """The flyctl of a sandbox that has to be there (port `SandboxFlyctl`)."""
+
+    def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox) -> None:
+        self._fly = fly
+        self._sandbox = sandbox
+        self._found: Flyctl | None = None
+
+    async def prepare(self) -> Flyctl:
+        """Give a version."""
+        if self._found is None:
+            self._fly.begin("prepare", self._sandbox)
+            self._found = self._fly.flyctl
+        return self._found
+
+    def secrets(self, app: AppName) -> InMemorySecrets:
+        """Give the secrets of *app*."""
+        return InMemorySecrets(self._fly, self._sandbox, app)
+
+    def access(self) -> InMemoryAccess:
+        """Give what lies between the sandbox and Fly."""
+        return InMemoryAccess(self._fly, self._sandbox)
+
+    async def clean(self) -> None:
+        """Leave nothing behind."""
+        self._fly.calls.append("clean")
 
 
 class InMemorySecrets:
@@ -82,94 +127,91 @@ class InMemorySecrets:
         self._sandbox = sandbox
         self._name = app
 
-    async def prepare(self, like: SecretStore | None = None) -> str:
-        """Give a version."""
-        if like is None:
-            self._enter("prepare")
-        return "0.4.87"
-
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Put everything into one batch."""
         return [list(values)] if values else []
 
     async def stage(self, values: Mapping[SecretName, Secret]) -> None:
         """Store the values."""
-        self._enter("set")
-        app = self._app()
+        app = self._enter("set")
         if refused := next((name for name in values if not name.isidentifier() or name in self._fly.refused), None):
-            raise InvalidCredential(f"Fly.io refuses {refused!r} as the name of a secret", service="fly", phase="set")
-        app.stored.update({name: secret.reveal() for name, secret in values.items()})
+            message = f"Fly.io refuses {refused!r} as the name of a secret"
+            raise InvalidCredential(message, name=refused, service="fly", phase="set")
+        app.write({name: secret.reveal() for name, secret in values.items()})
         app.sets += 1
         self._fly.end("set")
 
     async def unset(self, names: Sequence[SecretName]) -> None:
         """Remove secrets."""
-        self._enter("unset")
-        app = self._app()
-        for name in names:
-            app.stored.pop(name, None)
+        app = self._enter("unset")
+        app.write(dict.fromkeys(names))
         app.sets += 1
         self._fly.end("unset")
 
-    async def machines(self) -> Sequence[Machine]:
-        """Give the machines; all of them are started."""
-        self._enter("machines")
-        app = self._app()
-        return [Machine(id=f"m{number}", state="started", release=app.restarts) for number in range(app.machines)]
-
-    async def list(self) -> Sequence[FlySecret]:
-        """Give name, digest and status of what is stored."""
-        self._enter("list")
-        app = self._app()
-        found = [
-            FlySecret(name=name, digest=_digest(self._name, name, value), status=self._status(app, name))
-            for name, value in sorted(app.stored.items())
-        ]
-        self._fly.end("list")
-        return found
+    async def look(self) -> AppAtFly:
+        """Give secrets and machines; without the machines every secret is Staged, or so flyctl says."""
+        app = self._enter("look")
+        try:
+            self._fly.fail("machines")
+        except FlysyncError as error:
+            return AppAtFly(secrets=self._secrets(app, sees_machines=False), machines=None, error=error)
+        at_fly = AppAtFly(secrets=self._secrets(app), machines=tuple(one.shown() for one in app.machines))
+        self._fly.end("look")
+        return at_fly
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """Let the machines run with what is stored."""
         try:
-            self._enter("deploy")
+            app = self._enter("deploy")
         except FlysyncError as error:
-            raise RolloutFailed(DeployIncomplete(error.message, service="fly", phase="deploy"), touched=False) from None
-        app = self._app()
-        if not app.machines:
-            return Rollout(no_machines=True)
-        app.restarts += 1
-        if app.crashes:
-            app.crashes -= 1
-            app.crashed += 1
-            crash = DeployIncomplete("the app crashes", service="fly", phase="deploy")
-            raise RolloutFailed(crash, touched=True, machines=Machines(updated=0, total=app.machines))
-        app.running = dict(app.stored)
-        if on_progress is not None:
-            on_progress(Machines(updated=app.machines, total=app.machines))
+            is_lost = isinstance(error, OutcomeUnknown)
+            return Rollout(end=RolloutEnd.UNKNOWN if is_lost else RolloutEnd.UNTOUCHED, error=error)
+        total = len(app.managed)
+        reached = 0
+
+        def reach() -> None:
+            nonlocal reached
+            reached += 1
+            if on_progress is not None:
+                on_progress(Machines(updated=reached, total=total))
+
+        end = app.roll_out(timeout_s if wait else None, reach)
         try:
             self._fly.end("deploy")
-        except OutcomeUnknown as error:
-            raise RolloutFailed(error, touched=True) from None
-        return Rollout(release=app.restarts, machines=Machines(updated=app.machines, total=app.machines))
+        except FlysyncError as error:
+            return Rollout(end=RolloutEnd.UNKNOWN, error=error)
+        if end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED, RolloutEnd.UNKNOWN}:
+            return Rollout(end=end, error=_ERRORS.get(end))
+        is_done = end is RolloutEnd.SUCCEEDED
+        machines = Machines(updated=reached, total=total)
+        return Rollout(end=end, release=app.release if is_done else None, machines=machines, error=_ERRORS.get(end))
 
-    async def clean(self) -> None:
-        """Leave nothing behind."""
-        self._fly.calls.append("clean")
+    async def start(self, machines: Sequence[str]) -> None:
+        """Start machines."""
+        app = self._enter("start")
+        by_id = {machine.id: machine for machine in app.machines}
+        for machine_id in machines:
+            if machine_id not in by_id:
+                raise FlyctlFailed("flyctl could not start a machine", service="fly", phase="start")
+            by_id[machine_id].start()
+        self._fly.end("start")
 
-    def _enter(self, call: str) -> None:
-        if self._sandbox.is_gone:
-            raise DaytonaUnavailable("the sandbox is gone", service="daytona", phase=call)
-        self._fly.begin(call)
+    def _enter(self, call: str) -> InMemoryApp:
+        self._fly.begin(call, self._sandbox)
+        return self._fly.find(self._name)
 
-    def _app(self) -> InMemoryApp:
-        if self._name not in self._fly.apps:
-            raise AppNotFound(f"Fly.io knows no app {self._name}", service="fly")
-        return self._fly.apps[self._name]
-
-    @staticmethod
-    def _status(app: InMemoryApp, name: str) -> FlyStatus:
-        is_running = app.machines and app.running.get(name) == app.stored[name]
-        return FlyStatus.DEPLOYED if is_running else FlyStatus.STAGED
+    def _secrets(self, app: InMemoryApp, *, sees_machines: bool = True) -> tuple[FlySecret, ...]:
+        shown = app.shown()
+        if len(app.machines) > _MOST_SHOWN:
+            shown = {name: (value, FlyStatus.UNKNOWN) for name, (value, _) in shown.items()}
+        return tuple(
+            FlySecret(
+                name=name,
+                digest=_digest(self._name, name, value),
+                status=status if sees_machines else FlyStatus.STAGED,
+            )
+            for name, (value, status) in sorted(shown.items())
+        )
 
 
 class InMemoryAccess:
@@ -181,33 +223,32 @@ class InMemoryAccess:
 
     async def reach(self) -> Reach | None:
         """Give what is reached."""
-        self._enter("reach")
+        self._fly.begin("reach", self._sandbox)
         return self._fly.reach
-
-    async def prepare(self) -> Flyctl:
-        """Give a version."""
-        self._enter("prepare")
-        return self._fly.flyctl
 
     async def token(self) -> Token:
         """Give what the token says."""
-        self._enter("token")
+        self._fly.begin("token", self._sandbox)
         return self._fly.token
 
     async def sign_in(self) -> None:
         """Accept the token."""
-        self._enter("sign-in")
+        self._fly.begin("sign-in", self._sandbox)
 
     async def see(self, app: AppName) -> None:
         """Show an app."""
-        self._enter("see")
-        if app not in self._fly.apps:
-            raise AppNotFound(f"Fly.io knows no app {app}", service="fly")
+        self._fly.begin("see", self._sandbox)
+        self._fly.find(app)
 
-    def _enter(self, call: str) -> None:
-        if self._sandbox.is_gone:
-            raise DaytonaUnavailable("the sandbox is gone", service="daytona", phase=call)
-        self._fly.begin(call)
+
+#: Why a roll-out did not succeed, by how it ended.
+_ERRORS: dict[RolloutEnd, FlysyncError] = {
+    RolloutEnd.UNTOUCHED: FlyctlFailed("flyctl failed before it had touched a machine", service="fly", phase="deploy"),
+    RolloutEnd.APP_FAILED: DeployIncomplete("a machine of the app did not start", service="fly", phase="deploy"),
+    RolloutEnd.OUT_OF_TIME: TimedOut("flyctl ran out of time (deploy)", service="fly", phase="deploy"),
+    RolloutEnd.BROKEN_OFF: FlyctlFailed("flyctl broke off", service="fly", phase="deploy"),
+    RolloutEnd.UNKNOWN: OutcomeUnknown("the answer to 'deploy' was lost", service="daytona", phase="deploy"),
+}
 
 
 def _digest(app: str, name: str, value: str) -> str:

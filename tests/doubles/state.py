@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from doubles.tables import InMemoryAction, InMemoryApp, InMemoryRun, InMemoryTables
+from doubles.tables import InMemoryAction, InMemoryOwner, InMemoryRun, InMemoryTables
 from flysync.errors import Locked, NotOwner, NotRecorded
 from flysync.model.core import SecretRecord, State
 
@@ -92,7 +92,7 @@ class InMemoryState(InMemoryTables):
         self.run_rows[intent.run_id] = run
         if owner != intent.project:
             down_before = self.apps[intent.app].down_before if owner else None
-            self.apps[intent.app] = InMemoryApp(intent.project, self.now(), down_before)
+            self.apps[intent.app] = InMemoryOwner(intent.project, self.now(), down_before)
         for name, fingerprint in fingerprints.items():
             record = self.secrets.get((intent.app, name), SecretRecord(name=name, state=State.WRITING))
             was_seen = name in seen.records and seen.records[name].requested_at == record.requested_at
@@ -132,7 +132,7 @@ class InMemoryState(InMemoryTables):
         """
         self._enter("begin_rollout")
         run = self._open_run(run_id)
-        here = self.apps.setdefault(app, InMemoryApp(run.intent.project, self.now()))
+        here = self.apps.setdefault(app, InMemoryOwner(run.intent.project, self.now()))
         if here.down_before is None:
             here.down_before = frozenset(down)
         for name, record in self.records_of(app, names):
@@ -142,26 +142,25 @@ class InMemoryState(InMemoryTables):
 
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
-    ) -> Mapping[SecretName, int]:
+    ) -> Mapping[SecretName, SecretRecord]:
         """
-        Write that no roll-out is open any more, and give the counts of bad tries.
+        Write that no roll-out is open any more, and give the rows.
 
         Raises:
             NotRecorded: the run is not open.
         """
         self._enter("end_rollout")
         self._open_run(run_id)
-        counts = {}
+        rows = {}
         for name, record in self.records_of(app, names):
             changes: dict[str, Any] = {}
             if bad is not None:
                 changes["bad_tries"] = record.bad_tries + 1
                 changes["longest_limit_s"] = max(bad.limit_s, record.longest_limit_s or 0.0)
                 changes["failed_release"] = record.failed_release if bad.release is None else bad.release
-            self.secrets[app, name] = replace(record, rollout_begun=False, **changes)
-            counts[name] = self.secrets[app, name].bad_tries
+            rows[name] = self.secrets[app, name] = replace(record, rollout_begun=False, **changes)
         self._leave("end_rollout")
-        return counts
+        return rows
 
     async def finish(
         self,

@@ -68,7 +68,7 @@ class InMemoryRun:
 
 
 @dataclass
-class InMemoryApp:
+class InMemoryOwner:
     """A row of `flysync_apps`: whose the app is, and the machines that were down before the first open roll-out."""
 
     project: ProjectId
@@ -105,7 +105,7 @@ class InMemoryTables:
     def __init__(self, *, now: Callable[[], datetime] | None = None, has_values: bool = True) -> None:
         self.projects: dict[str, InMemoryProject] = {}
         self.secrets: dict[tuple[str, str], SecretRecord] = {}
-        self.apps: dict[str, InMemoryApp] = {}
+        self.apps: dict[str, InMemoryOwner] = {}
         self.run_rows: dict[str, InMemoryRun] = {}
         self.actions: list[InMemoryAction] = []
         self.has_values = has_values

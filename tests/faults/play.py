@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 import re
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSecrets
 from flysync.adapters.flyctl_install import Limits
-from flysync.bootstrap import services
 from flysync.cli import render
 from flysync.model.core import SyncOptions
 from flysync.sim.flyctl import LEASE_PATIENCE_S, launcher
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import Clock, OnProgress, Sandbox, Sandboxes, SecretStore
+    from flysync.ports import Clock, OnProgress, Sandbox, SecretStore, Services
     from flysync.settings import Settings
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Record
@@ -76,53 +75,40 @@ _SHORT: dict[str, Limits] = {
 } | dict.fromkeys(("set", "list", "confirm"), Limits(call_s=_SHORT_S, margin_s=1))
 
 
-class CellServices(bootstrap.RealServices):
-    """The real services, with short pauses, and with short limits where *step* does not answer."""
+@asynccontextmanager
+async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) -> AsyncIterator[Services]:
+    """Give the real services with *clock*, and short limits where *step* does not answer; "" is a call to Daytona."""
+    assert settings.daytona_api_key is not None
+    assert settings.fly_api_token is not None
+    token = settings.fly_api_token
+    kind = HastySecrets if step == "deploy" else FlyctlSecrets
 
-    def __init__(self, settings: Settings, *, hasty_step: str | None) -> None:
-        super().__init__(settings)
-        self.quick = QuickClock()
-        self._hasty_step = hasty_step
-
-    @property
-    def clock(self) -> Clock:
-        """The quick one."""
-        return self.quick
-
-    @property
-    def sandboxes(self) -> Sandboxes:
-        """Sandboxes at Daytona, whose calls have little time where they are to use it up."""
-        if "sandboxes" not in self.__dict__:
-            calls_s = {"create_call_s": 3.0, "look_up_s": 2.0} if self._hasty_step == "" else {}
-            self.__dict__["sandboxes"] = DaytonaSandboxes(
-                services._given(self._settings.daytona_api_key),
-                self._settings.daytona_api_url,
-                self._settings.daytona_target,
-                self._settings.snapshot,
-                clock=self.clock,
-                **calls_s,
-            )
-        found: Sandboxes = self.__dict__["sandboxes"]
-        return found
-
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*."""
-        if not self._hasty_step:
-            return super().secrets(sandbox, app, run_id, end_at=end_at)
-        kind = HastySecrets if self._hasty_step == "deploy" else FlyctlSecrets
+    def secrets(sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
         return kind(
             sandbox,
             app,
             run_id,
-            services._given(self._settings.fly_api_token),
-            version=self._settings.flyctl_version,
-            sha256=None,
-            install_url=self._settings.flyctl_install_url,
-            base_urls=self._settings.flyctl_base_urls,
-            clock=self.clock,
+            token,
+            version=settings.flyctl_version,
+            sha256=settings.flyctl_sha256,
+            install_url=settings.flyctl_install_url,
+            base_urls=settings.flyctl_base_urls,
+            clock=clock,
             end_at=end_at,
-            limits=_SHORT[self._hasty_step],
+            limits=_SHORT[step] if step else None,
         )
+
+    calls_s = {"create_call_s": 3.0, "look_up_s": 2.0} if step == "" else {}
+    sandboxes = DaytonaSandboxes(
+        settings.daytona_api_key,
+        settings.daytona_api_url,
+        settings.daytona_target,
+        settings.snapshot,
+        clock=clock,
+        **calls_s,
+    )
+    async with bootstrap.open_services(settings) as services, aclosing(sandboxes):
+        yield replace(services, clock=clock, sandboxes=sandboxes, secrets=secrets)
 
 
 @dataclass
@@ -178,14 +164,12 @@ class CellWorld:
 
     async def sync(self, *, hasty_step: str | None = None) -> tuple[SyncReport, list[float]]:
         """Sync the project's one credential; give the report, and the pauses that were made."""
-        services = CellServices(self.settings, hasty_step=hasty_step)
-        try:
+        clock = QuickClock()
+        async with hasty_services(self.settings, clock, step=hasty_step) as services:
             report = await library.sync_credentials_to_flyio(
                 self.project, ["KEY"], SyncOptions(actor="tester", timeout_s=120.0), services=services
             )
-        finally:
-            await services.aclose()
-        return report, services.quick.pauses_s
+        return report, clock.pauses_s
 
     async def search(self, report: SyncReport) -> list[str]:
         """Search whatever a sync has left behind for the value, the tokens and the database's password."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from doubles import InMemoryFly, InMemorySandboxes, InMemorySecrets
+from doubles import InMemoryFly, InMemoryFlyctl, InMemorySandboxes, InMemorySecrets
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -23,19 +23,21 @@ from flysync.errors import DaytonaUnavailable, FlyUnavailable, OutcomeUnknown
 from flysync.handlers.prune import prune_sandboxes
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.core import ProjectId, SecretName, SyncOptions
+from flysync.ports import Services
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     import psycopg
 
     from flysync.model.core import AppName, RunId
-    from flysync.model.fly import FlySecret, Rollout
+    from flysync.model.fly import AppAtFly, Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import FlyAccess, OnProgress, Sandbox, SecretStore
+    from flysync.ports import OnProgress, SandboxFlyctl
 
+T = TypeVar("T")
 #: Waits are this much shorter than they would be.
 _SCALE = 0.02
 _LATE_S = 0.03
@@ -90,10 +92,10 @@ class SlowSecrets(InMemorySecrets):
         """Store the values, late."""
         await self._late("set", super().stage, values)
 
-    async def list(self) -> Sequence[FlySecret]:
-        """Give what is stored."""
-        self._races.fault("list")
-        return await super().list()
+    async def look(self) -> AppAtFly:
+        """Give what is there."""
+        self._races.fault("look")
+        return await super().look()
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """Roll out, late."""
@@ -112,34 +114,51 @@ class SlowSecrets(InMemorySecrets):
         return await asyncio.shield(self._races.goes_on(effect()))
 
 
+class SlowFlyctl(InMemoryFlyctl):
+    """The flyctl of a sandbox, whose secrets are slow."""
+
+    def __init__(self, process: Process, sandbox: Any) -> None:
+        super().__init__(process.races.fly, sandbox)
+        self._process = process
+
+    def secrets(self, app: AppName) -> InMemorySecrets:
+        """Give the secrets of *app*."""
+        return self._process.slow(self._sandbox, app)
+
+
 class Process:
-    """A process of flysync's (port `Services`), which Postgres knows by *name*."""
+    """A process of flysync's, which Postgres knows by *name*."""
 
     def __init__(self, races: Races, name: str = "flysync") -> None:
-        self._races = races
+        self.races = self._races = races
         self._database = Connection(Secret(make_conninfo(races.dsn, application_name=name)))
         self._lock = PostgresLock(self._database)
         #: After how many more calls it is killed; never, where that is nothing.
         self.calls_left: int | None = None
         self.is_dead = False
         self.holds: set[Any] = set()
-        self.records: Any = Mortal(self, PostgresRecords(self._database))
-        self.lock: Any = Mortal(self, self._lock)
-        self.admin: Any = Mortal(self, PostgresAdmin(self._database))
-        self.sandboxes: Any = Mortal(self, races.sandboxes)
-        self.clock = races.clock
-        self.keep_days = 90
+        self.services = Services(
+            records=self._mortal(PostgresRecords(self._database)),
+            admin=self._mortal(PostgresAdmin(self._database)),
+            lock=self._mortal(self._lock),
+            sandboxes=self._mortal(races.sandboxes),
+            clock=races.clock,
+            keep_days=90,
+            flyctl=self.flyctl,
+        )
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*."""
+    def flyctl(self, sandbox: Any, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        """Give the flyctl of *sandbox*."""
         assert run_id
         assert end_at
-        found: Any = Mortal(self, SlowSecrets(self._races, sandbox, app))
-        return found  # type: ignore[no-any-return]
+        return self._mortal(SlowFlyctl(self, sandbox))
 
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Nobody asks for it."""
-        raise NotImplementedError
+    def slow(self, sandbox: Any, app: str) -> SlowSecrets:
+        """Give the secrets of *app*."""
+        return self._mortal(SlowSecrets(self._races, sandbox, app))
+
+    def _mortal(self, target: T) -> T:
+        return cast("T", Mortal(self, target))
 
     async def breathe(self) -> None:
         """Go on living, or not."""
@@ -244,9 +263,11 @@ class Races:
         here.calls_left = kill_after
         try:
             report = await (
-                sync_credentials_to_flyio(ProjectId(project), [SecretName(n) for n in names], options, services=here)
+                sync_credentials_to_flyio(
+                    ProjectId(project), [SecretName(n) for n in names], options, services=here.services
+                )
                 if names
-                else sync_project(ProjectId(project), options, services=here)
+                else sync_project(ProjectId(project), options, services=here.services)
             )
         except Killed:
             self.kills += 1
@@ -267,7 +288,7 @@ class Races:
         """Remove the sandboxes that were left, as the engineer on call does; give how many."""
         process = Process(self)
         try:
-            report = await prune_sandboxes(services=process)
+            report = await prune_sandboxes(services=process.services)
         finally:
             await process.close()
         return sum(bool(line.removed) for line in report.lines)

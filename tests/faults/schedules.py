@@ -11,16 +11,15 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from doubles import InMemoryLockHandle, InMemorySandbox
+from doubles import InMemoryFlyctl, InMemoryLockHandle, InMemorySandbox, InMemorySecrets
 from world import WatchedSecrets, landed
 
 from flysync.errors import FlysyncError
-from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
-from flysync.handlers.sync.unset import unset_secrets
+from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project, unset_secrets
 from flysync.model.core import ProjectId, RunId, SecretName, SyncOptions
-from flysync.ports import RolloutFailed
+from flysync.ports import Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -29,8 +28,9 @@ if TYPE_CHECKING:
 
     from flysync.model.core import AppName
     from flysync.model.reports import SyncReport
-    from flysync.ports import AppLock, DatabaseAdmin, FlyAccess, Records, Sandbox, Sandboxes, SecretStore
+    from flysync.ports import Clock, Sandbox, SandboxFlyctl
 
+T = TypeVar("T")
 PROJECT = ProjectId("p")
 
 
@@ -126,7 +126,7 @@ class _Port:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
-        if name in {"lost", "batches"}:
+        if name in {"lost", "batches", "secrets"}:
             return method
 
         async def call(*arguments: object, **more: object) -> object:
@@ -135,10 +135,20 @@ class _Port:
         return call
 
 
-class Process:
-    """One flysync and its view of the world (port `Services`); *faults* and *events* come before the numbered call."""
+class WatchedFlyctl(InMemoryFlyctl):
+    """The flyctl of a sandbox, whose secrets are watched."""
 
-    keep_days = 90
+    def __init__(self, process: Process, sandbox: InMemorySandbox, run_id: RunId) -> None:
+        super().__init__(process.world.fly, sandbox)
+        self._process, self._run_id = process, run_id
+
+    def secrets(self, app: AppName) -> InMemorySecrets:
+        """Give the secrets of *app*."""
+        return self._process.watched(WatchedSecrets(self._process, self._sandbox, app, self._run_id))
+
+
+class Process:
+    """One flysync and its view of the world; *faults* and *events* come before the numbered call."""
 
     def __init__(
         self,
@@ -164,25 +174,32 @@ class Process:
         self._holds: list[InMemoryLockHandle] = []
         self._task: asyncio.Task[SyncReport] | None = None
 
-    records = property(lambda self: cast("Records", _Port(self, "records", self.world.records)))
-    lock = property(lambda self: cast("AppLock", _Port(self, "lock", self.world.lock)))
-    sandboxes = property(lambda self: cast("Sandboxes", _Port(self, "sandboxes", self.world.sandboxes)))
-    clock = property(lambda self: self)
-
     @property
-    def admin(self) -> DatabaseAdmin:
-        """Nobody asks for it."""
-        raise NotImplementedError
+    def services(self) -> Services:
+        """Everything outside, as this process sees it; nobody asks for what is not there."""
+        nothing: Any = None
+        return Services(
+            records=self._port("records", self.world.records),
+            admin=nothing,
+            lock=self._port("lock", self.world.lock),
+            sandboxes=self._port("sandboxes", self.world.sandboxes),
+            clock=cast("Clock", self),
+            keep_days=90,
+            flyctl=self.flyctl,
+        )
 
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Nobody asks for it."""
-        raise NotImplementedError
+    def _port(self, name: str, inner: T) -> T:
+        return cast("T", _Port(self, name, inner))
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*."""
+    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        """Give the flyctl of *sandbox*."""
         assert isinstance(sandbox, InMemorySandbox)
         assert end_at > self.monotonic()
-        return cast("SecretStore", _Port(self, "secrets", WatchedSecrets(self, sandbox, app, run_id)))
+        return self._port("flyctl", WatchedFlyctl(self, sandbox, run_id))
+
+    def watched(self, store: WatchedSecrets) -> WatchedSecrets:
+        """Let the calls of *store* go through this process."""
+        return self._port("secrets", store)
 
     def monotonic(self) -> float:
         """Give the time of the loop."""
@@ -228,16 +245,16 @@ class Process:
                 self.world.renew(name)
         wanted = [SecretName(name) for name in names]
         return await self._run(
-            sync_credentials_to_flyio(PROJECT, wanted, given, services=self, listener=self)
+            sync_credentials_to_flyio(PROJECT, wanted, given, services=self.services, listener=self)
             if names
-            else sync_project(PROJECT, given, services=self, listener=self)
+            else sync_project(PROJECT, given, services=self.services, listener=self)
         )
 
     async def unset(self, *names: str, **options: object) -> SyncReport | None:
         """Remove the named secrets; give the report, unless the process was killed."""
         given = SyncOptions(**options)  # type: ignore[arg-type]
         return await self._run(
-            unset_secrets(PROJECT, [SecretName(name) for name in names], given, services=self, listener=self)
+            unset_secrets(PROJECT, [SecretName(name) for name in names], given, services=self.services, listener=self)
         )
 
     async def _run(self, work: Coroutine[Any, Any, SyncReport]) -> SyncReport | None:
@@ -279,7 +296,7 @@ class Process:
             await asyncio.sleep(0)
             return
         if fault.effect == "first" and name != "lock.try_acquire":
-            with suppress(FlysyncError, RolloutFailed):
+            with suppress(FlysyncError):
                 landed(effect)
         if fault.effect == "late" and not name.startswith(("lock.", "hold.")):  # those go with their connection
             self.world.pending.append((name, effect))

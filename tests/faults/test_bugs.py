@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from canary import VALUE, Canary, Log
-from doubles import InMemoryFly, InMemoryLock, InMemoryRecords, InMemorySandboxes, InMemorySecrets
+from doubles import InMemoryFly, InMemoryFlyctl, InMemoryLock, InMemoryRecords, InMemorySandboxes, InMemorySecrets
 from play import QuickClock, canary_of
 
 from flysync import library
 from flysync.adapters.daytona_exec import DaytonaSandbox
 from flysync.model.core import SyncOptions
-from flysync.ports import AnswerLost
+from flysync.ports import AnswerLost, Services
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from platform_of_tests import Platform
 
-    from flysync.model.core import AppName, RunId
-    from flysync.ports import DatabaseAdmin, FlyAccess, SecretStore
+    from flysync.model.core import RunId
 
 CANARY = Canary({"value": VALUE})
 
@@ -38,10 +37,10 @@ CALLS = (
     "lock.try_acquire",
     "sandboxes.create",
     "sandboxes.remove",
-    "store.prepare",
+    "flyctl.prepare",
     "store.batches",
     "store.stage",
-    "store.list",
+    "store.look",
     "store.deploy",
 )
 
@@ -49,55 +48,58 @@ CALLS = (
 class Buggy:
     """A part whose method *call* fails in a way that nobody foresaw, and says the value."""
 
-    def __init__(self, part: Any, call: str) -> None:
+    def __init__(self, part: Any, call: str, fail: Any) -> None:
         self._part = part
         self._call = call
+        self._instead = fail or self._fail
 
     def __getattr__(self, name: str) -> Any:
         if name == self._call:
-            return self._fail
+            return self._instead
         return getattr(self._part, name)
 
     def _fail(self, *_: object, **__: object) -> Any:
         raise RuntimeError(f"cannot do it with {VALUE}")
 
 
-class BuggyServices:
-    """Services in memory, one method of which has a bug."""
+class BuggyWorld:
+    """The world in memory, one method of which has a bug; or, with *fail*, does that instead."""
 
-    def __init__(self, broken: str) -> None:
-        part, _, call = broken.partition(".")
-        self.memory = InMemoryRecords()
-        self.memory.add_project("p", "acme", KEY=VALUE)
-        self.boxes = InMemorySandboxes()
+    def __init__(self, broken: str, fail: Any = None) -> None:
+        self._part, _, self._call = broken.partition(".")
+        self._fail = fail
+        records = InMemoryRecords()
+        records.add_project("p", "acme", KEY=VALUE)
         self.fly = InMemoryFly()
         self.fly.add_app("acme")
-        self.clock = QuickClock()
-        self.keep_days = 90
-        self._of = {one: call if one == part else "" for one in ("records", "lock", "sandboxes", "store")}
-        self.records: Any = Buggy(self.memory, self._of["records"])
-        self.lock: Any = Buggy(InMemoryLock(), self._of["lock"])
-        self.sandboxes: Any = Buggy(self.boxes, self._of["sandboxes"])
+        self.boxes = InMemorySandboxes()
+        nothing: Any = None
+        self.services = Services(
+            records=self._broken("records", records),
+            admin=nothing,
+            lock=self._broken("lock", InMemoryLock()),
+            sandboxes=self._broken("sandboxes", self.boxes),
+            clock=QuickClock(),
+            keep_days=90,
+            flyctl=self._flyctl,
+        )
 
-    @property
-    def admin(self) -> DatabaseAdmin:
-        raise NotImplementedError
-
-    def access(self, sandbox: Any, run_id: RunId, *, end_at: float) -> FlyAccess:
-        raise NotImplementedError
-
-    def secrets(self, sandbox: Any, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
+    def _flyctl(self, sandbox: Any, run_id: RunId, *, end_at: float) -> Any:
         del run_id, end_at
-        store: Any = Buggy(InMemorySecrets(self.fly, sandbox, app), self._of["store"])
-        return store  # type: ignore[no-any-return]
+        made: Any = InMemoryFlyctl(self.fly, sandbox)
+        made.secrets = lambda app: self._broken("store", InMemorySecrets(self.fly, sandbox, app))
+        return self._broken("flyctl", made)
+
+    def _broken(self, name: str, part: object) -> Any:
+        return Buggy(part, self._call, self._fail) if name == self._part else part
 
 
 @pytest.mark.parametrize("broken", CALLS)
 async def test_a_bug_comes_out_of_the_library_without_a_value(broken: str) -> None:
     """It is told by kind and place; no text, no exception behind it and no frame has the value."""
-    log, services = Log(), BuggyServices(broken)
+    log, world = Log(), BuggyWorld(broken)
     with log.listening(), pytest.raises(RuntimeError) as caught:
-        await library.sync_credentials_to_flyio("p", ["KEY"], services=services)
+        await library.sync_credentials_to_flyio("p", ["KEY"], services=world.services)
 
     assert [] == CANARY.in_exception(caught.value)
     assert [] == CANARY.found("\n".join(log.lines))
@@ -105,14 +107,14 @@ async def test_a_bug_comes_out_of_the_library_without_a_value(broken: str) -> No
     assert "_fail" in str(caught.value)
 
 
-@pytest.mark.parametrize("broken", [call for call in CALLS if call.startswith("store.")])
+@pytest.mark.parametrize("broken", [call for call in CALLS if call.startswith(("flyctl.", "store."))])
 async def test_a_bug_leaves_no_sandbox(broken: str) -> None:
     """Whatever happens in it, it is deleted."""
-    services = BuggyServices(broken)
+    world = BuggyWorld(broken)
     with pytest.raises(RuntimeError):
-        await library.sync_credentials_to_flyio("p", ["KEY"], services=services)
+        await library.sync_credentials_to_flyio("p", ["KEY"], services=world.services)
 
-    assert {} == services.boxes.live
+    assert {} == world.boxes.live
 
 
 class _BrokenSdk:
@@ -202,36 +204,16 @@ def test_the_last_stop_tells_no_text_of_a_bug(more: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("call", ["records.view", "store.stage", "store.deploy", "sandboxes.create"])
 async def test_a_sync_that_is_cut_short_holds_no_value(call: str) -> None:
     """Cancelled or out of time in the middle of a call: the report's error and what is behind it are clean."""
-    services = BuggyServices("none.")
-    part, _, name = call.partition(".")
-    held = _Held(services, part, name)
-    report = await library.sync_credentials_to_flyio("p", ["KEY"], SyncOptions(timeout_s=0.2), services=held)
+
+    async def hold(*_: object, **__: object) -> None:
+        revealed = VALUE
+        await asyncio.sleep(60)
+        del revealed
+
+    services = BuggyWorld(call, hold).services
+    report = await library.sync_credentials_to_flyio("p", ["KEY"], SyncOptions(timeout_s=0.2), services=services)
 
     assert report.error is not None
     assert report.error.temporary
     assert (None, None) == (report.error.__cause__, report.error.__context__)
     assert [] == CANARY.in_exception(report.error)
-
-
-class _Held(BuggyServices):
-    """Services one call of which never ends, with the value in its frame."""
-
-    def __init__(self, services: BuggyServices, part: str, name: str) -> None:
-        self.__dict__.update(services.__dict__)
-        self._held = part, name
-        if part != "store":
-            setattr(self, part, self._holding(getattr(self, part)))
-
-    def secrets(self, sandbox: Any, app: AppName, run_id: RunId, *, end_at: float) -> Any:
-        store = super().secrets(sandbox, app, run_id, end_at=end_at)
-        return self._holding(store) if self._held[0] == "store" else store
-
-    def _holding(self, part: Any) -> Any:
-        async def hold(*_: object, **__: object) -> None:
-            revealed = VALUE
-            await asyncio.sleep(60)
-            del revealed
-
-        held = Buggy(part, self._held[1])
-        held._fail = hold  # type: ignore[method-assign]
-        return held

@@ -25,7 +25,7 @@ _LATE = (
     "records.request",
     "records.begin",
     "records.stored",
-    "records.count_rollout",
+    "records.begin_rollout",
     "records.finish",
     "sandboxes.create",
     "secrets.stage",
@@ -114,7 +114,7 @@ _INCOMPLETE = errors.DeployIncomplete("x")
 _RAISED: dict[str, tuple[list[Exception], list[Exception]]] = {
     "records": ([*_DATABASE, errors.ConfigError("x")], [*_DATABASE]),
     "records.begin": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
-    "records.count_rollout": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
+    "records.begin_rollout": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
     "lock": ([*_DATABASE, errors.ConfigError("x")], []),
     "sandboxes.create": ([*_TEMPORARY, _DENIED, errors.SandboxNotFound("x")], [*_TEMPORARY]),
     "sandboxes.attach": ([*_TEMPORARY, _DENIED, errors.SandboxNotFound("x")], [*_TEMPORARY]),

@@ -100,18 +100,14 @@ class Project(RuleBasedStateMachine):
     @rule(machines=st.integers(0, 2))
     def scale(self, machines: int) -> None:
         """Give the app more machines, or none; new ones begin with all that is stored."""
-        app = self.world.fly.apps[self.app]
-        if machines > app.machines:
-            app.running = dict(app.stored)
-        app.machines = machines
+        self.world.fly.apps[self.app].scale(machines)
 
     @rule(name=NAMES)
     def set_by_hand(self, name: str) -> None:
         """Let somebody else run `fly secrets set`."""
         app = self.world.fly.apps[self.app]
-        app.stored[name] = "theirs"
-        if app.machines:
-            app.running = dict(app.stored)
+        app.write({name: "theirs"})
+        app.fly_deploy()
         self.drifted[self.app].add(name)
         self._renewed()
 

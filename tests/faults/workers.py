@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Seconds until a dead worker's jobs are found: they are locked for so long, and looked for so often.
 _LOCK_S = 2.0
-_LOOK_S = 1.0
+_STALLED_CHECK_S = 1.0
 #: Whose a task is.
 _OWNER: ContextVar[Worker | None] = ContextVar("worker", default=None)
 
@@ -51,8 +51,8 @@ def task_of_a_worker(
     return task
 
 
-class _Services(Process):
-    """The services of a worker; once it is dead, calls do not come back."""
+class _Process(Process):
+    """The process of a worker; once it is dead, calls do not come back."""
 
     def __init__(self, races: Races, name: str) -> None:
         super().__init__(races, name)
@@ -71,7 +71,9 @@ class _Jobs(BullmqJobs):
     """The jobs of a worker, which notices completions that are not true."""
 
     def __init__(self, races: Races, url: str, queue: str) -> None:
-        super().__init__(Secret(url), queue, races.clock, keep_values=False, lock_s=_LOCK_S, look_s=_LOOK_S)
+        super().__init__(
+            Secret(url), queue, races.clock, keep_values=False, lock_s=_LOCK_S, stalled_check_s=_STALLED_CHECK_S
+        )
         self._races = races
         self.is_dead = False
         #: Jobs that were said to be done though the app did not run with what was stored when they were taken.
@@ -81,8 +83,8 @@ class _Jobs(BullmqJobs):
         """Work until `stop`."""
 
         async def watched(job: Job) -> Verdict:
-            assert job.project is not None
-            assert job.credential is not None
+            assert isinstance(job.project, str)
+            assert isinstance(job.credential, str)
             stored = self._races.newest[job.project][job.credential]
             verdict = await handle(job)
             if verdict.disposition is Disposition.DONE:
@@ -110,17 +112,17 @@ class Worker:
         self._staff = staff
         self._name = name
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.services = _Services(staff.races, name)
-        self.services.calls_left = life
+        self.process = _Process(staff.races, name)
+        self.process.calls_left = life
         self.jobs = _Jobs(staff.races, staff.valkey.url.replace("//:", f"//{name}:"), staff.queue)
-        work = Work(self.jobs, self.services, WorkerOptions())
+        work = Work(self.jobs, self.process.services, WorkerOptions())
         context = copy_context()
         context.run(_OWNER.set, self)
         self.running = asyncio.get_running_loop().create_task(work.run(), context=context)
 
     async def kill(self) -> None:
         """Let nothing more of it happen."""
-        self.services.is_dead = self.jobs.is_dead = True
+        self.process.is_dead = self.jobs.is_dead = True
         await self._staff.redis.acl_deluser(self._name)
         while self.tasks:
             for task in tuple(self.tasks):
@@ -129,13 +131,13 @@ class Worker:
             await asyncio.wait(tuple(self.tasks), timeout=0.05)
         await self._staff.races.disconnect(self._name)
         await self.jobs.bury()
-        await self.services.close()
+        await self.process.close()
 
     async def end(self) -> None:
         """End it in good order."""
         self.running.cancel()
         await self.running
-        await self.services.close()
+        await self.process.close()
 
 
 class Staff:
@@ -155,7 +157,7 @@ class Staff:
         """Let nobody be killed from now on."""
         self._life = None
         for worker in self._at_work:
-            worker.services.calls_left = None
+            worker.process.calls_left = None
 
     async def employ(self) -> None:
         """Have a worker at work, one after the other, until cancelled."""
@@ -167,7 +169,7 @@ class Staff:
             )
             worker = Worker(self, name, self._life and self.races.chance.randrange(1, 2 * self._life))
             self._at_work.add(worker)
-            died = asyncio.ensure_future(worker.services.died.wait())
+            died = asyncio.ensure_future(worker.process.died.wait())
             try:
                 await asyncio.wait({died, worker.running}, return_when=asyncio.FIRST_COMPLETED)
                 if worker.running.done():

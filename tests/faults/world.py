@@ -19,7 +19,6 @@ from doubles import (
 )
 
 from flysync.errors import DaytonaUnavailable, FlysyncError
-from flysync.ports import RolloutFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -142,7 +141,7 @@ class World:
         while self.pending:
             name, effect = self.pending.pop(0)
             before = {*self.sandboxes.live}
-            with suppress(FlysyncError, RolloutFailed):
+            with suppress(FlysyncError):
                 landed(effect)
             if name == "sandboxes.create":
                 self.late_boxes |= self.sandboxes.live.keys() - before

@@ -1,4 +1,4 @@
-"""The world in memory, as services for the handlers."""
+"""The world in memory, for the handlers."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from doubles import (
-    InMemoryAccess,
     InMemoryFly,
+    InMemoryFlyctl,
     InMemoryLock,
     InMemoryRecords,
     InMemorySandbox,
     InMemorySandboxes,
-    InMemorySecrets,
 )
 
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.core import AppName, Origin, ProjectId, ProjectView, RunId, SecretName, SyncOptions
-from flysync.model.reports import Finding
-from flysync.ports import DatabaseServer, Intent
+from flysync.model.reports import Finding, InitReport
+from flysync.ports import DatabaseServer, Intent, Services
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from flysync.errors import FlysyncError
     from flysync.model.reports import SyncReport
-    from flysync.ports import FlyAccess, Sandbox, SecretStore
+    from flysync.ports import Sandbox, SandboxFlyctl, SecretStore
 
 PROJECT = ProjectId("p")
 _IDS = itertools.count(1)
@@ -69,9 +68,10 @@ class MemoryAdmin:
         self.refuses: FlysyncError | None = None
         self.now = datetime.now(UTC)
 
-    async def init(self) -> list[str]:
+    async def init(self, *, timeout_s: float = 0.0) -> InitReport:
         """Create nothing."""
-        return []
+        assert timeout_s
+        return InitReport(created=())
 
     async def check(self) -> list[Finding]:
         """Give the findings."""
@@ -85,7 +85,7 @@ class MemoryAdmin:
 
 
 class World:
-    """Services in memory, with one project `p` on one app `acme`."""
+    """The world in memory, with one project `p` on one app `acme`; it watches syncs (port `ProgressListener`)."""
 
     def __init__(self, *, machines: int = 1, app: str | None = "acme") -> None:
         self.records = InMemoryRecords()
@@ -94,26 +94,31 @@ class World:
         self.clock = MemoryClock()
         self.fly = InMemoryFly()
         self.admin = MemoryAdmin()
-        self.keep_days = 90
         self.phases: list[str] = []
         self.last: SyncReport | None = None
         self.acme = self.fly.add_app("acme", machines=machines)
         if app is not None:
             self.records.deploy("p", app)
 
-    def secrets(self, sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
-        """Give the secrets of *app*."""
-        assert isinstance(sandbox, InMemorySandbox)
-        assert run_id
-        assert end_at
-        return InMemorySecrets(self.fly, sandbox, app)
+    @property
+    def services(self) -> Services:
+        """The parts as they are now."""
+        return Services(
+            records=self.records,
+            admin=self.admin,
+            lock=self.lock,
+            sandboxes=self.sandboxes,
+            clock=self.clock,
+            keep_days=90,
+            flyctl=self.flyctl,
+        )
 
-    def access(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> FlyAccess:
-        """Give what lies between *sandbox* and Fly."""
+    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        """Give the flyctl of *sandbox*."""
         assert isinstance(sandbox, InMemorySandbox)
         assert run_id
         assert end_at
-        return InMemoryAccess(self.fly, sandbox)
+        return InMemoryFlyctl(self.fly, sandbox)
 
     def put(self, **values: str) -> None:
         """Store credentials."""
@@ -142,8 +147,27 @@ class World:
         given = SyncOptions(**options)  # type: ignore[arg-type]
         if names:
             wanted = [SecretName(name) for name in names]
-            return await sync_credentials_to_flyio(PROJECT, wanted, given, services=self, listener=self)
-        return await sync_project(PROJECT, given, services=self, listener=self)
+            return await sync_credentials_to_flyio(PROJECT, wanted, given, services=self.services, listener=self)
+        return await sync_project(PROJECT, given, services=self.services, listener=self)
+
+
+def stage_by(world: World, stage: Callable[[object], Awaitable[None]]) -> None:
+    """Let values be stored by *stage*."""
+    flyctl = world.flyctl
+
+    def patched(sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+        made = flyctl(sandbox, run_id, end_at=end_at)
+        secrets = made.secrets
+
+        def secrets_of(app: AppName) -> SecretStore:
+            store = secrets(app)
+            store.stage = stage  # type: ignore[method-assign, assignment]
+            return store
+
+        made.secrets = secrets_of  # type: ignore[method-assign]
+        return made
+
+    world.flyctl = patched  # type: ignore[method-assign]
 
 
 def told(report: SyncReport) -> dict[str, tuple[str | None, str | None, str | None]]:

@@ -38,7 +38,7 @@ async def test_a_dead_runs_sandbox_is_removed_and_the_run_closed() -> None:
     world = World()
     name = await left_by_a_dead_run(world)
 
-    report = await prune_sandboxes(services=world)
+    report = await prune_sandboxes(services=world.services)
 
     assert {name: ("dead", True)} == uses(report)
     assert {} == world.sandboxes.live
@@ -51,7 +51,7 @@ async def test_a_living_runs_sandbox_is_left_alone() -> None:
     name = await left_by_a_dead_run(world)
     assert await world.lock.try_acquire(AppName("acme"))
 
-    report = await prune_sandboxes(services=world)
+    report = await prune_sandboxes(services=world.services)
 
     assert {name: ("living", None)} == uses(report)
     assert [name] == list(world.sandboxes.live)
@@ -64,7 +64,7 @@ async def test_a_sandbox_of_another_database_is_left_until_its_ttl_is_over() -> 
         await world.sandboxes.create(name, {**_LABELS, "flysync-run": f"of-{name}"}, ttl_s=600, timeout_s=1)
         world.sandboxes.created_at[name] = datetime.now(UTC) - timedelta(seconds=age)
 
-    report = await prune_sandboxes(services=world)
+    report = await prune_sandboxes(services=world.services)
 
     assert {"young": ("foreign", None), "old": ("expired", True)} == uses(report)
     assert ["young"] == list(world.sandboxes.live)
@@ -76,7 +76,7 @@ async def test_a_list_changes_nothing() -> None:
     name = await left_by_a_dead_run(world)
     await world.sandboxes.create("theirs", {}, ttl_s=600, timeout_s=1)
 
-    report = await list_sandboxes(services=world)
+    report = await list_sandboxes(services=world.services)
 
     assert {name: ("dead", None)} == uses(report)
     assert [name, "theirs"] == list(world.sandboxes.live)
@@ -90,7 +90,7 @@ async def test_one_that_cannot_be_deleted_does_not_keep_the_others() -> None:
         await world.sandboxes.create(name, {**_LABELS, "flysync-run": name}, ttl_s=0, timeout_s=1)
     world.sandboxes.refusals["remove"] = [errors.DaytonaUnavailable("gone")]
 
-    report = await prune_sandboxes(services=world)
+    report = await prune_sandboxes(services=world.services)
 
     assert {"first": ("expired", False), "second": ("expired", True)} == uses(report)
     assert (report.error.code if report.error else None) == "daytona_unavailable"
@@ -103,6 +103,6 @@ async def test_a_run_whose_time_is_over_is_closed_without_a_sandbox(deadline_s: 
     await dead_run(world, borrowed=False, deadline_s=deadline_s)
     world.sandboxes.live.clear()
 
-    await prune_sandboxes(services=world)
+    await prune_sandboxes(services=world.services)
 
     assert still_open == [run.run_id for run in world.records.open_runs(lambda _: True)]

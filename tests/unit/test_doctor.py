@@ -31,7 +31,7 @@ async def examined(
 ) -> DoctorReport:
     """Look at everything; no sandbox is left, and no lock is held."""
     found, _ = settings.survey([Source(label="environment", values=environ or GIVEN)], problems=problems)
-    report = await doctor(Question(settings=found, needs=NEEDS, **asked), services=world, listener=world)
+    report = await doctor(Question(settings=found, needs=NEEDS, **asked), services=world.services, listener=world)
     assert ({}, {}) == (world.sandboxes.live, world.lock.holders)
     return report
 
@@ -186,7 +186,7 @@ async def test_a_sandbox_that_cannot_be_deleted_is_told() -> None:
     world.sandboxes.refusals["remove"] = [errors.DaytonaUnavailable("no")]
     report = await doctor(
         Question(settings=settings.survey([Source(label="e", values=GIVEN)])[0], needs=NEEDS),
-        services=world,
+        services=world.services,
         listener=world,
     )
 
@@ -203,9 +203,9 @@ async def test_what_runs_have_left() -> None:
     await dead_run(world, borrowed=False, deadline_s=60)
     found, _ = settings.survey([Source(label="environment", values=GIVEN)])
     question = Question(settings=found, needs=NEEDS, offline=True)
-    report = await doctor(question, services=world, listener=world)
+    report = await doctor(question, services=world.services, listener=world)
     assert await world.lock.try_acquire(AppName("acme"))
-    living = await doctor(question, services=world, listener=world)
+    living = await doctor(question, services=world.services, listener=world)
 
     assert "flysync-dead" in said(report, "sandboxes")[0][1]
     assert "dead (acme)" in said(report, "runs")[0][1]

@@ -43,9 +43,9 @@ async def test_every_project_has_its_turn() -> None:
     world.records.deploy("bare", "app-a")
     listener = Watched()
 
-    first = await sync_all(SyncOptions(), concurrency=2, services=world, listener=listener)
+    first = await sync_all(SyncOptions(), concurrency=2, services=world.services, listener=listener)
     world.records.put("b", "KEY", "new")
-    second = await sync_all(SyncOptions(), concurrency=2, services=world)
+    second = await sync_all(SyncOptions(), concurrency=2, services=world.services)
 
     assert (3, {"a", "b", "c"}) == (listener.total, {report.project for report in listener.reports})
     assert ["a", "b", "c"] == [report.project for report in first.projects]
@@ -69,7 +69,7 @@ async def test_no_more_than_so_many_at_a_time() -> None:
 
     world.sandboxes.create = counted  # type: ignore[method-assign, assignment]
 
-    await sync_all(SyncOptions(), concurrency=3, services=world)
+    await sync_all(SyncOptions(), concurrency=3, services=world.services)
 
     assert (3, 8) == (most, len(world.sandboxes.created))
 
@@ -78,9 +78,9 @@ async def test_one_that_fails_keeps_no_other_from_its_turn() -> None:
     """What may pass makes the exit status, before what does not; each is named with why."""
     world = fleet("a", "b", "c")
     world.fly.failures["set"] = [AccessDenied("Fly.io refuses the token", service="fly")]
-    world.fly.failures["list"] = [FlyUnavailable("out of reach", service="fly")] * 2
+    world.fly.failures["deploy"] = [FlyUnavailable("out of reach", service="fly")] * 2
 
-    report = await sync_all(SyncOptions(), concurrency=1, services=world)
+    report = await sync_all(SyncOptions(), concurrency=1, services=world.services)
     data = fleet_json(report)
 
     assert ["access_denied", "deploy_incomplete", "deploy_incomplete"] == [
@@ -108,7 +108,7 @@ async def test_a_fleet_that_is_interrupted_cleans_up() -> None:
         return sandbox
 
     world.sandboxes.create = slow  # type: ignore[method-assign, assignment]
-    task = asyncio.ensure_future(sync_all(SyncOptions(), concurrency=1, services=world, listener=listener))
+    task = asyncio.ensure_future(sync_all(SyncOptions(), concurrency=1, services=world.services, listener=listener))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -125,7 +125,7 @@ async def test_a_fleet_that_is_interrupted_cleans_up() -> None:
 async def test_an_empty_fleet_and_values_of_callers() -> None:
     """Nothing to do is fine; values that only callers have are a mistake, told before anything is done."""
     assert ["0 projects: none has credentials"] == fleet_text(
-        await sync_all(SyncOptions(), concurrency=4, services=World(app=None))
+        await sync_all(SyncOptions(), concurrency=4, services=World(app=None).services)
     )
     with pytest.raises(UsageError):
-        await sync_all(SyncOptions(value_source="caller"), concurrency=4, services=fleet("a"))
+        await sync_all(SyncOptions(value_source="caller"), concurrency=4, services=fleet("a").services)

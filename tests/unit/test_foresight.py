@@ -70,7 +70,7 @@ async def test_an_app_that_is_not_there_yet_or_not_any_more() -> None:
     new = await world.sync(**ASK)
     world.fly.apps["acme"] = acme
     await world.sync()
-    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    world.fly.failures["look"] = [AccessDenied("Fly.io refuses the token", service="fly")]
     refused = await world.sync(**ASK)
     del world.fly.apps["acme"]
     gone = await world.sync(**ASK)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from doubles import InMemorySandboxes
-from memory import PROJECT, World, told
+from memory import PROJECT, World, stage_by, told
 
 from flysync import errors
 from flysync.handlers.sync.entry import sync_credentials_to_flyio
@@ -34,8 +34,8 @@ def during(world: World, call: str, *acts: Callable[[], object]) -> None:
     """Let things happen in the middle of calls to Fly, one in each."""
     begin, left = world.fly.begin, list(acts)
 
-    def begun(which: str) -> None:
-        begin(which)
+    def begun(which: str, sandbox: InMemorySandbox) -> None:
+        begin(which, sandbox)
         if which == call and left:
             left.pop(0)()
 
@@ -76,7 +76,7 @@ class Sandboxes(InMemorySandboxes):
 
 @pytest.mark.parametrize(
     ("lost_in", "calls"),
-    [("create", []), ("prepare", ["prepare"]), ("list", ["prepare", "set", "list"])],
+    [("create", []), ("prepare", ["prepare", "look"]), ("set", ["prepare", "look", "set", "look"])],
 )
 async def test_a_lock_that_is_lost_unnoticed_is_asked_for_before_each_step(lost_in: str, calls: list[str]) -> None:
     """After the sandbox is there, before the values are sent and before the roll-out: nothing is sent without it."""
@@ -98,18 +98,13 @@ async def test_a_lock_whose_loss_is_told_stops_whatever_is_under_way() -> None:
     """A call that would go on for long is cut short, and the sandbox is gone before the lock is anybody else's."""
     world = World()
     world.put(A="1")
-    secrets, waiting = world.secrets, asyncio.Event()
+    waiting = asyncio.Event()
 
     async def stuck(_: object) -> None:
         waiting.set()
         await asyncio.Event().wait()
 
-    def patched(*given: object, **more: object) -> object:
-        store = secrets(*given, **more)  # type: ignore[arg-type]
-        store.stage = stuck  # type: ignore[method-assign, assignment]
-        return store
-
-    world.secrets = patched  # type: ignore[method-assign, assignment]
+    stage_by(world, stuck)
     task = asyncio.create_task(world.sync("A"))
     await waiting.wait()
     world.lock.steal("acme")
@@ -241,27 +236,27 @@ async def test_what_cannot_be_read_after_the_roll_out_is_unknown() -> None:
     """The deploy succeeded, and nobody knows with what."""
     world = World()
     world.put(A="1")
-    during(world, "deploy", lambda: world.fly.failures.update(list=[errors.FlyUnavailable("away")]))
+    during(world, "deploy", lambda: world.fly.failures.update(look=[errors.FlyUnavailable("away")]))
 
     assert {"A": ("unknown", "new", "outcome_unknown")} == told(await world.sync("A"))
     assert {"A": ("unchanged", "confirmed", None)} == told(await world.sync("A"))
     assert 1 == world.acme.restarts
 
 
-@pytest.mark.parametrize("why", ["time", "list"])
+@pytest.mark.parametrize("why", ["time", "look"])
 async def test_a_roll_out_that_cannot_begin_is_incomplete(why: str) -> None:
     """Without time for it, or without Fly's digests, nothing restarts: stored, 75, and no try is counted."""
     world = World()
     world.put(A="1")
     if why == "time":
-        during(world, "list", lambda: setattr(world.clock, "slept_s", 598.0))
+        during(world, "look", lambda: None, lambda: setattr(world.clock, "slept_s", 598.0))
     else:
-        world.fly.failures["list"] = [errors.FlyUnavailable("away")]
+        during(world, "set", lambda: world.fly.failures.update(look=[errors.FlyUnavailable("away")]))
 
     report = await world.sync("A", timeout_s=600.0)
 
     assert (75, {"A": ("staged", "new", "deploy_incomplete")}) == (report.exit_code, told(report))
-    assert (0, 0) == (world.acme.restarts, record(world).rollouts)
+    assert (0, 0) == (world.acme.restarts, record(world).bad_tries)
     assert "synced" == (await world.sync("A")).outcome
 
 
@@ -269,7 +264,7 @@ async def test_force_counts_the_roll_outs_anew() -> None:
     """A change that was given up has two more tries when somebody insists."""
     world = World()
     world.put(A="1")
-    world.acme.crashes = 4
+    world.acme.machines[0].crashes = 4
     codes = [(await world.sync("A", force=insists)).credentials[0].code for insists in (False, False, True, True)]
 
     assert ["deploy_incomplete", "deploy_failed", "deploy_incomplete", "deploy_incomplete"] == codes
@@ -359,7 +354,7 @@ async def test_a_list_that_sees_no_machines_proves_nothing_against_the_record() 
     world = World()
     world.put(A="1")
     await world.sync("A")
-    world.acme.machines = 0
+    world.acme.scale(0)
 
     assert {"A": ("unchanged", "confirmed", None)} == told(await world.sync("A", verify=True))
 
@@ -405,4 +400,4 @@ async def test_a_name_that_only_fly_refuses_fails_alone() -> None:
 async def test_a_sync_of_nothing_is_refused() -> None:
     """No names are no reason to bring everything."""
     with pytest.raises(errors.UsageError):
-        await sync_credentials_to_flyio(PROJECT, [], SyncOptions(), services=World())
+        await sync_credentials_to_flyio(PROJECT, [], SyncOptions(), services=World().services)

@@ -46,17 +46,19 @@ async def test_the_runs_of_a_project() -> None:
     world = World()
     world.put(A="1", B="2")
     first = await world.sync("A")
-    fine = await history(PROJECT, services=world)
+    fine = await history(PROJECT, services=world.services)
     failed = await world.sync("MISSING")
     await world.sync("B")
 
-    report = await history(PROJECT, services=world)
+    report = await history(PROJECT, services=world.services)
 
     assert [STATUS] == told(fine)
     assert [f"flysync history {failed.run_id}"] == told(report)
     assert ["synced", "failed", "synced"] == [run.outcome for run in report.runs]
-    assert [first.run_id] == [run.run_id for run in (await history(PROJECT, services=world, name=SecretName("A"))).runs]
-    assert report.runs[:1] == (await history(PROJECT, services=world, limit=1)).runs
+    assert [first.run_id] == [
+        run.run_id for run in (await history(PROJECT, services=world.services, name=SecretName("A"))).runs
+    ]
+    assert report.runs[:1] == (await history(PROJECT, services=world.services, limit=1)).runs
 
 
 async def test_steps_are_told_in_the_order_of_the_flow() -> None:
@@ -66,7 +68,7 @@ async def test_steps_are_told_in_the_order_of_the_flow() -> None:
     seconds = dict.fromkeys(("x", *sorted(STEPS)), 1.0)
     world.records.run_rows["dead"].end = RunEnd(outcome="synced", error_code=None, release=None, seconds=seconds)
 
-    assert [*STEPS, "x"] == list((await history(PROJECT, services=world)).runs[0].seconds)
+    assert [*STEPS, "x"] == list((await history(PROJECT, services=world.services)).runs[0].seconds)
 
 
 def test_every_step_has_its_place() -> None:
@@ -84,7 +86,7 @@ async def test_a_project_that_nobody_knows() -> None:
     world = World()
     world.records.deploy("proj123", "acme")
     with pytest.raises(ProjectNotFound, match="proj12 ") as caught:
-        await history(ProjectId("proj12"), services=world)
+        await history(ProjectId("proj12"), services=world.services)
     assert "did you mean proj123?" in str(caught.value.hint)
 
 
@@ -95,15 +97,15 @@ async def test_one_run_with_what_it_brought() -> None:
     await world.sync("A")
     rename(world, ID)
 
-    report = await one_run(ID[:6], services=world)
+    report = await one_run(ID[:6], services=world.services)
 
-    assert report == await one_run(ID, services=world)
+    assert report == await one_run(ID, services=world.services)
     assert (ID, {"A": "synced"}, [STATUS]) == (report.run.run_id, report.brought, told(report))
 
     await world.sync("MISSING")
     rename(world, "01k3zzzz")
 
-    assert (await one_run("01k3zzzz", services=world)).brought is None
+    assert (await one_run("01k3zzzz", services=world.services)).brought is None
 
 
 async def test_several_runs_that_begin_alike() -> None:
@@ -114,14 +116,14 @@ async def test_several_runs_that_begin_alike() -> None:
         rename(world, run_id)
 
     with pytest.raises(RunNotFound, match=r"begins with 01k3abc: 01k3abcb, 01k3abca") as caught:
-        await one_run("01k3abc", services=world)
+        await one_run("01k3abc", services=world.services)
     assert "give more of the id" == caught.value.hint
 
 
 async def test_a_run_that_is_not_there() -> None:
     """It is named, and what lists those that are."""
     with pytest.raises(RunNotFound, match="01k3abc") as caught:
-        await one_run("01k3abc", services=World())
+        await one_run("01k3abc", services=World().services)
     assert "flysync history --project ID" in str(caught.value.hint)
 
 
@@ -130,7 +132,7 @@ async def test_what_no_run_is_called(start: str) -> None:
     """Too short, too long, or something else: it may be a value, and is not shown."""
     world = World()
     with pytest.raises(UsageError) as caught:
-        await one_run(start, services=world)
+        await one_run(start, services=world.services)
     assert start not in caught.value.message or not start
     assert [] == world.records.calls
 

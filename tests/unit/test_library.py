@@ -13,9 +13,9 @@ async def test_services_of_the_callers_own_are_used() -> None:
     world = World()
     world.put(A="1", B="2")
 
-    first = await sync_credentials_to_flyio("p", ["A"], services=world, listener=world)
-    second = await sync_project("p", services=world)
-    third = await sync_project("nobody", services=world)
+    first = await sync_credentials_to_flyio("p", ["A"], services=world.services, listener=world)
+    second = await sync_project("p", services=world.services)
+    third = await sync_project("nobody", services=world.services)
 
     assert ("synced", "new", None) == told(first)["A"]
     assert (first, "read") == (world.last, world.phases[0])
@@ -28,13 +28,13 @@ async def test_misuse_is_raised() -> None:
     world = World()
 
     with pytest.raises(UsageError):
-        await sync_credentials_to_flyio("p", [], services=world)
+        await sync_credentials_to_flyio("p", [], services=world.services)
     with pytest.raises(InvalidCredential):
-        await sync_credentials_to_flyio("p", ["A-B"], services=world)
+        await sync_credentials_to_flyio("p", ["A-B"], services=world.services)
     with pytest.raises(UsageError, match="id is empty"):
-        await sync_project("", services=world)
+        await sync_project("", services=world.services)
     with pytest.raises(UsageError, match="id is empty"):
-        await sync_credentials_to_flyio("", ["A"], services=world)
+        await sync_credentials_to_flyio("", ["A"], services=world.services)
 
 
 async def test_settings_that_are_missing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

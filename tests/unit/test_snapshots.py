@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +13,7 @@ from memory import World
 from flysync import errors
 from flysync.handlers.snapshots import Pinned, SnapshotReport, build_snapshot, list_snapshots
 from flysync.model.snapshot import Flyctl
+from flysync.ports import SnapshotServices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,13 @@ class Lab(World):
         self.heard: list[str] = []
         self.left = ""
 
+    @property
+    def services(self) -> SnapshotServices:
+        """The parts as they are now."""
+        world = super().services
+        common = {field.name: getattr(world, field.name) for field in fields(world)}
+        return SnapshotServices(**common, snapshots=self.snapshots, recipe=self.recipe)
+
     def log(self, line: str) -> None:
         """Note a line."""
         self.heard.append(line)
@@ -51,11 +59,11 @@ class Lab(World):
     ) -> SnapshotReport:
         """Build a snapshot."""
         pinned = Pinned(snapshot=configured, version="0.4.87", sha256=sha256)
-        return await build_snapshot(name, pinned, services=self, timeout_s=timeout_s, listener=self)
+        return await build_snapshot(name, pinned, services=self.services, timeout_s=timeout_s, listener=self)
 
     async def listed(self, configured: str | None = None) -> SnapshotReport:
         """List them."""
-        return await list_snapshots(Pinned(snapshot=configured, version="0.4.87", sha256=None), services=self)
+        return await list_snapshots(Pinned(snapshot=configured, version="0.4.87", sha256=None), services=self.services)
 
 
 def commands(report: SnapshotReport) -> Sequence[str]:

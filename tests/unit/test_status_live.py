@@ -18,7 +18,7 @@ VERIFY = "flysync sync-project --project p --verify"
 
 async def live(world: World, app: str | None = None) -> StatusReport:
     """Ask Fly too; no sandbox is left."""
-    report = await status(None, services=world, app=None if app is None else AppName(app), live=True)
+    report = await status(None, services=world.services, app=None if app is None else AppName(app), live=True)
     assert {} == world.sandboxes.live
     return report
 
@@ -39,8 +39,8 @@ def commands(report: StatusReport) -> list[str]:
         (lambda _: None, "running", 0, "flysync history --project p"),
         (lambda world: world.acme.stored.pop("A"), "missing", 3, VERIFY),
         (lambda world: world.acme.stored.update(A="by hand"), "changed at Fly", 3, VERIFY),
-        (lambda world: world.acme.running.pop("A"), "not deployed", 3, VERIFY),
-        (lambda world: setattr(world.acme, "machines", 0), "no machines", 0, "flysync history --project p"),
+        (lambda world: world.acme.write({"A": "1"}), "not deployed", 3, VERIFY),
+        (lambda world: world.acme.scale(0), "no machines", 0, "flysync history --project p"),
         (lambda world: world.fly.apps.pop("acme"), "no app", 3, VERIFY),
         (lambda world: world.put(A="2"), "running", 3, "flysync sync-project --project p"),
         (lambda world: world.records.remove("p", "A"), "orphaned", 3, "flysync unset --project p --name A --app acme"),
@@ -83,7 +83,7 @@ async def test_what_is_gone_from_the_table_and_from_fly_is_no_drift() -> None:
         world.records.secrets[AppName("acme"), SecretName("A")], name=SecretName("THEIRS"), project_id="q"
     )
 
-    report = await status(PROJECT, services=world, live=True)
+    report = await status(PROJECT, services=world.services, live=True)
 
     assert ({"A": "gone", "HAND": "foreign"}, 0) == (words(report), report.exit_code)
 
@@ -93,7 +93,7 @@ async def test_staged_proves_nothing_where_the_machines_are_not_seen() -> None:
     world = World()
     world.put(A="1")
     await world.sync()
-    world.acme.running.clear()
+    world.acme.write({"A": "1"})
     unseen = FlyUnavailable("Fly.io's API answers with an error", service="fly")
     world.fly.failures["machines"] = [unseen]
 
@@ -112,7 +112,7 @@ async def test_an_app_that_cannot_be_seen_does_not_hide_the_others() -> None:
     world.records.add_project("new", "not-yet", C="3")
     world.records.add_project("none", None, D="4")
     world.fly.add_app("other")
-    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    world.fly.failures["look"] = [AccessDenied("Fly.io refuses the token", service="fly")]
 
     report = await live(world)
 
@@ -122,7 +122,7 @@ async def test_an_app_that_cannot_be_seen_does_not_hide_the_others() -> None:
 
 
 async def _one(world: World, app: str) -> StatusReport:
-    world.fly.failures["list"] = [AccessDenied("Fly.io refuses the token", service="fly")]
+    world.fly.failures["look"] = [AccessDenied("Fly.io refuses the token", service="fly")]
     report = await live(world, app)
     assert 1 == report.exit_code
     return report
@@ -147,7 +147,7 @@ async def test_a_sandbox_that_could_not_be_deleted_is_named() -> None:
     await world.sync()
     world.sandboxes.refusals["remove"] = [DaytonaUnavailable("out of reach", service="daytona")]
 
-    report = await status(PROJECT, services=world, live=True)
+    report = await status(PROJECT, services=world.services, live=True)
 
     assert (["sandbox_left"], "running") == ([note.code for note in report.notes], words(report)["A"])
     assert "flysync sandbox prune" in commands(report)

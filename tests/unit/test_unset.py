@@ -6,7 +6,7 @@ import pytest
 from memory import PROJECT, World, told
 
 from flysync.errors import FlysyncError, FlyUnavailable, OutcomeUnknown
-from flysync.handlers.sync.unset import unset_secrets
+from flysync.handlers.sync.entry import unset_secrets
 from flysync.model.core import AppName, SecretName, State, SyncOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ async def orphans(*names: str, machines: int = 2) -> World:
 async def unset(world: World, *names: str, **options: Any) -> SyncReport:
     """Remove secrets; no sandbox is left, and no run is open."""
     report = await unset_secrets(
-        PROJECT, [SecretName(name) for name in names], SyncOptions(**options), services=world, listener=world
+        PROJECT, [SecretName(name) for name in names], SyncOptions(**options), services=world.services, listener=world
     )
     assert {} == world.sandboxes.live
     return report
@@ -77,7 +77,8 @@ async def test_a_dry_run_says_what_would_be_removed() -> None:
 async def test_what_fly_has_no_more_restarts_nothing() -> None:
     """Its row goes."""
     world = await orphans("A", "B")
-    del world.acme.stored["A"], world.acme.running["A"]
+    world.acme.write({"A": None})
+    world.acme.fly_deploy()
 
     report = await unset(world, "A")
 
@@ -94,7 +95,7 @@ async def test_an_app_without_machines_is_rid_of_it_at_once() -> None:
     assert ({"A": ("synced", "removed", None)}, False) == (told(report), "A" in world.acme.stored)
 
 
-@pytest.mark.parametrize("call", ["prepare", "list", "unset", "deploy"])
+@pytest.mark.parametrize("call", ["prepare", "look", "unset", "deploy"])
 async def test_what_goes_wrong_is_told_and_the_next_one_ends_it(call: str) -> None:
     """Temporary, with nothing forgotten before it is done: the machines lose it with the second try."""
     world = await orphans("A")
@@ -125,12 +126,12 @@ async def test_a_lost_answer_is_unknown_and_the_next_one_ends_it(call: str) -> N
 
 
 async def test_a_roll_out_that_keeps_failing_is_given_up() -> None:
-    """After two, as with a value; force tries once more."""
+    """After two, as with a value; a flag of its own tries once more."""
     world = await orphans("A")
-    world.acme.crashes = 2
+    world.acme.machines[0].crashes = 2
 
     codes = [(await unset(world, "A")).error for _ in range(2)]
-    third = await unset(world, "A", force=True)
+    third = await unset(world, "A", retry=True)
 
     assert ["deploy_incomplete", "deploy_failed"] == [error.code for error in codes if error]
     assert ("synced", 4) == (third.outcome, world.acme.restarts)

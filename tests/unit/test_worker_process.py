@@ -3,19 +3,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from doubles import InMemoryJobs
+from doubles import InMemoryJobs, InMemoryLock
 from memory import World
 
 from flysync import errors
 from flysync.logs import LOGGER
-from flysync.model.core import AppName
-from flysync.worker.metrics import Metrics
+from flysync.model.core import AppName, SyncOptions
+from flysync.secret import Secret
 from flysync.worker.options import WorkerOptions
 from flysync.worker.process import Work
-from flysync.worker.services import WorkerServices
+from flysync.worker.slots import LimitedLock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def _working(jobs: InMemoryJobs, world: World, options: WorkerOptions) -> AsyncIterator[Work]:
-    work = Work(jobs, world, options)
+    work = Work(jobs, world.services, options)
     running = asyncio.create_task(work.run())
     try:
         yield work
@@ -35,9 +35,9 @@ async def _working(jobs: InMemoryJobs, world: World, options: WorkerOptions) -> 
         await running  # a worker that is told to end ends well
 
 
-def working(jobs: InMemoryJobs, world: World, **options: float) -> AbstractAsyncContextManager[Work]:
+def working(jobs: InMemoryJobs, world: World, **options: Any) -> AbstractAsyncContextManager[Work]:
     """Let a worker work, for as long as it lasts."""
-    return _working(jobs, world, WorkerOptions(**options))  # type: ignore[arg-type]
+    return _working(jobs, world, WorkerOptions(**options))
 
 
 async def soon(holds: Callable[[], object]) -> None:
@@ -58,7 +58,7 @@ async def test_jobs_get_the_truth_about_their_own_names() -> None:
     world, jobs = World(), InMemoryJobs()
     world.put(A="1", B="2")
     jobs.now += 100  # so that nothing is in a transaction still
-    added = [jobs.add(name) for name in ("A", "B", "NOPE", "not a name", None)]
+    added = [jobs.add(name) for name in ("A", "B", "NOPE", "not a name")]
     for job in added:
         job.added_at -= 100
     async with working(jobs, world):
@@ -69,10 +69,62 @@ async def test_jobs_get_the_truth_about_their_own_names() -> None:
         ("completed", "synced"),
         ("failed", "credential_not_found"),
         ("failed", "invalid_credential"),
-        ("failed", "usage"),
     ] == [told(job) for job in added]
     assert ({"A": "1", "B": "2"}, 1) == (world.acme.running, world.acme.restarts)
     assert ["queue"] == [run.intent.origin for run in world.records.run_rows.values()]
+
+
+CANARY = "canary-"
+
+
+@pytest.mark.parametrize(
+    ("project", "name", "value", "message"),
+    [
+        (None, "A", None, "the job's projectId is missing or empty"),
+        ("", "A", None, "the job's projectId is missing or empty"),
+        (123, "A", None, "the job's projectId is a number, not a string"),
+        (True, "A", None, "the job's projectId is a boolean, not a string"),
+        (["p"], "A", None, "the job's projectId is an array, not a string"),
+        ("p", {"name": "A"}, None, "the job's credentialName is an object, not a string"),
+        ("p", None, None, "the job's credentialName is missing or empty"),
+        (CANARY * 100_000, "A", None, "the job's projectId has 700,000 characters; the limit is 256"),
+        ("p", CANARY * 100_000, None, "the job's credentialName has 700,000 characters; the limit is 128"),
+        (f"{CANARY}\ud800", "A", None, "the job's projectId contains a character that no database can store"),
+        (f"{CANARY}\0", "A", None, "the job's projectId contains a character that no database can store"),
+        ("p", f"{CANARY}\ud800", None, "the job's credentialName contains a character that no database can store"),
+        ("p", "A", 7, "the job's credentialValue is not a string"),
+        ("p", f"A={CANARY}", None, "a text of 9 characters is not a valid credential name"),
+        ("p", f"{CANARY}/+{CANARY}", None, "a text of 16 characters is not a valid credential name"),
+    ],
+)
+async def test_a_job_that_asks_for_nothing_is_told_why(
+    project: object, name: object, value: object, message: str
+) -> None:
+    """By the field at fault; nothing that could be a value is repeated, and nothing of that length."""
+    world, jobs = World(), InMemoryJobs(keep_values=True)
+    world.put(A="1")
+    job, good = jobs.add(name, project, value=value), jobs.add("A", value=Secret("2"))
+    with heard() as records:
+        async with working(jobs, world, sync=SyncOptions(value_source="caller")):
+            await soon(lambda: job.state == "failed" and good.state == "completed")
+
+    assert job.verdict is not None
+    assert (message, 1) == (job.verdict.message, job.attempts_made)
+    assert "synced" == told(good)[1]
+    assert CANARY not in "".join(record.getMessage() for record in records)
+
+
+async def test_a_long_id_of_a_job_is_cut_in_the_log() -> None:
+    """Producers choose their own, of any length."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1")
+    job = jobs.add("A")
+    job.id = "7" * 100_000
+    with heard() as records:
+        async with working(jobs, world):
+            await soon(lambda: job.state == "completed")
+
+    assert ["7" * 128] == [record.job_id for record in records if hasattr(record, "job_id")]
 
 
 async def test_a_queue_that_refuses_is_told() -> None:
@@ -81,7 +133,7 @@ async def test_a_queue_that_refuses_is_told() -> None:
     jobs.refuses = errors.RedisUnavailable("gone")
     job = jobs.add("A")
     with pytest.raises(errors.RedisUnavailable):
-        await Work(jobs, World(), WorkerOptions()).run()
+        await Work(jobs, World().services, WorkerOptions()).run()
 
     assert "waiting" == job.state
 
@@ -120,28 +172,49 @@ def heard() -> Iterator[list[logging.LogRecord]]:
 
 async def test_only_so_many_apps_are_held_at_a_time() -> None:
     """Who gets no slot is told that the app is busy, and holds nothing while it waits; a slot is given back."""
-    services = WorkerServices(World(), Metrics(), runs=1)
-    first = await services.lock.try_acquire(AppName("a"))
-    none = await services.lock.try_acquire(AppName("b"))
+    lock = LimitedLock(InMemoryLock(), slots=1)
+    first = await lock.try_acquire(AppName("a"))
+    none = await lock.try_acquire(AppName("b"))
     assert first is not None
     assert none is None
     await first.check()
     await first.release()
-    taken = await services.lock.try_acquire(AppName("b"))
+    taken = await lock.try_acquire(AppName("b"))
     assert taken is not None
-    busy = WorkerServices(World(), Metrics(), runs=1)
-    held = await busy.lock.try_acquire(AppName("a"))
-    assert held is not None
-    await held.release()
-    assert await busy.lock.try_acquire(AppName("a")) is not None
+    await taken.release()
+    assert await lock.try_acquire(AppName("a")) is not None
 
 
 async def test_an_app_that_is_busy_elsewhere_takes_no_slot() -> None:
     """The lock is another process': its slot is free for the next app."""
-    world = World()
-    services = WorkerServices(world, Metrics(), runs=1)
-    elsewhere = await world.lock.try_acquire(AppName("a"))
+    locks = InMemoryLock()
+    lock = LimitedLock(locks, slots=1)
+    elsewhere = await locks.try_acquire(AppName("a"))
 
     assert elsewhere is not None
-    assert await services.lock.try_acquire(AppName("a")) is None
-    assert await services.lock.try_acquire(AppName("b")) is not None
+    assert await lock.try_acquire(AppName("a")) is None
+    assert await lock.try_acquire(AppName("b")) is not None
+
+
+async def test_sandboxes_are_counted_while_they_are_in_use() -> None:
+    """Each sync's own: from its creation until it is deleted."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1")
+    create, seen = world.sandboxes.create, list[float]()
+
+    async def watched(*arguments: Any, **more: Any) -> Any:
+        seen.append(figure(work))
+        return await create(*arguments, **more)
+
+    world.sandboxes.create = watched  # type: ignore[method-assign]
+    async with working(jobs, world) as work:
+        job = jobs.add("A")
+        await soon(lambda: job.state == "completed")
+
+    assert ([1.0], 0.0) == (seen, figure(work))
+
+
+def figure(work: Work) -> float:
+    """Give how many sandboxes the metrics say are open."""
+    (line,) = (line for line in work._metrics.text().decode().splitlines() if line.startswith("flysync_sandboxes_open"))
+    return float(line.rpartition(" ")[2])

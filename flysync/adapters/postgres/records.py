@@ -68,7 +68,7 @@ class PostgresRecords:
 
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
-    ) -> Mapping[SecretName, int]:
+    ) -> Mapping[SecretName, SecretRecord]:
         """Commit what a roll-out came to."""
         return await self._connection.run(lambda session: state.end_rollout(session, run_id, app, names, bad))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.adapters.postgres import errors
+from flysync.adapters.postgres import errors, rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.runs import ended, parameters
 from flysync.errors import Locked, NotOwner
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import AppName, ProjectId, ProjectView, RunId
+    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretRecord
     from flysync.ports import BadTry, Intent
 
 #: A request, and whether it may be made. A later one has a later time, whatever the clock does: it may mean a later
@@ -140,11 +140,11 @@ _END_ROLLOUT = (
             failed_release = coalesce(%(release)s::integer, s.failed_release)
         FROM run
         WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[])
-        RETURNING s.name, s.bad_tries
+        RETURNING s.*
     )
-    SELECT secret.name::text, secret.bad_tries FROM run LEFT JOIN secret ON true
+    SELECT (SELECT array_agg({record}) FROM secret AS s) FROM run
 """
-)
+).replace("{record}", rows.RECORD)
 
 
 async def request(session: Session, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
@@ -225,9 +225,9 @@ async def begin_rollout(
 
 async def end_rollout(
     session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
-) -> Mapping[SecretName, int]:
+) -> Mapping[SecretName, SecretRecord]:
     """
-    Write that no roll-out is open any more, and give the counts of bad tries.
+    Write that no roll-out is open any more, and give the rows.
 
     Raises:
         NotRecorded: the run is not open.
@@ -240,7 +240,7 @@ async def end_rollout(
         "limit_s": bad.limit_s if bad else None,
         "release": bad.release if bad else None,
     }
-    found = await (await session.execute(_END_ROLLOUT, given)).fetchall()
-    if not found:
+    row = await (await session.execute(_END_ROLLOUT, given, binary=True)).fetchone()
+    if row is None:
         raise ended(run_id)
-    return {SecretName(name): count for name, count in found if name is not None}
+    return rows.records(row[0])

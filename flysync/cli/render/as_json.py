@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from flysync.handlers.database import CheckReport, InitReport
+    from flysync.handlers.database import CheckReport
     from flysync.handlers.doctor.checks import DoctorReport
     from flysync.handlers.history import HistoryReport, RunReport
     from flysync.handlers.prune import SandboxReport
     from flysync.handlers.snapshots import SnapshotReport
     from flysync.handlers.standing import StatusLine
     from flysync.handlers.status import StatusReport
-    from flysync.model.reports import ConfigReport, FleetReport, NextStep, Note, RunRow, SyncReport
+    from flysync.model.reports import ConfigReport, FleetReport, InitReport, NextStep, Note, RunRow, SyncReport
 
 #: The version of the envelope.
 SCHEMA = "flysync/1"
@@ -125,10 +125,11 @@ def status_json(report: StatusReport, notes: Iterable[Note] = ()) -> dict[str, A
 
 def _machines(report: StatusReport, line: StatusLine) -> list[dict[str, Any]] | None:
     shown = report.apps.get(line.app) if line.app else None
-    if shown is None or shown.machines is None:
+    if shown is None or (shown.shown is None or shown.shown.machines is None):
         return None
     return [
-        {"id": one.id, "state": one.state, "release": one.release, "managed": one.is_managed} for one in shown.machines
+        {"id": one.id, "state": one.state, "release": one.release, "managed": one.is_managed}
+        for one in shown.shown.machines
     ]
 
 
@@ -204,7 +205,15 @@ def doctor_json(report: DoctorReport) -> dict[str, Any]:
 
 def init_json(report: InitReport, notes: Iterable[Note] = ()) -> dict[str, Any]:
     """Give what `db init` has created as the envelope, under `init`."""
-    return envelope("db init", warnings=notes_json(notes), init={"created": list(report.created)})
+    return envelope(
+        "db init",
+        warnings=notes_json(notes),
+        init={
+            "created": list(report.created),
+            "migrated_from": report.migrated_from,
+            "shared_apps": {app: list(projects) for app, projects in report.shared_apps.items()},
+        },
+    )
 
 
 def sandboxes_json(command: str, report: SandboxReport) -> dict[str, Any]:

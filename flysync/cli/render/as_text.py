@@ -18,11 +18,19 @@ from flysync.model.reports import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from flysync.handlers.database import CheckReport, InitReport
+    from flysync.handlers.database import CheckReport
     from flysync.handlers.doctor.checks import DoctorReport
     from flysync.handlers.prune import SandboxReport
     from flysync.handlers.snapshots import SnapshotReport
-    from flysync.model.reports import ConfigReport, CredentialReport, FleetReport, NextStep, Note, SyncReport
+    from flysync.model.reports import (
+        ConfigReport,
+        CredentialReport,
+        FleetReport,
+        InitReport,
+        NextStep,
+        Note,
+        SyncReport,
+    )
 
 P = ParamSpec("P")
 
@@ -163,7 +171,12 @@ def doctor_text(report: DoctorReport) -> list[str]:
 @as_printable
 def init_text(report: InitReport) -> list[str]:
     """Give what `db init` has created as lines."""
-    return [f"created {name}" for name in report.created] or ["everything was there already"]
+    lines = [f"created {name}" for name in report.created]
+    if report.migrated_from is not None:
+        lines.append(f"migrated flysync's tables from version {report.migrated_from}")
+    for app, projects in report.shared_apps.items():
+        lines.append(f"{app} had secrets of several projects: {', '.join(projects)}; the first owns it now")
+    return lines or ["everything was there already"]
 
 
 def sandboxes_text(report: SandboxReport) -> list[str]:

@@ -72,14 +72,15 @@ def _machines(shown: LiveApp | None) -> str:
         return ""
     if not shown.exists:
         return "  Fly.io knows no such app"
-    if shown.machines is None:
+    machines = shown.shown.machines if shown.shown else None
+    if machines is None:
         return "  machines not seen"
-    managed = [one for one in shown.machines if one.is_managed]
+    managed = [one for one in machines if one.is_managed]
     states = Counter(one.state for one in managed)
     releases = sorted({one.release for one in managed if one.release is not None})
     told = ", ".join(f"{count} {state}" for state, count in states.most_common())
     on = f" on release {', '.join(map(str, releases))}" if releases else ""
-    others = len(shown.machines) - len(managed)
+    others = len(machines) - len(managed)
     return f"  machines: {told or 'none'}{on}" + (f" (and {others} that no roll-out reaches)" if others else "")
 
 

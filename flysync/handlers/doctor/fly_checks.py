@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName
     from flysync.model.fly import Flyctl, Reach, Token
     from flysync.model.reports import NextStep
-    from flysync.ports import FlyAccess, ProgressListener, Services
+    from flysync.ports import FlyAccess, ProgressListener, SandboxFlyctl, Services
 
 #: Seconds for all of it.
 _LOOK_S = 300.0
@@ -63,7 +63,7 @@ class SandboxLook:
             async with reading:
                 self._findings.ok("sandbox", f"started in {self._services.clock.monotonic() - began:.1f} s")
                 self._snapshot(snapshot)
-                await self._look(reading.access(), apps, all_of_them=all_of_them)
+                await self._look(reading.flyctl(), apps, all_of_them=all_of_them)
         except FlysyncError as error:
             self._findings.fail("snapshot" if error.setting == "FLYSYNC_SNAPSHOT" else "sandbox", error)
             self._findings.skip("network, flyctl and token", "there is no sandbox")
@@ -76,10 +76,11 @@ class SandboxLook:
         if name is not None:
             self._findings.ok("snapshot", f"{name} is there")
 
-    async def _look(self, access: FlyAccess, apps: Sequence[AppName], *, all_of_them: bool) -> None:
+    async def _look(self, flyctl: SandboxFlyctl, apps: Sequence[AppName], *, all_of_them: bool) -> None:
+        access = flyctl.access()
         if not await self._network(access):
             return self._findings.skip("flyctl and token", "Fly is out of reach")
-        if not await self._flyctl(access):
+        if not await self._flyctl(flyctl):
             return self._findings.skip("token", "there is no flyctl")
         if not self._has_token:
             return self._findings.skip("token", "FLY_API_TOKEN is needed")
@@ -101,12 +102,12 @@ class SandboxLook:
             return reach is None or any(reach.fly.values())
         return False
 
-    async def _flyctl(self, access: FlyAccess) -> bool:
+    async def _flyctl(self, sandbox_flyctl: SandboxFlyctl) -> bool:
         """Tell whether there is a flyctl."""
         self._listener.step("flyctl")
         began = self._services.clock.monotonic()
         with self._findings.of("flyctl"):
-            flyctl = await access.prepare()
+            flyctl = await sandbox_flyctl.prepare()
             seconds = self._services.clock.monotonic() - began
             how = "found" if flyctl.was_there else f"installed in {seconds:.1f} s"
             self._findings.ok("flyctl", f"{flyctl.version}, {how}{_faults(flyctl)}")

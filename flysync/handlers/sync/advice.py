@@ -49,7 +49,8 @@ def next_step(report: SyncReport, *again: str) -> NextStep | None:
     if error is None or report.dry_run:
         return None
     if isinstance(error, DeployFailed):
-        return NextStep(command=command(*again, "--force"), why="rolls it out again, once the app starts with it")
+        flag = "--retry" if again[0] == "unset" else "--force"
+        return NextStep(command=command(*again, flag), why="rolls it out again, once the app starts with it")
     if type(error) in _OTHER:
         words, with_project, why = _OTHER[type(error)]
         step = command(*words.split(), *(("--project", report.project) if with_project else ()))

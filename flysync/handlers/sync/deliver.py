@@ -1,7 +1,7 @@
 """
-The middle of a run: values to Fly, and what is known of them afterwards.
+Changes to Fly: values are set, or secrets removed, until nothing newer is stored. The machines have none of it yet.
 
-    (list, where Fly has to be asked) -> set, until nothing newer is stored -> `rollout`
+    (look, where Fly has to be asked) -> set, again while news come in
 """
 
 from __future__ import annotations
@@ -9,163 +9,185 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import (
-    AppNotFound,
-    FlysyncError,
-    InvalidCredential,
-    OutcomeUnknown,
-)
-from flysync.handlers.compare import LiveSecrets, not_visible
-from flysync.handlers.sync.rollout import RollOut, cut_short
-from flysync.model.core import Outcome, State
+from flysync.errors import AppNotFound, InvalidCredential
+from flysync.handlers.compare import machines_down, not_visible
+from flysync.handlers.sync.look import Looks
+from flysync.handlers.sync.stage import Stage
+from flysync.model.core import Outcome, Reason, State
 from flysync.model.reports import command
 from flysync.plan import plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from flysync.handlers.sync.attempt import Run
+    from flysync.handlers.compare import LiveSecrets
+    from flysync.handlers.sync.state import SyncState
     from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Change, Plan
-    from flysync.ports import SecretStore
+    from flysync.ports import LockHandle, SecretStore
 
 #: How often newer values and later requests are taken in before the deploy.
 _ROUNDS = 3
 
 
-class Delivery:
-    """What one run does at Fly."""
+async def deliver(
+    state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView, planned: Plan
+) -> ProjectView:
+    """
+    Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
 
-    def __init__(self, run: Run, view: ProjectView) -> None:
-        self._run = run
-        self._call = run.call
+    How far each secret has come is in *state*.
+
+    Raises:
+        FlysyncError: a call failed; *state* says what of it is known.
+    """
+    return await _Delivery(state, lock, store, view).deliver(planned)
+
+
+class _Delivery:
+    def __init__(self, state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView) -> None:
+        self._state = state
+        self._request = state.request
+        self._lock = lock
+        self._store = store
         self._view = view
-        self._ledger = run.call.ledger
-        self._records = run.call.services.records
-        #: The fingerprints that Fly has of this run.
-        self._stored: dict[SecretName, str] = {}
-        #: The fingerprints that were found at Fly as they are.
-        self._looked_up: dict[SecretName, str] = {}
+        self._looks = Looks(state, store)
+        #: The fingerprints that Fly has of this run, or that were found there as they are.
+        self._known: dict[SecretName, str | None] = {}
 
-    async def announce(self, changes: Iterable[Change]) -> None:
-        """Commit that these values are about to be sent."""
-        run = self._run
-        fingerprints = {change.name: change.fingerprint for change in changes}
-        run.states.update(dict.fromkeys(fingerprints, State.FAILED))
-        await self._records.begin(run.intent, fingerprints, seen=self._view, anew=self._call.options.force)
-        run.has_begun = True
-
-    async def bring(self, store: SecretStore, planned: Plan) -> None:
-        """Do it."""
+    async def deliver(self, planned: Plan) -> ProjectView:
         changes = list(planned.to_set)
         try:
-            if planned.to_check:
-                late = await self._looked_at(store, planned.to_check)
+            live = None
+            if planned.to_check or any(change.reason is Reason.NEW for change in changes):
+                live = await self._looks.at_app(self._view)
+                self._warn_of_overwriting(changes, live)
+            if live is not None and planned.to_check:
+                late = await self._not_settled(planned.to_check, live)
                 if late:
-                    await self.announce(late)
+                    await self._state.announce(late, self._view)
                 changes += late
-            if not changes:
-                return
-            await self._set(store, changes)
-            await self._take_in_news(store)
+            if changes:
+                await self._write(changes)
+                if not self._request.removes:
+                    await self._take_in_news()
         except AppNotFound as error:
             self._no_app(error, [change.name for change in planned.changes])
-            return
-        if self._stored and not self._ledger.is_failed(self._stored):
-            await RollOut(self._run, store, self._view, tuple(self._stored)).do()
+        return self._view
 
-    async def _looked_at(self, store: SecretStore, changes: Sequence[Change]) -> list[Change]:
-        """Ask Fly about secrets that were written before, and give those that have to be set (again)."""
-        with self._ledger.step("list"):
-            found = LiveSecrets(await store.list(), self._call.app, self._view.key)
-        late = [change for change in changes if not self._is_settled(change, found)]
-        self._looked_up = {change.name: change.fingerprint for change in changes if change not in late}
+    def _warn_of_overwriting(self, changes: Iterable[Change], live: LiveSecrets) -> None:
+        """Name secrets that somebody else has set, and that are overwritten."""
+        names = [change.name for change in changes if change.reason is Reason.NEW and change.name in live]
+        self._state.old_macs |= {name: live.mac(name) for name in names}
+        if foreign := [name for name in names if name not in self._view.records]:
+            message = (
+                f"{self._request.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
+            )
+            self._state.note("overwrites", message, foreign)
+
+    async def _not_settled(self, changes: Sequence[Change], live: LiveSecrets) -> list[Change]:
+        """Say what Fly shows of secrets that were written before, and give those that have to be written (again)."""
+        live = await self._looks.judge_open_rollouts(live, self._view)
+        settle = self._is_absent if self._request.removes else self._is_settled
+        late = [change for change in changes if not settle(change, live)]
+        self._known |= {change.name: change.fingerprint for change in changes if change not in late}
         return late
 
-    def _is_settled(self, change: Change, found: LiveSecrets) -> bool:
+    def _is_settled(self, change: Change, live: LiveSecrets) -> bool:
         """Say what Fly shows of a secret, and whether that is all: nothing is to be set then."""
-        record = self._view.records[change.name]
-        outcome, reason, error = found.settle(change, record, stage=self._call.options.stage)
+        record = self._state.judged.get(change.name, self._view.records[change.name])
+        known_down = self._view.down_before or ()
+        outcome, reason, error = live.settle(change, record, self._request.options, known_down)
         if outcome is Outcome.UNCHANGED:
-            self._run.states[change.name] = State.DEPLOYED
+            self._state.mark([change.name], Stage.CONFIRMED, reason=reason)
             if record.state is not State.DEPLOYED:
-                self._run.confirmed.append(change.name)
-        self._ledger.put([change.name], outcome, reason, error)
+                self._state.confirmed.append(change.name)
+                self._state.all_up = True
+            if down := live.down(() if record.state is State.DEPLOYED else known_down):
+                self._state.warn(machines_down(down))
+            return True
+        self._state.mark([change.name], Stage.PLANNED if outcome is None else Stage.STORED, error, reason)
         return outcome is not None
 
-    async def _set(self, store: SecretStore, changes: Sequence[Change]) -> None:
-        """Store the values, batch by batch; a name that Fly refuses fails alone."""
-        by_name = {change.name: change for change in changes}
-        while by_name:
-            batch = store.batches({name: change.secret for name, change in by_name.items()})[0]
-            refused = await self._set_batch(store, [by_name[name] for name in batch])
-            for name in (refused,) if refused else batch:
-                del by_name[name]
+    def _is_absent(self, change: Change, live: LiveSecrets) -> bool:
+        """Say whether a secret that is to be removed is gone already, from the machines too: they need no restart."""
+        record = self._view.records.get(change.name)
+        # Without a fingerprint, an earlier removal was cut short: the machines may still have the secret.
+        if change.name in live or (record is not None and record.fingerprint is None):
+            return False
+        self._state.mark([change.name], Stage.ABSENT)
+        return True
 
-    async def _set_batch(self, store: SecretStore, changes: Sequence[Change]) -> SecretName | None:
-        """Store one batch; give the name that Fly refused, if that is why nothing was stored."""
-        run = self._run
-        names = [change.name for change in changes]
-        self._ledger.put(names, Outcome.UNKNOWN, error=cut_short("set"))
-        run.states.update(dict.fromkeys(names, State.WRITING))
-        await run.hold.check()
-        run.in_flight = True
+    async def _write(self, changes: Sequence[Change]) -> None:
+        """Store the values, batch by batch; a name that Fly refuses fails alone."""
+        for change in changes:
+            record = self._view.records.get(change.name)
+            if record and record.fly_digest_mac and record.fingerprint != change.fingerprint:
+                self._state.old_macs[change.name] = record.fly_digest_mac
+        left = {change.name: change for change in changes}
+        while left:
+            values = {name: change.secret for name, change in left.items() if change.secret is not None}
+            batch = list(left) if self._request.removes else self._store.batches(values)[0]
+            refused = await self._write_batch([left[name] for name in batch])
+            for name in batch if refused is None else [refused]:
+                del left[name]
+
+    async def _write_batch(self, changes: Sequence[Change]) -> SecretName | None:
+        """Store (or remove) one batch; give the name that Fly refused, if that is why nothing was stored."""
+        state, names = self._state, [change.name for change in changes]
+        removes = self._request.removes
         try:
-            with self._ledger.step("set"):
-                await store.stage({change.name: change.secret for change in changes})
-        except OutcomeUnknown as error:
-            self._ledger.put(names, Outcome.UNKNOWN, error=error)
-            raise
-        except FlysyncError as error:
-            run.in_flight = False
-            run.states.update(dict.fromkeys(names, State.FAILED))
-            refused = next((name for name in names if f"{name!r}" in error.message), None)
-            if not isinstance(error, InvalidCredential) or refused is None:
-                self._ledger.put(names, Outcome.FAILED, error=error)
+            with state.sending(names, "unset" if removes else "set"):
+                await self._lock.check()
+                if removes:
+                    await self._store.unset(names)
+                else:
+                    await self._store.stage({c.name: c.secret for c in changes if c.secret is not None})
+        except InvalidCredential as error:
+            refused = next((name for name in names if name == error.name), None)
+            if refused is None:
                 raise
-            self._ledger.put([refused], Outcome.FAILED, error=error)
+            state.mark([name for name in names if name != refused], Stage.PLANNED)
             return refused
-        run.in_flight = False
-        run.states.update(dict.fromkeys(names, State.STORED))
-        self._stored.update({change.name: change.fingerprint for change in changes})
-        self._ledger.put(names, Outcome.STAGED)
-        await self._records.stored(self._ledger.run_id, self._call.app, dict.fromkeys(names))
+        state.mark(names, Stage.STORED)
+        self._known |= {change.name: change.fingerprint for change in changes}
+        await self._request.services.records.stored(state.run_id, self._request.app, dict.fromkeys(names))
         return None
 
-    async def _take_in_news(self, store: SecretStore) -> None:
+    async def _take_in_news(self) -> None:
         """Set what was stored or asked for since we read: the newest value wins, and one deploy serves all."""
         for _ in range(_ROUNDS):
             news = await self._news()
             if not news:
                 return
-            await self.announce(news)
-            await self._set(store, news)
+            await self._state.announce(news, self._view)
+            await self._write(news)
 
     async def _news(self) -> list[Change]:
-        self._view = view = self._run.others(await self._call.view())
+        view = await self._request.view()
+        run_id = self._state.run_id
+        self._view = view = replace(view, open_runs=tuple(run for run in view.open_runs if run.run_id != run_id))
         asked = [name for name, row in view.records.items() if row.requested_at and name in view.credentials]
-        if self._call.options.value_source == "caller" or not view.has_values:
+        if self._request.options.value_source == "caller" or not view.has_values:
             asked = []  # their values are known to their callers only
-        known = self._stored | self._looked_up
-        options = replace(self._call.options, verify=False, force=False)  # those were asked of the first round
-        planned = plan(view, [*self._stored, *asked], options)
+        options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
+        planned = plan(view, [*self._known, *asked], options)
         news = [
             change
             for change in planned.changes
-            if change.is_work and not change.given_up and known.get(change.name) != change.fingerprint
+            if change.is_work and self._known.get(change.name) != change.fingerprint
         ]
         for change in news:
-            self._ledger.put([change.name], None, change.reason)
+            self._state.mark([change.name], Stage.PLANNED, reason=change.reason)
         return news
 
     def _no_app(self, error: AppNotFound, names: Iterable[SecretName]) -> None:
         """Fly knows no such app: nothing to give them to, unless we have deployed to it before."""
-        app = self._call.app
-        touched = [name for name in names if self._ledger.outcome_of(name) is not Outcome.UNCHANGED]
-        self._run.states.update(dict.fromkeys(touched, State.REQUESTED))
-        if self._view.deployed_before:
-            self._ledger.put(touched, Outcome.FAILED, error=not_visible(app, error.phase))
+        state, app = self._state, self._request.app
+        touched = [name for name in names if state.outcome_of(name) is not Outcome.UNCHANGED]
+        if self._view.deployed_before or self._request.removes:
+            state.mark(touched, Stage.PLANNED, not_visible(app, error.phase))
             return
-        self._ledger.put(touched, Outcome.SKIPPED)
-        self._ledger.note("app_not_found", f"{error.message}: it does not exist, or the token cannot see it")
-        self._ledger.suggest(command("sync-project", "--project", self._call.project), "once the app exists")
+        state.mark(touched, Stage.SKIPPED)
+        state.note("app_not_found", f"{error.message}: it does not exist, or the token cannot see it")
+        state.suggest(command("sync-project", "--project", self._request.project), "once the app exists")

@@ -4,51 +4,55 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.handlers.compare import LiveSecrets, not_visible
+from flysync.handlers.compare import LiveSecrets, managed, not_visible
 from flysync.handlers.fly_view import look_at
+from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome
 from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
-    from flysync.handlers.sync.state import Ledger
+    from flysync.handlers.sync.state import SyncState
     from flysync.model.core import AppName, ProjectView, SyncOptions
     from flysync.plan import Plan
     from flysync.ports import Services
 
 
-async def foresee(
-    app: AppName, view: ProjectView, planned: Plan, options: SyncOptions, *, services: Services, ledger: Ledger
+async def preview(
+    app: AppName, view: ProjectView, planned: Plan, options: SyncOptions, *, services: Services, state: SyncState
 ) -> None:
     """
-    Complete the lines of *ledger* with what Fly shows, and give it the machines that a roll-out would restart.
+    Complete *state* with what Fly shows, and give it the machines that a roll-out would restart.
 
     Raises:
         FlysyncError: Fly could not be asked.
     """
-    with ledger.step("list"):
-        seen = await look_at([app], services=services)
-    for note in seen.notes:
-        ledger.note(note.code, note.message, note.names)
-    for step in seen.next:
-        ledger.suggest(step.command, step.why)
-    shown = seen.apps[app]
+    with state.step("list"):
+        looks = await look_at([app], services=services)
+    for note in looks.notes:
+        state.warn(note)
+    for step in looks.next:
+        state.suggest(step.command, step.why)
+    live_app = looks.apps[app]
     names = [change.name for change in planned.changes if change.is_work]
-    if not shown.exists:
+    if not live_app.exists:
         if view.deployed_before:
             raise not_visible(app, "list")
-        ledger.note("app_not_found", f"Fly.io knows no app {app}: it does not exist, or the token cannot see it")
-        ledger.put(names, Outcome.SKIPPED)
+        state.note("app_not_found", f"Fly.io knows no app {app}: it does not exist, or the token cannot see it")
+        state.mark(names, Stage.SKIPPED)
         return
-    if shown.error is not None or shown.secrets is None or shown.machines is None:
-        assert shown.error is not None, "something kept it from being seen"
-        raise shown.error
-    found = LiveSecrets(shown.secrets, app, view.key)
+    if live_app.error is not None:
+        raise live_app.error
+    assert live_app.shown is not None, "something kept it from being seen"
+    live = LiveSecrets(live_app.shown, app, view.key)
     for change in planned.to_check:
-        ledger.put([change.name], *found.settle(change, view.records[change.name], stage=options.stage))
-    deploys = not options.stage and any(line.outcome is None for line in ledger.lines())
+        outcome, reason, error = live.settle(change, view.records[change.name], options, view.down_before or ())
+        stages = {None: Stage.PLANNED, Outcome.UNCHANGED: Stage.UNCHANGED}
+        state.mark([change.name], stages.get(outcome, Stage.STORED), error, reason)
+    deploys = not options.stage and any(state.outcome_of(name) is None for name in names)
     # Machines that are stopped are updated, and stay so (flyctl.md 1.2).
-    started = [one for one in shown.machines if one.is_managed and one.state == "started"]
-    ledger.machines = Machines(updated=0, total=len(started) if deploys else 0)
-    others = found.others_waiting({*names, *view.records}) if deploys else None
-    if others is not None:
-        ledger.note(others.code, others.message, others.names)
+    started = [machine for machine in managed(live_app.shown.machines or ()) if machine.state == "started"]
+    state.machines = Machines(updated=0, total=len(started) if deploys else 0)
+    for note in live.warnings():
+        state.warn(note)
+    if deploys and (others := live.staged_by_others({*names, *view.records})):
+        state.warn(others)

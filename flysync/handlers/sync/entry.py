@@ -1,10 +1,10 @@
 """
-Bring a project's credentials to its app.
+Copy a project's credentials into its Fly app, or remove them from it.
 
-    read -> plan -> (nothing to do: done) -> request -> lock or be carried -> `run.Run` under the lock -> report
+    read -> plan -> (nothing to do: done) -> request -> lock, or covered by another run -> `attempt` under the lock
 
-See design 4 and docs/architecture.md. Both handlers answer with a report, failures included; they are the same for
-the command line, the worker and the library.
+See docs/architecture.md. Every handler answers with a report, failures included; they are the same for the command
+line, the worker and the library.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, AppMoved, FlysyncError, Interrupted, TimedOut, UsageError
 from flysync.handlers.sync.advice import next_step
-from flysync.handlers.sync.attempt import Run
-from flysync.handlers.sync.dry_run import foresee
-from flysync.handlers.sync.request import Call, Moved
-from flysync.handlers.sync.state import Ledger
-from flysync.handlers.sync.waiting import Turn
+from flysync.handlers.sync.attempt import attempt
+from flysync.handlers.sync.dry_run import preview
+from flysync.handlers.sync.request import AppChanged, SyncRequest, plan_for
+from flysync.handlers.sync.stage import Stage
+from flysync.handlers.sync.state import SyncState
+from flysync.handlers.sync.waiting import acquire_or_join
 from flysync.model.core import Outcome, is_app_name
 from flysync.model.reports import command
-from flysync.plan import plan
 from flysync.ports import Intent
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ async def sync_credentials_to_flyio(
     listener: ProgressListener | None = None,
 ) -> SyncReport:
     """
-    Bring the credentials *names* of *project* to its app, and say what was done.
+    Copy the credentials *names* of *project* into its app, and say what was done.
 
     When cancelled it cleans up first, tells *listener* what is known, and lets the cancellation go on.
 
@@ -56,14 +57,14 @@ async def sync_credentials_to_flyio(
     """
     if not names:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    return await Sync(project, names, options, services, listener).run()
+    return await _Sync(project, names, options, services, listener).run()
 
 
 async def sync_project(
     project: ProjectId, options: SyncOptions, *, services: Services, listener: ProgressListener | None = None
 ) -> SyncReport:
     """
-    Bring all credentials of *project* to its app, and say what was done; see `sync_credentials_to_flyio`.
+    Copy all credentials of *project* into its app, and say what was done; see `sync_credentials_to_flyio`.
 
     Raises:
         UsageError: the values come from the caller, who can give them only one by one.
@@ -73,11 +74,28 @@ async def sync_project(
             "the values come from the caller (FLYSYNC_VALUE_SOURCE=caller)",
             hint="sync one credential at a time: flysync sync --project ID --name NAME --value-stdin",
         )
-    return await Sync(project, None, options, services, listener).run()
+    return await _Sync(project, None, options, services, listener).run()
 
 
-class Sync:
-    """One sync, from the first look to the report."""
+async def unset_secrets(
+    project: ProjectId,
+    names: Sequence[SecretName],
+    options: SyncOptions,
+    *,
+    services: Services,
+    listener: ProgressListener | None = None,
+) -> SyncReport:
+    """
+    Remove the secrets *names* from the app of *project*, with one roll-out, and say what was done.
+
+    Refused, before anything is sent, for a credential that is still in the table and for a secret that flysync never
+    wrote, unless `force` is among the *options*. A secret that Fly has no more is `unchanged`, and restarts nothing.
+    """
+    return await _Sync(project, names, options, services, listener, removes=True).run()
+
+
+class _Sync:
+    """One call, from the first look to the report."""
 
     def __init__(
         self,
@@ -86,15 +104,21 @@ class Sync:
         options: SyncOptions,
         services: Services,
         listener: ProgressListener | None,
+        *,
+        removes: bool = False,
     ) -> None:
         self._project = project
-        self._asked = None if names is None else tuple(names)
+        self._names = None if names is None else tuple(names)
         self._options = options
         self._services = services
         self._listener = listener
-        self._ledger = Ledger(project, services.clock, listener)
+        self._removes = removes
+        self._state = self._new_state()
         self._is_known = False
-        self._end_at = services.clock.monotonic() + options.timeout_s
+        self._start = services.clock.monotonic()
+
+    def _new_state(self) -> SyncState:
+        return SyncState(self._project, self._names or (), self._services.clock, self._listener)
 
     async def run(self) -> SyncReport:
         """Do it, within the time limit, and report whatever happens."""
@@ -104,7 +128,7 @@ class Sync:
             try:
                 await self._within_limit()
             except FlysyncError as error:
-                self._ledger.fail(error)
+                self._state.fail(error)
             await self._note_run()
         except asyncio.CancelledError:
             report = self._cut_short()
@@ -115,22 +139,21 @@ class Sync:
 
     def _cut_short(self) -> SyncReport:
         """Say what is known where the run does not come to its own end."""
-        self._ledger.fail(Interrupted("interrupted", phase=self._ledger.phase))
-        self._ledger.settle(self._asked or ())
-        return self._ledger.report()
+        self._state.fail(Interrupted("interrupted", phase=self._state.phase))
+        return self._state.report()
 
     async def _note_run(self) -> None:
         """Keep a trace of a sync that came to nothing before it had an intent, as far as that is possible."""
-        ledger, options = self._ledger, self._options
-        report = ledger.report()
+        state, options = self._state, self._options
+        report = state.report()
         came_to_nothing = report.error is not None or report.outcome == Outcome.SKIPPED
-        if not (self._is_known and came_to_nothing) or ledger.recorded is not None or options.dry_run:
+        if not (self._is_known and came_to_nothing) or state.recorded is not None or options.dry_run:
             return
         intent = Intent(
-            run_id=ledger.run_id,
+            run_id=state.run_id,
             project=self._project,
-            app=ledger.app,
-            names=self._asked or tuple(one.name for one in report.credentials),
+            app=state.app,
+            names=self._names or tuple(line.name for line in report.credentials),
             origin=options.origin,
             actor=options.actor or "",
             reason=options.reason,
@@ -140,20 +163,19 @@ class Sync:
         )
         with suppress(FlysyncError, TimeoutError):
             async with asyncio.timeout(_NOTE_S):
-                await self._services.records.note_run(intent, ledger.run_end())
+                await self._services.records.note_run(intent, state.run_end())
 
     def _again(self) -> Sequence[str]:
         """Give the words of the command that does the same."""
         app = () if self._options.app is None else ("--app", self._options.app)
-        if self._asked is None:
+        if self._names is None:
             return ("sync-project", "--project", self._project, *app)
-        names = [word for name in self._asked for word in ("--name", name)]
-        value = ("--value-stdin",) if self._options.value_source == "caller" else ()
-        return ("sync", "--project", self._project, *names, *value, *app)
+        names = [word for name in self._names for word in ("--name", name)]
+        value = ("--value-stdin",) if self._options.value_source == "caller" and not self._removes else ()
+        return ("unset" if self._removes else "sync", "--project", self._project, *names, *value, *app)
 
     def _close(self) -> SyncReport:
-        self._ledger.settle(self._asked or ())
-        report = self._ledger.report()
+        report = self._state.report()
         if (step := next_step(report, *self._again())) is not None:
             report = replace(report, next=(*report.next, step))
         if self._listener is not None:
@@ -162,31 +184,30 @@ class Sync:
 
     async def _within_limit(self) -> None:
         try:
-            async with asyncio.timeout(self._options.timeout_s):
+            async with asyncio.timeout(self._options.timeout_s) as self._limit:
                 try:
                     await self._sync()
-                except Moved as moved:
+                except AppChanged as change:
                     # The project has another app since: start over for it, once.
-                    self._ledger = Ledger(self._project, self._services.clock, self._listener)
-                    self._ledger.note("app_moved", f"the app changed from {moved.old} to {moved.new} during the run")
+                    self._state = self._new_state()
+                    self._state.note("app_moved", f"the app changed from {change.old} to {change.new} during the run")
                     try:
                         await self._sync()
-                    except Moved as again:
+                    except AppChanged as again:
                         raise AppMoved(f"the app changed twice during the run, last to {again.new}") from None
         except TimeoutError:
-            raise TimedOut(
-                f"the sync took longer than {self._options.timeout_s:g} s", phase=self._ledger.phase
-            ) from None
+            limit_s = self._options.timeout_s
+            raise TimedOut(f"the sync took longer than {limit_s:g} s", phase=self._state.phase) from None
 
     async def _sync(self) -> None:
-        options, ledger = self._options, self._ledger
-        with ledger.step("read"):
+        options, state = self._options, self._state
+        with state.step("read"):
             view = await self._services.records.view(
-                self._project, self._asked, app=options.app, values=options.value_source != "caller"
+                self._project, self._names, app=options.app, values=options.value_source != "caller"
             )
-        ledger.app = view.app
+        state.app = view.app
         self._is_known = True
-        if self._asked is None and not view.has_values:
+        if self._names is None and not view.has_values:
             raise UsageError(
                 "cloud_credentials has no column for values, so the caller has to give them one by one",
                 hint="flysync sync --project ID --name NAME --value-stdin",
@@ -196,54 +217,65 @@ class Sync:
                 f"the newest deployments of {self._project} name several apps: {', '.join(view.apps)}"
             )
         if view.app is None or not is_app_name(view.app):
-            self._skip(view.app, self._expected(view))
+            self._skip(view)
             return
         await self._carry_out(view.app, view)
 
     async def _carry_out(self, app: AppName, view: ProjectView) -> None:
         """Do what is to be done at *app*, which is there by what *view* shows."""
-        options, ledger = self._options, self._ledger
+        self._take_time(view)
+        options, state = self._options, self._state
         planned = self._plan(view)
-        ledger.dry_run = options.dry_run
+        state.dry_run = options.dry_run
         if options.dry_run:
             if options.verify:
-                await foresee(app, view, planned, options, services=self._services, ledger=ledger)
-        elif planned.has_work:
-            call = self._call(app, view, [change.name for change in planned.changes if change.is_work])
-            hold = await Turn(call).take()  # whoever has the lock may do our work meanwhile
-            if hold is not None:
-                await Run(call, hold).guarded()
-
-    def _plan(self, view: ProjectView) -> Plan:
-        planned = plan(view, tuple(view.credentials) if self._asked is None else self._asked, self._options)
-        self._ledger.expect(planned)
-        return planned
-
-    def _expected(self, view: ProjectView) -> list[SecretName]:
-        """Give what there would be to do if there were an app."""
-        return [change.name for change in self._plan(view).changes]
-
-    def _skip(self, app: AppName | None, names: Sequence[SecretName]) -> None:
-        """Say that there is no app to give anything to."""
-        if app is None:
-            self._ledger.note("not_deployed", f"{self._project} has not been deployed to Fly.io yet")
-            why = "once the project is deployed"
-        else:
-            self._ledger.note("app_not_found", f"{app!r} cannot be the name of a Fly.io app")
-            why = "once project_deployments names the app"
-        self._ledger.suggest(command("sync-project", "--project", self._project), why)
-        self._ledger.put(names, Outcome.SKIPPED)
-
-    def _call(self, app: AppName, view: ProjectView, wanted: Sequence[SecretName], *, removes: bool = False) -> Call:
-        return Call(
+                await preview(app, view, planned, options, services=self._services, state=state)
+            return
+        if not planned.has_work:
+            return
+        state.request = SyncRequest(
             project=self._project,
             app=app,
-            asked=self._asked,
+            names=self._names,
             seen=view,
-            wanted=tuple(wanted),
-            options=self._options,
+            wanted=tuple(change.name for change in planned.changes if change.is_work),
+            options=options,
             services=self._services,
-            ledger=self._ledger,
-            end_at=self._end_at,
-            removes=removes,
+            end_at=self._start + options.timeout_s,
+            removes=self._removes,
         )
+        lock = await acquire_or_join(state)  # whoever has the lock may do our work meanwhile
+        if lock is not None:
+            await attempt(state, lock)
+
+    def _plan(self, view: ProjectView) -> Plan:
+        planned = plan_for(view, self._names, self._options, removes=self._removes)
+        self._state.expect(planned)
+        return planned
+
+    def _take_time(self, view: ProjectView) -> None:
+        """Take twice the time that was too short for a roll-out of the same value, where the caller allows that."""
+        most_s = self._options.longest_timeout_s
+        if most_s is None:
+            return
+        limits_s = [record.longest_limit_s or 0.0 for record in view.records.values()]
+        limit_s = min(most_s, 2 * max((limit_s for limit_s in limits_s if isfinite(limit_s)), default=0.0))
+        more_s = limit_s - self._options.timeout_s
+        if more_s > 0:
+            self._options = replace(self._options, timeout_s=limit_s)
+            self._limit.reschedule((self._limit.when() or 0.0) + more_s)
+
+    def _skip(self, view: ProjectView) -> None:
+        """Say that there is no app to give anything to."""
+        state = self._state
+        if view.app is None:
+            state.note("not_deployed", f"{self._project} has not been deployed to Fly.io yet")
+            why = "once the project is deployed"
+        else:
+            state.note("app_not_found", f"{view.app!r} cannot be the name of a Fly.io app")
+            why = "once project_deployments names the app"
+        state.suggest(command("sync-project", "--project", self._project), why)
+        names = list(self._names or ())
+        if not self._removes:
+            names = [change.name for change in self._plan(view).changes]
+        state.mark(names, Stage.SKIPPED)

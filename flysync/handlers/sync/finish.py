@@ -14,130 +14,101 @@ from flysync.model.core import Outcome
 from flysync.ports import Action, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from flysync.handlers.sync.attempt import Run
+    from flysync.handlers.sandbox import ThrowAwaySandbox
+    from flysync.handlers.sync.state import SyncState
     from flysync.ports import RunEnd
 
-#: Seconds for cleaning up, on top of the caller's time limit.
-CLEAN_UP_S = 15.0
 _RECORD_S = 7.0
-_DELETE_S = 7.0
 #: How often the end of a run is written before it counts as not recorded.
 _RECORD_ATTEMPTS = 3
 
 
-async def end(run: Run) -> None:
-    """Write down how *run* ended and delete its sandbox; first delete where something may still be at work."""
-    run.call.ledger.settle(run.names)
-    if run.in_flight and not await _delete(run, gone=True):
+async def finish(state: SyncState, sandbox: ThrowAwaySandbox | None) -> None:
+    """
+    Write down how the run ended and delete its *sandbox*; first delete where something may still be at work.
+
+    A sandbox that was borrowed is not given: it is left alone.
+    """
+    if state.may_be_at_work and not await _delete(sandbox, state, gone=True):
         # The intent stays open: whoever comes next fences it.
-        run.call.ledger.recorded = False
+        state.recorded = False
         return
+    at_work = state.may_be_at_work
     try:
         async with asyncio.timeout(_RECORD_S):
-            await _record(run)
+            await _record(state)
     except TimeoutError:
-        _not_recorded(run, "Postgres did not answer in time")
+        _not_recorded(state, "Postgres did not answer in time")
     finally:
-        if not run.in_flight:
-            await _delete(run, gone=False)
+        if not at_work:
+            await _delete(sandbox, state, gone=False)
 
 
-async def shielded(work: Awaitable[None], limit_s: float | None = CLEAN_UP_S) -> None:
-    """Finish *work* within *limit_s* though we are being cancelled, once or more; then the cancellation goes on."""
-    task = asyncio.ensure_future(asyncio.wait_for(work, limit_s))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except TimeoutError:
-            break
-    if cancelled is not None:
-        raise cancelled
-
-
-async def _delete(run: Run, *, gone: bool) -> bool:
+async def _delete(sandbox: ThrowAwaySandbox | None, state: SyncState, *, gone: bool) -> bool:
     """Delete the run's own sandbox, and tell whether it is gone."""
-    if run.creating is None:
-        return not run.is_borrowed
-    ledger, name = run.call.ledger, run.sandbox_name
-    with ledger.step("delete"):
-        try:
-            async with asyncio.timeout(_DELETE_S):
-                # A sandbox that is still being made cannot be found by its name, and would come to life afterwards.
-                await asyncio.wait({run.creating}, timeout=_DELETE_S / 2)
-                may_come = run.creating.cancel()
-                found = await run.call.services.sandboxes.remove(name, timeout_s=_DELETE_S / 2, gone=gone)
-            if found or not may_come:
-                ledger.deleted_sandbox(name)
-                return True
-            why = "Daytona has not answered whether it made it"
-        except FlysyncError as error:
-            why = error.code
-        except TimeoutError:
-            why = "timeout"
-    ledger.leave_sandbox(name, f"may be left ({why})")
-    return False
+    if sandbox is None:
+        return False
+    if not sandbox.is_begun:
+        return True
+    with state.step("delete"):
+        why = await sandbox.delete(gone=gone)
+    if why is None:
+        state.deleted_sandbox(sandbox.name)
+    else:
+        state.leave_sandbox(sandbox.name, f"may be left ({why})")
+    return why is None
 
 
-async def _record(run: Run) -> None:
-    if not run.has_begun:
+async def _record(state: SyncState) -> None:
+    if not state.has_begun:
         return
-    call, ledger = run.call, run.call.ledger
-    lines = {line.name: line for line in ledger.lines()}
-    arrived = {
-        name: str(lines[name].outcome)
-        for name in run.states
-        if lines[name].outcome in {Outcome.SYNCED, Outcome.STAGED} and lines[name].code is None
-    }
-    arrived |= dict.fromkeys(run.confirmed, str(Outcome.SYNCED))
+    request = state.request
     details = {
         "v": 1,
-        "run_id": ledger.run_id,
-        "app": call.app,
-        "outcomes": arrived,
-        "release": ledger.release,
-        "actor": call.options.actor,
-        "reason": call.options.reason,
+        "run_id": state.run_id,
+        "app": request.app,
+        "outcomes": {name: str(outcome) for name, outcome in state.arrived.items()},
+        "release": state.release,
+        "actor": request.options.actor,
+        "reason": request.options.reason,
     }
-    action = Action(action=run.action, details=details) if arrived else None
-    with ledger.step("record"):
-        await _write(run, action)
+    name = "unset-flyio-secrets" if request.removes else "sync-flyio-secrets"
+    action = Action(action=name, details=details) if state.arrived else None
+    with state.step("record"):
+        await _write(state, action)
 
 
-async def _write(run: Run, action: Action | None) -> None:
-    services = run.call.services
+async def _write(state: SyncState, action: Action | None) -> None:
+    services = state.request.services
     for attempt in range(1, _RECORD_ATTEMPTS + 1):
-        how = run.call.ledger.run_end()
+        end = state.run_end()
         try:
-            await services.records.finish(run.intent, how, run.states, action, keep_days=services.keep_days)
+            await services.records.finish(
+                state.intent, end, state.rows, action, all_up=state.all_up, keep_days=services.keep_days
+            )
         except FlysyncError as error:
-            if isinstance(error, NotRecorded) and attempt > 1 and await _is_written(run, how):
-                run.call.ledger.recorded = True
+            if isinstance(error, NotRecorded) and attempt > 1 and await _is_written(state, end):
+                state.recorded = True
                 return
             if isinstance(error, NotRecorded) or attempt == _RECORD_ATTEMPTS:
-                _not_recorded(run, error.message)
+                _not_recorded(state, error.message)
                 return
             await services.clock.sleep(0.3 * attempt)
         else:
-            run.call.ledger.recorded = True
+            state.recorded = True
             return
 
 
-async def _is_written(run: Run, how: RunEnd) -> bool:
+async def _is_written(state: SyncState, end: RunEnd) -> bool:
     """Tell whether the run has ended by an earlier attempt of ours, whose answer was lost, and not by a fence."""
     try:
-        state = await run.call.services.records.run_state(run.call.ledger.run_id)
+        row = await state.request.services.records.run_state(state.run_id)
     except FlysyncError:
         return False
-    ours = RunState(finished=True, outcome=str(how.outcome), error_code=how.error_code, release=how.release)
-    return state == ours and how.outcome != Outcome.UNKNOWN
+    ours = RunState(finished=True, outcome=str(end.outcome), error_code=end.error_code, release=end.release)
+    return row == ours and end.outcome != Outcome.UNKNOWN
 
 
-def _not_recorded(run: Run, why: str) -> None:
-    run.call.ledger.recorded = False
-    message = f"the run is over, but its record could not be written: {why}"
-    run.call.ledger.fail(NotRecorded(message, phase="record"))
+def _not_recorded(state: SyncState, why: str) -> None:
+    state.recorded = False
+    state.fail(NotRecorded(f"the run is over, but its record could not be written: {why}", phase="record"))

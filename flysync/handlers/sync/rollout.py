@@ -1,159 +1,268 @@
 """
-The roll-out of what a run has stored: one deploy, and what may be said of it.
+The roll-out of what a run has stored: one deploy, and what it came to.
 
-    list -> deploy, once -> list
+    look -> deploy, once -> look (-> start what we have put down -> look)
 
-`synced` is said only of what Fly shows, after a deploy that succeeded, under the digest that it had right after our
-write.
+The machines decide, not flyctl's words: `secrets deploy` succeeds on a machine that has crashed before and does not
+start it, and `Deployed` in its list is about the machines' configuration, not about whether they run (flyctl.md, top).
 """
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from flysync.errors import DeployFailed, DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
-from flysync.handlers.compare import LiveSecrets
-from flysync.model.core import Outcome, State
+from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
+from flysync.handlers.compare import machines_down
+from flysync.handlers.sync.look import Looks
+from flysync.handlers.sync.stage import Stage, cut_short
+from flysync.model.core import State
+from flysync.model.fly import RolloutEnd
 from flysync.model.reports import command
-from flysync.plan import MAX_ROLLOUTS
-from flysync.ports import RolloutFailed
+from flysync.plan import given_up, is_given_up
+from flysync.ports import BadTry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flysync.handlers.sync.attempt import Run
-    from flysync.model.core import ProjectView, SecretName
-    from flysync.ports import SecretStore
+    from flysync.handlers.compare import LiveSecrets
+    from flysync.handlers.sync.state import SyncState
+    from flysync.model.core import ProjectView, SecretName, SecretRecord
+    from flysync.model.fly import Rollout
+    from flysync.ports import LockHandle, SecretStore
 
 #: Seconds kept of the time limit for what comes after the deploy, but no more than this part of what is left.
-_AFTER_DEPLOY_S = 20.0
+_AFTER_DEPLOY_S = 35.0
 _AFTER_DEPLOY_PART = 0.25
 #: A deploy that has less than this, in seconds, would be cut in the middle of a restart: it is not begun.
 _LEAST_DEPLOY_S = 5.0
 
 
-class RollOut:
-    """The roll-out of *names*, which *run* has stored by *store*; *view* is what was read last."""
+async def roll_out(state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView) -> None:
+    """
+    Roll out what *state* says is stored; *view* is what was read last. What it came to is in *state*.
 
-    #: What becomes of a secret that has arrived.
-    done = State.DEPLOYED
+    Raises:
+        FlysyncError: the roll-out was not begun.
+    """
+    names = state.at(Stage.STORED)
+    if names:
+        await _RollOut(state, lock, store, view, names).do()
 
-    def __init__(self, run: Run, store: SecretStore, view: ProjectView, names: tuple[SecretName, ...]) -> None:
-        self._run = run
+
+class _RollOut:
+    def __init__(
+        self, state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView, names: tuple[SecretName, ...]
+    ) -> None:
+        self._state = state
+        self._request = state.request
+        self._lock = lock
         self._store = store
         self._view = view
         self._names = names
-        self._call = run.call
-        self._ledger = run.call.ledger
-        self._records = run.call.services.records
+        self._records = state.request.services.records
+        self._looks = Looks(state, store)
+        #: All that the deploy brings to the machines: what other runs have stored as well.
+        self._shipped = names
+        #: The digests that Fly showed after our write, as HMAC.
         self._macs: dict[SecretName, str | None] = {}
+        #: Machines that were down before the first of our roll-outs that has not ended well.
+        self._known_down: frozenset[str] = frozenset()
 
     async def do(self) -> None:
-        """Note Fly's digests, deploy unless only staging was asked for, and look what is there now."""
         before = await self._before()
-        if self._call.options.stage:
+        if self._request.options.stage:
             return
-        left_s = self._call.left_s
-        limit_s = left_s - min(_AFTER_DEPLOY_S, left_s * _AFTER_DEPLOY_PART)
+        limit_s = self._request.left_s - min(_AFTER_DEPLOY_S, self._request.left_s * _AFTER_DEPLOY_PART)
         if limit_s < _LEAST_DEPLOY_S:
             raise self._not_begun(TimedOut("there is no time left for a roll-out", phase="deploy"))
-        counts = await self._count(1)
-        await self._run.hold.check()
-        self._ledger.put(self._names, Outcome.UNKNOWN, error=cut_short("deploy"))
-        self._run.in_flight = True
-        try:
-            with self._ledger.step("deploy"):
-                rollout = await self._store.deploy(
-                    wait=self._call.options.wait, timeout_s=limit_s, on_progress=self._ledger.on_progress
-                )
-        except RolloutFailed as failure:
-            await self._failed(counts, failure)
-            return
-        self._run.in_flight = False
-        self._ledger.release, self._ledger.machines = rollout.release, rollout.machines
-        if rollout.no_machines:
-            await self._count(-1)
-            self._without_machines()
-            return
-        self._warn_of_others(before)
-        if self._call.options.wait:
-            await self._confirm()
-            return
-        self._ledger.put(self._names, Outcome.STAGED)
-        self._ledger.note("rolling_out", f"the roll-out to {self._call.app} is under way; nobody waits for it")
-        self._ledger.suggest(command("sync-project", "--project", self._call.project), "confirms the roll-out")
-
-    def _without_machines(self) -> None:
-        self._ledger.put(self._names, Outcome.STAGED)
-        why = f"{self._call.app} has no machines; its first deploy brings the values to them"
-        self._ledger.note("no_machines", why)
+        await self._begin(before)
+        with self._state.sending(self._names, "deploy", Stage.ROLLING_OUT):
+            await self._lock.check()
+            rollout = await self._store.deploy(
+                wait=self._request.options.wait, timeout_s=limit_s, on_progress=self._state.on_progress
+            )
+        self._state.release, self._state.machines = rollout.release, rollout.machines
+        await self._ended(rollout)
 
     async def _before(self) -> LiveSecrets:
-        """Note under which digests Fly has our values."""
+        """Note under which digests Fly has our values; a list that is behind is asked again."""
         try:
-            found = await self._list()
+            live = await self._looks.until(lambda live: not self._behind(live), self._view)
+            live = await self._looks.judge_open_rollouts(live, self._view)
         except FlysyncError as error:
             raise self._not_begun(error) from None
-        self._macs = {name: found.mac(name) for name in self._names}
-        await self._records.stored(self._ledger.run_id, self._call.app, self._macs)
-        return found
+        behind = self._behind(live)
+        self._macs = {name: None if name in behind else live.mac(name) for name in self._names}
+        await self._records.stored(self._state.run_id, self._request.app, self._macs)
+        return live
 
-    async def _list(self) -> LiveSecrets:
-        with self._ledger.step("list"):
-            return LiveSecrets(await self._store.list(), self._call.app, self._view.key)
+    def _behind(self, live: LiveSecrets) -> list[SecretName]:
+        """Give the names of which Fly shows what it had before our write."""
+        if self._request.removes:
+            return [name for name in self._names if name in live]
+        old = self._state.old_macs
+        return [name for name in self._names if (mac := live.mac(name)) is None or mac == old.get(name)]
 
-    async def _count(self, by: int) -> Mapping[SecretName, int]:
-        return await self._records.count_rollout(self._ledger.run_id, self._call.app, self._names, by=by)
+    async def _begin(self, before: LiveSecrets) -> None:
+        """Commit that the roll-out begins, and what it begins with."""
+        self._state.all_up = False
+        records, options = {**self._view.records, **self._state.judged}, self._request.options
+        waiting = [name for name, row in records.items() if row.state is State.STORED]
+        self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
+        self._known_down = await self._records.begin_rollout(
+            self._state.run_id, self._request.app, self._shipped, down=[machine.id for machine in before.down()]
+        )
+        if note := before.staged_by_others({*self._names, *self._view.records}):
+            self._state.warn(note)
+        if failed := [name for name in waiting if name not in self._names and is_given_up(records[name], options)]:
+            message = f"this roll-out brings values that were given up to the machines too: {', '.join(failed)}"
+            self._state.note("ships_failed", message, failed)
 
-    async def _failed(self, counts: Mapping[SecretName, int], failure: RolloutFailed) -> None:
-        self._ledger.machines = failure.machines
-        if isinstance(failure.cause, OutcomeUnknown):
-            self._ledger.put(self._names, Outcome.UNKNOWN, error=failure.cause)
-            return
-        self._run.in_flight = False
-        if not failure.touched:
-            counts = await self._count(-1)
-        for name in self._names:
-            error: FlysyncError = failure.cause
-            if failure.touched and counts.get(name, 0) >= MAX_ROLLOUTS:
-                error = DeployFailed(
-                    f"the same change of {self._call.app} has been rolled out {MAX_ROLLOUTS} times and still fails",
-                    service="fly",
-                    phase="deploy",
-                )
-            self._ledger.put([name], Outcome.STAGED, error=error)
+    async def _ended(self, rollout: Rollout) -> None:
+        """Say what the roll-out came to."""
+        if rollout.end is RolloutEnd.UNKNOWN:
+            self._state.mark(self._names, Stage.ROLLING_OUT, rollout.error)
+        elif rollout.end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED}:
+            await self._end_rollout(None)
+            self._state.all_up = self._view.down_before is None  # there is nothing that this roll-out has put down
+            if rollout.end is RolloutEnd.NO_MACHINES:
+                self._without_machines()
+            else:
+                self._incomplete(rollout.error)
+        elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
+            self._state.mark(self._names, Stage.STORED)
+            self._state.note("rolling_out", f"the roll-out to {self._request.app} is under way; nobody waits for it")
+            self._state.suggest(command("sync-project", "--project", self._request.project), "confirms the roll-out")
+        else:
+            await self._judge(rollout)
 
-    async def _confirm(self) -> None:
-        """Say `synced` of what Fly shows as it was right after our write."""
+    def _without_machines(self) -> None:
+        self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
+        if not self._request.removes:
+            why = f"{self._request.app} has no machines; its first deploy brings the values to them"
+            self._state.note("no_machines", why)
+
+    async def _judge(self, rollout: Rollout) -> None:
+        """Let the machines say what the roll-out came to."""
+        # The deploy is over, whatever the looks come to.
+        succeeded = rollout.end is RolloutEnd.SUCCEEDED
+        self._state.mark(self._names, Stage.STORED, self._unseen(rollout))
         try:
-            found = await self._list()
+            live = await self._looked_at(starts=succeeded)
         except FlysyncError as error:
-            unknown = OutcomeUnknown(
-                f"the roll-out to {self._call.app} succeeded, but what Fly has now could not be read: {error.message}",
-                service=error.service,
-                phase="list",
-            )
-            self._ledger.put(self._names, Outcome.UNKNOWN, error=unknown)
+            if rollout.end is RolloutEnd.APP_FAILED:
+                await self._bad_try(BadTry(limit_s=math.inf, release=None), rollout)
+            else:
+                self._state.mark(self._names, Stage.STORED, self._unseen(rollout, error))
             return
-        for name in self._names:
-            if self._is_there(name, found):
-                self._run.states[name] = self.done
-                self._ledger.put([name], Outcome.SYNCED)
-                continue
-            changed = OutcomeUnknown(
-                f"somebody else changed {name} at {self._call.app} while it was rolled out", service="fly", phase="list"
-            )
-            self._run.states[name] = State.FAILED
-            self._ledger.put([name], Outcome.UNKNOWN, error=changed)
+        down = live.down(self._known_down)
+        if rollout.end is RolloutEnd.OUT_OF_TIME:
+            # More time may help a machine that is started and not healthy yet.
+            down = [machine for machine in down if machine.has_ended]
+        if down or rollout.end is RolloutEnd.APP_FAILED:
+            await self._bad_try(BadTry(limit_s=math.inf, release=live.release), rollout)
+        elif rollout.end is RolloutEnd.OUT_OF_TIME:
+            await self._bad_try(BadTry(limit_s=self._request.options.timeout_s, release=None), rollout)
+        elif not succeeded:
+            self._incomplete(rollout.error)
+        elif live.unclear(self._known_down):
+            why = "it is not clear yet whether its machines run"
+            self._incomplete(DeployIncomplete(why, service="fly", phase="deploy"))
+        else:
+            await self._confirm(live)
 
-    def _is_there(self, name: SecretName, found: LiveSecrets) -> bool:
-        """Tell whether Fly has what we wrote."""
-        return self._macs[name] is not None and found.mac(name) == self._macs[name]
+    async def _looked_at(self, *, starts: bool) -> LiveSecrets:
+        """
+        Look until it can be said whether the machines run, once more where that takes a while.
 
-    def _warn_of_others(self, before: LiveSecrets) -> None:
-        """Name secrets that somebody else had staged, and that this deploy brings to the machines as well."""
-        if note := before.others_waiting({*self._names, *self._view.records}):
-            self._ledger.note(note.code, note.message, note.names)
+        A machine that a roll-out of ours had put down is not started by a deploy that succeeds: with *starts* it is.
+        """
+        live = await self._looks.until(lambda live: not (starts and self._strange(live)), self._view)
+        if live.machines is None:
+            raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
+        down = live.down(self._known_down)
+        if starts and down:
+            await self._start([machine.id for machine in down])
+        if (starts and down) or live.may_change(self._known_down):
+            live = await self._looks.again(self._view, live)
+            if live.machines is None:
+                raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
+        return live
+
+    async def _start(self, machines: list[str]) -> None:
+        """Start machines; whether they run is for the next look to say."""
+        await self._lock.check()
+        with self._state.step("start"), suppress(FlysyncError):
+            await self._store.start(machines)
+
+    def _strange(self, live: LiveSecrets) -> list[SecretName]:
+        """Give the names of which Fly shows something else than what we wrote."""
+        return [name for name in self._names if not self._is_there(name, live)]
+
+    def _is_there(self, name: SecretName, live: LiveSecrets) -> bool:
+        """Tell whether Fly has what we wrote; where the list was behind all the while, whether it has something new."""
+        if self._request.removes:
+            return name not in live
+        mac, expected = live.mac(name), self._macs[name]
+        return mac is not None and (mac == expected if expected else mac != self._state.old_macs.get(name))
+
+    async def _confirm(self, live: LiveSecrets) -> None:
+        """Say `synced` of what Fly shows as it was right after our write, now that the machines run."""
+        app, state, strange = self._request.app, self._state, self._strange(live)
+        arrived = [name for name in self._names if name not in strange]
+        state.mark(arrived, Stage.REMOVED if self._request.removes else Stage.DEPLOYED)
+        for name in strange:
+            changed = f"somebody else changed {name} at {app} while it was rolled out"
+            state.mark([name], Stage.PLANNED, OutcomeUnknown(changed, service="fly", phase="list"))
+        if strange:
+            await self._end_rollout(None)
+        state.all_up = True
+        if known := [machine for machine in live.down() if machine.id in self._known_down]:
+            state.warn(machines_down(known))
+        for name in set(self._shipped) - set(self._names):
+            record = self._view.records[name]
+            if record.fingerprint is None and name not in live:
+                state.settled[name] = State.UNSET
+            elif live.is_deployed(record):
+                state.settled[name] = State.DEPLOYED
+
+    async def _bad_try(self, bad: BadTry, rollout: Rollout) -> None:
+        """Count it, and say whether the value is given up."""
+        records = await self._end_rollout(bad)
+        self._incomplete(rollout.error)
+        for name, record in records.items():
+            if name in self._names and is_given_up(record, self._request.options):
+                self._state.mark([name], Stage.STORED, given_up(record, removes=self._request.removes))
+
+    async def _end_rollout(self, bad: BadTry | None) -> Mapping[SecretName, SecretRecord]:
+        return await self._records.end_rollout(self._state.run_id, self._request.app, self._shipped, bad)
+
+    def _incomplete(self, cause: FlysyncError | None) -> None:
+        """Say that the change is stored, and why the machines do not all run with it."""
+        self._state.mark(self._names, Stage.STORED, self._as_incomplete(cause))
+
+    def _as_incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
+        why = cause.message if cause else "a machine is down"
+        return DeployIncomplete(
+            f"the change is stored, but the roll-out to {self._request.app} is not complete: {why}",
+            service=cause.service if cause else "fly",
+            phase="deploy",
+            retry_after_s=cause.retry_after_s if cause else None,
+        )
+
+    def _unseen(self, rollout: Rollout, why: FlysyncError | None = None) -> FlysyncError:
+        """Give the error that is true of a roll-out until the machines have been looked at."""
+        if rollout.end is not RolloutEnd.SUCCEEDED:
+            return self._as_incomplete(rollout.error)
+        if why is None:
+            return cut_short("list")
+        return OutcomeUnknown(
+            f"the roll-out to {self._request.app} succeeded, but what Fly has now could not be read: {why.message}",
+            service=why.service,
+            phase="list",
+        )
 
     def _not_begun(self, error: FlysyncError) -> DeployIncomplete:
         incomplete = DeployIncomplete(
@@ -163,23 +272,5 @@ class RollOut:
             phase=error.phase,
             retry_after_s=error.retry_after_s,
         )
-        self._ledger.put(self._names, Outcome.STAGED, error=incomplete)
+        self._state.mark(self._names, Stage.STORED, incomplete)
         return incomplete
-
-
-class Removal(RollOut):
-    """The roll-out of what is removed: the machines restart without it."""
-
-    done = State.UNSET
-
-    def _without_machines(self) -> None:
-        self._run.states.update(dict.fromkeys(self._names, self.done))
-        self._ledger.put(self._names, Outcome.SYNCED)
-
-    def _is_there(self, name: SecretName, found: LiveSecrets) -> bool:
-        return name not in found
-
-
-def cut_short(phase: str) -> OutcomeUnknown:
-    """Give the error that is true of a run that ends while the answer to *phase* is still awaited."""
-    return OutcomeUnknown("the run was cut short before the answer came", phase=phase)

@@ -1,34 +1,50 @@
-"""What is known of a sync at any moment of it; in the end, its report."""
+"""
+What is known of a sync at any moment of it; in the end, its report.
+
+One table says it all: a stage per secret gives the state of its row, the outcome to tell, and whether something may
+still be at work. `mark` and `sending` are the only ways to change it.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import ConfigError, Interrupted, UsageError
-from flysync.model.core import Outcome, RunId
+from flysync.errors import ConfigError, DeployFailed, FlysyncError, Interrupted, OutcomeUnknown, UsageError
+from flysync.handlers.sync.stage import Line, Stage, cut_short
+from flysync.model.core import Outcome, Reason, RunId, State
 from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
-from flysync.ports import RunEnd
+from flysync.ports import Intent, RunEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from flysync.errors import FlysyncError
-    from flysync.model.core import AppName, ProjectId, Reason, SecretName
+    from flysync.handlers.sync.request import SyncRequest
+    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SecretRecord
     from flysync.model.fly import Machines
-    from flysync.plan import Plan
+    from flysync.plan import Change, Plan
     from flysync.ports import Clock, OnProgress, ProgressListener
 
+#: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
+#: after the limit, and the longest has 95 s.
+TTL_MARGIN_S = 150.0
 
-class Ledger:
+
+class SyncState:
     """
-    The bookkeeping of one sync.
+    The state of one sync of *project*.
 
-    Whoever is about to do what may go wrong writes down the worst first, and the truth when it is known: so the
-    report is right whenever the run is cut short.
+    Whoever is about to do what may go wrong marks the worst first, and the truth when it is known: so the report is
+    right whenever the run is cut short. *names* are those that were asked for.
     """
 
-    def __init__(self, project: ProjectId, clock: Clock, listener: ProgressListener | None) -> None:
+    #: What is wanted, once it is known of which app.
+    request: SyncRequest
+
+    def __init__(
+        self, project: ProjectId, names: Iterable[SecretName], clock: Clock, listener: ProgressListener | None
+    ) -> None:
         self.project = project
         self.run_id = RunId(clock.new_id())
         self.app: AppName | None = None
@@ -39,16 +55,37 @@ class Ledger:
         self.dry_run = False
         self.seconds: dict[str, float] = {}
         self.phase = "read"
+        #: Whether the run's row is written.
+        self.has_begun = False
+        #: Whether every machine runs that was not down before our first roll-out.
+        self.all_up = False
+        #: Rows of secrets that others had asked for, and that this run's roll-out has brought to the machines as well.
+        self.settled: dict[SecretName, State] = {}
+        #: The digests (as HMAC) of other values, which Fly showed before this run: a list that has them is behind.
+        self.old_macs: dict[SecretName, str | None] = {}
+        #: Records of which a look has found what their roll-outs came to.
+        self.judged: dict[SecretName, SecretRecord] = {}
+        #: What an earlier run had brought without being able to say so: no action tells of it yet.
+        self.confirmed: list[SecretName] = []
+        self._names = tuple(names)
         self._clock = clock
         self._listener = listener
-        self._lines: dict[SecretName, CredentialReport] = {}
-        self._errors: dict[SecretName | None, FlysyncError] = {}
+        self._lines: dict[SecretName, Line] = {}
+        #: Secrets whose rows are this run's to write.
+        self._touched: dict[SecretName, None] = {}
+        #: Failures of the run as a whole; secrets of which nothing is known share the first.
+        self._errors: list[FlysyncError] = []
         self._notes: dict[tuple[str, tuple[str, ...]], Note] = {}
         self._next: list[NextStep] = []
 
+    @property
+    def sandbox_name(self) -> str:
+        """The sandbox of the run: made up before it is created, or the id of one that is borrowed."""
+        return self.request.options.sandbox or f"flysync-{self.run_id}"
+
     @contextmanager
     def step(self, phase: str) -> Iterator[None]:
-        """Time a step, and tell whoever watches."""
+        """Time a step, and tell whoever listens."""
         self.phase = phase
         if self._listener is not None:
             self._listener.step(phase)
@@ -60,47 +97,95 @@ class Ledger:
 
     @property
     def on_progress(self) -> OnProgress | None:
-        """Give who wants to be told how far a roll-out has come."""
+        """Who wants to hear how far a roll-out has come."""
         return None if self._listener is None else self._listener.on_progress
 
-    def put(
+    def mark(
         self,
         names: Iterable[SecretName],
-        outcome: Outcome | None,
-        reason: Reason | None = None,
+        stage: Stage,
         error: FlysyncError | None = None,
+        reason: Reason | None = None,
     ) -> None:
-        """Say what has happened to *names*; the reason stays where none is given."""
+        """Say how far *names* have come; the reason stays where none is given."""
         for name in names:
             before = self._lines.get(name)
-            kept = reason or (before.reason if before else None)
-            code = error.code if error else None
-            self._lines[name] = CredentialReport(name=name, outcome=outcome, reason=kept, code=code)
-            if error:
-                self._errors[name] = error
-            else:
-                self._errors.pop(name, None)
+            self._lines[name] = Line(stage, reason or (before.reason if before else None), error)
+            if stage not in {Stage.PLANNED, Stage.UNCHANGED}:
+                self._touched[name] = None
+
+    @contextmanager
+    def sending(self, names: Iterable[SecretName], phase: str, stage: Stage = Stage.SENDING) -> Iterator[None]:
+        """
+        Mark the worst of *names* while something is sent; an answer that is lost leaves it so.
+
+        A known failure takes them back to where they were, with the error. Whoever sends marks what has succeeded.
+        """
+        before = {name: self._lines[name] for name in names}
+        self.mark(before, stage, cut_short(phase))
+        with self.step(phase):
+            try:
+                yield
+            except OutcomeUnknown as error:
+                self.mark(before, stage, error)
+                raise
+            except FlysyncError as error:
+                for name, line in before.items():
+                    self._lines[name] = replace(line, error=error)
+                raise
+
+    async def announce(self, changes: Iterable[Change], seen: ProjectView) -> None:
+        """Commit the intent, and that these values are about to be sent (or removed)."""
+        request = self.request
+        fingerprints = {change.name: change.fingerprint for change in changes}
+        self._touched |= dict.fromkeys(fingerprints)
+        options = request.options
+        anew = options.retry if request.removes else options.force
+        await request.services.records.begin(
+            self.intent, fingerprints, seen=seen, anew=anew, take_over=options.take_over
+        )
+        self.has_begun = True
+
+    @property
+    def intent(self) -> Intent:
+        """What this run is about to do."""
+        request, options = self.request, self.request.options
+        return Intent(
+            run_id=self.run_id,
+            project=request.project,
+            app=request.app,
+            names=tuple(dict.fromkeys((*self._touched, *self._lines))),
+            origin=options.origin,
+            actor=options.actor or "",
+            reason=options.reason,
+            sandbox=self.sandbox_name,
+            borrowed=request.is_borrowed,
+            deadline_s=request.left_s + TTL_MARGIN_S,
+        )
 
     def expect(self, planned: Plan) -> None:
-        """Write down what is planned, in the place of an earlier plan: reasons, what is unchanged, what cannot be."""
+        """Note what is planned, in the place of an earlier plan: reasons, what is unchanged, what cannot be."""
         self._lines.clear()
-        # What made the run as a whole fail stays: the lock may be lost while the plan is being made.
-        self._errors = {name: error for name, error in self._errors.items() if name is None}
         for name, error in planned.failures:
-            self.put([name], Outcome.FAILED, error=error)
+            stage = Stage.STORED if isinstance(error, DeployFailed) else Stage.PLANNED
+            self._lines[name] = Line(stage, Reason.UNCHANGED if stage is Stage.STORED else None, error)
         for change in planned.changes:
-            self.put([change.name], None if change.is_work else Outcome.UNCHANGED, change.reason)
+            self._lines[change.name] = Line(Stage.PLANNED if change.is_work else Stage.UNCHANGED, change.reason)
         if planned.superseded:
             self.note("superseded", "the stored value differs from the one given, and was taken", planned.superseded)
 
     def fail(self, error: FlysyncError) -> None:
         """Note that the run as a whole has failed."""
-        self._errors[None] = error
+        self._errors.append(error)
 
     def note(self, code: str, message: str, names: Iterable[str] = ()) -> None:
         """Add a warning, once; a later one of the same code and names takes its place."""
         note = Note(code=code, message=message, names=tuple(names))
-        self._notes[code, note.names] = note
+        self.warn(note)
+
+    def warn(self, note: Note) -> None:
+        """Add a warning that is made already; see `note`."""
+        self._notes[note.code, note.names] = note
 
     def leave_sandbox(self, name: str, why: str) -> None:
         """Note that a sandbox of ours is there, and how to get rid of it; until `deleted_sandbox`."""
@@ -118,44 +203,73 @@ class Ledger:
         if step not in self._next:
             self._next.append(step)
 
-    def lines(self) -> tuple[CredentialReport, ...]:
-        """Give what is known of each credential."""
-        return tuple(self._lines.values())
+    @property
+    def may_be_at_work(self) -> bool:
+        """Whether a command may still be running in the sandbox."""
+        return any(line.stage.may_be_at_work for line in self._lines.values())
+
+    @property
+    def rows(self) -> Mapping[SecretName, State]:
+        """What becomes of the rows of the secrets that this run has touched."""
+        lines = {name: self._lines[name].stage.row for name in self._touched if name in self._lines}
+        return self.settled | {name: row for name, row in lines.items() if row is not None}
+
+    @property
+    def arrived(self) -> Mapping[SecretName, Outcome]:
+        """What has arrived at Fly, for the action: outcomes by name."""
+        mine = {
+            name: line.outcome
+            for name, line in self._lines.items()
+            if name in self._touched and line.outcome in {Outcome.SYNCED, Outcome.STAGED} and line.error is None
+        }
+        return {**dict.fromkeys((*self.settled, *self.confirmed), Outcome.SYNCED), **mine}
+
+    def at(self, stage: Stage) -> tuple[SecretName, ...]:
+        """Give the secrets that this run has brought to *stage*, without a failure."""
+        return tuple(
+            name
+            for name, line in self._lines.items()
+            if line.stage is stage and line.error is None and self.is_touched(name)
+        )
+
+    def is_touched(self, name: SecretName) -> bool:
+        """Tell whether the row of a secret is this run's to write."""
+        return name in self._touched
 
     def outcome_of(self, name: SecretName) -> Outcome | None:
-        """Give what is known of one credential."""
+        """Give what is known of one secret."""
         return self._lines[name].outcome if name in self._lines else None
 
     def is_failed(self, names: Iterable[SecretName]) -> bool:
         """Tell whether any of *names* has failed."""
-        return any(name in self._errors for name in names)
+        return any(name in self._lines and self._lines[name].error for name in names)
 
-    def settle(self, names: Iterable[SecretName]) -> None:
-        """Let those that nothing is known of, of *names* too, share the failure of the run."""
-        error = self._errors.get(None)
-        if error is None or self.dry_run:
-            return
-        for name in dict.fromkeys((*self._lines, *names)):
-            if self.outcome_of(name) is None:
-                reason = self._lines[name].reason if name in self._lines else None
-                line = CredentialReport(name=name, outcome=Outcome.FAILED, reason=reason, code=error.code)
-                self._lines[name] = line
+    def _credentials(self) -> Iterator[CredentialReport]:
+        """Give a line for each secret; those of which nothing is known share the failure of the run."""
+        for name in dict.fromkeys((*self._lines, *(self._names if self._errors else ()))):
+            line = self._lines.get(name, Line(Stage.PLANNED))
+            if line.outcome is None and self._errors and not self.dry_run:
+                line = replace(line, error=self._errors[0])
+            error = line.error
+            yield CredentialReport(
+                name=name,
+                outcome=line.outcome,
+                reason=line.reason,
+                code=error.code if error else None,
+                message=error.message if error else None,
+            )
 
     @property
     def error(self) -> FlysyncError | None:
         """The gravest failure: an interruption, misuse, a temporary one, a permanent one; the run's before a name's."""
-        found = max(self._errors.items(), key=lambda item: (_gravity(item[1]), item[0] is None), default=None)
-        return found[1] if found else None
+        errors = [*self._errors, *(line.error for line in self._lines.values())]
+        return max((error for error in errors if error), key=_gravity, default=None)
 
     def run_end(self) -> RunEnd:
         """Give how the run has ended, for its row."""
-        report = self.report()
-        return RunEnd(
-            outcome=report.outcome or Outcome.UNKNOWN,
-            error_code=report.error.code if report.error else None,
-            release=self.release,
-            seconds={phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
-        )
+        outcome, error = self.report().outcome or Outcome.UNKNOWN, self.error
+        seconds = {phase: round(seconds, 3) for phase, seconds in self.seconds.items()}
+        return RunEnd(outcome=outcome, error_code=error.code if error else None, release=self.release, seconds=seconds)
 
     def report(self) -> SyncReport:
         """Give the report as of now."""
@@ -163,7 +277,7 @@ class Ledger:
             run_id=self.run_id,
             project=self.project,
             app=self.app,
-            credentials=self.lines(),
+            credentials=tuple(self._credentials()),
             release=self.release,
             machines=self.machines,
             recorded=self.recorded,

@@ -1,5 +1,5 @@
 """
-Waiting for one's turn at an app: to hold its lock, or to be carried by the run that does.
+Waiting for an app: until its lock is ours, or until the run that holds it has done our work.
 
 Callers that arrive together for one app (a user saves three keys, the backend calls three times) end in one run: each
 writes down what it wants before it waits, and the run that holds the lock takes these requests with it.
@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import Locked
-from flysync.model.core import Outcome, State
+from flysync.handlers.sync.stage import Stage
+from flysync.model.core import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flysync.handlers.sync.request import Call
+    from flysync.handlers.sync.state import SyncState
     from flysync.model.core import OpenRun, RunId, SecretName, SecretRecord
     from flysync.ports import LockHandle, RunState
 
@@ -26,76 +27,82 @@ _LAST_POLL_S = 1.0
 _BEFORE_END_S = 0.5
 
 
-class Turn:
-    """The turn of one call."""
+async def acquire_or_join(state: SyncState) -> LockHandle | None:
+    """
+    Give the lock; nothing where another run has done the work, and *state* says so.
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._names = call.wanted
-        self._records = call.services.records
+    Raises:
+        Locked: somebody else holds it for longer than `lock_wait_s` and has not taken the request, or for longer than
+            the call may take.
+    """
+    with state.step("lock"):
+        waiter = _Waiter(state)
+        await waiter.ask()
+        return await waiter.wait()
 
-    async def take(self) -> LockHandle | None:
-        """
-        Give the lock; nothing where another run has done the work, and the ledger says so.
 
-        Raises:
-            Locked: somebody else holds it for longer than `lock_wait_s` and has not taken the request, or for longer
-                than the call may take.
-        """
-        with self._call.ledger.step("lock"):
-            if self._call.may_be_covered:
-                await self._request()
-            return await self._wait()
+class _Waiter:
+    """One call that waits."""
 
-    async def _request(self) -> None:
-        await self._records.request(self._call.app, self._call.project, self._names)
+    def __init__(self, state: SyncState) -> None:
+        self._state = state
+        self._request = state.request
+        self._names = state.request.wanted
+        self._records = state.request.services.records
+        #: Whether what is wanted is written down, for the holder of the lock to see.
+        self._has_asked = False
 
-    async def _wait(self) -> LockHandle | None:
-        clock = self._call.services.clock
+    async def ask(self) -> None:
+        """Write down what is wanted, where another run may do it."""
+        if self._request.may_be_covered:
+            self._has_asked = await self._records.request(self._request.app, self._request.project, self._names)
+
+    async def wait(self) -> LockHandle | None:
+        """Poll for the lock, and for the run that has taken the request."""
+        clock = self._request.services.clock
         waited_s, pause_s = 0.0, _FIRST_POLL_S
         while True:
-            if hold := await self._call.services.lock.try_acquire(self._call.app):
-                return hold
-            rows, open_runs = await self._records.poll_lock(self._call.app, self._names)
-            carrier = self._carrier(rows) if self._call.may_be_covered else None
-            if carrier is not None and (run := await self._finished(carrier)):
-                if await self._was_covered(carrier, run):
+            if lock := await self._request.services.lock.try_acquire(self._request.app):
+                return lock
+            rows, open_runs = await self._records.poll_lock(self._request.app, self._names)
+            run_id = self._taken_by(rows) if self._has_asked else None
+            if run_id is not None and (run := await self._finished(run_id)):
+                if await self._is_covered(run_id, run):
                     return None
                 # It took the request and failed: ask once more, for whoever holds the lock now.
-                await self._request()
-                carrier = None
-            if carrier is None and waited_s >= self._call.options.lock_wait_s:
+                await self.ask()
+                run_id = None
+            if run_id is None and waited_s >= self._request.options.lock_wait_s:
                 raise self._locked(open_runs)
             step_s = pause_s * (0.5 + clock.jitter())
-            if step_s >= self._call.left_s - _BEFORE_END_S:
+            if step_s >= self._request.left_s - _BEFORE_END_S:
                 raise self._locked(open_runs)
             await clock.sleep(step_s)
-            if carrier is None:
+            if run_id is None:
                 waited_s += step_s
             pause_s = min(pause_s * 1.5, _LAST_POLL_S)
 
-    def _carrier(self, rows: Mapping[SecretName, SecretRecord]) -> RunId | None:
+    def _taken_by(self, rows: Mapping[SecretName, SecretRecord]) -> RunId | None:
         """Give the run that has taken all that we asked for; a request that is not taken still has its time."""
         runs = {rows[name].run_id if name in rows and rows[name].requested_at is None else None for name in self._names}
         return runs.pop() if len(runs) == 1 else None
 
-    async def _finished(self, carrier: RunId) -> RunState | None:
-        run = await self._records.run_state(carrier)
+    async def _finished(self, run_id: RunId) -> RunState | None:
+        run = await self._records.run_state(run_id)
         return run if run is not None and run.finished else None
 
-    async def _was_covered(self, carrier: RunId, run: RunState) -> bool:
-        """Tell whether the run that took our request has done what we wanted; then the ledger says so."""
-        rows, _ = await self._records.poll_lock(self._call.app, self._names)
+    async def _is_covered(self, run_id: RunId, run: RunState) -> bool:
+        """Tell whether the run that took our request has done what we wanted; then the state says so."""
+        rows, _ = await self._records.poll_lock(self._request.app, self._names)
         states = {name: rows[name].state if name in rows else None for name in self._names}
-        enough = {State.STORED, State.DEPLOYED} if self._call.options.stage else {State.DEPLOYED}
+        enough = {State.STORED, State.DEPLOYED} if self._request.options.stage else {State.DEPLOYED}
         if not enough.issuperset(states.values()):
             return False
-        ledger = self._call.ledger
-        for name, state in states.items():
-            ledger.put([name], Outcome.SYNCED if state is State.DEPLOYED else Outcome.STAGED)
-        ledger.covered_by = carrier
-        ledger.release = run.release
-        ledger.recorded = True
+        for name, row in states.items():
+            self._state.mark([name], Stage.DEPLOYED if row is State.DEPLOYED else Stage.STORED)
+        self._state.covered_by = run_id
+        self._state.release = run.release
+        self._state.recorded = True
         return True
 
     def _locked(self, open_runs: tuple[OpenRun, ...]) -> Locked:
@@ -103,4 +110,4 @@ class Turn:
         if open_runs:
             run = open_runs[-1]
             who = f"run {run.run_id} ({run.origin}, {run.actor}) since {run.started_at:%Y-%m-%d %H:%M:%S %Z}"
-        return Locked(f"{self._call.app} is held by {who}", phase="lock")
+        return Locked(f"{self._request.app} is held by {who}", phase="lock")

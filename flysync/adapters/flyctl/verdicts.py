@@ -1,8 +1,9 @@
 """
 What flyctl's texts mean: one table, each row with the recorded run that shows the text.
 
-flyctl never shows a status code (flyctl.md, top), so words are all there is to judge by. A text that no row knows
-means a temporary failure, and is not shown: it can hold anything, an app's own log lines included.
+flyctl never shows a status code (flyctl.md, top), so words are all there is to judge by: those of the line that begins
+with `Error:`, below which an app's own log lines may stand. A text that no row knows means a temporary failure, and is
+not shown: it can hold anything.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING
 from flysync.errors import (
     AccessDenied,
     AppNotFound,
+    DeployIncomplete,
     FlyctlFailed,
     FlyUnavailable,
     InvalidCredential,
     RateLimited,
     TimedOut,
 )
-from flysync.model.fly import Machines
+from flysync.model.fly import Machines, RolloutEnd
 
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One row: a text on standard error, and what it means."""
+    """One row: a text of flyctl's, and what it means."""
 
     pattern: str
     error: type[FlysyncError]
@@ -42,9 +44,23 @@ class Verdict:
     code: int | None = None
 
 
-_HOW_TO_RENEW = "make a new one (`fly tokens create deploy -a APP`) and set FLY_API_TOKEN"
+#: The greatest number of a release: what Postgres' integer holds.
+MOST_RELEASES = 2**31 - 1
+
+_HOW_TO_RENEW = "make a new one (`fly tokens create org`, or `... deploy -a APP` for one app) and set FLY_API_TOKEN"
+#: How a roll-out fails by the app itself: flyctl looked at a machine, and it was not up.
+_NOT_UP = (
+    r"^Error: (smoke checks for \S+ failed: |.*machine failed to reach desired (start )?state"
+    r"|timeout reached waiting for (machine's state to change|health checks to pass))"
+)
 
 VERDICTS: tuple[Verdict, ...] = (
+    Verdict(
+        _NOT_UP,
+        DeployIncomplete,
+        "a machine of {app} did not start, or did not become healthy",
+        "flyctl.md 4: start timeout, health, crash; tests/contract/test_flyctl_crashes.py; internal/machine/wait.go",
+    ),
     Verdict(
         r"Could not find App|: app not found\b",
         AppNotFound,
@@ -72,10 +88,10 @@ VERDICTS: tuple[Verdict, ...] = (
         "transcripts: secrets set 1A=2",
     ),
     Verdict(
-        r"non-(200|2xx) status( code)?: 429",
+        r"non-(200|2xx) status( code)?: 429|\(status 429\)|(?i:\brate[ -]?limit|too many requests)",
         RateLimited,
         "Fly.io asks for fewer requests",
-        "transcripts: GraphQL 429",
+        "transcripts: GraphQL 429; the Machines API's words for 429 are in no source: assumed",
     ),
     Verdict(
         r"non-(200|2xx) status( code)?: 40[13]\b",
@@ -132,17 +148,18 @@ VERDICTS: tuple[Verdict, ...] = (
 _LOOKING_UP = re.compile(r"failed to run query \(\$appName: String!\) \{ appcompact:")
 
 #: deploy exits 1 with this where there is nothing to roll out to (transcripts: secrets deploy --app empty-app).
-NO_MACHINES = re.compile(r"no machines available to deploy")
+_NO_MACHINES = re.compile(r"^Error: no machines available to deploy")
 
 #: A machine was being changed (transcripts: roll-out fails): its line comes before the request.
-TOUCHED = re.compile(r"^(?:> |✔ |✖ )(?:\[\d+/\d+\] )?(?:Updating|Machine|Waiting|Checking) ", re.MULTILINE)
+_TOUCHED = re.compile(r"^(?:> |✔ |✖ )(?:\[\d+/\d+\] )?(?:Updating|Machine|Waiting|Checking) ", re.MULTILINE)
 #: One machine is done (transcripts: secrets deploy).
-UPDATED = re.compile(r"^✔ (?:\[\d+/(?P<total>\d+)\] )?Machine ", re.MULTILINE)
+_UPDATED = re.compile(r"^✔ (?:\[\d+/(?P<total>\d+)\] )?Machine ", re.MULTILINE)
 #: How many machines there are; the part is missing where there is one.
-NUMBERED = re.compile(r"^(?:> |✔ |✖ )\[\d+/(?P<total>\d+)\] ", re.MULTILINE)
+_NUMBERED = re.compile(r"^(?:> |✔ |✖ )\[\d+/(?P<total>\d{1,9})\] ", re.MULTILINE)
 #: The last line of a deploy that succeeded, by FLY_EMIT_RELEASE_JSON (transcripts: secrets deploy).
-RELEASE = re.compile(r'^\{"id":.*"version":(?P<version>\d+).*\}$', re.MULTILINE)
+_RELEASE = re.compile(r'^\{"id":.*"version":(?P<version>\d{1,10})\b.*\}$', re.MULTILINE)
 
+_ERROR_LINE = re.compile(r"^Error: .*", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 #: timeout(1) says 124, or 137 where it had to kill.
@@ -156,8 +173,6 @@ class Judgement:
     error: FlysyncError
     #: Whether the request may have done its work all the same.
     may_have_worked: bool
-    #: Whether a row, or a time limit, says why it failed.
-    is_known: bool = True
 
 
 def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
@@ -166,23 +181,56 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
         error: FlysyncError = TimedOut(f"flyctl ran out of time ({phase})", service="fly", phase=phase)
         return Judgement(error=error, may_have_worked=True)
     text = plain(stderr or "")
+    line = _error_line(text)
     for row in VERDICTS:
         if row.code not in {None, code} or stderr is None:
             continue
-        if found := re.search(row.pattern, text):
-            setting = "FLY_API_TOKEN" if row.error is AccessDenied else None
-            message = row.message.format(app=app)
-            if name := found.groupdict().get("name"):
-                message = f"Fly.io refuses {name!r} as the name of a secret"
-            error = row.error(message, hint=row.hint, service="fly", phase=phase, setting=setting)
-            may_have_worked = row.may_have_worked and not _LOOKING_UP.search(text)
-            return Judgement(error=error, may_have_worked=may_have_worked)
-    error = FlyctlFailed(
-        f"flyctl failed with status {code} and {len(text)} characters that flysync does not know ({phase})",
-        service="fly",
-        phase=phase,
-    )
-    return Judgement(error=error, may_have_worked=stderr is None, is_known=False)
+        if found := re.search(row.pattern, line):
+            may_have_worked = row.may_have_worked and not _LOOKING_UP.search(line)
+            name = found.groupdict().get("name")
+            return Judgement(error=_error(row, phase=phase, app=app, name=name), may_have_worked=may_have_worked)
+    message = f"flyctl failed with status {code}"
+    if stderr is not None:
+        message += f" and {len(text)} characters that flysync does not know"
+    error = FlyctlFailed(f"{message} ({phase})", service="fly", phase=phase)
+    return Judgement(error=error, may_have_worked=stderr is None)
+
+
+def _error(row: Verdict, *, phase: str, app: str, name: str | None) -> FlysyncError:
+    if row.error is InvalidCredential:
+        message = f"Fly.io refuses {name!r} as the name of a secret"
+        return InvalidCredential(message, name=name, hint=row.hint, service="fly", phase=phase)
+    setting = "FLY_API_TOKEN" if row.error is AccessDenied else None
+    message = row.message.format(app=app or "the app")
+    return row.error(message, hint=row.hint, service="fly", phase=phase, setting=setting)
+
+
+def rollout_end(code: int, stdout: str, stderr: str | None, error: FlysyncError) -> RolloutEnd:
+    """Tell how a roll-out ended that failed with *error*."""
+    if _NO_MACHINES.search(_error_line(plain(stderr or ""))):
+        return RolloutEnd.NO_MACHINES
+    if isinstance(error, DeployIncomplete):
+        return RolloutEnd.APP_FAILED
+    if not _TOUCHED.search(plain(stdout)):
+        return RolloutEnd.UNTOUCHED
+    return RolloutEnd.OUT_OF_TIME if code in _OUT_OF_TIME else RolloutEnd.BROKEN_OFF
+
+
+def release(stdout: str) -> int | None:
+    """Find the number of the release that a deploy has made; nothing where it is none that flysync can keep."""
+    found = _RELEASE.search(plain(stdout))
+    number = int(found["version"]) if found else 0
+    return number if 0 < number <= MOST_RELEASES else None
+
+
+def machines(stdout: str) -> Machines | None:
+    """Count machines in what a deploy printed."""
+    text = plain(stdout)
+    total = _NUMBERED.search(text)
+    updated = len(_UPDATED.findall(text))
+    if total:
+        return Machines(updated=updated, total=int(total["total"]))
+    return Machines(updated=updated, total=1) if _TOUCHED.search(text) else None
 
 
 def plain(text: str) -> str:
@@ -190,10 +238,6 @@ def plain(text: str) -> str:
     return _ANSI.sub("", text)
 
 
-def machines(text: str) -> Machines | None:
-    """Count machines in what a deploy printed."""
-    total = NUMBERED.search(text)
-    updated = len(UPDATED.findall(text))
-    if total:
-        return Machines(updated=updated, total=int(total["total"]))
-    return Machines(updated=updated, total=1) if TOUCHED.search(text) else None
+def _error_line(text: str) -> str:
+    found = _ERROR_LINE.search(text)
+    return found[0] if found else text

@@ -1,11 +1,11 @@
 """
 The shell script of one step in a sandbox, and how its answer is read.
 
-A step runs at most once, however often its request arrives: the first to make the step's marker directory runs it,
-everyone else waits and gets the stored exit code. Shape and limits were tried on dash, bash and zsh and on Daytona's
-last public daemon (daytona.md 0a): the daemon feeds the command to some shell on standard input and merges both
-output streams, so everything is one `/bin/sh -c`, and each stream comes back as one line of base64.
-No value and no token is part of a script: they travel in the environment as V0, V1, ...
+A step is one or more parts, each with a code of its own. It runs at most once, however often its request arrives: the
+first to make the step's marker directory runs it, everyone else waits and gets what it left there. Shape and limits
+were tried on dash, bash and zsh and on Daytona's last public daemon (daytona.md 0a): the daemon feeds the command to
+some shell on standard input and merges both output streams, so everything is one `/bin/sh -c`, and each stream comes
+back as one line of base64. No value and no token is part of a script: they travel in the environment as V0, V1, ...
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
     from flysync.model.core import RunId
 
-#: Seconds between SIGTERM and SIGKILL for a step that ran out of time.
+#: Seconds between SIGTERM and SIGKILL for a part that ran out of time.
 KILL_AFTER_S = 5
-#: Seconds that the request may take longer than the step's own limit, `KILL_AFTER_S` included.
-OUTER_MARGIN_S = 15
 
 #: Where a run keeps its files: the configuration directory has a plain file in the place of `logs`, because flyctl
 #: would write request bodies, values included, into that directory (flyctl.md 8; tried on every version).
@@ -34,25 +32,34 @@ d="${HOME:-$PWD}/.flysync/@RUN@"
 mkdir -p "$d/config" "$d/work" "$d/steps" || exit 1
 [ -f "$d/config/logs" ] || : >"$d/config/logs"
 [ -s "$d/until" ] || printf "%s" "$(($(date +%s) + @LEFT@))" >"$d/until"
+m="$d/steps/@STEP@"
+c=
+say() { printf "@NONCE@:%s:%s\\n" "$1" "$2"; }
+ended() { c=$2; printf "%s" "$c" >"$m/$1.new" && mv "$m/$1.new" "$m/$1.code"; }
+told() {
+  for s in out err; do
+    [ ! -f "$m/$1.$s" ] || say "$1:$s" "$(base64 <"$m/$1.$s" | tr -d "\\n")"
+  done
+  say "$1:code" "$(cat "$m/$1.code" 2>/dev/null || printf "%s" "$c")"
+}
 """
 
 #: First of all, so that one step means one run. A process that was frozen may wake up and send a step when its run
 #: has been given up long ago: it is too late then, by the sandbox's own clock.
 _ONCE = """\
-m="$d/steps/@STEP@"
 if [ ! -d "$m" ] && [ "$(date +%s)" -gt "$(cat "$d/until")" ]; then
-  printf "%s:L:\\n" @NONCE@
+  say step late
   exit 0
 fi
 if ! mkdir "$m" 2>/dev/null; then
-  [ -d "$m" ] || { printf "%s:X:\\n" @NONCE@; exit 0; }
+  [ -d "$m" ] || { say step lost; exit 0; }
   i=0
-  while [ ! -s "$m/code" ] && [ "$i" -lt @WAIT@ ]; do
-    [ ! -s "$m/pid" ] || kill -0 "$(cat "$m/pid")" 2>/dev/null || [ -s "$m/code" ] || break
+  while [ ! -s "$m/@LAST@.code" ] && [ "$i" -lt @WAIT@ ]; do
+    [ ! -s "$m/pid" ] || kill -0 "$(cat "$m/pid")" 2>/dev/null || [ -s "$m/@LAST@.code" ] || break
     sleep 1
     i=$((i + 1))
   done
-  printf "%s:R:%s\\n" @NONCE@ "$(cat "$m/code" 2>/dev/null)"
+  for p in @PARTS@; do told "$p"; done
   exit 0
 fi
 printf "%s\\n" "$$" >"$m/pid"
@@ -72,16 +79,18 @@ t="timeout --foreground"
 $t 5 true 2>/dev/null || t=timeout
 """
 
-#: Both streams apart, each as one line; the exit code is kept for those who come again.
+#: What a part prints is kept for those who come again. Of one that writes, standard error is not: it may quote values
+#: and show an app's log lines, so it goes to us alone, and to no file.
 _RUN = """\
-exec 4>&1
-e=$({ o=$({ @COMMAND@ 2>&3 3>&- 4>&-
-r=$?
-printf "%s" "$r" >"$m/code.new" && mv "$m/code.new" "$m/code"
-printf "\\n%s" "$r"; } | base64 | tr -d "\\n")
-printf "%s:O:%s\\n" @NONCE@ "$o" >&4; } 3>&1 | base64 | tr -d "\\n")
-printf "%s:E:%s\\n" @NONCE@ "$e"
-exit 0
+{ @COMMAND@; } >"$m/@PART@.out" 2>"$m/@PART@.err"
+ended @PART@ "$?"
+told @PART@
+"""
+_RUN_WRITING = """\
+c=
+e=$({ { @COMMAND@; } >"$m/@PART@.out"; ended @PART@ "$?"; } 2>&1 | base64 | tr -d "\\n")
+say @PART@:err "$e"
+told @PART@
 """
 
 _SAFE_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
@@ -89,11 +98,12 @@ _SAFE_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What came back of a step."""
+    """What came back of a part."""
 
     code: int
-    #: Absent where only the exit code survived.
-    stdout: str | None
+    #: Empty as well where the sandbox has lost it.
+    stdout: str
+    #: Absent where only a replay of a part that writes was heard.
     stderr: str | None
 
 
@@ -109,39 +119,64 @@ class TooLate(Exception):
     """The run's time was over, by the sandbox's clock: the step did not run."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One command of a step, as shell text; `"$@"` stands for the step's arguments, `$t` for its `timeout`."""
+
+    name: str
+    command: str
+    #: Seconds that it may take, which the command has to see to itself.
+    limit_s: int
+    #: Whether a lost answer leaves something open. What it prints on standard output can hold no value all the same.
+    writes: bool = False
+    #: Whether it needs Fly's token.
+    has_token: bool = True
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One command in a sandbox, run once."""
+    """Commands in a sandbox, one after the other, run once."""
 
     run_id: RunId
     #: Unique within the run: what is done, and the number of the attempt.
     name: str
-    #: Shell text; `"$@"` stands for the arguments.
-    command: str
-    limit_s: int
+    parts: Sequence[Part]
     #: Seconds from now in which the run's steps may begin; the first step's word counts.
     left_s: int
     nonce: str
-    #: Further variables for the command, none of them secret.
+    #: Further variables for commands that have the token, none of them secret.
     exports: Mapping[str, str]
     #: Names of secrets, whose values are in V1, V2, ...
     arguments: Sequence[str] = ()
-    #: Whether the token is in V0.
-    has_token: bool = True
+
+    @property
+    def limit_s(self) -> int:
+        """Seconds that all of it may take."""
+        return sum(part.limit_s for part in self.parts)
+
+    @property
+    def has_token(self) -> bool:
+        """Whether the token is in V0."""
+        return any(part.has_token for part in self.parts)
 
     def script(self) -> str:
         """Give the text for Daytona's `exec`."""
-        parts = ["ulimit -c 0\n", _PREPARE, _ONCE, self._take_values(), _CLEAN, self._exports()]
-        body = "".join((*parts, _RUN.replace("@COMMAND@", self.command)))
+        names = [word(part.name) for part in self.parts]
+        body = f"ulimit -c 0\n{_PREPARE}{_ONCE}{self._take_values()}{_CLEAN}{self._exports()}"
+        for part, name in zip(self.parts, names, strict=True):
+            run = _RUN_WRITING if part.writes else _RUN
+            body += run.replace("@COMMAND@", part.command).replace("@PART@", name)
         body = (
             body.replace("@RUN@", word(self.run_id))
             .replace("@STEP@", word(self.name))
             .replace("@NONCE@", word(self.nonce))
             .replace("@LEFT@", str(self.left_s))
             .replace("@WAIT@", str(self.limit_s + KILL_AFTER_S))
+            .replace("@PARTS@", " ".join(names))
+            .replace("@LAST@", names[-1])
         )
         assert "'" not in body, "the script stands between single quotes"
-        return f"exec /bin/sh -c '{body}' flysync </dev/null"
+        return f"exec /bin/sh -c '{body}exit 0\n' flysync </dev/null"
 
     def _take_values(self) -> str:
         """Move the values to the arguments: a variable that stays set counts twice against the kernel's limit."""
@@ -151,34 +186,37 @@ class Step:
         return f"set -- {pairs}\n" + (f"unset{gone}\n" if gone else "") + token
 
     def _exports(self) -> str:
+        if not self.has_token:
+            return ""
         lines = [f'export {word(name)}="{word(value)}"\n' for name, value in self.exports.items()]
-        if self.has_token:
-            lines.append('export FLY_API_TOKEN="$k"\nunset k\n')
-        return "".join(lines)
+        return "".join([*lines, 'export FLY_API_TOKEN="$k"\nunset k\n'])
 
-    def read(self, output: str) -> Answer:
+    def read(self, output: str) -> tuple[Answer, ...]:
         """
-        Find the answer in what the sandbox printed.
+        Find the answers of all parts in what the sandbox printed.
 
         Raises:
-            NoAnswer: there is no whole answer.
+            NoAnswer: they are not all there.
             NoFiles: the run's directory is gone.
             TooLate: the run's time was over.
         """
-        lines = dict(
-            line.removeprefix(f"{self.nonce}:").split(":", 1)
-            for line in output.splitlines()
-            if re.match(re.escape(self.nonce) + ":[A-Z]:", line)
-        )
-        if "X" in lines:
-            raise NoFiles
-        if "L" in lines:
-            raise TooLate
+        lines = dict(re.findall(rf"^{re.escape(self.nonce)}:([a-z:-]+):(\S*)\s*$", output, re.MULTILINE))
+        match lines.get("step"):
+            case "lost":
+                raise NoFiles
+            case "late":
+                raise TooLate
+            case _:
+                pass
         try:
-            if "R" in lines:
-                return Answer(code=int(lines["R"]), stdout=None, stderr=None)
-            stdout, _, code = _decoded(lines["O"]).rpartition("\n")
-            return Answer(code=int(code), stdout=stdout, stderr=_decoded(lines["E"]))
+            return tuple(
+                Answer(
+                    code=int(lines[f"{part.name}:code"]),
+                    stdout=_decoded(lines.get(f"{part.name}:out", "")),
+                    stderr=_decoded(lines[err]) if (err := f"{part.name}:err") in lines else None,
+                )
+                for part in self.parts
+            )
         except (KeyError, ValueError, binascii.Error):
             raise NoAnswer from None
 

@@ -10,20 +10,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flysync.adapters import flyctl_install
-from flysync.adapters import flyctl_verdicts as verdicts
-from flysync.adapters.flyctl_install import Limits, Source
-from flysync.adapters.flyctl_script import timed, word
-from flysync.adapters.flyctl_steps import Steps
+from flysync.adapters.flyctl.script import Part, word
 from flysync.model.fly import Reach, Token, TokenKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from flysync.model.core import AppName, RunId
-    from flysync.model.fly import Flyctl
-    from flysync.ports import Clock, Sandbox
-    from flysync.secret import Secret
+    from flysync.adapters.flyctl.steps import Steps
+    from flysync.model.core import AppName
 
 #: What a sync asks, where flyctl looks for it unless the variable says otherwise, and a path there (flyctl.md 2.4, 3).
 _APIS = (
@@ -71,44 +65,15 @@ _LONGEST = 12
 
 
 class FlyctlAccess:
-    """
-    The way from *sandbox* to Fly (port `FlyAccess`).
+    """The way from a sandbox to Fly (port `FlyAccess`); *controls* are tried where Fly does not answer."""
 
-    The arguments are those of `FlyctlSecrets`; *controls* are tried where Fly does not answer.
-    """
-
-    def __init__(
-        self,
-        sandbox: Sandbox,
-        run_id: RunId,
-        token: Secret,
-        *,
-        version: str,
-        sha256: str | None,
-        install_url: str,
-        base_urls: Mapping[str, str],
-        clock: Clock,
-        end_at: float,
-        controls: tuple[str, str] = CONTROLS,
-    ) -> None:
-        self._limits = Limits()
-        self._source = Source(version=version, install_url=install_url, sha256=sha256)
-        self._base_urls = base_urls
+    def __init__(self, steps: Steps, controls: tuple[str, str]) -> None:
+        self._steps = steps
         self._controls = controls
-        self._program = '"$d/flyctl0"'
-        self._steps = Steps(
-            sandbox,
-            run_id,
-            token,
-            base_urls=base_urls,
-            clock=clock,
-            end_at=end_at,
-            margin_s=self._limits.margin_s,
-        )
 
     async def reach(self) -> Reach | None:
         """Ask each address by curl."""
-        urls = {api: self._base_urls.get(name, base) + path for api, name, base, path in _APIS}
+        urls = {api: self._steps.base_urls.get(name, base) + path for api, name, base, path in _APIS}
         answered = await self._answered(urls.values())
         if answered is None:
             return None
@@ -118,37 +83,28 @@ class FlyctlAccess:
         others = await self._answered(self._controls) or ()
         return Reach(fly=fly, essential=self._controls[0] in others, other=self._controls[1] in others)
 
-    async def prepare(self) -> Flyctl:
-        """Find a flyctl that is new enough, or install one."""
-        self._program, flyctl = await flyctl_install.prepared(self._steps, self._limits, self._source)
-        return flyctl
-
     async def token(self) -> Token:
         """Run `flyctl tokens debug`."""
-        return _token(await self._told("token", _DECODE.replace("@CALL@", self._flyctl("tokens debug"))))
+        return _token(await self._steps.done(self._part("token", "tokens debug", _DECODE)))
 
     async def sign_in(self) -> None:
         """Run `flyctl auth whoami`; who it is stays in the sandbox."""
-        await self._told("sign-in", self._flyctl("auth whoami --json") + " >/dev/null")
+        await self._steps.done(self._part("sign-in", "auth whoami --json"))
 
     async def see(self, app: AppName) -> None:
         """Run `flyctl status`, which looks the app up as `secrets set` does; its machines' environment stays there."""
-        await self._told("see", self._flyctl(f"status --json --app {word(app)}") + " >/dev/null", app)
+        await self._steps.done(self._part("see", f"status --json --app {word(app)}"), app=app)
 
     async def _answered(self, urls: Iterable[str]) -> set[str] | None:
         """Give those of *urls* that answer; nothing where they cannot be asked."""
         text = _REACH.replace("@LIMIT@", str(_ANSWER_S)).replace("@URLS@", " ".join(f'"{word(url)}"' for url in urls))
-        lines = [line.split(" ", 1) for line in (await self._told("reach", text)).splitlines()]
+        told = await self._steps.done(Part("reach", text, self._steps.limits.look_s, has_token=False))
+        lines = [line.split(" ", 1) for line in told.splitlines()]
         return {url for code, url in lines if code != "000"} if lines else None
 
-    async def _told(self, phase: str, command: str, app: str = "") -> str:
-        answer = await self._steps.repeated(phase, command, self._limits.look_s)
-        if answer.code:
-            raise verdicts.judge(answer.code, answer.stderr, phase=phase, app=app).error
-        return answer.stdout or ""
-
-    def _flyctl(self, arguments: str) -> str:
-        return timed(f"{self._program} {arguments}", self._limits.look_s)
+    def _part(self, name: str, arguments: str, text: str = "@CALL@ >/dev/null") -> Part:
+        limit_s = self._steps.limits.look_s
+        return Part(name, text.replace("@CALL@", self._steps.flyctl(arguments, limit_s)), limit_s)
 
 
 def _token(told: str) -> Token:

@@ -1,7 +1,7 @@
 """
 How a snapshot of ours comes by its flyctl, and how it is looked for there.
 
-The archive is the one that a direct download in a sandbox takes (see `flyctl_install`). Daytona keeps the Dockerfile
+The archive is the one that a direct download in a sandbox takes (see `install`). Daytona keeps the Dockerfile
 and shows it: nothing secret may be in it, and nothing of the project is.
 """
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flysync.adapters import flyctl_install
-from flysync.adapters.flyctl_script import OUTER_MARGIN_S, word
-from flysync.adapters.flyctl_steps import Steps
+from flysync.adapters.flyctl import install
+from flysync.adapters.flyctl.script import Part, word
+from flysync.adapters.flyctl.steps import Limits, Steps
 from flysync.errors import ConfigError
 from flysync.model.core import RunId
 from flysync.model.snapshot import FLYCTL_LABEL, Flyctl
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
+    from flysync.adapters.flyctl.install import Source
     from flysync.ports import Clock, Sandbox
 
 _LOOK_S = 40
@@ -50,17 +51,15 @@ $t 20 "$c" version --json; true
 
 
 class FlyctlRecipe:
-    """flyctl *version* on Debian (port `Recipe`), from the archive that has *sha256*, where that is given."""
+    """flyctl on Debian (port `Recipe`), from the archive of *source*."""
 
-    def __init__(self, version: str, sha256: str | None, install_url: str, *, clock: Clock) -> None:
-        self._version = version
-        self._sha256 = sha256
-        self._install_url = install_url
+    def __init__(self, source: Source, *, clock: Clock) -> None:
+        self._source = source
         self._clock = clock
 
     def dockerfile(self) -> str:
         """Give the Dockerfile."""
-        url = flyctl_install.archive_url(self._version, self._install_url)
+        url = install.archive_url(self._source)
         try:
             is_fit = word(url) and urlsplit(url).username is None
         except ValueError:
@@ -75,8 +74,8 @@ class FlyctlRecipe:
             _DOCKERFILE.replace("@FETCH@", " ".join(_FETCH.split()))
             .replace("@LABEL@", FLYCTL_LABEL)
             .replace("@URL@", url.replace("@ARCH@", "$a"))
-            .replace("@SHA256@", word(self._sha256.lower()) if self._sha256 else "")
-            .replace("@VERSION@", word(self._version))
+            .replace("@SHA256@", word(sha256.lower()) if (sha256 := self._source.sha256) else "")
+            .replace("@VERSION@", word(self._source.version))
         )
 
     async def look(self, sandbox: Sandbox, *, timeout_s: float) -> Flyctl | None:
@@ -88,9 +87,9 @@ class FlyctlRecipe:
             base_urls={},
             clock=self._clock,
             end_at=self._clock.monotonic() + timeout_s,
-            margin_s=OUTER_MARGIN_S,
+            limits=Limits(),
         )
-        told = (await steps.repeated("look", _LOOK, _LOOK_S)).stdout or ""
+        told = await steps.done(Part("look", _LOOK, _LOOK_S, has_token=False))
         sha256, archive_sha256, answer = (*told.split("\n", 2), "", "", "")[:3]
-        version = flyctl_install.version_of(answer)
+        version = install.version_of(answer)
         return Flyctl(version=version, sha256=sha256, archive_sha256=archive_sha256 or None) if version else None

@@ -1,0 +1,14 @@
+"""
+flyctl inside a sandbox: how it comes there, what it is asked, and what its answers mean.
+
+What flyctl prints can hold anything, values and an app's own log lines included. Only harmless lines of it leave the
+sandbox, and of its texts nothing is ever shown: `verdicts` makes types of them, and nobody else reads them.
+"""
+
+from flysync.adapters.flyctl.access import CONTROLS
+from flysync.adapters.flyctl.install import Source
+from flysync.adapters.flyctl.recipe import FlyctlRecipe
+from flysync.adapters.flyctl.sandbox import FlyctlSandbox
+from flysync.adapters.flyctl.steps import Limits
+
+__all__ = ["CONTROLS", "FlyctlRecipe", "FlyctlSandbox", "Limits", "Source"]

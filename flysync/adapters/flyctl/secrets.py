@@ -1,0 +1,168 @@
+"""
+An app's secrets at Fly, by flyctl inside a sandbox.
+
+Values go to flyctl as arguments inside the sandbox: that is the only way of flyctl's that keeps every value as it is
+(`import` cuts at `#`, `NAME=-` trims; flyctl.md 1.6). The one exception is the value `-`, which goes by stdin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flysync.adapters.flyctl import machines as listed
+from flysync.adapters.flyctl import verdicts
+from flysync.adapters.flyctl.script import Part, word
+from flysync.errors import FlyctlFailed, FlysyncError, OutcomeUnknown
+from flysync.model.fly import AppAtFly, FlySecret, FlyStatus, Rollout, RolloutEnd
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flysync.adapters.flyctl.steps import Steps
+    from flysync.model.core import AppName, SecretName
+    from flysync.ports import OnProgress
+
+#: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
+_BATCH_BYTES = 1_400_000
+_BATCH_NAMES = 200
+
+#: Seconds between two looks at a roll-out.
+_LOOK_S = 2.0
+
+_DASH = Secret("-")
+
+
+class FlyctlSecrets:
+    """The secrets of *app* (port `SecretStore`)."""
+
+    def __init__(self, app: AppName, steps: Steps) -> None:
+        self._app = app
+        self._steps = steps
+
+    def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
+        """Split names so that each call stays below the kernel's limit and has at most one value `-`."""
+        groups: list[list[SecretName]] = []
+        size, dashes = 0, 0
+        for name, secret in values.items():
+            bytes_more = len(name) + secret.size_bytes + 16
+            is_dash = secret == _DASH
+            full = groups and (size + bytes_more > _BATCH_BYTES or len(groups[-1]) == _BATCH_NAMES)
+            if not groups or full or (is_dash and dashes):
+                groups.append([])
+                size, dashes = 0, 0
+            groups[-1].append(name)
+            size, dashes = size + bytes_more, dashes + is_dash
+        return groups
+
+    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+        """Run `flyctl secrets set --stage` with all of *values* in one call."""
+        dash = next((name for name, secret in values.items() if secret == _DASH), None)
+        arguments = {name: secret for name, secret in values.items() if name != dash}
+        command = self._secrets("set --stage") + ' -- "$@"'
+        if dash is not None:
+            command = f'printf "%s" - | {command} "{word(dash)}=-"'
+        await self._change("set", command, arguments)
+
+    async def unset(self, names: Sequence[SecretName]) -> None:
+        """Run `flyctl secrets unset --stage` with all of *names* in one call."""
+        await self._change("unset", f"{self._secrets('unset --stage')} -- " + " ".join(word(name) for name in names))
+
+    async def start(self, machines: Sequence[str]) -> None:
+        """Run `flyctl machine start` with all of *machines* in one call; the first that fails ends it."""
+        limit_s = self._steps.limits.call_s
+        ids = " ".join(word(machine) for machine in machines)
+        await self._change("start", self._steps.flyctl(f"machine start {ids} --app {word(self._app)}", limit_s))
+
+    async def look(self) -> AppAtFly:
+        """Run `flyctl secrets list` and `flyctl machine list`; of the latter only harmless lines leave the sandbox."""
+        limit_s = self._steps.limits.list_s
+        list_machines = self._steps.flyctl(f"machine list --json --app {word(self._app)}", limit_s)
+        parts = (
+            Part("list", self._secrets("list --json", limit_s), limit_s),
+            Part("machines", listed.LIST.replace("@CALL@", list_machines), limit_s),
+        )
+        answers = await self._steps.tried(*parts)
+        faults = [
+            verdicts.judge(answer.code, answer.stderr, phase=part.name, app=self._app).error if answer.code else None
+            for part, answer in zip(parts, answers, strict=True)
+        ]
+        if faults[0]:
+            raise faults[0]
+        secrets = _secrets(answers[0].stdout)
+        if faults[1]:
+            return AppAtFly(secrets=secrets, machines=None, error=faults[1])
+        try:
+            return AppAtFly(secrets=secrets, machines=listed.read(answers[1].stdout))
+        except FlyctlFailed as odd:
+            return AppAtFly(secrets=secrets, machines=None, error=odd)
+
+    async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
+        """Run `flyctl secrets deploy`, once; *on_progress* hears what it prints meanwhile."""
+        limit_s = max(1, int(timeout_s))
+        command = self._secrets("deploy --dns-checks=false" + ("" if wait else " --detach"), limit_s)
+        looking = asyncio.ensure_future(self._look_on(on_progress)) if on_progress is not None else None
+        try:
+            (answer,) = await self._steps.once(Part("deploy", command, limit_s, writes=True))
+        except OutcomeUnknown as lost:
+            return Rollout(end=RolloutEnd.UNKNOWN, error=lost)
+        except FlysyncError as failure:  # the step has certainly not run
+            return Rollout(end=RolloutEnd.UNTOUCHED, error=failure)
+        finally:
+            if looking is not None:
+                looking.cancel()
+                await asyncio.wait({looking})
+        machines = verdicts.machines(answer.stdout)
+        if answer.code == 0:
+            return Rollout(end=RolloutEnd.SUCCEEDED, release=verdicts.release(answer.stdout), machines=machines)
+        error = verdicts.judge(answer.code, answer.stderr, phase="deploy", app=self._app).error
+        end = verdicts.rollout_end(answer.code, answer.stdout, answer.stderr, error)
+        return Rollout(end=end, machines=machines, error=None if end is RolloutEnd.NO_MACHINES else error)
+
+    async def _look_on(self, on_progress: OnProgress) -> None:
+        """Say how far the roll-out has come, every two seconds; where nothing can be seen, nothing is said."""
+        limit_s = self._steps.limits.clean_s
+        part = Part("look-on", 'tail -n 5000 "$d/steps/"*-deploy/deploy.out', limit_s, has_token=False)
+        while True:
+            await self._steps.clock.sleep(_LOOK_S)
+            with suppress(FlysyncError):
+                (answer,) = await self._steps.once(part)
+                if machines := verdicts.machines(answer.stdout):
+                    on_progress(machines)
+
+    async def _change(self, name: str, command: str, values: Mapping[SecretName, Secret] | None = None) -> None:
+        """Run what changes something at Fly, again where that may help: doing it twice does no harm."""
+        part = Part(name, f"{command} >/dev/null", self._steps.limits.call_s, writes=True)
+        await self._steps.done(part, app=self._app, values=values)
+
+    def _secrets(self, arguments: str, limit_s: int | None = None) -> str:
+        """Give the shell text of a `flyctl secrets` call; whatever follows stands after the app."""
+        return self._steps.flyctl(f"secrets {arguments} --app {word(self._app)}", limit_s or self._steps.limits.call_s)
+
+
+def _secrets(told: str) -> tuple[FlySecret, ...]:
+    """
+    Read what `flyctl secrets list --json` prints.
+
+    Raises:
+        FlyctlFailed: it is not what flysync expects.
+    """
+    try:
+        return tuple(
+            FlySecret(
+                name=_text(row["name"]), digest=_text(row["digest"]), status=FlyStatus(row.get("status", "Unknown"))
+            )
+            for row in json.loads(told)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        message = "flyctl's list of secrets is not what flysync expects"
+        raise FlyctlFailed(message, service="fly", phase="list") from None
+
+
+def _text(found: object) -> str:
+    if not isinstance(found, str):
+        raise TypeError
+    return found

@@ -1,0 +1,189 @@
+"""
+The steps of a run in its sandbox, one after the other: each is sent until there is an answer, and runs once.
+
+Whether a step may be tried again, as a new one, is decided by what the last try is known to have come to.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flysync.adapters.flyctl import verdicts
+from flysync.adapters.flyctl.script import KILL_AFTER_S, Answer, NoAnswer, NoFiles, Part, Step, TooLate, timed
+from flysync.errors import (
+    DaytonaUnavailable,
+    FlyctlFailed,
+    FlysyncError,
+    FlyUnavailable,
+    OutcomeUnknown,
+    RateLimited,
+    TimedOut,
+)
+from flysync.ports import AnswerLost, NotSent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flysync.model.core import RunId, SecretName
+    from flysync.ports import Clock, Sandbox
+    from flysync.secret import Secret
+
+#: How often one and the same request is sent before its answer counts as lost; the step still runs only once.
+_SENDS = 3
+#: How often a call that failed for a passing reason is made.
+_ATTEMPTS = 3
+#: How often a call is made that ran out of time: each costs its whole limit.
+_LATE_ATTEMPTS = 2
+#: Seconds after the run's end in which a step may still begin in the sandbox: for cleaning up.
+_LATE_S = 20
+#: What may be gone at the next attempt.
+_PASSING = FlyUnavailable | RateLimited | FlyctlFailed | TimedOut
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Seconds that each part may take; a deploy is given its own by the caller."""
+
+    look_s: int = 30
+    install_s: int = 180
+    #: One call of flyctl that changes something, and one that shows something.
+    call_s: int = 90
+    list_s: int = 45
+    clean_s: int = 20
+    #: How much longer a step's request may take than the step, `KILL_AFTER_S` included.
+    margin_s: int = KILL_AFTER_S + 10
+
+
+class Steps:
+    """
+    The steps of one run in *sandbox*; those that talk to Fly have *token* and *base_urls*.
+
+    Nothing is tried again that would begin after *end_at* of *clock*'s monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        run_id: RunId,
+        token: Secret,
+        *,
+        base_urls: Mapping[str, str],
+        clock: Clock,
+        end_at: float,
+        limits: Limits,
+    ) -> None:
+        self.limits = limits
+        self.base_urls = base_urls
+        self.clock = clock
+        #: flyctl in a script, once it is found.
+        self.program = ""
+        self._sandbox = sandbox
+        self._run_id = run_id
+        self._token = token
+        self._end_at = end_at
+        self._number = 0
+
+    def flyctl(self, arguments: str, limit_s: int) -> str:
+        """Give the shell text of a call of flyctl."""
+        assert self.program, "flyctl is prepared first"
+        return timed(f"{self.program} {arguments}", limit_s)
+
+    async def done(self, part: Part, *, app: str = "", values: Mapping[SecretName, Secret] | None = None) -> str:
+        """Run a step of one part until it succeeds, or its failure is not a passing one; give what it printed."""
+        (answer,) = await self.tried(part, values=values)
+        if answer.code:
+            raise verdicts.judge(answer.code, answer.stderr, phase=part.name, app=app).error
+        return answer.stdout
+
+    async def tried(self, *parts: Part, values: Mapping[SecretName, Secret] | None = None) -> tuple[Answer, ...]:
+        """Run a step until all parts succeed, or a failure is not a passing one; give the last answers."""
+        in_doubt, late, attempt = False, 0, 0
+        while True:
+            attempt += 1
+            try:
+                answers = await self.once(*parts, values=values)
+            except FlysyncError as error:
+                raise self._unknown(parts, error) if in_doubt else error from None
+            failures = [
+                verdicts.judge(answer.code, answer.stderr, phase=part.name, app="")
+                for part, answer in zip(parts, answers, strict=True)
+                if answer.code
+            ]
+            in_doubt |= any(part.writes for part in parts) and any(one.may_have_worked for one in failures)
+            late += any(isinstance(one.error, TimedOut) for one in failures)
+            is_over = late == _LATE_ATTEMPTS or not all(isinstance(one.error, _PASSING) for one in failures)
+            if not failures or is_over or attempt == _ATTEMPTS or not await self._paused(attempt):
+                break
+        if failures and in_doubt:
+            raise self._unknown(parts, failures[0].error)
+        return answers
+
+    async def once(self, *parts: Part, values: Mapping[SecretName, Secret] | None = None) -> tuple[Answer, ...]:
+        """Run a step once, whatever happens to its request and its answer."""
+        self._number += 1
+        values = values or {}
+        step = Step(
+            run_id=self._run_id,
+            name=f"{self._number}-{parts[0].name}",
+            parts=parts,
+            left_s=max(0, int(self._left_s)) + _LATE_S,
+            nonce=secrets.token_hex(8),
+            exports=self.base_urls,
+            arguments=tuple(values),
+        )
+        env = {f"V{number}": secret for number, secret in enumerate(values.values(), 1)}
+        if step.has_token:
+            env["V0"] = self._token
+        return await self._send(step, env)
+
+    async def _send(self, step: Step, env: Mapping[str, Secret]) -> tuple[Answer, ...]:
+        """Send a step's request until there is an answer: the same step again is looked up, not run again."""
+        script = step.script()
+        lost: FlysyncError | None = None
+        last: FlysyncError = DaytonaUnavailable("the sandbox did not answer", phase=step.name)
+        for send in range(1, _SENDS + 1):
+            try:
+                output = await self._sandbox.run(script, env, timeout_s=step.limit_s + self.limits.margin_s)
+                return step.read(output)
+            except NotSent as failure:
+                last = failure.cause
+                if not last.temporary:
+                    break
+            except AnswerLost as failure:
+                lost = last = failure.cause
+            except NoAnswer:
+                lost = last = DaytonaUnavailable("the sandbox lost the answer", service="daytona", phase=step.name)
+            except NoFiles:
+                last = DaytonaUnavailable("the sandbox lost its files", service="daytona", phase=step.name)
+                break
+            except TooLate:
+                last = TimedOut("the run's time was over in the sandbox", phase=step.name)
+                break
+            if send == _SENDS or not await self._paused(send, last.retry_after_s):
+                break
+        if lost is None or not any(part.writes for part in step.parts):
+            raise last
+        what = step.parts[0].name
+        message = f"the answer to {what!r} was lost, and looking it up failed: {last.message}"
+        raise OutcomeUnknown(message, service="daytona", phase=what)
+
+    def _unknown(self, parts: tuple[Part, ...], error: FlysyncError) -> OutcomeUnknown:
+        """Give the error for what an attempt before the last, or the last one, may have done all the same."""
+        if isinstance(error, OutcomeUnknown):
+            return error
+        message = f"{error.message}, and whether Fly has the change is not known"
+        return OutcomeUnknown(message, service=error.service, phase=parts[0].name)
+
+    async def _paused(self, attempt: int, retry_after_s: float | None = None) -> bool:
+        """Wait before a further attempt; tell at once, with False, where the run would be over before it."""
+        pause_s = max(retry_after_s or 0.0, 2 ** (attempt - 1) * (0.5 + self.clock.jitter()))
+        if pause_s >= self._left_s:
+            return False
+        await self.clock.sleep(pause_s)
+        return True
+
+    @property
+    def _left_s(self) -> float:
+        return self._end_at - self.clock.monotonic()

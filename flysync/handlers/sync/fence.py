@@ -1,0 +1,58 @@
+"""
+Runs that died: their sandboxes are gone before anybody else writes.
+
+A lock is not a fence: its former holder may not know that it lost it. So whoever gets the lock deletes the sandboxes
+of the runs that are still open, until nothing in them can write any more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flysync.errors import FlysyncError, Locked
+
+if TYPE_CHECKING:
+    from flysync.handlers.sync.state import SyncState
+    from flysync.model.core import OpenRun, ProjectView
+
+_FENCE_S = 60.0
+
+
+async def fenced_view(state: SyncState) -> ProjectView:
+    """
+    Make sure that no dead run can still write, and read everything again.
+
+    Raises:
+        AppChanged: the project has another app now.
+        Locked: a dead run may still write from a sandbox that is not ours to delete.
+        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: its sandbox may still be there.
+    """
+    view = await state.request.view()
+    if view.open_runs:
+        with state.step("fence"):
+            for run in view.open_runs:
+                await _fence(run, state)
+        view = await state.request.view()
+    return view
+
+
+async def _fence(dead: OpenRun, state: SyncState) -> None:
+    """Wait until nothing of a run that has lost the lock can write any more, and close it."""
+    request = state.request
+    if dead.borrowed:
+        if dead.seconds_left > min(request.left_s, request.options.lock_wait_s):
+            raise Locked(
+                f"run {dead.run_id} died in sandbox {dead.sandbox}, which is not ours to delete;"
+                f" it can still write for {dead.seconds_left:.0f} s",
+                phase="fence",
+            )
+        await request.services.clock.sleep(dead.seconds_left)
+    else:
+        try:
+            await request.services.sandboxes.remove(dead.sandbox, timeout_s=min(_FENCE_S, request.left_s), gone=True)
+        except FlysyncError as error:
+            if dead.seconds_left > 0:
+                raise
+            # No step of a run begins, and its sandbox's ttl is over, when its deadline has passed.
+            state.note("sandbox_left", f"sandbox {dead.sandbox} may be left ({error.code})", [dead.sandbox])
+    await request.services.records.close_run(dead.run_id)
