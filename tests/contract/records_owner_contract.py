@@ -237,16 +237,19 @@ class OwnerContract:
         )
 
     async def test_what_is_told_of_all_apps(self, world: RecordsWorld) -> None:
-        """Whose they are, and to which several projects are deployed."""
+        """Whose they are, whatever there is of them, and to which several projects are deployed."""
         world.deploy(THIRD, "elsewhere", NOON)
         world.deploy("fourth", "elsewhere", NOON)
         world.deploy("fourth", "alone", NOON + HOUR)
         await begin(world)
+        gone = intent("run2", app=AppName("gone"))
+        await world.records.begin(gone, {}, seen=await world.view(app=gone.app), anew=False)
         everything = await world.records.overview(None, values=False)
         its = await world.records.overview(OTHER, values=False)
         alone = await world.records.overview(THIRD, values=False)
 
-        assert ({APP: PROJECT}, {APP: (PROJECT, OTHER)}) == (everything.owners, everything.shared)
+        assert {APP: PROJECT, gone.app: PROJECT} == everything.owners
+        assert {APP: (PROJECT, OTHER)} == everything.shared
         assert ({APP: PROJECT}, {APP: (PROJECT, OTHER)}) == (its.owners, its.shared)
         assert ({}, {}) == (alone.owners, alone.shared)
 

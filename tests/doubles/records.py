@@ -120,7 +120,7 @@ class InMemoryRecords(InMemoryState):
             open_runs=tuple(runs),
             now=self.now(),
             key=self.key,
-            owners={app: self.apps[app].project for app in shown if app in self.apps},
+            owners={AppName(app): its.project for app, its in self.apps.items() if project is None or app in shown},
             shared={app: projects for app, projects in deployed.items() if len(projects) > 1},
         )
 
