@@ -10,6 +10,7 @@ from flysync.settings import readers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from flysync.model.core import ValueSource
     from flysync.model.reports import Note
     from flysync.secret import Secret
 
@@ -57,7 +58,7 @@ class Settings:
     #: The schema of the backend's tables; by default the connection's search_path.
     db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.plain, None)
     #: Where values come from: the table ("database") or the caller ("caller").
-    value_source: str = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
+    value_source: ValueSource = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
     #: The queue that the backend adds its jobs to.
     queue: str = _setting("FLYSYNC_QUEUE", readers.queue, "flyio-secrets")
     #: Who acts, for the record; by default the system's user.
