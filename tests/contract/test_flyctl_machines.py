@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flysync.sim.fly_machine import Crash
-from flysync.sim.loopback import Fault
+from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
     from flyctl_runner import Runner
@@ -269,6 +269,16 @@ class TestWhatOthersDo:
         assert {"2"} == {str(release.version)} | {
             machine["config"]["metadata"]["fly_release_version"] for machine in (await listed(flyctl)).values()
         }
+
+    async def test_somebody_deploys_in_between(self, flyctl: Runner, fly: Fly, app: App) -> None:
+        """What was not updated yet gets our older release then, and all the same it is called deployed."""
+        await flyctl(*STAGE, "A=1")
+        fly.faults.append(Fault(match=f"POST {MACHINES}/m1$", kind=FaultKind.DELAY, do=app.deploy))
+        outcome = await flyctl(*DEPLOY)
+        releases = [machine.metadata["fly_release_version"] for machine in app.machines]
+
+        assert (0, ["3", "2"], {"m0": 2, "m1": 2}) == (outcome.code, releases, app.restarts)
+        assert ["Deployed", "Deployed"] == statuses((await flyctl(*SECRETS)).stdout)
 
     async def test_more_machines_than_are_counted(self, flyctl: Runner, fly: Fly) -> None:
         """They are rolled out and listed; only `secrets list` tells no status."""
