@@ -120,7 +120,7 @@ def reader(
     """
     Give the work that reads a project's view.
 
-    It raises ProjectNotFound where the project is in neither table and does not own the app, and what `rows.key` raises.
+    It raises ProjectNotFound where the project is in neither table nor owns the app, and what `rows.key` raises.
     """
     query = _VIEW_WITH_VALUES if values else _VIEW_WITHOUT_VALUES
     wanted = {"project": clean(project), "app": app, "names": None if names is None else list(names)}
