@@ -54,8 +54,7 @@ QUERY = "failed to run query ($appName: String!) { appcompact:app(name: $appName
             True,
         ),
         (
-            'update secrets: failed to update app secrets: Post "http://x": net/http: HTTP/1.x transport connection'
-            " broken: http: ContentLength=20 with Body length 0",
+            'Post "http://x": net/http: HTTP/1.x transport connection broken: http: ContentLength=20 with Body length 0',
             errors.FlyUnavailable,
             True,
         ),
