@@ -42,9 +42,9 @@ def machine(**fields: object) -> dict[str, Any]:
 
 
 def told(text: str, directory: Path) -> str:
-    """Give what the step prints where flyctl prints *text*."""
+    """Give what the step prints where flyctl prints *text*, at the time of these tests' events."""
     (directory / "text").write_text(text)
-    script = machines.LIST.replace("@CALL@", f'cat "{directory}/text"')
+    script = machines.LIST.replace("@CALL@", f'cat "{directory}/text"').replace("$(date +%s)", str(NOW_MS // 1000))
     return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True).stdout
 
 

@@ -54,7 +54,7 @@ QUERY = "failed to run query ($appName: String!) { appcompact:app(name: $appName
             True,
         ),
         (
-            'Post "http://x": net/http: HTTP/1.x transport connection broken: http: ContentLength=20 with Body length 0',
+            'Post "http://x": net/http: HTTP/1.x transport connection broken: ContentLength=20 with Body length 0',
             errors.FlyUnavailable,
             True,
         ),
