@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, Literal, NewType
 
 from flysync.errors import InvalidCredential, UsageError
 
@@ -23,6 +23,9 @@ AppName = NewType("AppName", str)
 SecretName = NewType("SecretName", str)
 #: The id of one attempt to bring an app up to date.
 RunId = NewType("RunId", str)
+
+#: Where values come from: the table, or the caller.
+ValueSource = Literal["database", "caller"]
 
 #: What Fly accepts (flyctl-transcripts: "1A" and "A-B" are refused by the server).
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -188,8 +191,9 @@ class SyncOptions:
     empty_allowed: bool = False
     #: The caller's own values of credentials that are named; see `value_source`.
     values: Mapping[SecretName, Secret] = field(default_factory=dict)
-    #: "database": the row wins over the caller's value; "caller": that is the value.
-    value_source: str = "database"
+    #: "database": the row wins over the caller's value; "caller": that is the value. Absent: as the settings say, or
+    #: "database" where there are none.
+    value_source: ValueSource | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,8 +43,8 @@ class Records(Protocol):
         While the tables are being migrated, this and `begin` raise DatabaseUnavailable, unless the run is under way.
 
         Raises:
-            ProjectNotFound: it has neither a credential nor a deployment; the hint has up to three that are spelled
-                nearly so.
+            ProjectNotFound: it has neither a credential nor a deployment, nor is *app* its own; the hint has up to
+                three similar ids.
         """
         ...
 

@@ -10,6 +10,7 @@ from flysync.settings import readers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from flysync.model.core import ValueSource
     from flysync.model.reports import Note
     from flysync.secret import Secret
 
@@ -59,7 +60,7 @@ class Settings:
     #: Where policies apply to our role: nothing is read ("refuse"), or they show it every row ("complete").
     row_security: str = _setting("FLYSYNC_ROW_SECURITY", readers.row_security, "refuse")
     #: Where values come from: the table ("database") or the caller ("caller").
-    value_source: str = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
+    value_source: ValueSource = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
     #: The queue that the backend adds its jobs to.
     queue: str = _setting("FLYSYNC_QUEUE", readers.queue, "flyio-secrets")
     #: Who acts, for the record; by default the system's user.

@@ -155,26 +155,18 @@ class Dispatcher:
 
     def _enqueue(self, project: ProjectId, requests: list[_Request]) -> None:
         self._queues[project].add(*requests)
-        self._serve(project)
-
-    def _serve(self, project: ProjectId) -> None:
-        """Make sure that somebody works on the project's queue."""
-        if project not in self._tasks:
-            task = asyncio.create_task(self._work_on(project))
-            self._tasks[project] = task
-            task.add_done_callback(lambda _: self._leave(project))
-
-    def _leave(self, project: ProjectId) -> None:
-        """Start again if something came in at the last moment; else forget the queue."""
-        del self._tasks[project]
-        if not self._queues[project].waiting:
-            del self._queues[project]
-        elif not self._is_closing:
-            self._serve(project)
+        task = self._tasks.get(project)
+        if task is None or task.done():  # done, but still there: it had a bug
+            self._tasks[project] = asyncio.create_task(self._work_on(project))
 
     async def _work_on(self, project: ProjectId) -> None:
-        """Sync until the project's queue is empty."""
+        """Sync until the project's queue is empty, then forget it; projects that wait have their turn in between."""
         queue = self._queues[project]
+        while queue.waiting:
+            await self._work_through(project, queue)
+        del self._queues[project], self._tasks[project]
+
+    async def _work_through(self, project: ProjectId, queue: ProjectQueue) -> None:
         await queue.gathered()
         async with self._places, self._breaker.slot():
             syncs = {self._start(project, queue.take())} if queue.waiting else set()

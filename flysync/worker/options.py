@@ -18,4 +18,4 @@ class WorkerOptions:
     #: Where health and metrics are served; nowhere without a port.
     health_port: int | None = None
     health_host: str = "127.0.0.1"
-    sync: SyncOptions = field(default_factory=lambda: SyncOptions(origin=Origin.QUEUE))
+    sync: SyncOptions = field(default_factory=lambda: SyncOptions(origin=Origin.QUEUE, longest_timeout_s=1800.0))

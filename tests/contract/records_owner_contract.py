@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from records_contract import APP, BAD, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, finish, intent
 
-from flysync.errors import NotOwner, NotRecorded
+from flysync.errors import NotOwner, NotRecorded, ProjectNotFound
 from flysync.model.core import AppName, ProjectId, RunId, State
 
 if TYPE_CHECKING:
@@ -165,6 +165,16 @@ class OwnerContract:
 
         assert (THIRD, False) == (view.owner, view.owner_has_left)
 
+    async def test_an_owner_is_known_by_its_app_alone(self, world: RecordsWorld) -> None:
+        """Once its rows and deployments are gone, it can still remove what it wrote there, and nobody else can."""
+        await begin(world, project=THIRD, seen=await world.view())
+        view = await world.view_of(THIRD, APP)
+
+        assert (THIRD, THIRD, {}) == (view.project, view.owner, view.credentials)
+        for project, app in ((THIRD, None), (ProjectId("fourth"), APP)):
+            with pytest.raises(ProjectNotFound):
+                await world.view_of(project, app)
+
     async def test_only_the_owner_that_was_seen_has_left(self, world: RecordsWorld) -> None:
         """Where somebody else was quicker, the app is theirs."""
         await finish(world, await begin(world), {KEY: State.DEPLOYED})
@@ -227,16 +237,19 @@ class OwnerContract:
         )
 
     async def test_what_is_told_of_all_apps(self, world: RecordsWorld) -> None:
-        """Whose they are, and to which several projects are deployed."""
+        """Whose they are, whatever there is of them, and to which several projects are deployed."""
         world.deploy(THIRD, "elsewhere", NOON)
         world.deploy("fourth", "elsewhere", NOON)
         world.deploy("fourth", "alone", NOON + HOUR)
         await begin(world)
+        gone = intent("run2", app=AppName("gone"))
+        await world.records.begin(gone, {}, seen=await world.view(app=gone.app), anew=False)
         everything = await world.records.overview(None, values=False)
         its = await world.records.overview(OTHER, values=False)
         alone = await world.records.overview(THIRD, values=False)
 
-        assert ({APP: PROJECT}, {APP: (PROJECT, OTHER)}) == (everything.owners, everything.shared)
+        assert {APP: PROJECT, gone.app: PROJECT} == everything.owners
+        assert {APP: (PROJECT, OTHER)} == everything.shared
         assert ({APP: PROJECT}, {APP: (PROJECT, OTHER)}) == (its.owners, its.shared)
         assert ({}, {}) == (alone.owners, alone.shared)
 

@@ -37,7 +37,9 @@ class RolloutContract:
         world.deploy(PROJECT, APP, NOON)
 
     async def _end(self, world: RecordsWorld, *names: SecretName, bad: BadTry | None = None) -> dict[SecretName, int]:
-        return dict(await world.records.end_rollout(RUN, APP, names or (KEY,), bad))
+        rows = await world.records.end_rollout(RUN, APP, names or (KEY,), bad)
+        assert {name: await world.record(name) for name in rows} == rows
+        return {name: row.bad_tries for name, row in rows.items()}
 
     async def test_one_that_begins_is_written_down(self, world: RecordsWorld) -> None:
         """Of the names that it is about, and of no other: who finds it so does not know what it came to."""
@@ -131,10 +133,10 @@ class RolloutContract:
         await begin(world, LATER, names=[TOKEN])
         await world.records.begin_rollout(LATER, APP, [KEY, TOKEN], down=())
         begun = await world.record()
-        counts = await world.records.end_rollout(LATER, APP, [KEY, TOKEN], SLOW)
+        rows = await world.records.end_rollout(LATER, APP, [KEY, TOKEN], SLOW)
 
         assert (RUN, True) == (begun.run_id, begun.rollout_begun)
-        assert {KEY: 1, TOKEN: 1} == counts
+        assert {KEY: 1, TOKEN: 1} == {name: row.bad_tries for name, row in rows.items()}
         assert (1, 30.0, None, False) == tries(await world.record())
 
     async def test_a_fenced_run_writes_nothing_of_it(self, world: RecordsWorld) -> None:

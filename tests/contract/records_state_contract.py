@@ -183,8 +183,8 @@ class StateContract:
             removal = intent(f"removal{number}")
             await world.records.begin(removal, {KEY: None}, seen=view, anew=False)
             await world.records.stored(removal.run_id, APP, {KEY: None})
-            counts = await world.records.end_rollout(removal.run_id, APP, [KEY], BAD)
-            assert {KEY: number} == counts
+            rows = await world.records.end_rollout(removal.run_id, APP, [KEY], BAD)
+            assert [number] == [row.bad_tries for row in rows.values()]
             record = (await world.view()).records[KEY]
             assert (State.STORED, None, None) == (record.state, record.fingerprint, record.fly_digest_mac)
             await world.records.close_run(removal.run_id)

@@ -29,6 +29,8 @@ _SCRIPT = "unit/test_flyctl_script.py::test_"
 _MACHINES = "unit/test_flyctl_machines.py::test_"
 _SECRET = "unit/test_secret.py::test_"
 _SETTINGS = "unit/test_settings.py::test_"
+_OWNER = "contract/test_records.py::TestOwnerInPostgres::test_"
+_ROLLOUT = "contract/test_records.py::TestRolloutInPostgres::test_"
 
 MUTATIONS = (
     # -- who may write, and when
@@ -303,7 +305,7 @@ MUTATIONS = (
     ),
     Mutation(
         "end only an open run, in Postgres",
-        "flysync/adapters/postgres/state.py",
+        "flysync/adapters/postgres/runs.py",
         "    WHERE run_id = %(run)s AND finished_at IS NULL\n    RETURNING run_id\n",
         "    WHERE run_id = %(run)s\n    RETURNING run_id\n",
         ("contract/test_records.py::TestStateInPostgres::test_a_run_ends_once",),
@@ -315,34 +317,107 @@ MUTATIONS = (
         "    if taken := ():\n",
         ("contract/test_records.py::TestStateInPostgres::test_begin_takes_nothing_from_a_run_that_came_later",),
     ),
+    Mutation(
+        "write nothing to another project's app, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "a.project_id = excluded.project_id OR a.project_id = %(former)s::text OR %(take_over)s::boolean\n",
+        "true\n",
+        (f"{_OWNER}it_belongs_to_whoever_writes_first", f"{_OWNER}a_removal_needs_the_owner_too"),
+    ),
+    Mutation(
+        "take over only from the owner that was seen to have left, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        '"former": seen.owner if seen.owner_has_left else None,',
+        '"former": seen.owner,',
+        (f"{_OWNER}a_removal_needs_the_owner_too",),
+    ),
+    Mutation(
+        "request nothing of another project's app, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "        WHERE owner.is_ours\n",
+        "",
+        (f"{_OWNER}a_request_of_another_project_is_not_written",),
+    ),
+    Mutation(
+        "call no owner gone that is deployed here, in Postgres",
+        "flysync/adapters/postgres/view.py",
+        "            SELECT FROM deployed WHERE deployed.project_id = target.owner\n",
+        "            SELECT FROM deployed WHERE false\n",
+        (f"{_OWNER}an_owner_that_has_left",),
+    ),
+    Mutation(
+        "keep what was down before the first roll-out, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "down_before = coalesce(a.down_before, excluded.down_before)",
+        "down_before = excluded.down_before",
+        (f"{_ROLLOUT}what_was_down_before_is_kept_until_all_is_up",),
+    ),
+    Mutation(
+        "forget nothing of an app that failed, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "greatest(s.longest_limit_s, %(limit_s)s::float8)",
+        "%(limit_s)s::float8",
+        (f"{_ROLLOUT}the_longest_limit_is_kept",),
+    ),
+    Mutation(
+        "let no fenced run roll out, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "WHERE r.run_id = %(run)s AND r.finished_at IS NULL\n        FOR UPDATE",
+        "WHERE r.run_id = %(run)s\n        FOR UPDATE",
+        (f"{_ROLLOUT}a_fenced_run_writes_nothing_of_it",),
+    ),
+    Mutation(
+        "read nothing that a policy may hide",
+        "flysync/adapters/postgres/connection.py",
+        "        if not sees_all_rows:\n",
+        "        if False:\n",
+        ("contract/test_row_security.py::test_what_a_policy_may_hide_is_not_read",),
+    ),
+    Mutation(
+        "begin no run while the tables are migrated",
+        "flysync/adapters/postgres/state.py",
+        "        WHERE NOT meta.is_closed OR EXISTS",
+        "        WHERE true OR EXISTS",
+        ("contract/test_migration.py::test_a_closed_door_stops_only_those_who_come",),
+    ),
+    Mutation(
+        "wait for runs that were being written when the door was closed",
+        "flysync/adapters/postgres/migration.py",
+        "    for wait in (None, _LOCK):\n",
+        "    for wait in (None,):\n",
+        ("contract/test_migration.py::test_a_run_that_begins_in_the_last_moment",),
+    ),
     # -- the state; the tables in memory are held to the same contract as those in Postgres
     Mutation(
         "clear only a request that was seen",
-        "tests/doubles/records.py",
+        "tests/doubles/state.py",
         "requested_at=None if was_seen else record.requested_at,",
         "requested_at=None,",
         ("contract/test_records.py::TestStateInMemory::test_begin_leaves_a_later_request",),
     ),
     Mutation(
         "end only an open run",
-        "tests/doubles/records.py",
+        "tests/doubles/state.py",
         "        if run is None or run.finished_at is not None:\n",
         "        if run is None:\n",
         ("contract/test_records.py::TestStateInMemory::test_a_run_ends_once",),
     ),
     Mutation(
         "begin no run that was fenced",
-        "tests/doubles/records.py",
+        "tests/doubles/state.py",
         "        elif run.finished_at is not None:\n",
         "        elif False:\n",
         ("contract/test_records.py::TestStateInMemory::test_a_run_that_was_fenced_cannot_begin",),
     ),
     Mutation(
         "take nothing from a run that came later",
-        "tests/doubles/records.py",
+        "tests/doubles/state.py",
         "        if taken := [name for name in fingerprints if self._is_taken(intent, name, seen)]:\n",
         "        if taken := []:\n",
-        (f"{_HANDLERS}a_run_that_lost_its_lock_unawares_overwrites_no_record",),
+        (
+            "contract/test_records.py::TestStateInMemory::test_begin_takes_nothing_from_a_run_that_came_later",
+            f"{_HANDLERS}a_run_that_lost_its_lock_unawares_overwrites_no_record",
+        ),
     ),
     # -- in the sandbox
     Mutation(

@@ -34,7 +34,7 @@ _SPARES = 2
 _RELEASE_S = 2.0
 
 
-class PostgresHold:
+class PostgresLockHandle:
     """A lock that is held: one connection, one open transaction, one heartbeat; see `flysync.ports.LockHandle`."""
 
     def __init__(self, session: Session, *, heartbeat_s: float, answer_s: float) -> None:
@@ -112,7 +112,7 @@ class PostgresLock:
         self._answer_s = answer_s
         self._spares: list[Session] = []
 
-    async def try_acquire(self, app: AppName) -> PostgresHold | None:
+    async def try_acquire(self, app: AppName) -> PostgresLockHandle | None:
         """
         Take the lock if it is free.
 
@@ -131,7 +131,7 @@ class PostgresLock:
         if isinstance(taken, TimeoutError):
             raise errors.timed_out()
         if taken:
-            return PostgresHold(session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
+            return PostgresLockHandle(session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
         await self._keep(session)
         return None
 

@@ -28,6 +28,9 @@ _CLOSE = """
 """
 _OPEN = "UPDATE flysync_meta SET closed_until = NULL WHERE closed_until IS NOT NULL"
 
+#: A table may be large.
+_PATIENCE = "SET LOCAL statement_timeout = '10min'"
+
 #: Runs that may be at work, in the tables of any version.
 _OPEN_RUNS = """
     SELECT r.run_id::text FROM flysync_runs AS r
@@ -93,6 +96,7 @@ async def migrate(session: Session, version: int, tables: Collection[str]) -> li
     """Change flysync's *tables*, those that exist, from *version* to this one; or give the runs that may be at work."""
     if RUNS.name in tables and (runs := await _open_runs(session)):
         return runs
+    await session.execute(_PATIENCE)
     for step in range(version, SCHEMA_VERSION):
         for name, statements in _STEPS[step].items():
             if name in tables:

@@ -125,12 +125,12 @@ class _RollOut:
         if rollout.end is RolloutEnd.UNKNOWN:
             self._state.mark(self._names, Stage.ROLLING_OUT, rollout.error)
         elif rollout.end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED}:
-            await self._end_rollout(None)
-            self._state.all_up = self._view.down_before is None  # there is nothing that this roll-out has put down
             if rollout.end is RolloutEnd.NO_MACHINES:
                 self._without_machines()
             else:
                 self._incomplete(rollout.error)
+            self._state.all_up = self._view.down_before is None  # there is nothing that this roll-out has put down
+            await self._end_rollout(None)
         elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
             self._state.mark(self._names, Stage.STORED)
             self._state.note("rolling_out", f"the roll-out to {self._request.app} is under way; nobody waits for it")
@@ -180,22 +180,16 @@ class _RollOut:
         A machine that a roll-out of ours had put down is not started by a deploy that succeeds: with *starts* it is.
         """
         live = await self._looks.until(lambda live: not (starts and self._strange(live)), self._view)
+        down = [machine.id for machine in live.down(self._known_down)] if starts else []
+        if down:
+            await self._lock.check()
+            with self._state.step("start"), suppress(FlysyncError):  # the next look says whether they run
+                await self._store.start(down)
+        if down or live.may_change(self._known_down):
+            live = await self._looks.again(self._view, live)
         if live.machines is None:
             raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
-        down = live.down(self._known_down)
-        if starts and down:
-            await self._start([machine.id for machine in down])
-        if (starts and down) or live.may_change(self._known_down):
-            live = await self._looks.again(self._view, live)
-            if live.machines is None:
-                raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
         return live
-
-    async def _start(self, machines: list[str]) -> None:
-        """Start machines; whether they run is for the next look to say."""
-        await self._lock.check()
-        with self._state.step("start"), suppress(FlysyncError):
-            await self._store.start(machines)
 
     def _strange(self, live: LiveSecrets) -> list[SecretName]:
         """Give the names of which Fly shows something else than what we wrote."""
