@@ -214,6 +214,8 @@ class Finding:
     hint: str | None = None
     #: The code of the error that made it fail; `config` where there is none.
     code: str | None = None
+    #: Whether `flysync db init` fixes it.
+    init_fixes_it: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
