@@ -133,6 +133,25 @@ def test_a_value_in_an_odd_place(platform: Platform, arguments: tuple[str, ...])
     refused(platform, arguments, "usage", 2, "--help")
 
 
+def test_a_word_that_is_misspelled(platform: Platform) -> None:
+    """A command or an option: the one that was meant is named."""
+    refused(platform, ("snyc",), "usage", 2, "no such command", "did you mean `flysync sync`?")
+    refused(platform, ("db", "chek"), "usage", 2, "no such command", "did you mean `flysync db check`?")
+    refused(platform, (*SYNC, "--stagee"), "usage", 2, "--stagee", "did you mean --stage?", "flysync sync --help")
+
+
+@pytest.mark.parametrize("group", [(), ("db",)])
+def test_no_command(platform: Platform, group: tuple[str, ...]) -> None:
+    """The help, on stderr; with --json an error as any other."""
+    text = platform.flysync(*group)
+    done = platform.flysync(*group, "--json")
+
+    assert (2, "") == (text.code, text.stdout)
+    assert f"Usage: {' '.join(('flysync', *group))} [OPTIONS] COMMAND" in text.stderr
+    assert (2, "usage", "") == (done.code, done.json["error"]["code"], done.stderr)
+    assert (" ".join(group) or "flysync") == done.json["command"]
+
+
 @pytest.mark.parametrize("option", ["--timeout", "--lock-wait"])
 @pytest.mark.parametrize("given", ["-1", "nan", "1e999"])  # the rest: tests/unit/test_options.py
 def test_a_bad_duration(platform: Platform, option: str, given: str) -> None:
@@ -142,7 +161,7 @@ def test_a_bad_duration(platform: Platform, option: str, given: str) -> None:
 
 def test_no_time_at_all(platform: Platform) -> None:
     """A limit of zero is a slip; not to wait for the lock is a wish."""
-    refused(platform, (*SYNC, "--timeout", "0"), "usage", 2, "--timeout", "more than none")
+    refused(platform, (*SYNC, "--timeout", "0"), "usage", 2, "--timeout", "more than zero")
     platform.store("p", B="1")
     refused(platform, (*SYNC, "--lock-wait", "0"), "credential_not_found", 1)
 

@@ -42,7 +42,7 @@ def test_a_secret_goes_to_the_keyring_and_is_used_from_there(platform: Platform)
     removed = platform.flysync("config", "unset", "DATABASE_URL", **how)
     again = platform.flysync("config", "unset", "DATABASE_URL", **how)
 
-    next_ = "next: flysync config show  (shows what counts now)\n"
+    next_ = "next: flysync config show  (shows the settings in effect)\n"
     assert (0, f"DATABASE_URL is in the system keyring\n{next_}", "") == (stored.code, stored.stdout, stored.stderr)
     assert (0, "no projects\n") == (used.code, used.stdout)
     assert (0, f"DATABASE_URL was removed from the system keyring\n{next_}") == (removed.code, removed.stdout)
@@ -71,7 +71,7 @@ def test_what_wins_over_the_keyring_is_told(platform: Platform) -> None:
     done = platform.flysync(*SET, stdin=TOKEN.encode(), **how)
     warning = platform.flysync(*SET, "--json", stdin=TOKEN.encode(), **how).json["warnings"][0]
 
-    assert (0, "warning: FLY_API_TOKEN (.env:2) wins over the keyring\n") == (done.code, done.stderr)
+    assert (0, "warning: FLY_API_TOKEN (.env:2) overrides the keyring\n") == (done.code, done.stderr)
     assert ("setting_shadowed", ["FLY_API_TOKEN"]) == (warning["code"], warning["names"])
 
 
@@ -110,7 +110,7 @@ def test_settings_that_are_broken_are_shown(platform: Platform) -> None:
     assert list(VARIABLES) == list(shown(done)) == [line.split()[0] for line in text.stdout.splitlines()]
     unusable = {line["name"]: line["value"] for line in done.json["config"] if not line["usable"]}
     assert {"FLY_API_TOKEN": None, "FLYSYNC_KEEP_RUNS_DAYS": None} == unusable
-    assert 2 == text.stdout.count("(of no use)")
+    assert 2 == text.stdout.count("(invalid)")
     assert "error: 4 problems with the settings:" in text.stderr
     for words in (".env:1 is not NAME=VALUE", "did you mean FLYSYNC_SNAPSHOT?", "FLYSYNC_KEEP_RUNS_DAYS (environment)"):
         assert words in text.stderr
@@ -151,7 +151,8 @@ def test_a_name_that_is_no_secret(platform: Platform) -> None:
     """Where it goes instead is told."""
     for command in ("set", "unset"):
         arguments = ("config", command, "FLYSYNC_ACTOR")
-        refused(platform, arguments, "usage", 2, "FLYSYNC_ACTOR is no secret", ".env", "docs/settings.md", "REDIS_URL")
+        words = ("FLYSYNC_ACTOR is not a secret", ".env", "docs/settings.md", "REDIS_URL")
+        refused(platform, arguments, "usage", 2, *words)
 
 
 @pytest.mark.parametrize("name", ["canary", "", "fly_api_token canary"])
@@ -189,9 +190,9 @@ def test_a_keyring_that_is_to_be_left_alone(platform: Platform, given: str) -> N
     [
         (b"two canaries", "FLY_API_TOKEN (standard input) contains whitespace"),
         (b"canary\ncanary\n", "FLY_API_TOKEN (standard input) contains whitespace"),
-        (b"canary\xff", "FLY_API_TOKEN (standard input) is empty or no text"),
-        (b"", "FLY_API_TOKEN (standard input) is empty or no text"),
-        (b"\n", "FLY_API_TOKEN (standard input) is empty or no text"),
+        (b"canary\xff", "FLY_API_TOKEN (standard input) is empty or not text"),
+        (b"", "FLY_API_TOKEN (standard input) is empty or not text"),
+        (b"\n", "FLY_API_TOKEN (standard input) is empty or not text"),
     ],
 )
 def test_a_secret_that_is_of_no_use(platform: Platform, given: bytes, words: str) -> None:

@@ -82,8 +82,8 @@ def test_a_history_and_one_run_of_it(platform: Platform) -> None:
 
     text = platform.flysync("history", synced["run_id"]).stdout.splitlines()
 
-    assert {"outcome   synced", "by        tester (cli)", "reason    rotation", "brought   A  synced"} <= set(text)
-    assert "next: flysync status --project p  (shows how its credentials stand now)" == text[-1]
+    assert {"outcome   synced", "by        tester (cli)", "reason    rotation", "sent      A  synced"} <= set(text)
+    assert "next: flysync status --project p  (shows the state of its credentials)" == text[-1]
 
 
 def test_a_list_for_a_pipe(platform: Platform) -> None:
@@ -129,7 +129,7 @@ def test_a_run_that_is_not_finished(platform: Platform) -> None:
 )
 def test_neither_or_both(platform: Platform, arguments: tuple[str, ...]) -> None:
     """A RUN or a project, and what limits a project's runs goes with it."""
-    refused(platform, ("history", *arguments), "usage", 2, "a RUN or of a --project", "--name", environ=NOWHERE)
+    refused(platform, ("history", *arguments), "usage", 2, "a RUN or a --project", "--name", environ=NOWHERE)
 
 
 @pytest.mark.parametrize("start", ["", "01k3a", "canary=1", "x" * 27])

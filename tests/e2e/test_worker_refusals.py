@@ -130,13 +130,13 @@ async def test_a_policy_that_spares_jobs_is_a_warning(platform: Platform) -> Non
     """Locks may go, and what comes of that is a job that is looked at twice."""
     with EmbeddedValkey({"maxmemory": "100mb", "maxmemory-policy": "volatile-lru"}) as server:
         backend = Backend(platform, server, "volatile")
-        worker = backend.worker()
+        worker = backend.worker("--json")
         await until(lambda: server_knows_a_worker(server))
         worker.process.send_signal(signal.SIGTERM)
         done = await asyncio.to_thread(worker.done)
         await backend.queue.close()
 
-    assert 0 == done.code
+    assert (0, "worker", True) == (done.code, done.json["command"], done.json["ok"])
     assert "volatile-lru; BullMQ requires noeviction" in done.stderr
 
 
