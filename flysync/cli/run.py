@@ -12,6 +12,7 @@ import typer
 from flysync.cli import process, progress, render
 from flysync.cli.signals import SIGNALS
 from flysync.errors import ConfigError, FlysyncError, Interrupted, InvalidCredential, UsageError
+from flysync.extras import how_to_add
 from flysync.model.reports import FleetReport, Note, printable
 from flysync.secret import Secret
 
@@ -165,7 +166,7 @@ def worker(output: Output, queue: str | None, options: WorkerOptions) -> None:
     try:
         from flysync.worker.process import Work
     except ImportError:
-        raise ConfigError("the worker needs more packages", hint='pip install "flysync[worker]"') from None
+        raise ConfigError("the worker needs more packages", hint=how_to_add("worker")) from None
     settings = _settings(output, bootstrap.WORKER)
     logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
     output.warn(settings.notes)
