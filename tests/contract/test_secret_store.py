@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from doubles.sandboxes import InMemorySandboxes
 from doubles.secrets import InMemoryFly, InMemorySecrets
+from parts import cases
 from quick_clock import QuickClock
 from secret_store_contract import SecretStoreContract, StoreWorld
 
@@ -115,7 +116,7 @@ class TestInMemorySecrets(SecretStoreContract):
         return MemoryWorld()
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+@cases("shell", ["sh", "bash", "zsh"], quick=1)
 class TestStandInFlyctl(SecretStoreContract):
     @pytest.fixture
     async def world(self, shell: str) -> AsyncIterator[StoreWorld]:
@@ -172,7 +173,7 @@ async def test_why_no_flyctl_could_be_installed(match: str, sha256: str | None, 
             await store.prepare()
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+@cases("shell", ["sh", "bash", "zsh"], quick=1)
 async def test_what_a_machine_is_configured_with_does_not_leave_the_sandbox(shell: str) -> None:
     """A list of machines has the app's environment in it; what looks like metadata there is not taken for it."""
     path = shutil.which(shell) or pytest.skip(f"no {shell} on this machine")
@@ -219,16 +220,21 @@ async def test_a_roll_out_is_looked_on(crashes: bool) -> None:
         await store.prepare()
         await store.stage({SecretName("A"): Secret("1")})
         world.apps["acme"].machines[-1].crashes = crashes
-        slow = Fault(match="POST /v1/apps/acme/machines/[^/]+$", kind=FaultKind.DELAY, delay_s=1.5, times=9)
-        world.fly.faults.append(slow)
+        held = [Fault(match="POST /v1/apps/acme/machines/[^/]+$", kind=FaultKind.HOLD) for _ in range(2)]
+        world.fly.faults += held
         seen: list[Machines] = []
+
+        def see(machines: Machines) -> None:
+            """Let each machine go when what is before it has been seen."""
+            seen.append(machines)
+            held[min(machines.updated, 1)].let_go.set()
 
         if crashes:
             with pytest.raises(RolloutFailed) as failed:
-                await store.deploy(wait=True, timeout_s=60, on_progress=seen.append)
+                await store.deploy(wait=True, timeout_s=60, on_progress=see)
             assert failed.value.touched
         else:
-            rollout = await store.deploy(wait=True, timeout_s=60, on_progress=seen.append)
+            rollout = await store.deploy(wait=True, timeout_s=60, on_progress=see)
             assert (2, Machines(updated=2, total=2)) == (rollout.release, rollout.machines)
 
         assert {0, 1} <= {one.updated for one in seen}
