@@ -99,7 +99,9 @@ class DaytonaSandboxes(Account):
                         made = await cancellable(self._sdk().create(params, timeout=self._create_call_s))
                         return self._keep(name, made)
                     except DaytonaError as error:
-                        if snapshot and await made_usable(self._sdk(), snapshot, error, self._api_key, self._clock):
+                        if bool(snapshot) and await cancellable(
+                            made_usable(self._sdk(), snapshot, error, self._api_key, self._clock)
+                        ):
                             continue
                         last = translated(error, "create", self._api_key)
                         exists = isinstance(error, DaytonaConflictError)

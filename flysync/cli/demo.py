@@ -27,13 +27,14 @@ def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
         flysync demo --keep
     """
     from flysync.errors import ConfigError
+    from flysync.extras import how_to_add
 
     try:
         from flysync.sim.demo import main as play
     except ImportError:
-        raise ConfigError("the demo needs more packages", hint='pip install "flysync[demo]"') from None
+        raise ConfigError("the demo needs more packages", hint=how_to_add("demo")) from None
     try:
         code = play(keep=keep, worker=with_worker)
     except ImportError:
-        raise ConfigError("the worker needs more packages", hint='pip install "flysync[demo,worker]"') from None
+        raise ConfigError("the worker needs more packages", hint=how_to_add("demo,worker")) from None
     raise typer.Exit(SIGNALS.exit_code if SIGNALS.received else code)

@@ -145,12 +145,13 @@ def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> N
         flysync worker --queue my-queue --grace 60s
     """
     from flysync import bootstrap, logs
+    from flysync.extras import how_to_add
     from flysync.model.reports import Report
 
     try:
         from flysync.worker.process import Work
     except ImportError:
-        raise ConfigError("the worker needs more packages", hint='pip install "flysync[worker]"') from None
+        raise ConfigError("the worker needs more packages", hint=how_to_add("worker")) from None
     settings = run.load_settings(output, bootstrap.WORKER)
     logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
     options = replace(options, sync=run.with_settings(options.sync, settings))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from recording import same_picture
 
 from flysync import sync_credentials_to_flyio, sync_project
@@ -13,10 +14,10 @@ from flysync.bootstrap import load_settings
 from flysync.sim import demo
 
 if TYPE_CHECKING:
-    import pytest
     from platform_of_tests import Platform
 
 
+@pytest.mark.slow
 def test_the_demo_tells_its_whole_story_and_leaves_its_world_to_be_tried() -> None:
     """Every check of its own holds; what it prints works in a second terminal as it stands; Ctrl-C ends it."""
     told = ""

@@ -234,7 +234,7 @@ async def test_the_look_has_no_more_time_than_there_is() -> None:
         return None
 
     lab.recipe.look = look  # type: ignore[method-assign]
-    report = await lab.build(timeout_s=0.05)
+    report = await lab.build(timeout_s=0.5)
 
     assert isinstance(report.error, errors.TimedOut)
     assert ("active", {}) == (report.lines[0].snapshot.state, lab.sandboxes.live)

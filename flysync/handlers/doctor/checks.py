@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, ConfigError
+from flysync.extras import how_to_add
 from flysync.handlers.doctor.findings import Findings
 from flysync.handlers.doctor.fly_checks import SandboxLook
 from flysync.handlers.prune import list_sandboxes
@@ -224,7 +225,7 @@ class _Checkup:
             try:
                 queue = self._options.queue()
             except ImportError:
-                self._findings.warn("redis", "the worker needs more packages", 'pip install "flysync[worker]"')
+                self._findings.warn("redis", "the worker needs more packages", how_to_add("worker"))
                 return
             try:
                 await queue.check()
