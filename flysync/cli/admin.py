@@ -6,7 +6,7 @@ import typer
 
 from flysync.cli import progress, run
 from flysync.cli.app import db, sandbox, snapshot
-from flysync.cli.options import BuildTimeout, common, takes
+from flysync.cli.options import BuildTimeout, InitTimeout, common, takes
 
 if TYPE_CHECKING:
     from flysync.cli.output import Output
@@ -33,21 +33,23 @@ SnapshotName = Annotated[
 
 @db.command("init")
 @takes(common)
-def db_init(output: "Output") -> None:
+def db_init(output: "Output", timeout: InitTimeout = 60.0) -> None:
     """
-    Create the tables that do not exist yet.
+    Create the tables that do not exist yet, and migrate flysync's own.
 
-    Those of flysync (`flysync_runs`, `flysync_secrets`, `flysync_meta`), and those of the backend if there are none.
-    Existing tables are not changed, so it is safe to run again.
+    Those of flysync (`flysync_runs`, `flysync_secrets`, `flysync_apps`, `flysync_meta`), and those of the backend if
+    there are none. The backend's tables are never changed, so it is safe to run again. Tables of an earlier version are
+    migrated: no run may begin meanwhile, and open runs are waited for. Stop workers of that version first.
 
-    Example:
+    Examples:
         flysync db init
+        flysync db init --timeout 5m
     """
     from flysync import bootstrap
     from flysync.handlers import database
 
     settings = run.load_settings(output, bootstrap.DATABASE)
-    run.run_handler(output, settings, lambda services: database.init_database(admin=services.admin))
+    run.run_handler(output, settings, lambda services: database.init_database(admin=services.admin, timeout_s=timeout))
 
 
 @db.command("check")

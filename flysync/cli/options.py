@@ -135,6 +135,7 @@ LockWait = Annotated[
     float, _time_option("--lock-wait", "60s", "How long to wait for another run's lock.", parser=read_duration)
 ]
 Timeout = Annotated[float, _time_option("--timeout", "10m", "Overall time limit, excluding cleanup.")]
+InitTimeout = Annotated[float, _time_option("--timeout", "60s", "How long to wait for open runs.")]
 BuildTimeout = Annotated[float, _time_option("--timeout", "15m", "Overall time limit.")]
 
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]

@@ -25,14 +25,14 @@ class CheckReport(Report):
         return int(self.error is not None)
 
 
-async def init_database(*, admin: DatabaseAdmin) -> InitReport:
+async def init_database(*, admin: DatabaseAdmin, timeout_s: float) -> InitReport:
     """
-    Create the tables that do not exist, and migrate those of an earlier version.
+    Create the tables that do not exist, and migrate those of an earlier version; open runs have *timeout_s* to end.
 
     Raises:
-        DatabaseUnavailable, ConfigError: as the port says.
+        DatabaseUnavailable, ConfigError, TimedOut: as the port says.
     """
-    return await admin.init()
+    return await admin.init(timeout_s=timeout_s)
 
 
 async def check_database(*, admin: DatabaseAdmin) -> CheckReport:

@@ -153,7 +153,7 @@ async def status(
         open_runs=overview.open_runs,
         apps=seen.apps,
         error=next((live_app.error for live_app in seen.apps.values() if live_app.error), None),
-        warnings=tuple(seen.notes),
+        warnings=(*seen.notes, *overview.shared_apps()),
         next=tuple(dict.fromkeys((*seen.next, *(fixes or _nothing_to_fix(project, lines, live=live))))),
     )
 

@@ -198,6 +198,17 @@ class Overview:
     #: The projects of each app that the newest deployments of several name.
     shared: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
 
+    def shared_apps(self) -> list[Note]:
+        """Warn of apps that several projects deploy to: the secrets of each belong to one of them alone."""
+        notes = []
+        for app, projects in self.shared.items():
+            owner = (
+                f"project {self.owners[app]} owns its secrets" if app in self.owners else "nobody owns its secrets yet"
+            )
+            message = f"{app} is the newest deployment of several projects: {', '.join(projects)}; {owner}"
+            notes.append(Note(code="shared_app", message=message, names=(app, *projects)))
+        return notes
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRow:

@@ -309,12 +309,12 @@ async def test_a_deadlock_is_tried_again(world: PostgresWorld, database: str, mo
     tries, has_both = [], asyncio.Event()
     attempt = Connection._attempt
 
-    async def attempt_in_turn(self: Connection, work: Any) -> Any:
+    async def attempt_in_turn(self: Connection, work: Any, **more: Any) -> Any:
         """Begin anew when the other has what it waits for: on a busy machine it wakes up late."""
         tries.append(work)
         if len(tries) > 1:
             await has_both.wait()
-        return await attempt(self, work)
+        return await attempt(self, work, **more)
 
     await world.records.request(APP, PROJECT, [KEY, TOKEN])
     world.backend.execute(f"ALTER DATABASE {world.backend.info.dbname} SET deadlock_timeout = '1s'".encode())

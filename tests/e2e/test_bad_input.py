@@ -140,7 +140,7 @@ def test_a_word_that_is_misspelled(platform: Platform) -> None:
     """A command or an option: the one that was meant is named."""
     refused(platform, ("snyc",), "usage", 2, "no such command", "did you mean `flysync sync`?")
     refused(platform, ("db", "chek"), "usage", 2, "no such command", "did you mean `flysync db check`?")
-    refused(platform, (*SYNC, "--stagee"), "usage", 2, "--stagee", "did you mean --stage?", "flysync sync --help")
+    refused(platform, (*SYNC, "--stagee"), "usage", 2, "--stagee", "did you mean --stage", "flysync sync --help")
 
 
 @pytest.mark.parametrize("group", [(), ("db",)])
@@ -203,7 +203,7 @@ def test_an_empty_value(platform: Platform, source: str, given: bytes | None) ->
     more = () if given is None else ("--value-stdin",)
     how = {"stdin": given or b"", "FLYSYNC_VALUE_SOURCE": source}
 
-    refused(platform, (*SYNC, *more), "invalid_credential", 1, "value of A", "is empty", "store A anew", **how)
+    refused(platform, (*SYNC, *more), "invalid_credential", 1, "value of A", "is empty", "save A again", **how)
 
 
 @pytest.mark.parametrize("source", ["database", "caller"])

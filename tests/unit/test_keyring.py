@@ -96,7 +96,7 @@ def test_a_keyring_that_does_not_answer_is_given_up() -> None:
 
 def test_a_look_at_a_keyring_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sooner than a change: nobody has just asked for it."""
-    monkeypatch.setattr("flysync.adapters.keyring._PATIENCE_S", 0.1)
+    monkeypatch.setattr("flysync.adapters.keyring._READ_S", 0.1)
     keyring.set_keyring(keyrings.Hanging())
     with pytest.raises(TimeoutError):
         look_up(NAME)

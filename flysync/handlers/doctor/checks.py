@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from flysync.model.config import ConfigReport
     from flysync.model.core import AppName, ProjectId
-    from flysync.model.reports import Finding
+    from flysync.model.reports import Finding, Overview
     from flysync.ports import JobQueue, ProgressListener, Services
 
 #: Seconds by which two clocks may differ.
@@ -149,7 +149,10 @@ class _Checkup:
         self._listener.step("leftovers")
         with self._findings.of("leftovers"):
             sandboxes = [line for line in (await list_sandboxes(services=self._services)).lines if line.is_left]
-            dead = await self._dead_runs()
+            overview = await self._services.records.overview(None, values=False)
+            for note in overview.shared_apps():
+                self._findings.warn("deployments", note.message, "correct project_deployments, or use --take-over")
+            dead = await self._dead_runs(overview)
             if sandboxes:
                 names = ", ".join(line.sandbox.name for line in sandboxes)
                 self._findings.warn(
@@ -163,10 +166,10 @@ class _Checkup:
             else:
                 self._findings.ok("leftovers", "no leftover sandboxes, no dead runs")
 
-    async def _dead_runs(self) -> list[str]:
+    async def _dead_runs(self, overview: Overview) -> list[str]:
         """Give the runs without an end whose app is not locked: a living process would hold its lock."""
         records = self._services.records
-        ids = [run.run_id for run in (await records.overview(None, values=False)).open_runs]
+        ids = [run.run_id for run in overview.open_runs]
         dead = []
         for run_id, run in (await records.runs(ids)).known.items():
             handle = None if run.finished or run.app is None else await self._services.lock.try_acquire(run.app)
