@@ -60,7 +60,7 @@ def _mark(line: StatusLine) -> str:
         return "-"
     if line.live is None:
         return "✓" if line.condition is CredentialCondition.DEPLOYED else "!"
-    return "!" if line.is_drift else "✓"
+    return "!" if line.is_drift or line.live is Live.DOWN else "✓"
 
 
 def _state(line: StatusLine) -> str:
