@@ -114,6 +114,25 @@ async def test_a_lock_whose_loss_is_told_stops_whatever_is_under_way() -> None:
     assert {} == world.sandboxes.live
 
 
+async def test_no_roll_out_begins_while_the_machines_cannot_be_seen() -> None:
+    """Else those that were down before would count as put down by it: the value is stored, and the next run goes on."""
+    world = World()
+    world.put(A="1")
+    (machine,) = world.acme.machines
+    machine.crash()
+    machine.breaks_on.add("1")
+    world.fly.failures["machines"] = [errors.AccessDenied("Fly.io refuses the token", service="fly")] * 2
+    first = await world.sync("A")
+    restarts = world.acme.restarts
+    second = await world.sync("A")
+
+    assert {"A": ("staged", "new", "deploy_incomplete")} == told(first)
+    assert "deploy" not in world.fly.calls[: world.fly.calls.index("prepare", 1)]
+    assert 0 == restarts
+    assert {"A": ("synced", "requested", None)} == told(second)
+    assert {"machines_down"} == {note.code for note in second.warnings}
+
+
 async def test_the_intent_is_there_before_the_sandbox() -> None:
     """Whoever comes after a dead process knows from the tables what to look for."""
     world = World()

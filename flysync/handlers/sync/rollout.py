@@ -87,7 +87,11 @@ class _RollOut:
         await self._ended(rollout)
 
     async def _before(self) -> LiveSecrets:
-        """Note under which digests Fly has our values; a list that is behind is asked again."""
+        """
+        Note under which digests Fly has our values; a list that is behind is asked again.
+
+        Without the machines nobody could say later which of them were down before: then nothing is rolled out.
+        """
         try:
             live = await self._looks.until(lambda live: not self._behind(live), self._view)
             live = await self._looks.judge_open_rollouts(live, self._view)
@@ -96,6 +100,8 @@ class _RollOut:
         behind = self._behind(live)
         self._macs = {name: None if name in behind else live.mac(name) for name in self._names}
         await self._records.stored(self._state.run_id, self._request.app, self._macs)
+        if live.machines is None and not self._request.options.stage:
+            raise self._not_begun(live.error or OutcomeUnknown("the machines could not be listed", service="fly"))
         return live
 
     def _behind(self, live: LiveSecrets) -> list[SecretName]:
