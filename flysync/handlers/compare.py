@@ -109,6 +109,11 @@ class LiveSecrets:
         """Give the managed machines that are down, but for those that are *known* to be."""
         return self._in(Condition.DOWN, known)
 
+    def has_put_down(self, record: SecretRecord, known: Collection[str]) -> bool:
+        """Tell whether a machine is down by a roll-out of this value, and not only since one that was counted."""
+        failed = record.failed_release
+        return any(failed is None or (one.release or failed + 1) > failed for one in self.down(known))
+
     def unclear(self, known: Collection[str] = ()) -> list[Machine]:
         """Give the managed machines of which nobody can say yet whether they run, but for those *known* to be down."""
         return self._in(Condition.UNCLEAR, known)

@@ -12,7 +12,7 @@ from situations import SITUATIONS, Situation, calls_of, play
 from world import World, in_jumping_time
 
 from flysync import errors
-from flysync.ports import RolloutFailed
+from flysync.model.fly import Rollout, RolloutEnd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -26,14 +26,17 @@ _LATE = (
     "records.begin",
     "records.stored",
     "records.begin_rollout",
+    "records.end_rollout",
     "records.finish",
     "sandboxes.create",
     "secrets.stage",
     "secrets.deploy",
+    "secrets.start",
 )
 _STOPS = [Fault("kill"), Fault("kill", "first"), Fault("kill", "late")]
 _STOPS += [Fault("cancel"), Fault("cancel", "first"), Fault("cancel", "late"), Fault("cancel", "slow")]
 _STOPS += [Fault("hang"), Fault("hang", "first"), Fault("hang", "late"), Fault("steal"), Fault("lose")]
+_STOPS += [Fault("kill", "half"), Fault("cancel", "half"), Fault("hang", "half")]
 
 each_situation = pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
 
@@ -60,7 +63,7 @@ class Tally:
 
 def may_meet(fault: Fault, call: str) -> bool:
     """Tell whether a call can meet with this."""
-    return fault.effect != "late" or call in _LATE
+    return {"late": call in _LATE, "half": call == "secrets.deploy"}.get(fault.effect, True)
 
 
 @each_situation
@@ -108,38 +111,51 @@ _TEMPORARY = [errors.DaytonaUnavailable("x"), errors.RateLimited("x"), errors.Ti
 _DENIED = errors.AccessDenied("x")
 _DATABASE = [errors.DatabaseUnavailable("x")]
 _FLY = [*_TEMPORARY, _DENIED, errors.FlyUnavailable("x"), errors.FlyctlFailed("x"), errors.OutcomeUnknown("x")]
-_INCOMPLETE = errors.DeployIncomplete("x")
+_LOST = errors.OutcomeUnknown("x")
 
-#: What each call may raise (ports.py): before it has done anything, and after its work.
+#: What each call may raise (ports): before it has done anything, and after its work.
 _RAISED: dict[str, tuple[list[Exception], list[Exception]]] = {
     "records": ([*_DATABASE, errors.ConfigError("x")], [*_DATABASE]),
-    "records.begin": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
+    "records.begin": (
+        [*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x"), errors.Locked("x"), errors.NotOwner("x")],
+        [*_DATABASE],
+    ),
     "records.begin_rollout": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
+    "records.end_rollout": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
     "lock": ([*_DATABASE, errors.ConfigError("x")], []),
     "sandboxes.create": ([*_TEMPORARY, _DENIED, errors.SandboxNotFound("x")], [*_TEMPORARY]),
     "sandboxes.attach": ([*_TEMPORARY, _DENIED, errors.SandboxNotFound("x")], [*_TEMPORARY]),
     "sandboxes.remove": ([*_TEMPORARY, _DENIED], [*_TEMPORARY]),
-    "secrets.prepare": ([*_FLY], [*_FLY]),
-    "secrets.list": ([*_FLY], [*_FLY]),
-    "secrets.clean": ([*_FLY], [*_FLY]),
+    "flyctl.prepare": ([*_FLY], [*_FLY]),
+    "flyctl.clean": ([*_FLY], [*_FLY]),
+    "secrets.look": ([*_FLY], [*_FLY]),
+    "secrets.start": ([*_FLY], [*_FLY]),
     "secrets.stage": (
-        [*_FLY, errors.InvalidCredential("Fly.io refuses 'A'"), errors.InvalidCredential("x")],
-        [errors.OutcomeUnknown("x")],
-    ),
-    "secrets.deploy": (
-        [
-            *_FLY,
-            RolloutFailed(_INCOMPLETE, touched=False),
-            RolloutFailed(_INCOMPLETE, touched=True),
-            RolloutFailed(errors.OutcomeUnknown("x"), touched=True),
-        ],
-        [RolloutFailed(_INCOMPLETE, touched=True), RolloutFailed(errors.OutcomeUnknown("x"), touched=True)],
+        [*_FLY, errors.InvalidCredential("Fly.io refuses 'A'", name="A"), errors.InvalidCredential("x")],
+        [_LOST],
     ),
 }
+#: How a deploy may end (ports): before it has done anything, and after its work.
+_ENDS: tuple[list[Rollout], list[Rollout]] = (
+    [
+        *(Rollout(end=RolloutEnd.UNTOUCHED, error=error) for error in _FLY),
+        Rollout(end=RolloutEnd.BROKEN_OFF, error=errors.FlyctlFailed("x")),
+        Rollout(end=RolloutEnd.UNKNOWN, error=_LOST),
+    ],
+    [
+        Rollout(end=RolloutEnd.BROKEN_OFF, error=errors.FlyctlFailed("x")),
+        Rollout(end=RolloutEnd.UNKNOWN, error=_LOST),
+    ],
+)
 
 
 def failures(call: str) -> Iterator[Fault]:
     """Give all that a call may raise."""
+    if call == "secrets.deploy":
+        before_it, after_it = _ENDS
+        yield from (Fault("give", "never", answer=answer) for answer in before_it)
+        yield from (Fault("give", "first", answer=answer) for answer in after_it)
+        return
     before, after = _RAISED.get(call) or _RAISED.get(call.partition(".")[0]) or ([], [])
     yield from (Fault("raise", "never", error) for error in before)
     yield from (Fault("raise", "first", error) for error in after)
@@ -308,7 +324,7 @@ async def race(pair: str, between: str, first: int, second: int) -> tuple[list[s
         before = world.acme.restarts
         last = Process(world)
         report = await last.sync("A", "B", "C")
-        found += [*told_wrong(last, report), *left_wrong(world, report, frozenset("ABC"), may_give_up=False)]
+        found += [*told_wrong(last, report), *left_wrong(last, report, frozenset("ABC"))]
     if world.acme.restarts > before:
         found.append("all was there, and was rolled out again")
     return found, 0

@@ -103,7 +103,7 @@ class _Delivery:
             if record.state is not State.DEPLOYED:
                 self._state.confirmed.append(change.name)
                 self._state.all_up = True
-            if down := live.down(() if record.state is State.DEPLOYED else known_down):
+            if down := live.down():
                 self._state.warn(machines_down(down))
             return True
         self._state.mark([change.name], Stage.PLANNED if outcome is None else Stage.STORED, error, reason)

@@ -60,18 +60,18 @@ class Looks:
         """
         Say what became of roll-outs whose end is not known: a machine that they have put down makes them bad tries.
 
-        Gives the last look.
+        One that is down since a try that was counted does not, unless it has a newer release. Gives the last look.
         """
-        begun = [name for name, row in view.records.items() if row.rollout_begun and not self._state.is_touched(name)]
+        begun = [row for name, row in view.records.items() if row.rollout_begun and not self._state.is_touched(name)]
         if not begun:
             return live
         known: Collection[str] = view.down_before or ()
         if live.unclear(known):
             live = await self.again(view, live)
-        if live.down(known):
+        if failed := [row.name for row in begun if live.has_put_down(row, known)]:
             bad = BadTry(limit_s=math.inf, release=live.release)
             request = self._request
-            self._judged |= await request.services.records.end_rollout(self._state.run_id, request.app, begun, bad)
+            self._judged |= await request.services.records.end_rollout(self._state.run_id, request.app, failed, bad)
         return live
 
     def record(self, name: SecretName, view: ProjectView) -> SecretRecord:

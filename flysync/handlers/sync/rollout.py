@@ -66,8 +66,9 @@ class _RollOut:
         self._shipped = names
         #: The digests that Fly showed after our write, as HMAC.
         self._macs: dict[SecretName, str | None] = {}
-        #: Machines that were down before the first of our roll-outs that has not ended well.
+        #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
         self._known_down: frozenset[str] = frozenset()
+        self._down_before: frozenset[str] = frozenset()
 
     async def do(self) -> None:
         before = await self._before()
@@ -108,8 +109,9 @@ class _RollOut:
         """Commit that the roll-out begins, and what it begins with."""
         waiting = [name for name, row in self._view.records.items() if row.state is State.STORED]
         self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
+        self._down_before = frozenset(machine.id for machine in before.down())
         self._known_down = await self._records.begin_rollout(
-            self._state.run_id, self._request.app, self._shipped, down=[machine.id for machine in before.down()]
+            self._state.run_id, self._request.app, self._shipped, down=self._down_before
         )
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
@@ -157,12 +159,15 @@ class _RollOut:
             else:
                 self._state.mark(self._names, Stage.STORED, self._unseen(rollout, error))
             return
-        down = live.down(self._known_down)
+        # A deploy starts no machine that is down: only one that succeeds is answerable for those.
+        down = live.down(self._known_down if succeeded else self._known_down | self._down_before)
         if down or rollout.end is RolloutEnd.APP_FAILED:
             await self._bad_try(BadTry(limit_s=math.inf, release=live.release), rollout)
         elif rollout.end is RolloutEnd.OUT_OF_TIME:
             await self._bad_try(BadTry(limit_s=self._request.options.timeout_s, release=None), rollout)
         elif not succeeded:
+            if not live.unclear(self._known_down):
+                await self._end_rollout(None)
             self._incomplete(rollout.error)
         elif live.unclear(self._known_down):
             why = "it is not clear yet whether its machines run"
