@@ -1,12 +1,12 @@
 """
-flysync brings credentials from Postgres to Fly.io apps as secrets.
+flysync copies credentials from Postgres into Fly.io apps, as secrets.
 
     from flysync import sync_credentials_to_flyio
 
     report = await sync_credentials_to_flyio("proj123", ["AWS_ACCESS_KEY_ID"])
     print(report.outcome, report.exit_code)
 
-Everything is loaded when it is first asked for.
+Each name is loaded when it is first used.
 """
 
 from __future__ import annotations

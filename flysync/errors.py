@@ -9,29 +9,25 @@ Every error that flysync raises on purpose: one root, a stable code, and whether
       TimedOut                  exit 75   timeout
       RateLimited               exit 75   rate_limited
       AccessDenied              exit 1    access_denied
-      DatabaseError
-        DatabaseUnavailable     exit 75   database_unavailable
-        NotRecorded             exit 75   not_recorded
-        ProjectNotFound         exit 1    project_not_found
-        AmbiguousDeployment     exit 1    ambiguous_deployment
-        CredentialNotFound      exit 1    credential_not_found
-        RunNotFound             exit 1    run_not_found
-        InvalidCredential       exit 1    invalid_credential
-      SandboxError
-        DaytonaUnavailable      exit 75   daytona_unavailable
-        SandboxNotFound         exit 1    sandbox_not_found
-      StoreError
-        FlyUnavailable          exit 75   fly_unavailable
-        FlyctlFailed            exit 75   flyctl_failed
-        AppNotFound             exit 0    app_not_found (a warning; the outcome is skipped)
-        AppNotVisible           exit 1    app_not_visible
-        AppMoved                exit 75   app_moved
-        NotOwner                exit 1    not_owner
-        DeployIncomplete        exit 75   deploy_incomplete
-        DeployFailed            exit 1    deploy_failed
-        OutcomeUnknown          exit 75   outcome_unknown
-      QueueError
-        RedisUnavailable        exit 75   redis_unavailable
+      DatabaseUnavailable       exit 75   database_unavailable
+      NotRecorded               exit 75   not_recorded
+      ProjectNotFound           exit 1    project_not_found
+      AmbiguousDeployment       exit 1    ambiguous_deployment
+      CredentialNotFound        exit 1    credential_not_found
+      RunNotFound               exit 1    run_not_found
+      InvalidCredential         exit 1    invalid_credential
+      DaytonaUnavailable        exit 75   daytona_unavailable
+      SandboxNotFound           exit 1    sandbox_not_found
+      FlyUnavailable            exit 75   fly_unavailable
+      FlyctlFailed              exit 75   flyctl_failed
+      AppNotFound               exit 0    app_not_found (a warning; the outcome is skipped)
+      AppNotVisible             exit 1    app_not_visible
+      AppMoved                  exit 75   app_moved
+      NotOwner                  exit 1    not_owner
+      DeployIncomplete          exit 75   deploy_incomplete
+      DeployFailed              exit 1    deploy_failed
+      OutcomeUnknown            exit 75   outcome_unknown
+      RedisUnavailable          exit 75   redis_unavailable
 
 Nothing here prints or exits. A message is one sentence in lower case that names the thing; a hint says what to do.
 Anything else that is raised is a bug.
@@ -39,7 +35,6 @@ Anything else that is raised is a bug.
 
 from __future__ import annotations
 
-import traceback
 from typing import ClassVar
 
 #: sysexits.h EX_TEMPFAIL: "temporary failure; user is invited to retry".
@@ -147,11 +142,7 @@ class AccessDenied(FlysyncError):
     code = "access_denied"
 
 
-class DatabaseError(FlysyncError):
-    """What goes wrong where credentials and state are kept."""
-
-
-class DatabaseUnavailable(DatabaseError):
+class DatabaseUnavailable(FlysyncError):
     """Postgres is out of reach."""
 
     code = "database_unavailable"
@@ -159,7 +150,7 @@ class DatabaseUnavailable(DatabaseError):
     default_hint = "check DATABASE_URL and whether the server runs; `flysync db check` tries it"
 
 
-class NotRecorded(DatabaseError):
+class NotRecorded(FlysyncError):
     """The work is done, but the state or the action could not be written."""
 
     code = "not_recorded"
@@ -167,34 +158,34 @@ class NotRecorded(DatabaseError):
     default_hint = "run the same command again; it repairs the record"
 
 
-class ProjectNotFound(DatabaseError):
+class ProjectNotFound(FlysyncError):
     """The project has neither a credential nor a deployment."""
 
     code = "project_not_found"
     default_hint = "check the project's id; `flysync status` lists those that are known"
 
 
-class AmbiguousDeployment(DatabaseError):
+class AmbiguousDeployment(FlysyncError):
     """The two newest deployments of a project name different apps."""
 
     code = "ambiguous_deployment"
     default_hint = "name the app with --app, or repair project_deployments"
 
 
-class CredentialNotFound(DatabaseError):
+class CredentialNotFound(FlysyncError):
     """The project has no credential of this name."""
 
     code = "credential_not_found"
 
 
-class RunNotFound(DatabaseError):
+class RunNotFound(FlysyncError):
     """No run has this id, or more than one begins so."""
 
     code = "run_not_found"
     default_hint = "`flysync history --project ID` lists them; those past FLYSYNC_KEEP_RUNS_DAYS are gone"
 
 
-class InvalidCredential(DatabaseError):
+class InvalidCredential(FlysyncError):
     """A name or a value that cannot be carried to Fly as it is; *name*, where it is Fly that refuses it."""
 
     code = "invalid_credential"
@@ -212,11 +203,7 @@ class InvalidCredential(DatabaseError):
         self.name = name
 
 
-class SandboxError(FlysyncError):
-    """What goes wrong where flyctl runs."""
-
-
-class DaytonaUnavailable(SandboxError):
+class DaytonaUnavailable(FlysyncError):
     """Daytona is out of reach, or lost the sandbox."""
 
     code = "daytona_unavailable"
@@ -224,17 +211,13 @@ class DaytonaUnavailable(SandboxError):
     default_hint = "run the same command again later"
 
 
-class SandboxNotFound(SandboxError):
+class SandboxNotFound(FlysyncError):
     """The sandbox or the snapshot that was asked for does not exist."""
 
     code = "sandbox_not_found"
 
 
-class StoreError(FlysyncError):
-    """What goes wrong where secrets are written."""
-
-
-class FlyUnavailable(StoreError):
+class FlyUnavailable(FlysyncError):
     """Fly.io's API is out of reach, or answers with an error of its own."""
 
     code = "fly_unavailable"
@@ -242,7 +225,7 @@ class FlyUnavailable(StoreError):
     default_hint = "run the same command again later"
 
 
-class FlyctlFailed(StoreError):
+class FlyctlFailed(FlysyncError):
     """flyctl failed, before anything was stored or for a reason that is not known."""
 
     code = "flyctl_failed"
@@ -250,21 +233,21 @@ class FlyctlFailed(StoreError):
     default_hint = "run the same command again; if it stays, try flyctl by hand in a sandbox (`--sandbox ID`)"
 
 
-class AppNotFound(StoreError):
+class AppNotFound(FlysyncError):
     """Fly knows no such app; the entrance tells it as a warning, the outcome is `skipped`."""
 
     code = "app_not_found"
     permanent_exit_code = 0
 
 
-class AppNotVisible(StoreError):
+class AppNotVisible(FlysyncError):
     """flysync has deployed to the app before, and Fly now says that it does not exist."""
 
     code = "app_not_visible"
     default_hint = "was it deleted, or is FLY_API_TOKEN one of another organisation?"
 
 
-class AppMoved(StoreError):
+class AppMoved(FlysyncError):
     """The project's app changed while the run was under way, and then again."""
 
     code = "app_moved"
@@ -272,14 +255,14 @@ class AppMoved(StoreError):
     default_hint = "run the same command again"
 
 
-class NotOwner(StoreError):
+class NotOwner(FlysyncError):
     """The app's secrets belong to another project."""
 
     code = "not_owner"
     default_hint = "check project_deployments; `--take-over` makes the app this project's"
 
 
-class DeployIncomplete(StoreError):
+class DeployIncomplete(FlysyncError):
     """The values are stored, but the roll-out failed or ran out of time."""
 
     code = "deploy_incomplete"
@@ -287,14 +270,14 @@ class DeployIncomplete(StoreError):
     default_hint = "run the same command again; the roll-out is tried once more"
 
 
-class DeployFailed(StoreError):
+class DeployFailed(FlysyncError):
     """The same value has been rolled out twice, and twice the app failed, or the time ran out."""
 
     code = "deploy_failed"
     default_hint = "look at the app's own logs (`fly logs`); with --force the change is rolled out once more"
 
 
-class OutcomeUnknown(StoreError):
+class OutcomeUnknown(FlysyncError):
     """The answer was lost, and looking it up failed."""
 
     code = "outcome_unknown"
@@ -302,19 +285,8 @@ class OutcomeUnknown(StoreError):
     default_hint = "run the same command again; that is safe"
 
 
-class QueueError(FlysyncError):
-    """What goes wrong where jobs wait."""
-
-
-class RedisUnavailable(QueueError):
+class RedisUnavailable(FlysyncError):
     """Redis is out of reach."""
 
     code = "redis_unavailable"
     temporary = True
-
-
-def bug_text(error: BaseException) -> list[str]:
-    """Give where a bug happened, without the texts of exceptions: they may hold a value."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-    return [f"error: a bug in flysync: {type(error).__name__}", *where]

@@ -1,17 +1,19 @@
 """
-The library: The handlers, with services made of the environment's settings where none are given.
+The library: the handlers, with services built from settings unless the caller has its own.
 
-What comes out of it, a bug included, holds no value: neither its text nor any exception behind it.
+No value gets out, not even with a bug: neither in a text nor in an exception behind another one.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flysync import bootstrap
-from flysync.errors import FlysyncError, bug_text
-from flysync.model.core import Origin, SyncOptions, project_id, secret_name
+from flysync.errors import FlysyncError
+from flysync.logs import bug_text
+from flysync.model.core import SyncOptions, project_id, secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,25 +33,23 @@ async def sync_credentials_to_flyio(
     listener: ProgressListener | None = None,
 ) -> SyncReport:
     """
-    Bring the credentials *names* of *project* to its Fly.io app, and say what was done.
+    Sync the credentials *names* of *project* to its Fly.io app.
 
-    Without *services* they are made of *settings*, and these of the environment. The report tells of failures too
-    (`report.ok`, `report.error`).
+    Without *services*, they are built from *settings*; without these, from those of this process: environment, `.env`
+    and keyring, as for the command line. What *options* leave open is taken from the settings. A sync that fails gives
+    a report, too (`report.ok`, `report.error`).
 
     Raises:
-        ConfigError: settings are missing or wrong.
-        InvalidCredential: a name that Fly refuses.
-        UsageError: no project, or no names.
-        RuntimeError: a bug, told by kind and place alone.
+        ConfigError: settings are missing or invalid.
+        InvalidCredential: no credential can have one of the names.
+        UsageError: the project's id is empty, or there are no names.
+        RuntimeError: a bug; the text says its kind and its place, and nothing else.
     """
     from flysync.handlers.sync import entry as sync
 
     of, checked = project_id(project), [secret_name(name) for name in names]
-
-    def handler(options: SyncOptions, services: Services) -> Awaitable[SyncReport]:
-        return sync.sync_credentials_to_flyio(of, checked, options, services=services, listener=listener)
-
-    return await _done(handler, options, settings, services)
+    handler = partial(sync.sync_credentials_to_flyio, of, checked, listener=listener)
+    return await _run(handler, options or SyncOptions(), settings, services)
 
 
 async def sync_project(
@@ -61,39 +61,35 @@ async def sync_project(
     listener: ProgressListener | None = None,
 ) -> SyncReport:
     """
-    Bring all credentials of *project* to its Fly.io app; see `sync_credentials_to_flyio`.
+    Sync all credentials of *project* to its Fly.io app; see `sync_credentials_to_flyio`.
 
     Raises:
-        ConfigError: settings are missing or wrong.
-        UsageError: no project, or the values come from the caller.
+        ConfigError: settings are missing or invalid.
+        UsageError: the project's id is empty, or the values come from the caller.
         RuntimeError: as above.
     """
     from flysync.handlers.sync import entry as sync
 
-    of = project_id(project)
-
-    def handler(options: SyncOptions, services: Services) -> Awaitable[SyncReport]:
-        return sync.sync_project(of, options, services=services, listener=listener)
-
-    return await _done(handler, options, settings, services)
+    handler = partial(sync.sync_project, project_id(project), listener=listener)
+    return await _run(handler, options or SyncOptions(), settings, services)
 
 
-async def _done(
-    handler: Callable[[SyncOptions, Services], Awaitable[SyncReport]],
-    options: SyncOptions | None,
+async def _run(
+    handler: Callable[..., Awaitable[SyncReport]],
+    options: SyncOptions,
     settings: Settings | None,
     services: Services | None,
 ) -> SyncReport:
-    """Call a handler, with services that are opened and closed where none are given."""
+    """Call a handler; services are opened and closed unless they are given."""
     if services is not None:
-        return await _alone(handler(options or SyncOptions(), services))
+        return await _strip_context(handler(options, services=services))
     settings = settings or bootstrap.load_settings()
     async with bootstrap.open_services(settings) as opened:
-        return await _alone(handler(_filled(options, settings), opened))
+        return await _strip_context(handler(_completed(options, settings), services=opened))
 
 
-async def _alone(work: Awaitable[SyncReport]) -> SyncReport:
-    """Give the report, or raise, without the exceptions behind it: their texts and frames can hold a value."""
+async def _strip_context(work: Awaitable[SyncReport]) -> SyncReport:
+    """Give the report, or raise, without the exceptions behind an error: their texts and frames may hold a value."""
     try:
         report = await work
         if report.error is not None:
@@ -103,16 +99,15 @@ async def _alone(work: Awaitable[SyncReport]) -> SyncReport:
         error.__cause__ = error.__context__ = None
         raise
     except Exception as error:  # noqa: BLE001 - a bug
-        told = bug_text(error)
-    raise RuntimeError("\n".join(told))
+        lines = bug_text(error)
+    raise RuntimeError("\n".join(lines))
 
 
-def _filled(options: SyncOptions | None, settings: Settings) -> SyncOptions:
-    """Let the settings say what the caller left open."""
-    options = options or SyncOptions(origin=Origin.LIBRARY)
+def _completed(options: SyncOptions, settings: Settings) -> SyncOptions:
+    """Fill in what the caller has left open."""
     return replace(
         options,
         actor=options.actor or settings.actor,
-        value_source=settings.value_source,
+        value_source=options.value_source or settings.value_source,
         empty_allowed=options.empty_allowed or settings.allow_empty,
     )

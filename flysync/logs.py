@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING, TextIO
 
 from flysync.model.reports import printable
@@ -51,3 +52,10 @@ def set_up(
     LOGGER.setLevel(levels.get(verbosity, logging.DEBUG))
     for name in SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def bug_text(error: BaseException) -> list[str]:
+    """Give where a bug happened, without the texts of exceptions: they may hold a value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+    return [f"error: a bug in flysync: {type(error).__name__}", *where]

@@ -1,9 +1,9 @@
 """
-Jobs of BullMQ (Node), by PyPI's `bullmq` on Redis, with the guard rails that it needs (infra.md A).
+Jobs of BullMQ (Node), through PyPI's `bullmq` on Redis, with the guards that it needs (infra.md A).
 
-The run loop is ours to watch, because it ends without a word when a cancellation escapes; reads have a time limit of
-their own, because redis-py's would race the library's idle poll; and whatever a job is told is short and without a
-trace, because the library stores the text of exceptions.
+Its run loop is watched, because it ends silently when a cancellation escapes. Reads have a time limit of their own,
+because redis-py's would race the library's idle poll. A failed job's text is short and without a traceback, because
+the library stores the text of exceptions.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from flysync.adapters.redis import Redis, with_options
 from flysync.errors import ConfigError
 from flysync.logs import LOGGER
-from flysync.ports import Disposition, Job, Verdict
+from flysync.ports import Disposition, Job, JobQueue, Verdict
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -25,20 +27,23 @@ if TYPE_CHECKING:
 
     from flysync.ports import Clock
 
-#: The jobs that are ours.
+#: The name of our jobs.
 JOB_NAME = "sync-flyio-secrets"
 _VALUE = "credentialValue"
-#: Attempts of a job whose producer has set none, and the seconds between them, at first and at most; jittered.
+#: Attempts of a job whose producer has set none, and the pauses between them, at first and at most; jittered.
 _ATTEMPTS = 8
 _FIRST_S = 5.0
 _LAST_S = 300.0
-#: Jobs in hand at a time: they wait here for the sync that they share, and keep no run waiting.
+#: Jobs in hand at a time: they wait here for the sync that they share, and delay no run.
 _IN_HAND = 500
-#: Seconds until a job of another name is put before a worker again, which may be the one that it is meant for.
+#: Seconds until a job of another name may be taken again, perhaps by the worker that it is meant for.
 _PUT_BACK_S = 60.0
-#: What is kept of jobs that are done: a week, and no more than so many.
+#: Jobs that are done are kept for a week, and no more than so many.
 _KEPT = {"age": 7 * 24 * 3600, "count": 10_000}
-#: A worker that dies takes no job with it, however often: what is wrong with a job is told by its attempts.
+#: The most characters that are stored of why an attempt failed, and that are logged of another job's name.
+_REASON_LENGTH = 1_000
+_NAME_LENGTH = 128
+#: Only a job's attempts count against it, not how many workers have died with it.
 _STALLS = 1_000
 
 _PUT_BACK = """
@@ -46,7 +51,7 @@ redis.call('DEL', KEYS[3])
 redis.call('LREM', KEYS[1], 1, ARGV[1])
 redis.call('RPUSH', KEYS[2], ARGV[1])
 """
-#: The age in milliseconds of the job that waits longest: the end of the wait list, else the first by priority.
+#: The age in milliseconds of the job that has waited longest: the end of the wait list, else the first by priority.
 _OLDEST = """
 local id = redis.call('LINDEX', KEYS[1], -1) or redis.call('ZRANGE', KEYS[2], 0, 0)[1]
 if not id then return 0 end
@@ -57,29 +62,38 @@ return math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - added)
 
 
 class JobFailed(Exception):
-    """A job that is tried again, or not; its text is all that is kept of why."""
+    """Ends an attempt of a job; the text is all that is stored of the reason."""
 
     def __init__(self, verdict: Verdict) -> None:
-        super().__init__(f"{verdict.code}: {verdict.message}")
+        # An unpaired surrogate cannot be stored, and the job would be tried again for ever.
+        reason = f"{verdict.code}: {verdict.message}".encode(errors="backslashreplace").decode()
+        super().__init__(reason[:_REASON_LENGTH])
         self.retry_after_s = verdict.retry_after_s or 0.0
 
 
-class BullmqJobs:
+class BullmqJobs(JobQueue):
     """
-    The jobs of *queue* (port `JobQueue`).
+    The jobs of *queue*.
 
-    A job's value is taken out of Redis in any case; with *keep_values* it is handed on, and put back where the job has
-    to wait again. A worker that dies is noticed *lock_s* and then up to *look_s* later.
+    A job's value is taken out of Redis in any case; with *keep_values* it is handed on, and put back if the job has to
+    wait again. A worker's death is noticed after *lock_s* and up to *stalled_check_s*.
     """
 
     def __init__(
-        self, url: Secret, queue: str, clock: Clock, *, keep_values: bool, lock_s: float = 30.0, look_s: float = 15.0
+        self,
+        url: Secret,
+        queue: str,
+        clock: Clock,
+        *,
+        keep_values: bool,
+        lock_s: float = 30.0,
+        stalled_check_s: float = 15.0,
     ) -> None:
         self._url = url
         self._queue = queue
         self._clock = clock
         self._keep_values = keep_values
-        self._lock_ms, self._look_ms = int(lock_s * 1000), int(look_s * 1000)
+        self._lock_ms, self._stalled_check_ms = int(lock_s * 1000), int(stalled_check_s * 1000)
         self._redis = Redis(url)
         self._worker: Any = None
         self._fatal: ConfigError | None = None
@@ -87,18 +101,18 @@ class BullmqJobs:
         self._strangers: set[str] = set()
         self._taken_from_bull: list[str] = []
 
+    @override
     async def check(self) -> None:
-        """Look at the server and at the queue, before any job is taken."""
         await self._redis.check()
         ids = await self._redis.answers(lambda redis: redis.exists(self._key("id")))
         meta = await self._redis.answers(lambda redis: redis.exists(self._key("meta")))
-        # Bull has no `meta`; our own look for stalled jobs will make one, so this can be told only now.
+        # Bull writes no `meta`, and our own check for stalled jobs will: later on they look the same.
         self._is_bullmq = bool(meta)
         if ids and not meta:
             raise self._bull()
 
+    @override
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
-        """Work until `stop`; see the port."""
         from bullmq import Worker
         from bullmq.custom_errors import DelayedError
 
@@ -106,9 +120,9 @@ class BullmqJobs:
 
         class OneFetch(Worker):  # type: ignore[misc]
             """
-            Fetches one job at a time, and leaves none behind when it is stopped.
+            Fetches one job at a time, and keeps none when it is stopped.
 
-            The library begins as many fetches as there may be jobs, whenever one has come in (read: Worker.run).
+            The library starts a fetch for every free place whenever a job comes in (read: Worker.run).
             """
 
             async def getNextJob(self, token: str) -> BullJob | None:  # noqa: N802 - the library's name
@@ -139,58 +153,60 @@ class BullmqJobs:
                 "concurrency": _IN_HAND,
                 "drainDelay": 1,
                 "lockDuration": self._lock_ms,
-                "stalledInterval": self._look_ms,
+                "stalledInterval": self._stalled_check_ms,
                 "maxStalledCount": _STALLS,
                 "runRetryDelay": 2_000,
                 "settings": {"backoffStrategy": self._backoff_ms},
             },
         )
-        self._worker.on("error", lambda error, *_: LOGGER.warning("the queue has an error (%s)", type(error).__name__))
+        self._worker.on("error", lambda error, *_: LOGGER.warning("error in the queue (%s)", type(error).__name__))
         if not self._is_stopped:
             await self._worker.run()
         if self._fatal:
             raise self._fatal
         if not self._is_stopped:
-            raise RuntimeError("the queue's worker has ended by itself")
+            raise RuntimeError("the queue's library has stopped taking jobs")
 
+    @override
     def stop(self) -> None:
-        """Take no more jobs."""
         self._is_stopped = True
         if self._worker is not None:
             self._worker.closing = True
             if self._worker.waiting:
                 self._worker.waiting.cancel()
 
+    @override
     async def close(self) -> None:
-        """Wait for the verdicts that are being written down; where Redis is away, others find these jobs stalled."""
+        """See the port; if Redis does not answer, other workers will find these jobs stalled."""
         if self._worker is not None:
             closing = asyncio.ensure_future(self._worker.close())
-            # `wait_for` would not end: close() shields itself (infra.md A).
+            # `wait_for` would never end: close() shields itself (infra.md A).
             await asyncio.wait({closing}, timeout=10)
             if not closing.done():
                 await self._worker.close(force=True)
         await self._put_back_for_bull()
         await self._redis.aclose()
 
+    @override
     async def oldest_s(self) -> float | None:
-        """Give the age of the job that waits longest."""
-        found = await self._redis.evaluated(_OLDEST, 2, *map(self._key, ("wait", "prioritized", "")))
-        return None if found is None else int(found) / 1000
+        age_ms = await self._redis.evaluated(_OLDEST, 2, *map(self._key, ("wait", "prioritized", "")))
+        return None if age_ms is None else int(age_ms) / 1000
 
     async def _process(self, job: BullJob, token: str, handle: Callable[[Job], Awaitable[Verdict]]) -> object:
         self._set_options(job)
         if not self._is_bullmq and not await self._was_added_by_bullmq(job):
             self._refuse_for_bull(job)
         self._is_bullmq = True
-        value = await self._scrubbed(job)
+        given = await self._scrubbed(job)
         if job.name != JOB_NAME:
-            self._tell_of_stranger(job.name)
+            self._warn_of_stranger(job.name[:_NAME_LENGTH])
             await self._give_back(job, token, _PUT_BACK_S)
-        kept = value if self._keep_values else None
-        verdict = await handle(self._read(job, kept, await self._now_s()))
+        kept = Secret(given) if self._keep_values and isinstance(given, str) else None
+        has_bad_value = self._keep_values and not isinstance(given, str | None)
+        verdict = await handle(self._read(job, kept, has_bad_value=has_bad_value, now_s=await self._now_s()))
         waits = verdict.disposition is Disposition.RETRY and job.attemptsMade + 1 < job.opts["attempts"]
         if kept is not None and (waits or verdict.disposition is Disposition.RELEASE):
-            # Nobody else has it, and whoever takes the job next may be another process.
+            # Nobody else has it, and another process may take the job next.
             await job.updateData({**job.data, _VALUE: kept.reveal()})
         if verdict.disposition is Disposition.RELEASE:
             await self._give_back(job, token, 0.0)
@@ -199,28 +215,28 @@ class BullmqJobs:
         job.discarded = not waits
         raise JobFailed(verdict)
 
-    async def _scrubbed(self, job: BullJob) -> Secret | None:
-        """Take the value out of Redis, and give it."""
+    async def _scrubbed(self, job: BullJob) -> object:
+        """Remove the value from Redis, and give it, whatever it is."""
         if not isinstance(job.data, dict) or _VALUE not in job.data or job.name != JOB_NAME:
             return None
         given = job.data[_VALUE]
         await job.updateData({name: value for name, value in job.data.items() if name != _VALUE})
-        return Secret(given) if isinstance(given, str) else None
+        return given
 
-    def _read(self, job: BullJob, value: Secret | None, now_s: float) -> Job:
+    def _read(self, job: BullJob, value: Secret | None, *, has_bad_value: bool, now_s: float) -> Job:
         data = job.data if isinstance(job.data, dict) else {}
-        project, credential = data.get("projectId"), data.get("credentialName")
         return Job(
             id=str(job.id),
-            project=project if isinstance(project, str) else None,
-            credential=credential if isinstance(credential, str) else None,
+            project=data.get("projectId"),
+            credential=data.get("credentialName"),
             value=value,
+            has_bad_value=has_bad_value,
             added_at=job.timestamp / 1000,
             age_then_s=max(0.0, now_s - job.timestamp / 1000),
         )
 
     def _set_options(self, job: BullJob) -> None:
-        """Give a job what its producer has left open, for this attempt; Redis keeps what the producer said."""
+        """Fill in what the producer has left open, for this attempt; Redis keeps what the producer said."""
         if not job.opts.get("attempts"):
             job.opts["attempts"] = _ATTEMPTS
         if not job.opts.get("backoff"):
@@ -235,7 +251,7 @@ class BullmqJobs:
         return round(1000 * max(pause_s, getattr(error, "retry_after_s", 0.0)))
 
     async def _give_back(self, job: BullJob, token: str, after_s: float) -> None:
-        """Let a job be taken again later, by anybody; no attempt is lost."""
+        """Let any worker take a job again later; no attempt is lost."""
         from bullmq.custom_errors import DelayedError
 
         now_ms = round(1000 * await self._now_s())
@@ -243,13 +259,13 @@ class BullmqJobs:
         raise DelayedError
 
     async def _now_s(self) -> float:
-        """Give the time by Redis' clock: this machine's may be wrong, and the producers' are not known."""
-        found = await self._redis.answers(lambda redis: redis.time())
-        if found is None:  # nothing can be said about the job either: somebody will find it stalled
+        """Give the time by Redis' clock: this machine's may be wrong, and the producers' are unknown."""
+        time = await self._redis.answers(lambda redis: redis.time())
+        if time is None:  # no verdict can be stored either: other workers will find the job stalled
             raise ConnectionError("Redis does not answer")
-        return float(found[0]) + float(found[1]) / 1_000_000
+        return float(time[0]) + float(time[1]) / 1_000_000
 
-    def _tell_of_stranger(self, name: str) -> None:
+    def _warn_of_stranger(self, name: str) -> None:
         if name not in self._strangers and len(self._strangers) < _IN_HAND:
             self._strangers.add(name)
             LOGGER.error(
@@ -257,12 +273,12 @@ class BullmqJobs:
             )
 
     async def _was_added_by_bullmq(self, job: BullJob) -> bool:
-        """Tell it of the first job in a queue that was empty: unlike Bull, BullMQ notes each addition as an event."""
+        """Tell for the first job of a queue that was empty: unlike Bull, BullMQ writes an event for each new job."""
         events = await self._redis.answers(lambda redis: redis.xrange(self._key("events"), count=1000))
-        return any(found.get("jobId") == job.id and found.get("event") == "added" for _, found in events or ())
+        return any(event.get("jobId") == job.id and event.get("event") == "added" for _, event in events or ())
 
     def _refuse_for_bull(self, job: BullJob) -> None:
-        """Stop; what was taken of Bull's jobs is put back when nothing is taken any more."""
+        """Stop; Bull's jobs are put back as soon as no more are taken."""
         from bullmq.custom_errors import DelayedError
 
         self._taken_from_bull.append(job.id)
@@ -271,17 +287,17 @@ class BullmqJobs:
         raise DelayedError
 
     async def _put_back_for_bull(self) -> None:
-        """Put jobs of Bull's back to where they were."""
+        """Put Bull's jobs back where they were."""
         for job_id in self._taken_from_bull:
-            given = (*map(self._key, ("active", "wait", f"{job_id}:lock")), job_id)
-            await self._redis.evaluated(_PUT_BACK, 3, *given)
+            keys = map(self._key, ("active", "wait", f"{job_id}:lock"))
+            await self._redis.evaluated(_PUT_BACK, 3, *keys, job_id)
 
     def _key(self, name: str) -> str:
         return f"bull:{self._queue}:{name}"
 
     def _bull(self) -> ConfigError:
         return ConfigError(
-            f"the queue {self._queue} is one of Bull's, and flysync works off those of BullMQ",
+            f"queue {self._queue} belongs to Bull, and flysync needs one of BullMQ",
             hint="move the producer to BullMQ (npm install bullmq ioredis), or name another queue with --queue",
             service="redis",
         )

@@ -8,30 +8,35 @@ import secrets
 import time
 from datetime import UTC, datetime
 
-#: Crockford's base 32, whose order is that of the numbers.
+from typing_extensions import override
+
+from flysync.ports import Clock
+
+#: Crockford's base 32, which sorts like the numbers.
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
-class RealClock:
-    """Time and chance as they are (port `Clock`)."""
+class RealClock(Clock):
+    """Real time, and real chance."""
 
+    @override
     def monotonic(self) -> float:
-        """Give seconds that only grow."""
         return time.monotonic()
 
+    @override
     def now(self) -> datetime:
-        """Give the time by this machine's clock."""
         return datetime.now(UTC)
 
+    @override
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
         await asyncio.sleep(seconds)
 
+    @override
     def jitter(self) -> float:
-        """Give a random number from 0 up to 1."""
-        return random.random()  # noqa: S311 - it spreads callers, and hides nothing
+        return random.random()  # noqa: S311 - it spreads callers, and protects nothing
 
+    @override
     def new_id(self) -> str:
-        """Give a ULID in lower case: 48 bits of milliseconds, 80 of chance, 26 letters and digits."""
+        """Give a ULID in lower case: 26 letters and digits of 48 bits of milliseconds and 80 random ones."""
         number = (int(time.time() * 1000) << 80) | secrets.randbits(80)
         return "".join(_LETTERS[(number >> shift) & 31] for shift in range(125, -1, -5))

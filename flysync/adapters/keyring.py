@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What the entries are filed under.
+#: The service that the entries are stored under.
 SERVICE = "flysync"
-#: Seconds; a desktop may ask its user, and nobody may be there.
-_PATIENCE_S = 5.0
-#: Seconds for one who has just typed a secret, and may be asked to unlock the keyring.
-_LONG_S = 60.0
+#: Seconds for a read: a desktop may ask its user to unlock the keyring, and nobody may be there.
+_READ_S = 5.0
+#: Seconds for a change: whoever has just typed a secret is there.
+_CHANGE_S = 60.0
 
-#: Keep nothing, or keep it where everybody can read it. Encrypted ones of keyrings.alt ask on standard input.
+#: These store nothing, or where everybody can read it; the encrypted ones of keyrings.alt ask on standard input.
 _UNSAFE = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")
-#: What the keyring package recommends is 1 or more.
+#: The keyring package recommends backends of this priority or more.
 _RECOMMENDED = 1
 
 
@@ -33,41 +33,41 @@ def look_up(name: str) -> Secret | None:
     Give a secret from the keyring, or nothing.
 
     Raises:
-        ConfigError: it is of no use.
-        Exception: whatever the keyring's back end raises; TimeoutError where it does not answer.
+        ConfigError: it is invalid.
+        Exception: whatever the keyring's backend raises; TimeoutError if it does not answer.
     """
-    found = _answer(lambda: _found(name), _PATIENCE_S)
-    return None if found is None else read_secret(name, found)
+    text = _answer(lambda: _read(name), _READ_S)
+    return None if text is None else read_secret(name, text)
 
 
-def store(name: str, value: Secret, *, patience_s: float = _LONG_S) -> None:
+def store(name: str, value: Secret, *, timeout_s: float = _CHANGE_S) -> None:
     """
     Store a secret in the keyring, and read it back.
 
     Raises:
-        ConfigError: no keyring here is safe, it failed, or what it has now is something else.
+        ConfigError: no keyring here is safe, it failed, or it gives another text back.
     """
 
     def work() -> None:
-        parts = _parts()
-        safe = [part for part in parts if _is_safe(part)]
+        backends = _backends()
+        safe = [backend for backend in backends if _is_safe(backend)]
         if not safe:
-            which = type(parts[0]) if parts else None
-            told = f" ({which.__module__}.{which.__qualname__} is none)" if which else ""
-            raise ConfigError(f"no keyring is safe to keep {name} in{told}", hint=_ELSEWHERE, setting=name)
-        for part in safe:
+            which = type(backends[0]) if backends else None
+            detail = f" ({which.__module__}.{which.__qualname__} is not)" if which else ""
+            raise ConfigError(f"no keyring here is safe for {name}{detail}", hint=_ELSEWHERE, setting=name)
+        for backend in safe:
             try:
-                part.set_password(SERVICE, name, value.reveal())
+                backend.set_password(SERVICE, name, value.reveal())
                 break
-            except NotImplementedError:  # of several, one may only read
+            except NotImplementedError:  # one of several may be read-only
                 continue
-        if _found(name) != value.reveal():
-            raise ConfigError(f"the system keyring has not kept {name} as it is", hint=_ELSEWHERE, setting=name)
+        if _read(name) != value.reveal():
+            raise ConfigError(f"the system keyring did not store {name} unchanged", hint=_ELSEWHERE, setting=name)
 
-    _changed(work, name, patience_s)
+    _change(work, name, timeout_s)
 
 
-def remove(name: str, *, patience_s: float = _LONG_S) -> bool:
+def remove(name: str, *, timeout_s: float = _CHANGE_S) -> bool:
     """
     Remove a secret from the keyring, and tell whether it was there.
 
@@ -76,73 +76,73 @@ def remove(name: str, *, patience_s: float = _LONG_S) -> bool:
     """
 
     def work() -> bool:
-        if _found(name) is None:
+        if _read(name) is None:
             return False
-        for part in _parts():
-            if part.get_password(SERVICE, name) is not None:
-                part.delete_password(SERVICE, name)
-        if _found(name) is not None:
+        for backend in _backends():
+            if backend.get_password(SERVICE, name) is not None:
+                backend.delete_password(SERVICE, name)
+        if _read(name) is not None:
             raise ConfigError(f"the system keyring still has {name}", hint=_BY_HAND, setting=name)
         return True
 
-    return _changed(work, name, patience_s)
+    return _change(work, name, timeout_s)
 
 
-_ELSEWHERE = "set it in the environment or in .env instead; docs/settings.md says more"
-_BY_HAND = f'look for the service "{SERVICE}" in the system\'s own tool for its keyring'
+_ELSEWHERE = "set it in the environment or in .env instead; see docs/settings.md"
+_BY_HAND = f'look for the service "{SERVICE}" in the system\'s own keyring tool'
 
 
-def _found(name: str) -> str | None:
+def _read(name: str) -> str | None:
     import keyring
     from keyring.errors import NoKeyringError
 
     try:
-        found: str | None = keyring.get_password(SERVICE, name)
-    except NoKeyringError:  # a server without any keyring is the usual case, and no failure
+        text: str | None = keyring.get_password(SERVICE, name)
+    except NoKeyringError:  # usual on a server, and no failure
         return None
-    return found
+    return text
 
 
-def _parts() -> list[Any]:
-    """Give the keyring, or those that it asks one after the other."""
+def _backends() -> list[Any]:
+    """Give the keyring's backend, or those that it asks one after the other."""
     import keyring
     from keyring.backends.chainer import ChainerBackend
 
-    found = keyring.get_keyring()
-    return list(found.backends) if isinstance(found, ChainerBackend) else [found]
+    backend = keyring.get_keyring()
+    return list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
 
 
-def _is_safe(part: Any) -> bool:
-    # A subclass of one that is unsafe keeps no better.
-    return part.priority >= _RECOMMENDED and not any(kind.__module__.startswith(_UNSAFE) for kind in type(part).__mro__)
+def _is_safe(backend: Any) -> bool:
+    kinds = type(backend).__mro__  # a subclass of an unsafe one is no safer
+    return backend.priority >= _RECOMMENDED and not any(kind.__module__.startswith(_UNSAFE) for kind in kinds)
 
 
-def _changed(work: Callable[[], T], name: str, patience_s: float) -> T:
+def _change(work: Callable[[], T], name: str, timeout_s: float) -> T:
     try:
-        return _answer(work, patience_s)
+        return _answer(work, timeout_s)
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 - a back end raises what it likes, and its text may hold the secret
-        message = f"the system keyring failed over {name} ({type(error).__name__})"
+    except Exception as error:  # noqa: BLE001 - backends raise anything, and the text may hold the secret
+        message = f"the system keyring failed for {name} ({type(error).__name__})"
         raise ConfigError(message, hint=_ELSEWHERE, setting=name) from None
 
 
-def _answer(work: Callable[[], T], patience_s: float) -> T:
-    """Do *work* where it can be given up; a TimeoutError says that it was."""
-    found: list[T] = []
-    failed: list[Exception] = []
+def _answer(work: Callable[[], T], timeout_s: float) -> T:
+    """Do *work* in a thread that can be abandoned; TimeoutError says that it was."""
+    results: list[T] = []
+    errors: list[Exception] = []
 
     def ask() -> None:
         try:
-            found.append(work())
-        except Exception as error:  # noqa: BLE001 - handed to the caller below
-            failed.append(error)
+            results.append(work())
+        except Exception as error:  # noqa: BLE001 - raised for the caller below
+            errors.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(patience_s)
-    if failed:
-        raise failed[0]
-    if not found:
+    thread.join(timeout_s)
+    if errors:
+        raise errors[0]
+    if not results:
         raise TimeoutError("the keyring does not answer")
-    return found[0]
+    return results[0]

@@ -1,4 +1,4 @@
-"""Redis itself: whether jobs are safe there, and questions that may go unanswered."""
+"""Redis itself: whether jobs are safe there, and queries that may go unanswered."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from flysync.errors import FlysyncError
     from flysync.secret import Secret
 
-#: Seconds for a question.
+#: Seconds for an answer.
 _ANSWER_S = 5
 
 
 def with_options(url: Secret, **options: float) -> str:
-    """Give the address with options of redis-py's added, where it does not set them itself."""
+    """Give the address with options of redis-py, except those that it sets itself."""
     parts = urlsplit(url.reveal())
     given = dict(parse_qsl(parts.query))
     return urlunsplit(parts._replace(query=urlencode({name: str(value) for name, value in options.items()} | given)))
 
 
 class Redis:
-    """A connection for looking, beside those of the queue's library."""
+    """A connection for queries, beside those of the queue's library."""
 
     def __init__(self, url: Secret) -> None:
         self._url = url
@@ -37,9 +37,9 @@ class Redis:
         Make sure that jobs are safe on this server.
 
         Raises:
-            RedisUnavailable: out of reach.
-            AccessDenied: the password or the user's rights are not enough.
-            ConfigError: the address makes no sense, or jobs could be lost.
+            RedisUnavailable: it is out of reach.
+            AccessDenied: it refuses the password, or the user lacks rights.
+            ConfigError: the address is invalid, or jobs could be lost.
         """
         info = await self._info()
         if info.get("role") == "slave":
@@ -50,28 +50,28 @@ class Redis:
                 setting="REDIS_URL",
             )
         policy = str(info.get("maxmemory_policy", "noeviction"))
-        # Jobs have no time to live, their locks do: only the first kind loses jobs, and only where there is a limit.
+        # Jobs have no time to live, locks do: only an allkeys policy evicts jobs, and only if there is a memory limit.
         if policy.startswith("allkeys") and info.get("maxmemory"):
             raise ConfigError(
-                f"Redis may throw jobs away when its memory is full (maxmemory-policy {policy})",
-                hint="set maxmemory-policy to noeviction, as BullMQ asks for, or use a server of its own",
+                f"Redis may evict jobs when its memory is full (maxmemory-policy {policy})",
+                hint="set maxmemory-policy to noeviction, as BullMQ requires, or use another server for the queue",
                 service="redis",
                 setting="REDIS_URL",
             )
         if policy != "noeviction":
-            LOGGER.warning("Redis' maxmemory-policy is %s; BullMQ asks for noeviction", policy)
+            LOGGER.warning("Redis' maxmemory-policy is %s; BullMQ requires noeviction", policy)
 
-    async def answers(self, question: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Ask, and give the answer; None where there is none."""
+    async def answers(self, query: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Give the answer to a query; None if there is none."""
         from redis.exceptions import RedisError
 
         try:
-            return await question(self._connected())
+            return await query(self._connected())
         except (RedisError, OSError):
             return None
 
     async def evaluated(self, script: str, keys: int, *given: str) -> Any:
-        """Run a script with so many keys and further arguments, and give its answer; None where there is none."""
+        """Give the answer of a script, whose first *keys* arguments are keys; None if there is none."""
         return await self.answers(lambda redis: redis.eval(script, keys, *given))
 
     async def aclose(self) -> None:
@@ -96,21 +96,21 @@ class Redis:
             return dict(info)
         except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
             failure = AccessDenied(
-                f"Redis refuses user or password ({type(error).__name__})",
-                hint="check user and password in REDIS_URL; the user needs the right to INFO and to the queue's keys",
+                f"Redis refuses the user or the password ({type(error).__name__})",
+                hint="check both in REDIS_URL; the user needs the rights to INFO and to the queue's keys",
                 service="redis",
                 setting="REDIS_URL",
             )
         except (exceptions.RedisError, OSError) as error:
             failure = RedisUnavailable(
                 f"Redis is out of reach ({type(error).__name__})",
-                hint="check REDIS_URL and whether the server runs",
+                hint="check REDIS_URL, and that the server is running",
                 service="redis",
                 setting="REDIS_URL",
             )
-        except ValueError:  # its words may quote the address
+        except ValueError:  # its text may quote the address
             failure = ConfigError(
-                "REDIS_URL is not an address of Redis",
+                "REDIS_URL is not a valid Redis address",
                 hint="write it as redis://user:password@host:6379/0, special characters percent-encoded",
                 service="redis",
                 setting="REDIS_URL",

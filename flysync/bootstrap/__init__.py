@@ -1,7 +1,7 @@
 """
-The composition root: settings to services. The only place that builds adapters.
+The composition root, and the only place that builds adapters.
 
-`process` reads the settings of this process, `services` makes the services of them.
+`process` reads the settings of this process, `services` builds the services from them.
 """
 
 from flysync.bootstrap.process import (
@@ -15,7 +15,7 @@ from flysync.bootstrap.process import (
     load_settings,
     survey_settings,
 )
-from flysync.bootstrap.services import known_names, load_sdk, open_queue, open_services
+from flysync.bootstrap.services import Limits, known_names, load_sdk, open_queue, open_services
 
 __all__ = [
     "DATABASE",
@@ -23,6 +23,7 @@ __all__ = [
     "SNAPSHOTS",
     "SYNC",
     "WORKER",
+    "Limits",
     "forget_secret",
     "keep_secret",
     "known_names",

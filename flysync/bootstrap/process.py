@@ -1,4 +1,4 @@
-"""The settings of this process: its environment, its files, the system's keyring."""
+"""The settings of this process: from its environment, files, and the system's keyring."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from flysync.secret import Secret
     from flysync.settings import Settings, Source
 
-#: What a command needs that only reads or writes the database.
+#: What a command needs that uses only the database.
 DATABASE = ("DATABASE_URL",)
-#: What the care of sandboxes needs.
+#: What `sandbox list` and `sandbox prune` need.
 SANDBOXES = (*DATABASE, "DAYTONA_API_KEY")
-#: What the care of snapshots needs.
+#: What `snapshot build` and `snapshot list` need.
 SNAPSHOTS = ("DAYTONA_API_KEY",)
 #: What a sync needs.
 SYNC = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
@@ -40,7 +40,7 @@ def load_settings(
     Read the settings of this process: its environment, *env_file*, `.env` in *directory*, the system's keyring.
 
     Raises:
-        ConfigError: with every problem there is.
+        ConfigError: all problems, in one message.
     """
     from flysync.adapters.keyring import look_up
 
@@ -50,9 +50,9 @@ def load_settings(
 
 def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) -> tuple[ConfigReport, Settings]:
     """
-    Tell of every setting of this process what may be shown, and where it comes from.
+    Give what may be shown of every setting of this process, with its source, and those that are valid.
 
-    The settings are those that can be used: what is missing or broken is as if it were not set.
+    A setting that is invalid counts as not set among the latter.
     """
     from flysync.adapters.keyring import look_up
 
@@ -66,7 +66,7 @@ def keep_secret(name: str, value: Secret) -> None:
     Store a secret in the system's keyring, and make sure that it is there.
 
     Raises:
-        ConfigError: it is not; no keyring here is safe, or it failed.
+        ConfigError: no keyring here is safe, or it failed.
     """
     from flysync.adapters.keyring import store
 
@@ -75,7 +75,7 @@ def keep_secret(name: str, value: Secret) -> None:
 
 def forget_secret(name: str) -> bool:
     """
-    Remove a secret from the system's keyring, and tell whether it was there.
+    Remove a secret from the system's keyring; tell whether it was there.
 
     Raises:
         ConfigError: it may still be there.
@@ -88,7 +88,7 @@ def forget_secret(name: str) -> bool:
 def _sources(
     env_file: Path | None, environ: Mapping[str, str] | None = None, directory: Path | None = None
 ) -> tuple[list[Source], list[str]]:
-    """Read the sources of this process' settings, the strongest first, and what is wrong with them."""
+    """Give the sources of this process' settings in order of precedence, and their problems."""
     sources = [settings.Source(label="environment", values=os.environ if environ is None else environ)]
     problems: list[str] = []
     dot_env = (directory or Path()) / ".env"
@@ -96,17 +96,17 @@ def _sources(
         if path is None or (is_dot_env and not path.is_file()):
             continue
         try:
-            source, found = dotenv.read(path, is_dot_env=is_dot_env)
+            source, problems_there = dotenv.read(path, is_dot_env=is_dot_env)
         except OSError as error:
-            problems.append(f"{path} cannot be read: {error.strerror}")
+            problems.append(f"cannot read {path}: {error.strerror}")
         else:
             sources.append(source)
-            problems += found
+            problems += problems_there
     return sources, problems
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
+    except (KeyError, OSError):  # in a container that has no name for its user
         return f"uid {os.getuid()}"

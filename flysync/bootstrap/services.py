@@ -1,9 +1,9 @@
-"""The real services, each built when it is first asked for: a sync with nothing to do never loads Daytona's SDK."""
+"""The real services, each built when it is first used: a sync with nothing to do never loads Daytona's SDK."""
 
 from __future__ import annotations
 
-import os
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -34,15 +34,37 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How long things take, in seconds, until they count as dead or alive."""
+
+    #: How often the holder of an app's lock asks Postgres, how long Postgres keeps the lock of one that does not ask,
+    #: and how long an answer may take.
+    lock_heartbeat_s: float = 30.0
+    lock_idle_s: float = 90.0
+    lock_answer_s: float = 15.0
+    #: How long a job belongs to a worker that does not renew its claim, and how often others look for such jobs.
+    job_lock_s: float = 30.0
+    stalled_check_s: float = 15.0
+    #: How long a machine has to stay up before it counts as running; flyctl's own smoke check takes as long.
+    smoke_s: float = 10.0
+
+
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[SnapshotServices]:
-    """Give the real services, and close what was opened of them."""
+async def open_services(
+    settings: Settings, *, limits: Limits | None = None, controls: tuple[str, str] | None = None
+) -> AsyncIterator[SnapshotServices]:
+    """
+    Give the real services, and close what was opened of them.
+
+    *controls* are the addresses that are tried where Fly does not answer (`FlyctlAccess`).
+    """
     async with AsyncExitStack() as opened:
-        yield _Parts(settings, opened).services()
+        yield _Parts(settings, limits or Limits(), controls, opened).services()
 
 
 async def known_names(settings: Settings, kind: Known, start: str, project: str | None) -> list[str]:
-    """Give names that begin with *start*, for a shell to complete; whatever goes wrong in a second is raised."""
+    """Give names that begin with *start*, for a shell to complete, within a second; raise whatever goes wrong."""
     import asyncio
 
     from flysync.adapters.postgres import Connection
@@ -56,25 +78,24 @@ async def known_names(settings: Settings, kind: Known, start: str, project: str 
             await connection.aclose()
 
 
-def open_queue(settings: Settings, name: str) -> JobQueue:
-    """Give the queue *name* of BullMQ's; nothing is opened yet."""
+def open_queue(settings: Settings, name: str, *, limits: Limits | None = None) -> JobQueue:
+    """Give BullMQ's queue *name*; no connection is opened yet."""
     from flysync.adapters.bullmq import BullmqJobs
     from flysync.adapters.clock import RealClock
 
-    # Tests cannot wait for a dead worker to be noticed as long as that takes.
-    lock_s, look_s = map(float, os.environ.get("FLYSYNC_TEST_QUEUE", "30,15").split(","))
+    limits = limits or Limits()
     return BullmqJobs(
         _given(settings.redis_url),
         name,
         RealClock(),
         keep_values=settings.value_source == "caller",
-        lock_s=lock_s,
-        look_s=look_s,
+        lock_s=limits.job_lock_s,
+        stalled_check_s=limits.stalled_check_s,
     )
 
 
 def load_sdk() -> None:
-    """Load Daytona's SDK now, instead of with the first sandbox."""
+    """Load Daytona's SDK now, and not with the first sandbox."""
     from importlib import import_module
 
     for name in ("AsyncDaytona", "CreateSandboxFromSnapshotParams"):
@@ -82,12 +103,16 @@ def load_sdk() -> None:
 
 
 class _Parts:
-    """Postgres, Daytona and Fly; what is to be closed is put on *opened*."""
+    """The parts made of Postgres, Daytona and Fly; *opened* closes those that were built."""
 
-    def __init__(self, settings: Settings, opened: AsyncExitStack) -> None:
+    def __init__(
+        self, settings: Settings, limits: Limits, controls: tuple[str, str] | None, opened: AsyncExitStack
+    ) -> None:
         from flysync.adapters.clock import RealClock
 
         self._settings = settings
+        self._limits = limits
+        self._controls = controls
         self._opened = opened
         self._clock = RealClock()
 
@@ -103,6 +128,7 @@ class _Parts:
             clock=self._clock,
             keep_days=self._settings.keep_runs_days,
             flyctl=self._flyctl,
+            smoke_s=self._limits.smoke_s,
             snapshots=_when_used(self._snapshots),
             recipe=_when_used(self._recipe),
         )
@@ -111,7 +137,11 @@ class _Parts:
     def _connection(self) -> Connection:
         from flysync.adapters.postgres import Connection
 
-        connection = Connection(_given(self._settings.database_url), self._settings.db_schema)
+        connection = Connection(
+            _given(self._settings.database_url),
+            self._settings.db_schema,
+            sees_all_rows=self._settings.row_security == "complete",
+        )
         self._opened.push_async_callback(connection.aclose)
         return connection
 
@@ -128,9 +158,12 @@ class _Parts:
     def _lock(self) -> AppLock:
         from flysync.adapters.postgres import PostgresLock
 
-        # Tests cannot wait for a patience of 90 s.
-        heartbeat_s, idle_s, answer_s = map(float, os.environ.get("FLYSYNC_TEST_LOCK", "30,90,15").split(","))
-        lock = PostgresLock(self._connection, heartbeat_s=heartbeat_s, idle_s=idle_s, answer_s=answer_s)
+        lock = PostgresLock(
+            self._connection,
+            heartbeat_s=self._limits.lock_heartbeat_s,
+            idle_s=self._limits.lock_idle_s,
+            answer_s=self._limits.lock_answer_s,
+        )
         self._opened.push_async_callback(lock.aclose)
         return lock
 
@@ -168,17 +201,16 @@ class _Parts:
         """Give the flyctl of *sandbox*; without a token only the network and flyctl itself can be looked at."""
         from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox
 
-        # Tests reach nothing outside this machine.
-        essential, _, other = os.environ.get("FLYSYNC_TEST_REACH", ",".join(CONTROLS)).partition(",")
         return FlyctlSandbox(
             sandbox,
             run_id,
+            # Network and flyctl can be checked without one.
             self._settings.fly_api_token or Secret(""),
             source=self._flyctl_source,
             base_urls=self._settings.flyctl_base_urls,
             clock=self._clock,
             end_at=end_at,
-            controls=(essential, other),
+            controls=self._controls or CONTROLS,
         )
 
     @property
@@ -193,7 +225,7 @@ class _Parts:
 
 
 class _WhenUsed:
-    """Stands for a part that is built when its first attribute is asked for."""
+    """Stands in for a part, and builds it when its first attribute is used."""
 
     def __init__(self, build: Callable[[], object]) -> None:
         self._part = cache(build)
@@ -203,12 +235,12 @@ class _WhenUsed:
 
 
 def _when_used(build: Callable[[], T]) -> T:
-    """Put off the building of a part, and what is raised where a setting is missing that it needs."""
+    """Put off building a part, which fails if a setting is missing that the command did not ask for."""
     return cast("T", _WhenUsed(build))
 
 
 def _given(secret: Secret | None) -> Secret:
-    """Give a secret that the settings were required to have."""
+    """Give a secret that the command should have required."""
     if secret is None:
-        raise ConfigError("a setting is missing that this command needs", hint="docs/settings.md has the list")
+        raise ConfigError("a setting that this command needs is missing", hint="see docs/settings.md for the list")
     return secret

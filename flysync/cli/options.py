@@ -85,6 +85,10 @@ Force = Annotated[bool, typer.Option("--force", help="Set and deploy again, what
 ForceUnset = Annotated[
     bool, typer.Option("--force", help="Remove them though they are in the table, or not of flysync's making.")
 ]
+Retry = Annotated[bool, typer.Option("--retry", help="Roll the removal out again after deploy_failed.")]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Make the app this project's, though its secrets belong to another.")
+]
 SandboxId = Annotated[
     str | None, typer.Option("--sandbox", metavar="ID", help="Use this Daytona sandbox, and leave it alone.")
 ]
@@ -194,6 +198,7 @@ def sync_options(
     timeout: Timeout = 600.0,
     sandbox: SandboxId = None,
     reason: Why = None,
+    take_over: TakeOver = False,
 ) -> "SyncOptions":
     """Give how a sync is to be done."""
     from flysync.model.core import AppName, Origin, SyncOptions, is_app_name
@@ -212,6 +217,7 @@ def sync_options(
         origin=Origin.CLI,
         lock_wait_s=lock_wait,
         timeout_s=timeout,
+        take_over=take_over,
     )
 
 
@@ -219,13 +225,17 @@ def unset_options(
     app: App = None,
     dry_run: DryRun = False,
     force: ForceUnset = False,
+    retry: Retry = False,
+    take_over: TakeOver = False,
     sandbox: SandboxId = None,
     reason: Why = None,
     lock_wait: LockWait = 60.0,
     timeout: Timeout = 600.0,
 ) -> "SyncOptions":
     """Give how secrets are to be removed."""
-    return sync_options(
+    from dataclasses import replace
+
+    options = sync_options(
         app=app,
         dry_run=dry_run,
         force=force,
@@ -233,7 +243,9 @@ def unset_options(
         reason=reason,
         lock_wait=lock_wait,
         timeout=timeout,
+        take_over=take_over,
     )
+    return replace(options, retry=retry)
 
 
 def worker_options(

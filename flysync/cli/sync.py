@@ -103,8 +103,10 @@ def sync_project(
         raise UsageError("a project is needed, or all of them", hint="give one of --project ID and --all")
     if project is not None and concurrency is not None:
         raise UsageError("--concurrency goes with --all", hint="leave it out")
-    if all_projects and (options.app or options.sandbox):
-        raise UsageError("--app and --sandbox are for one project", hint="leave them out, or give --project ID")
+    if all_projects and (options.app or options.sandbox or options.take_over):
+        raise UsageError(
+            "--app, --sandbox and --take-over are for one project", hint="leave them out, or give --project ID"
+        )
     if project is None:
         run.sync_all(output, options, concurrency or 4)
     of = project_id(project)

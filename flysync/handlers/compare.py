@@ -118,6 +118,10 @@ class LiveSecrets:
         """Give the managed machines of which nobody can say yet whether they run, but for those *known* to be down."""
         return self._in(Condition.UNCLEAR, known)
 
+    def may_change(self, known: Collection[str] = ()) -> bool:
+        """Tell whether a machine may soon be seen otherwise: it is unclear, or started and not healthy yet."""
+        return bool(self.unclear(known)) or any(not machine.has_ended for machine in self.down(known))
+
     def _in(self, condition: Condition, known: Collection[str]) -> list[Machine]:
         machines = managed(self.machines or ())
         return [one for one in machines if one.condition(self._smoke_s) is condition and one.id not in known]
@@ -206,7 +210,7 @@ class LiveSecrets:
     def warnings(self) -> list[Note]:
         """Give what is to be said of the app's machines, whatever is done."""
         notes = []
-        if loose := sorted(machine.id for machine in self.machines or () if machine.is_loose):
+        if loose := sorted(machine.id for machine in self.machines or () if not machine.is_managed):
             message = f"no command for secrets reaches machines that `fly deploy` did not make: {', '.join(loose)}"
             notes.append(Note(code="loose_machines", message=message, names=tuple(loose)))
         if len(managed(self.machines or ())) > _MOST_MACHINES:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, FlysyncError
 from flysync.handlers.sandbox import ReadOnlySandbox
+from flysync.model.fly import SMOKE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,8 @@ class LiveApp:
     shown: AppAtFly | None = None
     #: What kept us from seeing all of it.
     error: FlysyncError | None = None
+    #: Seconds for which a machine has to stay up before it counts as running.
+    smoke_s: float = SMOKE_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,13 +64,13 @@ async def look_at(apps: Iterable[AppName], *, services: Services) -> LiveApps:
         flyctl = sandbox.flyctl()
         try:
             await flyctl.prepare()
-            looks = await asyncio.gather(*(_look(name, flyctl, turns) for name in names))
+            looks = await asyncio.gather(*(_look(name, flyctl, turns, services.smoke_s) for name in names))
         except FlysyncError as error:
             looks = [LiveApp(error=error) for _ in names]
     return LiveApps(apps=dict(zip(names, looks, strict=True)), notes=sandbox.notes, next=sandbox.next)
 
 
-async def _look(app: AppName, flyctl: SandboxFlyctl, turns: asyncio.Semaphore) -> LiveApp:
+async def _look(app: AppName, flyctl: SandboxFlyctl, turns: asyncio.Semaphore, smoke_s: float) -> LiveApp:
     try:
         async with turns:
             shown = await flyctl.secrets(app).look()
@@ -75,4 +78,4 @@ async def _look(app: AppName, flyctl: SandboxFlyctl, turns: asyncio.Semaphore) -
         return LiveApp(exists=False)
     except FlysyncError as error:
         return LiveApp(error=error)
-    return LiveApp(shown=shown, error=shown.error)
+    return LiveApp(shown=shown, error=shown.error, smoke_s=smoke_s)

@@ -105,7 +105,7 @@ def _live(row: StatusRow, overview: Overview, shown: LiveApp) -> Live | None:
         return Live.NO_APP
     if shown.shown is None:
         return Live.UNKNOWN
-    live = LiveSecrets(shown.shown, row.app, overview.key).live(row.name, row.record)
+    live = LiveSecrets(shown.shown, row.app, overview.key, shown.smoke_s).live(row.name, row.record)
     if row.credential is None:
         return Live.GONE if live is Live.MISSING else Live.ORPHANED
     return Live.CHANGED if live is Live.FOREIGN else live

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, Literal, NewType
 
 from flysync.errors import InvalidCredential, UsageError
 
@@ -24,8 +24,13 @@ SecretName = NewType("SecretName", str)
 #: The id of one attempt to bring an app up to date.
 RunId = NewType("RunId", str)
 
+#: Where values come from: the table, or the caller.
+ValueSource = Literal["database", "caller"]
+
 #: What Fly accepts (flyctl-transcripts: "1A" and "A-B" are refused by the server).
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: What somebody may well have meant as a name.
+_MISSPELT_NAME = re.compile(r"[A-Za-z0-9_ .-]{1,32}")
 #: No app can have another name; what else a row may hold is never put into a command.
 _APP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -44,10 +49,17 @@ def secret_name(text: str) -> SecretName:
     """
     if not _SECRET_NAME.fullmatch(text):
         raise InvalidCredential(
-            f"{text!r} is not a valid credential name",
+            f"{_shown(text)} is not a valid credential name",
             hint="use letters, digits and underscores, and no digit first",
         )
     return SecretName(text)
+
+
+def _shown(text: str) -> str:
+    """Give what may be shown of a text that is not a name: somebody may have put a value in its place."""
+    if not text or _MISSPELT_NAME.fullmatch(text):
+        return repr(text)
+    return f"a text of {len(text):,} characters"
 
 
 def project_id(text: str) -> ProjectId:
@@ -179,8 +191,9 @@ class SyncOptions:
     empty_allowed: bool = False
     #: The caller's own values of credentials that are named; see `value_source`.
     values: Mapping[SecretName, Secret] = field(default_factory=dict)
-    #: "database": the row wins over the caller's value; "caller": that is the value.
-    value_source: str = "database"
+    #: "database": the row wins over the caller's value; "caller": that is the value. Absent: as the settings say, or
+    #: "database" where there are none.
+    value_source: ValueSource | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

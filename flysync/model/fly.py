@@ -61,8 +61,6 @@ class Machine:
     release: int | None = None
     #: Whether a roll-out of secrets reaches it: `fly launch` or `fly deploy` made it, for one of the app's processes.
     is_managed: bool = True
-    #: Whether it was made by other means than `fly launch` or `fly deploy`.
-    is_loose: bool = False
     #: Whether it has ended by itself since it was last started: with a code other than 0, or out of memory.
     has_crashed: bool = False
     #: Seconds since it last ended, by the sandbox's clock; absent where it never has.
@@ -70,13 +68,18 @@ class Machine:
     #: Whether one of its health checks is critical.
     is_critical: bool = False
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended for good, or never began: more time does not help."""
+        return self.has_crashed or self.state == "failed"
+
     def condition(self, smoke_s: float = SMOKE_S) -> Condition:
         """
         Say whether it runs, by its events and checks: `secrets list` and `secrets deploy` say nothing about that.
 
         One that has just ended has to stay up for *smoke_s* seconds before it counts.
         """
-        if self.has_crashed or self.state == "failed" or (self.state == "started" and self.is_critical):
+        if self.has_ended or (self.state == "started" and self.is_critical):
             return Condition.DOWN
         if self.state in _AT_REST:
             return Condition.UP

@@ -48,7 +48,7 @@ class CredentialReport:
     #: Absent where nothing has happened: `--dry-run`.
     outcome: Outcome | None
     reason: Reason | None = None
-    #: The error's code and message where it failed.
+    #: The error's code, and the reason in words, where it failed.
     code: str | None = None
     message: str | None = None
 

@@ -5,20 +5,7 @@ Pure interfaces: `adapters/` has the real ones, `tests/doubles` those in memory,
 (`tests/contract`) holds both to these words. No error of theirs shows a value, in its text or its cause.
 """
 
-from flysync.ports.database import (
-    Action,
-    AppLock,
-    BadTry,
-    DatabaseAdmin,
-    DatabaseServer,
-    Intent,
-    LockHandle,
-    Records,
-    RunEnd,
-    RunSeen,
-    RunsSeen,
-    RunState,
-)
+from flysync.ports.database import AppLock, DatabaseAdmin, LockHandle, Records
 from flysync.ports.fly import (
     AnswerLost,
     FlyAccess,
@@ -30,6 +17,7 @@ from flysync.ports.fly import (
     SecretStore,
 )
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
+from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunSeen, RunsSeen, RunState
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
 from flysync.ports.world import Clock, FlyctlFactory, ProgressListener, Services
 

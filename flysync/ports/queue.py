@@ -1,4 +1,4 @@
-"""What the worker needs from the queue: jobs one by one, and a place to say what becomes of each."""
+"""What the worker needs from the queue: jobs one by one, and a verdict on each."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 
 class Disposition(StrEnum):
-    """What becomes of a job."""
+    """What happens to a job."""
 
-    #: Completed, with what happened to its credential.
+    #: It is completed, with what happened to its credential.
     DONE = "done"
-    #: Tried again later, until its attempts are used up.
+    #: It is tried again later, until its attempts are used up.
     RETRY = "retry"
-    #: Failed for good.
+    #: It has failed for good.
     FAIL = "fail"
-    #: Given back as it was: nobody is to blame, and no attempt is lost.
+    #: It is given back as it was, and loses no attempt.
     RELEASE = "release"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What becomes of one job, and what is kept of it; never a value."""
+    """What happens to one job, and what is stored of it; never a value."""
 
     disposition: Disposition
     #: The job's result: names, outcomes and ids.
     result: Mapping[str, object] = field(default_factory=dict)
     code: str = ""
     message: str = ""
-    #: The outside service at fault, where there is one.
+    #: The outside service at fault, if there is one.
     service: str | None = None
-    #: Seconds that a service asked us to wait.
+    #: Seconds that the service asked us to wait.
     retry_after_s: float | None = None
 
 
@@ -46,14 +46,16 @@ class Job:
     """A job `sync-flyio-secrets`, as it was picked up."""
 
     id: str
-    #: What the producer gave as projectId and credentialName; None where that is no text.
-    project: str | None
-    credential: str | None
-    #: Absent where the producer gave none, and where values of jobs do not count.
+    #: projectId and credentialName as the producer gave them: of any type and any length.
+    project: object
+    credential: object
+    #: Absent if the producer gave none, or if values of jobs do not count.
     value: Secret | None
+    #: Whether the producer gave a value that is not a string, if values of jobs count.
+    has_bad_value: bool = False
     #: When it was added, in seconds since 1970 by the producer's clock.
     added_at: float
-    #: How old it was when it was picked up, in seconds, by Redis' clock; and when that was, by the monotonic clock.
+    #: Its age in seconds when it was picked up, by Redis' clock; and when that was, by the monotonic clock.
     age_then_s: float = 0.0
     picked_at: float = field(default_factory=time.monotonic)
 
@@ -67,7 +69,7 @@ class JobQueue(Protocol):
     """
     A queue of jobs `sync-flyio-secrets`.
 
-    A value is taken out of the queue's store before the job is handed on; jobs of another name are put back.
+    A value is removed from the queue's store before the job is handed on; jobs of another name are put back.
     """
 
     async def check(self) -> None:
@@ -75,18 +77,18 @@ class JobQueue(Protocol):
         Make sure that jobs are safe there, before any is taken.
 
         Raises:
-            RedisUnavailable: out of reach.
-            AccessDenied: the password is refused.
-            ConfigError: jobs could be lost, or it is none of ours.
+            RedisUnavailable: it is out of reach.
+            AccessDenied: it refuses the password.
+            ConfigError: jobs could be lost, or it belongs to another library.
         """
         ...
 
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
         """
-        Hand each job to *handle*, many at a time, and do with it what the verdict says; until `stop`.
+        Hand each job to *handle*, many at a time, and do what the verdict says; until `stop`.
 
         Raises:
-            RuntimeError: the library has given up; nothing is consumed any more.
+            RuntimeError: the library has given up; no more jobs are taken.
         """
         ...
 
@@ -95,9 +97,9 @@ class JobQueue(Protocol):
         ...
 
     async def close(self) -> None:
-        """Wait until all verdicts are written down, and close the connections."""
+        """Wait until all verdicts are stored, and close the connections."""
         ...
 
     async def oldest_s(self) -> float | None:
-        """Give the age in seconds of the oldest job that waits; 0 where none does, None where Redis does not answer."""
+        """Give the age in seconds of the oldest waiting job; 0 if none waits, None if Redis does not answer."""
         ...

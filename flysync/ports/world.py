@@ -1,4 +1,4 @@
-"""All of the world that the handlers know, in one place; and time, chance, and those who watch."""
+"""Everything outside that the handlers use, in one place; and time, chance, and whoever follows a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProgressListener(Protocol):
     """Somebody who follows a run."""
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
-        """The run begins; *known* says at any moment of it what a report would say if it ended there."""
+        """The run begins; *known* gives, at any moment, the report that the run would end with now."""
         ...
 
     def step(self, phase: str) -> None:
@@ -30,11 +30,11 @@ class ProgressListener(Protocol):
 
     @property
     def on_progress(self) -> OnProgress | None:
-        """Give who wants to be told how far a roll-out has come, while it goes on; nothing where nobody looks."""
+        """Called with the progress of a roll-out while it goes on; absent if nobody needs it."""
         ...
 
     def done(self, report: SyncReport) -> None:
-        """The run has ended, or is being cut short; this is what is known."""
+        """The run has ended or was interrupted; *report* is what is known."""
         ...
 
 
@@ -42,11 +42,11 @@ class Clock(Protocol):
     """Time and chance."""
 
     def monotonic(self) -> float:
-        """Give seconds that only grow."""
+        """Give seconds that never go back."""
         ...
 
     def now(self) -> datetime:
-        """Give the time by this machine's clock, which may be wrong: for nothing but to be compared."""
+        """Give the time of this machine's clock, which may be wrong: only for comparing it with another one."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -72,7 +72,7 @@ class FlyctlFactory(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """All of the world that the handlers know."""
+    """Everything outside that the handlers use."""
 
     records: Records
     #: The tables themselves.

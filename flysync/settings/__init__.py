@@ -1,7 +1,7 @@
 """
-Flags, environment, env files and keyring, to one frozen `Settings`.
+From flags, environment, files and keyring to one frozen `Settings`.
 
-`bootstrap.load_settings` reads what is around; `load` makes settings of it, `survey` shows it; neither does any I/O.
+`bootstrap.load_settings` reads the sources; `load` makes settings of them and `survey` shows them, without any I/O.
 """
 
 from flysync.settings.loading import Source, load, read_secret, survey

@@ -1,4 +1,4 @@
-"""Files of settings: read as they stand, without interpolation, and refused where a line makes no sense."""
+"""Files of settings: read without interpolation, and refused if a line is malformed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def read(path: Path, *, is_dot_env: bool) -> tuple[Source, list[str]]:
     """
-    Give the settings in a file, and what is wrong with it (file and line, never the line itself).
+    Give the settings in a file, and its problems (file and line number, never the line itself).
 
     Raises:
         OSError: it cannot be read.

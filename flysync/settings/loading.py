@@ -1,7 +1,7 @@
 """
 From sources to `Settings`, with all problems at once.
 
-Pure: the sources come as mappings. No message of this module shows a value, and every setting knows where it came from.
+Pure: the sources are mappings. No message of this module shows a value, and each setting has its source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flysync.settings.table import SECRETS, VARIABLES, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    #: Asks the keyring for one setting; whatever it raises counts as "not there".
+    #: Asks the keyring for one setting; whatever it raises means that the keyring failed.
     Lookup = Callable[[str], Secret | None]
 
 _HINT = (
@@ -34,12 +34,12 @@ _OF_TESTS = "FLYSYNC_TEST_"
 class Source:
     """Where settings come from: flags, the environment, a file."""
 
-    #: How messages call it.
+    #: Its name in messages.
     label: str
     values: Mapping[str, str] = field(repr=False)
     #: The line of each setting, where the source is a file.
     lines: Mapping[str, int] = field(default_factory=dict)
-    #: Whether it is the `.env` that happens to lie in the working directory.
+    #: Whether it is `.env` of the working directory, which nobody has named.
     is_dot_env: bool = False
 
     def where(self, name: str) -> str:
@@ -56,10 +56,10 @@ def load(
     problems: Iterable[str] = (),
 ) -> Settings:
     """
-    Make settings of *sources*, the strongest first; an empty text counts as not set.
+    Make settings of *sources*, in order of precedence; an empty text counts as not set.
 
-    The keyring is asked by *lookup*, and only for those of *needs* that are secrets and still missing. *problems* are
-    those that reading the sources has met; *user* acts where nobody else is named.
+    *lookup* asks the keyring, only for secrets among *needs* that no source has. *problems* are those found while
+    reading the sources; *user* is the actor unless another one is set.
 
     Raises:
         ConfigError: all problems, in one message.
@@ -80,9 +80,9 @@ def survey(
     problems: Iterable[str] = (),
 ) -> tuple[ConfigReport, Settings]:
     """
-    Tell of every setting what may be shown and where it comes from, whatever is wrong with them; give the usable ones.
+    Give what may be shown of every setting and its source, whatever is wrong with them, and those that are valid.
 
-    The arguments are those of `load`; *lookup* is asked for every secret that no source has.
+    The arguments are those of `load`; *lookup* is called for every secret that no source has.
     """
     unread = tuple(problems)
     loader = _gathered(sources, SECRETS, lookup, unread)
@@ -116,7 +116,7 @@ def _gathered(
 
 
 def _shown(value: object) -> str | None:
-    """Give what may be shown of a setting; an address with a name or a query in it may hold a password."""
+    """Give what may be shown of a setting; an address with a user or a query may hold a password."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str) and "://" in value and re.search("[@?]", value):
@@ -128,26 +128,26 @@ def _shown(value: object) -> str | None:
 
 def read_secret(name: str, text: str, *, where: str = "keyring") -> Secret | None:
     """
-    Read a secret that the keyring has, or that is to go there; an empty one is none.
+    Check a secret from the keyring, or one that is to be stored there; an empty one is none.
 
     Raises:
-        ConfigError: it cannot be used as it is.
+        ConfigError: it is invalid.
     """
     stripped = text.rstrip("\r\n")
     try:
         value = VARIABLES[name][1].read(stripped) if stripped else None
     except ValueError as problem:
-        hint = f"store it anew: flysync config set {name}"
+        hint = f"save it again: flysync config set {name}"
         raise ConfigError(f"{name} ({where}) {problem}", hint=hint, setting=name) from None
     return value if isinstance(value, Secret) else None
 
 
 class _Loader:
-    """What has been found so far, and what is wrong with it."""
+    """The settings found so far, and their problems."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.values: dict[str, Any] = {}
-        #: Where each setting was found, those included that are of no use.
+        #: Where each setting was found, including the invalid ones.
         self.origins: dict[str, str] = {}
         self.notes: list[Note] = []
         self.problems = list(problems)
@@ -155,7 +155,7 @@ class _Loader:
         self._keyring_failed = False
 
     def take(self, source: Source) -> None:
-        """Take from *source* what no stronger one has set."""
+        """Take from *source* what no source before it has set."""
         for name, text in source.values.items():
             stripped = text.rstrip("\r\n")
             if name not in VARIABLES:
@@ -182,7 +182,7 @@ class _Loader:
         self._add(name, f"{name} ({where}) is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
 
     def ask_keyring(self, needs: Sequence[str], lookup: Lookup) -> None:
-        """Look for the secrets that are needed and still missing."""
+        """Ask for the secrets among *needs* that no source has."""
         for name in needs:
             if name in self.origins or not VARIABLES[name][1].secret:
                 continue
@@ -191,8 +191,8 @@ class _Loader:
             except ConfigError as error:
                 self.origins[name] = "keyring"
                 self._add(name, error.message)
-            except Exception as error:  # noqa: BLE001 - a back end raises what it likes (infra.md F)
-                # Its text stays unshown, and one failure is enough: each may have taken the whole time limit.
+            except Exception as error:  # noqa: BLE001 - backends raise anything (infra.md F)
+                # Its text is not shown, and one failure is enough: each may take the whole time limit.
                 self._keyring_failed = True
                 self.notes.append(_keyring_failed(error))
                 return
@@ -201,19 +201,19 @@ class _Loader:
                     self.values[VARIABLES[name][0]], self.origins[name] = secret, "keyring"
 
     def look_for(self, needs: Sequence[str]) -> None:
-        """Note what is needed and was found nowhere."""
+        """Add a problem for each of *needs* that was found nowhere."""
         suffix = ", and the system keyring could not be asked" if self._keyring_failed else ""
         for name in needs:
             if name not in self.origins:
                 self._add(name, f"{name} is not set{suffix if VARIABLES[name][1].secret else ''}")
 
     def error(self) -> ConfigError | None:
-        """Give all problems as one error, if there are any."""
+        """Give all problems as one error, or nothing."""
         if not self.problems:
             return None
         message = self.problems[0]
         if len(self.problems) > 1:
-            message = "\n- ".join((f"{len(self.problems)} things are wrong with the settings:", *self.problems))
+            message = "\n- ".join((f"{len(self.problems)} problems with the settings:", *self.problems))
         setting = next(iter(self._names)) if len(self._names) == 1 else None
         return ConfigError(message, hint=_HINT, setting=setting)
 

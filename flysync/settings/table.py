@@ -1,4 +1,4 @@
-"""All settings: one line each, with name, reader and default."""
+"""All settings: name, reader and default of each."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from flysync.settings import readers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from flysync.model.core import ValueSource
     from flysync.model.reports import Note
     from flysync.secret import Secret
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variable:
-    """How one setting is called outside, and how it is read."""
+    """The variable of a setting, and how it is read."""
 
     name: str
     read: Callable[[str], Any]
-    #: Ignored in `.env` of the working directory: a stray file could send token and values elsewhere.
+    #: Ignored in `.env` of the working directory: a file of somebody else's could redirect token and values.
     guarded: bool = False
-    #: May live in the keyring, and is never shown.
+    #: May be in the keyring, and is never shown.
     secret: bool = False
 
 
@@ -43,35 +44,37 @@ class Settings:
     database_url: Secret | None = _secret("DATABASE_URL", readers.database)
     redis_url: Secret | None = _secret("REDIS_URL", readers.redis)
     daytona_api_url: str = _setting("DAYTONA_API_URL", readers.base_url, "https://app.daytona.io/api", guarded=True)
-    #: The region at Daytona; its own default where absent.
+    #: The region at Daytona; by default its own default.
     daytona_target: str | None = _setting("DAYTONA_TARGET", readers.plain, None, guarded=True)
     #: The Daytona snapshot that sandboxes start from.
     snapshot: str | None = _setting("FLYSYNC_SNAPSHOT", readers.plain, None)
-    #: Installed where the sandbox has no flyctl that will do.
+    #: Installed if the sandbox has no flyctl that is new enough.
     flyctl_version: str = _setting("FLYSYNC_FLYCTL_VERSION", readers.version, "0.4.87")
-    #: The sum of that version's archive; with it, flyctl is downloaded and checked instead of installed by a script.
+    #: The sum of that version's archive; with it, flyctl is downloaded and checked, not installed by a script.
     flyctl_sha256: str | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sha256, None)
     flyctl_install_url: str = _setting(
         "FLYSYNC_FLYCTL_INSTALL_URL", readers.script_url, "https://fly.io/install.sh", guarded=True
     )
-    #: The schema of the backend's tables; the connection's search_path where absent.
+    #: The schema of the backend's tables; by default the connection's search_path.
     db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.plain, None)
-    #: Whose value counts: the table's ("database") or the one handed in ("caller").
-    value_source: str = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
+    #: Where policies apply to our role: nothing is read ("refuse"), or they show it every row ("complete").
+    row_security: str = _setting("FLYSYNC_ROW_SECURITY", readers.row_security, "refuse")
+    #: Where values come from: the table ("database") or the caller ("caller").
+    value_source: ValueSource = _setting("FLYSYNC_VALUE_SOURCE", readers.value_source, "database")
     #: The queue that the backend adds its jobs to.
     queue: str = _setting("FLYSYNC_QUEUE", readers.queue, "flyio-secrets")
-    #: Who acts, for the record; else the system's user.
+    #: Who acts, for the record; by default the system's user.
     actor: str = _setting("FLYSYNC_ACTOR", readers.plain, "unknown")
     keep_runs_days: int = _setting("FLYSYNC_KEEP_RUNS_DAYS", readers.days, 90)
     no_keyring: bool = _setting("FLYSYNC_NO_KEYRING", readers.flag, default=False)
-    #: Whether an empty value is carried; else it is invalid.
+    #: Whether an empty value is synced; else it is invalid.
     allow_empty: bool = _setting("FLYSYNC_ALLOW_EMPTY", readers.flag, default=False)
-    # The three are handed on to flyctl.
+    # These three are passed on to flyctl.
     fly_api_base_url: str | None = _setting("FLY_API_BASE_URL", readers.script_url, None, guarded=True)
     fly_flaps_base_url: str | None = _setting("FLY_FLAPS_BASE_URL", readers.script_url, None, guarded=True)
     fly_uiex_base_url: str | None = _setting("FLY_UIEX_BASE_URL", readers.script_url, None, guarded=True)
 
-    #: Where each setting came from: "flag", "environment", ".env:3", "keyring", "default".
+    #: The source of each setting: "flag", "environment", ".env:3", "keyring", "default".
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
 
@@ -83,7 +86,7 @@ class Settings:
 
     @property
     def flyctl_base_urls(self) -> dict[str, str]:
-        """The addresses that flyctl is given, by the name of its variable."""
+        """The addresses that are passed to flyctl, by the name of its variable."""
         urls = {
             "FLY_API_BASE_URL": self.fly_api_base_url,
             "FLY_FLAPS_BASE_URL": self.fly_flaps_base_url,
@@ -92,12 +95,12 @@ class Settings:
         return {name: url for name, url in urls.items() if url is not None}
 
 
-#: Field of `Settings` and variable, by the variable's name.
+#: The field of `Settings` and the variable, by the variable's name.
 VARIABLES: Mapping[str, tuple[str, Variable]] = {
     one.metadata["variable"].name: (one.name, one.metadata["variable"])
     for one in fields(Settings)
     if "variable" in one.metadata
 }
 
-#: The settings that may live in the keyring.
+#: The settings that may be in the keyring.
 SECRETS: Sequence[str] = tuple(name for name, (_, variable) in VARIABLES.items() if variable.secret)

@@ -150,7 +150,7 @@ class Machine:
         """Tell whether its app is up, and stays so."""
         return self.state == "started" and self._due is None
 
-    def shown(self) -> dict[str, object]:
+    def shown(self) -> dict[str, Any]:
         """Give what the Machines API shows of what it does now (names read: fly-go machine_types.go)."""
         state, names = self.state, self.config.get("checks")
         is_late = self._now() < self._up_since + timedelta(seconds=self.healthy_after_s)

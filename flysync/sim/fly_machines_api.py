@@ -126,7 +126,7 @@ class MachinesApi:
         return Reply({"previous_state": before})
 
     async def _wait(self, request: web.Request) -> Reply:
-        """Answer once the machine has the state, or refuse when the time is up (text: assumed)."""
+        """Answer once the machine has a state, or refuse when its time is up (text, and that now counts: assumed)."""
         machine = self._machine(request)
         end = time.monotonic() + int(request.query.get("timeout", "60"))
         while machine.state != request.query.get("state", "started"):

@@ -6,7 +6,7 @@ Rules and texts are those of cobra and pflag as flyctl ad0172fac shows them (mea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flysync.sim.flyctl_http import Failure
 
@@ -14,19 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Flag:
+class Flag(NamedTuple):
     """A flag: with a value, or on and off."""
 
-    __slots__ = ("hidden", "name", "short", "text", "valued")
-
-    def __init__(
-        self, name: str, text: str = "", *, short: str = "", valued: bool = False, hidden: bool = False
-    ) -> None:
-        self.name = name
-        self.text = text
-        self.short = short
-        self.valued = valued
-        self.hidden = hidden
+    name: str
+    text: str = ""
+    short: str = ""
+    valued: bool = False
+    hidden: bool = False
 
 
 _APP = Flag("app", "Application name", short="a", valued=True)
@@ -128,16 +123,13 @@ class Mistake(Failure):
         self.usage = usage
 
 
-class Call:
+class Call(NamedTuple):
     """What the arguments ask for."""
 
-    __slots__ = ("arguments", "command", "flags")
-
-    def __init__(self, command: Command | None, flags: dict[str, str], arguments: list[str]) -> None:
-        #: Absent where only help is wanted.
-        self.command = command
-        self.flags = flags
-        self.arguments = arguments
+    #: Absent where only help is wanted.
+    command: Command | None
+    flags: dict[str, str]
+    arguments: list[str]
 
     def is_on(self, flag: str, *, default: bool = False) -> bool:
         """Tell whether *flag* is on."""

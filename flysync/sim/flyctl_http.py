@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,16 +51,9 @@ class Failure(Exception):
         self.exit_code = exit_code
 
     def wrapped(self, prefix: str) -> Failure:
-        """Give this failure with *prefix* before its text."""
-        return Failure(
-            prefix + self.text,
-            description=self.description,
-            suggestion=self.suggestion,
-            status=self.status,
-            request_id=self.request_id,
-            reset=self.reset,
-            exit_code=self.exit_code,
-        )
+        """Give this failure, with *prefix* before its text from now on."""
+        self.text = prefix + self.text
+        return self
 
 
 class Prefixed:
@@ -74,7 +67,7 @@ class Prefixed:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Failure):
-            raise error.wrapped(self._prefix) from None
+            error.wrapped(self._prefix)
 
 
 class Cancelled(BaseException):
@@ -85,15 +78,12 @@ class Cancelled(BaseException):
         self.by_signal = by_signal
 
 
-class Response:
+class Response(NamedTuple):
     """An answer, read to its end."""
 
-    __slots__ = ("body", "headers", "status")
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Http:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flysync.sim.flyctl_home import is_macaroon, tokens_from
 from flysync.sim.flyctl_http import Failure, Prefixed, to_json
+from flysync.sim.flyctl_machines import shown
 
 if TYPE_CHECKING:
     from flysync.sim.flyctl_session import Session
@@ -25,17 +26,17 @@ def show_status(session: Session) -> None:
         machines = session.api.machines("GET", f"/apps/{compact['name']}/machines")
     with Prefixed(f"could not get current release for app '{compact['name']}': "):
         version = session.api.current_version(compact["name"])
-    shown = {
+    status = {
         "AppURL": compact.get("appUrl"),
         "Deployed": compact.get("deployed"),
         "Hostname": compact.get("hostname"),
         "ID": compact.get("id"),
-        "Machines": machines,
+        "Machines": [shown(machine) for machine in machines],
         "Name": compact["name"],
         "Status": compact.get("status"),
         "Version": version,
     }
-    session.out(json.dumps(shown, indent=4, ensure_ascii=False))
+    session.out(json.dumps(status, indent=4, ensure_ascii=False))
 
 
 def debug_token(session: Session) -> None:
@@ -46,16 +47,16 @@ def debug_token(session: Session) -> None:
     macaroons = [token for token in tokens if is_macaroon(token)]
     if not macaroons:
         raise Failure(_NO_MACAROON)
-    shown = []
+    caveats = []
     for position, token in enumerate(macaroons):
         try:
-            shown.append(decoded(token))
+            caveats.append(decoded(token))
         except ValueError as error:
             if "msgpack" not in str(error):
                 text = f"unable to parse token: parse flyv1 token: fm2: {error}: bad token"
                 raise Failure(text) from None
             session.err(f"unable to decode token at position {position}: {error}")
-    session.out(json.dumps(shown, indent=2) + "\n")
+    session.out(json.dumps(caveats, indent=2) + "\n")
 
 
 def show_viewer(session: Session) -> None:

@@ -41,7 +41,7 @@ def list_machines(session: Session) -> None:
     with Prefixed("failed to list VMs: "):
         machines = session.api.machines("GET", f"/apps/{app}/machines")
     if session.json:
-        session.out(json.dumps([_shown(machine) for machine in machines], indent=4, ensure_ascii=False))
+        session.out(json.dumps([shown(machine) for machine in machines], indent=4, ensure_ascii=False))
         return
     for machine in machines:
         session.out(f" {machine['id']} " if session.call.is_on("quiet") else f" {machine['id']} │ {machine['state']} ")
@@ -146,10 +146,10 @@ def _unless_missing(failure: Failure, app: str, name: str, prefix: str) -> Failu
     return Failure(f"machine {name} was not found in app '{app}'") if is_missing else failure.wrapped(prefix)
 
 
-def _shown(machine: dict[str, Any]) -> dict[str, Any]:
+def shown(machine: dict[str, Any]) -> dict[str, Any]:
     """Give a machine as `--json` shows it: what is false, 0 or empty is left out, but in its config (measured)."""
-    shown = {key: value if key.endswith("config") else _filled(value) for key, value in machine.items() if value}
-    return {"cordoned": False, **shown}
+    filled = {key: value if key.endswith("config") else _filled(value) for key, value in machine.items() if value}
+    return {"cordoned": False, **filled}
 
 
 def _filled(value: Any) -> Any:

@@ -186,18 +186,16 @@ def _print_summary(session: Session, staged: int, partial: int) -> None:
     def secrets(count: int) -> str:
         return f"{count} secret" if count == 1 else f"{count} secrets"
 
+    verb = "is" if staged + partial == 1 else "are"
     if staged and partial:
         session.out("Some secrets need to be deployed:")
         session.out(f"  * {secrets(staged)} staged (not yet deployed)")
         session.out(f"  ! {secrets(partial)} partially deployed (deployed to some machines)")
         session.out("\nDeploy with `fly secrets deploy` to sync all machines.")
     elif staged:
-        verb = "is" if staged == 1 else "are"
-        session.out(
-            f"There {verb} {secrets(staged)} not deployed. Deploy with `fly secrets deploy` to make them available."
-        )
+        end = "not deployed. Deploy with `fly secrets deploy` to make them available."
+        session.out(f"There {verb} {secrets(staged)} {end}")
     elif partial:
-        verb = "is" if partial == 1 else "are"
         session.out(
             f"There {verb} {secrets(partial)} partially deployed. This can happen during rolling deployments "
             "or if some machines failed to update. Deploy with `fly secrets deploy` to ensure all machines "

@@ -80,6 +80,8 @@ class Fault:
     #: How many matching requests are let through first.
     skip: int = 0
     times: int = 1
+    #: What else happens at that moment, before the request is served.
+    do: Callable[[], object] = lambda: None
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
 
     def hits(self, line: str) -> bool:
@@ -90,6 +92,7 @@ class Fault:
             self.skip -= 1
             return False
         self.times -= 1
+        self.do()
         return True
 
 

@@ -1,1 +1,1 @@
-"""A worker that takes jobs off the queue and gives them to the handlers."""
+"""The worker: it takes jobs from the queue and syncs their credentials."""

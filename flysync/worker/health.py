@@ -1,4 +1,4 @@
-"""What a worker shows of itself over HTTP: `/healthz`, `/readyz` and `/metrics`."""
+"""The worker's HTTP endpoints: `/healthz`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ async def served(
     host: str, port: int, metrics: Metrics, why_not_ready: Callable[[], Awaitable[str]]
 ) -> AsyncIterator[int]:
     """
-    Serve on *host*:*port* (0: any that is free) and give the port.
+    Serve on *host*:*port* (0: any free port) and give the port.
 
-    `/healthz` answers while the process does; `/readyz` with 503 and the reason where *why_not_ready* gives one.
+    `/readyz` answers 503 with the reason if *why_not_ready* gives one.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: it is not possible to listen on the address.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -37,12 +37,12 @@ async def served(
         reason = await why_not_ready()
         return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
 
-    async def figures(_: web.Request) -> web.Response:
-        await why_not_ready()  # brings the gauges up to date
+    async def prometheus(_: web.Request) -> web.Response:
+        await why_not_ready()  # updates the gauges
         return web.Response(body=metrics.text(), headers={"Content-Type": _METRICS_TYPE})
 
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", figures)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", prometheus)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -51,7 +51,7 @@ async def served(
             await site.start()
         except OSError as error:
             raise ConfigError(
-                f"{host}:{port} cannot be listened on: {error.strerror}", hint="choose another --health-port"
+                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --health-port"
             ) from None
         yield int(runner.addresses[0][1])
     finally:

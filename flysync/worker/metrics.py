@@ -1,76 +1,86 @@
-"""What a worker tells Prometheus (prometheus-client); names and units as its best practices want them."""
+"""The worker's metrics for Prometheus; names and units follow its best practices."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from typing_extensions import override
+
+from flysync.ports import ProgressListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flysync.model.reports import SyncReport
-    from flysync.ports import Verdict
+    from flysync.ports import OnProgress, Verdict
 
-#: Seconds; a step takes between a tenth and some minutes.
+#: Seconds; a step takes between a tenth of a second and some minutes.
 _BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0, 300.0)
 
 
 class Metrics:
-    """The figures of one worker, in a registry of their own."""
+    """The metrics of one worker, in a registry of their own."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         self._jobs = Counter("flysync_jobs", "Verdicts on jobs.", ["outcome"], registry=registry)
         self._steps = Histogram(
-            "flysync_step_seconds", "Time of a sync's steps.", ["step"], registry=registry, buckets=_BUCKETS
+            "flysync_step_seconds", "Duration of a sync's steps.", ["step"], registry=registry, buckets=_BUCKETS
         )
-        self._restarts = Counter("flysync_restarts", "Roll-outs that have reached machines.", registry=registry)
-        self.sandboxes = Gauge("flysync_sandboxes_open", "Sandboxes that are in use.", registry=registry)
+        self._restarts = Counter("flysync_restarts", "Roll-outs that updated machines.", registry=registry)
+        self.sandboxes = Gauge("flysync_sandboxes_open", "Sandboxes in use.", registry=registry)
         self.oldest = Gauge(
-            "flysync_oldest_waiting_job_seconds", "Age of the job that waits longest.", registry=registry
+            "flysync_oldest_waiting_job_seconds", "Age of the job that has waited longest.", registry=registry
         )
         self.outage = Gauge(
             "flysync_service_out_of_reach", "1 while a service is out of reach.", ["service"], registry=registry
         )
 
     def count(self, verdict: Verdict) -> None:
-        """Count a verdict: by outcome where the job is done, else by the error's code."""
+        """Count a verdict: by outcome if the job is done, else by the error's code."""
         self._jobs.labels(str(verdict.result.get("outcome") or verdict.code)).inc()
 
     def measure(self, report: SyncReport) -> None:
-        """Take the times of a sync that was not carried by another, and what it has restarted."""
+        """Record how long the steps of a sync took, and whether it restarted machines."""
         for step, took_ms in report.timings_ms.items():
             self._steps.labels(step).observe(took_ms / 1000)
         if report.covered_by is None and report.machines is not None and report.machines.updated:
             self._restarts.inc()
 
     def text(self) -> bytes:
-        """Give all figures in Prometheus' text format."""
+        """Give all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class SandboxCounter:
-    """Counts the sandbox of one sync while it is in use (port `ProgressListener`)."""
-
-    on_progress = None
+class SandboxCounter(ProgressListener):
+    """Counts the sandbox of one sync while it is in use."""
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
         self._is_open = False
 
+    @override
     def begin(self, known: Callable[[], SyncReport]) -> None:
-        """There is no sandbox yet."""
+        pass
 
+    @override
     def step(self, phase: str) -> None:
-        """From its creation on there may be one."""
         if phase == "create" and not self._is_open:
             self._is_open = True
             self._gauge.inc()
 
-    def done(self, report: SyncReport | None = None) -> None:
-        """It is deleted; called again, this does nothing."""
-        del report
+    @property
+    @override
+    def on_progress(self) -> OnProgress | None:
+        return None
+
+    @override
+    def done(self, report: SyncReport) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop counting it, whether or not the sync has said that it is done."""
         if self._is_open:
             self._is_open = False
             self._gauge.dec()

@@ -1,4 +1,4 @@
-"""How a worker is to work; light, for the command line to make it."""
+"""The worker's options; a module of its own, because the command line loads it for `--help`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flysync.model.core import Origin, SyncOptions
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerOptions:
-    """How a worker is to work."""
+    """The worker's options."""
 
     #: Runs at a time.
     concurrency: int = 5
-    #: Seconds that runs have to end in when the worker is told to.
+    #: Seconds for running syncs to end in when the worker is stopped.
     grace_s: float = 30.0
-    #: Where health and figures are shown; not at all without it.
+    #: Where health and metrics are served; nowhere without a port.
     health_port: int | None = None
     health_host: str = "127.0.0.1"
-    sync: SyncOptions = field(default_factory=lambda: SyncOptions(origin=Origin.QUEUE))
+    sync: SyncOptions = field(default_factory=lambda: SyncOptions(origin=Origin.QUEUE, longest_timeout_s=1800.0))

@@ -1,7 +1,7 @@
 """
-The worker itself: from the first look at the queue to the last verdict.
+The worker, from the first look at the queue to the last verdict.
 
-    check -> take jobs -> `Desk` -> handlers; SIGTERM: take no more -> let end, or give back -> close
+    check -> take jobs -> `Dispatcher` -> handlers; SIGTERM: take no more -> let running syncs end -> close
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError
 from flysync.handlers.sync.entry import sync_credentials_to_flyio
 from flysync.logs import LOGGER
-from flysync.model.core import project_id, secret_name
-from flysync.ports import Disposition, Verdict
-from flysync.worker.desk import Desk
+from flysync.ports import Disposition
+from flysync.worker.circuit_breaker import CircuitBreaker
+from flysync.worker.dispatcher import Dispatcher
+from flysync.worker.intake import requested
 from flysync.worker.metrics import Metrics, SandboxCounter
-from flysync.worker.outage import Outages
 from flysync.worker.slots import LimitedLock
 from flysync.worker.verdict import of_error
 
@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 
     from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
-    from flysync.ports import Job, JobQueue, Services
+    from flysync.ports import Job, JobQueue, Services, Verdict
     from flysync.secret import Secret
     from flysync.worker.options import WorkerOptions
 
-#: Projects in hand per run that may be under way: some of them wait for an app that is busy elsewhere.
-_LANES_PER_RUN = 4
-#: Seconds between two looks whether Redis is there.
-_LOOK_S = 5.0
+#: Projects in hand per run that is allowed: some of them wait for an app that is locked elsewhere.
+_PROJECTS_PER_RUN = 4
+#: Seconds between two checks that Redis answers.
+_REDIS_CHECK_S = 5.0
+#: The most characters of a job's id in the log: producers may choose their own.
+_ID_LENGTH = 128
 
 
 class Work:
@@ -46,21 +48,21 @@ class Work:
         self._options = options
         self._metrics = Metrics()
         self._services = replace(services, lock=LimitedLock(services.lock, slots=options.concurrency))
-        self._outages = Outages(services.clock, LOGGER.warning)
-        self._desk = Desk(
+        self._breaker = CircuitBreaker(services.clock, LOGGER.warning)
+        self._dispatcher = Dispatcher(
             self._sync,
-            self._outages,
-            lanes=options.concurrency * _LANES_PER_RUN,
-            may_carry=options.sync.value_source != "caller",
+            self._breaker,
+            projects=options.concurrency * _PROJECTS_PER_RUN,
+            may_cover=options.sync.value_source != "caller",
         )
         self._is_closing = False
 
     async def run(self) -> None:
         """
-        Work until cancelled; then what runs has `grace_s` to end, the rest is given back, and it returns.
+        Work until cancelled; then running syncs have `grace_s` to end, and all other jobs are given back.
 
         Raises:
-            RedisUnavailable, AccessDenied, ConfigError: the queue cannot be worked off.
+            RedisUnavailable, AccessDenied, ConfigError: jobs cannot be taken from the queue.
             RuntimeError: the queue's library has given up.
         """
         async with AsyncExitStack() as stack:
@@ -72,7 +74,7 @@ class Work:
                 port = await stack.enter_async_context(
                     served(self._options.health_host, self._options.health_port, self._metrics, self._why_not_ready)
                 )
-                LOGGER.info("health is shown at http://%s:%d", self._options.health_host, port)
+                LOGGER.info("health checks are served at http://%s:%d", self._options.health_host, port)
             LOGGER.info("the worker takes jobs")
             watching = asyncio.create_task(self._watch_redis())
             stack.callback(watching.cancel)
@@ -80,31 +82,25 @@ class Work:
             try:
                 await asyncio.shield(working)
             except asyncio.CancelledError:
-                LOGGER.info("the worker takes no more jobs, and ends")
+                LOGGER.info("the worker is shutting down and takes no more jobs")
             finally:
                 self._is_closing = True
                 self._queue.stop()
-                await self._desk.close(self._options.grace_s)
+                await self._dispatcher.close(self._options.grace_s)
         if working.done() and not working.cancelled():
             working.result()
 
     async def _handle(self, job: Job) -> Verdict:
-        """Give what becomes of a job."""
-        since = time.monotonic()
+        """Give the verdict on a job."""
+        since, subject = time.monotonic(), "a job"
         try:
-            if job.project is None or job.credential is None:
-                verdict = Verdict(
-                    disposition=Disposition.FAIL,
-                    code="usage",
-                    message="the job's projectId and credentialName have to be texts",
-                )
-            else:
-                project, name = project_id(job.project), secret_name(job.credential)
-                verdict = await self._desk.sync(project, name, job)
+            project, name = requested(job)
+            subject = f"{name} of {project}"
+            verdict = await self._dispatcher.sync(project, name, job)
         except FlysyncError as error:
             verdict = of_error(error, age_s=job.age_s)
         self._metrics.count(verdict)
-        _log(job, verdict, time.monotonic() - since)
+        _log(job.id, subject, verdict, time.monotonic() - since)
         return verdict
 
     async def _sync(
@@ -115,42 +111,41 @@ class Work:
         try:
             report = await sync_credentials_to_flyio(project, names, options, services=self._services, listener=counter)
         finally:
-            counter.done()
+            counter.close()
         self._metrics.measure(report)
         return report
 
     async def _watch_redis(self) -> None:
-        """Say when Redis goes and when it is back: the queue's library keeps both to itself."""
+        """Log when Redis goes and when it is back: the queue's library says neither."""
         was_there = True
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_REDIS_CHECK_S)
             is_there = await self._queue.oldest_s() is not None
             if is_there != was_there:
-                LOGGER.warning("Redis is %s", "back" if is_there else "out of reach; what runs goes on")
+                LOGGER.warning("Redis is %s", "back" if is_there else "out of reach; running syncs go on")
             was_there = is_there
 
     async def _why_not_ready(self) -> str:
         oldest_s = await self._queue.oldest_s()
-        self._metrics.oldest.set(max(oldest_s or 0.0, self._desk.oldest_s()))
+        self._metrics.oldest.set(max(oldest_s or 0.0, self._dispatcher.oldest_s()))
         self._metrics.outage.clear()
-        out_of_reach = "redis" if oldest_s is None else self._outages.service
+        out_of_reach = "redis" if oldest_s is None else self._breaker.service
         if out_of_reach:
             self._metrics.outage.labels(out_of_reach).set(1)
             return f"{out_of_reach} is out of reach"
         return "the worker is shutting down" if self._is_closing else ""
 
 
-def _log(job: Job, verdict: Verdict, took_s: float) -> None:
-    more = {"job_id": job.id, "run_id": verdict.result.get("run_id", "")}
-    what = f"{job.credential} of {job.project}"
+def _log(job_id: str, subject: str, verdict: Verdict, took_s: float) -> None:
+    more = {"job_id": job_id[:_ID_LENGTH], "run_id": verdict.result.get("run_id", "")}
     match verdict.disposition:
         case Disposition.DONE if verdict.result.get("outcome") != "skipped":
-            LOGGER.info("%s: %s (%.1f s)", what, verdict.result.get("outcome"), took_s, extra=more)
+            LOGGER.info("%s: %s (%.1f s)", subject, verdict.result.get("outcome"), took_s, extra=more)
         case Disposition.DONE:
-            LOGGER.warning("%s: skipped %s", what, verdict.result.get("warnings"), extra=more)
+            LOGGER.warning("%s: skipped %s", subject, verdict.result.get("warnings"), extra=more)
         case Disposition.RELEASE:
-            LOGGER.info("%s: given back", what, extra=more)
+            LOGGER.info("%s: given back", subject, extra=more)
         case Disposition.RETRY:
-            LOGGER.warning("%s: %s (%s); it is tried again", what, verdict.message, verdict.code, extra=more)
+            LOGGER.warning("%s: %s (%s); it will be retried", subject, verdict.message, verdict.code, extra=more)
         case Disposition.FAIL:
-            LOGGER.error("%s: %s (%s)", what, verdict.message, verdict.code, extra=more)
+            LOGGER.error("%s: %s (%s)", subject, verdict.message, verdict.code, extra=more)

@@ -1,24 +1,27 @@
-"""Slots for runs: whoever gets an app's lock has one with it, so that none is held while waiting for a busy app."""
+"""The limit on runs: whoever gets an app's lock takes a slot with it, so waiting for a locked app takes none."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
+from flysync.ports import AppLock, LockHandle
+
 if TYPE_CHECKING:
     from flysync.model.core import AppName
-    from flysync.ports import AppLock, LockHandle
 
 
-class LimitedLock:
-    """Locks of which only *slots* are held at a time (port `AppLock`); without a slot an app is as good as busy."""
+class LimitedLock(AppLock):
+    """Locks of which at most *slots* are held at a time; without a free slot, every app counts as locked."""
 
     def __init__(self, lock: AppLock, *, slots: int) -> None:
         self._lock = lock
         self._slots = asyncio.Semaphore(slots)
 
+    @override
     async def try_acquire(self, app: AppName) -> LockHandle | None:
-        """Take the lock, where it and a slot are free."""
         if self._slots.locked():
             return None
         await self._slots.acquire()
@@ -31,17 +34,20 @@ class LimitedLock:
         return None if handle is None else _LimitedHandle(handle, self._slots)
 
 
-class _LimitedHandle:
+class _LimitedHandle(LockHandle):
     """A lock that is held, and its slot."""
 
     def __init__(self, handle: LockHandle, slots: asyncio.Semaphore) -> None:
         self.lost = handle.lost
-        self.check = handle.check
         self._handle = handle
         self._slots = slots
 
+    @override
+    async def check(self) -> None:
+        await self._handle.check()
+
+    @override
     async def release(self) -> None:
-        """Give the lock back, and the slot."""
         try:
             await self._handle.release()
         finally:

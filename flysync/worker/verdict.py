@@ -1,4 +1,4 @@
-"""What becomes of a job, by what was reported of its credential: the queue column of docs/backend.md. Pure."""
+"""What happens to a job, given what was reported of its credential: the queue column of docs/backend.md. Pure."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ if TYPE_CHECKING:
     from flysync.model.core import SecretName
     from flysync.model.reports import CredentialReport, SyncReport
 
-#: So long, in seconds, a credential that is not there may still be in a transaction of the backend's.
-YOUNG_S = 60.0
-
-
+#: Seconds for which a missing credential may still be in a transaction of the backend's.
+_YOUNG_S = 60.0
 _OUTAGES = {"database_unavailable", "daytona_unavailable", "fly_unavailable", "rate_limited"}
 _GOOD = {Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED, Outcome.STAGED}
-#: Warnings of a run that has done its part though values wait for a roll-out, or for its end.
+#: Warnings of a run that has done its part though values wait for a roll-out to start or to end.
 _WAITING = {"no_machines", "rolling_out"}
-#: Whom to blame where the error does not say.
+#: The service at fault where the error does not say.
 _SERVICES = {"database_unavailable": "postgres", "daytona_unavailable": "daytona", "fly_unavailable": "fly"}
 
 
 def of_report(report: SyncReport, name: SecretName, *, age_s: float) -> Verdict:
-    """Give what becomes of a job for *name* that was added *age_s* seconds ago."""
+    """Give the verdict on a job for *name* that was added *age_s* seconds ago."""
     line = next((line for line in report.credentials if line.name == name), None)
     if line is not None and _is_done(report, line):
         return Verdict(disposition=Disposition.DONE, result=_result(report, line.outcome, line.reason))
+    code, message = (None, None) if line is None else (line.code, line.message)
     error = report.error
-    if error is not None and (line is None or line.code in {None, error.code}):
-        return of_error(error, age_s=age_s)
-    assert line is not None
-    return _of(line.code or "outcome_unknown", f"{name} failed", age_s=age_s)
+    if error is not None and code in {None, error.code}:
+        verdict = of_error(error, age_s=age_s)
+    else:
+        verdict = _of(code or "outcome_unknown", f"{name} failed", age_s=age_s)
+    return replace(verdict, message=message or verdict.message)
 
 
 def _is_done(report: SyncReport, line: CredentialReport) -> bool:
-    """Tell whether there is nothing more to do for a credential, whatever has become of others."""
+    """Tell whether there is nothing left to do for a credential, whatever happened to others."""
     if line.code is not None or line.outcome not in _GOOD or isinstance(report.error, NotRecorded):
         return False
-    # A run that fails between what it has stored and the roll-out blames those that it could not store.
+    # A run that fails between the set and the roll-out has codes only for credentials that it could not store.
     waits_rightly = any(note.code in _WAITING for note in report.warnings)
     return line.outcome is not Outcome.STAGED or report.error is None or waits_rightly
 
 
 def of_error(error: FlysyncError, *, age_s: float) -> Verdict:
-    """Give what becomes of a job whose sync ended with *error*."""
+    """Give the verdict on a job whose sync ended with *error*."""
     if isinstance(error, Interrupted):
         return Verdict(disposition=Disposition.RELEASE, code=error.code, message=error.message)
-    found = _of(error.code, error.message, age_s=age_s)
-    return replace(found, service=error.service or found.service, retry_after_s=error.retry_after_s)
+    verdict = _of(error.code, error.message, age_s=age_s)
+    return replace(verdict, service=error.service or verdict.service, retry_after_s=error.retry_after_s)
 
 
 def is_outage(verdict: Verdict) -> bool:
-    """Tell whether a service was out of reach: the next job would fare no better, and this one is not to blame."""
+    """Tell whether a service was out of reach: that is no fault of the job's, and the next one would fail too."""
     return verdict.disposition is Disposition.RETRY and verdict.code in _OUTAGES
 
 
 def _of(code: str, message: str, *, age_s: float) -> Verdict:
     kind = _KINDS.get(code)
-    is_young = kind is CredentialNotFound and age_s < YOUNG_S
-    # A code that nobody knows is a bug's: it is tried again, as often as the job may be.
+    is_young = kind is CredentialNotFound and age_s < _YOUNG_S
+    # An unknown code is a bug: the job is tried again as long as it has attempts.
     disposition = Disposition.RETRY if kind is None or kind.temporary or is_young else Disposition.FAIL
     return Verdict(disposition=disposition, code=code, message=message, service=_SERVICES.get(code))
 
@@ -80,10 +80,10 @@ def _result(report: SyncReport, outcome: str | None, reason: str | None) -> dict
 
 
 def _all(kind: type[FlysyncError]) -> dict[str, type[FlysyncError]]:
-    found = {kind.code: kind}
-    for one in kind.__subclasses__():
-        found |= _all(one)
-    return found
+    kinds = {kind.code: kind}
+    for subclass in kind.__subclasses__():
+        kinds |= _all(subclass)
+    return kinds
 
 
 _KINDS = _all(FlysyncError)

@@ -14,7 +14,7 @@ from flysync.model.fly import TokenKind
 from flysync.sim import macaroon as made
 
 if TYPE_CHECKING:
-    from flysync.ports import FlyAccess
+    from flysync.ports import FlyAccess, SandboxFlyctl
 
 DAY_S = 24 * 3600
 
@@ -23,8 +23,14 @@ class AccessWorld(ABC):
     """One app `acme` that the token shows; one `theirs` of another organisation, one called `nope` nowhere."""
 
     @abstractmethod
+    async def flyctl(self) -> SandboxFlyctl:
+        """Give the flyctl of a new sandbox that is there; `prepare` has not been called."""
+
     async def access(self) -> FlyAccess:
-        """Give the way to Fly, from a new sandbox that is there; `prepare` has not been called."""
+        """Give the way to Fly, by a flyctl that is prepared."""
+        flyctl = await self.flyctl()
+        await flyctl.prepare()
+        return flyctl.access()
 
     @abstractmethod
     def refuse(self) -> None:
@@ -39,8 +45,8 @@ class FlyAccessContract:
     """Inherit, and give the fixture `world`."""
 
     async def test_a_sandbox_that_reaches_fly_asks_nobody_else(self, world: AccessWorld) -> None:
-        """Three addresses answer; no others are tried."""
-        reach = await (await world.access()).reach()
+        """Three addresses answer, without a flyctl; no others are tried."""
+        reach = await (await world.flyctl()).access().reach()
 
         assert reach is not None
         assert [True] * 3 == list(reach.fly.values())
@@ -48,7 +54,7 @@ class FlyAccessContract:
 
     async def test_a_new_sandbox_has_no_flyctl(self, world: AccessWorld) -> None:
         """It is installed, and its version told."""
-        flyctl = await (await world.access()).prepare()
+        flyctl = await (await world.flyctl()).prepare()
 
         assert (False, None) == (flyctl.was_there, flyctl.too_old)
         assert flyctl.version
@@ -56,7 +62,6 @@ class FlyAccessContract:
     async def test_a_token_that_says_nothing(self, world: AccessWorld) -> None:
         """One that is no macaroon has no end that could be told."""
         access = await world.access()
-        await access.prepare()
         token = await access.token()
 
         assert (TokenKind.OAUTH, None, None) == (token.kind, token.expires_at, token.left_s)
@@ -64,7 +69,6 @@ class FlyAccessContract:
     async def test_a_token_that_fly_accepts_shows_its_apps(self, world: AccessWorld) -> None:
         """Those of others are as if they were not there."""
         access = await world.access()
-        await access.prepare()
         await access.sign_in()
         await access.see(AppName("acme"))
         for hidden in ("theirs", "nope"):
@@ -74,7 +78,6 @@ class FlyAccessContract:
     async def test_a_token_that_fly_refuses(self, world: AccessWorld) -> None:
         """Whatever is asked with it."""
         access = await world.access()
-        await access.prepare()
         world.refuse()
 
         with pytest.raises(AccessDenied):
@@ -85,7 +88,6 @@ class FlyAccessContract:
     async def test_without_its_sandbox_nothing_is_seen(self, world: AccessWorld) -> None:
         """Nor guessed."""
         access = await world.access()
-        await access.prepare()
         await world.lose_sandbox()
 
         with pytest.raises(DaytonaUnavailable):

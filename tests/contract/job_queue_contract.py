@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import pytest
 
 from flysync.ports import Disposition, Verdict
 
@@ -28,8 +31,10 @@ class QueueWorld(ABC):
         """Give the worker's side, as often as there are workers."""
 
     @abstractmethod
-    async def add(self, credential: str | None, *, value: str | None = "a value", attempts: int = 3) -> str:
-        """Add a job of the project `p`, and give its id."""
+    async def add(
+        self, credential: object, *, project: object = "p", value: object = "a value", attempts: int = 3
+    ) -> str:
+        """Add a job, and give its id."""
 
     @abstractmethod
     async def look(self, job_id: str) -> tuple[str, int]:
@@ -135,13 +140,42 @@ class JobQueueContract:
 
         assert (1, 3) == (lost, len(hands.jobs))
 
-    async def test_what_is_no_text_is_handed_on_as_nothing(self, world: QueueWorld) -> None:
-        """Whoever handles it knows best what to say."""
-        job_id, hands = await world.add(None), Hands(FAIL)
+    async def test_whatever_the_producer_gave_is_handed_on(self, world: QueueWorld) -> None:
+        """Numbers, nothing, and unpaired surrogates: whoever handles a job knows best what to say."""
+        job_id, hands = await world.add(None, project=7), Hands(FAIL)
+        odd_id = await world.add("\ud800", project=["p"])
         async with working(world.queue(), hands):
             await becomes(world, job_id, "failed")
+            await becomes(world, odd_id, "completed")
 
-        assert [None] == [job.credential for job in hands.jobs]
+        assert [(7, None), (["p"], "\ud800")] == [(job.project, job.credential) for job in hands.jobs]
+
+    @pytest.mark.parametrize("value", [7, False, {"a": 1}, ["b"]])
+    async def test_a_value_that_is_no_string_is_said_to_be_one(self, world: QueueWorld, value: object) -> None:
+        """Where values count; elsewhere it does no harm."""
+        first, hands = await world.add("A", value=value), Hands()
+        async with working(world.queue(keep_values=True), hands):
+            await becomes(world, first, "completed")
+
+        assert [(None, True)] == [(job.value, job.has_bad_value) for job in hands.jobs]
+
+    async def test_no_value_is_no_bad_value(self, world: QueueWorld) -> None:
+        """The table may have it."""
+        job_id, hands = await world.add("A", value=None), Hands()
+        async with working(world.queue(keep_values=True), hands):
+            await becomes(world, job_id, "completed")
+
+        assert [(None, False)] == [(job.value, job.has_bad_value) for job in hands.jobs]
+
+    @pytest.mark.parametrize("message", ["\ud800", "\0", "long " * 100_000], ids=["surrogate", "NUL", "long"])
+    async def test_a_verdict_is_stored_whatever_its_text_is(self, world: QueueWorld, message: str) -> None:
+        """Else the job would be tried again for ever."""
+        job_id, hands = await world.add("A"), Hands(replace(FAIL, message=message))
+        async with working(world.queue(), hands):
+            lost = await becomes(world, job_id, "failed", within_s=10.0)
+
+        assert (1, 1) == (lost, len(hands.jobs))
+        assert len(await world.kept()) < 10_000
 
     async def test_the_oldest_job_that_waits_is_known(self, world: QueueWorld) -> None:
         """And that none does."""

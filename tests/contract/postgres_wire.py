@@ -15,12 +15,14 @@ class Wire:
     """
     A proxy on loopback before the server of an address; `dsn` goes through it.
 
-    `turns` counts round trips. What the client says holding `cut_at` is passed on (or not: `swallow`), and then the
-    connection is cut, once; the answer never arrives. After `freeze`, or what holds `freeze_at`, nothing passes.
+    `turns` counts round trips, `said` is all that the client has sent. What it says holding `cut_at` is passed on (or
+    not: `swallow`), and then the connection is cut, once; the answer never arrives. After `freeze`, or what holds
+    `freeze_at`, nothing passes.
     """
 
     def __init__(self, dsn: str) -> None:
         self.turns = 0
+        self.said = bytearray()
         self.cut_at: bytes | None = None
         self.freeze_at: bytes | None = None
         self.swallow = False
@@ -89,6 +91,7 @@ class Wire:
         while data := await client.read(65_536):
             self.turns += not self._is_asking
             self._is_asking = True
+            self.said += data
             if self.freeze_at is not None and self.freeze_at in data:
                 self.freeze()
             await self._thaw()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,20 +12,22 @@ import pytest
 
 from flysync.errors import ProjectNotFound
 from flysync.model.core import AppName, Origin, ProjectId, RunId, SecretName, SecretRecord
-from flysync.ports import Intent, RunEnd
+from flysync.ports import BadTry, Intent, RunEnd
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from flysync.model.core import ProjectView
+    from flysync.model.core import ProjectView, State
     from flysync.model.reports import StatusRow
-    from flysync.ports import Records
+    from flysync.ports import Action, Records
 
 PROJECT, OTHER = ProjectId("proj123"), ProjectId("proj456")
 APP = AppName("acme-web")
 KEY, TOKEN, EXTRA = SecretName("AWS_KEY"), SecretName("API_TOKEN"), SecretName("EXTRA")
 DONE = RunEnd(outcome="synced", error_code=None, release=7, seconds={"deploy": 1.5})
+#: The app failed with the value.
+BAD = BadTry(limit_s=math.inf, release=7)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 AWKWARD = ["", " ", "a\nb\r\n\tc", "'\"\\$%s{}", "😀é", "\\x41", "NULL", "{}", "x" * 131_072]
@@ -74,6 +77,10 @@ class RecordsWorld(ABC):
         found, _ = await self.records.poll_lock(app, [name])
         return found[name]
 
+    async def view_of(self, project: ProjectId, app: AppName | None = None) -> ProjectView:
+        """Give the view of another project."""
+        return await self.records.view(project, None, app=app, values=True)
+
     async def rows(self, project: ProjectId | None = PROJECT) -> list[StatusRow]:
         """Give the rows of the overview."""
         return list((await self.records.overview(project, values=True)).rows)
@@ -100,10 +107,18 @@ async def begin(
     world: RecordsWorld, run: str = "run1", fingerprint: str = "f1", names: Iterable[SecretName] = (KEY,), **flags: Any
 ) -> Intent:
     """Begin a run that writes *names*."""
-    its = intent(run, *names)
-    seen = flags.get("seen") or await world.view()
-    await world.records.begin(its, dict.fromkeys(its.names, fingerprint), seen=seen, anew=flags.get("anew", False))
+    its = replace(intent(run, *names), project=flags.pop("project", PROJECT))
+    usual = {"seen": flags.get("seen") or await world.view_of(its.project, its.app), "anew": False}
+    await world.records.begin(its, dict.fromkeys(its.names, fingerprint), **{**usual, **flags})
     return its
+
+
+async def finish(
+    world: RecordsWorld, its: Intent, states: Mapping[SecretName, State], action: Action | None = None, **flags: Any
+) -> None:
+    """End a run; nothing is known of its machines."""
+    usual = {"all_up": False, "keep_days": 90}
+    await world.records.finish(its, DONE, states, action, **{**usual, **flags})
 
 
 class ViewContract:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from records_contract import APP, DONE, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, intent
+from records_contract import APP, DONE, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, finish, intent
 
 from flysync.model.core import ProjectId, RunId, SecretName, State
 from flysync.ports import Action, RunEnd
@@ -33,7 +33,7 @@ class HistoryContract:
         """An open run has no end; one that has ended has it, with the seconds of each step."""
         its = await begin(world, names=[TOKEN, KEY])
         (before,) = await world.records.history(PROJECT, name=None, limit=1)
-        await world.records.finish(its, replace(DONE, error_code="timeout"), {}, None, keep_days=90)
+        await world.records.finish(its, replace(DONE, error_code="timeout"), {}, None, all_up=False, keep_days=90)
         (after,) = await world.records.history(PROJECT, name=None, limit=1)
 
         assert before.deadline is not None
@@ -129,7 +129,7 @@ class HistoryContract:
         for number in range(2):
             its = await begin(world, f"run{number}")
             action = Action(action="sync", details={"run_id": its.run_id, "outcomes": {KEY: f"o{number}"}})
-            await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, action, keep_days=90)
+            await finish(world, its, {KEY: State.DEPLOYED}, action)
         await begin(world, "run2")
 
         ((_, first),) = await world.records.find_runs("run0")

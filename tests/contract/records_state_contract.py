@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from records_contract import APP, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, intent
+from records_contract import APP, BAD, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, finish, intent
 
 from flysync.errors import Locked, NotRecorded
 from flysync.model.core import AppName, OpenRun, RunId, State
@@ -27,16 +27,17 @@ class StateContract:
 
     async def test_a_request_is_written_down(self, world: RecordsWorld) -> None:
         """A request for what was never sent has a row of its own."""
-        await world.records.request(APP, PROJECT, [KEY])
+        was_written = await world.records.request(APP, PROJECT, [KEY])
         record = await world.record()
 
+        assert was_written
         assert (State.REQUESTED, PROJECT, None) == (record.state, record.project_id, record.run_id)
         assert record.requested_at is not None
 
     async def test_a_request_changes_nothing_of_what_was_done(self, world: RecordsWorld) -> None:
         """A deployed secret that is requested again is still deployed."""
         its = await begin(world)
-        await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, None, keep_days=90)
+        await finish(world, its, {KEY: State.DEPLOYED})
         before = await world.record()
         await world.records.request(APP, PROJECT, [KEY])
         record = await world.record()
@@ -90,17 +91,6 @@ class StateContract:
             record.fly_digest_mac,
             record.run_id,
         )
-
-    @pytest.mark.parametrize(("fingerprint", "anew", "left"), [("f1", False, 1), ("f2", False, 0), ("f1", True, 0)])
-    async def test_a_new_value_starts_the_count_anew(
-        self, world: RecordsWorld, fingerprint: str, *, anew: bool, left: int
-    ) -> None:
-        """Roll-outs of the same value add up, until it is forced."""
-        await begin(world)
-        await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1)
-        await begin(world, "run2", fingerprint, anew=anew)
-
-        assert left == (await world.record()).rollouts
 
     async def test_begin_adds_to_the_intent_of_the_same_run(self, world: RecordsWorld) -> None:
         """A run that takes in more names is still one open run, and its deadline moves only forward."""
@@ -161,52 +151,23 @@ class StateContract:
         assert first == await world.record()
 
     async def test_stored_leaves_the_rows_of_a_later_run(self, world: RecordsWorld) -> None:
-        """What another run has taken since is not touched, by word of storing or by counts."""
+        """What another run has taken since is not touched."""
         await begin(world)
         await begin(world, "run2", "f2")
         before = await world.record()
         await world.records.stored(RunId("run1"), APP, {KEY: "mac"})
-        counts = await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1)
 
-        assert {} == counts
         assert before == await world.record()
 
-    async def test_roll_outs_are_counted_and_taken_back(self, world: RecordsWorld) -> None:
-        """A count goes up and down, and never below nothing."""
-        await begin(world, names=[KEY, TOKEN])
-        counts = [
-            await world.records.count_rollout(RunId("run1"), APP, [KEY, TOKEN], by=1),
-            await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1),
-            await world.records.count_rollout(RunId("run1"), APP, [KEY, TOKEN], by=-1),
-            await world.records.count_rollout(RunId("run1"), APP, [TOKEN], by=-1),
-        ]
-
-        assert [{KEY: 1, TOKEN: 1}, {KEY: 2}, {KEY: 1, TOKEN: 0}, {TOKEN: 0}] == counts
-
-    async def test_a_fenced_run_counts_nothing(self, world: RecordsWorld) -> None:
-        """A run that somebody has closed must not roll out."""
-        await begin(world)
-        await world.records.close_run(RunId("run1"))
-        with pytest.raises(NotRecorded):
-            await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1)
-
-        assert 0 == (await world.record()).rollouts
-
     async def test_finish_writes_the_end(self, world: RecordsWorld) -> None:
-        """A finished run is no longer open, its secrets are deployed, their counts start anew."""
+        """A finished run is no longer open, and its secrets are deployed."""
         its = await begin(world)
         await world.records.stored(RunId("run1"), APP, {KEY: "mac"})
-        await world.records.count_rollout(RunId("run1"), APP, [KEY], by=1)
         before = await world.view()
-        await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, None, keep_days=90)
+        await finish(world, its, {KEY: State.DEPLOYED})
         view, record = await world.view(), await world.record()
 
-        assert (State.DEPLOYED, "f1", "mac", 0) == (
-            record.state,
-            record.fingerprint,
-            record.fly_digest_mac,
-            record.rollouts,
-        )
+        assert (State.DEPLOYED, "f1", "mac") == (record.state, record.fingerprint, record.fly_digest_mac)
         assert record.deployed_at is not None
         assert (False, True, ()) == (before.deployed_before, view.deployed_before, view.open_runs)
         assert RunState(finished=True, outcome="synced", error_code=None, release=7) == (
@@ -216,30 +177,30 @@ class StateContract:
     async def test_a_removal_is_announced_and_forgotten(self, world: RecordsWorld) -> None:
         """Meanwhile its row has no fingerprint, and a second try goes on counting; in the end it has no row."""
         its = await begin(world)
-        await world.records.finish(its, DONE, {KEY: State.DEPLOYED, EXTRA: State.DEPLOYED}, None, keep_days=90)
+        await finish(world, its, {KEY: State.DEPLOYED, EXTRA: State.DEPLOYED})
         for number in (1, 2):
             view = await world.view()
             removal = intent(f"removal{number}")
             await world.records.begin(removal, {KEY: None}, seen=view, anew=False)
             await world.records.stored(removal.run_id, APP, {KEY: None})
-            counts = await world.records.count_rollout(removal.run_id, APP, [KEY], by=1)
-            assert {KEY: number} == counts
+            rows = await world.records.end_rollout(removal.run_id, APP, [KEY], BAD)
+            assert [number] == [row.bad_tries for row in rows.values()]
             record = (await world.view()).records[KEY]
             assert (State.STORED, None, None) == (record.state, record.fingerprint, record.fly_digest_mac)
             await world.records.close_run(removal.run_id)
 
         last = intent("last")
         await world.records.begin(last, {KEY: None}, seen=await world.view(), anew=False)
-        await world.records.finish(last, DONE, {KEY: State.UNSET, EXTRA: State.DEPLOYED}, None, keep_days=90)
+        await finish(world, last, {KEY: State.UNSET, EXTRA: State.DEPLOYED})
 
         assert KEY not in (await world.view()).records
 
     async def test_finish_reaches_the_rows_of_an_earlier_run(self, world: RecordsWorld) -> None:
         """What this run only looked up at Fly is deployed by its word."""
         its = await begin(world)
-        await world.records.finish(its, DONE, {KEY: State.STORED}, None, keep_days=90)
+        await finish(world, its, {KEY: State.STORED})
         later = await begin(world, "run2", names=[TOKEN])
-        await world.records.finish(later, DONE, {KEY: State.DEPLOYED, EXTRA: State.FAILED}, None, keep_days=90)
+        await finish(world, later, {KEY: State.DEPLOYED, EXTRA: State.FAILED})
         record = await world.record()
 
         assert (State.DEPLOYED, "run1") == (record.state, record.run_id)
@@ -248,7 +209,7 @@ class StateContract:
         """The backend's audit gets one row: what, for whom, and names."""
         its = await begin(world)
         details = {"v": 1, "outcomes": {KEY: "synced"}, "reason": None, "release": 7, "odd": "a\0b\ud800"}
-        await world.records.finish(its, DONE, {}, Action(action="sync-flyio-secrets", details=details), keep_days=90)
+        await finish(world, its, {}, Action(action="sync-flyio-secrets", details=details))
         (row,) = world.actions()
 
         assert (PROJECT, "sync-flyio-secrets", "success") == (row.project, row.action, row.status)
@@ -259,10 +220,10 @@ class StateContract:
         its, fenced = await begin(world), await begin(world, "run2", "f2")
         await world.records.close_run(RunId("run2"))
         action = Action(action="sync-flyio-secrets", details={})
-        await world.records.finish(its, DONE, {}, action, keep_days=90)
+        await finish(world, its, {}, action)
         for again in (its, fenced, intent("never")):
             with pytest.raises(NotRecorded):
-                await world.records.finish(again, DONE, {KEY: State.DEPLOYED}, action, keep_days=90)
+                await finish(world, again, {KEY: State.DEPLOYED}, action)
 
         assert 1 == len(world.actions())
         assert State.WRITING is (await world.record()).state
@@ -270,11 +231,11 @@ class StateContract:
     async def test_old_runs_go(self, world: RecordsWorld) -> None:
         """Runs that ended long ago are forgotten; open ones never, nor the one that ends."""
         for run in ("old", "young"):
-            await world.records.finish(await begin(world, run), DONE, {}, None, keep_days=90)
+            await finish(world, await begin(world, run), {})
         world.age(RunId("old"), days=8)
         world.age(RunId("young"), days=6)
         await begin(world, "open")
-        await world.records.finish(await begin(world, "last"), DONE, {}, None, keep_days=7)
+        await world.records.finish(await begin(world, "last"), DONE, {}, None, all_up=False, keep_days=7)
         left = {run: await world.records.run_state(RunId(run)) for run in ("old", "young", "open", "last")}
 
         assert ["young", "open", "last"] == [run for run, state in left.items() if state]
@@ -314,7 +275,7 @@ class StateContract:
         await begin(world, "open")
         its = intent("late", deadline_s=-1.0)
         await world.records.begin(its, {}, seen=await world.view(), anew=False)
-        await world.records.finish(await begin(world, "done"), DONE, {}, None, keep_days=90)
+        await finish(world, await begin(world, "done"), {})
         await world.records.note_run(replace(intent("noted"), app=None, sandbox=""), DONE)
         names = ["open", "late", "done", "noted", "never", "odd\0"]
         seen = await world.records.runs([RunId(name) for name in names])

@@ -28,7 +28,7 @@ async def machines(store: SecretStore) -> tuple[Machine, ...]:
 
 async def conditions(store: SecretStore) -> list[Condition]:
     """Give how the machines are."""
-    return [machine.condition for machine in await machines(store)]
+    return [machine.condition() for machine in await machines(store)]
 
 
 class RolloutContract:
@@ -63,7 +63,7 @@ class RolloutContract:
         )
         assert rollout.error is not None
         assert "deploy_incomplete" == rollout.error.code
-        assert [DOWN if number == victim else UP for number in range(2)] == [machine.condition for machine in found]
+        assert [DOWN if number == victim else UP for number in range(2)] == [machine.condition() for machine in found]
         assert ({"A": "Deployed"} if victim else {"A": "Partial"}) == await statuses(store)
         assert (victim == 0) == (found[0].release != found[1].release)
         assert victim not in world.running("acme")
@@ -111,7 +111,7 @@ class RolloutContract:
         found = await machines(store)
 
         assert (RolloutEnd.SUCCEEDED, Machines(updated=2, total=2)) == (rollout.end, rollout.machines)
-        assert [("stopped", UP), ("started", UP)] == [(machine.state, machine.condition) for machine in found]
+        assert [("stopped", UP), ("started", UP)] == [(machine.state, machine.condition()) for machine in found]
         assert found[0].release == found[1].release == rollout.release
         assert {1: {"A": "1"}} == world.running("acme")
 
@@ -143,7 +143,7 @@ class RolloutContract:
         world.sicken(1)
 
         assert [("started", UP), ("started", DOWN)] == [
-            (machine.state, machine.condition) for machine in await machines(store)
+            (machine.state, machine.condition()) for machine in await machines(store)
         ]
 
     async def test_a_machine_that_has_just_ended_is_unclear(self, world: StoreWorld) -> None:
@@ -152,7 +152,7 @@ class RolloutContract:
         world.end_now(0)
         found = await machines(store)
 
-        assert [UNCLEAR, UP] == [machine.condition for machine in found]
+        assert [UNCLEAR, UP] == [machine.condition() for machine in found]
         assert found[0].exited_ago_s is not None
         assert found[0].exited_ago_s < 10
         assert found[1].exited_ago_s is None
@@ -163,7 +163,7 @@ class RolloutContract:
         world.lose_host(1)
         found = await machines(store)
 
-        assert [UP, UNCLEAR] == [machine.condition for machine in found]
+        assert [UP, UNCLEAR] == [machine.condition() for machine in found]
         assert [True, True] == [machine.is_managed for machine in found]
 
     async def test_a_roll_out_may_run_out_of_time(self, world: StoreWorld) -> None:

@@ -75,7 +75,7 @@ class SecretStoreContract:
         assert rollout.machines is not None
         assert rollout.release is not None
         assert rollout.machines.total == rollout.machines.updated == world.restarts("acme")
-        assert dict.fromkeys(range(2), {"A": "1", "B": "2"}) == world.running("acme")
+        assert {number: {"A": "1", "B": "2"} for number in range(2)} == world.running("acme")
 
     async def test_the_list_shows_how_far_each_secret_has_come(self, world: StoreWorld) -> None:
         """Staged after `stage`, deployed after `deploy`; the digest stays the same until the value changes."""
@@ -105,7 +105,7 @@ class SecretStoreContract:
         store = await world.store("acme")
         await put(store, A="1")
         (before,) = (await store.look()).secrets
-        world.lag()
+        await world.lag()
         await put(store, A="2")
         (behind,) = (await store.look()).secrets
         await world.catch_up()
@@ -140,7 +140,7 @@ class SecretStoreContract:
 
         await store.deploy(wait=True, timeout_s=60)
 
-        assert dict.fromkeys(range(2), {"B": "2"}) == world.running("acme")
+        assert {number: {"B": "2"} for number in range(2)} == world.running("acme")
 
     async def test_what_somebody_else_deploys_is_deployed(self, world: StoreWorld) -> None:
         """`fly deploy` brings all that is stored to all machines, on a release of its own."""

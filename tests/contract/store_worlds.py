@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import re
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from flysync.sim.fly_machine import Crash
 from flysync.sim.loopback import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from flysync.ports import Sandbox, SandboxFlyctl, SecretStore
@@ -105,8 +107,8 @@ class StoreWorld(ABC):
         """Let Fly not list the machines when they are asked for the next time, by whatever command."""
 
     @abstractmethod
-    def lag(self) -> None:
-        """Let the list of secrets be behind."""
+    async def lag(self) -> None:
+        """Let the list of secrets be behind what comes next."""
 
     @abstractmethod
     async def catch_up(self) -> None:
@@ -173,7 +175,7 @@ class MemoryWorld(StoreWorld):
     def hide_machines(self) -> None:
         self.fly.failures["machines"] = [FlyUnavailable("Fly.io's API answers with an error", service="fly")]
 
-    def lag(self) -> None:
+    async def lag(self) -> None:
         self.acme.lag = 1
 
     async def catch_up(self) -> None:
@@ -260,7 +262,8 @@ class LoopbackWorld(StoreWorld):
     def hide_machines(self) -> None:
         self.fly.faults.append(Fault(match="GET /v1/apps/acme/machines$", status=400, times=8))
 
-    def lag(self) -> None:
+    async def lag(self) -> None:
+        await asyncio.sleep(2.0)
         self.acme.list_lag_s = 2.0
 
     async def catch_up(self) -> None:
@@ -280,3 +283,20 @@ async def loopback(shell: str = "", flyctl: Path | None = None) -> AsyncIterator
             yield LoopbackWorld(fly, daytona, boxes)
         finally:
             await boxes.aclose()
+
+
+class Overheard:
+    """A sandbox, and all that it has said."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.id = sandbox.id
+        self._sandbox = sandbox
+        self.said = ""
+
+    async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
+        """Run a script, and keep what it prints."""
+        output = await self._sandbox.run(script, env, timeout_s=timeout_s)
+        self.said += "\n".join(
+            base64.b64decode(found).decode() for found in re.findall(r":(?:out|err):([A-Za-z0-9+/=]+)", output)
+        )
+        return output

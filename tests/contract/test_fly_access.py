@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from doubles import InMemoryAccess, InMemoryFly, InMemorySandboxes
+from doubles import InMemoryFly, InMemoryFlyctl, InMemorySandboxes
 from fly_access_contract import DAY_S, AccessWorld, FlyAccessContract, tokens
 from flyctl_runner import KINDS, REAL
 from quick_clock import QuickClock
-from test_secret_store import Overheard
+from store_worlds import Overheard
 
 from flysync.adapters.daytona import DaytonaSandboxes
-from flysync.adapters.flyctl_access import FlyctlAccess
+from flysync.adapters.flyctl import FlyctlSandbox, Source
 from flysync.errors import AccessDenied
 from flysync.model.core import AppName, RunId
 from flysync.secret import Secret
@@ -25,7 +25,7 @@ from flysync.sim.loopback import Fault, FaultKind, Loopback
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from flysync.ports import FlyAccess, Sandbox
+    from flysync.ports import Sandbox, SandboxFlyctl
 
 TOKEN = "contract-token"
 NOWHERE = "http://127.0.0.1:9/"
@@ -39,8 +39,8 @@ class MemoryWorld(AccessWorld):
         self.fly.add_app("acme")
         self.boxes = InMemorySandboxes()
 
-    async def access(self) -> FlyAccess:
-        return InMemoryAccess(self.fly, self.boxes.add("box"))
+    async def flyctl(self) -> SandboxFlyctl:
+        return InMemoryFlyctl(self.fly, self.boxes.add("box"))
 
     def refuse(self) -> None:
         for call in ("sign-in", "see"):
@@ -61,20 +61,17 @@ class LoopbackWorld(AccessWorld):
         fly.add_app("theirs", org="them")
         fly.add_token(TOKEN)
 
-    async def access(self) -> FlyctlAccess:
+    async def flyctl(self) -> FlyctlSandbox:
         return self.of(await self.boxes.create("box", {}, ttl_s=600, timeout_s=30))
 
-    def of(self, box: Sandbox) -> FlyctlAccess:
-        """Give the way to Fly from *box*."""
-        urls = dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url)
-        return FlyctlAccess(
+    def of(self, box: Sandbox) -> FlyctlSandbox:
+        """Give the flyctl of *box*."""
+        return FlyctlSandbox(
             box,
             RunId("run1"),
             Secret(self.token),
-            version="0.4.87",
-            sha256=None,
-            install_url=f"{self.fly.url}/install.sh",
-            base_urls=urls,
+            source=Source(version="0.4.87", install_url=f"{self.fly.url}/install.sh"),
+            base_urls=dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url),
             clock=QuickClock(),
             end_at=QuickClock().monotonic() + 600,
             controls=self.controls,
@@ -128,10 +125,10 @@ async def test_what_tokens_say_of_themselves(kind: str) -> None:
         await world.of(box).prepare()
         for name, (text, expected, days) in tokens().items():
             world.token = text
-            access = world.of(Renamed(box, name))
+            flyctl = world.of(Renamed(box, name))
             box.said = ""
-            await access.prepare()
-            token = await access.token()
+            await flyctl.prepare()
+            token = await flyctl.access().token()
 
             left = None if token.left_s is None else round(token.left_s / DAY_S)
             assert (name, expected, days) == (name, token.kind, left)
@@ -162,9 +159,7 @@ async def test_a_macaroon_is_sent_until_it_has_ended(kind: str) -> None:
         for text in (good, over):
             world.fly.add_token(text.rpartition(" ")[2])
         world.token = good
-        box = await world.boxes.create("box", {}, ttl_s=600, timeout_s=30)
-        access = world.of(box)
-        await access.prepare()
+        access = await world.access()
         before = len(world.fly.records)
         await access.sign_in()
         await access.see(AppName("acme"))
@@ -174,7 +169,6 @@ async def test_a_macaroon_is_sent_until_it_has_ended(kind: str) -> None:
         world.token = over
         await world.boxes.remove("box", timeout_s=10, gone=True)
         access = await world.access()
-        await access.prepare()
         with pytest.raises(AccessDenied):
             await access.sign_in()
         assert "Bearer" == world.fly.records[-1].headers["Authorization"].strip()
@@ -185,10 +179,10 @@ async def test_an_app_is_looked_up_as_a_sync_does_it() -> None:
     async with loopback(REAL or None) as world:
         box = Overheard(await world.boxes.create("box", {}, ttl_s=600, timeout_s=30))
         world.fly.world.apps["acme"].machines[0].config["env"] = {"KEY": "canary"}
-        access = world.of(box)
-        await access.prepare()
+        flyctl = world.of(box)
+        await flyctl.prepare()
         before = len(world.fly.records)
-        await access.see(AppName("acme"))
+        await flyctl.access().see(AppName("acme"))
 
         paths = [f"{record.method} {record.path}" for record in world.fly.records[before:]]
         assert ["POST /graphql", "GET /v1/apps/acme/machines", "POST /graphql"] == paths
@@ -202,7 +196,7 @@ async def test_others_are_asked_where_fly_does_not_answer(essential: bool, other
     async with loopback() as world, Loopback() as elsewhere:
         world.fly.faults.append(Fault(match="GET /(graphql|v1/apps)", kind=FaultKind.DROP_BEFORE, times=99))
         world.controls = (f"{elsewhere.url}/a" if essential else NOWHERE, f"{elsewhere.url}/b" if other else NOWHERE)
-        reach = await (await world.access()).reach()
+        reach = await (await world.flyctl()).access().reach()
 
         assert reach is not None
         assert [False, False, True] == list(reach.fly.values())
@@ -220,7 +214,7 @@ async def test_without_curl_nothing_can_be_said(tmp_path: Path) -> None:
             (tmp_path / program).symlink_to(shutil.which(program) or "")
         local.environment["PATH"] = str(tmp_path)
 
-        assert await world.of(box).reach() is None
+        assert await world.of(box).access().reach() is None
 
 
 async def test_a_flyctl_that_is_there(tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.adapters import flyctl_install
-from flysync.adapters.flyctl_script import Step
+from flysync.adapters.flyctl import Source, install
+from flysync.adapters.flyctl.script import Part, Step
 from flysync.model.core import RunId
+from flysync.sim.loopback import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flysync.adapters.flyctl_script import Answer
+    from flysync.adapters.flyctl.script import Answer
     from flysync.sim.fly import Fly
 
 pytestmark = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("tar")), reason="it needs curl and tar")
@@ -25,32 +26,32 @@ pytestmark = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("tar"
 WITH_PARTS, AS_IT_IS = "flyctl/flyctl_{version}_Linux_{arch}.tar.gz", "flyctl/flyctl_0.4.87_Linux_x86_64.tar.gz"
 
 
-async def install(home: Path, url: str, sha256: str | None) -> Answer:
+async def installed(home: Path, url: str, sha256: str | None = None) -> Answer:
     """Run the step that installs flyctl."""
+    source = Source(version="0.4.87", install_url=url, sha256=sha256)
     step = Step(
         run_id=RunId("run1"),
         name="1-install",
-        command=flyctl_install.command("0.4.87", url, sha256, 60),
-        limit_s=60,
+        parts=(Part("install", install.command(source, 60), 60, has_token=False),),
         left_s=60,
         nonce="n0nce",
         exports={},
-        has_token=False,
     )
     env = {"PATH": os.environ["PATH"], "HOME": str(home)}
     done = await asyncio.to_thread(
         subprocess.run, ["/bin/sh", "-c", step.script()], env=env, capture_output=True, text=True, check=True
     )
-    return step.read(done.stdout)
+    (answer,) = step.read(done.stdout)
+    return answer
 
 
 @pytest.mark.parametrize("place", [WITH_PARTS, AS_IT_IS, "install.sh"])
 async def test_it_is_installed(fly: Fly, tmp_path: Path, place: str) -> None:
     """By the installer, or from an archive, whose address may have parts to fill in."""
     sha256 = None if place == "install.sh" else fly.tarball_sha256("0.4.87")
-    answer = await install(tmp_path, f"{fly.url}/{place}", sha256)
+    answer = await installed(tmp_path, f"{fly.url}/{place}", sha256)
 
-    assert (0, ("0", "0.4.87")) == (answer.code, flyctl_install.newest_enough(answer.stdout or ""))
+    assert (0, ("0", "0.4.87")) == (answer.code, install.newest_enough(answer.stdout))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,28 @@ async def test_it_is_installed(fly: Fly, tmp_path: Path, place: str) -> None:
 )
 async def test_it_is_not_installed(fly: Fly, tmp_path: Path, place: str, sha256: str | None, code: int) -> None:
     """Another sum, and an address where nothing is: the step ends, and says which."""
-    answer = await install(tmp_path, f"{fly.url}/{place}", sha256)
+    answer = await installed(tmp_path, f"{fly.url}/{place}", sha256)
 
     assert code == answer.code
     assert not (tmp_path / ".flysync/run1/flyctl0").exists()
+
+
+NOTHING = "exit 0\n"
+AT_HOME = """\
+mkdir -p "$HOME/.fly/bin"
+printf "%s\\n" "#!/bin/sh" 'echo "{\\"Version\\": \\"0.4.87\\"}"' >"$HOME/.fly/bin/flyctl"
+chmod 700 "$HOME/.fly/bin/flyctl"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "version"), [(NOTHING, 65, None), (AT_HOME, 0, "0.4.87")], ids=["nowhere", "at home"]
+)
+async def test_where_an_installer_leaves_it(
+    fly: Fly, tmp_path: Path, text: str, code: int, version: str | None
+) -> None:
+    """In the run's directory, or in ~/.fly/bin whatever it was told; one that leaves nothing has failed."""
+    fly.faults.append(Fault(match="GET /install.sh", status=200, body=text))
+    answer = await installed(tmp_path, f"{fly.url}/install.sh")
+
+    assert (code, version) == (answer.code, (install.newest_enough(answer.stdout) or ("", None))[1])

@@ -1,5 +1,5 @@
 """
-What flysync relies on in `flyctl machine list` and `machine start`, and which machines `secrets` commands care for.
+What flysync relies on in `flyctl machine list`, and which machines the `secrets` commands care for.
 
 Each test runs on the stand-in, and on a real flyctl where FLYSYNC_TEST_FLYCTL names one.
 """
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flysync.sim.fly_machine import Crash
-from flysync.sim.loopback import Fault
+from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
     from flyctl_runner import Runner
@@ -41,11 +40,6 @@ KINDS: dict[str, tuple[dict[str, Any], bool, bool]] = {
     "destroyed": ({"state": "destroyed"}, False, False),
     "loose": ({"managed": False}, False, False),
 }
-
-
-def start(*names: str) -> list[str]:
-    """Give the call that starts machines."""
-    return ["machine", "start", *names, "--app", "acme-web"]
 
 
 @pytest.fixture
@@ -128,87 +122,6 @@ def own(request: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in event.items() if key not in ("guest_signal", "signal", "exited_at")}
 
 
-class TestStart:
-    """`machine start` starts a machine with what it was last updated to, and looks no further."""
-
-    async def test_a_machine_that_had_crashed(self, flyctl: Runner, app: App) -> None:
-        """It is leased, started and let go, and only then runs with what a roll-out had brought."""
-        app.machines[0].exit(exit_code=1)
-        await flyctl(*STAGE, "A=1")
-        deployed = await flyctl(*DEPLOY)
-        before = app.machines[0].state
-        outcome = await flyctl(*start("m0"))
-
-        assert (0, "stopped") == (deployed.code, before)
-        assert (0, "m0 has been started\n", "") == (outcome.code, outcome.stdout, outcome.stderr)
-        assert {"OLD": "old", "A": "1"} == app.running()["m0"]
-        assert [
-            f"GET {MACHINES}/m0",
-            f"POST {MACHINES}/m0/lease?ttl=120",
-            f"POST {MACHINES}/m0/start",
-            f"DELETE {MACHINES}/m0/lease",
-        ] == outcome.requests
-
-    async def test_it_crashes_again(self, flyctl: Runner, app: App) -> None:
-        """That is no concern of this command's."""
-        app.machines[0].crash = Crash(exit_code=3)
-        app.machines[0].exit(exit_code=3)
-        outcome = await flyctl(*start("m0"))
-
-        assert (0, "m0 has been started\n") == (outcome.code, outcome.stdout)
-        assert ("stopped", ["exit", "start", "exit", "start", "launch"]) == (
-            app.machines[0].state,
-            [event["type"] for event in (await listed(flyctl))["m0"]["events"]],
-        )
-
-    async def test_several(self, flyctl: Runner, app: App) -> None:
-        """One that runs already is no mistake."""
-        app.machines[1].exit()
-        outcome = await flyctl(*start("m0", "m1"))
-
-        assert (0, {"m0 has been started", "m1 has been started"}) == (
-            outcome.code,
-            set(outcome.stdout.split("\n")[:2]),
-        )
-        assert ["started", "started"] == [machine.state for machine in app.machines]
-
-    @pytest.mark.parametrize(
-        ("names", "fault", "said"),
-        [
-            ((), "", "a machine ID must be specified when not running interactively"),
-            (("m9",), "", "machine m9 was not found in app 'acme-web'"),
-            (("m0", "m9"), "", "machine m9 was not found in app 'acme-web'"),
-            (("m0",), "GET", "could not get machine m0: failed to get VM m0: injected"),
-            (("m0",), "POST .*/start", "could not start machine m0: failed to start VM m0: injected"),
-        ],
-    )
-    async def test_what_goes_wrong(
-        self, flyctl: Runner, fly: Fly, app: App, names: tuple[str, ...], fault: str, said: str
-    ) -> None:
-        """It is told, and no lease is left."""
-        app.machines[0].exit(exit_code=1)
-        fly.faults += [Fault(match=fault, status=429)] if fault else []
-        outcome = await flyctl(*start(*names))
-
-        assert (1, f"Error: {said}", "") == (outcome.code, outcome.error, outcome.stdout)
-        assert ("stopped", [None, None]) == (app.machines[0].state, [machine.lease for machine in app.machines])
-
-    async def test_somebody_holds_the_lease_for_a_moment(self, flyctl: Runner, app: App) -> None:
-        """It is waited for, and after two seconds that is said."""
-        app.machines[0].exit(exit_code=1)
-        app.machines[0].hold_lease(ttl_s=2.5)
-        outcome = await flyctl(*start("m0"))
-
-        assert (0, "Waiting on lease for machine m0...\nm0 has been started\n") == (outcome.code, outcome.stdout)
-
-    async def test_a_host_that_does_not_answer(self, flyctl: Runner, app: App) -> None:
-        """Its machine is not leased."""
-        app.machines[0].host_status = "unreachable"
-        outcome = await flyctl(*start("m0"))
-
-        assert (1, [f"GET {MACHINES}/m0", f"POST {MACHINES}/m0/start"]) == (outcome.code, outcome.requests)
-
-
 class TestWhoIsCaredFor:
     """Which machines a roll-out updates and starts, and `secrets list` counts."""
 
@@ -269,6 +182,16 @@ class TestWhatOthersDo:
         assert {"2"} == {str(release.version)} | {
             machine["config"]["metadata"]["fly_release_version"] for machine in (await listed(flyctl)).values()
         }
+
+    async def test_somebody_deploys_in_between(self, flyctl: Runner, fly: Fly, app: App) -> None:
+        """What was not updated yet gets our older release then, and all the same it is called deployed."""
+        await flyctl(*STAGE, "A=1")
+        fly.faults.append(Fault(match=f"POST {MACHINES}/m1$", kind=FaultKind.DELAY, do=app.deploy))
+        outcome = await flyctl(*DEPLOY)
+        releases = [machine.metadata["fly_release_version"] for machine in app.machines]
+
+        assert (0, ["3", "2"], {"m0": 2, "m1": 2}) == (outcome.code, releases, app.restarts)
+        assert ["Deployed", "Deployed"] == statuses((await flyctl(*SECRETS)).stdout)
 
     async def test_more_machines_than_are_counted(self, flyctl: Runner, fly: Fly) -> None:
         """They are rolled out and listed; only `secrets list` tells no status."""

@@ -13,7 +13,7 @@ import pytest
 from flysync import errors
 from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona_exec import DaytonaSandbox
-from flysync.adapters.flyctl_recipe import FlyctlRecipe
+from flysync.adapters.flyctl import FlyctlRecipe, Source
 from flysync.sim.flyctl import launcher
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ INSTALLER = "https://fly.io/install.sh"
 
 def recipe(*, version: str = "0.4.87", sha256: str | None = None, url: str = INSTALLER) -> FlyctlRecipe:
     """Give a recipe."""
-    return FlyctlRecipe(version, sha256, url, clock=RealClock())
+    return FlyctlRecipe(Source(version=version, install_url=url, sha256=sha256), clock=RealClock())
 
 
 async def fetched(recipe: FlyctlRecipe, root: Path) -> subprocess.CompletedProcess[str]:

@@ -32,15 +32,18 @@ class MemoryWorld(QueueWorld):
         self._jobs._keep_values = keep_values
         return self._jobs
 
-    async def add(self, credential: str | None, *, value: str | None = "a value", attempts: int = 3) -> str:
-        return self._jobs.add(credential, value=None if value is None else Secret(value), attempts=attempts).id
+    async def add(
+        self, credential: object, *, project: object = "p", value: object = "a value", attempts: int = 3
+    ) -> str:
+        kept = Secret(value) if isinstance(value, str) else value
+        return self._jobs.add(credential, project, value=kept, attempts=attempts).id
 
     async def look(self, job_id: str) -> tuple[str, int]:
         job = self._jobs.jobs[int(job_id) - 1]
         return job.state, job.attempts_made
 
     async def kept(self) -> str:
-        return "".join(job.value.reveal() for job in self._jobs.jobs if job.value is not None)
+        return "".join(job.value.reveal() for job in self._jobs.jobs if isinstance(job.value, Secret))
 
 
 class TestInMemoryJobs(JobQueueContract):
@@ -63,8 +66,10 @@ class BullmqWorld(QueueWorld):
     def queue(self, *, keep_values: bool = False) -> JobQueue:
         return BullmqJobs(Secret(self._url), self._name, QuickClock(), keep_values=keep_values)
 
-    async def add(self, credential: str | None, *, value: str | None = "a value", attempts: int = 3) -> str:
-        data = {"projectId": "p", "credentialName": credential, "credentialValue": value}
+    async def add(
+        self, credential: object, *, project: object = "p", value: object = "a value", attempts: int = 3
+    ) -> str:
+        data = {"projectId": project, "credentialName": credential, "credentialValue": value}
         options = {"attempts": attempts, "backoff": {"type": "fixed", "delay": 50}}
         return str((await self._queue.add(JOB_NAME, data, options)).id)
 

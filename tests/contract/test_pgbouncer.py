@@ -9,6 +9,8 @@ import pytest
 from pooler import pgbouncer
 from records_contract import RecordsWorld, ViewContract
 from records_overview_contract import OverviewContract
+from records_owner_contract import OwnerContract
+from records_rollout_contract import RolloutContract
 from records_state_contract import StateContract
 from records_worlds import opened
 from test_lock import APP, LockContract, LockWorld, held_soon, holding, postgres_world
@@ -41,6 +43,14 @@ class TestViewThroughPgbouncer(Pooled, ViewContract):
 
 class TestStateThroughPgbouncer(Pooled, StateContract):
     """What is written."""
+
+
+class TestRolloutThroughPgbouncer(Pooled, RolloutContract):
+    """What roll-outs came to."""
+
+
+class TestOwnerThroughPgbouncer(Pooled, OwnerContract):
+    """Whose an app is."""
 
 
 class TestOverviewThroughPgbouncer(Pooled, OverviewContract):
@@ -84,7 +94,7 @@ async def test_the_tables_are_made_and_checked(new_database: Callable[..., str],
     """`db init` and `db check` work through it as well, with a schema of their own."""
     dsn = through(new_database())
     async with admin(dsn, "ours") as tables:
-        created = await tables.init()
+        created = list((await tables.init()).created)
 
     assert ["schema ours", *BACKENDS, *OURS] == created
     assert [] == await problems(dsn, "ours")

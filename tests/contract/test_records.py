@@ -6,7 +6,9 @@ import pytest
 from records_contract import RecordsWorld, ViewContract
 from records_history_contract import HistoryContract
 from records_overview_contract import OverviewContract
+from records_owner_contract import OwnerContract
 from records_projects_contract import UnknownProjectContract
+from records_rollout_contract import RolloutContract
 from records_state_contract import StateContract
 from records_worlds import MemoryWorld, opened
 
@@ -41,6 +43,14 @@ class TestStateInMemory(InMemory, StateContract):
     """What is written, in memory."""
 
 
+class TestRolloutInMemory(InMemory, RolloutContract):
+    """What roll-outs came to, in memory."""
+
+
+class TestOwnerInMemory(InMemory, OwnerContract):
+    """Whose an app is, in memory."""
+
+
 class TestOverviewInMemory(InMemory, OverviewContract):
     """What is told, in memory."""
 
@@ -59,6 +69,14 @@ class TestViewInPostgres(InPostgres, ViewContract):
 
 class TestStateInPostgres(InPostgres, StateContract):
     """What is written, in Postgres."""
+
+
+class TestRolloutInPostgres(InPostgres, RolloutContract):
+    """What roll-outs came to, in Postgres."""
+
+
+class TestOwnerInPostgres(InPostgres, OwnerContract):
+    """Whose an app is, in Postgres."""
 
 
 class TestOverviewInPostgres(InPostgres, OverviewContract):

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from postgres_wire import Wire
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from records_contract import APP, DONE, KEY, NOON, PROJECT, begin
+from records_contract import APP, BAD, KEY, NOON, PROJECT, begin, finish
 from records_worlds import PostgresWorld, opened
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords
@@ -89,7 +89,7 @@ async def test_no_text_of_postgres_is_shown(world: PostgresWorld, harm: LiteralS
     its = await begin(world)
     action = Action(action="sync", details={"reason": CANARY})
     with pytest.raises(ConfigError) as caught:
-        await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, action, keep_days=90)
+        await finish(world, its, {KEY: State.DEPLOYED}, action)
 
     assert shown in caught.value.message
     assert "flysync db check" in str(caught.value.hint)
@@ -162,7 +162,7 @@ async def test_an_address_that_is_none(dsn: str) -> None:
         ("ALTER TABLE project_deployments RENAME fly_app_name TO app", "project_deployments.fly_app_name", "db check"),
         ("ALTER TABLE flysync_runs DROP COLUMN deadline CASCADE", "flysync_runs.deadline", "db check"),
         ("DELETE FROM flysync_meta", "flysync_meta has no row", "db init"),
-        ("UPDATE flysync_meta SET schema_version = 99", "version 99", "upgrade"),
+        ("UPDATE flysync_meta SET schema_version = 99", "version 99", "update flysync"),
         ("UPDATE flysync_meta SET schema_version = 0", "version 0", "db init"),
     ],
 )
@@ -197,16 +197,16 @@ async def test_a_right_that_is_missing(world: PostgresWorld, database: str) -> N
     assert "42501" in error.message
 
 
-async def test_a_server_that_takes_no_writes(world: PostgresWorld, database: str) -> None:
-    """A replica is refused when it is read, and when it is written to; here a read-only database stands for it."""
+async def test_a_session_that_takes_no_writes(world: PostgresWorld, database: str) -> None:
+    """It is refused when it reads, and when it writes, as what it is: no replica, but a setting."""
     world.backend.execute(f"ALTER DATABASE {world.backend.info.dbname} SET default_transaction_read_only = on".encode())
-    async with opened(database) as replica:
+    async with opened(database) as session:
         for call in (
-            replica.view(),
-            replica.records.overview(None, values=False),
-            replica.records.request(APP, PROJECT, [KEY]),
+            session.view(),
+            session.records.overview(None, values=False),
+            session.records.request(APP, PROJECT, [KEY]),
         ):
-            with pytest.raises(ConfigError, match="read-only replica"):
+            with pytest.raises(ConfigError, match="default_transaction_read_only is on"):
                 await call
 
 
@@ -222,13 +222,13 @@ async def test_a_lost_commit_is_not_repeated(
         await records.poll_lock(APP, [])
         wire.cut_at, wire.swallow = b"COMMIT\0", swallow
         with pytest.raises(DatabaseUnavailable):
-            await records.count_rollout(its.run_id, APP, [KEY], by=1)
-        count = (await world.record()).rollouts
-        counts = await records.count_rollout(its.run_id, APP, [KEY], by=1)
+            await records.end_rollout(its.run_id, APP, [KEY], BAD)
+        count = (await world.record()).bad_tries
+        rows = await records.end_rollout(its.run_id, APP, [KEY], BAD)
         await connection.aclose()
 
     assert int(was_done) == count
-    assert {KEY: 1 + was_done} == counts
+    assert [1 + was_done] == [row.bad_tries for row in rows.values()]
 
 
 async def test_what_was_not_committed_is_repeated(world: PostgresWorld, database: str) -> None:
@@ -236,11 +236,11 @@ async def test_what_was_not_committed_is_repeated(world: PostgresWorld, database
     its = await begin(world)
     async with Wire(database) as wire:
         connection = Connection(Secret(wire.dsn))
-        wire.cut_at = b"rollouts + "
-        counts = await PostgresRecords(connection).count_rollout(its.run_id, APP, [KEY], by=1)
+        wire.cut_at = b"bad_tries + "
+        rows = await PostgresRecords(connection).end_rollout(its.run_id, APP, [KEY], BAD)
         await connection.aclose()
 
-    assert {KEY: 1} == counts
+    assert [1] == [row.bad_tries for row in rows.values()]
 
 
 async def test_a_connection_that_keeps_breaking(database: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from postgres_wire import Wire
 from psycopg.conninfo import make_conninfo
-from records_contract import APP, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, intent
+from records_contract import APP, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, finish, intent
 from records_worlds import PostgresWorld, opened
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords, state
@@ -85,7 +85,7 @@ async def test_views_stand_for_tables(new_database: Callable[..., str]) -> None:
         view = await world.records.view(project, None, app=None, values=True)
         its = replace(intent(), project=project)
         await world.records.begin(its, {KEY: "f1"}, seen=view, anew=False)
-        await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, Action(action="sync", details={}), keep_days=90)
+        await finish(world, its, {KEY: State.DEPLOYED}, Action(action="sync", details={}))
         audit = world.backend.execute("SELECT project, what, ok FROM platform.audit").fetchall()
 
     assert ("acme-web", Secret("one")) == (view.app, view.credentials[KEY].secret)
@@ -169,7 +169,7 @@ async def test_the_action_of_a_run_among_those_of_others(world: PostgresWorld) -
     world.run("ALTER TABLE project_actions ALTER details TYPE json")
     its = await begin(world)
     action = Action(action="sync", details={"run_id": its.run_id})
-    await world.records.finish(its, DONE, {KEY: State.DEPLOYED}, action, keep_days=90)
+    await finish(world, its, {KEY: State.DEPLOYED}, action)
     world.run(
         """INSERT INTO project_actions (project_id, action, status, details) VALUES
            ('proj123', 'x', 'y', NULL), ('proj123', 'x', 'y', '["run1"]'), ('proj123', 'x', 'y', '{"run_id": 1}'),
@@ -192,6 +192,7 @@ async def test_rights_on_columns_are_enough(world: PostgresWorld) -> None:
         f"GRANT SELECT (project_id, fly_app_name, created_at) ON project_deployments TO {role}",
         f"GRANT INSERT (project_id, action, status, details) ON project_actions TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON flysync_runs, flysync_secrets TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE ON flysync_apps TO {role}",
         f"GRANT SELECT ON flysync_meta TO {role}",
     )
     try:
@@ -200,9 +201,7 @@ async def test_rights_on_columns_are_enough(world: PostgresWorld) -> None:
         async with opened(make_conninfo(dsn_of(world), user=role, password="pw")) as limited:
             its = await begin(limited)
             await limited.records.stored(its.run_id, APP, {KEY: "mac"})
-            await limited.records.finish(
-                its, DONE, {KEY: State.DEPLOYED}, Action(action="sync", details={}), keep_days=90
-            )
+            await finish(limited, its, {KEY: State.DEPLOYED}, Action(action="sync", details={}))
             rows = await limited.rows()
     finally:
         world.backend.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
@@ -306,7 +305,7 @@ async def test_a_deadlock_is_tried_again(world: PostgresWorld, database: str) ->
     """A call that has to give way to another transaction is made once more, and then it succeeds."""
     await world.records.request(APP, PROJECT, [KEY, TOKEN])
     world.backend.execute(f"ALTER DATABASE {world.backend.info.dbname} SET deadlock_timeout = '300ms'".encode())
-    take = "UPDATE flysync_secrets SET project_id = 'x' WHERE name = '{}'"
+    take = "UPDATE flysync_secrets SET requested_at = NULL WHERE name = '{}'"
     async with opened(database) as victim:
         await victim.view()
         with world.backend.transaction():
@@ -318,7 +317,7 @@ async def test_a_deadlock_is_tried_again(world: PostgresWorld, database: str) ->
         await asking
         found, _ = await victim.records.poll_lock(APP, [KEY, TOKEN])
 
-    assert {PROJECT} == {record.project_id for record in found.values()}
+    assert [True, True] == [record.requested_at is not None for record in found.values()]
 
 
 def dsn_of(world: PostgresWorld) -> str:

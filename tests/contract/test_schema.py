@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from postgres_wire import Wire
 
 from flysync.adapters.postgres import Connection, PostgresAdmin
 from flysync.errors import ConfigError, DatabaseUnavailable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from flysync.model.reports import Finding
 
-OURS = ["flysync_runs", "flysync_secrets", "flysync_meta"]
+OURS = ["flysync_runs", "flysync_secrets", "flysync_apps", "flysync_meta"]
 BACKENDS = ["cloud_credentials", "project_deployments", "project_actions"]
 META = "SELECT schema_version, fingerprint_key FROM flysync_meta"
 
@@ -26,8 +27,10 @@ META = "SELECT schema_version, fingerprint_key FROM flysync_meta"
 async def admin(dsn: str, schema: str | None = None) -> AsyncIterator[PostgresAdmin]:
     """Give the tables' administration at an address."""
     connection = Connection(Secret(dsn), schema)
-    yield PostgresAdmin(connection)
-    await connection.aclose()
+    try:
+        yield PostgresAdmin(connection)
+    finally:
+        await connection.aclose()
 
 
 async def findings(dsn: str, schema: str | None = None) -> list[Finding]:
@@ -52,7 +55,7 @@ async def test_init_makes_all_tables(new_database: Callable[..., str]) -> None:
     """In an empty database, init makes everything, says so, and check is content."""
     dsn = new_database()
     async with admin(dsn) as tables:
-        created = await tables.init()
+        created = list((await tables.init()).created)
 
     assert [*BACKENDS, *OURS] == created
     assert [] == await problems(dsn)
@@ -62,7 +65,7 @@ async def test_init_twice_changes_nothing(database: str, backend: psycopg.Connec
     """A second init creates nothing, and keeps the key: with another one, every secret would be set anew."""
     before = backend.execute(META).fetchall()
     async with admin(database) as tables:
-        created = await tables.init()
+        created = list((await tables.init()).created)
 
     assert [] == created
     assert before == backend.execute(META).fetchall()
@@ -80,13 +83,27 @@ async def test_the_key_is_random(new_database: Callable[..., str], backend: psyc
     assert 2 == len(set(keys))
 
 
+async def test_the_server_makes_the_key(new_database: Callable[..., str]) -> None:
+    """What a client sends may be in the server's log (`log_statement`), and this must never be."""
+    dsn = new_database()
+    async with Wire(dsn) as wire:
+        async with admin(wire.dsn) as tables:
+            await tables.init()
+        said = bytes(wire.said)
+    with psycopg.connect(dsn) as connection:
+        ((_, key),) = connection.execute(META)
+
+    assert b"CREATE TABLE flysync_meta" in said
+    assert key.encode() not in said
+
+
 async def test_inits_at_the_same_time(new_database: Callable[..., str]) -> None:
     """Two who init at once do not disturb each other, and one of them does it."""
     dsn = new_database()
 
     async def init() -> list[str]:
         async with admin(dsn, "ours") as tables:
-            return list(await tables.init())
+            return list((await tables.init()).created)
 
     created = await asyncio.gather(*(init() for _ in range(4)))
 
@@ -101,7 +118,7 @@ async def test_init_leaves_what_is_there(new_database: Callable[..., str]) -> No
         backend.execute("CREATE TABLE cloud_credentials (project_id text, credential_name text)")
         backend.execute("CREATE VIEW project_deployments AS SELECT 'a' AS project_id, 'b' AS fly_app_name")
     async with admin(dsn, "ours, public") as tables:
-        created = await tables.init()
+        created = list((await tables.init()).created)
     with psycopg.connect(dsn) as backend:
         schemas = backend.execute(
             "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'flysync%'"
@@ -115,7 +132,7 @@ async def test_init_mends_a_lost_row(database: str, backend: psycopg.Connection)
     """Without its row, flysync_meta is made complete again."""
     backend.execute("DELETE FROM flysync_meta")
     async with admin(database) as tables:
-        created = await tables.init()
+        created = list((await tables.init()).created)
 
     assert ["flysync_meta"] == created
     assert [] == await problems(database)
@@ -124,7 +141,7 @@ async def test_init_mends_a_lost_row(database: str, backend: psycopg.Connection)
 async def test_there_is_one_row_of_meta(backend: psycopg.Connection) -> None:
     """Two keys could not both be right."""
     with pytest.raises(psycopg.errors.UniqueViolation):
-        backend.execute("INSERT INTO flysync_meta (schema_version, fingerprint_key) VALUES (1, 'x')")
+        backend.execute("INSERT INTO flysync_meta (schema_version, fingerprint_key) VALUES (2, 'x')")
 
 
 async def test_an_open_run_has_to_say_where(backend: psycopg.Connection) -> None:
@@ -133,7 +150,7 @@ async def test_an_open_run_has_to_say_where(backend: psycopg.Connection) -> None
         backend.execute("INSERT INTO flysync_runs (run_id, project_id, origin, actor) VALUES ('r', 'p', 'cli', 'ann')")
 
 
-@pytest.mark.parametrize(("version", "hint"), [(99, "upgrade flysync"), (0, "flysync db init")])
+@pytest.mark.parametrize(("version", "hint"), [(99, "update flysync"), (0, "flysync db init")])
 async def test_tables_of_another_version(database: str, backend: psycopg.Connection, version: int, hint: str) -> None:
     """Tables of a later flysync are left alone."""
     backend.execute("UPDATE flysync_meta SET schema_version = %s", [version])
@@ -146,15 +163,18 @@ async def test_tables_of_another_version(database: str, backend: psycopg.Connect
     assert hint in str(finding.hint)
 
 
-async def test_a_server_that_takes_no_writes(database: str, backend: psycopg.Connection) -> None:
-    """Init refuses a replica, and check names it; here a read-only database stands for it."""
+async def test_a_session_that_takes_no_writes(database: str, backend: psycopg.Connection) -> None:
+    """Init refuses it, and check names it: it is no replica, and can be mended."""
     backend.execute(f"ALTER DATABASE {backend.info.dbname} SET default_transaction_read_only = on".encode())
     async with admin(database) as tables:
-        with pytest.raises(ConfigError, match="replica"):
+        with pytest.raises(ConfigError, match="default_transaction_read_only is on") as caught:
             await tables.init()
     (finding,) = await problems(database)
 
+    assert "replica" not in caught.value.message
     assert ("failed", "replica") == (finding.verdict, finding.subject)
+    assert "RESET default_transaction_read_only" in str(finding.hint)
+    assert finding.hint == caught.value.hint
 
 
 async def test_a_server_out_of_reach() -> None:

@@ -21,13 +21,20 @@ class TestInMemorySecrets(SecretStoreContract, RolloutContract):
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
-class TestStandInFlyctl(SecretStoreContract, RolloutContract):
+class TestStandInFlyctl(SecretStoreContract):
     @pytest.fixture
     async def world(self, shell: str) -> AsyncIterator[StoreWorld]:
         path = shutil.which(shell)
         if path is None:
             pytest.skip(f"no {shell} on this machine")
         async with loopback(path) as world:
+            yield world
+
+
+class TestStandInRollouts(RolloutContract):
+    @pytest.fixture
+    async def world(self) -> AsyncIterator[StoreWorld]:
+        async with loopback() as world:
             yield world
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -45,8 +45,7 @@ def app(clock: Clock) -> App:
 
 def past(machine: Machine) -> list[tuple[str, float]]:
     """Give what happened to a machine, newest first, and at what second after the clock's begin."""
-    events: list[dict[str, Any]] = machine.shown()["events"]  # type: ignore[assignment]
-    return [(event["type"], event["timestamp"] / 1000 - BEGIN.timestamp()) for event in events]
+    return [(event["type"], event["timestamp"] / 1000 - BEGIN.timestamp()) for event in machine.shown()["events"]]
 
 
 def update(app: App, *, skip_launch: bool = False) -> Machine:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.ports import Disposition, Job, Verdict
+from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from flysync.errors import FlysyncError
-    from flysync.secret import Secret
 
 
 @dataclass
@@ -20,10 +20,10 @@ class KeptJob:
     """A job, as the queue keeps it."""
 
     id: str
-    project: str | None
-    credential: str | None
-    #: What the store has of the value: taken out with each pick-up, put back where the job waits again.
-    value: Secret | None
+    project: object
+    credential: object
+    #: What the store has of the value, a `Secret` or something else: removed with each pick-up, put back if it waits.
+    value: object
     added_at: float
     attempts: int
     state: str = "waiting"
@@ -51,9 +51,7 @@ class InMemoryJobs:
         self._is_stopped = False
         self._working: set[asyncio.Task[None]] = set()
 
-    def add(
-        self, credential: str | None, project: str | None = "p", *, value: Secret | None = None, attempts: int = 3
-    ) -> KeptJob:
+    def add(self, credential: object, project: object = "p", *, value: object = None, attempts: int = 3) -> KeptJob:
         """Add a job."""
         number = str(len(self.jobs) + 1)
         self.jobs.append(KeptJob(number, project, credential, value, self.now, attempts))
@@ -99,7 +97,8 @@ class InMemoryJobs:
                 id=job.id,
                 project=job.project,
                 credential=job.credential,
-                value=value,
+                value=value if isinstance(value, Secret) else None,
+                has_bad_value=not isinstance(value, Secret | None),
                 added_at=job.added_at,
                 age_then_s=self.now - job.added_at,
             )

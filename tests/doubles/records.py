@@ -34,12 +34,12 @@ class InMemoryRecords(InMemoryState):
         """
         self._enter("view")
         here = self.projects.get(project, InMemoryProject())
-        if not here.rows and not here.deployments:
-            raise self.unknown(project, f"project {project} has neither a credential nor a deployment")
         apps = here.apps()
         target = app or (AppName(apps[0]) if len(apps) == 1 else None)
-        known = {record.name: record for (its_app, _), record in self.secrets.items() if its_app == target}
         owner = self.owner(target)
+        if not here.rows and not here.deployments and owner != project:
+            raise self.unknown(project, f"project {project} has neither a credential nor a deployment")
+        known = {record.name: record for (its_app, _), record in self.secrets.items() if its_app == target}
         asked = {
             one.name for one in known.values() if one.requested_at is not None and project in {owner, one.project_id}
         }
@@ -120,7 +120,7 @@ class InMemoryRecords(InMemoryState):
             open_runs=tuple(runs),
             now=self.now(),
             key=self.key,
-            owners={app: self.apps[app].project for app in shown if app in self.apps},
+            owners={AppName(app): its.project for app, its in self.apps.items() if project is None or app in shown},
             shared={app: projects for app, projects in deployed.items() if len(projects) > 1},
         )
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: An address at which nobody answers.
+NOWHERE = "http://127.0.0.1:9/"
 #: The loop that each world runs on.
 LOOPS: dict[int, asyncio.AbstractEventLoop] = {}
 
@@ -96,6 +98,8 @@ class Platform:
         self.loop = LOOPS[id(world)]
         self.started: list[Running] = []
         self.environ = world.environ(DATABASE_URL=dsn, HOME=str(home), FLYSYNC_ACTOR="tester")
+        #: What `doctor` tries where Fly does not answer: nothing outside this machine.
+        self.controls = (NOWHERE, NOWHERE)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Do *work* where the world runs."""
@@ -148,31 +152,35 @@ class Platform:
         stdin: bytes = b"",
         without: tuple[str, ...] = (),
         environ: dict[str, str] | None = None,
+        limits: dict[str, float] | None = None,
         cold: bool = False,
         **more: str,
     ) -> Done:
         """Run the command line as the backend does; *cold* as there, with nothing loaded before."""
-        return self.start(*arguments, without=without, environ=environ, cold=cold, **more).done(stdin)
+        return self.start(*arguments, without=without, environ=environ, limits=limits, cold=cold, **more).done(stdin)
 
     def start(
         self,
         *arguments: str,
         without: tuple[str, ...] = (),
         environ: dict[str, str] | None = None,
+        limits: dict[str, float] | None = None,
         cold: bool = False,
         **more: str,
     ) -> Running:
-        """Start the command line; *cold* with nothing loaded before."""
+        """Start the command line, with *limits* (`bootstrap.Limits`) or *cold*: as it is, and nothing loaded before."""
         env = self.environ | more | (environ or {})
         env = {name: value for name, value in env.items() if name not in without}
         if cold:
+            assert not limits
             pipe = subprocess.PIPE
             command = [sys.executable, "-m", "flysync", *arguments]
             self.started.append(
                 Running(subprocess.Popen(command, env=env, cwd=self.home, stdin=pipe, stdout=pipe, stderr=pipe))
             )
         else:
-            self.started.append(Running(WarmProcess(arguments, env, self.home)))
+            parts = {"limits": limits or {}, "controls": self.controls}
+            self.started.append(Running(WarmProcess(arguments, env, self.home, parts)))
         return self.started[-1]
 
 

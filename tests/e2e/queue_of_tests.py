@@ -46,8 +46,15 @@ class Backend:
     def worker(self, *more: str, **environ: str) -> Running:
         """Start a worker on the queue."""
         # A worker that dies is noticed soon.
-        quick = {"REDIS_URL": self.valkey.url, "FLYSYNC_TEST_QUEUE": "4,1", "FLYSYNC_TEST_LOCK": "1,3,1"}
-        return self.platform.start("worker", "--queue", self.name, *more, environ=quick | environ)
+        limits = {
+            "job_lock_s": 4.0,
+            "stalled_check_s": 1.0,
+            "lock_heartbeat_s": 1.0,
+            "lock_idle_s": 3.0,
+            "lock_answer_s": 1.0,
+        }
+        environ = {"REDIS_URL": self.valkey.url, **environ}
+        return self.platform.start("worker", "--queue", self.name, *more, environ=environ, limits=limits)
 
     async def add(self, credential: object, *, project: object = "p", job: str = JOB, **options: Any) -> Job:
         """Add a job, with the value that is stored."""

@@ -364,7 +364,7 @@ def test_an_unknown_setting(platform: Platform) -> None:
         ("no.such.Backend", ["FLY_API_TOKEN is not set, and the system keyring could not be asked"]),
         ("keyrings_of_tests.Empty", ["FLY_API_TOKEN is not set"]),
         ("keyring.backends.fail.Keyring", ["FLY_API_TOKEN is not set"]),
-        ("keyrings_of_tests.Full", ["DAYTONA_API_KEY (keyring) holds white space"]),
+        ("keyrings_of_tests.Full", ["DAYTONA_API_KEY (keyring) contains whitespace"]),
     ],
 )
 def test_a_keyring_that_does_not_help(platform: Platform, backend: str, words: list[str]) -> None:

@@ -111,7 +111,7 @@ def test_settings_that_are_broken_are_shown(platform: Platform) -> None:
     unusable = {line["name"]: line["value"] for line in done.json["config"] if not line["usable"]}
     assert {"FLY_API_TOKEN": None, "FLYSYNC_KEEP_RUNS_DAYS": None} == unusable
     assert 2 == text.stdout.count("(of no use)")
-    assert "error: 4 things are wrong with the settings:" in text.stderr
+    assert "error: 4 problems with the settings:" in text.stderr
     for words in (".env:1 is not NAME=VALUE", "did you mean FLYSYNC_SNAPSHOT?", "FLYSYNC_KEEP_RUNS_DAYS (environment)"):
         assert words in text.stderr
         assert words in error["message"]
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_among_others(platform: Platform
     done = platform.flysync("config", "show", "--json")
 
     assert (2, list(VARIABLES)) == (done.code, list(shown(done)))
-    assert ".env cannot be read: " in done.json["error"]["message"]
+    assert "cannot read .env: " in done.json["error"]["message"]
 
 
 @pytest.mark.parametrize("backend", ["keyrings_of_tests.Failing", "keyrings_of_tests.Hanging", "no.such.Backend"])
@@ -143,7 +143,7 @@ def test_a_bad_entry_in_the_keyring(platform: Platform) -> None:
     done = platform.flysync("config", "show", "--json", **with_keyring("keyrings_of_tests.Full"))
 
     assert (2, ("keyring", None)) == (done.code, shown(done)["DAYTONA_API_KEY"])
-    assert "DAYTONA_API_KEY (keyring) holds white space" in done.json["error"]["message"]
+    assert "DAYTONA_API_KEY (keyring) contains whitespace" in done.json["error"]["message"]
     assert "canar" not in done.stdout
 
 
@@ -187,8 +187,8 @@ def test_a_keyring_that_is_to_be_left_alone(platform: Platform, given: str) -> N
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (b"two canaries", "FLY_API_TOKEN (standard input) holds white space"),
-        (b"canary\ncanary\n", "FLY_API_TOKEN (standard input) holds white space"),
+        (b"two canaries", "FLY_API_TOKEN (standard input) contains whitespace"),
+        (b"canary\ncanary\n", "FLY_API_TOKEN (standard input) contains whitespace"),
         (b"canary\xff", "FLY_API_TOKEN (standard input) is empty or no text"),
         (b"", "FLY_API_TOKEN (standard input) is empty or no text"),
         (b"\n", "FLY_API_TOKEN (standard input) is empty or no text"),
@@ -227,14 +227,14 @@ def test_an_address_that_is_of_no_use(platform: Platform) -> None:
 @pytest.mark.parametrize(
     ("backend", "words"),
     [
-        ("keyring.backends.fail.Keyring", "no keyring is safe"),
-        ("keyring.backends.null.Keyring", "no keyring is safe"),
-        ("keyrings_of_tests.Plaintext", "keyrings.alt.file.Plaintext is none"),
-        ("keyrings_of_tests.UnsafeChain", "no keyring is safe"),
-        ("keyrings_of_tests.Forgetting", "has not kept FLY_API_TOKEN"),
-        ("keyrings_of_tests.Spoiling", "has not kept FLY_API_TOKEN"),
-        ("keyrings_of_tests.Telling", "failed over FLY_API_TOKEN (RuntimeError)"),
-        ("no.such.Backend", "failed over FLY_API_TOKEN (ModuleNotFoundError)"),
+        ("keyring.backends.fail.Keyring", "no keyring here is safe"),
+        ("keyring.backends.null.Keyring", "no keyring here is safe"),
+        ("keyrings_of_tests.Plaintext", "keyrings.alt.file.Plaintext is not"),
+        ("keyrings_of_tests.UnsafeChain", "no keyring here is safe"),
+        ("keyrings_of_tests.Forgetting", "did not store FLY_API_TOKEN"),
+        ("keyrings_of_tests.Spoiling", "did not store FLY_API_TOKEN"),
+        ("keyrings_of_tests.Telling", "failed for FLY_API_TOKEN (RuntimeError)"),
+        ("no.such.Backend", "failed for FLY_API_TOKEN (ModuleNotFoundError)"),
     ],
 )
 def test_a_keyring_that_will_not_do(platform: Platform, backend: str, words: str) -> None:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from platform_of_tests import NOWHERE
 from test_signals import until
 
 from flysync.sim import macaroon
@@ -21,15 +22,12 @@ if TYPE_CHECKING:
 
     from flysync.sim.valkey import EmbeddedValkey
 
-NOWHERE = "http://127.0.0.1:9/"
 PROBES = "GET /(graphql|v1/apps|api/v1/releases)"
 DAY_S = 24 * 3600
 
 
 @pytest.fixture(autouse=True)
-def _nobody_else_is_asked(platform: Platform) -> Iterator[None]:
-    """What is tried beside Fly is on this machine too, and does not answer."""
-    platform.environ["FLYSYNC_TEST_REACH"] = f"{NOWHERE},{NOWHERE}"
+def _no_fault_is_left(platform: Platform) -> Iterator[None]:
     yield
     platform.world.fly.faults.clear()
 
@@ -202,9 +200,9 @@ def test_a_token_that_was_cut_off(platform: Platform) -> None:
 def test_fly_is_out_of_reach(platform: Platform, essential: bool, other: bool, words: str) -> None:
     """For whose fault it is, two other addresses are asked from the sandbox."""
     there = platform.world.daytona.url
-    reach = ",".join(f"{there}/x" if answers else NOWHERE for answers in (essential, other))
+    platform.controls = f"{there}/x" if essential else NOWHERE, f"{there}/x" if other else NOWHERE
     platform.world.fly.faults.append(Fault(match=PROBES, kind=FaultKind.DROP_BEFORE, times=99))
-    done, found = examined(platform, FLYSYNC_TEST_REACH=reach)
+    done, found = examined(platform)
 
     assert (1, {"network"}, "fly_unavailable") == (done.code, failed(found), done.json["error"]["code"])
     assert words in found["network"][1]

@@ -88,7 +88,9 @@ def test_a_removal_that_is_killed_is_fenced_and_ended_by_the_next_one(platform: 
     running.done()
     platform.world.fly.faults.clear()
 
-    done = platform.flysync(*UNSET, "--yes", "--json", FLYSYNC_TEST_LOCK="0.5,2,2")
+    done = platform.flysync(
+        *UNSET, "--yes", "--json", limits={"lock_heartbeat_s": 0.5, "lock_idle_s": 2, "lock_answer_s": 2}
+    )
 
     assert (0, "synced") == (done.code, done.json["outcome"]), done
     assert [{"KEPT": "1"}] * 2 == list(app.running().values())

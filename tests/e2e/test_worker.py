@@ -73,7 +73,7 @@ async def test_jobs_that_arrive_together_are_one_restart(backend: Backend, app: 
     assert len([line for line in logged(done.stderr) if line.get("job_id") and line.get("run_id")]) == 3
 
 
-async def test_a_job_that_comes_later_is_carried_or_has_its_turn(backend: Backend, app: App) -> None:
+async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backend, app: App) -> None:
     """While a run of its project is under way: at most one more restart, and everything is there."""
     hold = Fault(match=SET, kind=FaultKind.HOLD)
     backend.platform.world.fly.faults.append(hold)
@@ -100,8 +100,11 @@ async def test_a_job_that_comes_later_is_carried_or_has_its_turn(backend: Backen
         ("twice", "A", 0, "failed", "ambiguous_deployment"),
         ("empty", "A", 0, "failed", "invalid_credential"),
         ("p", "not a name", 0, "failed", "invalid_credential"),
-        ("p", 7, 0, "failed", "usage"),
-        ("", "A", 0, "failed", "usage"),
+        ("p", "A=b", 0, "failed", "a text of 3 characters"),
+        ("p", 7, 0, "failed", "credentialName is a number"),
+        ("p\ud800", "A", 0, "failed", "projectId contains a character"),
+        ("p" * 257, "A", 0, "failed", "projectId has 257 characters"),
+        ("", "A", 0, "failed", "usage: the job's projectId is missing"),
         ("bare", "A", 0, "completed", "staged"),
     ],
 )
@@ -275,7 +278,7 @@ async def test_redis_may_go_and_come_back(backend: Backend, app: App, valkey: Em
     assert {"A": "value-A", "B": "value-B"} == app.deployed_env("m0")
     worker.process.send_signal(signal.SIGTERM)
     said = [line["message"] for line in logged((await asyncio.to_thread(worker.done)).stderr)]
-    assert "Redis is out of reach; what runs goes on" in said
+    assert "Redis is out of reach; running syncs go on" in said
 
 
 @pytest.mark.usefixtures("app")

@@ -33,7 +33,7 @@ def refused(platform: Platform, url: str, *more: str) -> tuple[int, str, str | N
     [
         ("", 2, "config", "REDIS_URL is not set"),
         ("http://localhost", 2, "config", "is not a redis:// address"),
-        ("redis://:hunter2@localhost:port", 2, "config", "is not an address of Redis"),
+        ("redis://:hunter2@localhost:port", 2, "config", "is not a valid Redis address"),
         ("redis://:hunter2@127.0.0.1:9", 75, "redis_unavailable", "Redis is out of reach"),
         ("redis://:hunter2@no.such.host.invalid", 75, "redis_unavailable", "Redis is out of reach"),
     ],
@@ -51,7 +51,7 @@ def test_a_refused_password(platform: Platform, valkey: EmbeddedValkey) -> None:
     for url in (f"redis://:hunter2@127.0.0.1:{valkey.port}", f"redis://127.0.0.1:{valkey.port}"):
         found = refused(platform, url)
         assert (1, "access_denied") == found[:2]
-        assert "Redis refuses user or password" in found[2]  # type: ignore[operator]
+        assert "Redis refuses the user or the password" in found[2]  # type: ignore[operator]
 
 
 def test_a_replica(platform: Platform, valkey: EmbeddedValkey) -> None:
@@ -81,7 +81,7 @@ def test_a_queue_of_bull(platform: Platform, valkey: EmbeddedValkey) -> None:
 
     code, name, words = refused(platform, valkey.url, "--queue", "old")
     assert (2, "config") == (code, name)
-    assert "is one of Bull's" in words  # type: ignore[operator]
+    assert "belongs to Bull" in words  # type: ignore[operator]
 
 
 async def test_a_job_of_bull_that_comes_later(platform: Platform, valkey: EmbeddedValkey) -> None:
@@ -137,7 +137,7 @@ async def test_a_policy_that_spares_jobs_is_a_warning(platform: Platform) -> Non
         await backend.queue.close()
 
     assert 0 == done.code
-    assert "volatile-lru; BullMQ asks for noeviction" in done.stderr
+    assert "volatile-lru; BullMQ requires noeviction" in done.stderr
 
 
 def server_knows_a_worker(server: EmbeddedValkey) -> bool:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,14 +38,18 @@ _LOADED = [
 class WarmProcess:
     """As much of `subprocess.Popen` as the tests need; the three streams are pipes."""
 
-    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path, parts: Mapping[str, Any]
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_LOADED)
         stdin, self._stdin = context.Pipe(duplex=False)
         self._stdout, stdout = context.Pipe(duplex=False)
         self._stderr, stderr = context.Pipe(duplex=False)
         theirs = (stdin, stdout, stderr)
-        self._process = context.Process(target=_run, args=(list(arguments), dict(environ), str(directory), theirs))
+        self._process = context.Process(
+            target=_run, args=(list(arguments), dict(environ), str(directory), dict(parts), theirs)
+        )
         self._process.start()
         for pipe in theirs:
             pipe.close()
@@ -114,9 +118,13 @@ def _write(pipe: Connection, data: bytes) -> None:
 
 
 def _run(
-    arguments: list[str], environ: dict[str, str], directory: str, streams: tuple[Connection, Connection, Connection]
+    arguments: list[str],
+    environ: dict[str, str],
+    directory: str,
+    parts: dict[str, Any],
+    streams: tuple[Connection, Connection, Connection],
 ) -> None:
-    """Become the command: what a process has from its beginning, and then `python -m flysync`."""
+    """Become the command: what a process has from its beginning, and then the command line."""
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
@@ -131,6 +139,6 @@ def _run(
     os.environ.update(environ)
     tempfile.tempdir = None
     sys.argv = ["flysync", *arguments]
-    from flysync.__main__ import main
+    from entry_point import main
 
-    main()
+    main(**parts)

@@ -26,6 +26,7 @@ _GUARDS = "unit/test_handlers_guards.py::test_"
 _PLAN = "unit/test_plan.py::test_"
 _UNSET = "unit/test_unset.py::test_"
 _SCRIPT = "unit/test_flyctl_script.py::test_"
+_MACHINES = "unit/test_flyctl_machines.py::test_"
 _SECRET = "unit/test_secret.py::test_"
 _SETTINGS = "unit/test_settings.py::test_"
 
@@ -346,51 +347,73 @@ MUTATIONS = (
     # -- in the sandbox
     Mutation(
         "run a step once",
-        "flysync/adapters/flyctl_script.py",
+        "flysync/adapters/flyctl/script.py",
         'if ! mkdir "$m" 2>/dev/null; then\n',
         'if ! mkdir -p "$m" 2>/dev/null; then\n',
         (f"{_SCRIPT}a_step_runs_once_and_a_replay_gets_its_code",),
     ),
     Mutation(
         "begin nothing too late",
-        "flysync/adapters/flyctl_script.py",
+        "flysync/adapters/flyctl/script.py",
         '-gt "$(cat "$d/until")" ]; then',
         "-gt 99999999999 ]; then",
         (f"{_SCRIPT}nothing_begins_when_the_time_of_the_run_is_over",),
     ),
     Mutation(
         "know an answer by its nonce",
-        "flysync/adapters/flyctl_script.py",
-        """removeprefix(f"{self.nonce}:").split(":", 1)
-            for line in output.splitlines()
-            if re.match(re.escape(self.nonce) + ":[A-Z]:", line)
-""",
-        """partition(":")[2].split(":", 1)
-            for line in output.splitlines()
-            if re.match("[a-z0-9]+:[A-Z]:", line)
-""",
+        "flysync/adapters/flyctl/script.py",
+        'rf"^{re.escape(self.nonce)}:([a-z:-]+):',
+        'r"^[a-z0-9]+:([a-z:-]+):',
         (f"{_SCRIPT}an_answer_that_is_not_whole_is_none",),
     ),
     Mutation(
         "let no value stay in the environment",
-        "flysync/adapters/flyctl_script.py",
+        "flysync/adapters/flyctl/script.py",
         'f"unset{gone}\\n" if gone else ""',
         '""',
         (f"{_SCRIPT}values_are_arguments_and_no_longer_in_the_environment",),
     ),
     Mutation(
         "let flyctl write no log",
-        "flysync/adapters/flyctl_script.py",
+        "flysync/adapters/flyctl/script.py",
         '[ -f "$d/config/logs" ] || : >"$d/config/logs"\n',
         "",
         (f"{_SCRIPT}logs_is_a_plain_file_and_everything_is_private",),
     ),
     Mutation(
         "let only words into a script",
-        "flysync/adapters/flyctl_script.py",
+        "flysync/adapters/flyctl/script.py",
         "    if not _SAFE_WORD.fullmatch(text):\n",
         "    if False:\n",
         (f"{_SCRIPT}only_words_get_into_a_script",),
+    ),
+    Mutation(
+        "keep no words of what writes",
+        "flysync/adapters/flyctl/script.py",
+        "            run = _RUN_WRITING if part.writes else _RUN\n",
+        "            run = _RUN\n",
+        (f"{_SCRIPT}what_a_part_that_writes_says_on_standard_error_is_in_no_file",),
+    ),
+    Mutation(
+        "judge no app's log",
+        "flysync/adapters/flyctl/verdicts.py",
+        "    return found[0] if found else text\n",
+        "    return text\n",
+        ("unit/test_flyctl_verdicts.py::test_what_an_app_has_said_is_not_judged",),
+    ),
+    Mutation(
+        "take no half of a list of machines",
+        "flysync/adapters/flyctl/machines.py",
+        "(?:.+\\n)*end|none)",
+        "(?:.+\\n)*.*|none)",
+        (f"{_MACHINES}an_answer_that_is_not_whole_is_refused",),
+    ),
+    Mutation(
+        "know nothing of a machine whose host does not answer",
+        "flysync/adapters/flyctl/machines.py",
+        "        state=state if is_seen else host,\n",
+        "        state=state,\n",
+        (f"{_MACHINES}whether_a_machine_runs",),
     ),
     # -- values
     Mutation(
@@ -445,9 +468,9 @@ MUTATIONS = (
     ),
     Mutation(
         "let nothing of a machine's configuration out",
-        "flysync/adapters/flyctl.py",
-        """printf "%s\\\\n" "$o" | sed -nE "/""",
-        """printf "%s\\\\n" "$o"; printf "%s\\\\n" "$o" | sed -nE "/""",
-        ("contract/test_secret_store.py::test_what_a_machine_is_configured_with_does_not_leave_the_sandbox",),
+        "flysync/adapters/flyctl/machines.py",
+        """printf "%s\\\\n" "$o" | LC_ALL=C sed""",
+        """printf "%s\\\\n" "$o"; printf "%s\\\\n" "$o" | LC_ALL=C sed""",
+        ("contract/test_flyctl_sandbox.py::test_what_a_machine_is_configured_with_does_not_leave_the_sandbox",),
     ),
 )

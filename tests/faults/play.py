@@ -18,8 +18,8 @@ from psycopg.conninfo import conninfo_to_dict
 from flysync import bootstrap, library
 from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
-from flysync.adapters.flyctl import FlyctlSecrets
-from flysync.adapters.flyctl_install import Limits
+from flysync.adapters.flyctl import FlyctlSandbox, Limits, Source
+from flysync.adapters.flyctl.secrets import FlyctlSecrets
 from flysync.cli import render
 from flysync.model.core import SyncOptions
 from flysync.sim.flyctl import LEASE_PATIENCE_S, launcher
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import Clock, OnProgress, Sandbox, SecretStore, Services
+    from flysync.ports import Clock, OnProgress, Sandbox, SandboxFlyctl, Services
     from flysync.settings import Settings
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Record
@@ -60,11 +60,19 @@ class QuickClock(RealClock):
 
 
 class HastySecrets(FlyctlSecrets):
-    """flyctl, with a deploy that has little time."""
+    """Secrets, with a deploy that has little time."""
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """Deploy, but not for long."""
         return await super().deploy(wait=wait, timeout_s=min(timeout_s, _SHORT_S + 2), on_progress=on_progress)
+
+
+class HastyFlyctl(FlyctlSandbox):
+    """flyctl, with a deploy that has little time."""
+
+    def secrets(self, app: AppName) -> HastySecrets:
+        """Give the secrets of *app*."""
+        return HastySecrets(app, self._steps)
 
 
 #: What is short where a step does not answer; the other steps have the time that they always have.
@@ -72,7 +80,7 @@ _SHORT: dict[str, Limits] = {
     "look": Limits(look_s=_SHORT_S, margin_s=1),
     "install": Limits(install_s=_SHORT_S, margin_s=1),
     "deploy": Limits(margin_s=1),
-} | dict.fromkeys(("set", "list", "confirm"), Limits(call_s=_SHORT_S, margin_s=1))
+} | dict.fromkeys(("set", "list", "confirm"), Limits(call_s=_SHORT_S, list_s=_SHORT_S, margin_s=1))
 
 
 @asynccontextmanager
@@ -81,17 +89,18 @@ async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) 
     assert settings.daytona_api_key is not None
     assert settings.fly_api_token is not None
     token = settings.fly_api_token
-    kind = HastySecrets if step == "deploy" else FlyctlSecrets
+    kind = HastyFlyctl if step == "deploy" else FlyctlSandbox
 
-    def secrets(sandbox: Sandbox, app: AppName, run_id: RunId, *, end_at: float) -> SecretStore:
+    def flyctl(sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
         return kind(
             sandbox,
-            app,
             run_id,
             token,
-            version=settings.flyctl_version,
-            sha256=settings.flyctl_sha256,
-            install_url=settings.flyctl_install_url,
+            source=Source(
+                version=settings.flyctl_version,
+                install_url=settings.flyctl_install_url,
+                sha256=settings.flyctl_sha256,
+            ),
             base_urls=settings.flyctl_base_urls,
             clock=clock,
             end_at=end_at,
@@ -108,7 +117,7 @@ async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) 
         **calls_s,
     )
     async with bootstrap.open_services(settings) as services, aclosing(sandboxes):
-        yield replace(services, clock=clock, sandboxes=sandboxes, secrets=secrets)
+        yield replace(services, clock=clock, sandboxes=sandboxes, flyctl=flyctl)
 
 
 @dataclass

@@ -64,9 +64,9 @@ def let_go(platform: Platform, fault: Fault) -> None:
     platform.loop.call_soon_threadsafe(fault.let_go.set)
 
 
-def reached(platform: Platform, fault: Fault, **environ: str) -> Running:
+def reached(platform: Platform, fault: Fault, *, limits: dict[str, float] | None = None, **environ: str) -> Running:
     """Start a sync, and wait until it has reached a fault."""
-    running = platform.start(*SYNC, environ=environ)
+    running = platform.start(*SYNC, environ=environ, limits=limits)
     until(lambda: fault.times == 0 or running.process.poll() is not None)
     assert running.process.poll() is None, running.done()
     return running
@@ -305,7 +305,7 @@ def test_a_run_that_froze_and_wakes_up_changes_nothing(
 def test_a_run_that_froze_before_its_intent_is_overtaken(platform: Platform, app: App) -> None:
     """Postgres takes the lock from it when its patience is over (here 4 s, not 90), and it gives way when it wakes."""
     with locked(platform, "flysync_runs"):
-        frozen = platform.start(*SYNC, FLYSYNC_TEST_LOCK="1,4,3")
+        frozen = platform.start(*SYNC, limits={"lock_heartbeat_s": 1, "lock_idle_s": 4, "lock_answer_s": 3})
         until(lambda: waiting(platform))
         frozen.process.send_signal(signal.SIGSTOP)
     platform.store("p", A="new")
@@ -324,7 +324,7 @@ def test_a_run_that_froze_before_its_intent_is_overtaken(platform: Platform, app
 def test_a_run_that_loses_its_lock_stops(platform: Platform, app: App, match: str) -> None:
     """It notices with its next heartbeat, deletes its sandbox, says what it does not know; the next run mends it."""
     fault = wait_at(platform.world.fly, match, FaultKind.HOLD_BEFORE)
-    running = reached(platform, fault, FLYSYNC_TEST_LOCK="1,90,15")
+    running = reached(platform, fault, limits={"lock_heartbeat_s": 1})
     end_the_lock(platform)
     done = running.done()
     left = dict(platform.world.daytona.sandboxes)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Seconds until a dead worker's jobs are found: they are locked for so long, and looked for so often.
 _LOCK_S = 2.0
-_LOOK_S = 1.0
+_STALLED_CHECK_S = 1.0
 #: Whose a task is.
 _OWNER: ContextVar[Worker | None] = ContextVar("worker", default=None)
 
@@ -71,7 +71,9 @@ class _Jobs(BullmqJobs):
     """The jobs of a worker, which notices completions that are not true."""
 
     def __init__(self, races: Races, url: str, queue: str) -> None:
-        super().__init__(Secret(url), queue, races.clock, keep_values=False, lock_s=_LOCK_S, look_s=_LOOK_S)
+        super().__init__(
+            Secret(url), queue, races.clock, keep_values=False, lock_s=_LOCK_S, stalled_check_s=_STALLED_CHECK_S
+        )
         self._races = races
         self.is_dead = False
         #: Jobs that were said to be done though the app did not run with what was stored when they were taken.
@@ -81,8 +83,8 @@ class _Jobs(BullmqJobs):
         """Work until `stop`."""
 
         async def watched(job: Job) -> Verdict:
-            assert job.project is not None
-            assert job.credential is not None
+            assert isinstance(job.project, str)
+            assert isinstance(job.credential, str)
             stored = self._races.newest[job.project][job.credential]
             verdict = await handle(job)
             if verdict.disposition is Disposition.DONE:

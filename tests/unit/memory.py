@@ -18,7 +18,7 @@ from doubles import (
 
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.core import AppName, Origin, ProjectId, ProjectView, RunId, SecretName, SyncOptions
-from flysync.model.reports import Finding
+from flysync.model.reports import Finding, InitReport
 from flysync.ports import DatabaseServer, Intent, Services
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ class MemoryAdmin:
         self.refuses: FlysyncError | None = None
         self.now = datetime.now(UTC)
 
-    async def init(self) -> list[str]:
+    async def init(self, *, timeout_s: float = 0.0) -> InitReport:
         """Create nothing."""
-        return []
+        assert timeout_s
+        return InitReport(created=())
 
     async def check(self) -> list[Finding]:
         """Give the findings."""
@@ -160,7 +161,7 @@ def stage_by(world: World, stage: Callable[[object], Awaitable[None]]) -> None:
 
         def secrets_of(app: AppName) -> SecretStore:
             store = secrets(app)
-            store.stage = stage  # type: ignore[method-assign]
+            store.stage = stage  # type: ignore[method-assign, assignment]
             return store
 
         made.secrets = secrets_of  # type: ignore[method-assign]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.adapters.flyctl_script import Answer, NoAnswer, NoFiles, Step, TooLate, timed, word
+from flysync.adapters.flyctl.script import Answer, NoAnswer, NoFiles, Part, Step, TooLate, timed, word
 from flysync.model.core import RunId
 
 if TYPE_CHECKING:
@@ -15,22 +15,25 @@ if TYPE_CHECKING:
 
 
 def make_step(
-    command: str = "true", *, name: str = "1-try", limit_s: int = 5, left_s: int = 60, has_token: bool = False
+    *commands: str, name: str = "1-try", left_s: int = 60, has_token: bool = False, writes: bool = False
 ) -> Step:
+    """Make a step of parts called `a`, `b`, …"""
+    commands = commands or ("true",)
     return Step(
         run_id=RunId("run1"),
         name=name,
-        command=command,
-        limit_s=limit_s,
+        parts=[
+            Part(letter, command, 5, writes=writes, has_token=has_token)
+            for letter, command in zip("abc", commands, strict=False)
+        ],
         left_s=left_s,
         nonce="n0nce",
-        exports={"FLY_API_BASE_URL": "http://127.0.0.1:1"} if has_token else {},
-        arguments=("A", "B") if "$@" in command else (),
-        has_token=has_token,
+        exports={"FLY_API_BASE_URL": "http://127.0.0.1:1"},
+        arguments=("A", "B") if "$@" in commands[0] else (),
     )
 
 
-def run(step: Step, home: Path, env: dict[str, str] | None = None) -> Answer:
+def run_all(step: Step, home: Path, env: dict[str, str] | None = None) -> tuple[Answer, ...]:
     done = subprocess.run(
         ["/bin/sh"],
         input=step.script().encode(),
@@ -43,26 +46,65 @@ def run(step: Step, home: Path, env: dict[str, str] | None = None) -> Answer:
     return step.read(done.stdout.decode())
 
 
-def test_both_streams_and_the_code_come_back_apart(tmp_path: Path) -> None:
+def run(step: Step, home: Path, env: dict[str, str] | None = None) -> Answer:
+    (answer,) = run_all(step, home, env)
+    return answer
+
+
+BOTH = '{ printf "out\\n\\n"; printf err >&2; (exit 7); }'
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_both_streams_and_the_code_come_back_apart(tmp_path: Path, writes: bool) -> None:
     """What a command prints on each stream, and how it ends, is told exactly."""
-    answer = run(make_step("{ printf 'out\\n\\n'; printf err >&2; (exit 7); }".replace("'", '"')), tmp_path)
-
-    assert Answer(code=7, stdout="out\n\n", stderr="err") == answer
+    assert Answer(code=7, stdout="out\n\n", stderr="err") == run(make_step(BOTH, writes=writes), tmp_path)
 
 
-def test_a_step_runs_once_and_a_replay_gets_its_code(tmp_path: Path) -> None:
-    """The same request a second time does no work and tells how the first ended."""
-    step = make_step('{ printf x >>"$HOME/ran"; (exit 3); }')
+def test_each_part_has_an_end_of_its_own(tmp_path: Path) -> None:
+    """One that fails does not hold up the next; both are told."""
+    first, second = run_all(make_step(BOTH, "printf two"), tmp_path)
 
-    first, second = run(step, tmp_path), run(step, tmp_path)
+    assert (Answer(code=7, stdout="out\n\n", stderr="err"), Answer(code=0, stdout="two", stderr="")) == (first, second)
 
-    assert (3, 3, None) == (first.code, second.code, second.stdout)
+
+@pytest.mark.parametrize(("writes", "err"), [(False, "err"), (True, None)])
+def test_a_step_runs_once_and_a_replay_gets_its_code(tmp_path: Path, writes: bool, err: str | None) -> None:
+    """The same request a second time does no work, and tells what the first has left."""
+    step = make_step('{ printf x >>"$HOME/ran"; printf "1\\n"; printf err >&2; (exit 3); }', "(exit 4)", writes=writes)
+
+    first, second = run_all(step, tmp_path), run_all(step, tmp_path)
+
+    assert (3, "1\n", "err") == (first[0].code, first[0].stdout, first[0].stderr)
+    assert (3, "1\n", err) == (second[0].code, second[0].stdout, second[0].stderr)
+    assert [4, 4] == [answers[1].code for answers in (first, second)]
     assert "x" == (tmp_path / "ran").read_text()
+
+
+def test_what_a_part_that_writes_says_on_standard_error_is_in_no_file(tmp_path: Path) -> None:
+    """It may be a value, or an app's own log."""
+    run(make_step('{ printf "can" >&2; printf "ary" >&2; }', writes=True), tmp_path)
+
+    assert [] == [path for path in tmp_path.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+
+def test_a_replay_waits_for_the_last_part(tmp_path: Path) -> None:
+    """Who comes while the step is at work gets the whole answer."""
+    step = make_step("printf one", "{ sleep 2; printf two; }")
+    first = subprocess.Popen(
+        ["/bin/sh", "-c", step.script()],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+    )
+    while not (tmp_path / ".flysync/run1/steps/1-try/a.code").exists():
+        assert first.poll() is None
+
+    assert ["one", "two"] == [answer.stdout for answer in run_all(step, tmp_path)]
+    assert 0 == first.wait()
 
 
 def test_nothing_begins_when_the_time_of_the_run_is_over(tmp_path: Path) -> None:
     """A step that comes too late does not run, whatever it says itself; an answer can still be looked up."""
-    done = make_step("true", name="1-first", left_s=-1)
+    done = make_step(name="1-first", left_s=-1)
     until = tmp_path / ".flysync/run1/until"
     until.parent.mkdir(parents=True)
     until.write_text("9999999999")
@@ -80,9 +122,10 @@ def test_a_replay_of_a_step_that_died_gets_no_answer(tmp_path: Path) -> None:
     marker = tmp_path / ".flysync/run1/steps/1-try"
     marker.mkdir(parents=True)
     (marker / "pid").write_text("999999999\n")
+    (marker / "a.code").write_text("0")
 
     with pytest.raises(NoAnswer):
-        run(make_step(), tmp_path)
+        run_all(make_step("true", "true"), tmp_path)
 
 
 def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -95,9 +138,16 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         run(make_step(), tmp_path)
 
 
-def test_a_command_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+def test_a_step_may_remove_its_own_files(tmp_path: Path) -> None:
+    """It is the last one, and its code is told all the same."""
+    assert 0 == run(make_step('{ cd / && rm -rf "$d"; }'), tmp_path).code
+    assert [] == list((tmp_path / ".flysync").iterdir())
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_command_that_takes_too_long_is_stopped(tmp_path: Path, writes: bool) -> None:
     """The time limit inside the sandbox ends it, whatever it ignores, with timeout's own code."""
-    assert 124 == run(make_step(timed("sleep 60", 1)), tmp_path).code
+    assert 124 == run(make_step(timed("sleep 60", 1), writes=writes), tmp_path).code
 
 
 def test_values_are_arguments_and_no_longer_in_the_environment(tmp_path: Path) -> None:
@@ -108,7 +158,7 @@ def test_values_are_arguments_and_no_longer_in_the_environment(tmp_path: Path) -
         tmp_path,
         env,
     )
-    printed, _, seen = (answer.stdout or "").partition("[B=]")
+    printed, _, seen = answer.stdout.partition("[B=]")
 
     assert f"[A={env['V1']}]" == printed
     assert [
@@ -122,24 +172,33 @@ def test_values_are_arguments_and_no_longer_in_the_environment(tmp_path: Path) -
     ] == seen.split()
 
 
+def test_a_step_without_the_token_gets_none(tmp_path: Path) -> None:
+    """Nor what goes with it."""
+    answer = run(make_step('{ env | grep -E "^FLY_API" || true; }'), tmp_path, {"FLY_API_TOKEN": "theirs"})
+
+    assert "" == answer.stdout
+
+
 def test_logs_is_a_plain_file_and_everything_is_private(tmp_path: Path) -> None:
     """Flyctl cannot write its log, and nobody else can read what is there."""
-    run(make_step(), tmp_path)
+    run(make_step(BOTH), tmp_path)
     directory = tmp_path / ".flysync/run1"
 
     assert (directory / "config/logs").is_file()
-    assert 0o700 == (directory / "config").stat().st_mode & 0o777
+    assert {0o700, 0o600} == {path.stat().st_mode & 0o777 for path in (tmp_path / ".flysync").rglob("*")}
 
 
 @pytest.mark.parametrize(
     "output",
     [
         "",
-        "n0nce:O:\n",
-        "n0nce:O:!!\nn0nce:E:\n",
-        f"n0nce:O:{base64.b64encode(b'no code').decode()}\nn0nce:E:\n",
-        f"other:O:{base64.b64encode(bytes([10, 48])).decode()}\nn0nce:E:\n",
-        "n0nce:R:\n",
+        "n0nce:a:out:\n",
+        "n0nce:a:out:!!\nn0nce:a:err:\nn0nce:a:code:0\n",
+        "n0nce:a:out:\nn0nce:a:err:\nn0nce:a:code:\n",
+        "n0nce:a:out:\nn0nce:a:err:\nn0nce:a:code:none\n",
+        "n0nce:b:code:0\n",
+        "other:a:code:0\n",
+        " n0nce:a:code:0\n",
     ],
 )
 def test_an_answer_that_is_not_whole_is_none(output: str) -> None:
@@ -151,14 +210,14 @@ def test_an_answer_that_is_not_whole_is_none(output: str) -> None:
 def test_lost_files_are_told_apart() -> None:
     """A step that could not even begin has not run."""
     with pytest.raises(NoFiles):
-        make_step().read("n0nce:X:\n")
+        make_step().read("n0nce:step:lost\n")
 
 
 def test_noise_around_the_answer_is_passed_over() -> None:
     """What a shell says about itself does not matter."""
-    code = base64.b64encode(b"hi\n0").decode()
+    text = base64.b64encode(b"hi").decode()
 
-    answer = make_step().read(f"bash: warning\nn0nce:O:{code}\nnoise\nn0nce:E:\n")
+    (answer,) = make_step().read(f"bash: warning\nn0nce:a:out:{text}\nnoise\nn0nce:a:err:\r\nn0nce:a:code:0")
 
     assert Answer(code=0, stdout="hi", stderr="") == answer
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from flysync import errors
-from flysync.adapters import flyctl_verdicts as verdicts
+from flysync.adapters.flyctl import verdicts
+from flysync.model.fly import Machines, RolloutEnd
 
 QUERY = "failed to run query ($appName: String!) { appcompact:app(name: $appName) { id } }: "
 
@@ -19,6 +20,17 @@ QUERY = "failed to run query ($appName: String!) { appcompact:app(name: $appName
         ("update secrets: failed to update app secrets: verify: invalid token: all", errors.AccessDenied, False),
         ('update secrets: failed to update app secrets: "1A" is not a valid', errors.FlyctlFailed, False),
         ('failed to update app secrets: "1A" is not a valid secret name', errors.InvalidCredential, False),
+        ("update secrets: failed to update app secrets: rate limit exceeded", errors.RateLimited, False),
+        ("failed to list VMs: Too Many Requests", errors.RateLimited, False),
+        ("failed to create release (status 429): {}", errors.RateLimited, False),
+        ("smoke checks for m0 failed: the app appears to be crashing", errors.DeployIncomplete, False),
+        ("timeout reached waiting for machine's state to change", errors.DeployIncomplete, False),
+        ("timeout reached waiting for health checks to pass for machine m0: x: EOF", errors.DeployIncomplete, False),
+        (
+            "machine failed to reach desired start state, and restart policy was set to no",
+            errors.DeployIncomplete,
+            False,
+        ),
         (QUERY + "server returned a non-200 status code: 500", errors.FlyUnavailable, False),
         (QUERY + "server returned a non-200 status code: 429", errors.RateLimited, False),
         (QUERY + "server returned a non-200 status code: 401", errors.AccessDenied, False),
@@ -60,20 +72,110 @@ def test_time_limits_are_told(code: int) -> None:
     assert (errors.TimedOut, True) == (type(judged.error), judged.may_have_worked)
 
 
-def test_a_roll_out_that_broke_off_is_told_from_a_program_that_is_missing() -> None:
-    """127 without a word is flyctl's own way to say interrupted; with words it is a shell that found no flyctl."""
-    broke_off = verdicts.judge(127, "", phase="deploy", app="acme")
-    missing = verdicts.judge(127, "timeout: failed to run command", phase="deploy", app="acme")
+@pytest.mark.parametrize(
+    ("code", "stderr", "may_have_worked", "said"),
+    [
+        (127, "", True, "broke off"),  # flyctl's own way to say interrupted
+        (127, "timeout: failed to run command", False, "status 127 and 30 characters"),  # a shell found no flyctl
+        (127, None, True, "status 127 (deploy)"),  # no text is not an empty text
+        (3, "", True, "status 3 and 0 characters"),  # it crashed
+        (143, "", True, "status 143"),  # somebody has killed it
+    ],
+)
+def test_what_an_exit_status_says_by_itself(code: int, stderr: str | None, may_have_worked: bool, said: str) -> None:
+    """Where flyctl ended otherwise than by failing, the work may be done."""
+    judged = verdicts.judge(code, stderr, phase="deploy", app="acme")
 
-    assert (True, True, False) == (broke_off.is_known, broke_off.may_have_worked, missing.is_known)
-    assert "broke off" in broke_off.error.message
+    assert (errors.FlyctlFailed, may_have_worked) == (type(judged.error), judged.may_have_worked)
+    assert said in judged.error.message
 
 
-def test_only_the_exit_status_is_known_where_the_texts_were_lost() -> None:
-    """No text is not an empty text."""
-    judged = verdicts.judge(127, None, phase="deploy", app="acme")
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("smoke checks for m0 failed: the app appears to be crashing", errors.DeployIncomplete),
+        ("failed to update VM m0: injected", errors.FlyctlFailed),
+    ],
+)
+def test_what_an_app_has_said_is_not_judged(text: str, error: type[errors.FlysyncError]) -> None:
+    """Its last lines stand below flyctl's own, whatever they look like."""
+    log = f'Error: {text}\n\nError: "A" is not a valid secret name\nno such host\nrate limit'
 
-    assert (False, True) == (judged.is_known, judged.may_have_worked)
+    assert error is type(verdicts.judge(1, log, phase="deploy", app="acme").error)
+
+
+def test_the_name_that_fly_refuses_is_part_of_the_error() -> None:
+    """So that nobody has to look for it in a message."""
+    error = verdicts.judge(1, 'Error: "1A" is not a valid secret name', phase="set", app="acme").error
+
+    assert isinstance(error, errors.InvalidCredential)
+    assert "1A" == error.name
+
+
+UPDATING = "Updating existing machines in 'acme' with rolling strategy\n"
+FIRST = f"{UPDATING}> [1/2] Updating m0 [app]\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "end"),
+    [
+        (
+            1,
+            "",
+            "Error: no machines available to deploy\n'fly secrets deploy' will only work if",
+            RolloutEnd.NO_MACHINES,
+        ),
+        (1, FIRST, "Error: smoke checks for m0 failed: the app appears to be crashing", RolloutEnd.APP_FAILED),
+        (1, FIRST, "Error: timeout reached waiting for health checks to pass for machine m0", RolloutEnd.APP_FAILED),
+        (124, FIRST, "", RolloutEnd.OUT_OF_TIME),
+        (137, FIRST, None, RolloutEnd.OUT_OF_TIME),
+        (124, UPDATING, "", RolloutEnd.UNTOUCHED),
+        (127, FIRST, "", RolloutEnd.BROKEN_OFF),
+        (127, UPDATING, "", RolloutEnd.UNTOUCHED),
+        (1, FIRST, "Error: failed to update VM m0: injected", RolloutEnd.BROKEN_OFF),
+        (1, UPDATING, "Error: failed to get lease on VM m0: currently held", RolloutEnd.UNTOUCHED),
+        (1, "", "Error: failed to create release (status 500): x", RolloutEnd.UNTOUCHED),
+        (1, FIRST, 'Error: Get "http://x": EOF', RolloutEnd.BROKEN_OFF),
+        (1, "\x1b[33mWARN\x1b[0m x\n\x1b[1m> Updating m0 [app]\n", None, RolloutEnd.BROKEN_OFF),
+    ],
+)
+def test_how_a_roll_out_ended(code: int, stdout: str, stderr: str | None, end: RolloutEnd) -> None:
+    """By exit status, by what was touched, and by one row of the table."""
+    error = verdicts.judge(code, stderr, phase="deploy", app="acme").error
+
+    assert end == verdicts.rollout_end(code, stdout, stderr, error)
+
+
+@pytest.mark.parametrize(
+    ("line", "release"),
+    [
+        ('{"id":"r","version":14,"image_ref":"x"}', 14),
+        ('{"id":"r","version":2147483647}', 2147483647),
+        ('{"id":"r","version":2147483648}', None),
+        ('{"id":"r","version":' + "9" * 5000 + "}", None),
+        ('{"id":"r","version":0}', None),
+        ('{"id":"r","version":-1}', None),
+        ('{"id":"r","version":"x"}', None),
+        ("", None),
+    ],
+)
+def test_the_number_of_a_release(line: str, release: int | None) -> None:
+    """One that no database keeps is none."""
+    assert release == verdicts.release(f"✔ Machine m0 [app] update succeeded\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (UPDATING, None),
+        (FIRST, Machines(updated=0, total=2)),
+        (f"{FIRST}✔ [1/2] Machine m0 [app] update succeeded\n✖ [2/2] Machine m1", Machines(updated=1, total=2)),
+        ("> Updating m0 [app]\n✔ Machine m0 [app] update succeeded", Machines(updated=1, total=1)),
+    ],
+)
+def test_how_far_a_roll_out_has_come(text: str, expected: Machines | None) -> None:
+    """Where there is one machine, its lines have no number."""
+    assert expected == verdicts.machines(text)
 
 
 def test_a_text_that_nobody_knows_is_not_shown() -> None:

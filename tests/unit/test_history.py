@@ -73,10 +73,11 @@ async def test_steps_are_told_in_the_order_of_the_flow() -> None:
 
 def test_every_step_has_its_place() -> None:
     """Those of runs, and no others: a doctor's are shown only."""
-    handlers = Path(flysync.__file__).parent / "handlers"
-    found = {
-        step for path in handlers.rglob("*.py") for step in re.findall(r"ledger\.step\(\"(\w+)\"\)", path.read_text())
-    }
+    sync = Path(flysync.__file__).parent / "handlers/sync"
+    lines = [
+        line for path in sync.glob("*.py") for line in re.findall(r"[.](?:step|sending)\((.+)\)", path.read_text())
+    ]
+    found = {step for line in lines for step in re.findall(r'"(\w+)"', line)}
 
     assert found == set(STEPS)
 

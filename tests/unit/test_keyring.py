@@ -30,11 +30,11 @@ def _keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     keyring.set_keyring(fail.Keyring())
 
 
-def refused(kind: type[KeyringBackend], *, removing: bool = False, patience_s: float = 60.0) -> str:
+def refused(kind: type[KeyringBackend], *, removing: bool = False, timeout_s: float = 60.0) -> str:
     """Give the message with which a keyring is refused; it never shows the secret."""
     keyring.set_keyring(kind())
     with pytest.raises(ConfigError) as caught:
-        remove(NAME, patience_s=patience_s) if removing else store(NAME, CANARY, patience_s=patience_s)
+        remove(NAME, timeout_s=timeout_s) if removing else store(NAME, CANARY, timeout_s=timeout_s)
     error = caught.value
 
     assert (NAME, True) == (error.setting, bool(error.hint))
@@ -61,7 +61,7 @@ def test_a_keyring_that_is_not_safe_gets_nothing(kind: type[KeyringBackend]) -> 
     told = refused(kind)
     keyring.set_keyring(keyrings.Kept())
 
-    assert f"no keyring is safe to keep {NAME} in (" in told
+    assert f"no keyring here is safe for {NAME} (" in told
     assert look_up(NAME) is None
 
 
@@ -77,7 +77,7 @@ def test_the_safe_one_of_several_is_used() -> None:
 @pytest.mark.parametrize("kind", [keyrings.Spoiling, keyrings.Forgetting, keyrings.ReadOnlySandbox])
 def test_what_was_stored_is_read_back(kind: type[KeyringBackend]) -> None:
     """A keyring that keeps something else, or nothing, has not kept it."""
-    assert f"the system keyring has not kept {NAME} as it is" == refused(kind)
+    assert f"the system keyring did not store {NAME} unchanged" == refused(kind)
 
 
 def test_a_failure_is_told_by_its_type_alone() -> None:
@@ -86,12 +86,12 @@ def test_a_failure_is_told_by_its_type_alone() -> None:
 
     for removing in (False, True):
         told = refused(keyrings.Telling, removing=removing)
-        assert f"the system keyring failed over {NAME} (RuntimeError)" == told
+        assert f"the system keyring failed for {NAME} (RuntimeError)" == told
 
 
 def test_a_keyring_that_does_not_answer_is_given_up() -> None:
     """After a while in which somebody could have unlocked it."""
-    assert "(TimeoutError)" in refused(keyrings.HangingOnce, patience_s=0.1)
+    assert "(TimeoutError)" in refused(keyrings.HangingOnce, timeout_s=0.1)
 
 
 def test_what_cannot_be_removed_is_told() -> None:

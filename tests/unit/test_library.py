@@ -52,10 +52,10 @@ async def test_settings_that_are_missing_are_told(monkeypatch: pytest.MonkeyPatc
 
 
 def test_settings_say_what_the_caller_left_open() -> None:
-    """Actor, whose value counts, and whether an empty one is carried; the caller's own word wins."""
+    """Actor, whose value counts, and whether an empty one is synced; the caller's own word wins."""
     settings = Settings(actor="system", value_source="caller", allow_empty=True)
-    filled = library._filled(None, settings)
-    kept = library._filled(SyncOptions(actor="ann", stage=True), settings)
+    filled = library._completed(SyncOptions(), settings)
+    kept = library._completed(SyncOptions(actor="ann", stage=True, value_source="database"), settings)
 
     assert ("system", "caller", True, "library") == (
         filled.actor,
@@ -63,4 +63,4 @@ def test_settings_say_what_the_caller_left_open() -> None:
         filled.empty_allowed,
         filled.origin,
     )
-    assert ("ann", True) == (kept.actor, kept.stage)
+    assert ("ann", True, "database") == (kept.actor, kept.stage, kept.value_source)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import inf
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,7 @@ from flysync.model.core import (
     SyncOptions,
     secret_name,
 )
-from flysync.plan import plan
+from flysync.plan import plan, plan_removal
 from flysync.secret import Secret
 
 NAME = SecretName("A")
@@ -47,9 +49,12 @@ def make_view(
     )
 
 
-def make_record(state: State, value: str = "v", *, rollouts: int = 0) -> SecretRecord:
+def make_record(state: State, value: str = "v", **more: object) -> SecretRecord:
     return SecretRecord(
-        name=NAME, state=state, fingerprint=Secret(value).fingerprint(KEY, "app", NAME), rollouts=rollouts
+        name=NAME,
+        state=state,
+        fingerprint=Secret(value).fingerprint(KEY, "app", NAME),
+        **more,  # type: ignore[arg-type]
     )
 
 
@@ -70,9 +75,12 @@ OPEN_RUN = OpenRun(
         (make_record(State.STORED), {}, (Reason.REQUESTED, False, True)),
         (make_record(State.WRITING), {}, (Reason.REQUESTED, True, False)),
         (make_record(State.FAILED), {}, (Reason.REQUESTED, True, False)),
-        (make_record(State.STORED, rollouts=2), {}, (Reason.UNCHANGED, False, True)),
-        (make_record(State.STORED, rollouts=2), {"force": True}, (Reason.REQUESTED, True, False)),
-        (make_record(State.STORED, "old", rollouts=2), {}, (Reason.CHANGED, True, False)),
+        (make_record(State.WRITING, rollout_begun=True), {}, (Reason.REQUESTED, False, True)),
+        (make_record(State.STORED, bad_tries=1, longest_limit_s=inf), {}, (Reason.REQUESTED, False, True)),
+        (make_record(State.STORED, bad_tries=2, longest_limit_s=599.0), {}, (Reason.REQUESTED, False, True)),
+        (make_record(State.STORED, bad_tries=2), {"verify": True}, (Reason.UNCHANGED, False, True)),
+        (make_record(State.STORED, bad_tries=2), {"force": True}, (Reason.REQUESTED, True, False)),
+        (make_record(State.STORED, "old", bad_tries=2), {}, (Reason.CHANGED, True, False)),
     ],
 )
 def test_each_record_has_its_reason(
@@ -82,6 +90,47 @@ def test_each_record_has_its_reason(
     (change,) = plan(make_view(record=record), [NAME], SyncOptions(**options)).changes  # type: ignore[arg-type]
 
     assert expected == (change.reason, change.set, change.check)
+
+
+@pytest.mark.parametrize(
+    ("longest_limit_s", "words", "hint"),
+    [(inf, "the app failed with it", "fly logs"), (600.0, "ran out of time, the longest after 600 s", "--timeout")],
+)
+def test_a_value_that_failed_twice_is_given_up(longest_limit_s: float, words: str, hint: str) -> None:
+    """It is decided from the record alone, and says whether it was the app or the time."""
+    record = make_record(State.STORED, bad_tries=2, longest_limit_s=longest_limit_s)
+
+    planned = plan(make_view(record=record), [NAME], SyncOptions(timeout_s=600.0))
+
+    ((name, error),) = planned.failures
+    assert (NAME, "deploy_failed", False) == (name, error.code, planned.has_work)
+    assert words in error.message
+    assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "may"),
+    [
+        ({}, {}, True),
+        ({"owner": "p"}, {}, True),
+        ({"owner": "q"}, {}, False),
+        ({"owner": "q"}, {"force": True}, False),
+        ({"owner": "q"}, {"take_over": True}, True),
+        ({"owner": "q", "owner_has_left": True}, {}, True),
+        ({"deployed_by": ("q",)}, {}, True),
+        ({"deployed_by": ("q",)}, {"app": "app"}, False),
+        ({"deployed_by": ("q",), "owner": "p"}, {"app": "app"}, True),
+        ({"deployed_by": ("q",)}, {"app": "app", "take_over": True}, True),
+    ],
+)
+def test_only_its_own_project_writes_to_an_app(more: dict[str, Any], options: dict[str, Any], *, may: bool) -> None:
+    """Setting and removing alike; whoever insists has to say that they take it over."""
+    view = replace(make_view(record=make_record(State.STORED, "old")), project=ProjectId("p"), **more)
+    gone = replace(view, credentials={})
+
+    for planned in (plan(view, [NAME], SyncOptions(**options)), plan_removal(gone, [NAME], SyncOptions(**options))):
+        assert ([] if may else ["not_owner"]) == [error.code for _, error in planned.failures]
+        assert may == planned.has_work
 
 
 def test_an_open_run_makes_a_deployed_secret_doubtful() -> None:

@@ -10,15 +10,25 @@ import pytest
 from flysync.cli import render
 from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUnavailable, Interrupted
 from flysync.handlers.compare import Live
-from flysync.handlers.database import CheckReport, InitReport
+from flysync.handlers.database import CheckReport
 from flysync.handlers.fly_view import LiveApp
 from flysync.handlers.history import HistoryReport, RunReport
 from flysync.handlers.snapshots import SnapshotLine, SnapshotReport, Way
 from flysync.handlers.standing import StatusLine
 from flysync.handlers.status import StatusReport
 from flysync.model.core import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
-from flysync.model.fly import Machine, Machines
-from flysync.model.reports import CredentialReport, Finding, NextStep, Note, RunRow, SyncReport, command, printable
+from flysync.model.fly import AppAtFly, Machine, Machines
+from flysync.model.reports import (
+    CredentialReport,
+    Finding,
+    InitReport,
+    NextStep,
+    Note,
+    RunRow,
+    SyncReport,
+    command,
+    printable,
+)
 from flysync.model.snapshot import Flyctl, SnapshotInfo
 
 NOW = datetime(2026, 11, 20, 3, 4, 5, tzinfo=UTC)
@@ -248,10 +258,10 @@ def test_a_status_says_what_fly_shows() -> None:
         status_line(app=dark, live=Live.UNKNOWN, deployed_at=None),
         status_line(app=bare, live=Live.NO_MACHINES, condition="stored, not deployed", deployed_at=None),
         apps={
-            acme: LiveApp(secrets=(), machines=machines),
+            acme: LiveApp(shown=AppAtFly(secrets=(), machines=machines)),
             gone: LiveApp(exists=False),
-            dark: LiveApp(secrets=(), error=FlyUnavailable("out of reach", service="fly")),
-            bare: LiveApp(secrets=(), machines=()),
+            dark: LiveApp(error=FlyUnavailable("out of reach", service="fly")),
+            bare: LiveApp(shown=AppAtFly(secrets=(), machines=())),
         },
     )
     data = render.status_json(report)
@@ -297,7 +307,15 @@ def test_findings_and_what_was_created() -> None:
     assert (0, None) == ((ok := render.check_json(CheckReport(findings=(fine,))))["exit_code"], ok["error"])
     assert ["created a", "created b"] == render.init_text(InitReport(created=("a", "b")))
     assert ["everything was there already"] == render.init_text(InitReport(created=()))
-    assert {"created": ["a"]} == render.init_json(InitReport(created=("a",)))["init"]
+    moved = InitReport(created=("a",), migrated_from=1, shared_apps={AppName("acme"): (ProjectId("p"), ProjectId("q"))})
+    assert [
+        "created a",
+        "migrated flysync's tables from version 1",
+        "acme had secrets of several projects: p, q; the first owns it now",
+    ] == render.init_text(moved)
+    assert {"created": ["a"], "migrated_from": 1, "shared_apps": {"acme": ["p", "q"]}} == render.init_json(moved)[
+        "init"
+    ]
 
 
 def test_an_error_carries_what_callers_decide_by() -> None:

@@ -83,7 +83,7 @@ def test_no_problem_shows_a_value(name: str) -> None:
 @pytest.mark.parametrize("token", ["fo1_a b", "fo1_a\nfo1_b", "FlyV1  fm2_a", " fo1_a", "fo1_ä"])
 def test_a_token_with_white_space_inside_is_refused(token: str) -> None:
     """A token that was pasted badly is noticed before it is sent."""
-    assert "FLY_API_TOKEN (environment) holds white space" in problems(environment(FLY_API_TOKEN=token))
+    assert "FLY_API_TOKEN (environment) contains whitespace" in problems(environment(FLY_API_TOKEN=token))
 
 
 @pytest.mark.parametrize("token", ["fo1_a\n", "FlyV1 fm2_a,fm2_b", "FlyV1 fm2_a\r\n"])
@@ -98,7 +98,7 @@ def test_a_token_as_fly_gives_it_is_taken(token: str) -> None:
 @pytest.mark.parametrize("end", ["?a=1", "&b", "$(id)", "'", ";x"])
 def test_an_address_that_a_shell_would_act_on_is_refused(name: str, end: str) -> None:
     """It is a part of the script in the sandbox; the placeholders of a version are fine."""
-    assert f"{name} (environment) holds a character" in problems(environment(**{name: f"https://fly.test/x{end}"}))
+    assert f"{name} (environment) contains a character" in problems(environment(**{name: f"https://fly.test/x{end}"}))
     archive = "https://fly.test/{version}_{arch}.tar.gz"
     assert archive == settings.load([environment(FLYSYNC_FLYCTL_INSTALL_URL=archive)]).flyctl_install_url
 

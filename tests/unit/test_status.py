@@ -9,7 +9,7 @@ from memory import PROJECT, World
 from flysync.errors import ProjectNotFound
 from flysync.handlers.status import StatusReport, status
 from flysync.model.core import AppName, SecretName, State
-from flysync.plan import MAX_ROLLOUTS
+from flysync.plan import MOST_BAD_TRIES
 
 if TYPE_CHECKING:
     from typing import Any
@@ -47,22 +47,22 @@ async def test_a_value_on_its_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "rollouts", "condition", "steps"),
+    ("state", "bad_tries", "condition", "steps"),
     [
         (State.STORED, 0, "stored, not deployed", [SYNC]),
         (State.WRITING, 0, "being written, or interrupted", [SYNC]),
         (State.FAILED, 1, "failed", [SYNC]),
         (State.REQUESTED, 0, "requested", [SYNC]),
-        (State.STORED, MAX_ROLLOUTS, "roll-out fails", ["flysync sync --project p --name A --force"]),
-        (State.DEPLOYED, MAX_ROLLOUTS, "deployed", [LIVE]),
+        (State.STORED, MOST_BAD_TRIES, "roll-out fails", ["flysync sync --project p --name A --force"]),
+        (State.DEPLOYED, MOST_BAD_TRIES, "deployed", [LIVE]),
     ],
 )
-async def test_what_the_record_says(state: State, rollouts: int, condition: str, steps: list[str]) -> None:
+async def test_what_the_record_says(state: State, bad_tries: int, condition: str, steps: list[str]) -> None:
     """In words; a change that was rolled out in vain too often is not tried again by a plain sync."""
     world = World()
     world.put(A="1")
     await world.sync()
-    change(world, "A", state=state, rollouts=rollouts)
+    change(world, "A", state=state, bad_tries=bad_tries)
 
     assert ({"A": condition}, steps) == await told(world)
 

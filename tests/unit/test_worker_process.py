@@ -11,7 +11,8 @@ from memory import World
 
 from flysync import errors
 from flysync.logs import LOGGER
-from flysync.model.core import AppName
+from flysync.model.core import AppName, SyncOptions
+from flysync.secret import Secret
 from flysync.worker.options import WorkerOptions
 from flysync.worker.process import Work
 from flysync.worker.slots import LimitedLock
@@ -34,9 +35,9 @@ async def _working(jobs: InMemoryJobs, world: World, options: WorkerOptions) -> 
         await running  # a worker that is told to end ends well
 
 
-def working(jobs: InMemoryJobs, world: World, **options: float) -> AbstractAsyncContextManager[Work]:
+def working(jobs: InMemoryJobs, world: World, **options: Any) -> AbstractAsyncContextManager[Work]:
     """Let a worker work, for as long as it lasts."""
-    return _working(jobs, world, WorkerOptions(**options))  # type: ignore[arg-type]
+    return _working(jobs, world, WorkerOptions(**options))
 
 
 async def soon(holds: Callable[[], object]) -> None:
@@ -57,7 +58,7 @@ async def test_jobs_get_the_truth_about_their_own_names() -> None:
     world, jobs = World(), InMemoryJobs()
     world.put(A="1", B="2")
     jobs.now += 100  # so that nothing is in a transaction still
-    added = [jobs.add(name) for name in ("A", "B", "NOPE", "not a name", None)]
+    added = [jobs.add(name) for name in ("A", "B", "NOPE", "not a name")]
     for job in added:
         job.added_at -= 100
     async with working(jobs, world):
@@ -68,10 +69,62 @@ async def test_jobs_get_the_truth_about_their_own_names() -> None:
         ("completed", "synced"),
         ("failed", "credential_not_found"),
         ("failed", "invalid_credential"),
-        ("failed", "usage"),
     ] == [told(job) for job in added]
     assert ({"A": "1", "B": "2"}, 1) == (world.acme.running, world.acme.restarts)
     assert ["queue"] == [run.intent.origin for run in world.records.run_rows.values()]
+
+
+CANARY = "canary-"
+
+
+@pytest.mark.parametrize(
+    ("project", "name", "value", "message"),
+    [
+        (None, "A", None, "the job's projectId is missing or empty"),
+        ("", "A", None, "the job's projectId is missing or empty"),
+        (123, "A", None, "the job's projectId is a number, not a string"),
+        (True, "A", None, "the job's projectId is a boolean, not a string"),
+        (["p"], "A", None, "the job's projectId is an array, not a string"),
+        ("p", {"name": "A"}, None, "the job's credentialName is an object, not a string"),
+        ("p", None, None, "the job's credentialName is missing or empty"),
+        (CANARY * 100_000, "A", None, "the job's projectId has 700,000 characters; the limit is 256"),
+        ("p", CANARY * 100_000, None, "the job's credentialName has 700,000 characters; the limit is 128"),
+        (f"{CANARY}\ud800", "A", None, "the job's projectId contains a character that no database can store"),
+        (f"{CANARY}\0", "A", None, "the job's projectId contains a character that no database can store"),
+        ("p", f"{CANARY}\ud800", None, "the job's credentialName contains a character that no database can store"),
+        ("p", "A", 7, "the job's credentialValue is not a string"),
+        ("p", f"A={CANARY}", None, "a text of 9 characters is not a valid credential name"),
+        ("p", f"{CANARY}/+{CANARY}", None, "a text of 16 characters is not a valid credential name"),
+    ],
+)
+async def test_a_job_that_asks_for_nothing_is_told_why(
+    project: object, name: object, value: object, message: str
+) -> None:
+    """By the field at fault; nothing that could be a value is repeated, and nothing of that length."""
+    world, jobs = World(), InMemoryJobs(keep_values=True)
+    world.put(A="1")
+    job, good = jobs.add(name, project, value=value), jobs.add("A", value=Secret("2"))
+    with heard() as records:
+        async with working(jobs, world, sync=SyncOptions(value_source="caller")):
+            await soon(lambda: job.state == "failed" and good.state == "completed")
+
+    assert job.verdict is not None
+    assert (message, 1) == (job.verdict.message, job.attempts_made)
+    assert "synced" == told(good)[1]
+    assert CANARY not in "".join(record.getMessage() for record in records)
+
+
+async def test_a_long_id_of_a_job_is_cut_in_the_log() -> None:
+    """Producers choose their own, of any length."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1")
+    job = jobs.add("A")
+    job.id = "7" * 100_000
+    with heard() as records:
+        async with working(jobs, world):
+            await soon(lambda: job.state == "completed")
+
+    assert ["7" * 128] == [record.job_id for record in records if hasattr(record, "job_id")]
 
 
 async def test_a_queue_that_refuses_is_told() -> None:

@@ -8,7 +8,7 @@ from flysync.model.reports import CredentialReport, Note, SyncReport
 from flysync.ports import Disposition
 from flysync.worker.verdict import is_outage, of_error, of_report
 
-A, B = SecretName("A"), SecretName("B")
+A, B, C, D = map(SecretName, "ABCD")
 
 
 def report(*lines: tuple[SecretName, Outcome, str | None], error: errors.FlysyncError | None = None) -> SyncReport:
@@ -76,6 +76,37 @@ def test_each_error_has_its_fate(error: errors.FlysyncError, disposition: Dispos
             (by_code := of_report(report((A, Outcome.FAILED, error.code), error=other), A, age_s=100)).disposition,
             by_code.code,
         )
+
+
+def test_each_job_is_told_its_own_credentials_reason() -> None:
+    """Of a sync that failed for several credentials, with another code or the same one."""
+    failed = SyncReport(
+        run_id=RunId("r1"),
+        project=ProjectId("p"),
+        credentials=(
+            CredentialReport(name=A, outcome=Outcome.FAILED, code="invalid_credential", message="A is empty"),
+            CredentialReport(name=B, outcome=Outcome.FAILED, code="invalid_credential", message="B has a NUL"),
+            CredentialReport(name=C, outcome=Outcome.FAILED, code="credential_not_found", message="no C"),
+            CredentialReport(name=D, outcome=Outcome.FAILED, code="flyctl_failed"),
+        ),
+        error=errors.InvalidCredential("A is empty"),
+    )
+    verdicts = [of_report(failed, name, age_s=100) for name in (A, B, C, D)]
+
+    assert [
+        (Disposition.FAIL, "invalid_credential", "A is empty"),
+        (Disposition.FAIL, "invalid_credential", "B has a NUL"),
+        (Disposition.FAIL, "credential_not_found", "no C"),
+        (Disposition.RETRY, "flyctl_failed", "D failed"),
+    ] == [(one.disposition, one.code, one.message) for one in verdicts]
+
+
+@pytest.mark.parametrize("name", [A, B])
+def test_what_nobody_explains_is_tried_again(name: SecretName) -> None:
+    """A credential without an outcome or an error, and one that is not in the report at all."""
+    verdict = of_report(report((A, Outcome.UNKNOWN, None)), name, age_s=100)
+
+    assert (Disposition.RETRY, "outcome_unknown") == (verdict.disposition, verdict.code)
 
 
 def test_a_credential_that_is_not_there_yet_is_waited_for() -> None:

@@ -47,11 +47,12 @@ s/^ {16}\\"timestamp\\": ([0-9]{1,15}),?$/at \\1/p
 s/^ {24}\\"exit_code\\": (-?[0-9]{1,9}),?$/code \\1/p
 s/^ {24}\\"(requested_stop|oom_killed)\\": true.*/\\1/p
 }
-s/^[[]?]$/end/p" || r=74
+s/^[[]]$/none/p
+s/^]$/end/p" || r=74
 printf "now %s\\n" "$(date +%s)"
 (exit "$r"); }"""
 
-_WHOLE = re.compile(r"(?P<machines>(?:machine\n(?:.+\n)*)?)end\nnow (?P<now>\d{1,15})\n?")
+_WHOLE = re.compile(r"(?P<machines>machine\n(?:.+\n)*end|none)\nnow (?P<now>\d{1,15})\n?")
 _GONE = frozenset({"destroyed", "destroying"})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flysync.adapters.flyctl import machines as listed
 from flysync.adapters.flyctl import verdicts
@@ -22,9 +22,12 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flysync.adapters.flyctl.script import Answer
     from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName, SecretName
     from flysync.ports import OnProgress
+
+T = TypeVar("T")
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000
@@ -85,20 +88,16 @@ class FlyctlSecrets:
             Part("list", self._secrets("list --json", limit_s), limit_s),
             Part("machines", listed.LIST.replace("@CALL@", list_machines), limit_s),
         )
-        answers = await self._steps.tried(*parts)
-        faults = [
-            verdicts.judge(answer.code, answer.stderr, phase=part.name, app=self._app).error if answer.code else None
-            for part, answer in zip(parts, answers, strict=True)
-        ]
-        if faults[0]:
-            raise faults[0]
-        secrets = _secrets(answers[0].stdout)
-        if faults[1]:
-            return AppAtFly(secrets=secrets, machines=None, error=faults[1])
+        secrets, machines = await self._steps.tried(*parts)
+        if secrets.code:
+            raise self._error(secrets, "list")
+        found = _secrets(secrets.stdout)
+        if machines.code:
+            return AppAtFly(secrets=found, machines=None, error=self._error(machines, "machines"))
         try:
-            return AppAtFly(secrets=secrets, machines=listed.read(answers[1].stdout))
+            return AppAtFly(secrets=found, machines=listed.read(machines.stdout))
         except FlyctlFailed as odd:
-            return AppAtFly(secrets=secrets, machines=None, error=odd)
+            return AppAtFly(secrets=found, machines=None, error=odd)
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """Run `flyctl secrets deploy`, once; *on_progress* hears what it prints meanwhile."""
@@ -118,7 +117,7 @@ class FlyctlSecrets:
         machines = verdicts.machines(answer.stdout)
         if answer.code == 0:
             return Rollout(end=RolloutEnd.SUCCEEDED, release=verdicts.release(answer.stdout), machines=machines)
-        error = verdicts.judge(answer.code, answer.stderr, phase="deploy", app=self._app).error
+        error = self._error(answer, "deploy")
         end = verdicts.rollout_end(answer.code, answer.stdout, answer.stderr, error)
         return Rollout(end=end, machines=machines, error=None if end is RolloutEnd.NO_MACHINES else error)
 
@@ -138,6 +137,9 @@ class FlyctlSecrets:
         part = Part(name, f"{command} >/dev/null", self._steps.limits.call_s, writes=True)
         await self._steps.done(part, app=self._app, values=values)
 
+    def _error(self, answer: Answer, phase: str) -> FlysyncError:
+        return verdicts.judge(answer.code, answer.stderr, phase=phase, app=self._app).error
+
     def _secrets(self, arguments: str, limit_s: int | None = None) -> str:
         """Give the shell text of a `flyctl secrets` call; whatever follows stands after the app."""
         return self._steps.flyctl(f"secrets {arguments} --app {word(self._app)}", limit_s or self._steps.limits.call_s)
@@ -153,16 +155,19 @@ def _secrets(told: str) -> tuple[FlySecret, ...]:
     try:
         return tuple(
             FlySecret(
-                name=_text(row["name"]), digest=_text(row["digest"]), status=FlyStatus(row.get("status", "Unknown"))
+                name=_of(str, row["name"]),
+                digest=_of(str, row["digest"]),
+                status=FlyStatus(row.get("status", "Unknown")),
             )
-            for row in json.loads(told)
+            for row in _of(list, json.loads(told))
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         message = "flyctl's list of secrets is not what flysync expects"
         raise FlyctlFailed(message, service="fly", phase="list") from None
 
 
-def _text(found: object) -> str:
-    if not isinstance(found, str):
+def _of(kind: type[T], found: object) -> T:
+    """Give what was found, if it is of that kind."""
+    if not isinstance(found, kind):
         raise TypeError
     return found

@@ -72,14 +72,12 @@ VERDICTS: tuple[Verdict, ...] = (
         AccessDenied,
         "Fly.io refuses the token",
         "transcripts: token",
-        hint=_HOW_TO_RENEW,
     ),
     Verdict(
         r"invalid token: |failed to fetch discharge tokens|missing third-party discharge token",
         AccessDenied,
         "Fly.io refuses the token: it needs a discharge that only a login can give",
         "flyctl.md 4, macaroon without discharge",
-        hint=_HOW_TO_RENEW,
     ),
     Verdict(
         r'"(?P<name>[^"\n]*)" is not a valid secret name',
@@ -98,7 +96,6 @@ VERDICTS: tuple[Verdict, ...] = (
         AccessDenied,
         "Fly.io refuses the token",
         "flyctl.md 3, GraphQL replies that are not 200",
-        hint=_HOW_TO_RENEW,
     ),
     Verdict(
         r"non-200 status code: [45]\d\d",
@@ -164,6 +161,9 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 #: timeout(1) says 124, or 137 where it had to kill.
 _OUT_OF_TIME = (124, 137)
+#: flyctl's own word that it failed (flyctl.md 4), and a shell's that there was nothing to run. With another one it has
+#: crashed or was killed, wherever it was.
+_FAILED = (1, 126, 127)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,16 +193,17 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
     if stderr is not None:
         message += f" and {len(text)} characters that flysync does not know"
     error = FlyctlFailed(f"{message} ({phase})", service="fly", phase=phase)
-    return Judgement(error=error, may_have_worked=stderr is None)
+    return Judgement(error=error, may_have_worked=stderr is None or code not in _FAILED)
 
 
 def _error(row: Verdict, *, phase: str, app: str, name: str | None) -> FlysyncError:
     if row.error is InvalidCredential:
         message = f"Fly.io refuses {name!r} as the name of a secret"
-        return InvalidCredential(message, name=name, hint=row.hint, service="fly", phase=phase)
-    setting = "FLY_API_TOKEN" if row.error is AccessDenied else None
+        return InvalidCredential(message, name=name, service="fly", phase=phase)
     message = row.message.format(app=app or "the app")
-    return row.error(message, hint=row.hint, service="fly", phase=phase, setting=setting)
+    if row.error is AccessDenied:
+        return AccessDenied(message, hint=_HOW_TO_RENEW, service="fly", phase=phase, setting="FLY_API_TOKEN")
+    return row.error(message, hint=row.hint, service="fly", phase=phase)
 
 
 def rollout_end(code: int, stdout: str, stderr: str | None, error: FlysyncError) -> RolloutEnd:

@@ -93,7 +93,7 @@ _OVERVIEW: LiteralString = """
             %(project)s::text IS NULL OR r.project_id = %(project)s::text OR r.app IN (SELECT newest.app FROM newest)
          )),
         (SELECT array_agg(ROW(a.app::text, a.project_id::text))
-         FROM flysync_apps AS a WHERE a.app IN (SELECT shown.app FROM shown)),
+         FROM flysync_apps AS a WHERE %(project)s::text IS NULL OR a.app IN (SELECT shown.app FROM shown)),
         (SELECT array_agg(ROW(shared.app, shared.projects)) FROM shared)
 """
 _OVERVIEW = _OVERVIEW.replace("{meta}", rows.META).replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)

@@ -30,8 +30,12 @@ _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('flysync db init', 0))"
 _TAKES_WRITES = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean"
 #: Whether a schema exists.
 _HAS_SCHEMA = "SELECT to_regnamespace(quote_ident(%(name)s)) IS NOT NULL"
-#: Whether the search path finds a relation, be it a table or a view.
-_HAS_RELATION = "SELECT to_regclass(%(name)s) IS NOT NULL"
+#: The relations that the search path finds, be it as tables or views. That it reads pg_class lets the session learn
+#: what others have made while it waited for them: to_regclass alone may remember that there was nothing (measured).
+_HERE = """
+    SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted(name)
+    JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
+"""
 #: The one row of flysync_meta; none where there is one. The server makes the key, of more random bits than its 32 bytes
 #: hold (RFC 2104): what a client sends may be in the server's log.
 _SET_UP = """
@@ -110,32 +114,32 @@ class PostgresAdmin:
 
     async def _init(self, session: Session) -> InitReport | list[str]:
         """Give what was done, or the runs that are still open and stand in the way of a migration."""
-        await _begin(session)
-        missing = [relation for relation in RELATIONS if not await _holds(session, _HAS_RELATION, relation.name)]
-        old = await _old_version(session)
+        here = await _begin(session)
+        old = await _old_version(session, here)
         if old is not None:
             if not self._connection.sees_all_rows:
                 await session.execute("SET LOCAL row_security = off")
-            here = {relation.name for relation in RELATIONS if relation not in missing}
             if open_runs := await migration.migrate(session, old, here):
                 return open_runs
         created = []
         for schema in self._schemas:
-            if schema != "$user" and not await _holds(session, _HAS_SCHEMA, schema):
+            found = await (await session.execute(_HAS_SCHEMA, {"name": schema})).fetchone()
+            if schema != "$user" and found != (True,):
                 await session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
                 created.append(f"schema {schema}")
-        for relation in missing:
-            await session.execute(relation.create)
-            created.append(relation.name)
+        for relation in RELATIONS:
+            if relation.name not in here:
+                await session.execute(relation.create)
+                created.append(relation.name)
         shared = await migration.settle(session) if old is not None else {}
-        if await _set_up(session) and META not in missing:
+        if await _set_up(session) and META.name in here:
             created.append(META.name)
         return InitReport(created=tuple(created), migrated_from=old, shared_apps=shared)
 
 
-async def _begin(session: Session) -> None:
+async def _begin(session: Session) -> set[str]:
     """
-    Wait for others who do the same.
+    Wait for others who do the same, and give the relations that are there.
 
     Raises:
         ConfigError: the server takes no writes.
@@ -145,22 +149,22 @@ async def _begin(session: Session) -> None:
     if is_replica or is_read_only:
         raise errors.read_only(is_replica=is_replica)
     await session.execute(_ALONE)
+    cursor = await session.execute(_HERE, {"names": [relation.name for relation in RELATIONS]})
+    return {name for (name,) in await cursor.fetchall()}
 
 
 async def _close_door(session: Session, for_s: float) -> bool:
     """Let no run begin where the tables are to be migrated, and tell whether they are."""
-    await _begin(session)
-    is_old = await _old_version(session) is not None
+    here = await _begin(session)
+    is_old = await _old_version(session, here) is not None
     if is_old:
         await migration.close_door(session, for_s)
     return is_old
 
 
-async def _old_version(session: Session) -> int | None:
+async def _old_version(session: Session, here: set[str]) -> int | None:
     """Give the version of the tables that are there, where it is one that can be migrated."""
-    if not await _holds(session, _HAS_RELATION, META.name):
-        return None
-    version = await _version(session)
+    version = await _version(session) if META.name in here else None
     return version if migration.is_known(version) else None
 
 
@@ -198,8 +202,3 @@ async def _set_up(session: Session) -> bool:
     if version != SCHEMA_VERSION:
         raise errors.wrong_version(version)
     return made
-
-
-async def _holds(session: Session, query: str, name: str) -> bool:
-    cursor = await session.execute(query.encode(), {"name": name})
-    return await cursor.fetchone() == (True,)

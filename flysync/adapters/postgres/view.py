@@ -120,7 +120,7 @@ def reader(
     """
     Give the work that reads a project's view.
 
-    It raises ProjectNotFound where the project is in neither table, and what `rows.key` raises.
+    It raises ProjectNotFound where the project is in neither table nor owns the app, and what `rows.key` raises.
     """
     query = _VIEW_WITH_VALUES if values else _VIEW_WITHOUT_VALUES
     wanted = {"project": clean(project), "app": app, "names": None if names is None else list(names)}
@@ -170,7 +170,7 @@ def _view(project: ProjectId, row: tuple[Any, ...], *, values: bool) -> ProjectV
     meta, has_deployment, has_credentials, apps, found, records, runs, deployed_by, app, owner, down, has_left = row
     # A run that is under way may look again, for what it can take with it.
     key = rows.key(meta, begins=not runs)
-    if not has_deployment and not has_credentials:
+    if not has_deployment and not has_credentials and owner != project:
         return None
     known = rows.records(records)
     return ProjectView(

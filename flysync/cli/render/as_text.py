@@ -11,7 +11,8 @@ from collections import Counter
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from flysync.errors import FlysyncError, bug_text
+from flysync.errors import FlysyncError
+from flysync.logs import bug_text
 from flysync.model.core import Outcome, Reason
 from flysync.model.reports import printable
 

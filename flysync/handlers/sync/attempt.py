@@ -18,7 +18,8 @@ from flysync.handlers.sync.deliver import deliver
 from flysync.handlers.sync.fence import fenced_view
 from flysync.handlers.sync.finish import finish
 from flysync.handlers.sync.rollout import roll_out
-from flysync.handlers.sync.state import TTL_MARGIN_S, Stage
+from flysync.handlers.sync.stage import Stage
+from flysync.handlers.sync.state import TTL_MARGIN_S
 
 if TYPE_CHECKING:
     from flysync.handlers.sync.state import SyncState

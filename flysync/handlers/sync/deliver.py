@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import AppNotFound, InvalidCredential
 from flysync.handlers.compare import machines_down, not_visible
 from flysync.handlers.sync.look import Looks
-from flysync.handlers.sync.state import Stage
+from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
 from flysync.model.reports import command
 from flysync.plan import plan
@@ -95,7 +95,7 @@ class _Delivery:
 
     def _is_settled(self, change: Change, live: LiveSecrets) -> bool:
         """Say what Fly shows of a secret, and whether that is all: nothing is to be set then."""
-        record = self._looks.record(change.name, self._view)
+        record = self._state.judged.get(change.name, self._view.records[change.name])
         known_down = self._view.down_before or ()
         outcome, reason, error = live.settle(change, record, self._request.options, known_down)
         if outcome is Outcome.UNCHANGED:

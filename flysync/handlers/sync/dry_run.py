@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flysync.handlers.compare import LiveSecrets, managed, not_visible
 from flysync.handlers.fly_view import look_at
-from flysync.handlers.sync.state import Stage
+from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome
 from flysync.model.fly import Machines
 

@@ -20,7 +20,8 @@ from flysync.handlers.sync.advice import next_step
 from flysync.handlers.sync.attempt import attempt
 from flysync.handlers.sync.dry_run import preview
 from flysync.handlers.sync.request import AppChanged, SyncRequest, plan_for
-from flysync.handlers.sync.state import Stage, SyncState
+from flysync.handlers.sync.stage import Stage
+from flysync.handlers.sync.state import SyncState
 from flysync.handlers.sync.waiting import acquire_or_join
 from flysync.model.core import Outcome, is_app_name
 from flysync.model.reports import command
@@ -232,7 +233,7 @@ class _Sync:
             return
         if not planned.has_work:
             return
-        request = SyncRequest(
+        state.request = SyncRequest(
             project=self._project,
             app=app,
             names=self._names,
@@ -243,7 +244,6 @@ class _Sync:
             end_at=self._start + options.timeout_s,
             removes=self._removes,
         )
-        state.take(request)
         lock = await acquire_or_join(state)  # whoever has the lock may do our work meanwhile
         if lock is not None:
             await attempt(state, lock)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView, SecretName, SecretRecord
+    from flysync.model.core import ProjectView
     from flysync.ports import SecretStore
 
 #: Seconds for which a list that is behind is asked again, and seconds between two times.
@@ -30,8 +30,6 @@ class Looks:
         self._request = state.request
         self._store = store
         self._smoke_s = state.request.services.smoke_s
-        #: Records as the looks have changed them.
-        self._judged: dict[SecretName, SecretRecord] = {}
 
     async def at_app(self, view: ProjectView) -> LiveSecrets:
         """Look once; what is to be said of the app is noted."""
@@ -66,14 +64,10 @@ class Looks:
         if not begun:
             return live
         known: Collection[str] = view.down_before or ()
-        if live.unclear(known):
+        if live.may_change(known):
             live = await self.again(view, live)
         if failed := [row.name for row in begun if live.has_put_down(row, known)]:
             bad = BadTry(limit_s=math.inf, release=live.release)
-            request = self._request
-            self._judged |= await request.services.records.end_rollout(self._state.run_id, request.app, failed, bad)
+            records, app = self._request.services.records, self._request.app
+            self._state.judged |= await records.end_rollout(self._state.run_id, app, failed, bad)
         return live
-
-    def record(self, name: SecretName, view: ProjectView) -> SecretRecord:
-        """Give the record of a secret, with what the looks have found."""
-        return self._judged.get(name, view.records[name])

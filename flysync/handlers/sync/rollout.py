@@ -10,12 +10,13 @@ start it, and `Deployed` in its list is about the machines' configuration, not a
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
 from flysync.handlers.compare import machines_down
 from flysync.handlers.sync.look import Looks
-from flysync.handlers.sync.state import Stage, cut_short
+from flysync.handlers.sync.stage import Stage, cut_short
 from flysync.model.core import State
 from flysync.model.fly import RolloutEnd
 from flysync.model.reports import command
@@ -107,7 +108,9 @@ class _RollOut:
 
     async def _begin(self, before: LiveSecrets) -> None:
         """Commit that the roll-out begins, and what it begins with."""
-        waiting = [name for name, row in self._view.records.items() if row.state is State.STORED]
+        self._state.all_up = False
+        records, options = {**self._view.records, **self._state.judged}, self._request.options
+        waiting = [name for name, row in records.items() if row.state is State.STORED]
         self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
         self._down_before = frozenset(machine.id for machine in before.down())
         self._known_down = await self._records.begin_rollout(
@@ -115,11 +118,7 @@ class _RollOut:
         )
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
-        options = self._request.options
-        failed = [
-            name for name in waiting if name not in self._names and is_given_up(self._view.records[name], options)
-        ]
-        if failed:
+        if failed := [name for name in waiting if name not in self._names and is_given_up(records[name], options)]:
             message = f"this roll-out brings values that were given up to the machines too: {', '.join(failed)}"
             self._state.note("ships_failed", message, failed)
 
@@ -127,12 +126,13 @@ class _RollOut:
         """Say what the roll-out came to."""
         if rollout.end is RolloutEnd.UNKNOWN:
             self._state.mark(self._names, Stage.ROLLING_OUT, rollout.error)
-        elif rollout.end is RolloutEnd.NO_MACHINES:
+        elif rollout.end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED}:
+            if rollout.end is RolloutEnd.NO_MACHINES:
+                self._without_machines()
+            else:
+                self._incomplete(rollout.error)
+            self._state.all_up = self._view.down_before is None  # there is nothing that this roll-out has put down
             await self._end_rollout(None)
-            self._without_machines()
-        elif rollout.end is RolloutEnd.UNTOUCHED:
-            await self._end_rollout(None)
-            self._incomplete(rollout.error)
         elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
             self._state.mark(self._names, Stage.STORED)
             self._state.note("rolling_out", f"the roll-out to {self._request.app} is under way; nobody waits for it")
@@ -161,6 +161,9 @@ class _RollOut:
             return
         # A deploy starts no machine that is down: only one that succeeds is answerable for those.
         down = live.down(self._known_down if succeeded else self._known_down | self._down_before)
+        if rollout.end is RolloutEnd.OUT_OF_TIME:
+            # More time may help a machine that is started and not healthy yet.
+            down = [machine for machine in down if machine.has_ended]
         if down or rollout.end is RolloutEnd.APP_FAILED:
             await self._bad_try(BadTry(limit_s=math.inf, release=live.release), rollout)
         elif rollout.end is RolloutEnd.OUT_OF_TIME:
@@ -182,17 +185,15 @@ class _RollOut:
         A machine that a roll-out of ours had put down is not started by a deploy that succeeds: with *starts* it is.
         """
         live = await self._looks.until(lambda live: not (starts and self._strange(live)), self._view)
+        down = [machine.id for machine in live.down(self._known_down)] if starts else []
+        if down:
+            await self._lock.check()
+            with self._state.step("start"), suppress(FlysyncError):  # the next look says whether they run
+                await self._store.start(down)
+        if down or live.may_change(self._known_down):
+            live = await self._looks.again(self._view, live)
         if live.machines is None:
             raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
-        down = live.down(self._known_down)
-        if starts and down:
-            with self._state.step("start"):
-                await self._lock.check()
-                await self._store.start([machine.id for machine in down])
-        if (starts and down) or live.unclear(self._known_down):
-            live = await self._looks.again(self._view, live)
-            if live.machines is None:
-                raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
         return live
 
     def _strange(self, live: LiveSecrets) -> list[SecretName]:

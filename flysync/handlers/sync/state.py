@@ -8,11 +8,11 @@ still be at work. `mark` and `sending` are the only ways to change it.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError, DeployFailed, FlysyncError, Interrupted, OutcomeUnknown, UsageError
+from flysync.handlers.sync.stage import Line, Stage, cut_short
 from flysync.model.core import Outcome, Reason, RunId, State
 from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
 from flysync.ports import Intent, RunEnd
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from flysync.handlers.sync.request import SyncRequest
-    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName
+    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SecretRecord
     from flysync.model.fly import Machines
     from flysync.plan import Change, Plan
     from flysync.ports import Clock, OnProgress, ProgressListener
@@ -31,47 +31,6 @@ if TYPE_CHECKING:
 TTL_MARGIN_S = 150.0
 
 
-class Stage(Enum):
-    """How far a secret has come: its row's state, the outcome if it ends here, and whether something may be at work."""
-
-    #: Nothing was sent. Its row is as it was before the intent, and `failed` after it.
-    PLANNED = (State.FAILED, None, False)
-    #: The plan, or Fly, says that nothing is to be done.
-    UNCHANGED = (None, Outcome.UNCHANGED, False)
-    #: Fly knows no such app.
-    SKIPPED = (State.REQUESTED, Outcome.SKIPPED, False)
-    SENDING = (State.WRITING, Outcome.UNKNOWN, True)
-    STORED = (State.STORED, Outcome.STAGED, False)
-    ROLLING_OUT = (State.STORED, Outcome.UNKNOWN, True)
-    DEPLOYED = (State.DEPLOYED, Outcome.SYNCED, False)
-    #: Fly shows that the machines run with it.
-    CONFIRMED = (State.DEPLOYED, Outcome.UNCHANGED, False)
-    REMOVED = (State.UNSET, Outcome.SYNCED, False)
-    #: What was to be removed was not there.
-    ABSENT = (State.UNSET, Outcome.UNCHANGED, False)
-
-    def __init__(self, row: State | None, outcome: Outcome | None, may_be_at_work: bool) -> None:  # noqa: FBT001
-        self.row = row
-        self.outcome = outcome
-        self.may_be_at_work = may_be_at_work
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """What is known of one secret."""
-
-    stage: Stage
-    reason: Reason | None = None
-    error: FlysyncError | None = None
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What has happened to it; nothing where nothing has."""
-        if isinstance(self.error, OutcomeUnknown):
-            return Outcome.UNKNOWN
-        return self.stage.outcome or (Outcome.FAILED if self.error else None)
-
-
 class SyncState:
     """
     The state of one sync of *project*.
@@ -79,6 +38,9 @@ class SyncState:
     Whoever is about to do what may go wrong marks the worst first, and the truth when it is known: so the report is
     right whenever the run is cut short. *names* are those that were asked for.
     """
+
+    #: What is wanted, once it is known of which app.
+    request: SyncRequest
 
     def __init__(
         self, project: ProjectId, names: Iterable[SecretName], clock: Clock, listener: ProgressListener | None
@@ -101,29 +63,20 @@ class SyncState:
         self.settled: dict[SecretName, State] = {}
         #: The digests (as HMAC) of other values, which Fly showed before this run: a list that has them is behind.
         self.old_macs: dict[SecretName, str | None] = {}
+        #: Records of which a look has found what their roll-outs came to.
+        self.judged: dict[SecretName, SecretRecord] = {}
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
         self.confirmed: list[SecretName] = []
         self._names = tuple(names)
         self._clock = clock
         self._listener = listener
-        self._lines: dict[SecretName, _Line] = {}
+        self._lines: dict[SecretName, Line] = {}
         #: Secrets whose rows are this run's to write.
         self._touched: dict[SecretName, None] = {}
         #: Failures of the run as a whole; secrets of which nothing is known share the first.
         self._errors: list[FlysyncError] = []
         self._notes: dict[tuple[str, tuple[str, ...]], Note] = {}
         self._next: list[NextStep] = []
-        self._request: SyncRequest | None = None
-
-    @property
-    def request(self) -> SyncRequest:
-        """What is wanted, once it is known of which app."""
-        assert self._request is not None, "a request comes before a run"
-        return self._request
-
-    def take(self, request: SyncRequest) -> None:
-        """Note what is wanted."""
-        self._request = request
 
     @property
     def sandbox_name(self) -> str:
@@ -157,7 +110,7 @@ class SyncState:
         """Say how far *names* have come; the reason stays where none is given."""
         for name in names:
             before = self._lines.get(name)
-            self._lines[name] = _Line(stage, reason or (before.reason if before else None), error)
+            self._lines[name] = Line(stage, reason or (before.reason if before else None), error)
             if stage not in {Stage.PLANNED, Stage.UNCHANGED}:
                 self._touched[name] = None
 
@@ -215,9 +168,9 @@ class SyncState:
         self._lines.clear()
         for name, error in planned.failures:
             stage = Stage.STORED if isinstance(error, DeployFailed) else Stage.PLANNED
-            self._lines[name] = _Line(stage, Reason.UNCHANGED if stage is Stage.STORED else None, error)
+            self._lines[name] = Line(stage, Reason.UNCHANGED if stage is Stage.STORED else None, error)
         for change in planned.changes:
-            self._lines[change.name] = _Line(Stage.PLANNED if change.is_work else Stage.UNCHANGED, change.reason)
+            self._lines[change.name] = Line(Stage.PLANNED if change.is_work else Stage.UNCHANGED, change.reason)
         if planned.superseded:
             self.note("superseded", "the stored value differs from the one given, and was taken", planned.superseded)
 
@@ -294,7 +247,7 @@ class SyncState:
     def _credentials(self) -> Iterator[CredentialReport]:
         """Give a line for each secret; those of which nothing is known share the failure of the run."""
         for name in dict.fromkeys((*self._lines, *(self._names if self._errors else ()))):
-            line = self._lines.get(name, _Line(Stage.PLANNED))
+            line = self._lines.get(name, Line(Stage.PLANNED))
             if line.outcome is None and self._errors and not self.dry_run:
                 line = replace(line, error=self._errors[0])
             error = line.error
@@ -314,13 +267,9 @@ class SyncState:
 
     def run_end(self) -> RunEnd:
         """Give how the run has ended, for its row."""
-        report = self.report()
-        return RunEnd(
-            outcome=report.outcome or Outcome.UNKNOWN,
-            error_code=report.error.code if report.error else None,
-            release=self.release,
-            seconds={phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
-        )
+        outcome, error = self.report().outcome or Outcome.UNKNOWN, self.error
+        seconds = {phase: round(seconds, 3) for phase, seconds in self.seconds.items()}
+        return RunEnd(outcome=outcome, error_code=error.code if error else None, release=self.release, seconds=seconds)
 
     def report(self) -> SyncReport:
         """Give the report as of now."""
@@ -339,11 +288,6 @@ class SyncState:
             error=self.error,
             next=tuple(self._next),
         )
-
-
-def cut_short(phase: str) -> OutcomeUnknown:
-    """Give the error that is true of a run that ends while the answer to *phase* is still awaited."""
-    return OutcomeUnknown("the run was cut short before the answer came", phase=phase)
 
 
 def _gravity(error: FlysyncError) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import Locked
-from flysync.handlers.sync.state import Stage
+from flysync.handlers.sync.stage import Stage
 from flysync.model.core import State
 
 if TYPE_CHECKING:

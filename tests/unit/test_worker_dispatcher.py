@@ -10,8 +10,8 @@ from flysync.model.core import Outcome, ProjectId, RunId, SecretName
 from flysync.model.reports import CredentialReport, SyncReport
 from flysync.ports import Disposition, Job, Verdict
 from flysync.secret import Secret
-from flysync.worker.desk import Desk
-from flysync.worker.outage import Outages
+from flysync.worker.circuit_breaker import CircuitBreaker
+from flysync.worker.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,16 +46,17 @@ class Handler:
         return SyncReport(run_id=RunId("r"), project=project, credentials=lines)
 
 
-def desk(
-    handler: Handler, *, lanes: int = 5, may_carry: bool = True, said: list[str] | None = None, **pauses_s: float
-) -> Desk:
-    """Make a desk."""
-    say = (said if said is not None else []).append
-    return Desk(handler, Outages(RealClock(), say, **pauses_s), lanes=lanes, may_carry=may_carry)
+def dispatcher(
+    handler: Handler, *, projects: int = 5, may_cover: bool = True, said: list[str] | None = None, **pauses_s: float
+) -> Dispatcher:
+    """Make a dispatcher."""
+    announce = (said if said is not None else []).append
+    breaker = CircuitBreaker(RealClock(), announce, **pauses_s)
+    return Dispatcher(handler, breaker, projects=projects, may_cover=may_cover)
 
 
 def ask(
-    of: Desk, name: str = "A", project: ProjectId = P, value: str | None = None, added_at: float = 0.0
+    of: Dispatcher, name: str = "A", project: ProjectId = P, value: str | None = None, added_at: float = 0.0
 ) -> asyncio.Task[Verdict]:
     """Let a job ask for its verdict."""
     secret = None if value is None else Secret(value)
@@ -73,19 +74,19 @@ async def soon(holds: Callable[[], object]) -> None:
 async def test_jobs_that_arrive_together_are_one_call() -> None:
     """Per project; the same name twice is one."""
     handler = Handler()
-    at = desk(handler)
+    at = dispatcher(handler)
     verdicts = await asyncio.gather(*(ask(at, name) for name in "ABA"), ask(at, "A", Q))
 
     assert [("p", ("A", "B"), {}), ("q", ("A",), {})] == sorted(handler.calls)
     assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
 
 
-async def test_calls_of_one_project_overlap_where_one_may_carry_the_other() -> None:
+async def test_calls_of_one_project_overlap_where_one_may_cover_the_other() -> None:
     """Else they follow each other."""
-    for may_carry, most in ((True, 2), (False, 1)):
+    for may_cover, most in ((True, 2), (False, 1)):
         handler = Handler()
         handler.goes_on.clear()
-        at = desk(handler, may_carry=may_carry)
+        at = dispatcher(handler, may_cover=may_cover)
         first = ask(at, "A")
         await soon(lambda handler=handler: handler.calls)  # type: ignore[misc]
         second = ask(at, "B")
@@ -96,11 +97,11 @@ async def test_calls_of_one_project_overlap_where_one_may_carry_the_other() -> N
         assert (most, [("A",), ("B",)]) == (handler.most, [names for _, names, _ in handler.calls])
 
 
-async def test_no_more_projects_are_worked_on_than_there_are_lanes() -> None:
+async def test_only_so_many_projects_are_worked_on_at_a_time() -> None:
     """The others have their turn."""
     handler = Handler()
     handler.goes_on.clear()
-    at = desk(handler, lanes=2)
+    at = dispatcher(handler, projects=2)
     asked = [ask(at, "A", ProjectId(f"p{number}")) for number in range(6)]
     await asyncio.sleep(0.2)
     handler.goes_on.set()
@@ -112,7 +113,7 @@ async def test_no_more_projects_are_worked_on_than_there_are_lanes() -> None:
 async def test_the_newest_value_counts() -> None:
     """Of two jobs for one credential, whichever comes first; one that comes late changes nothing."""
     handler = Handler()
-    at = desk(handler, may_carry=False)
+    at = dispatcher(handler, may_cover=False)
     await asyncio.gather(ask(at, "A", value="new", added_at=20.0), ask(at, "A", value="newer", added_at=21.0))
     late = await ask(at, "A", value="old", added_at=10.0)
     again = await ask(at, "A", value="newer", added_at=21.0)
@@ -126,7 +127,7 @@ async def test_an_outage_is_waited_for() -> None:
     """The job is called for again until it gets through."""
     handler = Handler()
     handler.errors += [errors.FlyUnavailable("gone"), errors.DaytonaUnavailable("gone")]
-    verdict = await ask(desk(handler, first_s=0.01))
+    verdict = await ask(dispatcher(handler, first_s=0.01))
 
     assert (Disposition.DONE, 3) == (verdict.disposition, len(handler.calls))
 
@@ -135,7 +136,7 @@ async def test_an_outage_that_does_not_end_is_told() -> None:
     """After an hour or so of tries; then the job's own attempts decide."""
     handler = Handler()
     handler.errors += [errors.FlyUnavailable("gone")] * 99
-    verdict = await ask(desk(handler, last_s=0.001))
+    verdict = await ask(dispatcher(handler, last_s=0.001))
 
     assert (Disposition.RETRY, "fly_unavailable", 12) == (verdict.disposition, verdict.code, len(handler.calls))
 
@@ -143,7 +144,7 @@ async def test_an_outage_that_does_not_end_is_told() -> None:
 async def test_while_a_service_is_out_of_reach_one_call_at_a_time_tries_it() -> None:
     """It is said once when it begins, and once when it is over."""
     handler, said = Handler(), list[str]()
-    at = desk(handler, said=said, first_s=0.05)
+    at = dispatcher(handler, said=said, first_s=0.05)
     handler.errors += [errors.DaytonaUnavailable("gone", service="daytona")] * 8
     asked = [ask(at, "A", ProjectId(f"p{number}")) for number in range(4)]
     await soon(lambda: said)
@@ -152,7 +153,7 @@ async def test_while_a_service_is_out_of_reach_one_call_at_a_time_tries_it() -> 
 
     assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
     assert [
-        "daytona is out of reach (daytona_unavailable); jobs wait, and it is tried again",
+        "daytona is out of reach (daytona_unavailable); jobs wait until it is back",
         "daytona is back",
     ] == said
 
@@ -161,7 +162,7 @@ async def test_a_bug_is_tried_again_and_says_nothing() -> None:
     """Its text may hold a value."""
     handler = Handler()
     handler.errors.append(KeyError("a value"))
-    verdict = await ask(desk(handler))
+    verdict = await ask(dispatcher(handler))
 
     assert (Disposition.RETRY, "internal_error", "KeyError") == (verdict.disposition, verdict.code, verdict.message)
 
@@ -170,7 +171,7 @@ async def test_closing_gives_back_what_has_not_begun_and_lets_end_what_runs() ->
     """And nobody waits for ever."""
     handler = Handler()
     handler.goes_on.clear()
-    at = desk(handler, lanes=1)
+    at = dispatcher(handler, projects=1)
     runs = ask(at, "A", P)
     await soon(lambda: handler.calls)
     waits = ask(at, "A", Q)
@@ -192,7 +193,7 @@ async def test_closing_gives_back_what_has_not_begun_and_lets_end_what_runs() ->
 async def test_closing_cuts_short_what_does_not_end() -> None:
     """Its job is given back, and so is one that an outage keeps waiting."""
     handler = Handler()
-    at = desk(handler)
+    at = dispatcher(handler)
     handler.errors.append(errors.FlyUnavailable("gone"))
     kept = ask(at, "A", Q)
     await soon(lambda: handler.calls and not handler.now)

@@ -1,0 +1,359 @@
+"""From the tables of an earlier version to those of this one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from records_contract import APP, KEY, NOON, PROJECT, TOKEN, begin, finish, intent
+from records_worlds import PostgresWorld, opened
+from test_schema import admin, problems
+
+from flysync.errors import ConfigError, DatabaseUnavailable, TimedOut
+from flysync.model.core import AppName, ProjectId, RunId, State
+from flysync.model.reports import InitReport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+#: The tables of version 1, as its `db init` made them.
+VERSION_1 = """
+    CREATE TABLE cloud_credentials (
+        project_id text NOT NULL,
+        credential_name text NOT NULL,
+        credential_value text,
+        updated_at timestamptz DEFAULT now(),
+        UNIQUE (project_id, credential_name)
+    );
+    CREATE TABLE project_deployments (
+        project_id text NOT NULL,
+        fly_app_name text,
+        created_at timestamptz DEFAULT now()
+    );
+    CREATE INDEX project_deployments_newest ON project_deployments (project_id, created_at DESC);
+    CREATE TABLE project_actions (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        project_id text NOT NULL,
+        action text NOT NULL,
+        status text NOT NULL,
+        details jsonb,
+        created_at timestamptz NOT NULL DEFAULT now()
+    );
+    CREATE INDEX project_actions_project ON project_actions (project_id, created_at DESC);
+    CREATE TABLE flysync_runs (
+        run_id text PRIMARY KEY,
+        project_id text NOT NULL,
+        app text,
+        names text[] NOT NULL DEFAULT '{}',
+        door text NOT NULL,
+        actor text NOT NULL,
+        reason text,
+        started_at timestamptz NOT NULL DEFAULT now(),
+        sandbox text,
+        deadline timestamptz,
+        finished_at timestamptz,
+        outcome text,
+        error_code text,
+        release integer,
+        seconds jsonb,
+        CONSTRAINT flysync_runs_intent CHECK (
+            finished_at IS NOT NULL OR (app IS NOT NULL AND sandbox IS NOT NULL AND deadline IS NOT NULL)
+        )
+    );
+    CREATE INDEX flysync_runs_open ON flysync_runs (app) WHERE finished_at IS NULL;
+    CREATE INDEX flysync_runs_project ON flysync_runs (project_id, started_at DESC);
+    CREATE INDEX flysync_runs_finished ON flysync_runs (finished_at);
+    CREATE TABLE flysync_secrets (
+        app text NOT NULL,
+        name text NOT NULL,
+        project_id text NOT NULL,
+        fingerprint text,
+        fly_digest_mac text,
+        state text NOT NULL,
+        run_id text,
+        requested_at timestamptz,
+        written_at timestamptz,
+        deployed_at timestamptz,
+        rollouts integer NOT NULL DEFAULT 0 CONSTRAINT flysync_secrets_rollouts CHECK (rollouts >= 0),
+        PRIMARY KEY (app, name)
+    );
+    CREATE INDEX flysync_secrets_project ON flysync_secrets (project_id);
+    CREATE TABLE flysync_meta (
+        schema_version integer NOT NULL,
+        fingerprint_key text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT now()
+    );
+    CREATE UNIQUE INDEX flysync_meta_single ON flysync_meta ((true));
+    INSERT INTO flysync_meta (schema_version, fingerprint_key) VALUES (1, 'the key of version 1')
+"""
+
+#: What version 1 may have written there: two projects at one app, roll-outs that failed or were killed, a request, a
+#: run that has ended, and one that died long ago.
+ROWS = """
+    INSERT INTO cloud_credentials VALUES ('proj123', 'AWS_KEY', 'one'), ('proj456', 'AWS_KEY', 'two');
+    INSERT INTO project_deployments VALUES ('proj123', 'acme-web', '2026-01-01'), ('proj456', 'shop', '2026-01-01');
+    INSERT INTO flysync_secrets VALUES
+        ('acme-web', 'AWS_KEY', 'proj123', 'f1', 'm1', 'deployed', 'run1', NULL, '2026-01-02', '2026-01-02', 0),
+        ('acme-web', 'API_TOKEN', 'proj123', 'f2', 'm2', 'stored', 'run1', '2026-01-04', '2026-01-03', NULL, 2),
+        ('acme-web', 'EXTRA', 'proj456', 'f3', NULL, 'writing', 'dead', NULL, '2026-01-03', '2026-01-01', 1),
+        ('acme-web', 'STAGED', 'proj123', 'f4', 'm4', 'stored', 'run1', NULL, '2026-01-03', NULL, 0),
+        ('acme-web', 'WANTED', 'proj789', NULL, NULL, 'requested', NULL, '2026-01-04', NULL, NULL, 0),
+        ('shop', 'AWS_KEY', 'proj456', 'f5', NULL, 'failed', 'run1', NULL, NULL, NULL, 0),
+        ('only-asked', 'AWS_KEY', 'proj789', NULL, NULL, 'requested', NULL, '2026-01-04', NULL, NULL, 0);
+    INSERT INTO flysync_runs VALUES
+        ('run1', 'proj123', 'acme-web', '{AWS_KEY}', 'queue', 'ann', NULL, '2026-01-02', 'flysync-run1', '2026-01-02',
+         '2026-01-02', 'synced', NULL, 7, '{"deploy": 1.5}');
+    INSERT INTO flysync_runs VALUES
+        ('dead', 'proj456', 'acme-web', '{EXTRA}', 'cli', 'bob', NULL, '2026-01-03', 'flysync-dead', '2026-01-03')
+"""
+
+#: A run of version 1 that is under way.
+OPEN = """
+    INSERT INTO flysync_runs (run_id, project_id, app, names, door, actor, sandbox, deadline)
+    VALUES ('busy', 'proj123', 'acme-web', '{AWS_KEY}', 'cli', 'ann', 'flysync-busy', now() + interval '1 hour')
+"""
+END = "UPDATE flysync_runs SET finished_at = now() WHERE run_id = 'busy'"
+TRIES = "SELECT name, bad_tries, longest_limit_s, failed_release, rollout FROM flysync_secrets WHERE app = 'acme-web'"
+CLOSE = "UPDATE flysync_meta SET closed_until = now() + interval '1 minute'"
+
+
+@pytest.fixture
+def old(new_database: Callable[..., str]) -> Iterator[psycopg.Connection]:
+    """A database of version 1, and the backend's connection to it."""
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        backend.execute(VERSION_1)
+        backend.execute(ROWS)
+        yield backend
+
+
+@pytest.fixture
+async def world(database: str) -> AsyncIterator[PostgresWorld]:
+    """A project with two credentials and an app, in tables of this version."""
+    async with opened(database) as world:
+        world.put(PROJECT, KEY, "one")
+        world.put(PROJECT, TOKEN, "two")
+        world.deploy(PROJECT, APP, NOON)
+        yield world
+
+
+def dsn_of(backend: psycopg.Connection) -> str:
+    """Give the address of a database."""
+    return psycopg.conninfo.make_conninfo(backend.info.dsn, password=backend.info.password)
+
+
+async def init(backend: psycopg.Connection, *, timeout_s: float = 60.0) -> InitReport:
+    """Run `db init`."""
+    async with admin(dsn_of(backend)) as tables:
+        return await tables.init(timeout_s=timeout_s)
+
+
+async def begun(backend: psycopg.Connection) -> asyncio.Task[InitReport]:
+    """Run `db init` beside the test, and go on once it has closed the door."""
+    task = asyncio.create_task(init(backend))
+    while not is_closed(backend) and not task.done():  # noqa: ASYNC110  that is how the others see it
+        await asyncio.sleep(0.02)
+    return task
+
+
+def is_closed(backend: psycopg.Connection) -> bool:
+    """Tell whether no run may begin."""
+    query = "SELECT (to_jsonb(m) ->> 'closed_until')::timestamptz > now() FROM flysync_meta AS m"
+    return backend.execute(query).fetchone() == (True,)
+
+
+def version(backend: psycopg.Connection) -> tuple[object, ...] | None:
+    """Give the tables' version and whether the door stands open."""
+    return (backend.execute("SELECT schema_version FROM flysync_meta").fetchone() or ()) + (not is_closed(backend),)
+
+
+async def test_version_1_becomes_version_2(old: psycopg.Connection) -> None:
+    """With all that was in it, and nothing else has to be done."""
+    report = await init(old)
+    async with opened(dsn_of(old)) as world:
+        view = await world.view()
+        history = await world.records.history(PROJECT, name=None, limit=9)
+
+    assert (
+        InitReport(
+            created=("flysync_apps",),
+            migrated_from=1,
+            shared_apps={APP: (PROJECT, ProjectId("proj456"))},
+        )
+        == report
+    )
+    assert [] == await problems(dsn_of(old))
+    assert "the key of version 1" == view.key.reveal()
+    assert (PROJECT, None, True) == (view.owner, view.down_before, view.deployed_before)
+    assert ["dead"] == [run.run_id for run in view.open_runs]
+    assert [("run1", "queue")] == [(run.run_id, run.origin) for run in history]
+    assert InitReport(created=()) == await init(old)
+
+
+async def test_what_roll_outs_came_to_is_not_known(old: psycopg.Connection) -> None:
+    """Version 1 counted those that were killed as well, so nobody is given up; the machines are to say it."""
+    await init(old)
+    tries = {name: rest for name, *rest in old.execute(TRIES)}
+
+    assert {
+        "AWS_KEY": [0, None, None, None],
+        "API_TOKEN": [0, None, None, "begun"],
+        "EXTRA": [0, None, None, "begun"],
+        "STAGED": [0, None, None, None],
+        "WANTED": [0, None, None, None],
+    } == tries
+
+
+async def test_an_app_belongs_to_whoever_deployed_last(old: psycopg.Connection) -> None:
+    """Else to whoever wrote there; a request owns nothing."""
+    old.execute("UPDATE flysync_secrets SET deployed_at = '2026-01-05' WHERE name = 'EXTRA'")
+    report = await init(old)
+    owners = old.execute("SELECT app, project_id FROM flysync_apps ORDER BY app").fetchall()
+
+    assert [("acme-web", "proj456"), ("shop", "proj456")] == owners
+    assert {APP: (ProjectId("proj456"), PROJECT)} == report.shared_apps
+
+
+async def test_version_1_is_told_as_what_it_is(old: psycopg.Connection) -> None:
+    """Whoever meets its tables is told what to run, and that its workers have to stop before."""
+    hints = []
+    async with opened(dsn_of(old)) as world:
+        for call in (world.view(), world.rows(None), world.records.request(APP, PROJECT, [KEY])):
+            with pytest.raises(ConfigError, match="version 1, and this flysync works with 2") as caught:
+                await call
+            hints.append(caught.value.hint)
+    (finding,) = await problems(dsn_of(old))
+
+    assert ("failed", "version") == (finding.verdict, finding.subject)
+    assert {finding.hint} == set(hints)
+    assert "stop the workers of the earlier version, then run `flysync db init`" in str(finding.hint)
+
+
+async def test_open_runs_are_waited_for(old: psycopg.Connection) -> None:
+    """Meanwhile no run may begin, which is said, and passes; then all is changed."""
+    old.execute(OPEN)
+    task = await begun(old)
+    async with opened(dsn_of(old)) as world:
+        with pytest.raises(DatabaseUnavailable, match="being migrated") as caught:
+            await world.view()
+        assert not task.done()
+        old.execute(END)
+        report = await task
+        view = await world.view()
+
+    assert "once `flysync db init` has ended" in str(caught.value.hint)
+    assert 1 == report.migrated_from
+    assert PROJECT == view.owner
+
+
+async def test_a_run_that_does_not_end(old: psycopg.Connection) -> None:
+    """Then nothing is changed, and the door is open again."""
+    old.execute(OPEN)
+    with pytest.raises(TimedOut, match=r"run busy had not ended after 0\.3 s") as caught:
+        await init(old, timeout_s=0.3)
+
+    assert caught.value.temporary
+    assert "--timeout" in str(caught.value.hint)
+    assert (1, True) == version(old)
+    old.execute(END)
+    assert 1 == (await init(old)).migrated_from
+
+
+async def test_whoever_interrupts_it_opens_the_door(old: psycopg.Connection) -> None:
+    """Nothing is changed then."""
+    old.execute(OPEN)
+    task = await begun(old)
+    was_closed = is_closed(old)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert was_closed
+    assert (1, True) == version(old)
+
+
+async def test_a_run_that_begins_in_the_last_moment(old: psycopg.Connection) -> None:
+    """Who was writing its intent when the door was closed has it written, and is waited for."""
+    with psycopg.connect(dsn_of(old)) as other:
+        other.execute(OPEN)
+        task = await begun(old)
+        await asyncio.sleep(0.5)
+        other.commit()
+    await asyncio.sleep(0.5)
+    assert not task.done()
+    old.execute(END)
+    assert 1 == (await task).migrated_from
+
+
+async def test_a_failure_opens_the_door(old: psycopg.Connection) -> None:
+    """What cannot be migrated is left as it was."""
+    old.execute("ALTER TABLE flysync_secrets ADD COLUMN rollout integer")
+    with pytest.raises(ConfigError, match="42701"):
+        await init(old)
+
+    assert (1, True) == version(old)
+    assert [(1,)] == old.execute("SELECT count(*) FROM flysync_runs WHERE door = 'queue'").fetchall()
+
+
+async def test_two_migrate_at_once(old: psycopg.Connection) -> None:
+    """One of them does it."""
+    reports = await asyncio.gather(init(old), init(old))
+
+    assert {None, 1} == {report.migrated_from for report in reports}
+    assert (2, True) == version(old)
+
+
+async def test_tables_that_are_missing_are_made(old: psycopg.Connection) -> None:
+    """In the shape of this version."""
+    old.execute("DROP TABLE flysync_secrets, flysync_runs")
+    report = await init(old)
+
+    assert ("flysync_runs", "flysync_secrets", "flysync_apps") == report.created
+    assert [] == await problems(dsn_of(old))
+
+
+async def test_a_later_version_is_left_alone(world: PostgresWorld, database: str) -> None:
+    """Its door as well: somebody else has closed it."""
+    world.run("UPDATE flysync_meta SET schema_version = 99", CLOSE)
+    async with admin(database) as tables:
+        with pytest.raises(ConfigError, match="version 99") as caught:
+            await tables.init()
+
+    assert "update flysync" == caught.value.hint
+    assert (99, False) == version(world.backend)
+
+
+async def test_a_door_that_nobody_opened_again(world: PostgresWorld) -> None:
+    """Whoever closed it is dead: it opens by itself."""
+    world.run("UPDATE flysync_meta SET closed_until = now() + interval '0.5 seconds'")
+    with pytest.raises(DatabaseUnavailable):
+        await world.view()
+    time.sleep(0.6)  # noqa: ASYNC251  nothing else runs
+
+    assert {KEY, TOKEN} == set((await world.view()).credentials)
+
+
+async def test_a_closed_door_stops_only_those_who_come(world: PostgresWorld) -> None:
+    """Who is inside goes on, and takes with it what was requested; nobody else begins."""
+    its = await begin(world)
+    await world.records.request(APP, PROJECT, [TOKEN])
+    before = await world.view()
+    world.deploy("proj456", "shop", NOON)
+    world.run(CLOSE)
+    seen = await world.view()
+    await world.records.begin(its, {TOKEN: "f2"}, seen=seen, anew=False)
+    for app, project in ((APP, PROJECT), (AppName("shop"), ProjectId("proj456"))):
+        late = intent("late", app=app, project=project)
+        with pytest.raises(DatabaseUnavailable, match="being migrated"):
+            await world.records.begin(late, {KEY: "f1"}, seen=before, anew=False)
+    with pytest.raises(DatabaseUnavailable, match="being migrated"):
+        await world.view_of(ProjectId("proj456"))
+    await world.records.begin_rollout(its.run_id, APP, [KEY, TOKEN], down=())
+    await world.records.end_rollout(its.run_id, APP, [KEY, TOKEN], None)
+    await finish(world, its, {KEY: State.DEPLOYED, TOKEN: State.DEPLOYED})
+
+    assert {State.DEPLOYED} == {row.record.state for row in await world.rows() if row.record}
+    assert await world.records.run_state(RunId("late")) is None
