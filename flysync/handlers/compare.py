@@ -110,9 +110,9 @@ class LiveSecrets:
         return self._in(Condition.DOWN, known)
 
     def has_put_down(self, record: SecretRecord, known: Collection[str]) -> bool:
-        """Tell whether a machine is down by a roll-out of this value, and not only since one that was counted."""
-        failed = record.failed_release
-        return any(failed is None or (one.release or failed + 1) > failed for one in self.down(known))
+        """Tell whether the open roll-out of a value has reached a machine that is down: it has a newer release then."""
+        after = record.rollout_after
+        return after is not None and any(one.release is None or one.release > after for one in self.down(known))
 
     def unclear(self, known: Collection[str] = ()) -> list[Machine]:
         """Give the managed machines of which nobody can say yet whether they run, but for those *known* to be down."""

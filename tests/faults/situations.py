@@ -234,6 +234,19 @@ async def killed_before_the_rollout(world: World) -> None:
     await Process(world, {"secrets.deploy": Fault("kill")}).sync("A")
 
 
+async def changed_after_it_failed(world: World) -> None:
+    """Store another value, once the app has failed with one."""
+    await failing(world)
+    await Process(world).sync("A")
+    world.put(A="2")
+
+
+async def changed_after_a_death(world: World) -> None:
+    """Store another value, once the app has failed with one, and nobody has said so."""
+    await killed_while_failing(world)
+    world.put(A="2")
+
+
 async def theirs(world: World) -> None:
     """Have an app that is another project's, which both are deployed to."""
     world.records.add_project("q", "acme", A="theirs")
@@ -327,6 +340,8 @@ SITUATIONS = {
     "failing on the last of two": Situation(prepare=failing_at(1), machines=2, restarts=(2, 3)),
     "failing, and killed": Situation(prepare=killed_while_failing, restarts=(1, 2)),
     "failed once, and killed": Situation(prepare=killed_before_the_rollout),
+    "changed after it failed": Situation(prepare=changed_after_it_failed),
+    "changed after a death": Situation(prepare=changed_after_a_death),
     "never healthy": Situation(prepare=new_on(let(0, never_healthy=True)), machines=2, restarts=(2, 3)),
     "--no-wait of a failing one": Situation(prepare=failing, options={"wait": False}, restarts=(2, 3)),
     "given up": Situation(prepare=given_up, restarts=(0, 0)),

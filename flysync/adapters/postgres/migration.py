@@ -48,8 +48,8 @@ _STEPS: Mapping[int, Mapping[str, LiteralString]] = {
                     CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0),
                 ADD COLUMN longest_limit_s double precision,
                 ADD COLUMN failed_release integer,
-                ADD COLUMN rollout text;
-            UPDATE flysync_secrets SET rollout = 'begun' WHERE rollouts > 0 AND state <> 'deployed';
+                ADD COLUMN rollout integer;
+            UPDATE flysync_secrets SET rollout = 0 WHERE rollouts > 0 AND state <> 'deployed';
             ALTER TABLE flysync_secrets DROP COLUMN rollouts
         """,
         META.name: "ALTER TABLE flysync_meta ADD COLUMN IF NOT EXISTS closed_until timestamptz",

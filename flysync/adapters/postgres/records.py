@@ -61,10 +61,12 @@ class PostgresRecords:
         await self._connection.run(lambda session: state.stored(session, run_id, app, digest_macs))
 
     async def begin_rollout(
-        self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str]
+        self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str], release: int = 0
     ) -> frozenset[str]:
         """Commit that a roll-out is about to begin."""
-        return await self._connection.run(lambda session: state.begin_rollout(session, run_id, app, names, down))
+        return await self._connection.run(
+            lambda session: state.begin_rollout(session, run_id, app, names, down, release)
+        )
 
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None

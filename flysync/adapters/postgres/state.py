@@ -118,7 +118,7 @@ _BEGIN_ROLLOUT = (
     _OPEN_RUN
     + """
     , secret AS (
-        UPDATE flysync_secrets AS s SET rollout = 'begun' FROM run
+        UPDATE flysync_secrets AS s SET rollout = %(release)s::integer FROM run
         WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[])
     )
     INSERT INTO flysync_apps AS a (app, project_id, down_before)
@@ -208,7 +208,7 @@ async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Map
 
 
 async def begin_rollout(
-    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], down: Collection[str]
+    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], down: Collection[str], release: int
 ) -> frozenset[str]:
     """
     Write that a roll-out is about to begin, and give the machines that were down before the first.
@@ -216,7 +216,7 @@ async def begin_rollout(
     Raises:
         NotRecorded: the run is not open.
     """
-    given = {"run": run_id, "app": app, "names": list(names), "down": sorted(down)}
+    given = {"run": run_id, "app": app, "names": list(names), "down": sorted(down), "release": release}
     row = await (await session.execute(_BEGIN_ROLLOUT, given)).fetchone()
     if row is None:
         raise ended(run_id)

@@ -58,7 +58,7 @@ class Looks:
         """
         Say what became of roll-outs whose end is not known: a machine that they have put down makes them bad tries.
 
-        One that is down since a try that was counted does not, unless it has a newer release. Gives the last look.
+        One that was down before, and that they have not reached, does not. Gives the last look.
         """
         begun = [row for name, row in view.records.items() if row.rollout_begun and not self._state.is_touched(name)]
         if not begun:

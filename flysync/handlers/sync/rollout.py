@@ -114,7 +114,7 @@ class _RollOut:
         self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
         self._down_before = frozenset(machine.id for machine in before.down())
         self._known_down = await self._records.begin_rollout(
-            self._state.run_id, self._request.app, self._shipped, down=self._down_before
+            self._state.run_id, self._request.app, self._shipped, down=self._down_before, release=before.release or 0
         )
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
