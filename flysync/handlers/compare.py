@@ -105,6 +105,10 @@ class LiveSecrets:
         """Tell whether every machine has what we wrote last, whether it runs or not."""
         return self.is_ours(record) and self._secrets[record.name].status is FlyStatus.DEPLOYED
 
+    def is_on_machines(self, name: SecretName) -> bool:
+        """Tell whether a machine has what is shown of a secret; of one that has just been written, it is what was."""
+        return name in self._secrets and self._secrets[name].status in _ON_MACHINES
+
     def down(self, known: Collection[str] = ()) -> list[Machine]:
         """Give the managed machines that are down, but for those that are *known* to be."""
         return self._in(Condition.DOWN, known)

@@ -151,7 +151,7 @@ def _missing(process: Process, report: SyncReport, one: CredentialReport) -> str
         expected = Outcome.STAGED if app else Outcome.SKIPPED
         return None if one.outcome == expected else f"is not {expected}"
     if one.code == "deploy_failed":
-        tries = world.rollouts.bad_tries(one.name, str(value))
+        tries = world.rollouts.bad_tries(app_name, one.name, str(value))
         return None if tries >= MOST_BAD_TRIES else f"was given up after {tries} bad tries"
     if one.code == "deploy_incomplete":
         is_so = one.outcome is Outcome.STAGED and _is_incomplete(process, report)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from flysync.model.fly import RolloutEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from doubles import InMemoryApp, InMemoryMachine
     from world import World
 
     from flysync.model.core import RunId
 
-#: A value of a secret, and how often one of its name was stored by then: a change and its revert are three.
+#: A value of a secret, and how often its roll-outs have begun to count anew.
 Change = tuple[str, str, int]
 #: How often an app may fail with one change (design 1).
 MOST_BAD_TRIES = 2
@@ -78,10 +78,10 @@ class Rollouts:
             envs.append({(secret, value) for secret, value in machine.env.items() if secret not in bad})
         return dict(set.intersection(*envs)) if envs else {}
 
-    def bad_tries(self, name: str, value: str) -> int:
-        """Count the roll-outs of what is stored under *name* now that may be bad tries."""
-        change = (name, value, self._world.epochs.get(name, 0))
-        return sum(one.is_bad and change in one.shipped for one in self.tries.values())
+    def bad_tries(self, app: str, name: str, value: str) -> int:
+        """Count the roll-outs of a value that may be bad tries."""
+        (change,) = self._changes(app, {(name, value)})
+        return sum(one.is_bad and one.app == app and change in one.shipped for one in self.tries.values())
 
     @contextmanager
     def deploy(self, name: str, run_id: RunId) -> Iterator[None]:
@@ -91,7 +91,8 @@ class Rollouts:
             yield
             return
         before, restarts, ended = self.down(name), app.restarts, len(app.ended)
-        here = Try(app=name, own=self._landed(run_id), shipped=self._pending(app) | self._landed(run_id))
+        own = self._landed(name, run_id)
+        here = Try(app=name, own=own, shipped=self._pending(name, app) | own)
         try:
             yield
         finally:
@@ -132,15 +133,16 @@ class Rollouts:
                 here.leaves_down = self._leaves_down(app, name)
                 self._check(run_id)
 
-    def _landed(self, run_id: RunId) -> frozenset[Change]:
-        epochs = self._world.epochs
-        return frozenset((name, value, epochs.get(name, 0)) for name, value in self._world.landed.get(run_id, ()))
+    def _landed(self, app: str, run_id: RunId) -> frozenset[Change]:
+        return self._changes(app, self._world.landed.get(run_id, ()))
 
-    def _pending(self, app: InMemoryApp) -> frozenset[Change]:
+    def _pending(self, name: str, app: InMemoryApp) -> frozenset[Change]:
         """Give what is stored and not on every machine."""
-        epochs = self._world.epochs
         missing = {item for machine in app.managed for item in app.stored.items() if item not in machine.env.items()}
-        return frozenset((name, value, epochs.get(name, 0)) for name, value in missing)
+        return self._changes(name, missing)
+
+    def _changes(self, app: str, values: Iterable[tuple[str, str]]) -> frozenset[Change]:
+        return frozenset((name, value, self._world.epochs[app, name]) for name, value in values)
 
     def _leaves_down(self, app: InMemoryApp, name: str) -> bool:
         return any(self.down(name)[one].release == app.release for one in self.down_by_us(name))
@@ -151,6 +153,8 @@ class Rollouts:
 
     def _check(self, run_id: str) -> None:
         """Hold it against the promise: an app gets at most two roll-outs of a value that it fails with."""
-        for change in self.tries[run_id].own if self.tries[run_id].has_failed else ():
-            if sum(one.has_failed and change in one.own for one in self.tries.values()) > MOST_BAD_TRIES:
+        here = self.tries[run_id]
+        tries = [one for one in self.tries.values() if one.app == here.app and one.has_failed]
+        for change in here.own if here.has_failed else ():
+            if sum(change in one.own for one in tries) > MOST_BAD_TRIES:
                 self._world.wrongs.append(f"{run_id} rolls {change} out once more, with which the app has failed twice")

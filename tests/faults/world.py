@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -85,8 +86,8 @@ class World:
 
     def __init__(self, *, machines: int = 1) -> None:
         self._ticks = 0
-        #: How often each value was stored anew, so that a change and its revert are three.
-        self.epochs: dict[str, int] = {}
+        #: How often the roll-outs of a secret have begun to count anew, by app and name.
+        self.epochs: Counter[tuple[str, str]] = Counter()
         self.records = WatchedRecords(self)
         self.lock = InMemoryLock()
         self.sandboxes = InMemorySandboxes()
@@ -134,12 +135,7 @@ class World:
         """Store credentials, as the backend does."""
         for name, value in values.items():
             self.records.put("p", name, value)
-            self.renew(name)
         self.note()
-
-    def renew(self, name: str) -> None:
-        """Let roll-outs of *name* count anew."""
-        self.epochs[name] = self.epochs.get(name, 0) + 1
 
     def land(self) -> None:
         """Let happen what is still under way."""
@@ -179,10 +175,12 @@ class WatchedRecords(InMemoryRecords):
         anew: bool,
         take_over: bool = False,
     ) -> None:
-        """Write an intent; who insists lets roll-outs count anew."""
+        """Write an intent; another value lets roll-outs count anew, and so does who insists."""
+        app = intent.app or ""
+        before = {name: record.fingerprint for (its, name), record in self.secrets.items() if its == app}
         await super().begin(intent, fingerprints, seen=seen, anew=anew, take_over=take_over)
-        for name in fingerprints if anew else ():
-            self._world.renew(name)
+        new = (name for name, its in fingerprints.items() if anew or name not in before or before[name] != its)
+        self._world.epochs.update((app, name) for name in new)
 
 
 class WatchedSecrets(InMemorySecrets):

@@ -104,7 +104,11 @@ class _RollOut:
         if self._request.removes:
             return [name for name in self._names if name in live]
         old = self._state.old_macs
-        return [name for name in self._names if (mac := live.mac(name)) is None or mac == old.get(name)]
+        return [
+            name
+            for name in self._names
+            if (mac := live.mac(name)) is None or mac == old.get(name) or live.is_on_machines(name)
+        ]
 
     async def _begin(self, before: LiveSecrets) -> None:
         """Commit that the roll-out begins, and what it begins with."""
