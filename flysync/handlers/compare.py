@@ -122,6 +122,10 @@ class LiveSecrets:
         """Give the managed machines of which nobody can say yet whether they run, but for those *known* to be down."""
         return self._in(Condition.UNCLEAR, known)
 
+    def not_up(self, known: Collection[str]) -> list[Machine]:
+        """Give the managed machines that are down, with those *known* to be down of which nobody can say it now."""
+        return [*self.down(), *(machine for machine in self.unclear() if machine.id in known)]
+
     def may_change(self, known: Collection[str] = ()) -> bool:
         """Tell whether a machine may soon be seen otherwise: it is unclear, or started and not healthy yet."""
         return bool(self.unclear(known)) or any(not machine.has_ended for machine in self.down(known))

@@ -96,8 +96,8 @@ class Records(Protocol):
         """
         Commit that a roll-out of *names* is about to begin, after *release*, while the machines *down* are down.
 
-        Gives the machines that were down before the first roll-out that has not ended well since: *down*, where this
-        is the first.
+        Gives the machines that were down before the first roll-out that has not ended well since, and before each one
+        after it: *down*, where this is the first.
 
         Raises:
             NotRecorded: the run is no longer open: somebody has fenced it.

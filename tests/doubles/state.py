@@ -125,7 +125,7 @@ class InMemoryState(InMemoryTables):
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str], release: int = 0
     ) -> frozenset[str]:
         """
-        Write that a roll-out is about to begin, and give the machines that were down before the first.
+        Write that a roll-out is about to begin, and give the machines that have been down since before the first.
 
         Raises:
             NotRecorded: the run is not open.
@@ -133,8 +133,7 @@ class InMemoryState(InMemoryTables):
         self._enter("begin_rollout")
         run = self._open_run(run_id)
         here = self.apps.setdefault(app, InMemoryOwner(run.intent.project, self.now()))
-        if here.down_before is None:
-            here.down_before = frozenset(down)
+        here.down_before = frozenset(down) if here.down_before is None else here.down_before & {*down}
         for name, record in self.records_of(app, names):
             self.secrets[app, name] = replace(record, rollout_after=release)
         self._leave("begin_rollout")

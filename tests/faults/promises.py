@@ -59,7 +59,10 @@ def _is_true(process: Process, report: SyncReport, one: CredentialReport) -> boo
     values = {moment.rows[report.project].get(one.name) for moment in moments}
     app = report.app or ""
     if one.outcome in _ON_MACHINES:
-        return bool(values & {moment.running.get(app, {}).get(one.name) for moment in moments} - {None})
+        running = {moment.running.get(app, {}).get(one.name) for moment in moments}
+        if one.outcome is Outcome.UNCHANGED:  # the last machine may be gone since
+            running |= {moment.stored[app].get(one.name) for moment in moments if app in moment.empty}
+        return bool(values & running - {None})
     if one.outcome is Outcome.STAGED:
         return bool(values & {moment.stored.get(app, {}).get(one.name) for moment in moments} - {None})
     if one.outcome is Outcome.SKIPPED:
@@ -84,7 +87,7 @@ def _not_running(process: Process, report: SyncReport, one: CredentialReport) ->
     if is_news and unclear:
         return f"nobody knows of {unclear}"
     told = {name for note in report.warnings if note.code == "machines_down" for name in note.names}
-    silent = sorted(machine for machine, it in shown.items() if it is Condition.DOWN and machine not in told)
+    silent = sorted(one for one, it in shown.items() if it is Condition.DOWN and one not in {*told, *down})
     return f"nobody says that {silent} is down" if silent else None
 
 
@@ -92,20 +95,22 @@ def _recorded_wrong(process: Process, report: SyncReport) -> Iterator[str]:
     """Hold the actions against the report: one row of a run that has brought something, with what it has brought."""
     world, app = process.world, report.app or ""
     rows = _outcomes(world, report.run_id)
+    landed = {name for name, _ in world.landed.get(report.run_id, ())}
     brought = {
         one.name: str(one.outcome)
         for one in report.credentials
         if one.outcome in {Outcome.SYNCED, Outcome.STAGED}
         and one.code is None
-        and any(name == one.name for name, _ in world.landed.get(report.run_id, ()))
+        and one.name in landed
     }
     if len(rows) > 1:
         yield f"{len(rows)} actions of {report.run_id}"
     all_told = {name: outcome for row in rows for name, outcome in row.items()}
-    settled = {name for name, outcome in all_told.items() if outcome == Outcome.SYNCED} - _names(report)
-    for name in settled if process.left_down.get(app) else ():
-        yield f"{name} is recorded as brought along, and a machine is down"
-    told = {name: outcome for name, outcome in all_told.items() if name not in _looked_up(report) | settled}
+    along = all_told.keys() - landed - _looked_up(report)
+    for name in along:
+        if all_told[name] != Outcome.SYNCED or process.left_down.get(app):
+            yield f"{name} is recorded as brought along, and is not"
+    told = {name: outcome for name, outcome in all_told.items() if name not in _looked_up(report) | along}
     if report.recorded and report.covered_by is None and brought != told:
         yield f"actions {rows} of a run that has brought {brought}"
     if report.recorded is False and report.ok:
@@ -114,10 +119,6 @@ def _recorded_wrong(process: Process, report: SyncReport) -> Iterator[str]:
     is_lost = report.error is not None and report.error.code == "not_recorded" and "in time" not in report.error.message
     if is_lost and run and run.end and run.end.error_code != "not_recorded":
         yield "recorded, and told as not"
-
-
-def _names(report: SyncReport) -> set[str]:
-    return {str(one.name) for one in report.credentials}
 
 
 def _looked_up(report: SyncReport) -> set[str]:
@@ -134,7 +135,7 @@ def left_wrong(process: Process, report: SyncReport | None, names: frozenset[str
     for one in report.credentials:
         if one.name in names and (why := _missing(process, report, one)):
             yield f"{one.name} {why}: {_lines(report)}, {report.error!r}"
-    if silent := names - _names(report):
+    if silent := names - {str(one.name) for one in report.credentials}:
         yield f"nothing is said of {silent}"
     if left := list(world.records.open_runs(lambda run: run.intent.app == report.app)):
         yield f"{left} is still open"

@@ -186,8 +186,15 @@ class Process:
         self._turns = turns
         self._number = number
         self._is_dead = False
+        #: Apps of which it has read that their owner has left them.
+        self._left_by_owner: set[str] = set()
         self._holds: list[InMemoryLockHandle] = []
         self._task: asyncio.Task[SyncReport] | None = None
+
+    @property
+    def app(self) -> str:
+        """The app that the project is deployed to."""
+        return self.world.records.projects[self.project].apps()[0]
 
     @property
     def services(self) -> Services:
@@ -299,11 +306,24 @@ class Process:
                 return answer
         if name == "records.view":
             self.read_at = len(self.world.history)
+            self._left_by_owner = {app for app in self.world.records.apps if self.world.records.owner_has_left(app)}
+        owners = self._owners()
         result = landed(effect)
+        self._watch_owners(owners)
         if isinstance(result, InMemoryLockHandle):
             self._holds.append(result)
             return _Port(self, "hold", result)
         return result
+
+    def _owners(self) -> dict[str, str]:
+        return {app: its.project for app, its in self.world.records.apps.items()}
+
+    def _watch_owners(self, before: Mapping[str, str]) -> None:
+        """Hold a change of owners against what allows it."""
+        for app, owner in before.items():
+            now, may = self._owners()[app], self.options.take_over or app in self._left_by_owner
+            if now != owner and not (may and now == self.project):
+                self.world.wrongs.append(f"{app} was {owner}'s, who has not left it, and is {now}'s")
 
     async def _suffer(self, fault: Fault, name: str, effect: Effect) -> Rollout | None:
         if fault.kind in {"steal", "lose"}:

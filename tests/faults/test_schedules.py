@@ -200,7 +200,6 @@ _MEANWHILE: dict[str, tuple[Callable[[World], None], tuple[str, ...]]] = {
     "is deployed by hand": (lambda world: world.acme.fly_deploy(), ("changed", "failed once", "broken off by Fly")),
     "is mended": (lambda world: world.mend(), ("failing", "failing on the last of two")),
     "gets a machine": (lambda world: world.acme.scale(2), ("changed", "failed once")),
-    "loses its machines": (lambda world: world.acme.scale(0), ("changed",)),
     "is shown late": (lambda world: setattr(world.acme, "lag", 3), ("changed",)),
     "is left by its owner": (_leave, ("not the owner",)),
 }

@@ -79,6 +79,8 @@ class Snapshot:
     rows: Mapping[str, Mapping[str, object]]
     stored: Mapping[str, Mapping[str, str]]
     running: Mapping[str, Mapping[str, str]]
+    #: The apps without a machine that a roll-out reaches.
+    empty: frozenset[str]
 
 
 class World:
@@ -129,7 +131,8 @@ class World:
         rows = {project: self.rows_of(project) for project in self.records.projects}
         stored = {name: dict(app.stored) for name, app in self.fly.apps.items()}
         running = {name: self.rollouts.running(name) for name in self.fly.apps}
-        self.history.append(Snapshot(rows, stored, running))
+        empty = frozenset(name for name, app in self.fly.apps.items() if not app.managed)
+        self.history.append(Snapshot(rows, stored, running, empty))
 
     def put(self, **values: str) -> None:
         """Store credentials, as the backend does."""

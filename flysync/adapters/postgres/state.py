@@ -113,7 +113,7 @@ _OPEN_RUN = """
     )
 """
 
-#: A roll-out is about to begin. What was down before the first one stays until all has ended well.
+#: A roll-out is about to begin. What was down before the first one is known until all has ended well, or it is up.
 _BEGIN_ROLLOUT = (
     _OPEN_RUN
     + """
@@ -123,7 +123,10 @@ _BEGIN_ROLLOUT = (
     )
     INSERT INTO flysync_apps AS a (app, project_id, down_before)
     SELECT %(app)s, run.project_id, %(down)s::text[] FROM run
-    ON CONFLICT (app) DO UPDATE SET down_before = coalesce(a.down_before, excluded.down_before)
+    ON CONFLICT (app) DO UPDATE SET down_before = CASE
+        WHEN a.down_before IS NULL THEN excluded.down_before
+        ELSE ARRAY(SELECT its.id FROM unnest(a.down_before) AS its(id) WHERE its.id = ANY (excluded.down_before))
+    END
     RETURNING a.down_before::text[]
 """
 )

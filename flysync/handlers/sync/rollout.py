@@ -17,7 +17,7 @@ from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, Timed
 from flysync.handlers.compare import machines_down
 from flysync.handlers.sync.look import Looks
 from flysync.handlers.sync.stage import Stage, cut_short
-from flysync.model.core import State
+from flysync.model.core import Outcome, State
 from flysync.model.fly import RolloutEnd
 from flysync.model.reports import command
 from flysync.plan import given_up, is_given_up
@@ -116,7 +116,7 @@ class _RollOut:
         records, options = {**self._view.records, **self._state.judged}, self._request.options
         waiting = [name for name, row in records.items() if row.state is State.STORED]
         self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
-        self._down_before = frozenset(machine.id for machine in before.down())
+        self._down_before = frozenset(machine.id for machine in before.not_up(self._view.down_before or ()))
         self._known_down = await self._records.begin_rollout(
             self._state.run_id, self._request.app, self._shipped, down=self._down_before, release=before.release or 0
         )
@@ -228,6 +228,8 @@ class _RollOut:
             record = self._view.records[name]
             if record.fingerprint is None and name not in live:
                 state.settled[name] = State.UNSET
+            elif live.is_deployed(record) and state.outcome_of(name) is Outcome.STAGED:
+                state.mark([name], Stage.DEPLOYED)  # asked for as well, and given up before
             elif live.is_deployed(record):
                 state.settled[name] = State.DEPLOYED
 
