@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync.adapters.flyctl.script import Answer, NoAnswer, NoFiles, Part, Step, TooLate, timed, word
+from flysync.adapters.flyctl.secrets import DEPLOY
+from flysync.adapters.flyctl.verdicts import machines, release
 from flysync.model.core import RunId
+from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,6 +88,41 @@ def test_what_a_part_that_writes_says_on_standard_error_is_in_no_file(tmp_path: 
     run(make_step('{ printf "can" >&2; printf "ary" >&2; }', writes=True), tmp_path)
 
     assert [] == [path for path in tmp_path.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+
+#: flyctl's own lines, what Fly has told it, and what an app could print to look like flyctl.
+ROLLING = r"""Updating existing machines in canary with rolling strategy
+> [1/2] Updating m0 [canary]
+\033[32m✔\033[0m [1/2] Machine m0 [canary] update succeeded
+✖ [2/2] Machine m1 [app] update failed: failed to update VM m1: canary
+> canary
+> [2/canary] Waiting for canary
+> Waiting for m0 [canary]
+✖ Machine
+{"id":"canary","version":12,"image_ref":"canary"}
+{"id":"canary","version":"canary"}
+last canary"""
+
+
+def test_of_what_a_deploy_prints_only_flyctls_own_words_are_kept(tmp_path: Path) -> None:
+    """How far it has come and the release, line by line; its exit status and its errors are its own."""
+    flyctl = tmp_path / "flyctl"
+    quoted = ROLLING.replace('"', r"\"").replace("\n", r"\n").replace("%", "%%")
+    flyctl.write_text(f'#!/bin/sh\nprintf "{quoted}"\necho err >&2\nexit 5\n')
+    flyctl.chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+    answer = run(make_step(DEPLOY.replace("@CALL@", str(flyctl)), writes=True), home)
+    kept = """> [1/2] Updating
+✔ [1/2] Machine
+✖ [2/2] Machine
+> Waiting
+{"id":0,"version":12}"""
+
+    assert (5, "err\n") == (answer.code, answer.stderr)
+    assert kept == "\n".join(line.rstrip() for line in answer.stdout.splitlines())
+    assert (Machines(updated=1, total=2), 12) == (machines(answer.stdout), release(answer.stdout))
+    assert [] == [path for path in home.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
 
 
 def test_a_replay_waits_for_the_last_part(tmp_path: Path) -> None:
