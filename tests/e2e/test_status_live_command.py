@@ -3,6 +3,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def test_a_fleet_that_is_as_it_should_be(platform: Platform) -> None:
     assert (before, 3) == (sum(app.restarts.values()), len(platform.world.daytona.execs) - execs)
 
 
+@pytest.mark.slow
 def test_what_went_astray(platform: Platform) -> None:
     """Removed, changed and added by hand, gone from the table, never brought: exit 3, and a sync mends what it can."""
     app = synced(platform, "live-astray", A="1", B="2", C="3")
@@ -70,6 +73,7 @@ def test_what_went_astray(platform: Platform) -> None:
     assert {"A": "running", "B": "running", "C": "orphaned", "D": "running", "HAND": "foreign"} == words(report)
 
 
+@pytest.mark.slow
 def test_a_staged_secret_and_an_app_without_machines(platform: Platform) -> None:
     """Fly shows the one as not deployed while others are; the other waits for a machine, which is fine."""
     synced(platform, "live-staged", A="1")
@@ -85,6 +89,7 @@ def test_a_staged_secret_and_an_app_without_machines(platform: Platform) -> None
     assert (0, {"A": "no machines", "B": "no machines"}) == (code, words(report))
 
 
+@pytest.mark.slow
 def test_staged_proves_nothing_where_flyctl_cannot_see_the_machines(platform: Platform) -> None:
     """It says so of every secret then, with exit 0; the truth is that nobody knows."""
     synced(platform, "live-unseen", A="1")

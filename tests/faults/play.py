@@ -185,7 +185,7 @@ class CellWorld:
         canary, simulation = self.canary, self.simulation
         return [
             *self.leaks,
-            *(f"report: {what}" for what in canary.found(json.dumps(render.sync_json("sync", report)))),
+            *(f"report: {what}" for what in canary.found(json.dumps(render.as_json("sync", report)))),
             *(f"report: {what}" for what in canary.found(repr(report))),
             *canary.in_exception(report.error),
             *canary.in_files(self.directory),

@@ -5,7 +5,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pytest
+from parts import cases
 from promises import left_wrong, told_wrong
 from schedules import Fault, Process, Turns
 from situations import SITUATIONS, Situation, calls_of, play
@@ -35,7 +35,7 @@ _STOPS = [Fault("kill"), Fault("kill", "first"), Fault("kill", "late")]
 _STOPS += [Fault("cancel"), Fault("cancel", "first"), Fault("cancel", "late"), Fault("cancel", "slow")]
 _STOPS += [Fault("hang"), Fault("hang", "first"), Fault("hang", "late"), Fault("steal"), Fault("lose")]
 
-each_situation = pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
+each_situation = cases("situation", list(SITUATIONS.values()), quick=2, ids=list(SITUATIONS))
 
 
 class Tally:
@@ -85,7 +85,7 @@ _FIRST = [Fault("cancel"), Fault("hang"), Fault("lose")]
 _THEN = [Fault("cancel"), Fault("cancel", "slow"), Fault("kill", "first"), Fault("hang")]
 
 
-@pytest.mark.parametrize("name", SITUATIONS if FULL else ["new", "borrowed sandbox"])
+@cases("name", list(SITUATIONS) if FULL else ["new", "borrowed sandbox"], quick=1)
 def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -166,7 +166,7 @@ _ALL = [name for name in SITUATIONS if name != "unchanged"]
 _LANDING = ["new", "changed", "reverted after a death", "--force", "no machines", "failed once"]
 
 
-@pytest.mark.parametrize("name", _ALL if FULL else _LANDING)
+@cases("name", _ALL if FULL else _LANDING, quick=1)
 def test_what_a_dead_run_had_under_way_does_no_harm_whenever_it_lands(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -199,7 +199,7 @@ _MEANWHILE: dict[str, Callable[[World], None]] = {
 }
 
 
-@pytest.mark.parametrize("what", _MEANWHILE)
+@cases("what", list(_MEANWHILE), quick=1)
 def test_what_changes_while_a_sync_runs_is_taken_in_or_left_to_the_next(
     what: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -219,7 +219,7 @@ def test_what_changes_while_a_sync_runs_is_taken_in_or_left_to_the_next(
     tally.close(record_property, 200)
 
 
-@pytest.mark.parametrize("name", _ALL if FULL else ["new", "changed", "one of all is changed"])
+@cases("name", _ALL if FULL else ["new", "changed", "one of all is changed"], quick=1)
 def test_two_deaths_in_a_row_are_made_good(name: str, record_property: Callable[[str, object], None]) -> None:
     """Killed at any call, run again, killed at any call: the third sync brings the value, or has counted two tries."""
     tally, situation = Tally(), SITUATIONS[name]
@@ -314,8 +314,8 @@ async def race(pair: str, between: str, first: int, second: int) -> tuple[list[s
     return found, 0
 
 
-@pytest.mark.parametrize("between", _BETWEEN)
-@pytest.mark.parametrize("pair", _PAIRS)
+@cases("between", list(_BETWEEN), quick=2)
+@cases("pair", list(_PAIRS), quick=1)
 def test_two_syncs_of_one_app_end_well_however_they_interleave(
     pair: str, between: str, record_property: Callable[[str, object], None]
 ) -> None:

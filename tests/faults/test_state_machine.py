@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -17,6 +18,8 @@ from flysync.model.core import Outcome
 
 if TYPE_CHECKING:
     from flysync.model.reports import SyncReport
+
+pytestmark = pytest.mark.slow
 
 NAMES = st.sampled_from(["A", "B", "C"])
 VALUES = st.sampled_from(["1", "2", "3"])

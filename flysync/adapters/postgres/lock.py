@@ -45,12 +45,7 @@ class PostgresLockHandle:
         self._heart = asyncio.create_task(self._beat(heartbeat_s), name="flysync lock heartbeat")
 
     async def check(self) -> None:
-        """
-        Make sure, by asking, that the lock is still held.
-
-        Raises:
-            DatabaseUnavailable: it is not.
-        """
+        """Ask on the lock's own connection."""
         # A task of its own: psycopg cancels a statement whose caller is cancelled, and that would free the lock.
         asking = asyncio.create_task(self._ask(), name="flysync lock check")
         self._asking.add(asking)
@@ -113,13 +108,7 @@ class PostgresLock:
         self._spares: list[Session] = []
 
     async def try_acquire(self, app: AppName) -> PostgresLockHandle | None:
-        """
-        Take the lock if it is free.
-
-        Raises:
-            DatabaseUnavailable: Postgres is out of reach.
-            ConfigError: it refuses the connection.
-        """
+        """Take an advisory lock, in a transaction that stays open."""
         while True:
             is_fresh = not self._spares
             session = await self._source.connect() if is_fresh else self._spares.pop()

@@ -158,10 +158,10 @@ async def begin(
     session: Session,
     intent: Intent,
     fingerprints: Mapping[SecretName, str | None],
-    seen: ProjectView,
     *,
+    seen: ProjectView,
     anew: bool,
-    take_over: bool,
+    take_over: bool = False,
 ) -> None:
     """
     Write the intent, whose the app is, and its secrets.
@@ -208,7 +208,7 @@ async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Map
 
 
 async def begin_rollout(
-    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], down: Collection[str]
+    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str]
 ) -> frozenset[str]:
     """
     Write that a roll-out is about to begin, and give the machines that were down before the first.

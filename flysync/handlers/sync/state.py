@@ -240,10 +240,6 @@ class SyncState:
         """Give what is known of one secret."""
         return self._lines[name].outcome if name in self._lines else None
 
-    def is_failed(self, names: Iterable[SecretName]) -> bool:
-        """Tell whether any of *names* has failed."""
-        return any(name in self._lines and self._lines[name].error for name in names)
-
     def _credentials(self) -> Iterator[CredentialReport]:
         """Give a line for each secret; those of which nothing is known share the failure of the run."""
         for name in dict.fromkeys((*self._lines, *(self._names if self._errors else ()))):
