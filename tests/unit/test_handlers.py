@@ -474,6 +474,19 @@ async def test_what_could_not_be_recorded_is_told() -> None:
     assert 1 == world.acme.restarts
 
 
+async def test_a_failure_that_could_not_be_recorded_is_told_as_that() -> None:
+    """The run says that its record lacks it, and the credential why it failed."""
+    world = World()
+    world.put(A="1")
+    world.fly.failures["set"] = [errors.FlyUnavailable("away", service="fly")]
+    world.records.failures["finish"] = [errors.DatabaseUnavailable("away")] * 3
+
+    report = await world.sync()
+
+    assert (75, False, "not_recorded") == (report.exit_code, report.recorded, report.error.code)  # type: ignore[union-attr]
+    assert {"A": ("failed", "new", "fly_unavailable")} == told(report)
+
+
 async def test_a_record_whose_answer_was_lost_is_looked_up() -> None:
     """Where the end was written and only the answer went missing, the second try finds it, and all is well."""
     world = World()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import ConfigError, DeployFailed, FlysyncError, Interrupted, OutcomeUnknown, UsageError
+from flysync.errors import ConfigError, DeployFailed, FlysyncError, Interrupted, NotRecorded, OutcomeUnknown, UsageError
 from flysync.handlers.sync.stage import Line, Stage, cut_short
 from flysync.model.core import Outcome, Reason, RunId, State
 from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
@@ -263,7 +263,11 @@ class SyncState:
 
     @property
     def error(self) -> FlysyncError | None:
-        """The gravest failure: an interruption, misuse, a temporary one, a permanent one; the run's before a name's."""
+        """
+        The gravest failure; the run's before a name's.
+
+        That is an interruption, misuse, an end that could not be written down, another temporary one, a permanent one.
+        """
         errors = [*self._errors, *(line.error for line in self._lines.values())]
         return max((error for error in errors if error), key=_gravity, default=None)
 
@@ -294,7 +298,9 @@ class SyncState:
 
 def _gravity(error: FlysyncError) -> int:
     if isinstance(error, Interrupted):
-        return 3
+        return 4
     if isinstance(error, UsageError | ConfigError):
+        return 3
+    if isinstance(error, NotRecorded):
         return 2
     return int(error.temporary)
