@@ -5,6 +5,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
 from parts import cases
 from promises import left_wrong, told_wrong
 from schedules import Fault, Process, Turns
@@ -85,7 +86,8 @@ _FIRST = [Fault("cancel"), Fault("hang"), Fault("lose")]
 _THEN = [Fault("cancel"), Fault("cancel", "slow"), Fault("kill", "first"), Fault("hang")]
 
 
-@cases("name", list(SITUATIONS) if FULL else ["new", "borrowed sandbox"], quick=1)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SITUATIONS if FULL else ["new", "borrowed sandbox"])
 def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
