@@ -162,7 +162,7 @@ class Process:
     def __init__(
         self,
         world: World,
-        faults: Mapping[int | str, Fault] | None = None,
+        faults: Mapping[Any, Fault] | None = None,
         events: Mapping[int, Callable[[], None]] | None = None,
         *,
         turns: Turns | None = None,

@@ -395,7 +395,7 @@ SITUATIONS = {
 
 async def play(
     situation: Situation,
-    *faults: Mapping[int | str, Fault],
+    *faults: Mapping[Any, Fault],
     events: Mapping[int, Happening] | None = None,
     late: int = 0,
     most: int | None = None,
@@ -410,7 +410,7 @@ async def play(
     await situation.prepare(world)
     restarts = world.acme.restarts
     found: list[str] = []
-    calls = []
+    calls, report = [], None
     is_over = False
     for number, suffering in enumerate((*faults, {}, {})):
         is_clean = number >= len(faults)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from parts import cases
 from schedules import Fault
 from situations import SITUATIONS, Situation, calls_of, play
@@ -65,7 +66,8 @@ _FIRST = [Fault("cancel"), Fault("hang"), Fault("lose")]
 _THEN = [Fault("cancel"), Fault("cancel", "slow"), Fault("kill", "first"), Fault("hang")]
 
 
-@cases("name", list(SITUATIONS) if FULL else ["new", "borrowed sandbox"], quick=1)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SITUATIONS if FULL else ["new", "borrowed sandbox"])
 def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
