@@ -87,6 +87,33 @@ async def test_force_and_verify() -> None:
     assert {"A": ("synced", "requested", None)} == told(await world.sync("A", force=True))
 
 
+async def test_a_name_that_others_have_set_to_the_same_value() -> None:
+    """It is sent, and told; that Fly shows the digest of before is no sign of a list that is behind."""
+    world = World()
+    world.put(A="1")
+    world.acme.stored["A"] = "1"
+    world.acme.running = dict(world.acme.stored)
+
+    report = await world.sync()
+
+    assert {"A": ("synced", "new", None)} == told(report)
+    assert ["overwrites"] == [note.code for note in report.warnings]
+
+
+async def test_a_value_that_is_put_back_while_it_is_sent() -> None:
+    """The value that Fly had before is the one that the run has sent last."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    world.put(A="2")
+    during(world, "set", lambda: world.put(A="1"))
+
+    report = await world.sync()
+
+    assert {"A": ("synced", "changed", None)} == told(report)
+    assert {"A": "1"} == world.acme.running
+
+
 async def test_stage_and_the_deploy_after_it() -> None:
     """Staged is stored; doing it again changes nothing; without the flag it is deployed."""
     world = World()

@@ -77,8 +77,9 @@ class _Delivery:
 
     def _warn_of_overwriting(self, changes: Iterable[Change], live: LiveSecrets) -> None:
         """Name secrets that somebody else has set, and that are overwritten."""
-        names = [change.name for change in changes if change.reason is Reason.NEW and change.name in live]
-        if foreign := [name for name in names if name not in self._view.records]:
+        written = {name for name, row in self._view.records.items() if row.run_id}
+        names = {change.name for change in changes if change.reason is Reason.NEW} - written
+        if foreign := [name for name in sorted(names) if name in live]:
             message = (
                 f"{self._request.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
             )
