@@ -182,6 +182,20 @@ async def test_the_same_change_is_rolled_out_at_most_twice() -> None:
     assert [] == [run for run in world.records.run_rows.values() if run.finished_at is None]
 
 
+async def test_a_rollout_whose_end_is_not_known_is_counted_by_what_it_has_put_down() -> None:
+    """Whoever rolls out may not live to say what it came to: the next run judges, and gives up after two."""
+    world = World()
+    world.put(A="1")
+    world.acme.machines[0].breaks_on = {"1"}
+    codes = []
+    for _ in range(4):
+        world.fly.lost["deploy"] = [errors.OutcomeUnknown("lost")]
+        codes.append((await world.sync()).credentials[0].code)
+
+    assert ["outcome_unknown", "outcome_unknown", "deploy_failed", "deploy_failed"] == codes
+    assert 2 == world.acme.restarts
+
+
 async def test_a_rollout_that_touched_nothing_is_not_counted() -> None:
     """A failed lease or an API that is away costs no try."""
     world = World()
