@@ -102,11 +102,7 @@ class SyncState:
         return None if self._listener is None else self._listener.on_progress
 
     def mark(
-        self,
-        names: Iterable[SecretName],
-        stage: Stage,
-        error: FlysyncError | None = None,
-        reason: Reason | None = None,
+        self, names: Iterable[SecretName], stage: Stage, error: FlysyncError | None = None, reason: Reason | None = None
     ) -> None:
         """Say how far *names* have come; the reason stays where none is given."""
         for name in names:
@@ -137,14 +133,12 @@ class SyncState:
 
     async def announce(self, changes: Iterable[Change], seen: ProjectView) -> None:
         """Commit the intent, and that these values are about to be sent (or removed)."""
-        request = self.request
+        request, options = self.request, self.request.options
         fingerprints = {change.name: change.fingerprint for change in changes}
         self._touched |= dict.fromkeys(fingerprints)
-        options = request.options
         anew = options.retry if request.removes else options.force
-        await request.services.records.begin(
-            self.intent, fingerprints, seen=seen, anew=anew, take_over=options.take_over
-        )
+        records, take_over = request.services.records, options.take_over
+        await records.begin(self.intent, fingerprints, seen=seen, anew=anew, take_over=take_over)
         self.has_begun = True
 
     @property
@@ -181,8 +175,7 @@ class SyncState:
 
     def note(self, code: str, message: str, names: Iterable[str] = ()) -> None:
         """Add a warning, once; a later one of the same code and names takes its place."""
-        note = Note(code=code, message=message, names=tuple(names))
-        self.warn(note)
+        self.warn(Note(code=code, message=message, names=tuple(names)))
 
     def warn(self, note: Note) -> None:
         """Add a warning that is made already; see `note`."""
