@@ -99,7 +99,8 @@ def plan_removal(view: ProjectView, names: Iterable[SecretName], options: SyncOp
     changes, failures = [], []
     for name in names:
         record = view.records.get(name)
-        if record and record.fingerprint is None and is_given_up(record, options) and not options.retry:
+        is_over = record is not None and is_given_up(record, options) and not options.retry and not view.open_runs
+        if record is not None and record.fingerprint is None and is_over:
             failures.append((name, given_up(record, removes=True)))
         else:
             changes.append(Change(name=name, secret=None, fingerprint=None, reason=Reason.REMOVED, check=True))
@@ -205,7 +206,7 @@ def _decide(
     if record.state is State.DEPLOYED and not view.open_runs:
         return Reason.UNCHANGED, False, options.verify
     if is_given_up(record, options):
-        if not options.verify:
+        if not options.verify and not view.open_runs:
             raise given_up(record)
         return Reason.UNCHANGED, False, True
     # What was stored may have been rolled out since; and of a roll-out without a known end the machines tell.

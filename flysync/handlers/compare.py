@@ -105,13 +105,26 @@ class LiveSecrets:
         """Tell whether every machine has what we wrote last, whether it runs or not."""
         return self.is_ours(record) and self._secrets[record.name].status is FlyStatus.DEPLOYED
 
+    def is_on_machines(self, name: SecretName) -> bool:
+        """Tell whether a machine has what is shown of a secret; of one that has just been written, it is what was."""
+        return name in self._secrets and self._secrets[name].status in _ON_MACHINES
+
     def down(self, known: Collection[str] = ()) -> list[Machine]:
         """Give the managed machines that are down, but for those that are *known* to be."""
         return self._in(Condition.DOWN, known)
 
+    def has_put_down(self, record: SecretRecord, known: Collection[str]) -> bool:
+        """Tell whether the open roll-out of a value has reached a machine that is down: it has a newer release then."""
+        after = record.rollout_after
+        return after is not None and any(one.release is None or one.release > after for one in self.down(known))
+
     def unclear(self, known: Collection[str] = ()) -> list[Machine]:
         """Give the managed machines of which nobody can say yet whether they run, but for those *known* to be down."""
         return self._in(Condition.UNCLEAR, known)
+
+    def not_up(self, known: Collection[str]) -> list[Machine]:
+        """Give the managed machines that are down, with those *known* to be down of which nobody can say it now."""
+        return [*self.down(), *(machine for machine in self.unclear() if machine.id in known)]
 
     def may_change(self, known: Collection[str] = ()) -> bool:
         """Tell whether a machine may soon be seen otherwise: it is unclear, or started and not healthy yet."""

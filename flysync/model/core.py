@@ -228,8 +228,14 @@ class SecretRecord:
     longest_limit_s: float | None = None
     #: The newest release that the app failed with.
     failed_release: int | None = None
-    #: Whether one was begun whose end is not known.
-    rollout_begun: bool = False
+    #: The newest release that there was when one was begun whose end is not known: what it brings has a newer one. 0
+    #: where that is not known; absent where no roll-out is open.
+    rollout_after: int | None = None
+
+    @property
+    def rollout_begun(self) -> bool:
+        """Whether a roll-out was begun whose end is not known."""
+        return self.rollout_after is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,13 +91,13 @@ class Records(Protocol):
         ...
 
     async def begin_rollout(
-        self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str]
+        self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str], release: int = 0
     ) -> frozenset[str]:
         """
-        Commit that a roll-out of *names* is about to begin, while the machines *down* are down.
+        Commit that a roll-out of *names* is about to begin, after *release*, while the machines *down* are down.
 
-        Gives the machines that were down before the first roll-out that has not ended well since: *down*, where this
-        is the first.
+        Gives the machines that were down before the first roll-out that has not ended well since, and before each one
+        after it: *down*, where this is the first.
 
         Raises:
             NotRecorded: the run is no longer open: somebody has fenced it.

@@ -153,13 +153,13 @@ class RolloutContract:
         assert (await world.view()).down_before is None
 
     async def test_what_was_down_before_is_kept_until_all_is_up(self, world: RecordsWorld) -> None:
-        """The first roll-out says it, for all that follow, over several runs; then it is forgotten."""
+        """The first roll-out says it, for all that follow and find it so, over several runs; then it is forgotten."""
         its = await begin(world)
         untouched = (await world.view()).down_before
         first = await world.records.begin_rollout(RUN, APP, [KEY], down={"m2", "m1"})
         await finish(world, its, {KEY: State.STORED})
         later = await begin(world, LATER)
-        second = await world.records.begin_rollout(LATER, APP, [KEY], down={"m3"})
+        second = await world.records.begin_rollout(LATER, APP, [KEY], down={"m2", "m3", "m1"})
         kept = (await world.view()).down_before
         elsewhere = (await world.view(app=AppName("elsewhere"))).down_before
         await finish(world, later, {KEY: State.DEPLOYED}, all_up=True)
@@ -170,6 +170,15 @@ class RolloutContract:
         assert {"m1", "m2"} == first == second == kept
         assert {None} == {untouched, elsewhere, settled}
         assert {"m3"} == third
+
+    async def test_what_is_up_meanwhile_is_forgotten(self, world: RecordsWorld) -> None:
+        """Once it was up before a roll-out, it is that one's doing where it is down afterwards."""
+        await begin(world)
+        await world.records.begin_rollout(RUN, APP, [KEY], down={"m1", "m2"})
+        second = await world.records.begin_rollout(RUN, APP, [KEY], down={"m2", "m3"})
+        third = await world.records.begin_rollout(RUN, APP, [KEY], down={"m1", "m2", "m3"})
+
+        assert {"m2"} == second == third == (await world.view()).down_before
 
     async def test_nothing_was_down_before(self, world: RecordsWorld) -> None:
         """That is known as well, and is not the same as knowing nothing."""

@@ -105,8 +105,9 @@ class InMemoryApp:
         self.crashes = 0
         self.crash_end = RolloutEnd.APP_FAILED
         self.crashed = 0
-        #: How the next roll-outs end: those that touch machines at all break off after the first.
+        #: How the next roll-outs end: those that touch machines at all break off after the first. How all have ended.
         self.ends: list[RolloutEnd] = []
+        self.ended: list[RolloutEnd] = []
         #: How many looks after the next change show the secrets of before it.
         self.lag = 0
         self.sets = 0
@@ -181,8 +182,13 @@ class InMemoryApp:
         """
         Let the managed machines run with what is stored, one after the other, and tell *reach* of each that does.
 
-        A machine that is not started stays so, and only its configuration is new, as with flyctl.
+        A machine that is not started stays so, and only its configuration is new, as with flyctl. Where nobody waits
+        (there is no *timeout_s*), nobody hears of one that crashes, or takes its time.
         """
+        self.ended.append(self._roll_out(timeout_s, reach))
+        return self.ended[-1]
+
+    def _roll_out(self, timeout_s: float | None, reach: Callable[[], None]) -> RolloutEnd:
         if not self.managed:
             return RolloutEnd.NO_MACHINES
         end = self.ends.pop(0) if self.ends else RolloutEnd.SUCCEEDED
@@ -194,8 +200,10 @@ class InMemoryApp:
         for machine in self.managed:
             self._update(machine)
             if machine.state == "started":
-                if not machine.start(crashes=crashes):
-                    self.crashed += 1
+                is_up = machine.start(crashes=crashes)
+                crashes = False
+                self.crashed += not is_up
+                if not is_up and timeout_s is not None:
                     return self.crash_end
                 if timeout_s is not None and (machine.healthy_after_s > timeout_s or machine.never_healthy):
                     machine.unclear = 0 if machine.never_healthy else machine.late_looks

@@ -24,7 +24,7 @@ _NO_TRIES: dict[str, Any] = {
     "bad_tries": 0,
     "longest_limit_s": None,
     "failed_release": None,
-    "rollout_begun": False,
+    "rollout_after": None,
 }
 
 
@@ -122,10 +122,10 @@ class InMemoryState(InMemoryTables):
         self._leave("stored")
 
     async def begin_rollout(
-        self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str]
+        self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str], release: int = 0
     ) -> frozenset[str]:
         """
-        Write that a roll-out is about to begin, and give the machines that were down before the first.
+        Write that a roll-out is about to begin, and give the machines that have been down since before the first.
 
         Raises:
             NotRecorded: the run is not open.
@@ -133,10 +133,9 @@ class InMemoryState(InMemoryTables):
         self._enter("begin_rollout")
         run = self._open_run(run_id)
         here = self.apps.setdefault(app, InMemoryOwner(run.intent.project, self.now()))
-        if here.down_before is None:
-            here.down_before = frozenset(down)
+        here.down_before = frozenset(down) if here.down_before is None else here.down_before & {*down}
         for name, record in self.records_of(app, names):
-            self.secrets[app, name] = replace(record, rollout_begun=True)
+            self.secrets[app, name] = replace(record, rollout_after=release)
         self._leave("begin_rollout")
         return here.down_before
 
@@ -158,7 +157,7 @@ class InMemoryState(InMemoryTables):
                 changes["bad_tries"] = record.bad_tries + 1
                 changes["longest_limit_s"] = max(bad.limit_s, record.longest_limit_s or 0.0)
                 changes["failed_release"] = record.failed_release if bad.release is None else bad.release
-            rows[name] = self.secrets[app, name] = replace(record, rollout_begun=False, **changes)
+            rows[name] = self.secrets[app, name] = replace(record, rollout_after=None, **changes)
         self._leave("end_rollout")
         return rows
 

@@ -59,7 +59,7 @@ def skipped(platform: Platform, code: str, *words: str) -> None:
     assert [] == [word for word in words if word not in text.stderr]
 
 
-@cases("name", ["1A", "a\x1b[31m", "", "A-B"], quick=2)
+@cases("name", ["1A", "a\x1b[31m", "", "A-B"], quick=1)
 def test_a_bad_name(platform: Platform, name: str) -> None:
     """Refused before anything is opened: not even the database is looked for."""
     arguments = ("sync", "--project", "p", "--name", name)
@@ -119,7 +119,7 @@ def test_a_project_that_is_no_utf8(platform: Platform) -> None:
         ("status", "canary"),
         ("db", "check", "canary"),
     ],
-    quick=2,
+    quick=1,
 )
 def test_a_value_as_an_argument(platform: Platform, arguments: tuple[str, ...]) -> None:
     """Refused, not shown, and the right way is named."""
@@ -129,7 +129,7 @@ def test_a_value_as_an_argument(platform: Platform, arguments: tuple[str, ...]) 
 @cases(
     "arguments",
     [("canary",), (*SYNC, "--stage=canary"), ("db", "canary"), (*SYNC, "--canary key"), (*SYNC, "-xcanary")],
-    quick=2,
+    quick=1,
 )
 def test_a_value_in_an_odd_place(platform: Platform, arguments: tuple[str, ...]) -> None:
     """Not shown in the place of a command either, nor where it looks like an option."""
@@ -155,7 +155,7 @@ def test_no_command(platform: Platform, group: tuple[str, ...]) -> None:
     assert (" ".join(group) or "flysync") == done.json["command"]
 
 
-@pytest.mark.parametrize("option", ["--timeout", "--lock-wait"])
+@cases("option", ["--timeout", "--lock-wait"], quick=1)
 @cases("given", ["-1", "nan", "1e999"], quick=1)  # the rest: tests/unit/test_options.py
 def test_a_bad_duration(platform: Platform, option: str, given: str) -> None:
     """Durations that work are named, and the option."""
@@ -206,7 +206,7 @@ def test_an_empty_value(platform: Platform, source: str, given: bytes | None) ->
     refused(platform, (*SYNC, *more), "invalid_credential", 1, "value of A", "is empty", "save A again", **how)
 
 
-@pytest.mark.parametrize("source", ["database", "caller"])
+@cases("source", ["database", "caller"], quick=1)
 def test_a_value_that_is_too_large(platform: Platform, source: str) -> None:
     """How large it is, and how large it may be."""
     platform.deploy("p", "large")
@@ -326,7 +326,7 @@ def test_a_sandbox_that_is_not_there(platform: Platform, sandbox: str) -> None:
     refused(platform, (*SYNC, "--sandbox", sandbox), "sandbox_not_found", 1, "--sandbox")
 
 
-@cases("command", [SYNC, ("status",), HISTORY, ("db", "check"), ("db", "init")], quick=2, ids=" ".join)
+@cases("command", [SYNC, ("status",), HISTORY, ("db", "check"), ("db", "init")], quick=1, ids=" ".join)
 def test_no_database(platform: Platform, command: tuple[str, ...]) -> None:
     """Out of reach is temporary; the address is not shown."""
     refused(platform, command, "database_unavailable", 75, "DATABASE_URL", environ=NOWHERE)

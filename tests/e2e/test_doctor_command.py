@@ -249,6 +249,7 @@ def test_an_app_that_the_token_does_not_show(platform: Platform) -> None:
     assert (0, "warning") == (some.code, seen["app"][0])
 
 
+@pytest.mark.slow
 def test_what_a_run_has_left(platform: Platform) -> None:
     """A sandbox that Daytona would not delete is a warning, and the next command removes it."""
     deployed(platform, "doctor-left")
@@ -272,6 +273,7 @@ def test_redis(platform: Platform, valkey: EmbeddedValkey) -> None:
     assert "canary" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_packages_of_the_worker(platform: Platform) -> None:
     """Missing, they are a warning, with the command that brings them."""
     code = "import sys; sys.modules['bullmq'] = None; sys.argv = ['flysync', 'doctor', '--offline']"

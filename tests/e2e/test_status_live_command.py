@@ -104,6 +104,7 @@ def test_staged_proves_nothing_where_flyctl_cannot_see_the_machines(platform: Pl
     assert ("flyctl_failed", True) == (report["error"]["code"], report["error"]["temporary"])
 
 
+@pytest.mark.slow
 def test_a_token_that_is_refused_and_an_app_that_is_gone(platform: Platform) -> None:
     """The one is an error with its way out, the other is drift where we have deployed before."""
     synced(platform, "live-gone", A="1")

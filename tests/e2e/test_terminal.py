@@ -195,6 +195,7 @@ def test_nothing_moves_where_it_should_not(
     assert (0, "") == (process.returncode, terminal.read_to_the_end())
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
     """The key itself: it cleans up, and the spinner leaves the screen to the report."""
     hold = held(platform, "key")
@@ -260,7 +261,7 @@ def test_a_secret_for_the_keyring_is_asked_for(platform: Platform, terminal: Ter
     assert (code == 0) == (platform.home / "keyring.json").exists()
 
 
-@cases(("keys", "code"), [(b"y\n", 0), (b"n\n", 2), (b"\n", 2), (b"\x04", 2), (b"\x03", 130)], quick=1)
+@cases(("keys", "code"), [(b"n\n", 2), (b"y\n", 0), (b"\n", 2), (b"\x04", 2), (b"\x03", 130)], quick=1)
 def test_a_removal_is_asked_for(platform: Platform, terminal: Terminal, keys: bytes, code: int) -> None:
     """Yes removes; no, nothing, Ctrl-D and Ctrl-C remove nothing."""
     app = platform.world.fly.add_app(f"asked-{code}-{len(keys)}-{keys[0]}", machines=1)

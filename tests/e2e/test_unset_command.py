@@ -65,7 +65,7 @@ def test_an_orphan_is_removed_from_the_machines_with_one_restart(platform: Platf
         ((*UNSET[:-1], "OLD=canary", "--yes"), 2, "--name takes a name only"),
         (("unset", "--project", "other", "--name", "OLD", "--yes"), 1, "project other"),
     ],
-    quick=2,
+    quick=1,
 )
 def test_what_is_refused(platform: Platform, arguments: tuple[str, ...], code: int, words: str) -> None:
     """Before anything is sent, by one clear error."""

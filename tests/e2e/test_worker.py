@@ -149,7 +149,7 @@ async def test_a_refused_token_fails_the_job_at_once(backend: Backend, app: App)
     assert {} == app.secrets
 
 
-@cases("service", ["fly", "daytona", "postgres"], quick=1)
+@cases("service", ["daytona", "fly", "postgres"], quick=1)
 async def test_an_outage_costs_no_attempt(backend: Backend, app: App, service: str) -> None:
     """Jobs wait until the service is back, though their producer has allowed one attempt only."""
     platform = backend.platform

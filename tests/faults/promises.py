@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from world import MOST_ROLLOUTS
+from rollouts import MOST_BAD_TRIES
 
 from flysync.model.core import Outcome, Reason
+from flysync.model.fly import Condition, RolloutEnd
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -23,7 +24,7 @@ _ON_MACHINES = {Outcome.SYNCED, Outcome.UNCHANGED}
 
 def told_wrong(process: Process, report: SyncReport | None, drifted: Container[str] = ()) -> Iterator[str]:
     """
-    LockHandle what one sync claims against what was there while it ran; a killed one claims nothing.
+    Hold what one sync claims against what was there while it ran; a killed one claims nothing.
 
     What somebody else has *drifted* may be told as unchanged: only `--verify` asks.
     """
@@ -38,7 +39,9 @@ def told_wrong(process: Process, report: SyncReport | None, drifted: Container[s
         is_blind = one.reason is Reason.UNCHANGED and one.name in drifted
         if not is_blind and not _is_true(process, report, one):
             yield f"{one.name} is told as {one.outcome} ({one.code}), and is not"
-    yield from _recorded_wrong(process.world, report)
+        if one.outcome in _ON_MACHINES and (why := _not_running(process, report, one)):
+            yield f"{one.name} is told as {one.outcome}, and {why}"
+    yield from _recorded_wrong(process, report)
     if own := [name for name in process.world.sandboxes.live if name == f"flysync-{report.run_id}"]:
         noted = {name for note in report.warnings if note.code == "sandbox_left" for name in note.names}
         if not noted.issuperset(own):
@@ -53,32 +56,59 @@ def _is_true(process: Process, report: SyncReport, one: CredentialReport) -> boo
     """Tell whether the claim was true at some moment of the sync, of a value that was stored at one."""
     world = process.world
     moments = world.history[process.first_moment : process.last_moment]
-    values = {moment.rows.get(one.name) for moment in moments}
+    values = {moment.rows[report.project].get(one.name) for moment in moments}
     app = report.app or ""
     if one.outcome in _ON_MACHINES:
-        return bool(values & {moment.running.get(app, {}).get(one.name) for moment in moments} - {None})
+        running = {moment.running.get(app, {}).get(one.name) for moment in moments}
+        if one.outcome is Outcome.UNCHANGED:  # the last machine may be gone since
+            running |= {moment.stored[app].get(one.name) for moment in moments if app in moment.empty}
+        return bool(values & running - {None})
     if one.outcome is Outcome.STAGED:
         return bool(values & {moment.stored.get(app, {}).get(one.name) for moment in moments} - {None})
     if one.outcome is Outcome.SKIPPED:
         return any(app not in moment.stored for moment in moments)
     if one.outcome is Outcome.FAILED:
-        return (one.name, world.rows.get(one.name)) not in world.landed.get(report.run_id, ())
+        return (one.name, world.rows_of(report.project).get(one.name)) not in world.landed.get(report.run_id, ())
     return True
 
 
-def _recorded_wrong(world: World, report: SyncReport) -> Iterator[str]:
+def _not_running(process: Process, report: SyncReport, one: CredentialReport) -> str | None:
+    """Say which machine speaks against the claim that the machines run with a secret."""
+    down = process.left_down.get(report.app or "", {})
+    if one.outcome is Outcome.SYNCED and down:
+        return f"we have put down {sorted(down)}"
+    if by_it := sorted(machine for machine, what in down.items() if one.name in {name for name, _, _ in what}):
+        return f"it has put down {by_it}"
+    if one.reason is Reason.UNCHANGED or process.seen is None or report.covered_by:
+        return None  # by our record, or another's
+    shown = {machine.id: machine.condition() for machine in process.seen.machines or () if machine.is_managed}
+    is_news = one.outcome is Outcome.SYNCED or any(one.name in row for row in _outcomes(process.world, report.run_id))
+    unclear = sorted(machine for machine, condition in shown.items() if condition is Condition.UNCLEAR)
+    if is_news and unclear:
+        return f"nobody knows of {unclear}"
+    told = {name for note in report.warnings if note.code == "machines_down" for name in note.names}
+    silent = sorted(one for one, it in shown.items() if it is Condition.DOWN and one not in {*told, *down})
+    return f"nobody says that {silent} is down" if silent else None
+
+
+def _recorded_wrong(process: Process, report: SyncReport) -> Iterator[str]:
     """Hold the actions against the report: one row of a run that has brought something, with what it has brought."""
-    rows = _outcomes(world, run=report.run_id)
+    world, app = process.world, report.app or ""
+    rows = _outcomes(world, report.run_id)
+    landed = {name for name, _ in world.landed.get(report.run_id, ())}
     brought = {
         one.name: str(one.outcome)
         for one in report.credentials
-        if one.outcome in {Outcome.SYNCED, Outcome.STAGED}
-        and one.code is None
-        and any(name == one.name for name, _ in world.landed.get(report.run_id, ()))
+        if one.outcome in {Outcome.SYNCED, Outcome.STAGED} and one.code is None and one.name in landed
     }
     if len(rows) > 1:
         yield f"{len(rows)} actions of {report.run_id}"
-    told = {name: outcome for row in rows for name, outcome in row.items() if name not in _looked_up(report)}
+    all_told = {name: outcome for row in rows for name, outcome in row.items()}
+    along = all_told.keys() - landed - _looked_up(report)
+    for name in along:
+        if all_told[name] != Outcome.SYNCED or process.left_down.get(app):
+            yield f"{name} is recorded as brought along, and is not"
+    told = {name: outcome for name, outcome in all_told.items() if name not in _looked_up(report) | along}
     if report.recorded and report.covered_by is None and brought != told:
         yield f"actions {rows} of a run that has brought {brought}"
     if report.recorded is False and report.ok:
@@ -93,14 +123,15 @@ def _looked_up(report: SyncReport) -> set[str]:
     return {one.name for one in report.credentials if one.reason is Reason.CONFIRMED}
 
 
-def left_wrong(world: World, report: SyncReport | None, names: frozenset[str], *, may_give_up: bool) -> Iterator[str]:
+def left_wrong(process: Process, report: SyncReport | None, names: frozenset[str]) -> Iterator[str]:
     """Hold the world after a sync that nothing has disturbed against what is stored: all of it must have arrived."""
+    world = process.world
     yield from world.wrongs
     if report is None:
         yield "nothing was reported"
         return
     for one in report.credentials:
-        if one.name in names and (why := _missing(world, report.app or "", one, may_give_up=may_give_up)):
+        if one.name in names and (why := _missing(process, report, one)):
             yield f"{one.name} {why}: {_lines(report)}, {report.error!r}"
     if silent := names - {str(one.name) for one in report.credentials}:
         yield f"nothing is said of {silent}"
@@ -111,26 +142,39 @@ def left_wrong(world: World, report: SyncReport | None, names: frozenset[str], *
             yield f"{name} lives on"
 
 
-def _missing(world: World, app_name: str, one: CredentialReport, *, may_give_up: bool) -> str | None:
+def _missing(process: Process, report: SyncReport, one: CredentialReport) -> str | None:
     """Say what is not as it should be with a credential that can be brought."""
-    app, value = world.fly.apps.get(app_name), world.rows.get(one.name)
-    if app is None or not app.machines:
+    world, app_name = process.world, report.app or ""
+    app, value = world.fly.apps.get(app_name), world.rows_of(report.project).get(one.name)
+    if app is None or not app.managed:
         expected = Outcome.STAGED if app else Outcome.SKIPPED
         return None if one.outcome == expected else f"is not {expected}"
-    if one.code == "deploy_failed" and may_give_up:
-        tries = world.records.secrets[app_name, one.name].rollouts
-        return None if tries >= MOST_ROLLOUTS else "was given up too early"
-    if one.code == "deploy_incomplete" and app.crashes:
-        return None if one.outcome is Outcome.STAGED else "is not staged"
-    if one.outcome not in _ON_MACHINES or app.running.get(one.name) != value:
+    if one.code == "deploy_failed":
+        tries = world.rollouts.bad_tries(app_name, one.name, str(value))
+        return None if tries >= MOST_BAD_TRIES else f"was given up after {tries} bad tries"
+    if one.code == "deploy_incomplete":
+        is_so = one.outcome is Outcome.STAGED and _is_incomplete(process, report)
+        return None if is_so else "is not incomplete"
+    if one.outcome not in _ON_MACHINES or world.rollouts.running(app_name).get(one.name) != value:
         return "has not arrived"
-    is_told = any(outcomes.get(one.name) == Outcome.SYNCED for outcomes in _outcomes(world, world.acted[one.name]))
+    told = [row.details["outcomes"] for row in world.records.actions[world.acted[one.name] :]]
+    is_told = any(cast("dict[str, str]", outcomes).get(one.name) == Outcome.SYNCED for outcomes in told)
     return None if is_told else "has arrived, and no action says so"
 
 
-def _outcomes(world: World, since: int = 0, *, run: str | None = None) -> list[dict[str, str]]:
-    """Give what the actions since one of them, or those of one run, say of credentials."""
-    rows = [row.details for row in world.records.actions[since:] if run in {None, row.details["run_id"]}]
+def _is_incomplete(process: Process, report: SyncReport) -> bool:
+    """Tell whether the app, Fly, or the time let a roll-out come to nothing."""
+    rollouts = process.world.rollouts
+    if rollouts.ends.get(report.run_id, RolloutEnd.SUCCEEDED) is not RolloutEnd.SUCCEEDED:
+        return True
+    machines = (process.seen.machines if process.seen else None) or ()
+    is_unclear = any(one.is_managed and one.condition() is Condition.UNCLEAR for one in machines)
+    return is_unclear or (report.run_id in rollouts.tries and rollouts.tries[report.run_id].is_bad)
+
+
+def _outcomes(world: World, run: str) -> list[dict[str, str]]:
+    """Give what the actions of a run say of credentials."""
+    rows = [row.details for row in world.records.actions if row.details["run_id"] == run]
     return [cast("dict[str, str]", details["outcomes"]) for details in rows]
 
 

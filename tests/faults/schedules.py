@@ -8,7 +8,7 @@ put. Of two processes, `Turns` says who may go on.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -19,14 +19,17 @@ from world import WatchedSecrets, landed
 from flysync.errors import FlysyncError
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project, unset_secrets
 from flysync.model.core import ProjectId, RunId, SecretName, SyncOptions
+from flysync.model.fly import RolloutEnd
 from flysync.ports import Services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
+    from rollouts import Change
     from world import Effect, World
 
     from flysync.model.core import AppName
+    from flysync.model.fly import AppAtFly, Rollout
     from flysync.model.reports import SyncReport
     from flysync.ports import Clock, Sandbox, SandboxFlyctl
 
@@ -43,17 +46,19 @@ class Fault:
     """
     What happens to a call.
 
-    *kind*: `kill`, `cancel` (Ctrl-C), `hang` (no answer ever), `raise` (*error*), `steal` (the lock goes, unnoticed)
-    or `lose` (it goes, and the holder is told). *effect*: `never`, `first` (the work is done, the answer is lost), or
-    `late` (it is done whenever `World.land` is called).
+    *kind*: `kill`, `cancel` (Ctrl-C), `hang` (no answer ever), `raise` (*error*), `give` (*answer*), `steal` (the lock
+    goes, unnoticed) or `lose` (it goes, and the holder is told). *effect*: `never`, `first` (the work is done, the
+    answer is lost), `half` (a roll-out that has reached one machine), or `late` (it is done whenever `World.land` is
+    called).
     """
 
     kind: str
     effect: str = "never"
     error: Exception | None = None
+    answer: Rollout | None = None
 
     def __str__(self) -> str:
-        return f"{self.kind}/{self.effect}" + (f"/{self.error!r}" if self.error else "")
+        return f"{self.kind}/{self.effect}" + "".join(f"/{it!r}" for it in (self.error, self.answer) if it)
 
 
 class Turns:
@@ -148,20 +153,30 @@ class WatchedFlyctl(InMemoryFlyctl):
 
 
 class Process:
-    """One flysync and its view of the world; *faults* and *events* come before the numbered call."""
+    """
+    One flysync of *project* and its view of the world.
+
+    *faults* and *events* come before the call of a number, or before the first of a name.
+    """
 
     def __init__(
         self,
         world: World,
-        faults: Mapping[int, Fault] | None = None,
+        faults: Mapping[Any, Fault] | None = None,
         events: Mapping[int, Callable[[], None]] | None = None,
         *,
         turns: Turns | None = None,
         number: int = 0,
+        project: str = PROJECT,
     ) -> None:
         self.world = world
+        self.project = ProjectId(project)
+        self.options = SyncOptions()
         self.calls: list[str] = []
         self.reports: list[SyncReport] = []
+        #: What Fly has shown last; and, by app, the machines that we have put down and that are so at the end.
+        self.seen: AppAtFly | None = None
+        self.left_down: Mapping[str, Mapping[str, frozenset[Change]]] = {}
         #: The moments at which the sync began and ended, and at which it has read the rows last.
         self.first_moment = 0
         self.last_moment = 0
@@ -171,8 +186,15 @@ class Process:
         self._turns = turns
         self._number = number
         self._is_dead = False
+        #: Apps of which it has read that their owner has left them.
+        self._left_by_owner: set[str] = set()
         self._holds: list[InMemoryLockHandle] = []
         self._task: asyncio.Task[SyncReport] | None = None
+
+    @property
+    def app(self) -> str:
+        """The app that the project is deployed to."""
+        return self.world.records.projects[self.project].apps()[0]
 
     @property
     def services(self) -> Services:
@@ -239,23 +261,19 @@ class Process:
 
     async def sync(self, *names: str, **options: object) -> SyncReport | None:
         """Sync the named credentials, or all; give the report, unless the process was killed."""
-        given = SyncOptions(**options)  # type: ignore[arg-type]
-        if given.force:
-            for name in names or self.world.rows:
-                self.world.renew(name)
+        self.options = given = SyncOptions(**options)  # type: ignore[arg-type]
         wanted = [SecretName(name) for name in names]
         return await self._run(
-            sync_credentials_to_flyio(PROJECT, wanted, given, services=self.services, listener=self)
+            sync_credentials_to_flyio(self.project, wanted, given, services=self.services, listener=self)
             if names
-            else sync_project(PROJECT, given, services=self.services, listener=self)
+            else sync_project(self.project, given, services=self.services, listener=self)
         )
 
     async def unset(self, *names: str, **options: object) -> SyncReport | None:
         """Remove the named secrets; give the report, unless the process was killed."""
-        given = SyncOptions(**options)  # type: ignore[arg-type]
-        return await self._run(
-            unset_secrets(PROJECT, [SecretName(name) for name in names], given, services=self.services, listener=self)
-        )
+        self.options = given = SyncOptions(**options)  # type: ignore[arg-type]
+        wanted = [SecretName(name) for name in names]
+        return await self._run(unset_secrets(self.project, wanted, given, services=self.services, listener=self))
 
     async def _run(self, work: Coroutine[Any, Any, SyncReport]) -> SyncReport | None:
         self.world.note()
@@ -263,6 +281,7 @@ class Process:
         self._task = asyncio.ensure_future(work)
         with suppress(Killed, asyncio.CancelledError):
             await self._task
+        self.left_down = {app: self.world.rollouts.down_by_us(app) for app in self.world.fly.apps}
         await asyncio.sleep(0)
         if self._turns:
             self._turns.end(self._number)
@@ -280,23 +299,37 @@ class Process:
         self.calls.append(name)
         if event := self._events.get(number):
             event()
-        if fault := self._faults.get(number):
-            await self._suffer(fault, name, effect)
+        fault = self._faults.get(number) or self._faults.get(name if name not in self.calls[:-1] else "")
+        if fault and (answer := await self._suffer(fault, name, effect)):
+            return answer
         if name == "records.view":
             self.read_at = len(self.world.history)
+            self._left_by_owner = {app for app in self.world.records.apps if self.world.records.owner_has_left(app)}
+        owners = self._owners()
         result = landed(effect)
+        self._watch_owners(owners)
         if isinstance(result, InMemoryLockHandle):
             self._holds.append(result)
             return _Port(self, "hold", result)
         return result
 
-    async def _suffer(self, fault: Fault, name: str, effect: Effect) -> None:
+    def _owners(self) -> dict[str, str]:
+        return {app: its.project for app, its in self.world.records.apps.items()}
+
+    def _watch_owners(self, before: Mapping[str, str]) -> None:
+        """Hold a change of owners against what allows it."""
+        for app, owner in before.items():
+            now, may = self._owners()[app], self.options.take_over or app in self._left_by_owner
+            if now != owner and not (may and now == self.project):
+                self.world.wrongs.append(f"{app} was {owner}'s, who has not left it, and is {now}'s")
+
+    async def _suffer(self, fault: Fault, name: str, effect: Effect) -> Rollout | None:
         if fault.kind in {"steal", "lose"}:
             self.lose_lock(told=fault.kind == "lose")
             await asyncio.sleep(0)
-            return
-        if fault.effect == "first" and name != "lock.try_acquire":
-            with suppress(FlysyncError):
+            return None
+        if fault.effect in {"first", "half"} and name != "lock.try_acquire":
+            with suppress(FlysyncError), self._broken_off() if fault.effect == "half" else nullcontext():
                 landed(effect)
         if fault.effect == "late" and not name.startswith(("lock.", "hold.")):  # those go with their connection
             self.world.pending.append((name, effect))
@@ -307,13 +340,26 @@ class Process:
         if fault.kind == "raise":
             assert fault.error is not None
             raise fault.error
+        if fault.kind == "give":
+            return fault.answer
         if fault.kind == "cancel":
             assert self._task is not None
             self._task.cancel()
         if fault.effect == "slow" or name == "hold.release":  # which ends by itself, whatever happens
             await asyncio.sleep(1.0)
-            return
-        await _for_ever()
+            return None
+        return await _for_ever()
+
+    @contextmanager
+    def _broken_off(self) -> Iterator[None]:
+        """Let a roll-out reach one machine alone."""
+        apps = self.world.fly.apps.values()
+        ends = [app.ends for app in apps]
+        for app in apps:
+            app.ends = [RolloutEnd.BROKEN_OFF]
+        yield
+        for app, its in zip(apps, ends, strict=True):
+            app.ends = its
 
     def lose_lock(self, *, told: bool = False) -> None:
         """Take the process' locks away, as a server does that was restarted."""

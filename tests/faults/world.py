@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from doubles import (
     InMemorySandboxes,
     InMemorySecrets,
 )
+from rollouts import Rollouts
 
 from flysync.errors import DaytonaUnavailable, FlysyncError
 
@@ -25,17 +27,15 @@ if TYPE_CHECKING:
 
     from schedules import Process
 
-    from flysync.model.core import AppName, RunId, SecretName
-    from flysync.model.fly import Rollout
-    from flysync.ports import OnProgress
+    from flysync.model.core import AppName, ProjectView, RunId, SecretName
+    from flysync.model.fly import AppAtFly, Rollout
+    from flysync.ports import Intent, OnProgress
     from flysync.secret import Secret
 
     Effect = Callable[[], Coroutine[Any, Any, Any]]
 
 T = TypeVar("T")
 _NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
-#: How often one change may be rolled out.
-MOST_ROLLOUTS = 2
 
 
 class _Jumping(selectors.SelectSelector):
@@ -76,9 +76,11 @@ def in_jumping_time(work: Coroutine[Any, Any, T]) -> T:
 class Snapshot:
     """What was stored, what Fly had of it and what the machines ran with, at one moment."""
 
-    rows: Mapping[str, object]
+    rows: Mapping[str, Mapping[str, object]]
     stored: Mapping[str, Mapping[str, str]]
     running: Mapping[str, Mapping[str, str]]
+    #: The apps without a machine that a roll-out reaches.
+    empty: frozenset[str]
 
 
 class World:
@@ -86,7 +88,9 @@ class World:
 
     def __init__(self, *, machines: int = 1) -> None:
         self._ticks = 0
-        self.records = InMemoryRecords(now=self._now)
+        #: How often the roll-outs of a secret have begun to count anew, by app and name.
+        self.epochs: Counter[tuple[str, str]] = Counter()
+        self.records = WatchedRecords(self)
         self.lock = InMemoryLock()
         self.sandboxes = InMemorySandboxes()
         self.fly = InMemoryFly()
@@ -94,47 +98,47 @@ class World:
         self.ids = 0
         self.pending: list[tuple[str, Effect]] = []
         self.history: list[Snapshot] = []
-        #: How often each value was stored anew, so that a change and its revert are three.
-        self.epochs: dict[str, int] = {}
-        #: Values that each run has stored at Fly, and how often machines were restarted for them.
+        #: Values that each run has stored at Fly.
         self.landed: dict[str, set[tuple[str, str]]] = {}
         #: When each name was stored at Fly last, and by whom.
         self.written: dict[str, tuple[int, RunId]] = {}
         #: How many actions there were when a name was stored at Fly last.
         self.acted: dict[str, int] = {}
-        self.restarted: dict[tuple[str, str, int], int] = {}
+        self.rollouts = Rollouts(self)
         self.wrongs: list[str] = []
         #: Sandboxes that came to life when nobody waited for them any more.
         self.late_boxes: set[str] = set()
         self.records.deploy("p", "acme")
         self.note()
 
-    def _now(self) -> datetime:
+    def now(self) -> datetime:
+        """Give a time that only grows."""
         self._ticks += 1
         seconds = asyncio.get_running_loop().time()
         return _NOON + timedelta(seconds=seconds, microseconds=self._ticks)
 
     @property
-    def rows(self) -> dict[str, object]:
-        """What is stored now."""
-        return {row.name: row.value for row in self.records.projects["p"].rows}
+    def rows(self) -> Mapping[str, object]:
+        """What the project `p` has stored now."""
+        return self.rows_of("p")
+
+    def rows_of(self, project: str) -> Mapping[str, object]:
+        """Give what a project has stored now."""
+        return {row.name: row.value for row in self.records.projects[project].rows}
 
     def note(self) -> None:
         """Remember what is there now."""
+        rows = {project: self.rows_of(project) for project in self.records.projects}
         stored = {name: dict(app.stored) for name, app in self.fly.apps.items()}
-        running = {name: dict(app.running) for name, app in self.fly.apps.items()}
-        self.history.append(Snapshot(self.rows, stored, running))
+        running = {name: self.rollouts.running(name) for name in self.fly.apps}
+        empty = frozenset(name for name, app in self.fly.apps.items() if not app.managed)
+        self.history.append(Snapshot(rows, stored, running, empty))
 
     def put(self, **values: str) -> None:
         """Store credentials, as the backend does."""
         for name, value in values.items():
             self.records.put("p", name, value)
-            self.renew(name)
         self.note()
-
-    def renew(self, name: str) -> None:
-        """Let roll-outs of *name* count anew."""
-        self.epochs[name] = self.epochs.get(name, 0) + 1
 
     def land(self) -> None:
         """Let happen what is still under way."""
@@ -146,6 +150,40 @@ class World:
             if name == "sandboxes.create":
                 self.late_boxes |= self.sandboxes.live.keys() - before
         self.note()
+
+    def mend(self) -> None:
+        """Let nothing be wrong any more with apps and with Fly; what is down stays down."""
+        for app in self.fly.apps.values():
+            app.crashes = app.lag = 0
+            app.ends.clear()
+            for machine in app.machines:
+                machine.breaks_on.clear()
+                machine.crashes = machine.unclear = 0
+                machine.healthy_after_s, machine.never_healthy = 0.0, False
+
+
+class WatchedRecords(InMemoryRecords):
+    """Tables, of whose changes the world is told."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(now=world.now)
+        self._world = world
+
+    async def begin(
+        self,
+        intent: Intent,
+        fingerprints: Mapping[SecretName, str | None],
+        *,
+        seen: ProjectView,
+        anew: bool,
+        take_over: bool = False,
+    ) -> None:
+        """Write an intent; another value lets roll-outs count anew, and so does who insists."""
+        app = intent.app or ""
+        before = {name: record.fingerprint for (its, name), record in self.secrets.items() if its == app}
+        await super().begin(intent, fingerprints, seen=seen, anew=anew, take_over=take_over)
+        new = (name for name, its in fingerprints.items() if anew or name not in before or before[name] != its)
+        self._world.epochs.update((app, name) for name in new)
 
 
 class WatchedSecrets(InMemorySecrets):
@@ -159,41 +197,58 @@ class WatchedSecrets(InMemorySecrets):
     async def stage(self, values: Mapping[SecretName, Secret]) -> None:
         """Store the values; an older one in the place of the newest, set since we have read, is wrong."""
         self._in_time()
-        app, rows = self._world.fly.apps.get(self._app_name), self._world.rows
+        world, project = self._world, self._process.project
+        app, rows = world.fly.apps.get(self._app_name), world.rows_of(project)
         before = dict(app.stored) if app else {}
         await super().stage(values)
-        self._world.note()
-        self._world.acted |= dict.fromkeys(values, len(self._world.records.actions))
+        self._is_owner()
+        world.note()
+        world.acted |= dict.fromkeys(values, len(world.records.actions))
         for name, secret in values.items():
             value = secret.reveal()
-            self._world.landed.setdefault(self._run_id, set()).add((name, value))
+            world.landed.setdefault(self._run_id, set()).add((name, value))
             is_newest = before.get(name) == rows.get(name) is not None
-            moment, writer = self._world.written.get(name, (0, self._run_id))
+            moment, writer = world.written.get(name, (0, self._run_id))
             if is_newest and value != rows.get(name) and writer != self._run_id and moment > self._process.read_at:
-                self._world.wrongs.append(f"{self._run_id} put an older {name} over the newest")
-            self._world.written[name] = len(self._world.history), self._run_id
+                world.wrongs.append(f"{self._run_id} put an older {name} over the newest")
+            world.written[name] = len(world.history), self._run_id
 
     async def unset(self, names: Sequence[SecretName]) -> None:
         """Remove secrets."""
         self._in_time()
         await super().unset(names)
+        self._is_owner()
         self._world.note()
 
+    async def look(self) -> AppAtFly:
+        """Look; what was seen last is held against what is claimed."""
+        shown = await super().look()
+        self._process.seen = shown
+        return shown
+
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
-        """Roll out, and count it for each value that this run has brought."""
+        """Roll out."""
         self._in_time()
-        world = self._world
-        restarts = world.fly.apps[self._app_name].restarts if self._app_name in world.fly.apps else 0
-        changes = {(name, value, world.epochs.get(name, 0)) for name, value in world.landed.get(self._run_id, ())}
         try:
-            return await super().deploy(wait=wait, timeout_s=timeout_s, on_progress=on_progress)
+            with self._world.rollouts.deploy(self._app_name, self._run_id):
+                return await super().deploy(wait=wait, timeout_s=timeout_s, on_progress=on_progress)
         finally:
-            world.note()
-            if world.fly.apps[self._app_name].restarts > restarts:
-                for change in changes:
-                    world.restarted[change] = world.restarted.get(change, 0) + 1
-                    if world.restarted[change] > MOST_ROLLOUTS:
-                        world.wrongs.append(f"{self._run_id} rolls {change} out once too often")
+            self._world.note()
+
+    async def start(self, machines: Sequence[str]) -> None:
+        """Start machines."""
+        self._in_time()
+        try:
+            with self._world.rollouts.start(self._app_name, self._run_id):
+                await super().start(machines)
+        finally:
+            self._world.note()
+
+    def _is_owner(self) -> None:
+        """Hold a write that was done against whose the app is."""
+        owner, project = self._world.records.owner(self._app_name), self._process.project
+        if owner != project:
+            self._world.wrongs.append(f"{self._run_id} writes for {project}, and {self._app_name} is {owner}'s")
 
     def _in_time(self) -> None:
         """Refuse after the run's deadline: each step has a time limit inside the sandbox, too."""

@@ -75,7 +75,7 @@ OPEN_RUN = OpenRun(
         (make_record(State.STORED), {}, (Reason.REQUESTED, False, True)),
         (make_record(State.WRITING), {}, (Reason.REQUESTED, True, False)),
         (make_record(State.FAILED), {}, (Reason.REQUESTED, True, False)),
-        (make_record(State.WRITING, rollout_begun=True), {}, (Reason.REQUESTED, False, True)),
+        (make_record(State.WRITING, rollout_after=0), {}, (Reason.REQUESTED, False, True)),
         (make_record(State.STORED, bad_tries=1, longest_limit_s=inf), {}, (Reason.REQUESTED, False, True)),
         (make_record(State.STORED, bad_tries=2, longest_limit_s=599.0), {}, (Reason.REQUESTED, False, True)),
         (make_record(State.STORED, bad_tries=2), {"verify": True}, (Reason.UNCHANGED, False, True)),

@@ -51,7 +51,8 @@ _STEPS: Mapping[int, Mapping[str, LiteralString]] = {
                     CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0),
                 ADD COLUMN longest_limit_s double precision,
                 ADD COLUMN failed_release integer,
-                ADD COLUMN rollout text;
+                ADD COLUMN rollout text,
+                ADD COLUMN rollout_after integer;
             UPDATE flysync_secrets SET rollout = 'begun' WHERE rollouts > 0 AND state <> 'deployed';
             ALTER TABLE flysync_secrets DROP COLUMN rollouts
         """,

@@ -113,17 +113,20 @@ _OPEN_RUN = """
     )
 """
 
-#: A roll-out is about to begin. What was down before the first one stays until all has ended well.
+#: A roll-out is about to begin. What was down before the first one is known until all has ended well, or it is up.
 _BEGIN_ROLLOUT = (
     _OPEN_RUN
     + """
     , secret AS (
-        UPDATE flysync_secrets AS s SET rollout = 'begun' FROM run
+        UPDATE flysync_secrets AS s SET rollout = 'begun', rollout_after = %(release)s::integer FROM run
         WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[])
     )
     INSERT INTO flysync_apps AS a (app, project_id, down_before)
     SELECT %(app)s, run.project_id, %(down)s::text[] FROM run
-    ON CONFLICT (app) DO UPDATE SET down_before = coalesce(a.down_before, excluded.down_before)
+    ON CONFLICT (app) DO UPDATE SET down_before = CASE
+        WHEN a.down_before IS NULL THEN excluded.down_before
+        ELSE ARRAY(SELECT its.id FROM unnest(a.down_before) AS its(id) WHERE its.id = ANY (excluded.down_before))
+    END
     RETURNING a.down_before::text[]
 """
 )
@@ -208,7 +211,13 @@ async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Map
 
 
 async def begin_rollout(
-    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str]
+    session: Session,
+    run_id: RunId,
+    app: AppName,
+    names: Sequence[SecretName],
+    *,
+    down: Collection[str],
+    release: int = 0,
 ) -> frozenset[str]:
     """
     Write that a roll-out is about to begin, and give the machines that were down before the first.
@@ -216,7 +225,7 @@ async def begin_rollout(
     Raises:
         NotRecorded: the run is not open.
     """
-    given = {"run": run_id, "app": app, "names": list(names), "down": sorted(down)}
+    given = {"run": run_id, "app": app, "names": list(names), "down": sorted(down), "release": release}
     row = await (await session.execute(_BEGIN_ROLLOUT, given)).fetchone()
     if row is None:
         raise ended(run_id)

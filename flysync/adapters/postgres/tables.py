@@ -157,6 +157,7 @@ SECRETS = Relation(
         "longest_limit_s": ("double precision",),
         "failed_release": ("integer", "bigint"),
         "rollout": _TEXT,
+        "rollout_after": ("integer", "bigint"),
     },
     rights=("SELECT", "INSERT", "UPDATE", "DELETE"),
     create="""
@@ -175,6 +176,7 @@ SECRETS = Relation(
             longest_limit_s double precision,
             failed_release integer,
             rollout text,
+            rollout_after integer,
             PRIMARY KEY (app, name)
         );
         CREATE INDEX flysync_secrets_project ON flysync_secrets (project_id)

@@ -65,7 +65,7 @@ async def _run(state: SyncState, lock: LockHandle) -> None:
     planned = state.request.plan(view)
     state.expect(planned)
     if not planned.has_work:
-        await _note_covering_run(state, view)
+        await _note_covering_run(state, view, planned)
         return
     request = state.request
     labels = {"flysync-run": state.run_id, "flysync-app": request.app}
@@ -124,13 +124,16 @@ async def _clean(flyctl: SandboxFlyctl) -> None:
         return
 
 
-async def _note_covering_run(state: SyncState, view: ProjectView) -> None:
+async def _note_covering_run(state: SyncState, view: ProjectView, planned: Plan) -> None:
     """We wanted work, and under the lock there is none: a run before us has done it, or had not ended then."""
     before, now = state.request.seen.records, view.records
+    unchanged = {change.name for change in planned.changes}
     done = [
         name
         for name in state.request.wanted
-        if name in now and (name not in before or before[name].deployed_at != now[name].deployed_at)
+        if name in unchanged
+        and name in now
+        and (name not in before or before[name].deployed_at != now[name].deployed_at)
     ]
     state.mark(done, Stage.DEPLOYED)
     runs = {now[name].run_id for name in done}

@@ -58,16 +58,16 @@ class Looks:
         """
         Say what became of roll-outs whose end is not known: a machine that they have put down makes them bad tries.
 
-        Gives the last look.
+        One that was down before, and that they have not reached, does not. Gives the last look.
         """
-        begun = [name for name, row in view.records.items() if row.rollout_begun and not self._state.is_touched(name)]
+        begun = [row for name, row in view.records.items() if row.rollout_begun and not self._state.is_touched(name)]
         if not begun:
             return live
         known: Collection[str] = view.down_before or ()
         if live.may_change(known):
             live = await self.again(view, live)
-        if live.down(known):
+        if failed := [row.name for row in begun if live.has_put_down(row, known)]:
             bad = BadTry(limit_s=math.inf, release=live.release)
             records, app = self._request.services.records, self._request.app
-            self._state.judged |= await records.end_rollout(self._state.run_id, app, begun, bad)
+            self._state.judged |= await records.end_rollout(self._state.run_id, app, failed, bad)
         return live

@@ -17,7 +17,7 @@ from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, Timed
 from flysync.handlers.compare import machines_down
 from flysync.handlers.sync.look import Looks
 from flysync.handlers.sync.stage import Stage, cut_short
-from flysync.model.core import State
+from flysync.model.core import Outcome, State
 from flysync.model.fly import RolloutEnd
 from flysync.model.reports import command
 from flysync.plan import given_up, is_given_up
@@ -67,8 +67,9 @@ class _RollOut:
         self._shipped = names
         #: The digests that Fly showed after our write, as HMAC.
         self._macs: dict[SecretName, str | None] = {}
-        #: Machines that were down before the first of our roll-outs that has not ended well.
+        #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
         self._known_down: frozenset[str] = frozenset()
+        self._down_before: frozenset[str] = frozenset()
 
     async def do(self) -> None:
         before = await self._before()
@@ -108,8 +109,11 @@ class _RollOut:
         """Give the names of which Fly shows what it had before our write."""
         if self._request.removes:
             return [name for name in self._names if name in live]
-        old = self._state.old_macs
-        return [name for name in self._names if (mac := live.mac(name)) is None or mac == old.get(name)]
+        return [
+            name
+            for name in self._names
+            if (mac := live.mac(name)) is None or self._state.is_old(name, mac) or live.is_on_machines(name)
+        ]
 
     async def _begin(self, before: LiveSecrets) -> None:
         """Commit that the roll-out begins, and what it begins with."""
@@ -117,8 +121,9 @@ class _RollOut:
         records, options = {**self._view.records, **self._state.judged}, self._request.options
         waiting = [name for name, row in records.items() if row.state is State.STORED]
         self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
+        self._down_before = frozenset(machine.id for machine in before.not_up(self._view.down_before or ()))
         self._known_down = await self._records.begin_rollout(
-            self._state.run_id, self._request.app, self._shipped, down=[machine.id for machine in before.down()]
+            self._state.run_id, self._request.app, self._shipped, down=self._down_before, release=before.release or 0
         )
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
@@ -163,7 +168,8 @@ class _RollOut:
             else:
                 self._state.mark(self._names, Stage.STORED, self._unseen(rollout, error))
             return
-        down = live.down(self._known_down)
+        # A deploy starts no machine that is down: only one that succeeds is answerable for those.
+        down = live.down(self._known_down if succeeded else self._known_down | self._down_before)
         if rollout.end is RolloutEnd.OUT_OF_TIME:
             # More time may help a machine that is started and not healthy yet.
             down = [machine for machine in down if machine.has_ended]
@@ -172,6 +178,8 @@ class _RollOut:
         elif rollout.end is RolloutEnd.OUT_OF_TIME:
             await self._bad_try(BadTry(limit_s=self._request.options.timeout_s, release=None), rollout)
         elif not succeeded:
+            if not live.unclear(self._known_down):
+                await self._end_rollout(None)
             self._incomplete(rollout.error)
         elif live.unclear(self._known_down):
             why = "it is not clear yet whether its machines run"
@@ -206,7 +214,7 @@ class _RollOut:
         if self._request.removes:
             return name not in live
         mac, expected = live.mac(name), self._macs[name]
-        return mac is not None and (mac == expected if expected else mac != self._state.old_macs.get(name))
+        return mac is not None and (mac == expected if expected else not self._state.is_old(name, mac))
 
     async def _confirm(self, live: LiveSecrets) -> None:
         """Say `synced` of what Fly shows as it was right after our write, now that the machines run."""
@@ -225,6 +233,8 @@ class _RollOut:
             record = self._view.records[name]
             if record.fingerprint is None and name not in live:
                 state.settled[name] = State.UNSET
+            elif live.is_deployed(record) and state.outcome_of(name) is Outcome.STAGED:
+                state.mark([name], Stage.DEPLOYED)  # asked for as well, and given up before
             elif live.is_deployed(record):
                 state.settled[name] = State.DEPLOYED
 

@@ -61,8 +61,9 @@ class SyncState:
         self.all_up = False
         #: Rows of secrets that others had asked for, and that this run's roll-out has brought to the machines as well.
         self.settled: dict[SecretName, State] = {}
-        #: The digests (as HMAC) of other values, which Fly showed before this run: a list that has them is behind.
-        self.old_macs: dict[SecretName, str | None] = {}
+        #: What was sent before this run, with the digest (as HMAC) that Fly showed of it; and what this run sent last.
+        self.before: dict[SecretName, tuple[str | None, str | None]] = {}
+        self.sent: dict[SecretName, str | None] = {}
         #: Records of which a look has found what their roll-outs came to.
         self.judged: dict[SecretName, SecretRecord] = {}
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
@@ -202,6 +203,11 @@ class SyncState:
         step = NextStep(command=command, why=why)
         if step not in self._next:
             self._next.append(step)
+
+    def is_old(self, name: SecretName, mac: str | None) -> bool:
+        """Tell whether a digest is that of another value than the one that this run has sent."""
+        fingerprint, old = self.before.get(name, (None, None))
+        return mac is not None and mac == old and fingerprint != self.sent.get(name)
 
     @property
     def may_be_at_work(self) -> bool:
