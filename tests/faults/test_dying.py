@@ -314,9 +314,13 @@ def test_a_run_that_froze_and_wakes_up_changes_nothing(
 
 @pytest.mark.slow
 def test_a_run_that_froze_before_its_intent_is_overtaken(platform: Platform, app: App) -> None:
-    """Postgres takes the lock from it when its patience is over (here 4 s, not 90), and it gives way when it wakes."""
+    """
+    Postgres takes the lock from it when its patience is over (here 17 s, not 90), and it gives way when it wakes.
+
+    Its transaction, which holds the app's row, has come to an end before: that one may stand still for 15 s.
+    """
     with locked(platform, "flysync_runs"):
-        frozen = platform.start(*SYNC, limits={"lock_heartbeat_s": 1, "lock_idle_s": 4, "lock_answer_s": 3})
+        frozen = platform.start(*SYNC, limits={"lock_heartbeat_s": 1, "lock_idle_s": 17, "lock_answer_s": 3})
         until(lambda: waiting(platform))
         frozen.process.send_signal(signal.SIGSTOP)
     platform.store("p", A="new")

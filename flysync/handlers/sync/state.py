@@ -256,11 +256,7 @@ class SyncState:
 
     @property
     def error(self) -> FlysyncError | None:
-        """
-        The gravest failure; the run's before a name's.
-
-        That is an interruption, misuse, an end that could not be written down, another temporary one, a permanent one.
-        """
+        """The gravest failure; the run's before a name's."""
         errors = [*self._errors, *(line.error for line in self._lines.values())]
         return max((error for error in errors if error), key=_gravity, default=None)
 
@@ -290,10 +286,6 @@ class SyncState:
 
 
 def _gravity(error: FlysyncError) -> int:
-    if isinstance(error, Interrupted):
-        return 4
-    if isinstance(error, UsageError | ConfigError):
-        return 3
-    if isinstance(error, NotRecorded):
-        return 2
-    return int(error.temporary)
+    """An end that is not written down is told before what led to it: that stands beside each credential."""
+    gravest = (Interrupted, UsageError | ConfigError, NotRecorded)
+    return next((4 - place for place, kind in enumerate(gravest) if isinstance(error, kind)), int(error.temporary))
