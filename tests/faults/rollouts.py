@@ -97,7 +97,7 @@ class Rollouts:
             yield
         finally:
             new = self.down(name).keys() - before.keys()
-            self._forget_what_is_up(name)
+            self.forget_what_is_up()
             self.put_down |= dict.fromkeys(((name, one) for one in new), here.shipped)
             if len(app.ended) > ended:
                 self.ends[run_id] = app.ended[-1]
@@ -123,7 +123,7 @@ class Rollouts:
         try:
             yield
         finally:
-            self._forget_what_is_up(name)
+            self.forget_what_is_up()
             started = {machine.id for machine in app.managed if machine.starts > starts.get(machine.id, 0)}
             if run_id not in self.tries:
                 self._world.wrongs.append(f"{run_id} starts machines, and rolls nothing out")
@@ -147,9 +147,9 @@ class Rollouts:
     def _leaves_down(self, app: InMemoryApp, name: str) -> bool:
         return any(self.down(name)[one].release == app.release for one in self.down_by_us(name))
 
-    def _forget_what_is_up(self, name: str) -> None:
-        down = self.down(name)
-        self.put_down = {at: what for at, what in self.put_down.items() if at[0] != name or at[1] in down}
+    def forget_what_is_up(self) -> None:
+        """Hold us answerable no more for machines that are up."""
+        self.put_down = {(app, one): what for (app, one), what in self.put_down.items() if one in self.down(app)}
 
     def _check(self, run_id: str) -> None:
         """Hold it against the promise: an app gets at most two roll-outs of a value that it fails with."""

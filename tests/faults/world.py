@@ -128,6 +128,7 @@ class World:
 
     def note(self) -> None:
         """Remember what is there now."""
+        self.rollouts.forget_what_is_up()
         rows = {project: self.rows_of(project) for project in self.records.projects}
         stored = {name: dict(app.stored) for name, app in self.fly.apps.items()}
         running = {name: self.rollouts.running(name) for name in self.fly.apps}
