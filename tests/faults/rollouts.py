@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: A value of a secret, and how often its roll-outs have begun to count anew.
 Change = tuple[str, str, int]
+#: In the place of a value that was removed.
+GONE = "(gone)"
 #: How often an app may fail with one change (design 1).
 MOST_BAD_TRIES = 2
 
@@ -83,6 +85,12 @@ class Rollouts:
         (change,) = self._changes(app, {(name, value)})
         return sum(one.is_bad and one.app == app and change in one.shipped for one in self.tries.values())
 
+    def believe(self, end: RolloutEnd) -> None:
+        """Let the last roll-out have ended as flyctl says, whatever the machines did."""
+        if self.tries:
+            here = self.tries[list(self.tries)[-1]]
+            here.end, here.has_failed = end, here.has_failed or end is RolloutEnd.APP_FAILED
+
     @contextmanager
     def deploy(self, name: str, run_id: RunId) -> Iterator[None]:
         """Watch a deploy."""
@@ -134,12 +142,14 @@ class Rollouts:
                 self._check(run_id)
 
     def _landed(self, app: str, run_id: RunId) -> frozenset[Change]:
-        return self._changes(app, self._world.landed.get(run_id, ()))
+        gone = {(name, GONE) for name in self._world.removed.get(run_id, ())}
+        return self._changes(app, gone | self._world.landed.get(run_id, set()))
 
     def _pending(self, name: str, app: InMemoryApp) -> frozenset[Change]:
         """Give what is stored and not on every machine."""
         missing = {item for machine in app.managed for item in app.stored.items() if item not in machine.env.items()}
-        return self._changes(name, missing)
+        gone = {(secret, GONE) for machine in app.managed for secret in machine.env if secret not in app.stored}
+        return self._changes(name, missing | gone)
 
     def _changes(self, app: str, values: Iterable[tuple[str, str]]) -> frozenset[Change]:
         return frozenset((name, value, self._world.epochs[app, name]) for name, value in values)
