@@ -46,6 +46,8 @@ _NAME_LENGTH = 128
 #: Only a job's attempts count against it, not how many workers have died with it.
 _STALLS = 1_000
 
+_CUT_SHORT = Verdict(disposition=Disposition.RETRY, code="interrupted", message="cut short")
+
 _PUT_BACK = """
 redis.call('DEL', KEYS[3])
 redis.call('LREM', KEYS[1], 1, ARGV[1])
@@ -86,12 +88,10 @@ class BullmqJobs(JobQueue):
         clock: Clock,
         *,
         keep_values: bool,
-        lock_s: float = 30.0,
-        stalled_check_s: float = 15.0,
+        lock_s: float = 30,
+        stalled_check_s: float = 15,
     ) -> None:
-        self._url = url
-        self._queue = queue
-        self._clock = clock
+        self._url, self._queue, self._clock = url, queue, clock
         self._keep_values = keep_values
         self._lock_ms, self._stalled_check_ms = int(lock_s * 1000), int(stalled_check_s * 1000)
         self._redis = Redis(url)
@@ -140,9 +140,7 @@ class BullmqJobs(JobQueue):
             except asyncio.CancelledError:
                 if self._worker.closing:
                     raise
-                raise JobFailed(
-                    Verdict(disposition=Disposition.RETRY, code="interrupted", message="cut short")
-                ) from None
+                raise JobFailed(_CUT_SHORT) from None
 
         self._worker = OneFetch(
             self._queue,
@@ -197,17 +195,15 @@ class BullmqJobs(JobQueue):
         if not self._is_bullmq and not await self._was_added_by_bullmq(job):
             self._refuse_for_bull(job)
         self._is_bullmq = True
-        given = await self._scrubbed(job)
         if job.name != JOB_NAME:
             self._warn_of_stranger(job.name[:_NAME_LENGTH])
             await self._give_back(job, token, _PUT_BACK_S)
-        kept = Secret(given) if self._keep_values and isinstance(given, str) else None
-        has_bad_value = self._keep_values and not isinstance(given, str | None)
-        verdict = await handle(self._read(job, kept, has_bad_value=has_bad_value, now_s=await self._now_s()))
+        ours = self._read(job, await self._scrubbed(job), await self._now_s())
+        verdict = await handle(ours)
         waits = verdict.disposition is Disposition.RETRY and job.attemptsMade + 1 < job.opts["attempts"]
-        if kept is not None and (waits or verdict.disposition is Disposition.RELEASE):
+        if ours.value is not None and (waits or verdict.disposition is Disposition.RELEASE):
             # Nobody else has it, and another process may take the job next.
-            await job.updateData({**job.data, _VALUE: kept.reveal()})
+            await job.updateData({**job.data, _VALUE: ours.value.reveal()})
         if verdict.disposition is Disposition.RELEASE:
             await self._give_back(job, token, 0.0)
         if verdict.disposition is Disposition.DONE:
@@ -217,22 +213,22 @@ class BullmqJobs(JobQueue):
 
     async def _scrubbed(self, job: BullJob) -> object:
         """Remove the value from Redis, and give it, whatever it is."""
-        if not isinstance(job.data, dict) or _VALUE not in job.data or job.name != JOB_NAME:
+        if not isinstance(job.data, dict) or _VALUE not in job.data:
             return None
         given = job.data[_VALUE]
         await job.updateData({name: value for name, value in job.data.items() if name != _VALUE})
         return given
 
-    def _read(self, job: BullJob, value: Secret | None, *, has_bad_value: bool, now_s: float) -> Job:
-        data = job.data if isinstance(job.data, dict) else {}
+    def _read(self, job: BullJob, value: object, now_s: float) -> Job:
+        data, added_at = job.data if isinstance(job.data, dict) else {}, job.timestamp / 1000
         return Job(
             id=str(job.id),
             project=data.get("projectId"),
             credential=data.get("credentialName"),
-            value=value,
-            has_bad_value=has_bad_value,
-            added_at=job.timestamp / 1000,
-            age_then_s=max(0.0, now_s - job.timestamp / 1000),
+            value=Secret(value) if self._keep_values and isinstance(value, str) else None,
+            has_bad_value=self._keep_values and not isinstance(value, str | None),
+            added_at=added_at,
+            age_then_s=max(0.0, now_s - added_at),
         )
 
     def _set_options(self, job: BullJob) -> None:

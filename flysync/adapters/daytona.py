@@ -99,8 +99,10 @@ class DaytonaSandboxes(Account):
                         made = await cancellable(self._sdk().create(params, timeout=self._create_call_s))
                         return self._keep(name, made)
                     except DaytonaError as error:
-                        if snapshot and await made_usable(self._sdk(), snapshot, error, self._api_key, self._clock):
-                            continue
+                        if snapshot:
+                            usable = made_usable(self._sdk(), snapshot, error, self._api_key, self._clock)
+                            if await cancellable(usable):
+                                continue
                         last = translated(error, "create", self._api_key)
                         exists = isinstance(error, DaytonaConflictError)
                         if attempt == 1 and not (last.temporary or exists):

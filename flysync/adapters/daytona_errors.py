@@ -96,15 +96,16 @@ async def alone() -> AsyncIterator[None]:
 
 async def cancellable(call: Awaitable[T]) -> T:
     """
-    Await a call of the SDK's, and heed a cancellation that came together with its answer.
+    Await a call of the SDK's in a task of its own, and heed a cancellation that came together with its end.
 
-    `asyncio.wait_for`, by which the SDK limits its calls, loses it before Python 3.12 (python/cpython#86296): a time
-    limit of ours would then never end a loop, and Ctrl-C would go unheard.
+    Two of its parts lose one: `asyncio.wait_for`, by which it limits its calls, before Python 3.12
+    (python/cpython#86296), and aiohttp, where its own limit is over in the same turn of the loop: it takes back two
+    cancellations, its own and ours. A time limit of ours would then never end a loop, and Ctrl-C would go unheard.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
     try:
-        return await call
+        return await asyncio.ensure_future(call)
     finally:
         if task and task.cancelling() > before:
             raise asyncio.CancelledError

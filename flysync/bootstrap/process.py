@@ -13,7 +13,7 @@ from flysync.settings import dotenv
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flysync.model.reports import ConfigReport
+    from flysync.model.config import ConfigReport
     from flysync.secret import Secret
     from flysync.settings import Settings, Source
 

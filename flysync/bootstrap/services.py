@@ -170,27 +170,22 @@ class _Parts:
     def _sandboxes(self) -> Sandboxes:
         from flysync.adapters.daytona import DaytonaSandboxes
 
-        sandboxes = DaytonaSandboxes(
-            _given(self._settings.daytona_api_key),
-            self._settings.daytona_api_url,
-            self._settings.daytona_target,
-            self._settings.snapshot,
-            clock=self._clock,
-        )
+        sandboxes = DaytonaSandboxes(*self._account, self._settings.snapshot, clock=self._clock)
         self._opened.push_async_callback(sandboxes.aclose)
         return sandboxes
 
     def _snapshots(self) -> Snapshots:
         from flysync.adapters.daytona_snapshots import DaytonaSnapshots
 
-        snapshots = DaytonaSnapshots(
-            _given(self._settings.daytona_api_key),
-            self._settings.daytona_api_url,
-            self._settings.daytona_target,
-            clock=self._clock,
-        )
+        snapshots = DaytonaSnapshots(*self._account, clock=self._clock)
         self._opened.push_async_callback(snapshots.aclose)
         return snapshots
+
+    @property
+    def _account(self) -> tuple[Secret, str, str | None]:
+        """The account at Daytona, and the region."""
+        settings = self._settings
+        return _given(settings.daytona_api_key), settings.daytona_api_url, settings.daytona_target
 
     def _recipe(self) -> Recipe:
         from flysync.adapters.flyctl import FlyctlRecipe

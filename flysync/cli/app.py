@@ -1,34 +1,52 @@
 """The command line's frame: the groups of commands, and the options before a command."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from flysync.cli.options import common, takes
+from flysync.cli.signals import SIGNALS
+from flysync.errors import Interrupted
 
 if TYPE_CHECKING:
     from flysync.cli.output import Output
 
 
+class CommandGroup(TyperGroup):
+    """A group of commands: notes which one is called, for the JSON, and ends it where a signal comes."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Give the command that *args* begin with."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            from flysync.cli.usage import no_such_command
+
+            raise no_such_command(name, ctx.command_path, self.commands)
+        if ctx.obj is not None:
+            ctx.obj.command = f"{ctx.command_path} {name}".removeprefix("flysync ")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse and run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # Typer would make 130 of it, whatever the signal was, and say nothing
+            raise Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128) from None
+
+
 app = typer.Typer(
     name="flysync",
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(db, name="db")
-sandbox = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(sandbox, name="sandbox")
-config = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(config, name="config")
-snapshot = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(snapshot, name="snapshot")
 
 
-def _version(shown: bool) -> None:
-    if shown:
+def _version(is_asked_for: bool) -> None:
+    if is_asked_for:
         from importlib.metadata import version
 
         typer.echo(f"flysync {version('flysync')}")
@@ -42,10 +60,10 @@ Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=
 @takes(common)
 def main_options(output: "Output", version: Version = False) -> None:
     """
-    Bring credentials from Postgres to Fly.io apps as secrets.
+    Copy credentials from Postgres into Fly.io apps as secrets.
 
-    The result is on standard output, everything else on standard error. Options that all commands have may stand
-    before the command, too. `flysync COMMAND --help` has examples.
+    The result goes to standard output, everything else to standard error. Options that all commands have may also stand
+    before the command. `flysync COMMAND --help` has examples.
 
     Exit status: 0 done; 1 failed, and trying again does not help; 2 misuse, settings or tables; 75 failed for now, try
     again; 130, 143 and 129 after Ctrl-C, SIGTERM and a closed terminal.
@@ -53,29 +71,18 @@ def main_options(output: "Output", version: Version = False) -> None:
     del output, version
 
 
-@db.callback()
 @takes(common)
-def db_options(output: "Output") -> None:
-    """Look after the tables."""
+def _group_options(output: "Output") -> None:
     del output
 
 
-@sandbox.callback()
-@takes(common)
-def sandbox_options(output: "Output") -> None:
-    """Look after the sandboxes that carry our label."""
-    del output
+def _group(name: str, about: str) -> typer.Typer:
+    group = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=name, help=about, callback=_group_options)
+    return group
 
 
-@config.callback()
-@takes(common)
-def config_options(output: "Output") -> None:
-    """Look at the settings, and keep secrets in the keyring."""
-    del output
-
-
-@snapshot.callback()
-@takes(common)
-def snapshot_options(output: "Output") -> None:
-    """Look after the snapshots at Daytona that have flyctl in them."""
-    del output
+db = _group("db", "Create and check the tables.")
+sandbox = _group("sandbox", "List and delete the sandboxes that have flysync's label.")
+config = _group("config", "Show the settings, and keep secrets in the keyring.")
+snapshot = _group("snapshot", "Build and list Daytona snapshots that contain flyctl.")

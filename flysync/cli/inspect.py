@@ -1,41 +1,28 @@
 """Commands that look, and change nothing."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flysync.cli import completion
+from flysync.cli import progress, run
 from flysync.cli.app import app
-from flysync.cli.options import OneProject, common, takes
+from flysync.cli.options import DoctorApp, DoctorProject, OneApp, OneName, OneProject, common, takes
+from flysync.errors import UsageError
 
 if TYPE_CHECKING:
     from flysync.cli.output import Output
-    from flysync.ports import Services
+    from flysync.ports import JobQueue
     from flysync.settings import Settings
 
 
-OneApp = Annotated[
-    str | None, typer.Option("--app", metavar="APP", autocompletion=completion.apps, help="Only this app.")
-]
-IsLive = Annotated[bool, typer.Option("--live", help="Ask Fly what it has; exit 3 where that is not the table's.")]
-OneName = Annotated[
-    str | None,
-    typer.Option("--name", metavar="NAME", autocompletion=completion.names, help="Only runs that were about it."),
-]
+IsLive = Annotated[bool, typer.Option("--live", help="Also ask Fly; exit 3 if it differs from the table.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, max=1000, metavar="N", show_default="20", help="The newest N runs.")
 ]
-AnApp = Annotated[
-    str | None, typer.Option("--app", metavar="APP", autocompletion=completion.apps, help="Look for this app at Fly.")
+Offline = Annotated[bool, typer.Option("--offline", help="Start no sandbox: skip Fly and its token.")]
+OneRun = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="One run: its id, or at least its first 6 characters.")
 ]
-OfProject = Annotated[
-    str | None,
-    typer.Option(
-        "--project", metavar="ID", autocompletion=completion.projects, help="Look for this project's app at Fly."
-    ),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Make no sandbox: leave Fly and its token out.")]
-OneRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run: its id, or 6 letters of it or more.")]
 
 
 @app.command()
@@ -44,11 +31,11 @@ def status(output: "Output", project: OneProject = None, of_app: OneApp = None, 
     """
     Show what is stored, what was sent, and what Fly has now.
 
-    For each credential: whether the app has the stored value by our own record, since when, and which run brought it.
-    With --live Fly is asked from a sandbox: what is missing, changed, not deployed, orphaned (at Fly by us, gone from
-    the table) or foreign (never ours), and what the machines run with. The last line is the command to run next.
+    For each credential: whether the app has the stored value by our own record, since when, and from which run. With
+    --live Fly is asked from a sandbox: what is missing, changed, not deployed, orphaned (set by us, gone from the
+    table) or foreign (never ours), and what the machines run with. The last line is the command to run next.
 
-    Exit status: 3 where Fly has something else than the table (--live); 75 where that could not be seen.
+    Exit status: 3 if Fly differs from the table (--live); 75 if Fly could not be asked.
 
     Examples:
         flysync status
@@ -56,90 +43,105 @@ def status(output: "Output", project: OneProject = None, of_app: OneApp = None, 
         flysync status --app acme-web --live --json
     """
     from flysync import bootstrap
-    from flysync.cli import render, run
-    from flysync.model.core import AppName, project_id
+    from flysync.handlers import status as handlers
 
-    async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
-        from flysync.handlers.status import status as handler
-
-        report = await handler(
-            of,
+    settings = run.load_settings(output, bootstrap.SYNC if live else bootstrap.DATABASE)
+    run.run_handler(
+        output,
+        settings,
+        lambda services: handlers.status(
+            project,
             services=services,
-            app=None if of_app is None else AppName(of_app),
+            app=of_app,
             live=live,
             values=settings.value_source != "caller",
             empty_allowed=settings.allow_empty,
-        )
-        return render.status_json(report), render.status_text(report)
-
-    of = None if project is None else project_id(project)
-    run.plain(output, work, needs=bootstrap.SYNC if live else bootstrap.DATABASE)
+        ),
+    )
 
 
 @app.command()
 @takes(common)
 def history(
-    output: "Output", run: OneRun = None, project: OneProject = None, name: OneName = None, limit: Limit = None
+    output: "Output", run_id: OneRun = None, project: OneProject = None, name: OneName = None, limit: Limit = None
 ) -> None:
     """
-    Show the runs of a project so far, or one of them whole.
+    Show the runs of a project so far, or one of them in full.
 
-    The newest first: when, by whom and by which way, outcome, error, seconds, release and the reason given. A RUN is
-    its id, or its first 6 letters or more; it is shown with the seconds of each step and with what it brought.
+    The newest first: when, by whom and from where, outcome, error, seconds, release and the reason given. A RUN is its
+    id, or at least the first 6 characters of it; it is shown with the seconds of each step and with what it sent.
 
     Examples:
         flysync history --project proj123
         flysync history --project proj123 --name AWS_ACCESS_KEY_ID
         flysync history 01m8c9kc6q
     """
-    from flysync.cli import render
-    from flysync.cli.run import only_a_name, plain
-    from flysync.errors import UsageError
-    from flysync.model.core import project_id, secret_name
+    from flysync import bootstrap
+    from flysync.handlers import history as handlers
 
-    async def work(services: "Services", settings: "Settings") -> tuple[dict[str, Any], list[str]]:
-        from flysync.handlers import history as handlers
-
-        del settings
-        if of is None:
-            one = await handlers.one_run(run or "", services=services)
-            return render.run_json(one), render.run_text(one)
-        report = await handlers.history(of, services=services, name=about, limit=limit or 20)
-        return render.history_json(report), render.history_text(report)
-
-    if (run is None) == (project is None) or (run is not None and (name, limit) != (None, None)):
+    if (run_id is None) == (project is None) or (run_id is not None and (name, limit) != (None, None)):
         hint = "give one of them; --name and --limit go with --project"
-        raise UsageError("a history is that of a RUN or of a --project", hint=hint)
-    of = None if project is None else project_id(project)
-    about = None if name is None else secret_name(only_a_name(name))
-    plain(output, work)
+        raise UsageError("history needs a RUN or a --project", hint=hint)
+    settings = run.load_settings(output, bootstrap.DATABASE)
+    if project is None:
+        run.run_handler(output, settings, lambda services: handlers.one_run(run_id or "", services=services))
+    run.run_handler(
+        output,
+        settings,
+        lambda services: handlers.history(project, services=services, name=name, limit=limit or 20),
+    )
 
 
 @app.command()
 @takes(common)
-def doctor(output: "Output", project: OfProject = None, of_app: AnApp = None, offline: Offline = False) -> None:
+def doctor(output: "Output", project: DoctorProject = None, of_app: DoctorApp = None, offline: Offline = False) -> None:
     """
     Check everything that a sync needs, in order.
 
-    Settings, database, clock, Daytona, what earlier runs have left; then, from a fresh sandbox that is deleted
-    afterwards, the network, flyctl, the Fly token and the app (else up to three that were deployed last); Redis, where
-    REDIS_URL is set. Each line is ok, a warning, failed or skipped, with the way out. Nothing is changed. The last line
-    is the command to run next.
+    Settings, database, clock, Daytona, leftovers of earlier runs; then, from a fresh sandbox that is deleted
+    afterwards, the network, flyctl, the Fly token and the app (else up to three that were deployed last); and Redis, if
+    REDIS_URL is set. Each check is ok, a warning, failed or skipped, and says how to fix it. Nothing is changed. The
+    last line is the command to run next.
 
-    Exit status: 1 where anything failed; a warning alone is fine.
+    Exit status: 1 if any check failed; a warning alone is fine.
 
     Examples:
         flysync doctor
         flysync doctor --project proj123
         flysync doctor --offline --json
     """
-    from flysync.cli import run
-    from flysync.errors import UsageError
-    from flysync.model.core import AppName, is_app_name, project_id
+    from flysync import bootstrap, logs
+    from flysync.handlers.doctor import checks as handlers
 
     if project is not None and of_app is not None:
-        raise UsageError("--project and --app each say which app to look for", hint="give one of them")
-    if of_app is not None and not is_app_name(of_app):
-        raise UsageError("that cannot be the name of a Fly.io app", hint="check --app")
-    named = None if of_app is None else AppName(of_app)
-    run.doctor(output, None if project is None else project_id(project), named, offline=offline)
+        raise UsageError("--project and --app each say which app to check", hint="give one of them")
+    report, settings = bootstrap.survey_settings(env_file=output.env_file)
+    logs.set_up(verbosity=output.verbosity, secrets=settings.secrets)
+    options = handlers.DoctorOptions(
+        settings=report,
+        needs=bootstrap.SYNC,
+        project=project,
+        app=of_app,
+        offline=offline,
+        queue=(lambda: _worker_queue(settings)) if report.line("REDIS_URL").is_set else None,
+    )
+    listener = progress.Progress(output)
+    run.run_handler(
+        output, settings, lambda services: handlers.doctor(options, services=services, listener=listener), listener
+    )
+
+
+def _worker_queue(settings: "Settings") -> "JobQueue":
+    """
+    Give the queue that a worker would take jobs from.
+
+    Raises:
+        ImportError: a package is missing that a worker needs.
+    """
+    from importlib import import_module
+
+    from flysync import bootstrap
+
+    for package in ("bullmq", "redis", "prometheus_client"):
+        import_module(package)
+    return bootstrap.open_queue(settings, settings.queue)

@@ -1,9 +1,10 @@
 """
-The options that several commands share, and what is made of them.
+The options that several commands share, and how their texts are read.
 
 A bundle is a function whose parameters are options; `takes` adds them to a command's own, and the command gets what
 the bundle returns. Typer reads the whole signature, so help and completion are those of any other option. (Here and in
-`cli`, annotations are objects and no texts, for Typer to find them in the signature that was put together.)
+the modules of the commands annotations are objects, not texts: Typer has to find them in the signature that was put
+together.)
 """
 
 import inspect
@@ -14,118 +15,131 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flysync.cli import completion
-from flysync.cli.signals import SIGNALS
-from flysync.errors import Interrupted
+from flysync.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flysync.cli.output import Output
-    from flysync.model.core import SyncOptions
+    from flysync.model.core import AppName, ProjectId, SecretName, SyncOptions
     from flysync.worker.options import WorkerOptions
+else:  # for Typer they are texts, and their module is loaded by the command that needs it
+    AppName = ProjectId = SecretName = str
 
 #: Seconds; no sandbox should live longer.
 _LONGEST_S = 24 * 3600.0
 
 
-def duration(text: str | float) -> float:
+def read_duration(text: str | float) -> float:
     """Read a duration: 90, 90s, 10m or 1h; a default is a number already."""
     if not isinstance(text, str):
         return text
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)?", text)
-    length = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"] if found else -1.0
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)?", text)
+    length = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"] if match else -1.0
     if not 0 <= length <= _LONGEST_S:
-        raise typer.BadParameter("a duration such as 90s, 10m or 1h is needed, 24h at most")
+        raise typer.BadParameter("use a duration such as 90s, 10m or 1h, up to 24h")
     return length
 
 
-def positive(text: str | float) -> float:
+def read_positive(text: str | float) -> float:
     """Read a duration that is not zero."""
-    if not (length := duration(text)):
-        raise typer.BadParameter("a duration such as 90s, 10m or 1h is needed, and more than none")
+    if not (length := read_duration(text)):
+        raise typer.BadParameter("use a duration such as 90s, 10m or 1h that is more than zero")
     return length
+
+
+def read_project(text: str) -> "ProjectId":
+    """Read a project's id."""
+    from flysync.model.core import project_id
+
+    return project_id(text)
+
+
+def read_name(text: str) -> "SecretName":
+    """Read a credential's name; NAME=VALUE is refused without showing it."""
+    from flysync.model.core import secret_name
+
+    if "=" in text:
+        raise UsageError(
+            "--name takes a name only; values are never given as arguments",
+            hint="the value is read from cloud_credentials, or from standard input with --value-stdin",
+        )
+    return secret_name(text)
+
+
+def read_app(text: str) -> "AppName":
+    """Read the name of an app at Fly."""
+    from flysync.model.core import AppName, is_app_name
+
+    if not is_app_name(text):
+        raise typer.BadParameter("not a valid name of a Fly.io app")
+    return AppName(text)
+
+
+def read_queue(text: str) -> str:
+    """Read the name of a queue of BullMQ's."""
+    if not text or ":" in text:
+        raise typer.BadParameter("not a valid name of a queue: BullMQ's are not empty and have no colon")
+    return text
+
+
+def _project_option(about: str) -> Any:
+    return typer.Option("--project", metavar="ID", parser=read_project, autocompletion=completion.projects, help=about)
+
+
+def _name_option(about: str) -> Any:
+    return typer.Option("--name", metavar="NAME", parser=read_name, autocompletion=completion.names, help=about)
+
+
+def _app_option(about: str, parser: "Callable[[str], AppName] | None" = read_app) -> Any:
+    return typer.Option("--app", metavar="APP", parser=parser, autocompletion=completion.apps, help=about)
+
+
+def _time_option(flag: str, default: str, about: str, parser: "Callable[[str], float]" = read_positive) -> Any:
+    return typer.Option(flag, metavar="TIME", parser=parser, show_default=default, help=about)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]
 Verbose = Annotated[
-    int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Tell more; twice for every detail.")
+    int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Say more; twice for every detail.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
-EnvFile = Annotated[Path | None, typer.Option("--env-file", metavar="FILE", help="Read settings from this file too.")]
-Project = Annotated[
-    str,
-    typer.Option(
-        "--project", metavar="ID", autocompletion=completion.projects, help="The platform's id of the project."
-    ),
-]
-OneProject = Annotated[
-    str | None,
-    typer.Option("--project", metavar="ID", autocompletion=completion.projects, help="Only this project."),
-]
-Name = Annotated[
-    list[str],
-    typer.Option(
-        "--name", metavar="NAME", autocompletion=completion.names, help="A credential's name; may be repeated."
-    ),
-]
-App = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        metavar="APP",
-        autocompletion=completion.apps,
-        help="Send to this app, not the newest deployment's.",
-    ),
-]
-Stage = Annotated[bool, typer.Option("--stage", help="Store only; a later deploy brings the values to the machines.")]
+EnvFile = Annotated[Path | None, typer.Option("--env-file", metavar="FILE", help="Also read settings from this file.")]
+
+Project = Annotated[ProjectId, _project_option("The platform's id of the project.")]
+OneProject = Annotated[ProjectId | None, _project_option("Only this project.")]
+DoctorProject = Annotated[ProjectId | None, _project_option("Check this project's app at Fly.")]
+Names = Annotated[list[SecretName], _name_option("A credential's name; may be repeated.")]
+OneName = Annotated[SecretName | None, _name_option("Only runs that were about this credential.")]
+App = Annotated[AppName | None, _app_option("Use this app, not the newest deployment's.")]
+OneApp = Annotated[AppName | None, _app_option("Only this app.", parser=None)]  # the table may name an impossible one
+DoctorApp = Annotated[AppName | None, _app_option("Check this app at Fly.")]
+
+Stage = Annotated[bool, typer.Option("--stage", help="Store only; a later deploy restarts the machines.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for healthy machines.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and start nothing.")]
-Verify = Annotated[bool, typer.Option("--verify", help="Ask Fly even where the record says nothing is to be done.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Ask Fly even if nothing has changed by our own record.")]
 Force = Annotated[bool, typer.Option("--force", help="Set and deploy again, whatever the record says.")]
 ForceUnset = Annotated[
-    bool, typer.Option("--force", help="Remove them though they are in the table, or not of flysync's making.")
+    bool, typer.Option("--force", help="Remove them even if they are in the table, or not set by flysync.")
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Roll the removal out again after deploy_failed.")]
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Make the app this project's, though its secrets belong to another.")
 ]
 SandboxId = Annotated[
-    str | None, typer.Option("--sandbox", metavar="ID", help="Use this Daytona sandbox, and leave it alone.")
+    str | None, typer.Option("--sandbox", metavar="ID", help="Use this Daytona sandbox, and do not delete it.")
 ]
-Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="The reason, for the record.")]
 LockWait = Annotated[
-    float,
-    typer.Option(
-        "--lock-wait",
-        parser=duration,
-        metavar="TIME",
-        show_default="60s",
-        help="Wait so long for another run of the app.",
-    ),
+    float, _time_option("--lock-wait", "60s", "How long to wait for another run's lock.", parser=read_duration)
 ]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        "--timeout", parser=positive, metavar="TIME", show_default="10m", help="Limit of everything but cleaning up."
-    ),
-]
+Timeout = Annotated[float, _time_option("--timeout", "10m", "Overall time limit, excluding cleanup.")]
+InitTimeout = Annotated[float, _time_option("--timeout", "60s", "How long to wait for open runs.")]
+BuildTimeout = Annotated[float, _time_option("--timeout", "15m", "Overall time limit.")]
 
-Queue = Annotated[
-    str | None,
-    typer.Option(
-        "--queue",
-        metavar="NAME",
-        show_default="FLYSYNC_QUEUE, else flyio-secrets",
-        help="The queue that the backend adds its jobs to.",
-    ),
-]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]
-Grace = Annotated[
-    float,
-    typer.Option(
-        "--grace", parser=duration, metavar="TIME", show_default="30s", help="Time that runs have to end in on SIGTERM."
-    ),
-]
+Grace = Annotated[float, _time_option("--grace", "30s", "Time for runs to end after SIGTERM.", parser=read_duration)]
 HealthPort = Annotated[
     int | None,
     typer.Option("--health-port", min=0, max=65535, metavar="PORT", help="Serve /healthz, /readyz and /metrics here."),
@@ -146,19 +160,16 @@ def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Ca
 
         def called(**given: Any) -> None:
             made = [
-                bundle(**{one.name: given.pop(one.name) for one in parameters})
+                bundle(**{parameter.name: given.pop(parameter.name) for parameter in parameters})
                 for bundle, parameters in zip(bundles, shared, strict=True)
             ]
-            try:
-                command(*made, **given)
-            except KeyboardInterrupt:  # Typer would make 130 of it, whatever the signal was, and say nothing
-                raise Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128) from None
+            command(*made, **given)
 
-        parameters = [*own, *(one for bundle in reversed(shared) for one in bundle)]
+        parameters = [*own, *(parameter for bundle in reversed(shared) for parameter in bundle)]
         called.__name__, called.__doc__ = command.__name__, _EXAMPLES.sub(r"\1\b\n\1\2", command.__doc__ or "")
-        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
         return called
 
@@ -179,8 +190,9 @@ def common(
     """Give the output of the command, as the options before and after its name want it."""
     from flysync.cli.output import Output
 
+    if env_file is not None and not env_file.is_file():
+        raise ConfigError(f"{env_file} is not a file", hint="check --env-file")
     output = context.ensure_object(Output)
-    output.command = context.command_path.removeprefix("flysync ")
     output.as_json = output.as_json or as_json
     output.verbosity = -1 if quiet or output.verbosity < 0 else output.verbosity + verbose
     output.env_file = env_file or output.env_file
@@ -197,16 +209,14 @@ def sync_options(
     lock_wait: LockWait = 60.0,
     timeout: Timeout = 600.0,
     sandbox: SandboxId = None,
-    reason: Why = None,
+    reason: Reason = None,
     take_over: TakeOver = False,
 ) -> "SyncOptions":
     """Give how a sync is to be done."""
-    from flysync.model.core import AppName, Origin, SyncOptions, is_app_name
+    from flysync.model.core import Origin, SyncOptions
 
-    if app is not None and not is_app_name(app):
-        raise typer.BadParameter("that cannot be the name of a Fly.io app", param_hint="--app")
     return SyncOptions(
-        app=AppName(app) if app else None,
+        app=app,
         stage=stage,
         wait=not no_wait,
         dry_run=dry_run,
@@ -228,7 +238,7 @@ def unset_options(
     retry: Retry = False,
     take_over: TakeOver = False,
     sandbox: SandboxId = None,
-    reason: Why = None,
+    reason: Reason = None,
     lock_wait: LockWait = 60.0,
     timeout: Timeout = 600.0,
 ) -> "SyncOptions":

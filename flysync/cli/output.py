@@ -1,5 +1,5 @@
 """
-What a command prints, and where: stdout carries the result alone, everything else goes to stderr.
+What a command prints, and where: the result goes to stdout, everything else to stderr.
 
 Every command, `--help` too, begins here: what only some of them need is imported where it is needed.
 """
@@ -16,17 +16,25 @@ from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from flysync.model.reports import Note, SyncReport
+    from flysync.model.reports import Note, Report, SyncReport
 
-_AT_ONCE = "left at once, without cleaning up"
+#: The descriptors.
+_STDOUT, _STDERR = 1, 2
+
+
+class _Bug(FlysyncError):
+    """An exception that was not raised on purpose, by its kind alone: its text may hold a value."""
+
+    code = "internal_error"
+    default_hint = "please report it with the traceback on stderr, which holds no values"
 
 
 @dataclass(kw_only=True, slots=True)
 class Output:
-    """How a command shows what it has to say: one result on stdout, and asides on stderr."""
+    """How a command shows its report, and what it is to show until then."""
 
     #: As the caller would type it, for the JSON.
     command: str = "flysync"
@@ -34,75 +42,82 @@ class Output:
     #: -1 with -q, 1 with -v, 2 with -vv.
     verbosity: int = 0
     env_file: Path | None = None
-    #: Gives what is known of the sync that is under way.
-    known: Callable[[], SyncReport] | None = None
-    #: What an interruption leaves, where a report does not say it.
+    #: Warnings about the settings; those of the report come after them.
+    notes: tuple[Note, ...] = ()
+    #: Gives the report of the sync in progress, as far as it has come.
+    unfinished: Callable[[], SyncReport] | None = None
+    #: What an interruption leaves behind, where a report does not say it.
     left: str | None = None
-    #: Whether stdout has its result, or is being given it.
-    _is_told: bool = False
+    #: Whether stdout has its result, or is just getting it.
+    _has_result: bool = False
 
-    def result(self, data: dict[str, Any], lines: Iterable[str]) -> None:
-        """Show the result on stdout."""
-        self._is_told = True
-        write(sys.stdout, self._text(data, lines))
-
-    def aside(self, lines: Iterable[str]) -> None:
-        """Show what is not the result on stderr; in JSON the envelope has it."""
-        if not self.as_json:
-            write(sys.stderr, "\n".join(lines))
-
-    def warn(self, notes: Iterable[Note]) -> None:
-        """Show warnings on stderr."""
+    def warn(self, notes: tuple[Note, ...]) -> None:
+        """Show warnings about the settings now; JSON has them beside those of the report."""
         from flysync.cli import render
 
+        self.notes = notes
         if self.verbosity >= 0:
             self.aside(render.notes_text(notes))
 
-    def report(self, report: SyncReport, notes: Sequence[Note] = ()) -> None:
-        """Show the report of a sync: warnings, the result, and why it failed."""
-        from flysync.cli import render
+    def aside(self, lines: Iterable[str]) -> None:
+        """Show something besides the result, which JSON has no place for."""
+        if not self.as_json:
+            write(sys.stderr, "\n".join(lines))
 
-        self.warn([*notes, *report.warnings])
-        self.result(render.sync_json(self.command, report, notes), render.sync_text(report))
-        self.aside(_ending(report))
+    def show(self, report: Report) -> None:
+        """Show a report: its warnings, what was found or done, why it failed, and what to run next."""
+        for descriptor, lines in self._parts(report):
+            self._has_result = self._has_result or descriptor == _STDOUT
+            write(sys.stdout if descriptor == _STDOUT else sys.stderr, "\n".join(lines))
 
     def fail(self, error: BaseException) -> int:
-        """Show an error, and give the exit code."""
-        from flysync.cli import render
+        """Show an error, and give the exit code; of a bug its kind and place."""
+        from flysync.model.reports import Report
 
-        if isinstance(error, Interrupted):
-            error.hint = self.left or error.hint
-        data = render.envelope(self.command, error)
-        if self.as_json:
-            self.result(data, [])
-        if not (self.as_json and isinstance(error, FlysyncError)):
-            write(sys.stderr, "\n".join(render.error_text(error)))
-        return int(data["exit_code"])
+        if not isinstance(error, FlysyncError):
+            from flysync.logs import bug_text
+
+            write(sys.stderr, "\n".join(bug_text(error)))
+            error = _Bug(f"a bug in flysync: {type(error).__name__}")
+            if not self.as_json:
+                return error.exit_code
+        self.show(Report(error=error))
+        return error.exit_code
 
     def last_words(self) -> None:
-        """Say what is known and what is left, where the process ends the moment after; a signal came at any point."""
+        """Show what is known and what is left, right before the process ends; a signal came at any point."""
+        from flysync.model.reports import Report
+
+        error = Interrupted("left at once, without cleaning up", signal_number=SIGNALS.received[0])
+        report = Report(error=error) if self.unfinished is None else replace(self.unfinished(), error=error)
+        if not self.as_json and is_lively():
+            _write_at_once(_STDERR, "\r\x1b[2K\x1b[?25h", end="")  # where a spinner was
+        for descriptor, lines in self._parts(report):
+            if descriptor == _STDERR or not self._has_result:
+                _write_at_once(descriptor, "\n".join(lines))
+
+    def _parts(self, report: Report) -> Iterator[tuple[int, list[str]]]:
+        """Give what is to be printed of a report, in order, each part with its descriptor."""
         from flysync.cli import render
+        from flysync.model.reports import FleetReport, SyncReport
 
-        error = Interrupted(_AT_ONCE, signal_number=SIGNALS.received[0])
-        error.hint = self.left or error.hint
-        data, lines, asides = render.envelope(self.command, error), [], render.error_text(error)
-        if self.known is not None:
-            report = replace(self.known(), error=error)
-            data, lines = render.sync_json(self.command, report), render.sync_text(report)
-            asides = [*render.notes_text(report.warnings), *_ending(report)]
-        # Past Python's buffers: the signal may have come while one of them was in use.
-        if not self._is_told:
-            _write_at_once(1, self._text(data, lines))
-        if not self.as_json:
-            end_of_spinner = "\r\x1b[2K\x1b[?25h" if is_lively() else ""
-            _write_at_once(2, end_of_spinner + "\n".join(asides))
-
-    def _text(self, data: dict[str, Any], lines: Iterable[str]) -> str:
+        if isinstance(report.error, Interrupted):
+            report.error.hint = self.left or report.error.hint
         if self.as_json:
             import json
 
-            return json.dumps(data)
-        return "\n".join(lines) if self.verbosity >= 0 else ""
+            yield _STDOUT, [json.dumps(render.as_json(self.command, report, self.notes))]
+            return
+        is_quiet = self.verbosity < 0
+        if not is_quiet:
+            yield _STDERR, render.notes_text(report.warnings)
+            yield _STDOUT, render.as_text(report)
+        if report.error is not None:
+            yield _STDERR, render.error_text(report.error)
+        if isinstance(report, SyncReport | FleetReport):  # scripts read what it did
+            yield _STDERR, render.next_text(report.next)
+        elif not is_quiet:
+            yield _STDOUT, render.next_text(report.next)
 
 
 def is_lively() -> bool:
@@ -110,15 +125,8 @@ def is_lively() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _ending(report: SyncReport) -> list[str]:
-    from flysync.cli import render
-
-    error = [] if report.error is None else render.error_text(report.error)
-    return [*error, *render.next_text(report.next)]
-
-
 def write(stream: Any, text: str) -> None:
-    """Print, quietly where nobody reads any more, and whatever the stream's encoding can hold."""
+    """Print what the stream's encoding can hold; a reader who has gone is no failure."""
     if not text or stream is None:  # Python has no stream where its descriptor was closed
         return
     with suppress(AttributeError):  # the spinner's has none, and shows everything
@@ -134,10 +142,10 @@ def write(stream: Any, text: str) -> None:
             write(sys.stderr, f"error: the result could not be written: {error.strerror}")
 
 
-def _write_at_once(descriptor: int, text: str) -> None:
-    """Print past all buffers."""
+def _write_at_once(descriptor: int, text: str, *, end: str = "\n") -> None:
+    """Print past Python's buffers: a signal may have come while one of them was in use."""
     stream = (sys.__stdout__, sys.__stderr__)[descriptor - 1]
-    data = (text + "\n").encode(errors="backslashreplace") if text and stream is not None else b""
+    data = (text + end).encode(errors="backslashreplace") if text and stream is not None else b""
     with suppress(OSError):
         while data:
             data = data[os.write(descriptor, data) :]

@@ -1,9 +1,10 @@
-"""How a command shows what it is about: a line that moves on a terminal, and nowhere else."""
+"""How a command shows what it is doing: by a line that moves on a terminal, and nowhere else."""
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flysync.cli.output import is_lively, write
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flysync.cli.output import Output
+    from flysync.errors import Interrupted
     from flysync.model.fly import Machines
-    from flysync.model.reports import SyncReport
+    from flysync.model.reports import Report, SyncReport
     from flysync.secret import Secret
 
 
@@ -21,8 +23,8 @@ class Progress:
     """
     Follows a run or a build (ports `ProgressListener`, `BuildListener`).
 
-    On a terminal a line moves, with the step, its seconds and those before it. With -v each step is a line of
-    its own instead, wherever that goes. What others say is shown without *secrets*.
+    A terminal has a line that moves, with the current step, its seconds and the steps before it. With -v each step is a
+    line of its own instead, on a terminal or not. What other programs print is shown without *secrets*.
     """
 
     def __init__(self, output: Output, secrets: Sequence[Secret] = ()) -> None:
@@ -33,19 +35,19 @@ class Progress:
         self._phase = ""
         self._before: list[str] = []
         self._spinner: Any = None
-        self._is_told = output.verbosity > 0 and not output.as_json
-        self._is_shown = not output.as_json and output.verbosity == 0 and is_lively()
+        self._has_lines = output.verbosity > 0 and not output.as_json
+        self._has_spinner = not output.as_json and output.verbosity == 0 and is_lively()
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
-        """Remember whom to ask, should the process have to leave at once."""
-        self._output.known = known
+        """Remember who gives the report, in case the process has to leave at once."""
+        self._output.unfinished = known
 
     def step(self, phase: str) -> None:
         """Show that a step begins."""
         now = time.monotonic()
-        if self._is_told:
+        if self._has_lines:
             write(sys.stderr, f"info: {phase} (after {now - self._began:.1f} s)")
-        if not self._is_shown:
+        if not self._has_spinner:
             return
         if self._phase:
             self._before.append(f"{self._phase} {now - self._since:.1f}")
@@ -58,18 +60,18 @@ class Progress:
 
     @property
     def on_progress(self) -> Callable[[Machines], None] | None:
-        """Give who wants to be told how far a roll-out has come: whoever sits before a terminal."""
-        return self._rolled if self._is_shown or self._is_told else None
+        """Give what shows how far a roll-out has come; nothing where nobody would see it."""
+        return self._show_machines if self._has_spinner or self._has_lines else None
 
-    def _rolled(self, machines: Machines) -> None:
+    def _show_machines(self, machines: Machines) -> None:
         done = f"{machines.updated}/{machines.total} machines"
-        if self._is_told:
+        if self._has_lines:
             write(sys.stderr, f"info: {self._phase} {done} (after {time.monotonic() - self._began:.1f} s)")
         elif self._spinner is not None:
             self._spinner.update(self._spinner.task_ids[0], description=f"{self._phase} {done}")
 
     def log(self, line: str) -> None:
-        """Show what somebody else says."""
+        """Show a line that another program has printed."""
         from flysync.model.reports import printable
         from flysync.secret import redact
 
@@ -77,7 +79,7 @@ class Progress:
             self._output.aside([printable(redact(line, self._secrets))])
 
     def leaves(self, what: str) -> None:
-        """Remember what an interruption leaves."""
+        """Remember what an interruption would leave behind."""
         self._output.left = what
 
     def done(self, report: SyncReport) -> None:
@@ -85,46 +87,61 @@ class Progress:
         self.report = report
         self.stop()
 
+    def interrupted(self, error: Interrupted) -> Report:
+        """Give the last report there is, ended by a signal."""
+        from flysync.model.reports import Report
+
+        if self.report is None:
+            return Report(error=error)
+        error.phase = None if self.report.error is None else self.report.error.phase
+        return replace(self.report, error=error)
+
     def stop(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._spinner is not None:
             self._spinner.stop()
             self._spinner = None
 
 
 class FleetProgress:
-    """Follows the sync of a fleet: a line per project on stdout, and below them a bar on a terminal."""
+    """Follows a sync of all projects: a line per project on stdout, and below them a bar on a terminal."""
 
     def __init__(self, output: Output) -> None:
         self.reports: list[SyncReport] = []
         self._output = output
         self._bar: Any = None
-        self._is_shown = not output.as_json and output.verbosity == 0 and is_lively()
+        self._has_bar = not output.as_json and output.verbosity == 0 and is_lively()
 
     def begin(self, total: int) -> None:
-        """Show that so many projects are to be synced."""
-        if self._is_shown and total:
+        """Show how many projects are to be synced."""
+        if self._has_bar and total:
             self._bar = _bar()
             self._bar.add_task("projects", total=total)
             self._bar.start()
 
     def done(self, report: SyncReport) -> None:
-        """Show that one has had its turn."""
-        from flysync.cli import render
+        """Show what one project came to."""
+        from flysync.cli.render.fleet import project_text
 
         self.reports.append(report)
         if self._output.as_json or self._output.verbosity < 0:
             return
-        # stdout has its own way to the terminal, or to a file: the bar makes room for it.
+        # stdout goes to the terminal by itself, or to a file: the bar makes room for it.
         if self._bar is not None:
             self._bar.stop()
-        write(sys.stdout, "\n".join(render.project_text(report)))
+        write(sys.stdout, "\n".join(project_text(report)))
         if self._bar is not None:
             self._bar.start()
             self._bar.advance(self._bar.task_ids[0])
 
+    def interrupted(self, error: Interrupted) -> Report:
+        """Give the reports of the projects that are done, ended by a signal."""
+        from flysync.model.reports import FleetReport
+
+        return FleetReport(projects=tuple(self.reports), error=error)
+
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -147,7 +164,7 @@ def _bar() -> Any:
 
 
 def _spinner() -> Any:
-    """Give a line of rich's for stderr: what is being done, for how long, and what was done before."""
+    """Give a line for stderr: the current step, its seconds, and the steps before it."""
     from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -1,7 +1,7 @@
 """
-Ctrl-C, SIGTERM and a terminal that closes: ours from the first line of the program to its last.
+Ctrl-C, SIGTERM and a terminal that closes, from the first line of the program to its last.
 
-The first signal ends what is being done, in the way that fits the moment; the second one leaves at once.
+The first signal ends what is being done, in the way that fits the moment; the second one ends the process at once.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ def _nothing() -> None:
 
 
 class Signals:
-    """The signals of this process; there is one of it, `SIGNALS`."""
+    """The signals of this process, as one object: `SIGNALS`."""
 
     def __init__(self) -> None:
-        #: The numbers of those that came, in their order.
+        #: The numbers of those received, in order.
         self.received: list[int] = []
-        #: What the first one does. It is called in the middle of anything: it raises, or does next to nothing.
+        #: What the first one does. It is called at any point: it raises, or does next to nothing.
         self.on_first: Callable[[], None] = _nothing
-        #: Says what is left before the second one leaves; called in the middle of anything, too.
+        #: Says what is left before the second one ends the process; called at any point, too.
         self.on_second: Callable[[], None] = _nothing
 
     def catch(self) -> None:
-        """Take the signals, but for those that whoever started us wants ignored (nohup, a job in the background)."""
+        """Handle the signals, except those that our caller wants ignored (nohup, a job in the background)."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._came)
+                signal.signal(number, self._receive)
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt when the first one comes, or now where it has come already."""
+        """Raise KeyboardInterrupt on the first one, or now if it has been received already."""
         self.on_first = _interrupt
         if self.received:
             _interrupt()
 
     def note(self) -> None:
-        """Only note the first one: nothing is to be ended any more, and the result is about to be shown."""
+        """Only note the first one: there is nothing left to end, and the result is about to be shown."""
         self.on_first = _nothing
 
     @property
     def exit_code(self) -> int:
-        """128 and the number of the first one, as a shell would say."""
+        """128 plus the number of the first one, as in a shell."""
         return 128 + (self.received[0] if self.received else signal.SIGINT)
 
-    def _came(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.received.append(number)
         if len(self.received) == 1:

@@ -1,72 +1,77 @@
-"""Commands that bring something to Fly, or take it away."""
+"""Commands that change what apps have at Fly."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flysync.cli import progress, run, stdin
 from flysync.cli.app import app
 from flysync.cli.options import (
-    Name,
+    Names,
     OneProject,
     Project,
-    Queue,
     common,
+    read_queue,
     sync_options,
     takes,
     unset_options,
     worker_options,
 )
+from flysync.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from flysync.cli.output import Output
-    from flysync.cli.progress import Progress
     from flysync.model.core import SyncOptions
-    from flysync.model.reports import SyncReport
+    from flysync.model.reports import Report
     from flysync.ports import Services
     from flysync.worker.options import WorkerOptions
 
 
-ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Take the value from standard input.")]
+ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Read the value from standard input.")]
 All = Annotated[bool, typer.Option("--all", help="All projects that have credentials.")]
 AtATime = Annotated[
     int | None,
     typer.Option("--concurrency", min=1, max=100, metavar="N", show_default="4", help="Projects at a time (--all)."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Queue = Annotated[
+    str | None,
+    typer.Option(
+        "--queue",
+        metavar="NAME",
+        parser=read_queue,
+        show_default="FLYSYNC_QUEUE, else flyio-secrets",
+        help="The queue that the backend adds its jobs to.",
+    ),
+]
 
 
 @app.command()
 @takes(common, sync_options)
 def sync(
-    output: "Output", options: "SyncOptions", project: Project, name: Name, value_stdin: ValueStdin = False
+    output: "Output", options: "SyncOptions", project: Project, name: Names, value_stdin: ValueStdin = False
 ) -> None:
     """
-    Bring the named credentials of a project to its app.
+    Copy a project's credentials into its Fly app, by name.
 
     The stored values are set as secrets of the Fly.io app that the project was last deployed to, and its machines are
-    restarted with them: once, and not at all where nothing has changed. What was done is written down.
+    restarted with them: one restart per change, none without one. What was done is recorded.
 
-    Exit status: 0 also where there is no app yet (skipped); 75 says that the same command may succeed later, and that
-    it is safe to run it again.
+    Exit status: 0 also if there is no app yet (skipped); 75 means that the same command may succeed later, and that it
+    is safe to run it again.
 
     Examples:
         flysync sync --project proj123 --name AWS_ACCESS_KEY_ID
         flysync sync --project proj123 --name KEY --name TLS_KEY --dry-run
         flysync sync --project proj123 --name KEY --value-stdin < key.pem
     """
-    from flysync.cli import run
-    from flysync.model.core import project_id, secret_name
+    from flysync.handlers.sync.entry import sync_credentials_to_flyio
 
-    async def work(services: "Services", options: "SyncOptions", listener: "Progress") -> "SyncReport":
-        from flysync.handlers.sync import entry as handlers
-
-        return await handlers.sync_credentials_to_flyio(of, names, options, services=services, listener=listener)
-
-    of = project_id(project)
-    names = [secret_name(run.only_a_name(one)) for one in name]
-    values = {names[0]: run.from_stdin(names)} if value_stdin else {}
-    run.sync(output, work, replace(options, values=values))
+    if value_stdin:
+        options = replace(options, values={name[0]: stdin.read_value(name)})
+    run.run_sync(output, options, partial(sync_credentials_to_flyio, project, name))
 
 
 @app.command("sync-project")
@@ -79,82 +84,81 @@ def sync_project(
     concurrency: AtATime = None,
 ) -> None:
     """
-    Bring all credentials of a project, or of all, to the apps.
+    Copy all credentials of a project, or of all, into the apps.
 
-    As `flysync sync` does it with those that are named: whatever is new or has changed is set, in one go, with one
-    restart. A credential that cannot be brought fails alone, and makes the exit status 1. With --all every project has
-    its turn, whatever becomes of the others.
+    Does what `flysync sync` does, for all names: whatever is new or has changed is set at once, with one restart. A
+    credential that cannot be sent fails alone, and makes the exit status 1. With --all a project that fails does not
+    stop the others.
 
     Examples:
         flysync sync-project --project proj123 --dry-run
         flysync sync-project --project proj123 --force --reason "new machines"
         flysync sync-project --all --concurrency 8
     """
-    from flysync.cli import run
-    from flysync.errors import UsageError
-    from flysync.model.core import project_id
-
-    async def work(services: "Services", options: "SyncOptions", listener: "Progress") -> "SyncReport":
-        from flysync.handlers.sync import entry as handlers
-
-        return await handlers.sync_project(of, options, services=services, listener=listener)
+    from flysync.handlers.sync import all_projects as fleet
+    from flysync.handlers.sync import entry
 
     if all_projects == (project is not None):
         raise UsageError("a project is needed, or all of them", hint="give one of --project ID and --all")
-    if project is not None and concurrency is not None:
-        raise UsageError("--concurrency goes with --all", hint="leave it out")
-    if all_projects and (options.app or options.sandbox or options.take_over):
-        raise UsageError(
-            "--app, --sandbox and --take-over are for one project", hint="leave them out, or give --project ID"
-        )
-    if project is None:
-        run.sync_all(output, options, concurrency or 4)
-    of = project_id(project)
-    run.sync(output, work, options)
+    if project is not None:
+        if concurrency is not None:
+            raise UsageError("--concurrency goes with --all", hint="leave it out")
+        run.run_sync(output, options, partial(entry.sync_project, project))
+    if options.app or options.sandbox or options.take_over:
+        hint = "leave them out, or give --project ID"
+        raise UsageError("--app, --sandbox and --take-over are for one project", hint=hint)
+    run.run_sync(output, options, partial(fleet.sync_all, concurrency=concurrency or 4), progress.FleetProgress(output))
 
 
 @app.command()
 @takes(common, unset_options)
-def unset(output: "Output", options: "SyncOptions", project: Project, name: Name, yes: Yes = False) -> None:
+def unset(output: "Output", options: "SyncOptions", project: Project, name: Names, yes: Yes = False) -> None:
     """
     Remove secrets from a project's app, with one restart.
 
-    Those that flysync wrote and whose credentials are gone from the table; others are refused, unless --force is given.
-    It asks first on a terminal, and needs --yes elsewhere.
+    Removes secrets that flysync set and whose credentials are gone from the table; others are refused without --force.
+    Asks first on a terminal; elsewhere --yes is needed.
 
     Examples:
         flysync unset --project proj123 --name OLD_KEY --dry-run
         flysync unset --project proj123 --name OLD_KEY --yes
     """
-    from flysync.cli import run
-    from flysync.model.core import project_id, secret_name
+    from flysync.handlers.sync.entry import unset_secrets
 
-    async def work(services: "Services", options: "SyncOptions", listener: "Progress") -> "SyncReport":
-        from flysync.handlers.sync.entry import unset_secrets
-
-        return await unset_secrets(of, names, options, services=services, listener=listener)
-
-    of = project_id(project)
-    names = [secret_name(run.only_a_name(one)) for one in name]
     if not options.dry_run and not yes:
-        run.confirm(f"Remove {', '.join(names)} from the app of {of}, and restart its machines?")
-    run.sync(output, work, options)
+        stdin.confirm(f"Remove {', '.join(name)} from the app of {project}, and restart its machines?")
+    run.run_sync(output, options, partial(unset_secrets, project, name))
 
 
 @app.command()
 @takes(common, worker_options)
 def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> None:
     """
-    Work off the jobs of a backend, until SIGTERM.
+    Process jobs from the backend's queue, until SIGTERM.
 
-    Takes the jobs named sync-flyio-secrets from a queue of BullMQ and does what `flysync sync` does. What it does is
-    logged on standard error, a line of JSON each. The first SIGTERM lets runs end in the time that --grace gives, and
-    hands back the rest; the exit status is 0 then.
+    Takes the jobs named sync-flyio-secrets from a queue of BullMQ and does what `flysync sync` does. It logs to
+    standard error, one line of JSON per event. On the first SIGTERM the current runs may go on as long as --grace says,
+    all other jobs are given back, and the exit status is 0.
 
     Examples:
         flysync worker --concurrency 10 --health-port 9090
         flysync worker --queue my-queue --grace 60s
     """
-    from flysync.cli import run
+    from flysync import bootstrap, logs
+    from flysync.extras import how_to_add
+    from flysync.model.reports import Report
 
-    run.worker(output, queue, options)
+    try:
+        from flysync.worker.process import Work
+    except ImportError:
+        raise ConfigError("the worker needs more packages", hint=how_to_add("worker")) from None
+    settings = run.load_settings(output, bootstrap.WORKER)
+    logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
+    options = replace(options, sync=run.with_settings(options.sync, settings))
+    bootstrap.load_sdk()  # it takes a second, in which no other job would go on
+
+    async def work(services: "Services") -> "Report":
+        await Work(bootstrap.open_queue(settings, queue or settings.queue), services, options).run()
+        return Report()
+
+    run.run_handler(output, settings, work)

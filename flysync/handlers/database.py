@@ -1,17 +1,20 @@
-"""Looking after the tables."""
+"""The tables: create those that are missing, and compare them with what flysync needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flysync.errors import ConfigError
+from flysync.model.reports import Finding, Report
+
 if TYPE_CHECKING:
-    from flysync.model.reports import Finding, InitReport
+    from flysync.model.reports import InitReport
     from flysync.ports import DatabaseAdmin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CheckReport:
+class CheckReport(Report):
     """What `db check` has found."""
 
     findings: tuple[Finding, ...]
@@ -19,17 +22,17 @@ class CheckReport:
     @property
     def exit_code(self) -> int:
         """1 where anything is missing or wrong; a warning alone is fine."""
-        return int(any(finding.verdict == "failed" for finding in self.findings))
+        return int(self.error is not None)
 
 
-async def init_database(*, admin: DatabaseAdmin) -> InitReport:
+async def init_database(*, admin: DatabaseAdmin, timeout_s: float) -> InitReport:
     """
-    Create the tables that do not exist, and migrate those of an earlier version.
+    Create the tables that do not exist, and migrate those of an earlier version; open runs have *timeout_s* to end.
 
     Raises:
-        DatabaseUnavailable, ConfigError: as the port says.
+        DatabaseUnavailable, ConfigError, TimedOut: as the port says.
     """
-    return await admin.init()
+    return await admin.init(timeout_s=timeout_s)
 
 
 async def check_database(*, admin: DatabaseAdmin) -> CheckReport:
@@ -39,4 +42,8 @@ async def check_database(*, admin: DatabaseAdmin) -> CheckReport:
     Raises:
         DatabaseUnavailable, ConfigError: as the port says.
     """
-    return CheckReport(findings=tuple(await admin.check()))
+    findings = tuple(await admin.check())
+    if not any(finding.verdict == "failed" for finding in findings):
+        return CheckReport(findings=findings)
+    error = ConfigError("the database is not as flysync needs it", hint="fix what failed", service="postgres")
+    return CheckReport(findings=findings, error=error)

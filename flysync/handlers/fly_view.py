@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from flysync.model.core import AppName
-    from flysync.model.fly import AppAtFly
+    from flysync.model.fly import AppAtFly, Machine
     from flysync.model.reports import NextStep, Note
     from flysync.ports import SandboxFlyctl, Services
 
@@ -37,6 +37,11 @@ class LiveApp:
     error: FlysyncError | None = None
     #: Seconds for which a machine has to stay up before it counts as running.
     smoke_s: float = SMOKE_S
+
+    @property
+    def machines(self) -> tuple[Machine, ...] | None:
+        """Its machines; absent where they could not be seen."""
+        return self.shown.machines if self.shown else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,9 +1,9 @@
 """
-Sandboxes that were left: those of ours, whose run is no more.
+Leftover sandboxes: those with our label whose run has ended or died.
 
-Whether a run lives is told by its app's lock, which dies with its process, and never by a clock. A sandbox whose run
-this database does not know may be that of another installation under the same key: it is left alone until its ttl is
-over, by Daytona's and Postgres' clocks.
+A run is alive as long as its app's lock is held, for the lock dies with its process; no clock decides that. A sandbox
+whose run is not in this database may belong to another installation with the same key: it is left alone until its ttl
+is over, by Daytona's and Postgres' clocks.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
-from flysync.model.reports import PRUNE
+from flysync.model.reports import PRUNE, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flysync.model.core import AppName, SandboxInfo
-    from flysync.model.reports import NextStep
     from flysync.ports import RunSeen, RunsSeen, Services
 
 #: Seconds until a sandbox that is deleted has to be gone.
@@ -25,15 +26,15 @@ _REMOVE_S = 60.0
 
 
 class Use(StrEnum):
-    """What a sandbox is still good for."""
+    """Whether a sandbox is still in use."""
 
-    #: Its run is under way.
+    #: Its run is in progress.
     LIVING = "living"
     #: Its run has ended, or died.
     DEAD = "dead"
     #: It has outlived its ttl.
     EXPIRED = "expired"
-    #: Its run is that of another database.
+    #: Its run belongs to another database.
     FOREIGN = "foreign"
 
 
@@ -50,42 +51,34 @@ class SandboxLine:
 
     @property
     def is_left(self) -> bool:
-        """Whether nobody needs it any more."""
+        """Whether it is no longer needed."""
         return self.use in {Use.DEAD, Use.EXPIRED}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SandboxReport:
-    """Our sandboxes, and what was done with them."""
+class SandboxReport(Report):
+    """Our sandboxes, and what was done with them; its error is why one could not be deleted."""
 
     lines: tuple[SandboxLine, ...]
-    #: What kept one from being deleted.
-    error: FlysyncError | None = None
-
-    @property
-    def next(self) -> tuple[NextStep, ...]:
-        """The command that removes what is left, where anything is."""
-        is_left = any(line.is_left and not line.removed for line in self.lines)
-        return (PRUNE,) if is_left else ()
 
 
 async def list_sandboxes(*, services: Services) -> SandboxReport:
     """
-    Give all sandboxes that carry our label, and whether they are still needed.
+    Give all sandboxes that have our label, and whether they are still needed.
 
     Raises:
         DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
     """
     lines, _ = await _look(services)
-    return SandboxReport(lines=tuple(lines))
+    return _report(lines)
 
 
 async def prune_sandboxes(*, services: Services) -> SandboxReport:
     """
-    Delete the sandboxes that nobody needs, never a living run's; close the runs that died.
+    Delete the leftover sandboxes, never one of a living run; close the runs that died.
 
-    A run whose deadline has passed is closed though its sandbox is gone: else one whose project has moved to another
-    app would stay open for ever, for nobody takes the lock of the old app any more.
+    A run whose deadline has passed is closed even if its sandbox is gone: otherwise one whose project has moved to
+    another app would stay open for ever, for nobody takes the lock of the old app any more.
 
     Raises:
         DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
@@ -103,14 +96,20 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
     for run in (await services.records.overview(None, values=False)).open_runs:
         if run.seconds_left <= 0:
             await services.records.close_run(run.run_id)
-    return SandboxReport(lines=tuple(lines), error=error)
+    return _report(lines, error)
+
+
+def _report(lines: Sequence[SandboxLine], error: FlysyncError | None = None) -> SandboxReport:
+    """Put the report together; the next command removes what is left, where anything is."""
+    has_leftovers = any(line.is_left and not line.removed for line in lines)
+    return SandboxReport(lines=tuple(lines), error=error, next=(PRUNE,) if has_leftovers else ())
 
 
 async def _look(services: Services) -> tuple[list[SandboxLine], RunsSeen]:
     """Give a line for each sandbox, and what is known of their runs."""
-    found = await services.sandboxes.list()
-    seen = await services.records.runs([one.run_id for one in found])
-    return [await _line(one, seen, services) for one in found], seen
+    sandboxes = await services.sandboxes.list()
+    seen = await services.records.runs([sandbox.run_id for sandbox in sandboxes])
+    return [await _line(sandbox, seen, services) for sandbox in sandboxes], seen
 
 
 async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> SandboxLine:
@@ -121,10 +120,10 @@ async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> San
 
 async def _use(sandbox: SandboxInfo, run: RunSeen | None, age_s: float | None, services: Services) -> Use:
     if app := _open_at(run):
-        hold = await services.lock.try_acquire(app)
-        if hold is None:
+        handle = await services.lock.try_acquire(app)
+        if handle is None:
             return Use.LIVING
-        await hold.release()
+        await handle.release()
         return Use.DEAD
     if age_s is not None and sandbox.ttl_s is not None and age_s > sandbox.ttl_s:
         return Use.EXPIRED
@@ -137,14 +136,14 @@ async def _remove(line: SandboxLine, run: RunSeen | None, services: Services) ->
     if app is None:
         await services.sandboxes.remove(line.sandbox.id, timeout_s=_REMOVE_S)
         return True
-    hold = await services.lock.try_acquire(app)
-    if hold is None:
+    handle = await services.lock.try_acquire(app)
+    if handle is None:
         return None
     try:
         await services.sandboxes.remove(line.sandbox.id, timeout_s=_REMOVE_S, gone=True)
         await services.records.close_run(line.sandbox.run_id)
     finally:
-        await hold.release()
+        await handle.release()
     return True
 
 

@@ -70,20 +70,12 @@ class ThrowAwaySandbox:
                 # One that is still being made cannot be found by its name, and would come to life afterwards.
                 await asyncio.wait({creating}, timeout=_DELETE_S / 2)
                 may_come = creating.cancel()
-                if not may_come and _is_refused(creating):
-                    return None
                 was_there = await self._services.sandboxes.remove(self.name, timeout_s=_DELETE_S / 2, gone=gone)
         except FlysyncError as error:
             return error.code
         except TimeoutError:
             return "timeout"
         return "Daytona has not answered whether it made it" if may_come and not was_there else None
-
-
-def _is_refused(creating: asyncio.Future[Sandbox]) -> bool:
-    """Tell whether Daytona has refused to make it: there is nothing to delete."""
-    error = None if creating.cancelled() else creating.exception()
-    return isinstance(error, FlysyncError) and not error.temporary
 
 
 class ReadOnlySandbox:

@@ -1,7 +1,7 @@
 """
-Snapshots that have flyctl in them, so that no run has to install one.
+Snapshots that contain flyctl, so that no run has to install it.
 
-A snapshot is believed only after a sandbox from it has shown its flyctl: that of the pinned version and sum.
+A snapshot counts as good only after a sandbox started from it has shown a flyctl of the pinned version and sum.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
 from flysync.handlers.sandbox import ReadOnlySandbox
-from flysync.model.reports import NextStep, command
+from flysync.model.reports import NextStep, Report, command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flysync.model.reports import Note
     from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports import BuildListener, SnapshotServices
 
@@ -30,12 +29,12 @@ _CHECK_S = 180.0
 
 
 class Way(StrEnum):
-    """How a snapshot came to be there."""
+    """How `snapshot build` came by its snapshot."""
 
     BUILT = "built"
-    #: It had gone to sleep.
+    #: It was inactive.
     ACTIVATED = "activated"
-    #: Somebody else had begun to build or to activate it.
+    #: Somebody else was already building or activating it.
     AWAITED = "awaited"
     FOUND = "found"
 
@@ -59,22 +58,18 @@ class SnapshotLine:
     snapshot: SnapshotInfo
     #: Whether it is the one that FLYSYNC_SNAPSHOT names.
     in_use: bool
-    #: This, and what follows, is absent where nothing was done but to look.
+    #: This and what follows are absent in a list: only a build looks into the snapshot.
     way: Way | None = None
     flyctl: Flyctl | None = None
-    #: The settings to change so that it is used, as it is.
+    #: The settings to change for syncs to use it as it is.
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SnapshotReport:
-    """Our snapshots, or the one that was asked for."""
+class SnapshotReport(Report):
+    """Our snapshots; or the one that was to be built, with why it cannot be used."""
 
     lines: tuple[SnapshotLine, ...]
-    #: Why it is of no use.
-    error: FlysyncError | None = None
-    notes: tuple[Note, ...] = ()
-    next: tuple[NextStep, ...] = ()
 
 
 async def list_snapshots(pinned: Pinned, *, services: SnapshotServices) -> SnapshotReport:
@@ -84,7 +79,7 @@ async def list_snapshots(pinned: Pinned, *, services: SnapshotServices) -> Snaps
     Raises:
         DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the port says.
     """
-    lines = [_line(one, pinned) for one in await services.snapshots.list(timeout_s=_LIST_S)]
+    lines = [_line(snapshot, pinned) for snapshot in await services.snapshots.list(timeout_s=_LIST_S)]
     ours = tuple(
         line for line in lines if line.in_use or line.snapshot.flyctl or line.snapshot.name.startswith(_PREFIX)
     )
@@ -96,9 +91,9 @@ async def build_snapshot(
     name: str | None, pinned: Pinned, *, services: SnapshotServices, timeout_s: float, listener: BuildListener
 ) -> SnapshotReport:
     """
-    Make sure that there is an active snapshot *name* with the pinned flyctl in it; without a name, one of our own.
+    Make sure that there is an active snapshot *name* with the pinned flyctl in it; without a name, one named by us.
 
-    One that is there is used as it is, woken up or waited for.
+    An existing one is used as it is, activated or waited for.
 
     Raises:
         DaytonaUnavailable, RateLimited, TimedOut, AccessDenied, SandboxNotFound, ConfigError: as the ports say; what
@@ -121,7 +116,7 @@ async def build_snapshot(
     try:
         async with reading, asyncio.timeout(left_s := _left_s(end_at, services)):
             flyctl = await services.recipe.look(reading.sandbox, timeout_s=left_s)
-        error = _flaw(snapshot, flyctl, pinned)
+        error = _problem(snapshot, flyctl, pinned)
     except TimeoutError:
         error = _too_late()
     except FlysyncError as failure:
@@ -129,29 +124,29 @@ async def build_snapshot(
     finally:
         listener.leaves("run the same command again")
     line = replace(line, flyctl=flyctl, settings={} if flyctl is None or error else _to_change(line, flyctl, pinned))
-    return SnapshotReport(lines=(line,), error=error, notes=tuple(reading.notes), next=tuple(reading.next))
+    return SnapshotReport(lines=(line,), error=error, warnings=tuple(reading.notes), next=tuple(reading.next))
 
 
 async def _settled(
     name: str, services: SnapshotServices, end_at: float, listener: BuildListener
 ) -> tuple[SnapshotInfo, Way]:
-    """Give the snapshot once its state does not change by itself any more; make it, or wake it up, where that helps."""
+    """Build or activate the snapshot where needed, and give it once its state no longer changes by itself."""
     snapshots = services.snapshots
     listener.step("look")
-    found = await snapshots.find(name, timeout_s=_left_s(end_at, services))
-    if found is None:
+    snapshot = await snapshots.find(name, timeout_s=_left_s(end_at, services))
+    if snapshot is None:
         dockerfile = services.recipe.dockerfile()
         listener.step("build")
         left_s = _left_s(end_at, services)
         return await snapshots.build(name, dockerfile, log=listener.log, timeout_s=left_s), Way.BUILT
     way = Way.FOUND
-    if not found.is_settled:
+    if not snapshot.is_settled:
         listener.step("wait")
-        found, way = await snapshots.settled(name, timeout_s=_left_s(end_at, services)), Way.AWAITED
-    if found.state == "inactive":
+        snapshot, way = await snapshots.settled(name, timeout_s=_left_s(end_at, services)), Way.AWAITED
+    if snapshot.state == "inactive":
         listener.step("activate")
-        found, way = await snapshots.activate(name, timeout_s=_left_s(end_at, services)), Way.ACTIVATED
-    return found, way
+        snapshot, way = await snapshots.activate(name, timeout_s=_left_s(end_at, services)), Way.ACTIVATED
+    return snapshot, way
 
 
 def _left_s(end_at: float, services: SnapshotServices) -> float:
@@ -162,7 +157,7 @@ def _left_s(end_at: float, services: SnapshotServices) -> float:
 
 
 def _too_late() -> TimedOut:
-    return TimedOut("the time was over before the snapshot had shown its flyctl", service="daytona", phase="build")
+    return TimedOut("the time ran out before the snapshot was ready and checked", service="daytona", phase="build")
 
 
 def _line(snapshot: SnapshotInfo, pinned: Pinned) -> SnapshotLine:
@@ -170,28 +165,28 @@ def _line(snapshot: SnapshotInfo, pinned: Pinned) -> SnapshotLine:
 
 
 def _to_change(line: SnapshotLine, flyctl: Flyctl, pinned: Pinned) -> dict[str, str]:
-    """Give the settings that are not yet as this snapshot wants them."""
+    """Give the settings that have to change for this snapshot to be used."""
     snapshot = {} if line.in_use else {"FLYSYNC_SNAPSHOT": line.snapshot.name}
     return snapshot | ({} if pinned.sha256 else {"FLYSYNC_FLYCTL_SHA256": flyctl.sha256})
 
 
 def _broken(snapshot: SnapshotInfo) -> SandboxNotFound:
     reason = f": {snapshot.reason}" if snapshot.reason else ""
-    return _of_no_use(snapshot, f"cannot be used ({snapshot.state}{reason})")
+    return _unusable(snapshot, f"cannot be used ({snapshot.state}{reason})")
 
 
-def _flaw(snapshot: SnapshotInfo, flyctl: Flyctl | None, pinned: Pinned) -> SandboxNotFound | None:
+def _problem(snapshot: SnapshotInfo, flyctl: Flyctl | None, pinned: Pinned) -> SandboxNotFound | None:
     """Say why the flyctl of a snapshot is not the pinned one, or nothing."""
     if flyctl is None:
-        return _of_no_use(snapshot, "has no flyctl that works")
+        return _unusable(snapshot, "has no working flyctl")
     if flyctl.version != pinned.version:
-        return _of_no_use(snapshot, f"has flyctl {flyctl.version}, and FLYSYNC_FLYCTL_VERSION is {pinned.version}")
+        return _unusable(snapshot, f"has flyctl {flyctl.version}, but FLYSYNC_FLYCTL_VERSION is {pinned.version}")
     if pinned.sha256 and pinned.sha256 not in {flyctl.sha256, flyctl.archive_sha256}:
-        return _of_no_use(snapshot, "has a flyctl without the sum in FLYSYNC_FLYCTL_SHA256")
+        return _unusable(snapshot, "has a flyctl whose sum is not that of FLYSYNC_FLYCTL_SHA256")
     return None
 
 
-def _of_no_use(snapshot: SnapshotInfo, why: str) -> SandboxNotFound:
+def _unusable(snapshot: SnapshotInfo, why: str) -> SandboxNotFound:
     return SandboxNotFound(
         f"Daytona snapshot {snapshot.name} {why}",
         hint=f"delete it (`{_deletion(snapshot)}`), or give another name with --name",
@@ -201,20 +196,20 @@ def _of_no_use(snapshot: SnapshotInfo, why: str) -> SandboxNotFound:
 
 
 def _deletion(snapshot: SnapshotInfo) -> str:
-    """Give the command of Daytona's own that deletes a snapshot; it takes no name (read: delete.go, v0.190)."""
+    """Give Daytona's own command that deletes a snapshot; it takes no name (read: delete.go, v0.190)."""
     return f"daytona snapshot delete {snapshot.id}"
 
 
 def _next(used: SnapshotInfo | None, pinned: Pinned) -> tuple[NextStep, ...]:
-    """Say what to do where the snapshot that is to be used is not there to be used."""
+    """Say what to do where no snapshot is set, or the one that is set cannot be used."""
     if pinned.snapshot is None:
-        why = "makes one with flyctl in it, or checks it, and says which settings to change"
+        why = "makes or checks a snapshot with flyctl in it, and says which settings to change"
         return (NextStep(command=command("snapshot", "build"), why=why),)
     if used is not None and used.state == "active":
         return ()
-    name, state = (pinned.snapshot, "not there") if used is None else (used.name, used.state)
+    name, state = (pinned.snapshot, "missing") if used is None else (used.name, used.state)
     why = f"FLYSYNC_SNAPSHOT names it, and it is {state}"
     step = NextStep(command=command("snapshot", "build", "--name", name), why=why)
     if used is not None and used.is_broken:
-        return (NextStep(command=_deletion(used), why="nothing starts from it any more"), step)
+        return (NextStep(command=_deletion(used), why="no sandbox starts from it any more"), step)
     return (step,)

@@ -1,9 +1,14 @@
-"""What flysync tells: the report of a sync, and what is read for the others. Frozen, and without any I/O."""
+"""
+What a command has to say, in one shape for all; and the rows and lines that reports are made of.
+
+Frozen, and without any I/O.
+"""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
+from datetime import UTC
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -21,22 +26,27 @@ if TYPE_CHECKING:
 
 
 def command(*words: str) -> str:
-    """Give a command of flysync's as a shell takes it, whatever a project is called."""
+    """Give a command of flysync's, quoted for a shell."""
     return shlex.join(("flysync", *words))
 
 
 def printable(text: str) -> str:
-    """Give *text* with an escape for each character that nobody sees, or that changes how the others are shown."""
+    """Give *text* with an escape for each character that is invisible, or changes how the others are shown."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def utc(moment: datetime) -> str:
+    """Give a moment as text, with its zone."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def project_not_found(project: ProjectId, message: str, known: Iterable[str]) -> ProjectNotFound:
-    """Give the error of a project that nobody knows; the hint has those of *known* that are spelled nearly so."""
-    # 0.75 is one slip in four letters, and takes 75 ms for a thousand ids of 36 (measured).
-    near = get_close_matches(project, list(known), n=3, cutoff=0.75)
-    hint = f"did you mean {' or '.join(near)}? `flysync status` lists all that are known" if near else None
+    """Give the error of an unknown project; its hint names similar ids among *known*."""
+    # 0.75 is one wrong letter in four, and takes 75 ms for a thousand ids of 36 (measured).
+    similar = get_close_matches(project, list(known), n=3, cutoff=0.75)
+    hint = f"did you mean {' or '.join(similar)}? `flysync status` lists all that are known" if similar else None
     return ProjectNotFound(message, hint=hint)
 
 
@@ -70,12 +80,37 @@ class NextStep:
     why: str
 
 
-PRUNE = NextStep(command="flysync sandbox prune", why="removes sandboxes that were left")
+PRUNE = NextStep(command="flysync sandbox prune", why="removes leftover sandboxes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SyncReport:
-    """What a sync did: data, for every entrance to show in its own way."""
+class Report:
+    """What a command came to. Each handler's report adds what it found or did; shown, all of them are alike."""
+
+    #: What made it fail, as a whole or in part.
+    error: FlysyncError | None = None
+    warnings: tuple[Note, ...] = ()
+    #: The commands that are worth running next.
+    next: tuple[NextStep, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """The exit status of the command; 0 where nothing failed."""
+        return self.error.exit_code if self.error else 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit code is 0."""
+        return self.exit_code == 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyncReport(Report):
+    """
+    What a sync did: data, for every entrance to show in its own way.
+
+    Its error is that of a single credential, too: any temporary failure before a permanent one.
+    """
 
     run_id: RunId
     project: ProjectId
@@ -89,10 +124,6 @@ class SyncReport:
     covered_by: RunId | None = None
     dry_run: bool = False
     timings_ms: Mapping[str, int] = field(default_factory=dict)
-    warnings: tuple[Note, ...] = ()
-    #: What made the run fail, as a whole or for a single credential.
-    error: FlysyncError | None = None
-    next: tuple[NextStep, ...] = ()
 
     @property
     def outcome(self) -> str | None:
@@ -101,20 +132,10 @@ class SyncReport:
 
         `unchanged` beside `synced` is `synced`; without any credential, `failed` or `unchanged`.
         """
-        outcomes = {one.outcome for one in self.credentials}
+        outcomes = {credential.outcome for credential in self.credentials}
         if not outcomes:
             return Outcome.FAILED if self.error else Outcome.UNCHANGED
         return None if None in outcomes else _shared(outcomes)
-
-    @property
-    def exit_code(self) -> int:
-        """0 where nothing failed; any temporary failure makes it 75, else any permanent one 1 (or 2, 130, 143)."""
-        return self.error.exit_code if self.error else 0
-
-    @property
-    def ok(self) -> bool:
-        """Whether the exit code is 0."""
-        return self.exit_code == 0
 
 
 def _shared(outcomes: Collection[str | None]) -> str | None:
@@ -125,29 +146,26 @@ def _shared(outcomes: Collection[str | None]) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FleetReport:
-    """What a sync of all projects did."""
+class FleetReport(Report):
+    """
+    What a sync of all projects did.
+
+    Where nothing else ended it, its error is the gravest of a project: one that may pass before one that does not.
+    """
 
     projects: tuple[SyncReport, ...]
-    #: What ended it before all of them had their turn.
-    cut_short: FlysyncError | None = None
 
-    @property
-    def error(self) -> FlysyncError | None:
-        """What ended it, else the gravest failure of a project: one that may pass before one that does not."""
-        found = [one.error for one in self.projects if one.error is not None]
-        return self.cut_short or max(found, key=lambda error: error.temporary, default=None)
+    def __post_init__(self) -> None:
+        errors = [project.error for project in self.projects if project.error is not None]
+        steps = [step for project in self.projects for step in project.next]
+        object.__setattr__(self, "error", self.error or max(errors, key=lambda error: error.temporary, default=None))
+        object.__setattr__(self, "next", self.next or tuple(dict.fromkeys(steps)))
 
     @property
     def outcome(self) -> str | None:
         """The outcome that all projects share, else `partial`; `unchanged` beside `synced` is `synced`."""
-        outcomes = {one.outcome for one in self.projects}
+        outcomes = {project.outcome for project in self.projects}
         return _shared(outcomes) if outcomes else Outcome.UNCHANGED
-
-    @property
-    def next(self) -> tuple[NextStep, ...]:
-        """The commands that are worth running next, each once."""
-        return tuple(dict.fromkeys(step for one in self.projects for step in one.next))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,6 +198,17 @@ class Overview:
     #: The projects of each app that the newest deployments of several name.
     shared: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
 
+    def shared_apps(self) -> list[Note]:
+        """Warn of apps that several projects deploy to: the secrets of each belong to one of them alone."""
+        notes = []
+        for app, projects in self.shared.items():
+            owner = (
+                f"project {self.owners[app]} owns its secrets" if app in self.owners else "nobody owns its secrets yet"
+            )
+            message = f"{app} is the newest deployment of several projects: {', '.join(projects)}; {owner}"
+            notes.append(Note(code="shared_app", message=message, names=(app, *projects)))
+        return notes
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRow:
@@ -194,10 +223,10 @@ class RunRow:
     actor: str
     reason: str | None
     started_at: datetime
-    #: Absent where the run ended before it wanted one; so is the deadline.
+    #: Absent where the run ended before it had one; so is the deadline.
     sandbox: str | None
     deadline: datetime | None
-    #: Absent while the run is under way, or where it died and nobody has noticed yet.
+    #: Absent while the run is in progress, or where it died unnoticed.
     finished_at: datetime | None
     outcome: str | None
     error_code: str | None
@@ -215,14 +244,16 @@ class Finding:
     #: The relation, the setting, or the part of the world.
     subject: str
     message: str
-    #: The statement or the command that mends it, or what else to do.
+    #: The statement or the command that fixes it, or what else to do.
     hint: str | None = None
     #: The code of the error that made it fail; `config` where there is none.
     code: str | None = None
+    #: Whether `flysync db init` fixes it.
+    init_fixes_it: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InitReport:
+class InitReport(Report):
     """What `db init` has done."""
 
     #: The relations that it has made.
@@ -231,33 +262,3 @@ class InitReport:
     migrated_from: int | None = None
     #: Apps that had secrets of several projects when they were migrated; the first owns them now.
     shared_apps: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SettingLine:
-    """One setting as `config show` tells it."""
-
-    name: str
-    #: The place, as in messages (`environment`, `.env:3`, `keyring`), or `default`, or `not set`.
-    source: str
-    #: Of a secret its size, or where it leads; absent where there is nothing, or nothing of use.
-    shown: str | None
-    #: Whether what stands at the place can be used.
-    is_usable: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConfigReport:
-    """All settings, and what is wrong with them."""
-
-    lines: tuple[SettingLine, ...]
-    warnings: tuple[Note, ...] = ()
-    problems: tuple[str, ...] = ()
-    #: Those of them that are no setting's: a line or a file that cannot be read may have held any.
-    unread: tuple[str, ...] = ()
-    #: All problems as one.
-    error: FlysyncError | None = None
-
-    def line(self, name: str) -> SettingLine:
-        """Give that of one setting."""
-        return next(line for line in self.lines if line.name == name)

@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from flysync.errors import ConfigError
-from flysync.model.reports import ConfigReport, Note, SettingLine
+from flysync.model.config import ConfigReport, SettingLine
+from flysync.model.reports import Note
 from flysync.secret import Secret
 from flysync.settings.table import SECRETS, VARIABLES, Settings
 
@@ -93,7 +94,8 @@ def survey(
         source = loader.origins.get(name, "not set" if value is None else "default")
         is_usable = attribute in loader.values or name not in loader.origins
         shown = _shown(value) if is_usable else None
-        lines.append(SettingLine(name=name, source=source, shown=shown, is_usable=is_usable))
+        is_set = name in loader.origins
+        lines.append(SettingLine(name=name, source=source, shown=shown, is_set=is_set, is_usable=is_usable))
     report = ConfigReport(
         lines=tuple(lines),
         warnings=tuple(loader.notes),

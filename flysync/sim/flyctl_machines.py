@@ -45,6 +45,7 @@ def list_machines(session: Session) -> None:
         return
     for machine in machines:
         session.out(f" {machine['id']} " if session.call.is_on("quiet") else f" {machine['id']} │ {machine['state']} ")
+    session.out("")
 
 
 def start_machines(session: Session) -> None:

@@ -6,6 +6,7 @@ Of flyctl the stand-in is always there, the real one where there is one; Daytona
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daytona import AsyncDaytona, AsyncSandbox
+
+    from flysync.sim.daytona_entries import Sandbox
 
 
 @pytest.fixture
@@ -61,7 +64,8 @@ def minute_s() -> float:
 async def daytona(isolated_sdk: None, minute_s: float) -> AsyncIterator[Daytona]:
     """A Daytona without sandboxes."""
     del isolated_sdk
-    importlib.import_module("daytona").AsyncDaytona  # noqa: B018  it takes long: not in the time that a call has
+    for part in ("daytona", "snapshot"):  # it takes long: not in the time that a call has
+        importlib.import_module(f"daytona._async.{part}")
     async with Daytona(minute_s=minute_s) as server:
         yield server
 
@@ -104,5 +108,24 @@ async def new_sandboxes(daytona: Daytona, clock: QuickClock) -> AsyncIterator[Ca
 
 @pytest.fixture
 def sandboxes(new_sandboxes: Callable[..., DaytonaSandboxes]) -> DaytonaSandboxes:
-    """One of them, with patience for a second."""
-    return new_sandboxes(create_call_s=1.0, look_up_s=1.0)
+    """One of them."""
+    return new_sandboxes()
+
+
+@pytest.fixture
+def hold_back(daytona: Daytona, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], asyncio.Event]:
+    """Let what `daytona` does with a sandbox after a delay, `_settle` or `_destroy`, be done when an event is set."""
+
+    def hold_back(what: str) -> asyncio.Event:
+        let_go = asyncio.Event()
+
+        async def later(sandbox: Sandbox) -> None:
+            await let_go.wait()
+            done = getattr(daytona, what)(sandbox)
+            if done is not None:
+                await done
+
+        monkeypatch.setattr(daytona, f"{what}_later", later)
+        return let_go
+
+    return hold_back

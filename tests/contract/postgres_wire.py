@@ -74,10 +74,10 @@ class Wire:
             server, to_server = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         else:
             server, to_server = await asyncio.open_connection(host, port)
-        cut = asyncio.Event()
+        cut, answered = asyncio.Event(), asyncio.Event()
         both = [
-            asyncio.create_task(self._ask(client, to_server, cut)),
-            asyncio.create_task(self._answer(server, to_client, cut)),
+            asyncio.create_task(self._ask(client, to_server, cut, answered)),
+            asyncio.create_task(self._answer(server, to_client, cut, answered)),
         ]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -87,7 +87,9 @@ class Wire:
             await asyncio.gather(*both, return_exceptions=True)
             to_server.close()
 
-    async def _ask(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, cut: asyncio.Event) -> None:
+    async def _ask(
+        self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, cut: asyncio.Event, answered: asyncio.Event
+    ) -> None:
         while data := await client.read(65_536):
             self.turns += not self._is_asking
             self._is_asking = True
@@ -100,15 +102,19 @@ class Wire:
                 cut.set()
                 if not self.swallow:
                     to_server.write(data)
-                    await asyncio.sleep(0.1)  # the server does it
+                    await answered.wait()  # the server has done it
                 return
             to_server.write(data)
 
-    async def _answer(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, cut: asyncio.Event) -> None:
+    async def _answer(
+        self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, cut: asyncio.Event, answered: asyncio.Event
+    ) -> None:
         while data := await server.read(65_536):
             self._is_asking = False
             await self._thaw()
-            if not cut.is_set():
+            if cut.is_set():
+                answered.set()
+            else:
                 to_client.write(data)
 
     async def _thaw(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -65,6 +66,13 @@ class PostgresWorld(RecordsWorld):
         """Run statements as the backend."""
         for statement in statements:
             self.backend.execute(statement)
+
+    async def waited_for(self) -> None:
+        """Wait until somebody waits for what the backend's transaction has locked."""
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        async with asyncio.timeout(60):
+            while self.backend.execute(waiting).fetchone() is None:  # noqa: ASYNC110  a lock has no event
+                await asyncio.sleep(0.01)
 
     def put(self, project: str, name: str, value: str | None) -> None:
         """Store a credential."""

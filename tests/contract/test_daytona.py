@@ -185,7 +185,7 @@ class TestTheList:
         self, daytona: Daytona, sandboxes: DaytonaSandboxes
     ) -> None:
         """Daytona takes the name away at once; the label still has it."""
-        daytona.delete_delay_s = 5
+        daytona.delete_delay_s = 3600
         box = await make(sandboxes)
         await sandboxes.remove("box", timeout_s=10)
         (listed,) = await sandboxes.list()

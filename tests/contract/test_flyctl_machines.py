@@ -95,6 +95,13 @@ class TestList:
         assert ("unreachable", False) == (machine["host_status"], "config" in machine)
         assert "v2" == machine["incomplete_config"]["metadata"]["fly_platform_version"]
 
+    @pytest.mark.usefixtures("app")
+    async def test_ids_alone(self, flyctl: Runner) -> None:
+        """One a line, and a line with nothing."""
+        outcome = await flyctl("machine", "ls", "-q", "-a", "acme-web")
+
+        assert (0, " m0 \n m1 \n\n") == (outcome.code, outcome.stdout)
+
     async def test_one_that_stands_by(self, flyctl: Runner, app: App) -> None:
         """It says for whom."""
         app.add_machine("m2", state="stopped", standbys=["m0"])

@@ -217,8 +217,16 @@ class TestFailures:
     async def test_somebody_holds_a_lease_for_a_moment(self, flyctl: Runner, fly: Fly) -> None:
         """A lease that somebody else holds is waited for."""
         app = add(fly)
-        app.machines[1].hold_lease(ttl_s=2.0)
+        app.machines[1].hold_lease(ttl_s=600.0)
+
+        async def give_it_back() -> None:
+            while not any(record.status == 409 for record in fly.records):  # noqa: ASYNC110 -- the server tells nobody
+                await asyncio.sleep(0.01)
+            app.machines[1].lease = None
+
+        giving = asyncio.create_task(give_it_back())
         outcome = await flyctl(*DEPLOY)
+        await giving
 
         assert (0, {"m0": 1, "m1": 1}) == (outcome.code, app.restarts)
         assert 409 in [record.status for record in outcome.records]

@@ -128,10 +128,10 @@ async def test_a_lease_that_cannot_be_given_back(flyctl: Runner, fly: Fly, app: 
     assert (0, started) == (silent.code, silent.stdout)
 
 
-async def test_somebody_holds_the_lease_for_a_moment(flyctl: Runner, app: App) -> None:
+async def test_somebody_holds_the_lease_for_a_moment(flyctl: Runner, fly: Fly, app: App) -> None:
     """It is waited for, and after two seconds that is said."""
     app.machines[0].exit(exit_code=1)
-    app.machines[0].hold_lease(ttl_s=2.5)
+    fly.faults.append(Fault(match="POST .*/lease", status=409, times=10))
     outcome = await flyctl(*start("m0"))
 
     assert (0, "Waiting on lease for machine m0...\nm0 has been started\n") == (outcome.code, outcome.stdout)

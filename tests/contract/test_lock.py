@@ -22,17 +22,19 @@ from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from typing import LiteralString
 
     from flysync.ports import AppLock, LockHandle
 
 APP, OTHER = AppName("acme-web"), AppName("other")
-#: Holds a lock in a process of its own, with a heartbeat every 0.1 s and 0.6 s of patience of the server's.
+#: Holds a lock in a process of its own, with a heartbeat every 0.1 s and as much patience of the server's as is said.
 HOLDER = """
 import asyncio, sys
 from flysync.adapters.postgres import Connection, PostgresLock
 from flysync.secret import Secret
 async def hold():
-    lock = PostgresLock(Connection(Secret(sys.stdin.readline().strip())), heartbeat_s=0.1, idle_s=0.6, answer_s=0.4)
+    connection, idle_s = Connection(Secret(sys.stdin.readline().strip())), float(sys.argv[1])
+    lock = PostgresLock(connection, heartbeat_s=0.1, idle_s=idle_s, answer_s=60)
     hold = await lock.try_acquire("acme-web")
     print("held" if hold else "refused", flush=True)
     await hold.lost.wait()
@@ -85,9 +87,27 @@ class PostgresWorld(LockWorld):
         assert row is not None
         return int(row[0])
 
+    def now(self) -> float:
+        """Give the seconds of the server's clock."""
+        return self._seconds("clock_timestamp()")
+
+    def last_heard_of(self) -> float:
+        """Give the moment, by the server's clock, at which flysync's last statement ended."""
+        return self._seconds(
+            "max(state_change) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'flysync'"
+        )
+
+    def _seconds(self, moment: LiteralString) -> float:
+        row = self.admin.execute(
+            f"SELECT extract(epoch FROM at)::float FROM (SELECT {moment}) AS moment (at)"
+        ).fetchone()
+        assert row is not None
+        return float(row[0])
+
     async def settled(self, expected: int) -> int:
         """Count them when the server has taken note of those that were closed."""
-        for _ in range(100):
+        for _ in range(1000):
             if self.connections() == expected:
                 break
             await asyncio.sleep(0.05)
@@ -112,15 +132,12 @@ async def held(lock: AppLock, app: AppName = APP) -> LockHandle:
     return hold
 
 
-async def held_soon(lock: AppLock, within_s: float) -> float:
-    """Take a lock as soon as it is free, give it back, and say how long that took."""
-    start = time.monotonic()
-    while (hold := await lock.try_acquire(APP)) is None:
-        assert time.monotonic() - start < within_s
-        await asyncio.sleep(0.01)
-    took_s = time.monotonic() - start
+async def held_soon(lock: AppLock) -> None:
+    """Take a lock as soon as it is free, and give it back."""
+    async with asyncio.timeout(60):
+        while (hold := await lock.try_acquire(APP)) is None:  # noqa: ASYNC110  a lock has no event
+            await asyncio.sleep(0.01)
     await hold.release()
-    return took_s
 
 
 class LockContract:
@@ -206,10 +223,10 @@ class TestLockInPostgres(LockContract):
 
 
 @contextmanager
-def holding(dsn: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that holds the lock."""
+def holding(dsn: str, *, idle_s: float) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that holds the lock; the server's patience with it lasts *idle_s*."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(idle_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -220,28 +237,21 @@ def holding(dsn: str) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-@pytest.fixture
-def holder(database: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock."""
-    with holding(database) as process:
-        yield process
-
-
 async def test_a_heartbeat_notices_the_loss(database: str) -> None:
     """A holder that does not ask is told by its heartbeat."""
     async with postgres_world(database, heartbeat_s=0.05) as world:
         hold = await held(world.lock)
         world.steal()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             await hold.lost.wait()
         await hold.release()
 
 
 async def test_heartbeats_keep_the_lock(database: str) -> None:
     """A holder that shows life has the lock for longer than the server's patience."""
-    async with postgres_world(database, heartbeat_s=0.1, idle_s=0.4) as world:
+    async with postgres_world(database, heartbeat_s=0.1, idle_s=1.5) as world:
         hold = await held(world.lock)
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.7)
         await hold.check()
 
         assert await world.lock.try_acquire(APP) is None
@@ -251,11 +261,11 @@ async def test_heartbeats_keep_the_lock(database: str) -> None:
 async def test_a_server_that_does_not_answer_means_lost(database: str) -> None:
     """A holder without an answer counts the lock as lost before the server gives it to somebody else."""
     async with Wire(database) as wire:
-        lock = PostgresLock(Connection(Secret(wire.dsn)), heartbeat_s=0.1, idle_s=5, answer_s=0.2)
+        lock = PostgresLock(Connection(Secret(wire.dsn)), heartbeat_s=0.1, idle_s=60, answer_s=0.2)
         hold = await held(lock)
         wire.freeze()
         start = time.monotonic()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             await hold.lost.wait()
         with pytest.raises(DatabaseUnavailable):
             await hold.check()
@@ -263,30 +273,34 @@ async def test_a_server_that_does_not_answer_means_lost(database: str) -> None:
         await hold.release()
         released_s = time.monotonic() - start
 
-    assert took_s < 1
-    assert released_s < 6, "psycopg's own patience is 10 s"
+    assert took_s < 8
+    assert released_s < 9, "psycopg's own patience is 10 s"
 
 
-async def test_a_process_that_is_killed_frees_the_lock(holder: subprocess.Popen[str], database: str) -> None:
-    """A holder that dies is forgotten at once, whatever the heartbeat."""
+async def test_a_process_that_is_killed_frees_the_lock(database: str) -> None:
+    """A holder that dies is forgotten at once, whatever the heartbeat and the server's patience."""
     async with postgres_world(database) as world:
-        refused = await world.lock.try_acquire(APP)
-        holder.kill()
+        with holding(database, idle_s=3600) as holder:
+            refused = await world.lock.try_acquire(APP)
+            holder.kill()
+            await held_soon(world.lock)
 
-        assert refused is None
-        assert await held_soon(world.lock, within_s=2) < 0.5
+    assert refused is None
 
 
-async def test_a_process_that_freezes_loses_the_lock(holder: subprocess.Popen[str], database: str) -> None:
+async def test_a_process_that_freezes_loses_the_lock(database: str) -> None:
     """A holder that shows no life loses the lock after the server's patience, and learns it when it wakes."""
     async with postgres_world(database) as world:
-        os.kill(holder.pid, signal.SIGSTOP)
-        took_s = await held_soon(world.lock, within_s=5)
-        os.kill(holder.pid, signal.SIGCONT)
-        assert holder.stdout is not None
-        said = await asyncio.to_thread(holder.stdout.readline)
+        with holding(database, idle_s=1.5) as holder:
+            os.kill(holder.pid, signal.SIGSTOP)
+            silent_since = world.last_heard_of()
+            await held_soon(world.lock)
+            silent_s = world.now() - silent_since
+            os.kill(holder.pid, signal.SIGCONT)
+            assert holder.stdout is not None
+            said = await asyncio.to_thread(holder.stdout.readline)
 
-    assert 0.3 < took_s < 2
+    assert 1.5 <= silent_s
     assert "lost\n" == said
 
 
@@ -359,12 +373,11 @@ async def test_out_of_reach_and_refused() -> None:
 async def test_a_try_that_comes_to_nothing(database: str) -> None:
     """A connection that breaks or falls silent right at the question is a passing failure, and nobody has the lock."""
     async with Wire(database) as wire:
-        lock = PostgresLock(Connection(Secret(wire.dsn)), answer_s=0.3)
         wire.cut_at = b"pg_try_advisory_xact_lock"
         with pytest.raises(DatabaseUnavailable, match="broke"):
-            await lock.try_acquire(APP)
+            await PostgresLock(Connection(Secret(wire.dsn)), answer_s=60).try_acquire(APP)
         wire.freeze_at = b"pg_try_advisory_xact_lock"
         with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
-            await lock.try_acquire(APP)
+            await PostgresLock(Connection(Secret(wire.dsn)), answer_s=0.3).try_acquire(APP)
     async with postgres_world(database) as world:
-        await held_soon(world.lock, within_s=5)
+        await held_soon(world.lock)

@@ -200,8 +200,8 @@ async def test_what_roll_outs_came_to_is_not_known(old: psycopg.Connection) -> N
 
     assert {
         "AWS_KEY": [0, None, None, None],
-        "API_TOKEN": [0, None, None, 0],
-        "EXTRA": [0, None, None, 0],
+        "API_TOKEN": [0, None, None, "begun"],
+        "EXTRA": [0, None, None, "begun"],
         "STAGED": [0, None, None, None],
         "WANTED": [0, None, None, None],
     } == tries

@@ -276,6 +276,7 @@ async def test_a_server_that_does_not_answer(database: str) -> None:
     connection = Connection(Secret(database), limit_s=0.2)
     with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
         await connection.run(lambda session: session.execute("SELECT pg_sleep(20)"))
+    connection._limit_s = 30.0
     found, _ = await PostgresRecords(connection).poll_lock(APP, [])
     await connection.aclose()
 

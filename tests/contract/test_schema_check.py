@@ -80,6 +80,13 @@ async def test_a_database_that_is_not_in_utf8(new_database: Callable[..., str]) 
             "project_deployments",
             "created_at has no default",
         ),
+        (
+            """UPDATE pg_class SET reltuples = 200000 WHERE relname = 'project_deployments';
+               DROP INDEX project_deployments_app""",
+            "warning",
+            "project_deployments",
+            "no index on fly_app_name",
+        ),
         ("ALTER TABLE flysync_runs DROP COLUMN release", "failed", "flysync_runs", "no column release"),
         ("DELETE FROM flysync_meta", "failed", "version", "flysync_meta has no row"),
     ],
@@ -91,7 +98,8 @@ async def test_a_finding_and_its_cure(
     backend.execute(harm)
     (finding,) = await problems(database)
     cure = str(finding.hint)
-    if "flysync db init" in cure:
+    assert finding.init_fixes_it == ("flysync db init" in cure)
+    if finding.init_fixes_it:
         async with admin(database) as tables:
             await tables.init()
     else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from flyctl_runner import REAL
+from parts import cases
 from rollout_contract import RolloutContract
 from secret_store_contract import SecretStoreContract
 from store_worlds import MemoryWorld, StoreWorld, loopback
@@ -20,7 +21,7 @@ class TestInMemorySecrets(SecretStoreContract, RolloutContract):
         return MemoryWorld()
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+@cases("shell", ["sh", "bash", "zsh"], quick=1)
 class TestStandInFlyctl(SecretStoreContract):
     @pytest.fixture
     async def world(self, shell: str) -> AsyncIterator[StoreWorld]:

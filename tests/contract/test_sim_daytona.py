@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -15,6 +16,8 @@ from sdk_client import sdk
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daytona import AsyncDaytona
 
     from flysync.sim.daytona import Daytona
@@ -31,13 +34,11 @@ def asking(**members: object) -> CreateSandboxFromSnapshotParams:
     return CreateSandboxFromSnapshotParams.model_validate({"auto_stop_interval": 0} | members)
 
 
-async def until_gone(daytona: Daytona, *, within_s: float = 3.0) -> float:
-    """Wait until no sandbox is left, and say how many seconds it took."""
-    start = time.monotonic()
-    async with asyncio.timeout(within_s):
-        while daytona.sandboxes:  # noqa: ASYNC110  the dictionary has no event
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what is about to happen."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  what is waited for has no event
             await asyncio.sleep(0.005)
-    return time.monotonic() - start
 
 
 async def test_a_sandbox_lives_from_create_to_delete(daytona: Daytona, client: AsyncDaytona) -> None:
@@ -70,7 +71,7 @@ async def test_a_wrong_token_is_refused(daytona: Daytona) -> None:
 
 async def test_a_name_is_free_as_soon_as_its_sandbox_goes(daytona: Daytona, client: AsyncDaytona) -> None:
     """Two sandboxes of one name are refused; one that is being destroyed has lost its name."""
-    daytona.delete_delay_s = 0.3
+    daytona.delete_delay_s = 3600
     first = await client.create(asking(name="same"))
     with pytest.raises(sdk_errors.DaytonaConflictError, match="Sandbox with name same already exists"):
         await client.create(asking(name="same"))
@@ -96,13 +97,15 @@ async def test_the_list_filters_and_pages(daytona: Daytona, client: AsyncDaytona
 
 async def test_a_lagging_list_shows_how_it_was(daytona: Daytona, client: AsyncDaytona) -> None:
     """A new sandbox is not in the list yet, a destroyed one still is, while getting it tells the truth."""
-    daytona.list_lag_s = 0.3
+    daytona.list_lag_s = 3600
     sandbox = await client.create(asking(labels={"app": "flysync"}))
     early = [item.id async for item in client.list()]
-    await asyncio.sleep(0.31)
+    history = daytona.sandboxes[sandbox.id].history
+    history[-1] = replace(history[-1], since=-math.inf)  # it was there before the hour that the list lags
     await client.delete(sandbox)
     late = [(item.id, item.state) async for item in client.list()]
-    await asyncio.sleep(0.31)
+    daytona.list_lag_s = 0.05
+    await asyncio.sleep(0.06)
 
     assert ([], [(sandbox.id, "started")]) == (early, late)
     assert [] == [item.id async for item in client.list()]
@@ -119,16 +122,20 @@ async def test_labels_are_replaced(client: AsyncDaytona) -> None:
 
 
 @pytest.mark.parametrize("hold_s", [30.0, 0.0])
-async def test_a_sandbox_may_take_time_to_start(daytona: Daytona, client: AsyncDaytona, hold_s: float) -> None:
+async def test_a_sandbox_may_take_time_to_start(
+    daytona: Daytona, client: AsyncDaytona, hold_back: Callable[[str], asyncio.Event], hold_s: float
+) -> None:
     """While it is creating it is no use and cannot be deleted; the answer waits for it, or the client does."""
-    daytona.create_delay_s, daytona.create_hold_s = 0.4, hold_s
+    daytona.create_delay_s, daytona.create_hold_s = 3600, hold_s
+    start = hold_back("_settle")
     creating = asyncio.create_task(client.create(asking(name="slow")))
-    await asyncio.sleep(0.05)
+    await until(lambda: daytona.sandboxes)
     early = await client.get("slow")
     with pytest.raises(sdk_errors.DaytonaConflictError, match="Sandbox state change in progress"):
         await client.delete(early)
     with pytest.raises(sdk_errors.DaytonaNotFoundError, match="No such container"):
         await early.process.exec("true", timeout=5)
+    start.set()
 
     assert ("creating", "started") == (early.state, (await creating).state)
 
@@ -145,9 +152,12 @@ async def test_a_sandbox_may_fail_to_start(daytona: Daytona, client: AsyncDayton
     assert {} == daytona.sandboxes
 
 
-async def test_a_delete_is_over_when_it_is_a_404(daytona: Daytona, client: AsyncDaytona) -> None:
+async def test_a_delete_is_over_when_it_is_a_404(
+    daytona: Daytona, client: AsyncDaytona, hold_back: Callable[[str], asyncio.Event]
+) -> None:
     """Accepted is not done: it still runs commands, a second delete is a conflict, then it is gone."""
-    daytona.delete_delay_s = 0.4
+    daytona.delete_delay_s = 3600
+    end = hold_back("_destroy")
     sandbox = await client.create(asking(name="going"))
     await client.delete(sandbox)
     with pytest.raises(sdk_errors.DaytonaConflictError):
@@ -155,7 +165,8 @@ async def test_a_delete_is_over_when_it_is_a_404(daytona: Daytona, client: Async
     with pytest.raises(sdk_errors.DaytonaNotFoundError):
         await client.get("going")
     still = await sandbox.process.exec("echo alive", timeout=5)
-    await until_gone(daytona)
+    end.set()
+    await until(lambda: not daytona.sandboxes)
 
     assert "alive\n" == still.result
     with pytest.raises(sdk_errors.DaytonaNotFoundError):
@@ -164,27 +175,41 @@ async def test_a_delete_is_over_when_it_is_a_404(daytona: Daytona, client: Async
 
 async def test_a_forgotten_sandbox_ends_with_its_ttl(daytona: Daytona, client: AsyncDaytona) -> None:
     """The ttl is counted from the creation, whatever the sandbox does."""
-    sandbox = await client.create(asking(ttl_minutes=2))
+    sandbox = await client.create(asking(ttl_minutes=60_000))
+    its = daytona.sandboxes[sandbox.id]
+    running = asyncio.create_task(sandbox.process.exec("sleep 60", timeout=60))
+    await until(lambda: daytona.execs)
+    asked, its.ttl_minutes = its.ttl_minutes, 2
     with pytest.raises(sdk_errors.DaytonaBadGatewayError):
-        await sandbox.process.exec("sleep 20", timeout=20)
+        await running
+    await until(lambda: not daytona.sandboxes)
 
-    assert 0.5 > await until_gone(daytona)
+    assert 60_000 == asked
+    assert 2 * 0.12 <= its.history[-1].since - its.born
 
 
 async def test_an_idle_sandbox_that_is_ephemeral_is_destroyed(daytona: Daytona, client: AsyncDaytona) -> None:
     """Idle time starts with the end of the last command."""
-    sandbox = await client.create(CreateSandboxFromSnapshotParams(ephemeral=True, auto_stop_interval=1))
-    busy = await sandbox.process.exec("sleep 0.4; echo done", timeout=10)
+    sandbox = await client.create(CreateSandboxFromSnapshotParams(ephemeral=True, auto_stop_interval=60_000))
+    its = daytona.sandboxes[sandbox.id]
+    running = asyncio.create_task(sandbox.process.exec("sleep 0.4; echo done", timeout=60))
+    await until(lambda: daytona.execs)
+    asked, its.auto_stop_minutes = its.auto_stop_minutes, 1
+    busy = await running
+    await until(lambda: not daytona.sandboxes)
 
-    assert "done\n" == busy.result
-    assert 0.1 < await until_gone(daytona) < 1
+    assert (60_000, "done\n") == (asked, busy.result)
+    assert 0.12 <= its.history[-1].since - daytona.execs[0].ended_at
 
 
-async def test_an_idle_sandbox_that_is_kept_is_stopped(client: AsyncDaytona) -> None:
+async def test_an_idle_sandbox_that_is_kept_is_stopped(daytona: Daytona, client: AsyncDaytona) -> None:
     """A stopped sandbox keeps its files, runs nothing, and can be started."""
-    sandbox = await client.create(CreateSandboxFromSnapshotParams(auto_stop_interval=1))
+    sandbox = await client.create(CreateSandboxFromSnapshotParams(auto_stop_interval=60_000))
+    its = daytona.sandboxes[sandbox.id]
     await sandbox.process.exec("echo kept > file", timeout=5)
-    await asyncio.sleep(0.3)
+    its.auto_stop_minutes = 1
+    await until(lambda: its.state == "stopped")
+    its.auto_stop_minutes = 60_000
     with pytest.raises(sdk_errors.DaytonaBadRequestError, match="Is the Sandbox started"):
         await sandbox.process.exec("true", timeout=5)
     assert "stopped" == (await client.get(sandbox.id)).state

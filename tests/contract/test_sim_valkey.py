@@ -69,7 +69,7 @@ def owner(*, executable: str = sys.executable, user: str | None = None) -> subpr
 
 def is_gone_soon(pid: int, directory: str) -> bool:
     """Whether a process and a directory go away."""
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while time.monotonic() < give_up:
         stat = Path(f"/proc/{pid}/stat")
         if not Path(directory).exists() and (not stat.exists() or ") Z" in stat.read_text(encoding="utf-8")):

@@ -24,7 +24,7 @@ _SOURCE = Path(__file__).parent / "node"
 _INSTALL = ("npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
 
 
-def until(condition: Callable[[], T | None], *, within_s: float = 60) -> T:
+def until(condition: Callable[[], T | None], *, within_s: float = 240) -> T:
     """Wait for what is about to happen, and give what it has come to."""
     end = time.monotonic() + within_s
     while not (found := condition()):

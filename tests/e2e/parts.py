@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def cases(names: str | tuple[str, ...], values: Sequence[Any], *, quick: int, ids: Any = None) -> pytest.MarkDecorator:
+    """Parametrize a test; all cases but the first, *quick* of them, are slow."""
+    rest = [value if isinstance(names, tuple) else (value,) for value in values[quick:]]
+    slow = [pytest.param(*value, marks=pytest.mark.slow) for value in rest]
+    return pytest.mark.parametrize(names, [*values[:quick], *slow], ids=ids)
 
 
 def need(missing: str | None) -> None:

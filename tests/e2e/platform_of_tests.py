@@ -79,7 +79,7 @@ class Running:
         """Wait for its end; one that takes too long is killed, and the test has failed."""
         with self.process:
             try:
-                stdout, stderr = self.process.communicate(stdin, timeout=120)
+                stdout, stderr = self.process.communicate(stdin, timeout=300)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 raise

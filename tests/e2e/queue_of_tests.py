@@ -67,7 +67,7 @@ class Backend:
         assert found is not None
         return found
 
-    async def ended(self, *jobs: Job, within_s: float = 60.0) -> list[str]:
+    async def ended(self, *jobs: Job, within_s: float = 240.0) -> list[str]:
         """Wait until jobs are completed or failed, and say which."""
         states = [""]
 
@@ -150,7 +150,7 @@ async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def until(holds: Callable[[], Any], within_s: float = 60.0) -> None:
+async def until(holds: Callable[[], Any], within_s: float = 240.0) -> None:
     """Wait for something to come true."""
     give_up = time.monotonic() + within_s
     while True:

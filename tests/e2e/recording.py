@@ -58,11 +58,12 @@ class Transcript:
         return done
 
     def note(self, done: Done, *arguments: str) -> None:
-        """Note a command that was run."""
-        is_run = arguments[0] in {"sync", "sync-project", "unset"}  # they say after the result why they failed
-        before = [line for line in done.stderr.splitlines() if not is_run or line.startswith("warning: ")]
-        after = done.stderr.splitlines()[len(before) :]
-        self._lines += [f"$ flysync {shlex.join(arguments)}", *before, *done.stdout.splitlines(), *after]
+        """Note a command that was run, with its lines in the order of a terminal: warnings, result, error, next."""
+        aside = done.stderr.splitlines()
+        warnings = [line for line in aside if line.startswith("warning: ")]
+        lines = [*warnings, *done.stdout.splitlines(), *(line for line in aside if line not in warnings)]
+        steps = [line for line in lines if line.startswith("next: ")]
+        self._lines += [f"$ flysync {shlex.join(arguments)}", *(line for line in lines if line not in steps), *steps]
         self._lines += [f"(exit {done.code})", ""] if done.code else [""]
 
     def say(self, comment: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts import cases
 
 if TYPE_CHECKING:
     from platform_of_tests import Done, Platform
@@ -58,7 +59,7 @@ def skipped(platform: Platform, code: str, *words: str) -> None:
     assert [] == [word for word in words if word not in text.stderr]
 
 
-@pytest.mark.parametrize("name", ["1A", "A-B", "", "a\x1b[31m"])
+@cases("name", ["1A", "a\x1b[31m", "", "A-B"], quick=1)
 def test_a_bad_name(platform: Platform, name: str) -> None:
     """Refused before anything is opened: not even the database is looked for."""
     arguments = ("sync", "--project", "p", "--name", name)
@@ -77,7 +78,7 @@ def test_a_missing_project(platform: Platform) -> None:
     refused(platform, ("sync-project",), "usage", 2, "--project")
 
 
-@pytest.mark.parametrize("command", ["sync-project", "status", "sync", "history"])
+@cases("command", ["sync", "sync-project", "status", "history"], quick=1)
 def test_an_empty_project(platform: Platform, command: str) -> None:
     """A variable of a script that was not set is no project."""
     more = ("--name", "A") if command == "sync" else ()
@@ -85,7 +86,7 @@ def test_an_empty_project(platform: Platform, command: str) -> None:
     refused(platform, (command, "--project", "", *more), "usage", 2, "id is empty", "--project")
 
 
-@pytest.mark.parametrize("project", ["it's $HOME; %s{}", "-x", "a\n\x1b[31m\u202eb", "é 日本" * 900])
+@cases("project", ["a\n\x1b[31m\u202eb", "it's $HOME; %s{}", "-x", "é 日本" * 900], quick=1)
 def test_a_project_with_odd_characters(platform: Platform, project: str) -> None:
     """It is looked for as it is, and shown without what a terminal would act on."""
     done = refused(platform, ("sync-project", "--project", project), "project_not_found", 1, "flysync status")
@@ -109,7 +110,7 @@ def test_a_project_that_is_no_utf8(platform: Platform) -> None:
     refused(platform, ("sync-project", "--project", project), "project_not_found", 1)
 
 
-@pytest.mark.parametrize(
+@cases(
     "arguments",
     [
         (*SYNC[:3], "--name", "A=canary"),
@@ -118,23 +119,44 @@ def test_a_project_that_is_no_utf8(platform: Platform) -> None:
         ("status", "canary"),
         ("db", "check", "canary"),
     ],
+    quick=1,
 )
 def test_a_value_as_an_argument(platform: Platform, arguments: tuple[str, ...]) -> None:
     """Refused, not shown, and the right way is named."""
     refused(platform, arguments, "usage", 2, "never given as arguments")
 
 
-@pytest.mark.parametrize(
+@cases(
     "arguments",
-    [("canary",), ("db", "canary"), (*SYNC, "--canary key"), (*SYNC, "--stage=canary"), (*SYNC, "-xcanary")],
+    [("canary",), (*SYNC, "--stage=canary"), ("db", "canary"), (*SYNC, "--canary key"), (*SYNC, "-xcanary")],
+    quick=1,
 )
 def test_a_value_in_an_odd_place(platform: Platform, arguments: tuple[str, ...]) -> None:
     """Not shown in the place of a command either, nor where it looks like an option."""
     refused(platform, arguments, "usage", 2, "--help")
 
 
-@pytest.mark.parametrize("option", ["--timeout", "--lock-wait"])
-@pytest.mark.parametrize("given", ["-1", "nan", "1e999"])  # the rest: tests/unit/test_options.py
+def test_a_word_that_is_misspelled(platform: Platform) -> None:
+    """A command or an option: the one that was meant is named."""
+    refused(platform, ("snyc",), "usage", 2, "no such command", "did you mean `flysync sync`?")
+    refused(platform, ("db", "chek"), "usage", 2, "no such command", "did you mean `flysync db check`?")
+    refused(platform, (*SYNC, "--stagee"), "usage", 2, "--stagee", "did you mean --stage", "flysync sync --help")
+
+
+@pytest.mark.parametrize("group", [(), ("db",)])
+def test_no_command(platform: Platform, group: tuple[str, ...]) -> None:
+    """The help, on stderr; with --json an error as any other."""
+    text = platform.flysync(*group)
+    done = platform.flysync(*group, "--json")
+
+    assert (2, "") == (text.code, text.stdout)
+    assert f"Usage: {' '.join(('flysync', *group))} [OPTIONS] COMMAND" in text.stderr
+    assert (2, "usage", "") == (done.code, done.json["error"]["code"], done.stderr)
+    assert (" ".join(group) or "flysync") == done.json["command"]
+
+
+@cases("option", ["--timeout", "--lock-wait"], quick=1)
+@cases("given", ["-1", "nan", "1e999"], quick=1)  # the rest: tests/unit/test_options.py
 def test_a_bad_duration(platform: Platform, option: str, given: str) -> None:
     """Durations that work are named, and the option."""
     refused(platform, (*SYNC, option, given), "usage", 2, option, "90s, 10m or 1h", environ=NOWHERE)
@@ -142,7 +164,7 @@ def test_a_bad_duration(platform: Platform, option: str, given: str) -> None:
 
 def test_no_time_at_all(platform: Platform) -> None:
     """A limit of zero is a slip; not to wait for the lock is a wish."""
-    refused(platform, (*SYNC, "--timeout", "0"), "usage", 2, "--timeout", "more than none")
+    refused(platform, (*SYNC, "--timeout", "0"), "usage", 2, "--timeout", "more than zero")
     platform.store("p", B="1")
     refused(platform, (*SYNC, "--lock-wait", "0"), "credential_not_found", 1)
 
@@ -173,7 +195,7 @@ def test_one_value_for_several_names(platform: Platform) -> None:
     refused(platform, (*SYNC, "--name", "B", "--value-stdin"), "usage", 2, "exactly one --name", stdin=b"canary")
 
 
-@pytest.mark.parametrize(("source", "given"), [("database", None), ("caller", b"")])
+@cases(("source", "given"), [("database", None), ("caller", b"")], quick=1)
 def test_an_empty_value(platform: Platform, source: str, given: bytes | None) -> None:
     """From the table and from the caller; the way out is named."""
     platform.deploy("p", "empty")
@@ -181,10 +203,10 @@ def test_an_empty_value(platform: Platform, source: str, given: bytes | None) ->
     more = () if given is None else ("--value-stdin",)
     how = {"stdin": given or b"", "FLYSYNC_VALUE_SOURCE": source}
 
-    refused(platform, (*SYNC, *more), "invalid_credential", 1, "value of A", "is empty", "store A anew", **how)
+    refused(platform, (*SYNC, *more), "invalid_credential", 1, "value of A", "is empty", "save A again", **how)
 
 
-@pytest.mark.parametrize("source", ["database", "caller"])
+@cases("source", ["database", "caller"], quick=1)
 def test_a_value_that_is_too_large(platform: Platform, source: str) -> None:
     """How large it is, and how large it may be."""
     platform.deploy("p", "large")
@@ -294,7 +316,7 @@ def test_a_token_that_was_pasted_badly(platform: Platform) -> None:
     refused(platform, SYNC, "config", 2, "FLY_API_TOKEN (environment)", environ={"FLY_API_TOKEN": "two canaries"})
 
 
-@pytest.mark.parametrize("sandbox", ["nobody", "../../canary"])
+@cases("sandbox", ["../../canary", "nobody"], quick=1)
 def test_a_sandbox_that_is_not_there(platform: Platform, sandbox: str) -> None:
     """The option is named."""
     platform.world.fly.add_app(f"sandbox-{len(sandbox)}", machines=1)
@@ -304,7 +326,7 @@ def test_a_sandbox_that_is_not_there(platform: Platform, sandbox: str) -> None:
     refused(platform, (*SYNC, "--sandbox", sandbox), "sandbox_not_found", 1, "--sandbox")
 
 
-@pytest.mark.parametrize("command", [SYNC, ("status",), HISTORY, ("db", "check"), ("db", "init")], ids=" ".join)
+@cases("command", [SYNC, ("status",), HISTORY, ("db", "check"), ("db", "init")], quick=1, ids=" ".join)
 def test_no_database(platform: Platform, command: tuple[str, ...]) -> None:
     """Out of reach is temporary; the address is not shown."""
     refused(platform, command, "database_unavailable", 75, "DATABASE_URL", environ=NOWHERE)
@@ -315,7 +337,7 @@ def test_a_database_address_that_is_none(platform: Platform) -> None:
     refused(platform, ("status",), "config", 2, "DATABASE_URL (environment)", environ={"DATABASE_URL": "canary"})
 
 
-@pytest.mark.parametrize("command", [SYNC, ("status",), HISTORY], ids=" ".join)
+@cases("command", [SYNC, ("status",), HISTORY], quick=1, ids=" ".join)
 def test_a_database_without_our_tables(platform: Platform, command: tuple[str, ...]) -> None:
     """They are named, with the command that makes them."""
     platform.execute("DROP TABLE flysync_runs, flysync_meta")
@@ -323,7 +345,7 @@ def test_a_database_without_our_tables(platform: Platform, command: tuple[str, .
     refused(platform, command, "config", 2, "flysync_runs", "flysync_meta", "flysync db init")
 
 
-@pytest.mark.parametrize("command", [SYNC, ("status",), HISTORY], ids=" ".join)
+@cases("command", [SYNC, ("status",), HISTORY], quick=1, ids=" ".join)
 def test_a_database_without_the_backends_tables(platform: Platform, command: tuple[str, ...]) -> None:
     """A wrong database, most likely."""
     platform.execute("DROP TABLE cloud_credentials")
@@ -356,16 +378,17 @@ def test_an_unknown_setting(platform: Platform) -> None:
     refused(platform, SYNC, "config", 2, "FLYSYNC_SNAPSHOTT", "did you mean FLYSYNC_SNAPSHOT?", FLYSYNC_SNAPSHOTT="x")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("backend", "words"),
     [
         ("keyrings_of_tests.Failing", ["FLY_API_TOKEN is not set, and the system keyring could not be asked"]),
+        ("keyrings_of_tests.Empty", ["FLY_API_TOKEN is not set"]),
+        ("keyrings_of_tests.Full", ["DAYTONA_API_KEY (keyring) contains whitespace"]),
         ("keyrings_of_tests.Hanging", ["FLY_API_TOKEN is not set, and the system keyring could not be asked"]),
         ("no.such.Backend", ["FLY_API_TOKEN is not set, and the system keyring could not be asked"]),
-        ("keyrings_of_tests.Empty", ["FLY_API_TOKEN is not set"]),
         ("keyring.backends.fail.Keyring", ["FLY_API_TOKEN is not set"]),
-        ("keyrings_of_tests.Full", ["DAYTONA_API_KEY (keyring) contains whitespace"]),
     ],
+    quick=3,
 )
 def test_a_keyring_that_does_not_help(platform: Platform, backend: str, words: list[str]) -> None:
     """It fails, does not answer, has nothing, or something of no use: told, and never shown."""

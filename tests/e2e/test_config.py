@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts import cases
 from test_bad_input import refused
 
 from flysync.settings import SECRETS, VARIABLES
@@ -42,7 +43,7 @@ def test_a_secret_goes_to_the_keyring_and_is_used_from_there(platform: Platform)
     removed = platform.flysync("config", "unset", "DATABASE_URL", **how)
     again = platform.flysync("config", "unset", "DATABASE_URL", **how)
 
-    next_ = "next: flysync config show  (shows what counts now)\n"
+    next_ = "next: flysync config show  (shows the settings in effect)\n"
     assert (0, f"DATABASE_URL is in the system keyring\n{next_}", "") == (stored.code, stored.stdout, stored.stderr)
     assert (0, "no projects\n") == (used.code, used.stdout)
     assert (0, f"DATABASE_URL was removed from the system keyring\n{next_}") == (removed.code, removed.stdout)
@@ -71,7 +72,7 @@ def test_what_wins_over_the_keyring_is_told(platform: Platform) -> None:
     done = platform.flysync(*SET, stdin=TOKEN.encode(), **how)
     warning = platform.flysync(*SET, "--json", stdin=TOKEN.encode(), **how).json["warnings"][0]
 
-    assert (0, "warning: FLY_API_TOKEN (.env:2) wins over the keyring\n") == (done.code, done.stderr)
+    assert (0, "warning: FLY_API_TOKEN (.env:2) overrides the keyring\n") == (done.code, done.stderr)
     assert ("setting_shadowed", ["FLY_API_TOKEN"]) == (warning["code"], warning["names"])
 
 
@@ -110,7 +111,7 @@ def test_settings_that_are_broken_are_shown(platform: Platform) -> None:
     assert list(VARIABLES) == list(shown(done)) == [line.split()[0] for line in text.stdout.splitlines()]
     unusable = {line["name"]: line["value"] for line in done.json["config"] if not line["usable"]}
     assert {"FLY_API_TOKEN": None, "FLYSYNC_KEEP_RUNS_DAYS": None} == unusable
-    assert 2 == text.stdout.count("(of no use)")
+    assert 2 == text.stdout.count("(invalid)")
     assert "error: 4 problems with the settings:" in text.stderr
     for words in (".env:1 is not NAME=VALUE", "did you mean FLYSYNC_SNAPSHOT?", "FLYSYNC_KEEP_RUNS_DAYS (environment)"):
         assert words in text.stderr
@@ -128,7 +129,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_among_others(platform: Platform
     assert "cannot read .env: " in done.json["error"]["message"]
 
 
-@pytest.mark.parametrize("backend", ["keyrings_of_tests.Failing", "keyrings_of_tests.Hanging", "no.such.Backend"])
+@cases("backend", ["keyrings_of_tests.Failing", "keyrings_of_tests.Hanging", "no.such.Backend"], quick=1)
 def test_a_keyring_that_fails_is_a_warning(platform: Platform, backend: str) -> None:
     """It is asked once, and the settings are shown."""
     done = platform.flysync("config", "show", "--json", **with_keyring(backend))
@@ -151,16 +152,17 @@ def test_a_name_that_is_no_secret(platform: Platform) -> None:
     """Where it goes instead is told."""
     for command in ("set", "unset"):
         arguments = ("config", command, "FLYSYNC_ACTOR")
-        refused(platform, arguments, "usage", 2, "FLYSYNC_ACTOR is no secret", ".env", "docs/settings.md", "REDIS_URL")
+        words = ("FLYSYNC_ACTOR is not a secret", ".env", "docs/settings.md", "REDIS_URL")
+        refused(platform, arguments, "usage", 2, *words)
 
 
-@pytest.mark.parametrize("name", ["canary", "", "fly_api_token canary"])
+@cases("name", ["canary", "", "fly_api_token canary"], quick=1)
 def test_a_name_that_is_none(platform: Platform, name: str) -> None:
     """It may be the secret itself, and is not shown."""
     refused(platform, ("config", "set", name), "usage", 2, "NAME", "FLY_API_TOKEN", stdin=b"x", **with_keyring())
 
 
-@pytest.mark.parametrize("more", [("FLY_API_TOKEN=canary",), ("FLY_API_TOKEN", "canary")])
+@cases("more", [("FLY_API_TOKEN=canary",), ("FLY_API_TOKEN", "canary")], quick=1)
 def test_a_secret_as_an_argument(platform: Platform, more: tuple[str, ...]) -> None:
     """Refused, and not shown."""
     refused(platform, ("config", "set", *more), "usage", 2, "never given as arguments", **with_keyring())
@@ -172,7 +174,7 @@ def test_no_name(platform: Platform) -> None:
     refused(platform, ("config", "unset"), "usage", 2, "NAME", "flysync config unset --help")
 
 
-@pytest.mark.parametrize("given", ["1", "maybe"])
+@cases("given", ["1", "maybe"], quick=1)
 def test_a_keyring_that_is_to_be_left_alone(platform: Platform, given: str) -> None:
     """Or that may be meant to be: nothing is read from standard input, and nothing is stored."""
     words = ("FLYSYNC_NO_KEYRING (environment) is set", "FLY_API_TOKEN", ".env")
@@ -184,15 +186,16 @@ def test_a_keyring_that_is_to_be_left_alone(platform: Platform, given: str) -> N
     assert not (platform.home / "keyring.json").exists()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("given", "words"),
     [
         (b"two canaries", "FLY_API_TOKEN (standard input) contains whitespace"),
         (b"canary\ncanary\n", "FLY_API_TOKEN (standard input) contains whitespace"),
-        (b"canary\xff", "FLY_API_TOKEN (standard input) is empty or no text"),
-        (b"", "FLY_API_TOKEN (standard input) is empty or no text"),
-        (b"\n", "FLY_API_TOKEN (standard input) is empty or no text"),
+        (b"canary\xff", "FLY_API_TOKEN (standard input) is empty or not text"),
+        (b"", "FLY_API_TOKEN (standard input) is empty or not text"),
+        (b"\n", "FLY_API_TOKEN (standard input) is empty or not text"),
     ],
+    quick=2,
 )
 def test_a_secret_that_is_of_no_use(platform: Platform, given: bytes, words: str) -> None:
     """In the words that a sync would have for it; nothing is stored."""
@@ -224,18 +227,19 @@ def test_an_address_that_is_of_no_use(platform: Platform) -> None:
     refused(platform, ("config", "set", "REDIS_URL"), "config", 2, words, stdin=b"canary", **with_keyring())
 
 
-@pytest.mark.parametrize(
+@cases(
     ("backend", "words"),
     [
         ("keyring.backends.fail.Keyring", "no keyring here is safe"),
+        ("keyrings_of_tests.Forgetting", "did not store FLY_API_TOKEN"),
+        ("keyrings_of_tests.Telling", "failed for FLY_API_TOKEN (RuntimeError)"),
         ("keyring.backends.null.Keyring", "no keyring here is safe"),
         ("keyrings_of_tests.Plaintext", "keyrings.alt.file.Plaintext is not"),
         ("keyrings_of_tests.UnsafeChain", "no keyring here is safe"),
-        ("keyrings_of_tests.Forgetting", "did not store FLY_API_TOKEN"),
         ("keyrings_of_tests.Spoiling", "did not store FLY_API_TOKEN"),
-        ("keyrings_of_tests.Telling", "failed for FLY_API_TOKEN (RuntimeError)"),
         ("no.such.Backend", "failed for FLY_API_TOKEN (ModuleNotFoundError)"),
     ],
+    quick=3,
 )
 def test_a_keyring_that_will_not_do(platform: Platform, backend: str, words: str) -> None:
     """It is not safe, does not keep it, or fails: told, with what else there is."""

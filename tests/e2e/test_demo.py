@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from recording import same_picture
 
 from flysync import sync_credentials_to_flyio, sync_project
@@ -13,10 +14,10 @@ from flysync.bootstrap import load_settings
 from flysync.sim import demo
 
 if TYPE_CHECKING:
-    import pytest
     from platform_of_tests import Platform
 
 
+@pytest.mark.slow
 def test_the_demo_tells_its_whole_story_and_leaves_its_world_to_be_tried() -> None:
     """Every check of its own holds; what it prints works in a second terminal as it stands; Ctrl-C ends it."""
     told = ""
@@ -68,7 +69,7 @@ def test_the_library_does_what_the_command_does(platform: Platform) -> None:
 def test_the_check_of_the_tables_says_what_to_change(platform: Platform) -> None:
     """Fine at first; then a column goes, and the statement that mends it is shown."""
     assert 0 == platform.flysync("db", "check").code
-    assert "everything was there already" in platform.flysync("db", "init").stdout
+    assert "nothing to create: all tables exist" in platform.flysync("db", "init").stdout
     platform.execute("ALTER TABLE project_actions DROP COLUMN details")
 
     done = platform.flysync("db", "check", "--json")

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import cases
 from test_terminal import Terminal, screen
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def test_all_projects_are_brought_and_then_there_is_nothing_to_do(platform: Plat
     ]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("arguments", "words"),
     [
         (("sync-project",), "give one of --project ID and --all"),
@@ -48,6 +49,7 @@ def test_all_projects_are_brought_and_then_there_is_nothing_to_do(platform: Plat
         (("sync-project", "--project", "p", "--concurrency", "2"), "--concurrency goes with --all"),
         ((*ALL, "--app", "x"), "--app and --sandbox are for one project"),
     ],
+    quick=2,
 )
 def test_what_makes_no_sense(platform: Platform, arguments: tuple[str, ...], words: str) -> None:
     """One clear error, before anything is opened."""
@@ -56,6 +58,7 @@ def test_what_makes_no_sense(platform: Platform, arguments: tuple[str, ...], wor
     assert (2, True) == (done.code, words in done.stderr), done
 
 
+@pytest.mark.slow
 def test_a_terminal_has_a_bar_that_goes_away(platform: Platform) -> None:
     """The lines of the projects stay, the bar does not; a file gets the lines alone."""
     fleet(platform, "bar", 2)

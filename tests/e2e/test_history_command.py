@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import pytest
+from parts import cases
 from test_bad_input import HISTORY, NOWHERE, refused
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def test_a_history_and_one_run_of_it(platform: Platform) -> None:
 
     text = platform.flysync("history", synced["run_id"]).stdout.splitlines()
 
-    assert {"outcome   synced", "by        tester (cli)", "reason    rotation", "brought   A  synced"} <= set(text)
-    assert "next: flysync status --project p  (shows how its credentials stand now)" == text[-1]
+    assert {"outcome   synced", "by        tester (cli)", "reason    rotation", "sent      A  synced"} <= set(text)
+    assert "next: flysync status --project p  (shows the state of its credentials)" == text[-1]
 
 
 def test_a_list_for_a_pipe(platform: Platform) -> None:
@@ -122,17 +122,18 @@ def test_a_run_that_is_not_finished(platform: Platform) -> None:
     assert "outcome   not finished" in platform.flysync("history", "01k3abc0").stdout
 
 
-@pytest.mark.parametrize(
+@cases(
     "arguments",
     [(), (*HISTORY[1:], "01k3abc"), ("01k3abc", "--name", "A"), ("01k3abc", "--limit", "3")],
+    quick=2,
     ids=" ".join,
 )
 def test_neither_or_both(platform: Platform, arguments: tuple[str, ...]) -> None:
     """A RUN or a project, and what limits a project's runs goes with it."""
-    refused(platform, ("history", *arguments), "usage", 2, "a RUN or of a --project", "--name", environ=NOWHERE)
+    refused(platform, ("history", *arguments), "usage", 2, "a RUN or a --project", "--name", environ=NOWHERE)
 
 
-@pytest.mark.parametrize("start", ["", "01k3a", "canary=1", "x" * 27])
+@cases("start", ["canary=1", "", "01k3a", "x" * 27], quick=1)
 def test_what_no_run_is_called(platform: Platform, start: str) -> None:
     """It may be a value, and is not shown."""
     refused(platform, ("history", start), "usage", 2, "flysync history --project ID", environ=NOWHERE)
@@ -158,7 +159,7 @@ def test_an_unknown_project(platform: Platform) -> None:
     refused(platform, HISTORY, "project_not_found", 1, "project p", "flysync status")
 
 
-@pytest.mark.parametrize("limit", ["0", "1001", "many"])
+@cases("limit", ["0", "1001", "many"], quick=1)
 def test_a_bad_limit(platform: Platform, limit: str) -> None:
     """The option is named."""
     refused(platform, (*HISTORY, "--limit", limit), "usage", 2, "--limit", environ=NOWHERE)

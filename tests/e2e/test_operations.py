@@ -47,6 +47,17 @@ def test_the_first_sync(platform: Platform, app: App) -> None:
     assert [1, 1] == list(app.restarts.values())
 
 
+def test_what_the_first_page_shows(platform: Platform, app: App) -> None:
+    """A sync, and the same again."""
+    told = Transcript(platform)
+
+    told.run("sync", *PROJECT, *NAME)
+    told.run("sync", *PROJECT, *NAME)
+
+    same_as_in("../README.md", "sync", told.text)
+    assert [1, 1] == list(app.restarts.values())
+
+
 @pytest.mark.usefixtures("app")
 def test_a_wrong_project_id(platform: Platform) -> None:
     """The near one is named."""
@@ -58,6 +69,7 @@ def test_a_wrong_project_id(platform: Platform) -> None:
     same_as_in("operations.md", "wrong-id", told.text)
 
 
+@pytest.mark.slow
 def test_an_expired_token(platform: Platform, app: App) -> None:
     """What fails, what is known nevertheless, and the same with a new token."""
     brought(platform)
@@ -72,6 +84,7 @@ def test_an_expired_token(platform: Platform, app: App) -> None:
     assert "AKIA-two" == app.secrets["AWS_ACCESS_KEY_ID"]
 
 
+@pytest.mark.slow
 def test_fly_is_down(platform: Platform, app: App) -> None:
     """The failure, what is known of it, and the same when Fly is back."""
     brought(platform)
@@ -88,10 +101,11 @@ def test_fly_is_down(platform: Platform, app: App) -> None:
     assert "AKIA-two" == app.secrets["AWS_ACCESS_KEY_ID"]
 
 
+@pytest.mark.slow
 def test_a_value_that_changes_twice_quickly(platform: Platform, app: App) -> None:
     """The backend syncs after each of two changes; the second comes while the first is being brought."""
     brought(platform)
-    hold = Fault(match="POST /api/sandbox", kind=FaultKind.DELAY, delay_s=3)
+    hold = Fault(match="POST /api/sandbox", kind=FaultKind.HOLD)
     platform.world.daytona.faults.append(hold)
     told = Transcript(platform)
 
@@ -100,6 +114,9 @@ def test_a_value_that_changes_twice_quickly(platform: Platform, app: App) -> Non
         time.sleep(0.02)
     platform.store("proj123", AWS_ACCESS_KEY_ID="AKIA-three")
     second = platform.start("sync", *PROJECT, *NAME)
+    while not platform.execute("SELECT 1 FROM flysync_secrets WHERE requested_at IS NOT NULL"):
+        time.sleep(0.02)
+    platform.loop.call_soon_threadsafe(hold.let_go.set)
     told.say("twice at once, the value having changed in between")
     told.note(first.done(), "sync", *PROJECT, *NAME)
     told.note(second.done(), "sync", *PROJECT, *NAME)
@@ -110,6 +127,7 @@ def test_a_value_that_changes_twice_quickly(platform: Platform, app: App) -> Non
     assert [2, 2] == list(app.restarts.values())
 
 
+@pytest.mark.slow
 def test_a_roll_out_that_is_stuck_half_way(platform: Platform, app: App) -> None:
     """One machine crashes on the new value: twice tried, given up, and repaired with a better one."""
     brought(platform)
@@ -128,6 +146,7 @@ def test_a_roll_out_that_is_stuck_half_way(platform: Platform, app: App) -> None
     assert ["AKIA-two"] * 2 == [env["AWS_ACCESS_KEY_ID"] for env in app.running().values()]
 
 
+@pytest.mark.slow
 def test_the_picture_of_a_status(platform: Platform, app: App) -> None:
     """A secret that was removed by hand, one that was changed, one whose credential is gone, and one of others."""
     platform.store("proj123", TLS_KEY="x", OLD_KEY="y")
@@ -142,6 +161,7 @@ def test_the_picture_of_a_status(platform: Platform, app: App) -> None:
     same_picture("status-live", told.text)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("app")
 def test_the_picture_of_a_doctor(platform: Platform) -> None:
     """A Fly token that is refused, an app that is out of sight for it, and all that is well."""

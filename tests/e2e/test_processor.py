@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from node_of_tests import until
+from parts import cases
 from queue_of_tests import contents
 
 from flysync.sim.loopback import Fault, FaultKind
@@ -168,6 +169,7 @@ def test_a_job_becomes_a_secret(platform: Platform, backend: Backend, start: Sta
     assert job_of("p", trace="kept") == job["data"]
 
 
+@pytest.mark.slow
 def test_nothing_to_do_is_done(platform: Platform, backend: Backend, start: Start) -> None:
     """Completed where there is nothing to give it to, no machine yet, or nothing to change; the reason is logged."""
     platform.store("not-deployed", A="1")
@@ -185,6 +187,7 @@ def test_nothing_to_do_is_done(platform: Platform, backend: Backend, start: Star
     }
 
 
+@pytest.mark.slow
 def test_what_cannot_succeed_fails_at_once(
     platform: Platform, backend: Backend, start: Start, valkey: EmbeddedValkey
 ) -> None:
@@ -235,6 +238,7 @@ def test_what_is_no_job_of_ours_fails_at_once(backend: Backend, start: Start, va
     assert MARK.encode() not in in_redis(valkey)
 
 
+@pytest.mark.slow
 def test_what_may_succeed_later_is_tried_again(platform: Platform, backend: Backend, start: Start) -> None:
     """As often as the producer allows: a failure for a time, and one that turns out to be for good."""
     apps = {project: deploy(platform, project, A="1") for project in ("set", "lost", "always", "record")}
@@ -266,6 +270,7 @@ def test_what_may_succeed_later_is_tried_again(platform: Platform, backend: Back
     assert "Error: deploy_incomplete" in jobs["always"]["stacktrace"][0]
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away(platform: Platform, backend: Backend, start: Start) -> None:
     """The producer's attempts count, ours where it set none; a backoff of the producer's own making hangs nobody."""
     platform.store("p", A="1")
@@ -290,6 +295,7 @@ def test_a_database_that_is_away(platform: Platform, backend: Backend, start: St
     assert ["completed", "completed"] == [backend.ended(job_id)["state"] for job_id in (ours, odd)]
 
 
+@pytest.mark.slow
 def test_a_credential_whose_transaction_is_not_over(platform: Platform, backend: Backend, start: Start) -> None:
     """A job that is younger than a minute waits for it."""
     platform.store("p", B="1")
@@ -302,6 +308,7 @@ def test_a_credential_whose_transaction_is_not_over(platform: Platform, backend:
     assert ("completed", "credential_not_found") == (job["state"], job["failedReason"].split(":")[0])
 
 
+@pytest.mark.slow
 def test_a_service_that_says_when(platform: Platform, backend: Backend, start: Start) -> None:
     """A job is not tried again before, whatever the producer's backoff."""
     deploy(platform, "p", A="1")
@@ -313,6 +320,7 @@ def test_a_service_that_says_when(platform: Platform, backend: Backend, start: S
     assert ("rate_limited", True) == (job["failedReason"].split(":")[0], 1000 < job["delay"] <= 1160)
 
 
+@pytest.mark.slow
 def test_an_app_that_is_held_and_time_that_runs_out(platform: Platform, backend: Backend, start: Start) -> None:
     """Somebody holds the app's lock, a service does not answer: told as it is within the limit, and tried again."""
     locked, silent = deploy(platform, "locked", A="1"), deploy(platform, "silent", A="1")
@@ -332,6 +340,7 @@ def test_an_app_that_is_held_and_time_that_runs_out(platform: Platform, backend:
     assert ({"A": "1"}, {"A": "1"}) == (locked.secrets, silent.secrets)
 
 
+@pytest.mark.slow
 def test_an_app_that_moves_while_we_run(platform: Platform, backend: Backend, start: Start) -> None:
     """Twice during one run: that is tried again, and ends at the last one."""
     apps = [platform.world.fly.add_app(f"moves-{number}", machines=1) for number in range(3)]
@@ -355,6 +364,7 @@ def _has_begun(hold: Fault) -> bool:
     return not hold.times
 
 
+@pytest.mark.slow
 def test_settings_that_are_wrong(platform: Platform, backend: Backend, start: Start) -> None:
     """Nothing is gained by trying again."""
     deploy(platform, "p", A="1")
@@ -368,6 +378,7 @@ def test_settings_that_are_wrong(platform: Platform, backend: Backend, start: St
     ]
 
 
+@pytest.mark.slow
 def test_two_jobs_of_one_project_at_once(platform: Platform, backend: Backend, start: Start) -> None:
     """Both are done, with two restarts at most: flysync's own lock is the only one that is needed."""
     app = deploy(platform, "p", A="1", B="2")
@@ -394,6 +405,7 @@ def test_one_signal_lets_jobs_finish(platform: Platform, backend: Backend, start
     assert ("completed", "waiting") == (backend.job(at_work)["state"], backend.job(waiting)["state"])
 
 
+@pytest.mark.slow
 def test_a_second_signal_hands_jobs_back(
     platform: Platform, backend: Backend, start: Start, valkey: EmbeddedValkey
 ) -> None:
@@ -419,6 +431,7 @@ def test_a_second_signal_hands_jobs_back(
     assert [False, False] == [MARK.encode() in found for found in (at_work, in_redis(valkey))]
 
 
+@pytest.mark.slow
 def test_a_redis_that_is_away(
     platform: Platform, backend: Backend, start: Start, odd: str, valkey: EmbeddedValkey
 ) -> None:
@@ -435,6 +448,7 @@ def test_a_redis_that_is_away(
     assert ("completed", 1, 1) == (job["state"], job["attemptsMade"], job["attemptsStarted"])
 
 
+@pytest.mark.slow
 def test_a_redis_that_stays_away(backend: Backend, start: Start, odd: str, valkey: EmbeddedValkey) -> None:
     """It does not keep the processor from ending: the job is at work for Redis, and the next one takes it over."""
     processor = start(path=odd, instead={"grace + 20_000": "grace + 200"})
@@ -449,6 +463,7 @@ def test_a_redis_that_stays_away(backend: Backend, start: Start, odd: str, valke
     assert "active" == backend.job(job_id)["state"]
 
 
+@pytest.mark.slow
 def test_a_flysync_that_does_not_answer(platform: Platform, backend: Backend, start: Start, odd: str) -> None:
     """Tried again, whatever it was; also one that outlives its time, and one that is not there."""
     start(path=odd, instead={"[LIMIT_S, CLEANING_S] = [600, 30]": "[LIMIT_S, CLEANING_S] = [0, 1.5]"})
@@ -464,7 +479,7 @@ def test_a_flysync_that_does_not_answer(platform: Platform, backend: Backend, st
     } == {project: (job["state"], job["attemptsMade"], job["failedReason"]) for project, job in jobs.items()}
 
 
-@pytest.mark.parametrize("source", ["database", "caller"])
+@cases("source", ["caller", "database"], quick=1)
 def test_where_a_value_goes(platform: Platform, backend: Backend, start: Start, odd: str, source: str) -> None:
     """To standard input where the caller's counts, and nowhere else; also after somebody has ended flysync."""
     start(path=odd, FLYSYNC_VALUE_SOURCE=source, instead={"[10, 5_000,": "[10, 5,"})
@@ -477,7 +492,7 @@ def test_where_a_value_goes(platform: Platform, backend: Backend, start: Start, 
     assert expected == (arguments[8:], (platform.home / "input").read_text())
 
 
-@pytest.mark.parametrize("source", ["database", "caller"])
+@cases("source", ["caller", "database"], quick=1)
 def test_a_processor_that_is_killed(platform: Platform, backend: Backend, start: Start, odd: str, source: str) -> None:
     """Another one does its job, without an attempt counted; a value that only the killed one had is lost."""
     how: Any = {"path": odd, "FLYSYNC_VALUE_SOURCE": source}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts import cases
 
 from flysync.sim.fly_machine import Crash
 
@@ -44,7 +45,7 @@ def deployed(platform: Platform, name: str, machines: int) -> App:
     return app
 
 
-@pytest.mark.parametrize(("machines", "crashing"), [(1, 0), (2, 0), (2, 1)], ids=["alone", "first", "last"])
+@cases(("machines", "crashing"), [(1, 0), (2, 0), (2, 1)], quick=1, ids=["alone", "first", "last"])
 def test_an_app_that_crashes_with_a_value_is_never_called_done(
     platform: Platform, machines: int, crashing: int, request: pytest.FixtureRequest
 ) -> None:
@@ -73,6 +74,7 @@ def test_an_app_that_crashes_with_a_value_is_never_called_done(
     assert "running" == live(platform)
 
 
+@pytest.mark.slow
 def test_a_slow_app_that_is_healthy_is_given_the_time_that_it_needs(platform: Platform) -> None:
     """Out of time twice, it is given up for no longer limit than those; a run with more time brings it."""
     app = platform.world.fly.add_app("slow", machines=3, checks=True)
@@ -93,6 +95,7 @@ def test_a_slow_app_that_is_healthy_is_given_the_time_that_it_needs(platform: Pl
     assert [{"A": "1"}] * 3 == list(app.running().values())
 
 
+@pytest.mark.slow
 def test_two_tries_while_fly_is_out_of_order_count_nothing(platform: Platform) -> None:
     """An outage is nobody's fault: after it the roll-out is made as if nothing had been."""
     app = deployed(platform, "outage", 2)
@@ -138,7 +141,7 @@ def test_machines_that_no_secrets_command_reaches_are_named(platform: Platform) 
     assert {"loose_machines", "no_machines"} == {warning["code"] for warning in report["warnings"]}
 
 
-@pytest.mark.parametrize("state", ["stopped", "suspended"])
+@cases("state", ["stopped", "suspended"], quick=1)
 def test_machines_at_rest_are_told_as_what_they_are(platform: Platform, state: str) -> None:
     """They have the value and will start with it: synced, and not `running`."""
     app = deployed(platform, f"at-rest-{state}", 2)
@@ -151,6 +154,7 @@ def test_machines_at_rest_are_told_as_what_they_are(platform: Platform, state: s
     assert "on stopped machines" == live(platform)
 
 
+@pytest.mark.slow
 def test_a_machine_that_was_down_before_blocks_nothing(platform: Platform) -> None:
     """It is told, and left to whoever looks after the app."""
     app = deployed(platform, "down-before", 2)
@@ -167,6 +171,7 @@ def test_a_machine_that_was_down_before_blocks_nothing(platform: Platform) -> No
     assert ["machines_down"] == [warning["code"] for warning in verified["warnings"]]
 
 
+@pytest.mark.slow
 def test_a_removal_is_bounded_too(platform: Platform) -> None:
     """An app that crashes without the secret is rolled out twice, and once more where somebody insists."""
     app = deployed(platform, "unset", 1)

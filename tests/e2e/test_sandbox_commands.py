@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def test_what_a_run_could_not_delete_is_listed_and_pruned(platform: Platform) ->
     assert "no sandboxes" in platform.flysync("sandbox", "list").stdout
 
 
+@pytest.mark.slow
 def test_a_prune_that_fails_says_so(platform: Platform) -> None:
     """Daytona out of reach is one clear error, and "try again"."""
     done = platform.flysync("sandbox", "prune", DAYTONA_API_URL="http://127.0.0.1:9/api")

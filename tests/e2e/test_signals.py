@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import cases
 
 from flysync.sim.loopback import Fault, FaultKind
 
@@ -62,7 +63,7 @@ def deployed(platform: Platform, app: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", STEPS)
+@cases("step", ["create", "set", "flyctl", "deploy"], quick=2)
 def test_one_signal_cleans_up_and_says_what_is_known(
     platform: Platform, broken: Callable[[Loopback, str], Fault], step: str, number: int
 ) -> None:
@@ -88,10 +89,12 @@ def test_one_signal_cleans_up_and_says_what_is_known(
 def test_a_sandbox_that_is_made_after_the_signal_is_deleted(platform: Platform) -> None:
     """The request for it had been sent, and was answered later."""
     deployed(platform, "late")
-    platform.world.daytona.faults = [Fault(match="POST /api/sandbox", kind=FaultKind.DELAY, delay_s=2)]
+    hold = Fault(match="POST /api/sandbox", kind=FaultKind.HOLD)
+    platform.world.daytona.faults = [hold]
     process = platform.start(*SYNC, "--json")
-    until(lambda: not platform.world.daytona.faults[0].times)
+    until(lambda: not hold.times)
     process.process.send_signal(signal.SIGINT)
+    platform.loop.call_soon_threadsafe(platform.loop.call_later, 0.5, hold.let_go.set)
     done = process.done()
 
     assert (130, []) == (done.code, done.json["warnings"])
@@ -121,7 +124,7 @@ def test_one_signal_ends_the_wait_for_the_lock(
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@cases("number", [signal.SIGINT, signal.SIGTERM], quick=1)
 def test_a_second_signal_leaves_at_once(
     platform: Platform,
     broken: Callable[[Loopback, str], Fault],
@@ -172,7 +175,7 @@ def test_a_terminal_that_closes_is_a_signal_too(platform: Platform, broken: Call
     assert "[]\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("command", [("status",), ("db", "check"), ("db", "init")])
+@cases("command", [("status",), ("db", "check"), ("db", "init")], quick=1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_commands_that_need_only_the_database_end_too(
     platform: Platform, command: tuple[str, ...], number: int

@@ -3,6 +3,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def words(report: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_fleet_that_is_as_it_should_be(platform: Platform) -> None:
-    """Exit 0; the machines with state and release; flyctl looked for, installed, and called twice; no restart."""
+    """Exit 0; the machines with state and release; flyctl looked for, installed, and asked in one step; no restart."""
     app = synced(platform, "live-fine", A="1", B="2")
     before, execs = sum(app.restarts.values()), len(platform.world.daytona.execs)
 
@@ -43,9 +45,10 @@ def test_a_fleet_that_is_as_it_should_be(platform: Platform) -> None:
     assert [("started", 2, True)] * 2 == [
         (one["state"], one["release"], one["managed"]) for one in report["status"][0]["machines"]
     ]
-    assert (before, 4) == (sum(app.restarts.values()), len(platform.world.daytona.execs) - execs)
+    assert (before, 3) == (sum(app.restarts.values()), len(platform.world.daytona.execs) - execs)
 
 
+@pytest.mark.slow
 def test_what_went_astray(platform: Platform) -> None:
     """Removed, changed and added by hand, gone from the table, never brought: exit 3, and a sync mends what it can."""
     app = synced(platform, "live-astray", A="1", B="2", C="3")
@@ -70,6 +73,7 @@ def test_what_went_astray(platform: Platform) -> None:
     assert {"A": "running", "B": "running", "C": "orphaned", "D": "running", "HAND": "foreign"} == words(report)
 
 
+@pytest.mark.slow
 def test_a_staged_secret_and_an_app_without_machines(platform: Platform) -> None:
     """Fly shows the one as not deployed while others are; the other waits for a machine, which is fine."""
     synced(platform, "live-staged", A="1")
@@ -85,6 +89,7 @@ def test_a_staged_secret_and_an_app_without_machines(platform: Platform) -> None
     assert (0, {"A": "no machines", "B": "no machines"}) == (code, words(report))
 
 
+@pytest.mark.slow
 def test_staged_proves_nothing_where_flyctl_cannot_see_the_machines(platform: Platform) -> None:
     """It says so of every secret then, with exit 0; the truth is that nobody knows."""
     synced(platform, "live-unseen", A="1")
@@ -99,6 +104,7 @@ def test_staged_proves_nothing_where_flyctl_cannot_see_the_machines(platform: Pl
     assert ("flyctl_failed", True) == (report["error"]["code"], report["error"]["temporary"])
 
 
+@pytest.mark.slow
 def test_a_token_that_is_refused_and_an_app_that_is_gone(platform: Platform) -> None:
     """The one is an error with its way out, the other is drift where we have deployed before."""
     synced(platform, "live-gone", A="1")

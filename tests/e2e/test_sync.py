@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts import cases
 
 if TYPE_CHECKING:
     from platform_of_tests import Platform
@@ -104,6 +105,7 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(platform: Platform) -> Non
     assert [(0,)] == platform.execute("SELECT count(*) FROM flysync_secrets")
 
 
+@pytest.mark.slow
 def test_a_dry_run_with_verify_asks_fly_what_it_would_cost(platform: Platform) -> None:
     """What Fly has is compared, the machines are counted, and nothing changes; a second line of text says it."""
     app = platform.world.fly.add_app("dry-verify", machines=3)
@@ -165,7 +167,7 @@ def test_a_sandbox_of_the_callers_is_used_and_left_alone(platform: Platform) -> 
     asyncio.run_coroutine_threadsafe(daytona.delete(sandbox), platform.loop).result(10)
 
 
-@pytest.mark.parametrize("source", ["caller", "database"])
+@cases("source", ["caller", "database"], quick=1)
 def test_the_value_from_standard_input(platform: Platform, source: str) -> None:
     """It counts where the caller's value is asked for; else the row wins, and that is said."""
     app = platform.world.fly.add_app(f"stdin-{source}", machines=1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import cases
 from test_signals import until
 
 from flysync.sim.loopback import Fault, FaultKind
@@ -77,12 +78,39 @@ def terminal() -> Iterator[Terminal]:
     terminal.close()
 
 
-def slow(platform: Platform, app: str) -> None:
-    """Make a project whose sandbox takes two seconds."""
+def held(platform: Platform, app: str) -> Fault:
+    """Make a project whose sandbox is made when it is let go."""
     platform.world.fly.add_app(app, machines=1)
     platform.deploy("p", app)
     platform.store("p", A="1")
-    platform.world.daytona.faults = [Fault(match="POST /api/sandbox", kind=FaultKind.DELAY, delay_s=2)]
+    hold = Fault(match="POST /api/sandbox", kind=FaultKind.HOLD)
+    platform.world.daytona.faults = [hold]
+    return hold
+
+
+def let_go(platform: Platform, hold: Fault) -> None:
+    """Let it go."""
+    platform.loop.call_soon_threadsafe(hold.let_go.set)
+
+
+def plain(printed: str) -> str:
+    """Give what was printed without colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", printed)
+
+
+def until_it_asks(process: subprocess.Popen[bytes], terminal: Terminal, words: str) -> None:
+    """Wait until a command has asked, and waits for the keys: a Ctrl-C between the two is read with the next key."""
+    until(lambda: words in terminal.shown)
+    call, seen = Path(f"/proc/{process.pid}/syscall"), ["running"]
+
+    def waits() -> bool:
+        try:
+            seen.append(call.read_text())
+        except OSError:  # nobody may see what a process waits for here
+            return True
+        return not seen[-1].startswith("running") and seen[-1] == seen[-2]
+
+    until(waits)
 
 
 def screen(printed: str) -> str:
@@ -91,10 +119,10 @@ def screen(printed: str) -> str:
     return "\n".join(re.split(r"\r\x1b\[2K|\x1b\[2K|\r", line)[-1] for line in lines).strip()
 
 
-@pytest.mark.parametrize("no_color", ["", "1"])
+@cases("no_color", ["", "1"], quick=1)
 def test_a_terminal_has_a_spinner_that_goes_away(platform: Platform, terminal: Terminal, no_color: str) -> None:
     """Step and seconds, on stderr alone; without colour where that is asked for; the cursor comes back."""
-    slow(platform, f"spinner{no_color}")
+    hold = held(platform, f"spinner{no_color}")
     process = subprocess.Popen(
         [sys.executable, "-m", "flysync", *SYNC],
         stdin=subprocess.DEVNULL,
@@ -104,26 +132,27 @@ def test_a_terminal_has_a_spinner_that_goes_away(platform: Platform, terminal: T
         cwd=platform.home,
     )
     terminal.hand_over()
+    until(lambda: re.search(r"create 0:0[01]:[0-5][1-9]", plain(terminal.shown)))
+    let_go(platform, hold)
     out, _ = process.communicate(timeout=120)
     shown = terminal.read_to_the_end()
 
     assert (0, True) == (process.returncode, out.decode().startswith("✓ A  synced"))
     assert "\x1b" not in out.decode()
-    assert re.search(r"create 0:0[01]:[0-5][1-9]", re.sub(r"\x1b\[[\d;]*m", "", shown))
     assert bool(no_color) != bool(re.search(r"\x1b\[(\d+;)*[349]\d(;\d+)*m", shown))
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0
     assert "" == screen(shown)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_machine_by_machine(platform: Platform, terminal: Terminal) -> None:
     """While they are rolled out; with what was done before, and how many seconds it took."""
     platform.world.fly.add_app("machine-by-machine", machines=2)
     platform.deploy("p", "machine-by-machine")
     platform.store("p", A="1")
-    slow_machine = Fault(
-        match="POST /v1/apps/machine-by-machine/machines/[^/]+$", kind=FaultKind.DELAY, delay_s=4, times=2
-    )
-    platform.world.fly.faults.append(slow_machine)
+    match = "POST /v1/apps/machine-by-machine/machines/[^/]+$"
+    first, second = (Fault(match=match, kind=FaultKind.HOLD) for _ in range(2))
+    platform.world.fly.faults += [first, second]
     process = subprocess.Popen(
         [sys.executable, "-m", "flysync", *SYNC],
         stdin=subprocess.DEVNULL,
@@ -133,15 +162,19 @@ def test_a_terminal_shows_machine_by_machine(platform: Platform, terminal: Termi
         cwd=platform.home,
     )
     terminal.hand_over()
+    until(lambda: "deploy 0/2 machines" in plain(terminal.shown))
+    let_go(platform, first)
+    steps = r"list \d+\.\d · set \d+\.\d · flyctl \d+\.\d · create"
+    until(lambda: re.search(rf"deploy 1/2 machines 0:0\d:(?!00)\d\d {steps}", plain(terminal.shown)))
+    let_go(platform, second)
     out, _ = process.communicate(timeout=120)
-    shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.read_to_the_end())
+    shown = terminal.read_to_the_end()
 
     assert (0, True) == (process.returncode, "2/2 machines" in out.decode())
-    assert re.search(r"deploy 1/2 machines 0:00:0[4-9] list \d\.\d · set \d\.\d · flyctl \d\.\d · create", shown)
     assert "" == screen(shown)
 
 
-@pytest.mark.parametrize(("term", "more"), [("dumb", ()), ("xterm", ("--json",)), ("xterm", ("-q",))])
+@cases(("term", "more"), [("dumb", ()), ("xterm", ("--json",)), ("xterm", ("-q",))], quick=1)
 def test_nothing_moves_where_it_should_not(
     platform: Platform, terminal: Terminal, term: str, more: tuple[str, ...]
 ) -> None:
@@ -162,9 +195,10 @@ def test_nothing_moves_where_it_should_not(
     assert (0, "") == (process.returncode, terminal.read_to_the_end())
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
     """The key itself: it cleans up, and the spinner leaves the screen to the report."""
-    slow(platform, "key")
+    hold = held(platform, "key")
     process = subprocess.Popen(
         [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), *SYNC],
         pass_fds=[terminal.theirs],
@@ -172,8 +206,9 @@ def test_ctrl_c_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
         cwd=platform.home,
     )
     terminal.hand_over()
-    until(lambda: platform.world.daytona.faults[0].times == 0)
+    until(lambda: hold.times == 0)
     terminal.type(b"\x03")
+    platform.loop.call_soon_threadsafe(platform.loop.call_later, 0.5, hold.let_go.set)
     code = process.wait(120)
     shown = terminal.read_to_the_end()
 
@@ -182,6 +217,7 @@ def test_ctrl_c_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
 
 
+@pytest.mark.slow
 def test_a_value_is_asked_for_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
     """It is not echoed."""
     app = platform.world.fly.add_app("typed", machines=1)
@@ -194,7 +230,7 @@ def test_a_value_is_asked_for_on_a_terminal(platform: Platform, terminal: Termin
         cwd=platform.home,
     )
     terminal.hand_over()
-    until(lambda: "value of A: " in terminal.shown)
+    until_it_asks(process, terminal, "value of A: ")
     terminal.type(b"typed canary\n")
     code = process.wait(120)
 
@@ -202,7 +238,7 @@ def test_a_value_is_asked_for_on_a_terminal(platform: Platform, terminal: Termin
     assert "canary" not in terminal.read_to_the_end()
 
 
-@pytest.mark.parametrize(("keys", "code"), [(b"fo1_canary\n", 0), (b"\x04", 2), (b"\x03", 130)])
+@cases(("keys", "code"), [(b"fo1_canary\n", 0), (b"\x04", 2), (b"\x03", 130)], quick=1)
 def test_a_secret_for_the_keyring_is_asked_for(platform: Platform, terminal: Terminal, keys: bytes, code: int) -> None:
     """It is not echoed; Ctrl-D and Ctrl-C end it, and store nothing."""
     process = subprocess.Popen(
@@ -214,7 +250,7 @@ def test_a_secret_for_the_keyring_is_asked_for(platform: Platform, terminal: Ter
         cwd=platform.home,
     )
     terminal.hand_over()
-    until(lambda: "FLY_API_TOKEN: " in terminal.shown)
+    until_it_asks(process, terminal, "FLY_API_TOKEN: ")
     terminal.type(keys)
 
     assert code == process.wait(120)
@@ -225,7 +261,7 @@ def test_a_secret_for_the_keyring_is_asked_for(platform: Platform, terminal: Ter
     assert (code == 0) == (platform.home / "keyring.json").exists()
 
 
-@pytest.mark.parametrize(("keys", "code"), [(b"y\n", 0), (b"n\n", 2), (b"\n", 2), (b"\x04", 2), (b"\x03", 130)])
+@cases(("keys", "code"), [(b"n\n", 2), (b"y\n", 0), (b"\n", 2), (b"\x04", 2), (b"\x03", 130)], quick=1)
 def test_a_removal_is_asked_for(platform: Platform, terminal: Terminal, keys: bytes, code: int) -> None:
     """Yes removes; no, nothing, Ctrl-D and Ctrl-C remove nothing."""
     app = platform.world.fly.add_app(f"asked-{code}-{len(keys)}-{keys[0]}", machines=1)
@@ -240,7 +276,7 @@ def test_a_removal_is_asked_for(platform: Platform, terminal: Terminal, keys: by
         cwd=platform.home,
     )
     terminal.hand_over()
-    until(lambda: "Remove A from the app of p, and restart its machines? [y/N]: " in terminal.shown)
+    until_it_asks(process, terminal, "Remove A from the app of p, and restart its machines? [y/N]: ")
     terminal.type(keys)
 
     assert code == process.wait(120), terminal.read_to_the_end()

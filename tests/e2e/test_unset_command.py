@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import cases
 
 from flysync.sim.loopback import Fault, FaultKind
 
@@ -55,7 +56,7 @@ def test_an_orphan_is_removed_from_the_machines_with_one_restart(platform: Platf
     )
 
 
-@pytest.mark.parametrize(
+@cases(
     ("arguments", "code", "words"),
     [
         ((*UNSET,), 2, "give --yes"),
@@ -64,6 +65,7 @@ def test_an_orphan_is_removed_from_the_machines_with_one_restart(platform: Platf
         ((*UNSET[:-1], "OLD=canary", "--yes"), 2, "--name takes a name only"),
         (("unset", "--project", "other", "--name", "OLD", "--yes"), 1, "project other"),
     ],
+    quick=1,
 )
 def test_what_is_refused(platform: Platform, arguments: tuple[str, ...], code: int, words: str) -> None:
     """Before anything is sent, by one clear error."""
@@ -76,6 +78,7 @@ def test_what_is_refused(platform: Platform, arguments: tuple[str, ...], code: i
     assert {"KEPT": "1", "OLD": "2"} == app.secrets
 
 
+@pytest.mark.slow
 def test_a_removal_that_is_killed_is_fenced_and_ended_by_the_next_one(platform: Platform) -> None:
     """Killed while its roll-out is on its way: the next one waits for no ghost, and the machines lose the secret."""
     app = orphaned(platform, "unset-killed")

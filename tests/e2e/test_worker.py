@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import cases
 from queue_of_tests import Backend, logged, until
 
 from flysync.sim.loopback import Fault, FaultKind
@@ -17,7 +18,7 @@ from flysync.sim.loopback import Fault, FaultKind
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from platform_of_tests import Platform
+    from platform_of_tests import Platform, Running
 
     from flysync.sim.fly_state import App
     from flysync.sim.valkey import EmbeddedValkey
@@ -73,6 +74,7 @@ async def test_jobs_that_arrive_together_are_one_restart(backend: Backend, app: 
     assert len([line for line in logged(done.stderr) if line.get("job_id") and line.get("run_id")]) == 3
 
 
+@pytest.mark.slow
 async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backend, app: App) -> None:
     """While a run of its project is under way: at most one more restart, and everything is there."""
     hold = Fault(match=SET, kind=FaultKind.HOLD)
@@ -89,13 +91,13 @@ async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backen
     assert ({name: f"value-{name}" for name in "ABC"}, 1) == (app.deployed_env("m0"), app.restarts["m0"])
 
 
-@pytest.mark.parametrize(
+@cases(
     ("project", "credential", "age_s", "state", "told"),
     [
         ("p", "NOPE", 0, "delayed", "credential_not_found"),
-        ("p", "NOPE", 61, "failed", "credential_not_found"),
         ("nobody", "A", 0, "failed", "project_not_found"),
         ("new", "A", 0, "completed", "skipped"),
+        ("p", "NOPE", 61, "failed", "credential_not_found"),
         ("gone", "A", 0, "completed", "skipped"),
         ("twice", "A", 0, "failed", "ambiguous_deployment"),
         ("empty", "A", 0, "failed", "invalid_credential"),
@@ -107,6 +109,7 @@ async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backen
         ("", "A", 0, "failed", "usage: the job's projectId is missing"),
         ("bare", "A", 0, "completed", "staged"),
     ],
+    quick=3,
 )
 async def test_what_becomes_of_a_job(
     backend: Backend, app: App, project: str, credential: object, age_s: float, state: str, told: str
@@ -146,7 +149,7 @@ async def test_a_refused_token_fails_the_job_at_once(backend: Backend, app: App)
     assert {} == app.secrets
 
 
-@pytest.mark.parametrize("service", ["fly", "daytona", "postgres"])
+@cases("service", ["daytona", "fly", "postgres"], quick=1)
 async def test_an_outage_costs_no_attempt(backend: Backend, app: App, service: str) -> None:
     """Jobs wait until the service is back, though their producer has allowed one attempt only."""
     platform = backend.platform
@@ -159,11 +162,11 @@ async def test_an_outage_costs_no_attempt(backend: Backend, app: App, service: s
         gate.shut()
     else:
         getattr(platform.world, service).faults = faults
-    worker = backend.worker(DATABASE_URL=gate.dsn)
+    worker = backend.worker("--health-port", "0", DATABASE_URL=gate.dsn)
     jobs = [await backend.add("A", project=project, attempts=1) for project in ("p", "q")]
     sent = {"fly": 24, "daytona": 6, "postgres": 0}[service]  # three tries of each job, flyctl's four times
     await until(lambda: faults[0].times <= 99 - sent)
-    await asyncio.sleep(4 if service == "postgres" else 1)
+    await until_it_says(worker, 503, f"{service} is out of reach")
     before = [str(await job.getState()) for job in jobs]
     faults[0].times = 0
     gate.open()
@@ -176,6 +179,7 @@ async def test_an_outage_costs_no_attempt(backend: Backend, app: App, service: s
     assert f"p waits: {service.capitalize()}" in (await asyncio.to_thread(worker.done)).stderr
 
 
+@pytest.mark.slow
 async def test_what_fails_is_tried_again_with_pauses(backend: Backend, app: App) -> None:
     """A roll-out that failed: the producer has set no attempts, and it is well in the end."""
     backend.platform.world.fly.faults.append(Fault(match="POST .*/machines/m0$", status=400, times=1))
@@ -192,11 +196,11 @@ async def test_sigterm_lets_end_what_runs(backend: Backend, app: App) -> None:
     """Within the grace; nothing new is taken, and the exit code is 0."""
     hold = Fault(match=SET, kind=FaultKind.HOLD)
     backend.platform.world.fly.faults.append(hold)
-    worker = backend.worker()
+    worker = backend.worker("--health-port", "0")
     job = await backend.add("A")
     await until(lambda: hold.times == 0)
     worker.process.send_signal(signal.SIGTERM)
-    await asyncio.sleep(0.5)
+    await until_it_says(worker, 503, "the worker is shutting down")
     late = await backend.add("B")
     backend.platform.loop.call_soon_threadsafe(hold.let_go.set)
 
@@ -205,6 +209,7 @@ async def test_sigterm_lets_end_what_runs(backend: Backend, app: App) -> None:
     assert {"A": "value-A"} == app.deployed_env("m0")
 
 
+@pytest.mark.slow
 async def test_sigterm_gives_back_what_does_not_end(backend: Backend, app: App) -> None:
     """After the grace it is cut short, cleaned up, and done by the next worker; no attempt is lost."""
     hang = Fault(match=SET, kind=FaultKind.HANG)
@@ -226,15 +231,16 @@ async def test_sigterm_gives_back_what_does_not_end(backend: Backend, app: App) 
     assert {"A": "value-A"} == app.deployed_env("m0")
 
 
+@pytest.mark.slow
 async def test_a_second_signal_leaves_at_once_and_loses_nothing(backend: Backend, app: App) -> None:
     """The job is found stalled, and the run fenced, by the next worker."""
     hang = Fault(match=SET, kind=FaultKind.HANG)
     backend.platform.world.fly.faults.append(hang)
-    worker = backend.worker()
+    worker = backend.worker("--health-port", "0")
     job = await backend.add("A")
     await until(lambda: hang.times == 0)
     worker.process.send_signal(signal.SIGTERM)
-    await asyncio.sleep(0.3)
+    await until_it_says(worker, 503, "the worker is shutting down")
     worker.process.send_signal(signal.SIGTERM)
     done = await asyncio.to_thread(worker.done)
     backend.worker()
@@ -261,6 +267,7 @@ async def test_a_worker_that_is_killed_is_replaced_by_another(backend: Backend, 
     assert second.process.poll() is None
 
 
+@pytest.mark.slow
 async def test_redis_may_go_and_come_back(backend: Backend, app: App, valkey: EmbeddedValkey) -> None:
     """What runs ends, its job is completed, and the next one is taken; the worker says so."""
     hold = Fault(match=SET, kind=FaultKind.HOLD)
@@ -269,7 +276,7 @@ async def test_redis_may_go_and_come_back(backend: Backend, app: App, valkey: Em
     job = await backend.add("A")
     await until(lambda: hold.times == 0)
     await asyncio.to_thread(valkey.stop)
-    await asyncio.sleep(6)
+    await asyncio.sleep(11)  # it looks every 5 seconds
     await asyncio.to_thread(valkey.start)
     backend.platform.loop.call_soon_threadsafe(hold.let_go.set)
     later = await backend.add("B")
@@ -281,6 +288,7 @@ async def test_redis_may_go_and_come_back(backend: Backend, app: App, valkey: Em
     assert "Redis is out of reach; running syncs go on" in said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("app")
 async def test_jobs_of_another_name_are_put_back(backend: Backend) -> None:
     """They are neither failed nor changed, and the log says what to do."""
@@ -299,6 +307,7 @@ async def test_jobs_of_another_name_are_put_back(backend: Backend) -> None:
     assert "give flysync a queue of its own" in (await asyncio.to_thread(worker.done)).stderr
 
 
+@pytest.mark.slow
 async def test_values_of_callers_come_from_the_jobs(backend: Backend, app: App) -> None:
     """They are taken out of Redis all the same, kept for the retry, and several are one restart."""
     backend.platform.world.fly.faults.append(Fault(match=SET, status=400, times=3))
@@ -322,17 +331,9 @@ async def test_health_is_shown(backend: Backend) -> None:
     worker = backend.worker("--health-port", "0")
     job = await backend.add("A")
     await backend.ended(job)
-    port = _listening_port(worker.process.pid)
 
-    def get(path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-                return int(answer.status), answer.read().decode()
-        except urllib.error.HTTPError as refusal:
-            return refusal.code, refusal.read().decode()
-
-    assert [(200, "ok\n"), (200, "ready\n")] == [await asyncio.to_thread(get, path) for path in ("/healthz", "/readyz")]
-    _, figures = await asyncio.to_thread(get, "/metrics")
+    assert [(200, "ok\n"), (200, "ready\n")] == [await says(worker, path) for path in ("/healthz", "/readyz")]
+    _, figures = await says(worker, "/metrics")
     for line in (
         'flysync_jobs_total{outcome="synced"} 1.0',
         'flysync_step_seconds_count{step="deploy"} 1.0',
@@ -343,9 +344,34 @@ async def test_health_is_shown(backend: Backend) -> None:
         assert line in figures
     backend.valkey.stop()
     try:
-        assert (503, "redis is out of reach\n") == await asyncio.to_thread(get, "/readyz")
+        assert (503, "redis is out of reach\n") == await says(worker, "/readyz")
     finally:
         backend.valkey.start()
+
+
+async def says(worker: Running, path: str) -> tuple[int, str]:
+    """Give what a worker says of itself."""
+
+    def get() -> tuple[int, str]:
+        try:
+            url = f"http://127.0.0.1:{_listening_port(worker.process.pid)}{path}"
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                return int(answer.status), answer.read().decode()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.read().decode()
+        except OSError:
+            return 0, "nobody listens yet"
+
+    return await asyncio.to_thread(get)
+
+
+async def until_it_says(worker: Running, status: int, text: str) -> None:
+    """Wait until a worker's readiness is told so."""
+
+    async def is_so() -> bool:
+        return await says(worker, "/readyz") == (status, f"{text}\n")
+
+    await until(is_so)
 
 
 def _listening_port(pid: int) -> int:
@@ -356,4 +382,4 @@ def _listening_port(pid: int) -> int:
         _, local, _, state, *rest = line.split()
         if state == "0A" and rest[5] in sockets:
             return int(local.partition(":")[2], 16)
-    raise AssertionError("it listens nowhere")
+    raise OSError("it listens nowhere")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from parts import cases
 from queue_of_tests import Backend, until
 
 from flysync.sim.valkey import EmbeddedValkey
@@ -28,15 +29,16 @@ def refused(platform: Platform, url: str, *more: str) -> tuple[int, str, str | N
     return done.code, error["code"], error["message"]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("url", "code", "name", "words"),
     [
         ("", 2, "config", "REDIS_URL is not set"),
+        ("redis://:hunter2@127.0.0.1:9", 75, "redis_unavailable", "Redis is out of reach"),
         ("http://localhost", 2, "config", "is not a redis:// address"),
         ("redis://:hunter2@localhost:port", 2, "config", "is not a valid Redis address"),
-        ("redis://:hunter2@127.0.0.1:9", 75, "redis_unavailable", "Redis is out of reach"),
         ("redis://:hunter2@no.such.host.invalid", 75, "redis_unavailable", "Redis is out of reach"),
     ],
+    quick=2,
 )
 def test_an_address_that_does_not_lead_to_redis(platform: Platform, url: str, code: int, name: str, words: str) -> None:
     """Named, with the way out, and never quoted."""
@@ -54,6 +56,7 @@ def test_a_refused_password(platform: Platform, valkey: EmbeddedValkey) -> None:
         assert "Redis refuses the user or the password" in found[2]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_replica(platform: Platform, valkey: EmbeddedValkey) -> None:
     """No job could be taken there."""
     with EmbeddedValkey({"replicaof": f"127.0.0.1 {valkey.port}", "masterauth": valkey.password}) as replica:
@@ -69,7 +72,7 @@ def test_a_server_that_may_throw_jobs_away(platform: Platform) -> None:
     assert "allkeys-lru" in found[2]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", ["", "a:b"])
+@cases("name", ["a:b", ""], quick=1)
 def test_a_name_that_no_queue_has(platform: Platform, name: str) -> None:
     """BullMQ refuses it too."""
     assert (2, "usage") == refused(platform, "redis://localhost", "--queue", name)[:2]
@@ -84,11 +87,12 @@ def test_a_queue_of_bull(platform: Platform, valkey: EmbeddedValkey) -> None:
     assert "belongs to Bull" in words  # type: ignore[operator]
 
 
+@pytest.mark.slow
 async def test_a_job_of_bull_that_comes_later(platform: Platform, valkey: EmbeddedValkey) -> None:
     """It is put back to where it was, and the worker ends."""
     backend = Backend(platform, valkey, f"late-{next(_NUMBERS)}")
     worker = backend.worker("--json")
-    await asyncio.sleep(3)
+    await until(lambda: server_knows_a_worker(valkey))
     _add_as_bull(valkey, backend.name)
     done: Done = await asyncio.to_thread(worker.done)
     with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
@@ -123,20 +127,21 @@ def test_the_packages_that_it_needs(platform: Platform) -> None:
     )
 
     assert 2 == done.returncode
-    assert 'pip install "flysync[worker]"' in done.stderr
+    assert 'in a checkout of flysync: pipx install --force ".[worker]", or uv tool install' in done.stderr
 
 
+@pytest.mark.slow
 async def test_a_policy_that_spares_jobs_is_a_warning(platform: Platform) -> None:
     """Locks may go, and what comes of that is a job that is looked at twice."""
     with EmbeddedValkey({"maxmemory": "100mb", "maxmemory-policy": "volatile-lru"}) as server:
         backend = Backend(platform, server, "volatile")
-        worker = backend.worker()
+        worker = backend.worker("--json")
         await until(lambda: server_knows_a_worker(server))
         worker.process.send_signal(signal.SIGTERM)
         done = await asyncio.to_thread(worker.done)
         await backend.queue.close()
 
-    assert 0 == done.code
+    assert (0, "worker", True) == (done.code, done.json["command"], done.json["ok"])
     assert "volatile-lru; BullMQ requires noeviction" in done.stderr
 
 

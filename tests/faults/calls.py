@@ -52,8 +52,8 @@ class Call:
         return replace(fault, match=self.match, body=body, skip=self.skip, times=10**6 if lasting else 1)
 
 
-_EXECS = ("look", "set", "list", "deploy", "confirm")
-_TITLES = {"list": "list before the deploy", "confirm": "list after it"}
+_EXECS = ("look", "first", "set", "list", "deploy", "confirm")
+_TITLES = {"first": "first list", "list": "list before the deploy", "confirm": "list after it"}
 
 
 def _exec(step: str, skip: int) -> Call:
@@ -84,6 +84,17 @@ def _fly(step: str, what: str, match: str, *, body: str = "", skip: int = 0, usu
 _APP = "GET /v1/apps/[^/]+/"
 _MACHINE = "/v1/apps/[^/]+/machines/[^/?]+"
 
+
+def _list(step: str, number: int, machines: int) -> tuple[Call, ...]:
+    """Give the requests of the list with this *number*: of `secrets list`, and the last one of `machine list`."""
+    return (
+        _fly(step, "GET secrets", _APP + "secrets", skip=number),
+        _fly(step, "GET machines, for the status", _APP + "machines$", skip=machines, usual=2),
+        _fly(step, "GET releases", "GET /api/v1/apps/[^/]+/releases", skip=number),
+        _fly(step, "GET machines", _APP + "machines$", skip=machines + 1, usual=2),
+    )
+
+
 CALLS: tuple[Call, ...] = (
     Call(key="create", title="create", service="daytona", match="POST /api/sandbox$"),
     Call(key="get", title="look up, after a create without an answer", service="daytona", match="GET /api/sandbox/"),
@@ -91,13 +102,12 @@ CALLS: tuple[Call, ...] = (
     _exec("install", 1),
     *(_exec(step, skip) for skip, step in enumerate(_EXECS) if step != "look"),
     Call(key="delete", title="delete", service="daytona", match="DELETE /api/sandbox/"),
+    *_list("first", 0, machines=0),
     _fly("set", "look the app up", "POST /graphql", body="appcompact"),
     _fly("set", "POST secrets", "POST /v1/apps/[^/]+/secrets"),
-    _fly("list", "GET secrets", _APP + "secrets"),
-    _fly("list", "GET machines", _APP + "machines$"),
-    _fly("list", "GET releases", "GET /api/v1/apps/[^/]+/releases"),
+    *_list("list", 1, machines=2),
     _fly("deploy", "look the app up", "POST /graphql", body="appcompact", skip=1),
-    _fly("deploy", "GET machines", _APP + "machines$", skip=1, usual=3),
+    _fly("deploy", "GET machines", _APP + "machines$", skip=4, usual=3),
     _fly("deploy", "POST releases", "POST /api/v1/releases"),
     _fly("deploy", "PATCH releases, running", "PATCH /api/v1/releases/", body='"running"'),
     _fly("deploy", "POST lease", f"POST {_MACHINE}/lease"),
@@ -106,6 +116,5 @@ CALLS: tuple[Call, ...] = (
     _fly("deploy", "GET machine", f"GET {_MACHINE}$"),
     _fly("deploy", "DELETE lease", f"DELETE {_MACHINE}/lease"),
     _fly("deploy", "PATCH releases, complete", "PATCH /api/v1/releases/", body='"complete"', skip=1),
-    _fly("confirm", "GET secrets", _APP + "secrets", skip=1),
-    _fly("confirm", "GET machines", _APP + "machines$", skip=4),
+    *_list("confirm", 2, machines=7),
 )

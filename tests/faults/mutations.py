@@ -27,9 +27,11 @@ _ROLLOUTS = "unit/test_rollouts.py::"
 _PLAN = "unit/test_plan.py::test_"
 _UNSET = "unit/test_unset.py::test_"
 _SCRIPT = "unit/test_flyctl_script.py::test_"
-_MACHINES = "unit/test_flyctl_machines.py::test_"
+_MACHINES = "unit/test_flyctl_machine_list.py::test_"
 _SECRET = "unit/test_secret.py::test_"
 _SETTINGS = "unit/test_settings.py::test_"
+_OWNER = "contract/test_records.py::TestOwnerInPostgres::test_"
+_ROLLOUT = "contract/test_records.py::TestRolloutInPostgres::test_"
 
 MUTATIONS = (
     # -- who may write, and when
@@ -135,8 +137,8 @@ MUTATIONS = (
     Mutation(
         "give up after two roll-outs",
         "flysync/plan.py",
-        "    if record.state is State.DEPLOYED or record.bad_tries < MOST_BAD_TRIES:\n",
-        "    if True:\n",
+        " or record.bad_tries < MOST_BAD_TRIES:\n",
+        " or True:\n",
         (f"{_HANDLERS}the_same_change_is_rolled_out_at_most_twice",),
     ),
     Mutation(
@@ -169,31 +171,38 @@ MUTATIONS = (
     ),
     # -- roll-outs
     Mutation(
-        "note a roll-out before it",
+        "commit that a roll-out begins, before it",
         "flysync/handlers/sync/rollout.py",
-        "            self._state.run_id, self._request.app, self._shipped, down=self._down_before, release=before.release or 0\n",
-        "            self._state.run_id, self._request.app, (), down=self._down_before, release=before.release or 0\n",
-        (f"{_ROLLOUTS}TestNeverCounted::test_what_a_run_has_put_down_that_could_not_say_so_is_a_bad_try",),
+        "self._state.run_id, self._request.app, self._shipped, down=",
+        "self._state.run_id, self._request.app, (), down=",
+        (f"{_HANDLERS}a_rollout_whose_end_is_not_known_is_counted_by_what_it_has_put_down",),
     ),
     Mutation(
-        "end a roll-out that touched nothing",
+        "count a roll-out that failed",
         "flysync/handlers/sync/rollout.py",
-        "nothing that this roll-out has put down\n            await self._end_rollout(None)\n",
-        "nothing that this roll-out has put down\n            if rollout.end is RolloutEnd.NO_MACHINES:\n                await self._end_rollout(None)\n",
-        (f"{_ROLLOUTS}TestNeverCounted::test_fly_s_own_trouble_is_not_given_up",),
+        "        records = await self._end_rollout(bad)\n",
+        "        records = await self._end_rollout(None)\n",
+        (f"{_HANDLERS}the_same_change_is_rolled_out_at_most_twice",),
     ),
     Mutation(
-        "end a roll-out to no machines",
+        "take back a roll-out that touched nothing",
         "flysync/handlers/sync/rollout.py",
-        "nothing that this roll-out has put down\n            await self._end_rollout(None)\n",
-        "nothing that this roll-out has put down\n            if rollout.end is not RolloutEnd.NO_MACHINES:\n                await self._end_rollout(None)\n",
-        ("unit/test_handlers.py::test_an_app_without_machines_is_staged_and_no_failure",),
+        "            await self._end_rollout(None)\n        elif",
+        "            await self._end_rollout(BadTry(limit_s=math.inf, release=None))\n        elif",
+        (f"{_HANDLERS}a_rollout_that_touched_nothing_is_not_counted",),
+    ),
+    Mutation(
+        "take back a roll-out to no machines",
+        "flysync/handlers/sync/rollout.py",
+        "            if rollout.end is RolloutEnd.NO_MACHINES:\n",
+        "            if False:\n",
+        (f"{_HANDLERS}an_app_without_machines_is_staged_and_no_failure",),
     ),
     Mutation(
         "count anew where somebody insists",
         "flysync/handlers/sync/state.py",
         "        anew = options.retry if request.removes else options.force\n",
-        "        anew = options.retry if request.removes else False\n",
+        "        anew = False\n",
         (f"{_GUARDS}force_counts_the_roll_outs_anew",),
     ),
     Mutation(
@@ -206,9 +215,16 @@ MUTATIONS = (
     Mutation(
         "confirm by an equal digest",
         "flysync/handlers/sync/rollout.py",
-        "(mac == expected if expected else",
-        "(True if expected else",
+        " and (mac == expected if expected else not self._state.is_old(name, mac))\n",
+        "\n",
         (f"{_GUARDS}what_somebody_else_set_during_the_roll_out_is_not_claimed",),
+    ),
+    Mutation(
+        "know what was put back while it was sent from a list that is behind",
+        "flysync/handlers/sync/state.py",
+        " and fingerprint != self.sent.get(name)\n",
+        "\n",
+        (f"{_HANDLERS}a_value_that_is_put_back_while_it_is_sent",),
     ),
     Mutation(
         "claim nothing that is not waited for",
@@ -406,7 +422,7 @@ MUTATIONS = (
     Mutation(
         "name secrets of others that are overwritten",
         "flysync/handlers/sync/deliver.py",
-        "        if foreign := [name for name in names if name not in self._view.records]:\n",
+        "        if foreign := [name for name in sorted(names) if name in live]:\n",
         "        if foreign := []:\n",
         (f"{_ROLLOUTS}TestOthers::test_a_name_that_somebody_else_has_set_is_named",),
     ),
@@ -481,8 +497,8 @@ MUTATIONS = (
     Mutation(
         "claim nothing that is refused under the lock",
         "flysync/handlers/sync/attempt.py",
-        "    unchanged = {change.name for change in planned.changes} & now.keys()\n",
-        "    unchanged = now.keys()\n",
+        "        if name in unchanged\n        and name in now\n",
+        "        if name in now\n",
         (f"{_ROLLOUTS}TestOwner::test_what_another_project_has_brought_before_us_is_not_ours",),
     ),
     Mutation(
@@ -493,16 +509,6 @@ MUTATIONS = (
         (
             "contract/test_records.py::TestOwnerInMemory::test_it_belongs_to_whoever_writes_first",
             "contract/test_records.py::TestOwnerInMemory::test_a_removal_needs_the_owner_too",
-        ),
-    ),
-    Mutation(
-        "begin nothing at another project's app, in Postgres",
-        "flysync/adapters/postgres/state.py",
-        "        WHERE a.project_id = excluded.project_id OR a.project_id = %(former)s::text OR %(take_over)s::boolean\n",
-        "",
-        (
-            "contract/test_records.py::TestOwnerInPostgres::test_it_belongs_to_whoever_writes_first",
-            "contract/test_records.py::TestOwnerInPostgres::test_a_removal_needs_the_owner_too",
         ),
     ),
     # -- the end of a run
@@ -561,8 +567,8 @@ MUTATIONS = (
     Mutation(
         "an action for what is confirmed",
         "flysync/handlers/sync/state.py",
-        "dict.fromkeys((*self.settled, *self.confirmed), Outcome.SYNCED)",
-        "dict.fromkeys(self.settled, Outcome.SYNCED)",
+        "(*self.settled, *self.confirmed)",
+        "(*self.settled,)",
         (f"{_HANDLERS}what_a_run_has_brought_that_could_not_say_so_gets_its_action",),
     ),
     Mutation(
@@ -597,6 +603,76 @@ MUTATIONS = (
         "    if taken := ():\n",
         ("contract/test_records.py::TestStateInPostgres::test_begin_takes_nothing_from_a_run_that_came_later",),
     ),
+    Mutation(
+        "write nothing to another project's app, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "a.project_id = excluded.project_id OR a.project_id = %(former)s::text OR %(take_over)s::boolean\n",
+        "true\n",
+        (f"{_OWNER}it_belongs_to_whoever_writes_first", f"{_OWNER}a_removal_needs_the_owner_too"),
+    ),
+    Mutation(
+        "take over only from the owner that was seen to have left, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        '"former": seen.owner if seen.owner_has_left else None,',
+        '"former": seen.owner,',
+        (f"{_OWNER}a_removal_needs_the_owner_too",),
+    ),
+    Mutation(
+        "request nothing of another project's app, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "        WHERE owner.is_ours\n",
+        "",
+        (f"{_OWNER}a_request_of_another_project_is_not_written",),
+    ),
+    Mutation(
+        "call no owner gone that is deployed here, in Postgres",
+        "flysync/adapters/postgres/view.py",
+        "            SELECT FROM deployed WHERE deployed.project_id = target.owner\n",
+        "            SELECT FROM deployed WHERE false\n",
+        (f"{_OWNER}an_owner_that_has_left",),
+    ),
+    Mutation(
+        "keep what was down before the first roll-out, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "        WHEN a.down_before IS NULL THEN excluded.down_before\n",
+        "        WHEN true THEN excluded.down_before\n",
+        (f"{_ROLLOUT}what_was_down_before_is_kept_until_all_is_up",),
+    ),
+    Mutation(
+        "forget nothing of an app that failed, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "greatest(s.longest_limit_s, %(limit_s)s::float8)",
+        "%(limit_s)s::float8",
+        (f"{_ROLLOUT}the_longest_limit_is_kept",),
+    ),
+    Mutation(
+        "let no fenced run roll out, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "WHERE r.run_id = %(run)s AND r.finished_at IS NULL\n        FOR UPDATE",
+        "WHERE r.run_id = %(run)s\n        FOR UPDATE",
+        (f"{_ROLLOUT}a_fenced_run_writes_nothing_of_it",),
+    ),
+    Mutation(
+        "read nothing that a policy may hide",
+        "flysync/adapters/postgres/connection.py",
+        "        if not sees_all_rows:\n",
+        "        if False:\n",
+        ("contract/test_row_security.py::test_what_a_policy_may_hide_is_not_read",),
+    ),
+    Mutation(
+        "begin no run while the tables are migrated",
+        "flysync/adapters/postgres/state.py",
+        "        WHERE NOT meta.is_closed OR EXISTS",
+        "        WHERE true OR EXISTS",
+        ("contract/test_migration.py::test_a_closed_door_stops_only_those_who_come",),
+    ),
+    Mutation(
+        "wait for runs that were being written when the door was closed",
+        "flysync/adapters/postgres/migration.py",
+        "    for wait in (None, _LOCK):\n",
+        "    for wait in (None,):\n",
+        ("contract/test_migration.py::test_a_run_that_begins_in_the_last_moment",),
+    ),
     # -- the state; the tables in memory are held to the same contract as those in Postgres
     Mutation(
         "clear only a request that was seen",
@@ -624,7 +700,10 @@ MUTATIONS = (
         "tests/doubles/state.py",
         "        if taken := [name for name in fingerprints if self._is_taken(intent, name, seen)]:\n",
         "        if taken := []:\n",
-        (f"{_HANDLERS}a_run_that_lost_its_lock_unawares_overwrites_no_record",),
+        (
+            "contract/test_records.py::TestStateInMemory::test_begin_takes_nothing_from_a_run_that_came_later",
+            f"{_HANDLERS}a_run_that_lost_its_lock_unawares_overwrites_no_record",
+        ),
     ),
     # -- in the sandbox
     Mutation(
@@ -670,11 +749,11 @@ MUTATIONS = (
         (f"{_SCRIPT}only_words_get_into_a_script",),
     ),
     Mutation(
-        "keep no words of what writes",
+        "keep no standard error in a file",
         "flysync/adapters/flyctl/script.py",
-        "            run = _RUN_WRITING if part.writes else _RUN\n",
-        "            run = _RUN\n",
-        (f"{_SCRIPT}what_a_part_that_writes_says_on_standard_error_is_in_no_file",),
+        ' 2>&1 >"$m/@PART@.out"; r=$?;',
+        ' 2>&1 >"$m/@PART@.out" | tee "$m/@PART@.err"; r=$?;',
+        (f"{_SCRIPT}what_a_part_says_on_standard_error_is_in_no_file",),
     ),
     Mutation(
         "judge no app's log",
@@ -744,8 +823,8 @@ MUTATIONS = (
     Mutation(
         "restart nothing for what is gone",
         "flysync/handlers/sync/deliver.py",
-        "        if change.name in live or (record is not None and record.fingerprint is None):\n",
-        "        if True:\n",
+        "        if change.name in live or (",
+        "        if True or (",
         (f"{_UNSET}what_fly_has_no_more_restarts_nothing",),
     ),
     Mutation(

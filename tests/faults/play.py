@@ -80,7 +80,7 @@ _SHORT: dict[str, Limits] = {
     "look": Limits(look_s=_SHORT_S, margin_s=1),
     "install": Limits(install_s=_SHORT_S, margin_s=1),
     "deploy": Limits(margin_s=1),
-} | dict.fromkeys(("set", "list", "confirm"), Limits(call_s=_SHORT_S, list_s=_SHORT_S, margin_s=1))
+} | dict.fromkeys(("first", "set", "list", "confirm"), Limits(call_s=_SHORT_S, list_s=_SHORT_S, margin_s=1))
 
 
 @asynccontextmanager
@@ -185,7 +185,7 @@ class CellWorld:
         canary, simulation = self.canary, self.simulation
         return [
             *self.leaks,
-            *(f"report: {what}" for what in canary.found(json.dumps(render.sync_json("sync", report)))),
+            *(f"report: {what}" for what in canary.found(json.dumps(render.as_json("sync", report)))),
             *(f"report: {what}" for what in canary.found(repr(report))),
             *canary.in_exception(report.error),
             *canary.in_files(self.directory),
@@ -221,13 +221,12 @@ class CellWorld:
                 yield record
 
     def _step(self, record: Record) -> str:
-        """Give the name of the step that a command is; the list after the deploy has one of its own."""
-        found = re.search(rb"steps/(\d+)-([a-z]+)", record.body)
-        assert found is not None
-        name = found[2].decode()
-        if name == "list" and any(b"-deploy" in r.body for r in self._before(record)):
-            return "confirm"
-        return name
+        """Give the name of the step that a command is; the lists before the set and after the deploy have their own."""
+        name = _step_of(record)
+        if name != "list":
+            return name
+        before = {_step_of(other) for other in self._before(record)}
+        return "confirm" if "deploy" in before else "list" if "set" in before else "first"
 
     def _before(self, record: Record) -> Iterator[Record]:
         records = self.simulation.daytona.requests("POST /toolbox/.*/process/execute")
@@ -236,6 +235,12 @@ class CellWorld:
     def restarts(self) -> int:
         """Give how often the machine was restarted."""
         return max(self.app.restarts.values())
+
+
+def _step_of(record: Record) -> str:
+    found = re.search(rb"steps/(\d+)-([a-z]+)", record.body)
+    assert found is not None
+    return found[2].decode()
 
 
 def canary_of(simulation: Simulation, value: str) -> Canary:

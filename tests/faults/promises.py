@@ -99,9 +99,7 @@ def _recorded_wrong(process: Process, report: SyncReport) -> Iterator[str]:
     brought = {
         one.name: str(one.outcome)
         for one in report.credentials
-        if one.outcome in {Outcome.SYNCED, Outcome.STAGED}
-        and one.code is None
-        and one.name in landed
+        if one.outcome in {Outcome.SYNCED, Outcome.STAGED} and one.code is None and one.name in landed
     }
     if len(rows) > 1:
         yield f"{len(rows)} actions of {report.run_id}"

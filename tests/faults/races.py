@@ -293,7 +293,7 @@ class Races:
             await process.close()
         return sum(bool(line.removed) for line in report.lines)
 
-    def running(self, project: str) -> dict[str, str]:
+    def running(self, project: str) -> Mapping[str, str]:
         """Give what the machines of a project's app run with."""
         return self.fly.apps[f"app-{project.removeprefix('proj')}"].running
 

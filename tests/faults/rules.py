@@ -123,14 +123,12 @@ def _of_delete(fault: str, lasting: bool) -> Expected:
 
 
 def _of_exec(step: str, fault: str, *, lasting: bool) -> Expected:
-    """A step is sent three times and runs once; what it told is asked for anew where only its code was found."""
+    """A step is sent three times and runs once; the sandbox keeps what it told for those who come again."""
     if not lasting:
-        is_told = step in {"look", "install", "list", "confirm"}
-        tries = 3 if fault in _DONE and is_told else 2
-        return replace(_SYNCED, tries=(tries, tries))
+        return replace(_SYNCED, tries=(2, 2))
     # The key has just made the sandbox: the proxy says 401 of one that it does not know.
     code = "daytona_unavailable" if fault in _DENIED else _daytona_code(fault)
-    if step in {"look", "install"}:
+    if step in {"look", "install", "first"}:
         return _failed(code)
     if step == "set":
         return _failed(code) if fault in _REFUSED else _failed("outcome_unknown", "unknown")
@@ -157,29 +155,72 @@ def _fly_code(call: Call, fault: str) -> str:
 
 
 def _of_fly(call: Call, fault: str, *, lasting: bool) -> Expected:
+    if call.key.endswith((": GET machines", ": GET machines, for the status")) and call.step != "deploy":
+        return _of_machines(call, fault, lasting=lasting)
     sends = 4 if fault in _REPEATED else 1
-    if _is_ignored(call, fault) or (not lasting and call.key == "list: GET machines" and fault != "no answer"):
+    if _is_ignored(call, fault):
         return replace(_SYNCED, tries=(1, MANY) if lasting or sends == 4 else (1, 2))
     if not lasting and _is_overcome(call, fault):
         # A lease that was given without an answer is in its own way until it ends; some calls are usual several times.
         is_often = call.usual > 1 or (call.key == "deploy: POST lease" and fault in _DONE)
         return replace(_SYNCED, tries=(2, MANY if is_often else 2))
-    if call.step == "deploy" or (lasting and call.key == "list: GET machines" and fault != "no answer"):
+    if call.step == "deploy":
         return _of_deploy(call, fault, lasting=lasting)
     code = _fly_code(call, fault)
-    attempts = {"access_denied": 1, "app_not_found": 1, "timeout": 2}.get(code, 3)
+    attempts = _attempts(code)
     if not lasting and attempts > 1:
         return replace(_SYNCED, tries=(2, 2))
     tries = attempts * sends
-    if call.step == "list":
-        return _failed("deploy_incomplete", "staged", service="fly", tries=tries)
-    if call.step == "confirm":
-        return replace(_failed("outcome_unknown", "unknown", service="fly", tries=tries), restarts=1)
+    if call.step in {"list", "confirm"}:
+        return _of_a_late_list(call.step, tries=(tries, tries))
     if code == "app_not_found":
         return Expected(outcome="skipped")
-    if code == "timeout" or (code == "fly_unavailable" and call.match != "POST /graphql"):
+    may_have_worked = code == "timeout" or (code == "fly_unavailable" and call.match != "POST /graphql")
+    if call.step == "set" and may_have_worked:
         return _failed("outcome_unknown", "unknown", service="fly", tries=tries)
     return _failed(code, service="fly", tries=tries)
+
+
+def _attempts(code: str) -> int:
+    """Give how often a step is tried that always fails so."""
+    return {"access_denied": 1, "app_not_found": 1, "timeout": 2}.get(code, 3)
+
+
+def _of_a_late_list(step: str, *, tries: tuple[int, int]) -> Expected:
+    """What cannot be looked at before the deploy is not rolled out; after it, nobody knows how the machines are."""
+    if step == "list":
+        return replace(_failed("deploy_incomplete", "staged", service="fly"), tries=tries)
+    return replace(_failed("outcome_unknown", "unknown", service="fly"), tries=tries, restarts=1)
+
+
+def _of_machines(call: Call, fault: str, *, lasting: bool) -> Expected:
+    """
+    A list asks twice: `secrets list` for the status, which it can do without, and then `machine list`.
+
+    The first list of a run can do without the machines; the one before the deploy shows which are down before it, and
+    the one after it which are down by it.
+    """
+    code = _fly_code(call, fault)
+    attempts = _attempts(code)
+    is_for_status = call.key.endswith("status")
+    if not lasting:
+        if is_for_status and fault != "no answer":
+            # flyctl comes again by itself where that may help.
+            more = int(fault in _REPEATED | _CUT or fault == "404")
+            return replace(_SYNCED, tries=(2 + more, 2 + more))
+        if fault in _REPEATED:
+            return replace(_SYNCED, tries=(3, 3))
+        if attempts > 1:
+            return replace(_SYNCED, tries=(4, 4))
+        # A refusal: nothing is tried again, and the first list can do without.
+        return replace(_SYNCED, tries=(2, 2)) if call.step == "first" else _of_a_late_list(call.step, tries=(2, 2))
+    least = 2 * attempts
+    tries = (least, MANY if fault in _REPEATED | _CUT or fault == "404" else least)
+    if call.step != "first":
+        return _of_a_late_list(call.step, tries=tries)
+    if fault == "no answer":  # then `secrets list` has none to give either
+        return replace(_failed(code, service="fly"), tries=tries)
+    return _of_a_late_list("list", tries=tries)
 
 
 def _is_ignored(call: Call, fault: str) -> bool:
@@ -188,9 +229,7 @@ def _is_ignored(call: Call, fault: str) -> bool:
         return False
     if call.key == "deploy: GET wait":
         return fault in _NO_JSON  # the status says it all
-    return call.key in {
-        "list: GET releases",
-        "confirm: GET machines",
+    return call.key.endswith(": GET releases") or call.key in {
         "deploy: DELETE lease",
         "deploy: PATCH releases, complete",
     }
@@ -229,7 +268,6 @@ def _of_deploy(call: Call, fault: str, *, lasting: bool) -> Expected:
             "deploy: GET wait",
             "deploy: PATCH releases, running",
             "deploy: GET machine",
-            "list: GET machines",
         }
     )
     return replace(ended, tries=(1, MANY) if is_patient else (4, 4) if fault in _REPEATED else (1, 1))

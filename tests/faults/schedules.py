@@ -162,7 +162,7 @@ class Process:
     def __init__(
         self,
         world: World,
-        faults: Mapping[int | str, Fault] | None = None,
+        faults: Mapping[Any, Fault] | None = None,
         events: Mapping[int, Callable[[], None]] | None = None,
         *,
         turns: Turns | None = None,
@@ -273,9 +273,7 @@ class Process:
         """Remove the named secrets; give the report, unless the process was killed."""
         self.options = given = SyncOptions(**options)  # type: ignore[arg-type]
         wanted = [SecretName(name) for name in names]
-        return await self._run(
-            unset_secrets(self.project, wanted, given, services=self.services, listener=self)
-        )
+        return await self._run(unset_secrets(self.project, wanted, given, services=self.services, listener=self))
 
     async def _run(self, work: Coroutine[Any, Any, SyncReport]) -> SyncReport | None:
         self.world.note()
@@ -301,9 +299,9 @@ class Process:
         self.calls.append(name)
         if event := self._events.get(number):
             event()
-        if fault := self._faults.get(number) or self._faults.get(name if name not in self.calls[:-1] else ""):
-            if answer := await self._suffer(fault, name, effect):
-                return answer
+        fault = self._faults.get(number) or self._faults.get(name if name not in self.calls[:-1] else "")
+        if fault and (answer := await self._suffer(fault, name, effect)):
+            return answer
         if name == "records.view":
             self.read_at = len(self.world.history)
             self._left_by_owner = {app for app in self.world.records.apps if self.world.records.owner_has_left(app)}

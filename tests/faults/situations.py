@@ -396,7 +396,7 @@ SITUATIONS = {
 
 async def play(
     situation: Situation,
-    *faults: Mapping[int | str, Fault],
+    *faults: Mapping[Any, Fault],
     events: Mapping[int, Happening] | None = None,
     late: int = 0,
     most: int | None = None,
@@ -411,16 +411,13 @@ async def play(
     await situation.prepare(world)
     restarts = world.acme.restarts
     found: list[str] = []
-    calls = []
+    calls, report = [], None
     is_over = False
     for number, suffering in enumerate((*faults, {}, {})):
         is_clean = number >= len(faults)
         process = Process(world, suffering, _happenings(world, number, events, late))
-        options = dict(situation.options)
-        if number:
-            options["force"] = False
-        if is_clean:
-            options |= {"stage": False, "wait": True}
+        options = dict(situation.options) | ({"force": False} if number else {})
+        options |= {"stage": False, "wait": True} if is_clean else {}
         if number and "sandbox" in options:
             world.land()
             await asyncio.sleep(300)  # nobody may delete it: its deadline has to be waited for
@@ -445,7 +442,7 @@ async def play(
 
 
 async def _mended(world: World, situation: Situation, report: SyncReport | None) -> list[str]:
-    """Mend an app that has failed, store another value of what was given up, and say what is wrong with the next sync."""
+    """Mend an app that has failed, store another value of what was given up; say what is wrong with the next sync."""
     codes = {one.name: one.code for one in report.credentials} if report else {}
     failed = [name for name in situation.good if codes.get(SecretName(name))]
     if not failed:

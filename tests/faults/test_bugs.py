@@ -32,7 +32,8 @@ CALLS = (
     "records.request",
     "records.begin",
     "records.stored",
-    "records.count_rollout",
+    "records.begin_rollout",
+    "records.end_rollout",
     "records.finish",
     "lock.try_acquire",
     "sandboxes.create",
@@ -71,7 +72,8 @@ class BuggyWorld:
         records = InMemoryRecords()
         records.add_project("p", "acme", KEY=VALUE)
         self.fly = InMemoryFly()
-        self.fly.add_app("acme")
+        app = self.fly.add_app("acme")
+        app.crashes = int(broken == "records.end_rollout")
         self.boxes = InMemorySandboxes()
         nothing: Any = None
         self.services = Services(

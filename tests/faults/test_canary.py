@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from platform_of_tests import Done, Platform
 
+pytestmark = pytest.mark.slow
+
 SYNC = ("sync", "--project", "p", "--name", "KEY")
 
 
@@ -168,7 +170,7 @@ def test_a_broken_env_file_is_not_quoted(searched: Searched) -> None:
 def _echoes(told: str) -> dict[str, tuple[str, Fault, str]]:
     """Give services that say what they were sent: the service, the fault, and the code that comes of it."""
     text = json.dumps({"error": told, "message": told})
-    set_, exec_ = "POST /v1/apps/[^/]+/secrets", "POST /toolbox/"
+    set_, list_, exec_ = "POST /v1/apps/[^/]+/secrets", "GET /v1/apps/[^/]+/secrets", "POST /toolbox/"
     result = json.dumps({"exitCode": 0, "result": told})
     return {
         "Fly on set": ("fly", Fault(match=set_, status=400, body=text), "flyctl_failed"),
@@ -178,7 +180,9 @@ def _echoes(told: str) -> dict[str, tuple[str, Fault, str]]:
             "outcome_unknown",
         ),
         "Fly on lookup": ("fly", Fault(match="POST /graphql", status=200, body=told), "fly_unavailable"),
-        "Fly on list": ("fly", Fault(match="GET /v1/apps/[^/]+/secrets", status=500, body=text), "deploy_incomplete"),
+        "Fly on list": ("fly", Fault(match=list_, status=500, body=text), "flyctl_failed"),
+        "Fly on list before deploy": ("fly", Fault(match=list_, skip=1, status=500, body=text), "deploy_incomplete"),
+        "Fly on list after it": ("fly", Fault(match=list_, skip=2, status=500, body=text), "outcome_unknown"),
         "Fly on release": ("fly", Fault(match="POST /api/v1/releases", status=400, body=text), "deploy_incomplete"),
         "Fly on update": ("fly", Fault(match="POST .*/machines/m0$", status=400, body=text), "deploy_incomplete"),
         "Daytona on create": (
@@ -186,13 +190,14 @@ def _echoes(told: str) -> dict[str, tuple[str, Fault, str]]:
             Fault(match="POST /api/sandbox", status=400, body=text),
             "daytona_unavailable",
         ),
-        "Daytona on exec": ("daytona", Fault(match=exec_, skip=2, status=400, body=text), "daytona_unavailable"),
+        "Daytona on exec": ("daytona", Fault(match=exec_, skip=3, status=400, body=text), "daytona_unavailable"),
         "Daytona's proxy": (
             "daytona",
-            Fault(match=exec_, skip=2, status=502, body=told, content_type="text/html"),
+            Fault(match=exec_, skip=3, status=502, body=told, content_type="text/html"),
             "outcome_unknown",
         ),
-        "the sandbox": ("daytona", Fault(match=exec_, skip=2, status=200, body=result), "outcome_unknown"),
+        "the sandbox on list": ("daytona", Fault(match=exec_, skip=2, status=200, body=result), "daytona_unavailable"),
+        "the sandbox on set": ("daytona", Fault(match=exec_, skip=3, status=200, body=result), "outcome_unknown"),
     }
 
 

@@ -14,6 +14,8 @@ from soak import soak
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.slow
+
 _NAMES = ("A", "B", "C")
 
 

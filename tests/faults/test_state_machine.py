@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flysync.model.reports import SyncReport
+
+pytestmark = pytest.mark.slow
 
 NAMES = st.sampled_from(["A", "B", "C"])
 VALUES = st.sampled_from(["1", "2", "3"])
@@ -209,7 +212,7 @@ class Project(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """Sync all with `--verify`, once all is mended: Fly then holds what is stored, and once more changes nothing."""
+        """Sync all with `--verify`, once all is mended: Fly holds what is stored, and once more changes nothing."""
         self._do(self.world.mend)
         flags = {"verify": True, "take_over": self.world.records.owner(self.app) not in {None, "p"}}
         report = self._sync((), {}, flags)

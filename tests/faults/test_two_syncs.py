@@ -169,7 +169,8 @@ def _overrun(world: World, syncs: list[Sync]) -> list[str]:
 
 async def _settle(world: World, *, is_mended: bool) -> list[str]:
     """Sync all projects twice: each that the app belongs to has all it wants there, and the other is refused."""
-    found, before = [], None
+    found: list[str] = []
+    before: list[int] = []
     for _ in range(2):
         before = [app.restarts for app in world.fly.apps.values()]
         for project in world.records.projects:

@@ -32,6 +32,26 @@ async def test_a_cancellation_that_comes_with_the_answer_is_heeded(*, fails: boo
     assert heard
 
 
+async def test_a_cancellation_that_the_call_takes_back_is_heeded() -> None:
+    """As aiohttp does where its own limit is over at the same time."""
+
+    async def call() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            raise ValueError from None
+
+    task = asyncio.create_task(cancellable(call()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_one_that_was_heeded_before_stops_nothing() -> None:
     """Cleaning up goes on in a task that is being cancelled."""
     done = []

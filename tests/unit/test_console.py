@@ -7,17 +7,18 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.cli import process
+from flysync.cli import run
 from flysync.cli.output import Output
-from flysync.cli.progress import Progress
+from flysync.cli.progress import FleetProgress, Progress
 from flysync.cli.signals import SIGNALS
-from flysync.errors import DatabaseUnavailable, Interrupted
+from flysync.errors import AccessDenied, DatabaseUnavailable, Interrupted
 from flysync.model.core import Outcome, ProjectId, RunId, SecretName
-from flysync.model.reports import CredentialReport, NextStep, Note, SyncReport
+from flysync.model.reports import CredentialReport, FleetReport, InitReport, NextStep, Note, Report, SyncReport
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -48,29 +49,49 @@ def report(error: FlysyncError | None = None) -> SyncReport:
 
 
 def test_the_result_is_on_stdout_and_all_else_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """In text; with -q only what went wrong is shown."""
-    Output().report(report(DatabaseUnavailable("away", hint="wait")), [Note(code="x", message="ignored")])
+    """In text; with -q only what went wrong is shown, and what to run next."""
+    output = Output()
+    output.warn((Note(code="x", message="ignored"),))
+    output.show(report(DatabaseUnavailable("away", hint="wait")))
     told = capsys.readouterr()
-    Output(verbosity=-1).report(report(DatabaseUnavailable("away", hint="wait")))
-    quiet = capsys.readouterr()
+    quiet = Output(verbosity=-1)
+    quiet.warn((Note(code="x", message="ignored"),))
+    quiet.show(report(DatabaseUnavailable("away", hint="wait")))
 
     assert "? A  unknown\np: 1 unknown\n" == told.out
-    assert [
-        "warning: ignored",
-        "warning: sandbox s is still there",
-        "error: away",
-        "hint: wait",
-        "next: flysync sandbox prune  (removes it)",
-    ] == told.err.splitlines()
-    assert "" == quiet.out
-    assert "warning" not in quiet.err
-    assert "error: away" in quiet.err
+    last = ["error: away", "hint: wait", "next: flysync sandbox prune  (removes it)"]
+    assert ["warning: ignored", "warning: sandbox s is still there", *last] == told.err.splitlines()
+    assert ("", last) == ((told := capsys.readouterr()).out, told.err.splitlines())
+
+
+def test_a_command_that_looks_ends_with_what_to_run_next(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stdout, for it is the answer; the error stays on stderr, and with -q nothing else is shown."""
+    looked = InitReport(created=("a",), error=DatabaseUnavailable("away"), next=report().next)
+    Output().show(looked)
+    told = capsys.readouterr()
+    Output(verbosity=-1).show(looked)
+
+    assert "created a\nnext: flysync sandbox prune  (removes it)\n" == told.out
+    assert "error: away" == told.err.splitlines()[0]
+    assert ("", told.err) == capsys.readouterr()
+
+
+def test_a_fleet_ends_with_its_gravest_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, with its hint and what to run next; one that may pass before one that does not."""
+    for_good, for_now = report(AccessDenied("refused")), report(DatabaseUnavailable("away", hint="wait"))
+    Output().show(FleetReport(projects=(for_good, for_now, for_good)))
+    told = capsys.readouterr()
+
+    assert "3 projects: 3 failed\n" == told.out
+    assert ["error: away", "hint: wait", "next: flysync sandbox prune  (removes it)"] == told.err.splitlines()
 
 
 def test_json_is_one_object_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the names are, and -q included: it is the result."""
+    """Whatever the names are, and -q included: it is the result. Warnings about the settings come first."""
     odd = Note(code="x", message="\udc80\x1b\u202e é")
-    Output(command="sync", as_json=True, verbosity=-1).report(report(), [odd])
+    output = Output(command="sync", as_json=True, verbosity=-1)
+    output.warn((odd,))
+    output.show(report())
     told = capsys.readouterr()
 
     assert told.out.isascii()
@@ -78,15 +99,30 @@ def test_json_is_one_object_in_ascii(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_failure_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a bug the place is on stderr, with --json as well."""
+    """As text and as JSON."""
     assert 75 == Output(as_json=True).fail(DatabaseUnavailable("away"))
     assert ("database_unavailable", "") == (
         json.loads((told := capsys.readouterr()).out)["error"]["code"],
         told.err,
     )
-    assert 1 == Output(as_json=True).fail(RuntimeError("canary"))
-    assert "error: a bug in flysync: RuntimeError" in (told := capsys.readouterr()).err
+    assert 75 == Output().fail(DatabaseUnavailable("away"))
+    assert ("", "error: away") == ((told := capsys.readouterr()).out, told.err.splitlines()[0])
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_bug_shows_where_and_not_what(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    """On stderr, with --json as well: the text of an exception may hold a value."""
+    with pytest.raises(ValueError, match="canary") as caught:
+        int("canary")
+
+    assert 1 == Output(as_json=as_json).fail(caught.value)
+    told = capsys.readouterr()
+    assert "error: a bug in flysync: ValueError" == told.err.splitlines()[0]
+    assert "test_console.py" in told.err
     assert "canary" not in told.out + told.err
+    assert as_json == bool(told.out)
+    if as_json:
+        assert ("internal_error", 1) == ((data := json.loads(told.out))["error"]["code"], data["exit_code"])
 
 
 class Stream(io.StringIO):
@@ -121,22 +157,24 @@ def test_a_result_that_cannot_be_written(
     """A reader who has gone is no news; a disk that is full is."""
     stream = Stream(number)
     monkeypatch.setattr(sys, "stdout", stream)
-    Output().result({}, ["x"])
+    Output().show(report())
     monkeypatch.undo()
     stream.done()
 
-    assert said == capsys.readouterr().err
+    assert said == "".join(
+        line for line in capsys.readouterr().err.splitlines(keepends=True) if line.startswith("error")
+    )
 
 
 def test_streams_that_are_closed_or_poor(monkeypatch: pytest.MonkeyPatch) -> None:
     """None is Python's word for a closed one; an encoding without a sign shows its number."""
     monkeypatch.setattr(sys, "stdout", None)
-    Output().result({}, ["x"])
+    Output().show(report())
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    Output().result({}, ["✓ A"])
+    Output().show(replace(report(), credentials=(CredentialReport(name=SecretName("A"), outcome=Outcome.SYNCED),)))
 
-    assert b"\\u2713 A\n" == raw.getvalue()
+    assert raw.getvalue().startswith(b"\\u2713 A  synced\n")
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -160,7 +198,7 @@ def test_last_words_say_what_is_left(capfd: pytest.CaptureFixture[str], as_json:
         assert "? A  unknown" in told.out
         assert "sandbox s is still there" in told.err
         assert "flysync sandbox prune" in told.err
-    output.result({}, ["result"])
+    output.show(report())
     capfd.readouterr()
     output.last_words()
 
@@ -212,7 +250,7 @@ def test_a_run_that_is_interrupted_ends_with_its_last_report() -> None:
 
     SIGNALS.catch()
     try:
-        ended = process.run(work, progress)
+        ended = run.finish(work, progress)
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -222,7 +260,7 @@ def test_a_run_that_is_interrupted_ends_with_its_last_report() -> None:
     assert ("interrupted", "set", 143) == (ended.error.code, ended.error.phase, ended.exit_code)
 
 
-def test_an_interruption_without_a_report_is_raised() -> None:
+def test_an_interruption_without_a_report_is_the_report() -> None:
     """Also where the work made another error of it, and where the signal came before."""
 
     async def fails() -> SyncReport:
@@ -234,8 +272,24 @@ def test_an_interruption_without_a_report_is_raised() -> None:
         raise AssertionError
 
     for work in (fails, waits):
-        with pytest.raises(Interrupted):
-            process.run(work, Progress(Output()))
+        ended = run.finish(work, Progress(Output()))
+        assert (Report(error=ended.error), 130) == (ended, ended.exit_code)
+        assert isinstance(ended.error, Interrupted)
+
+
+def test_a_fleet_that_is_interrupted_keeps_the_projects_that_are_done() -> None:
+    """Each has its report; the exit code is the signal's."""
+    progress = FleetProgress(Output(as_json=True))
+
+    async def work() -> FleetReport:
+        progress.done(report())
+        SIGNALS.received.append(signal.SIGTERM)
+        raise DatabaseUnavailable("away")
+
+    ended = run.finish(work, progress)
+
+    assert isinstance(ended, FleetReport)
+    assert ((report(),), 143) == (ended.projects, ended.exit_code)
 
 
 def test_a_failure_without_a_signal_stays_what_it_is() -> None:
@@ -245,7 +299,7 @@ def test_a_failure_without_a_signal_stays_what_it_is() -> None:
         raise DatabaseUnavailable("away")
 
     with pytest.raises(DatabaseUnavailable):
-        process.run(fails, Progress(Output()))
+        run.finish(fails, Progress(Output()))
 
 
 def test_steps_are_told_with_v_and_nothing_moves_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ from doubles import InMemoryJobs
 from memory import PROJECT, World, dead_run
 
 from flysync import errors, settings
-from flysync.handlers.doctor.checks import DoctorReport, Question, doctor
+from flysync.handlers.database import check_database
+from flysync.handlers.doctor.checks import DoctorOptions, DoctorReport, doctor
 from flysync.model.core import AppName
 from flysync.model.fly import Flyctl, Reach, Token, TokenKind
 from flysync.model.reports import Finding
@@ -31,7 +32,7 @@ async def examined(
 ) -> DoctorReport:
     """Look at everything; no sandbox is left, and no lock is held."""
     found, _ = settings.survey([Source(label="environment", values=environ or GIVEN)], problems=problems)
-    report = await doctor(Question(settings=found, needs=NEEDS, **asked), services=world.services, listener=world)
+    report = await doctor(DoctorOptions(settings=found, needs=NEEDS, **asked), services=world.services, listener=world)
     assert ({}, {}) == (world.sandboxes.live, world.lock.holders)
     return report
 
@@ -134,15 +135,28 @@ async def test_tables_that_are_missing() -> None:
     """The next command makes them; a table that is wrong has no such command."""
     world = World()
     world.admin.findings.append(
-        Finding(verdict="failed", subject="flysync_runs", message="no", hint="run `flysync db init`")
+        Finding(verdict="failed", subject="flysync_runs", message="no", hint="x", init_fixes_it=True)
     )
     missing = await examined(world)
-    world.admin.findings[-1] = replace(world.admin.findings[-1], hint="ALTER TABLE")
+    world.admin.findings[-1] = replace(world.admin.findings[-1], hint="run `flysync db init`", init_fixes_it=False)
     wrong = await examined(world)
 
     assert ("config", ["flysync_runs"]) == (getattr(missing.error, "code", ""), failed(missing))
     assert ["flysync db init"] == [step.command for step in missing.next]
     assert ["flysync doctor"] == [step.command for step in wrong.next]
+
+
+async def test_a_check_of_the_tables_fails_with_exit_code_1() -> None:
+    """Where anything is missing or wrong; a warning alone is fine."""
+    admin = World().admin
+    admin.findings.append(Finding(verdict="warning", subject="encoding", message="LATIN1"))
+    fine = await check_database(admin=admin)
+    admin.findings.append(Finding(verdict="failed", subject="flysync_runs", message="no"))
+    wrong = await check_database(admin=admin)
+
+    assert (0, None, True) == (fine.exit_code, fine.error, fine.ok)
+    assert (1, "config", "postgres") == (wrong.exit_code, *(getattr(wrong.error, key) for key in ("code", "service")))
+    assert (tuple(admin.findings), False) == (wrong.findings, wrong.ok)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +199,7 @@ async def test_a_sandbox_that_cannot_be_deleted_is_told() -> None:
     world = World()
     world.sandboxes.refusals["remove"] = [errors.DaytonaUnavailable("no")]
     report = await doctor(
-        Question(settings=settings.survey([Source(label="e", values=GIVEN)])[0], needs=NEEDS),
+        DoctorOptions(settings=settings.survey([Source(label="e", values=GIVEN)])[0], needs=NEEDS),
         services=world.services,
         listener=world,
     )
@@ -202,15 +216,15 @@ async def test_what_runs_have_left() -> None:
     )
     await dead_run(world, borrowed=False, deadline_s=60)
     found, _ = settings.survey([Source(label="environment", values=GIVEN)])
-    question = Question(settings=found, needs=NEEDS, offline=True)
-    report = await doctor(question, services=world.services, listener=world)
+    options = DoctorOptions(settings=found, needs=NEEDS, offline=True)
+    report = await doctor(options, services=world.services, listener=world)
     assert await world.lock.try_acquire(AppName("acme"))
-    living = await doctor(question, services=world.services, listener=world)
+    living = await doctor(options, services=world.services, listener=world)
 
     assert "flysync-dead" in said(report, "sandboxes")[0][1]
     assert "dead (acme)" in said(report, "runs")[0][1]
     assert (0, "flysync sandbox prune") == (report.exit_code, report.next[-1].command)
-    assert [("ok", "no sandbox was left, and no run has died")] == said(living, "leftovers")
+    assert [("ok", "no leftover sandboxes, no dead runs")] == said(living, "leftovers")
 
 
 @pytest.mark.parametrize(
@@ -284,11 +298,11 @@ def ending(days: float, kind: TokenKind = TokenKind.DEPLOY) -> Token:
     [
         (ending(14.5), "ok", "a deploy token (macaroon), ends 2027-01-31"),
         (ending(13.5, TokenKind.ORG), "warning", "an organisation's token (macaroon), ends 2027-01-31, in 13 days"),
-        (ending(-0.1), "failed", "the token ended 2027-01-31 12:00 UTC"),
+        (ending(-0.1), "failed", "the token ended 2027-01-31 12:00:00Z"),
         (Token(kind=TokenKind.PERSONAL), "ok", "to which a login has to be added"),
-        (Token(kind=TokenKind.OAUTH), "ok", "a personal token (OAuth), says nothing about its end"),
+        (Token(kind=TokenKind.OAUTH), "ok", "a personal token (OAuth), its end is not known"),
         (Token(kind=TokenKind.UNKNOWN), "ok", "of a kind that this flyctl cannot tell"),
-        (Token(kind=TokenKind.DAMAGED), "failed", "begins like a macaroon and cannot be decoded"),
+        (Token(kind=TokenKind.DAMAGED), "failed", "begins like a macaroon but cannot be decoded"),
     ],
 )
 async def test_what_is_known_of_a_token(token: Token, verdict: str, words: str) -> None:

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from memory import World
 
-from flysync.cli.render import fleet_json, fleet_text, project_text
+from flysync.cli.render import as_json, as_text
+from flysync.cli.render.fleet import project_text
 from flysync.errors import AccessDenied, FlyUnavailable, Interrupted, UsageError
 from flysync.handlers.sync.all_projects import sync_all
 from flysync.model.core import SyncOptions
@@ -81,7 +82,7 @@ async def test_one_that_fails_keeps_no_other_from_its_turn() -> None:
     world.fly.failures["deploy"] = [FlyUnavailable("out of reach", service="fly")] * 2
 
     report = await sync_all(SyncOptions(), concurrency=1, services=world.services)
-    data = fleet_json(report)
+    data = as_json("sync-project", report)
 
     assert ["access_denied", "deploy_incomplete", "deploy_incomplete"] == [
         one.error.code for one in report.projects if one.error
@@ -89,7 +90,7 @@ async def test_one_that_fails_keeps_no_other_from_its_turn() -> None:
     assert (75, "partial", False) == (data["exit_code"], data["outcome"], data["ok"])
     assert ["a", "b", "c"] == [one["project"] for one in data["projects"]]
     assert {"schema", "command"}.isdisjoint(data["projects"][0])
-    assert ["3 projects: 3 failed"] == fleet_text(report)
+    assert ["3 projects: 3 failed"] == as_text(report)
     assert project_text(report.projects[0])[0].startswith("✗ a: 1 failed on app-a: Fly.io refuses the token")
     assert "    ✗ KEY  failed        access_denied" == project_text(report.projects[0])[1]
 
@@ -114,7 +115,7 @@ async def test_a_fleet_that_is_interrupted_cleans_up() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    report = FleetReport(projects=tuple(listener.reports), cut_short=Interrupted("interrupted", signal_number=15))
+    report = FleetReport(projects=tuple(listener.reports), error=Interrupted("interrupted", signal_number=15))
     assert ({}, ["a"], 143) == (
         world.sandboxes.live,
         [one.project for one in listener.reports],
@@ -124,7 +125,7 @@ async def test_a_fleet_that_is_interrupted_cleans_up() -> None:
 
 async def test_an_empty_fleet_and_values_of_callers() -> None:
     """Nothing to do is fine; values that only callers have are a mistake, told before anything is done."""
-    assert ["0 projects: none has credentials"] == fleet_text(
+    assert ["0 projects: none has credentials"] == as_text(
         await sync_all(SyncOptions(), concurrency=4, services=World(app=None).services)
     )
     with pytest.raises(UsageError):

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync.adapters.flyctl.script import Answer, NoAnswer, NoFiles, Part, Step, TooLate, timed, word
+from flysync.adapters.flyctl.secrets import DEPLOY
+from flysync.adapters.flyctl.verdicts import machines, release
 from flysync.model.core import RunId
+from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,24 +70,60 @@ def test_each_part_has_an_end_of_its_own(tmp_path: Path) -> None:
     assert (Answer(code=7, stdout="out\n\n", stderr="err"), Answer(code=0, stdout="two", stderr="")) == (first, second)
 
 
-@pytest.mark.parametrize(("writes", "err"), [(False, "err"), (True, None)])
-def test_a_step_runs_once_and_a_replay_gets_its_code(tmp_path: Path, writes: bool, err: str | None) -> None:
-    """The same request a second time does no work, and tells what the first has left."""
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_step_runs_once_and_a_replay_gets_its_code(tmp_path: Path, writes: bool) -> None:
+    """The same request a second time does no work, and tells what the first has left: all but its errors."""
     step = make_step('{ printf x >>"$HOME/ran"; printf "1\\n"; printf err >&2; (exit 3); }', "(exit 4)", writes=writes)
 
     first, second = run_all(step, tmp_path), run_all(step, tmp_path)
 
     assert (3, "1\n", "err") == (first[0].code, first[0].stdout, first[0].stderr)
-    assert (3, "1\n", err) == (second[0].code, second[0].stdout, second[0].stderr)
+    assert (3, "1\n", None) == (second[0].code, second[0].stdout, second[0].stderr)
     assert [4, 4] == [answers[1].code for answers in (first, second)]
     assert "x" == (tmp_path / "ran").read_text()
 
 
-def test_what_a_part_that_writes_says_on_standard_error_is_in_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writes", [False, True])
+def test_what_a_part_says_on_standard_error_is_in_no_file(tmp_path: Path, writes: bool) -> None:
     """It may be a value, or an app's own log."""
-    run(make_step('{ printf "can" >&2; printf "ary" >&2; }', writes=True), tmp_path)
+    run(make_step('{ printf "can" >&2; printf "ary" >&2; }', writes=writes), tmp_path)
 
     assert [] == [path for path in tmp_path.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+
+#: flyctl's own lines, what Fly has told it, and what an app could print to look like flyctl.
+ROLLING = r"""Updating existing machines in canary with rolling strategy
+> [1/2] Updating m0 [canary]
+\033[32m✔\033[0m [1/2] Machine m0 [canary] update succeeded
+✖ [2/2] Machine m1 [app] update failed: failed to update VM m1: canary
+> canary
+> [2/canary] Waiting for canary
+> Waiting for m0 [canary]
+✖ Machine
+{"id":"canary","version":12,"image_ref":"canary"}
+{"id":"canary","version":"canary"}
+last canary"""
+
+
+def test_of_what_a_deploy_prints_only_flyctls_own_words_are_kept(tmp_path: Path) -> None:
+    """How far it has come and the release, line by line; its exit status and its errors are its own."""
+    flyctl = tmp_path / "flyctl"
+    quoted = ROLLING.replace('"', r"\"").replace("\n", r"\n").replace("%", "%%")
+    flyctl.write_text(f'#!/bin/sh\nprintf "{quoted}"\necho err >&2\nexit 5\n')
+    flyctl.chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+    answer = run(make_step(DEPLOY.replace("@CALL@", str(flyctl)), writes=True), home)
+    kept = """> [1/2] Updating
+✔ [1/2] Machine
+✖ [2/2] Machine
+> Waiting
+{"id":0,"version":12}"""
+
+    assert (5, "err\n") == (answer.code, answer.stderr)
+    assert kept == "\n".join(line.rstrip() for line in answer.stdout.splitlines())
+    assert (Machines(updated=1, total=2), 12) == (machines(answer.stdout), release(answer.stdout))
+    assert [] == [path for path in home.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
 
 
 def test_a_replay_waits_for_the_last_part(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ async def test_a_set_whose_code_was_found_is_done() -> None:
         ([told(124)] * 2, errors.OutcomeUnknown, 2),
         ([told(1, stderr=STORING + "Post: EOF"), told(1, stderr=STORING + "unauthorized")], errors.OutcomeUnknown, 2),
         ([told(1, stderr=STORING + "Post: EOF"), *[NotSent(GONE)] * 3], errors.OutcomeUnknown, 4),
+        ([told(1, stderr=STORING + "Post: EOF"), *[AnswerLost(GONE)] * 3], errors.OutcomeUnknown, 4),
         ([NotSent(GONE)] * 3, errors.DaytonaUnavailable, 3),
         ([NotSent(errors.AccessDenied("no"))], errors.AccessDenied, 1),
         ([AnswerLost(GONE)] * 3, errors.OutcomeUnknown, 3),

@@ -53,6 +53,12 @@ QUERY = "failed to run query ($appName: String!) { appcompact:app(name: $appName
             errors.FlyUnavailable,
             True,
         ),
+        (
+            'Post "http://x": net/http: HTTP/1.x transport connection broken: ContentLength=20 with Body length 0',
+            errors.FlyUnavailable,
+            True,
+        ),
+        ('Post "http://x": write tcp 127.0.0.1:9: use of closed network connection', errors.FlyUnavailable, True),
         (QUERY + 'Post "http://x/graphql": EOF', errors.FlyUnavailable, False),
         (QUERY + "decoding response: invalid character '<' looking", errors.FlyUnavailable, False),
     ],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from memory import World, told
 
-from flysync.cli.render import sync_text
+from flysync.cli.render import as_text
 from flysync.errors import AccessDenied
 from flysync.model.fly import Machines
 
@@ -29,7 +29,7 @@ async def test_a_dry_run_that_asks_fly_says_what_is_to_be_set_and_what_it_costs(
         "D": (None, "new", None),
     } == told(report)
     assert Machines(updated=0, total=3) == report.machines
-    assert "p: sets 3, restarts 3 machines of acme (dry run: nothing was done)" == sync_text(report)[-1]
+    assert "p: sets 3, restarts 3 machines of acme (dry run: nothing was done)" == as_text(report)[-1]
     after = (dict(world.acme.stored), world.acme.restarts, len(world.records.run_rows), dict(world.records.secrets))
     assert (before, {}, 0) == (after, world.sandboxes.live, report.exit_code)
 
@@ -46,7 +46,7 @@ async def test_nothing_to_set_or_only_to_stage_restarts_nothing(stage: bool) -> 
     report = await world.sync(stage=stage, **ASK)
 
     assert Machines(updated=0, total=0) == report.machines
-    assert f"p: sets {int(stage)}, restarts no machine of acme" in sync_text(report)[-1]
+    assert f"p: sets {int(stage)}, restarts no machine of acme" in as_text(report)[-1]
 
 
 async def test_secrets_that_somebody_else_has_staged_would_be_deployed_too() -> None:

@@ -87,6 +87,33 @@ async def test_force_and_verify() -> None:
     assert {"A": ("synced", "requested", None)} == told(await world.sync("A", force=True))
 
 
+async def test_a_name_that_others_have_set_to_the_same_value() -> None:
+    """It is sent, and told; that Fly shows the digest of before is no sign of a list that is behind."""
+    world = World()
+    world.put(A="1")
+    world.acme.stored["A"] = "1"
+    world.acme.running = dict(world.acme.stored)
+
+    report = await world.sync()
+
+    assert {"A": ("synced", "new", None)} == told(report)
+    assert ["overwrites"] == [note.code for note in report.warnings]
+
+
+async def test_a_value_that_is_put_back_while_it_is_sent() -> None:
+    """The value that Fly had before is the one that the run has sent last."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    world.put(A="2")
+    during(world, "set", lambda: world.put(A="1"))
+
+    report = await world.sync()
+
+    assert {"A": ("synced", "changed", None)} == told(report)
+    assert {"A": "1"} == world.acme.running
+
+
 async def test_stage_and_the_deploy_after_it() -> None:
     """Staged is stored; doing it again changes nothing; without the flag it is deployed."""
     world = World()
@@ -153,6 +180,20 @@ async def test_the_same_change_is_rolled_out_at_most_twice() -> None:
 
     assert {"A": ("synced", "changed", None)} == told(await world.sync())
     assert [] == [run for run in world.records.run_rows.values() if run.finished_at is None]
+
+
+async def test_a_rollout_whose_end_is_not_known_is_counted_by_what_it_has_put_down() -> None:
+    """Whoever rolls out may not live to say what it came to: the next run judges, and gives up after two."""
+    world = World()
+    world.put(A="1")
+    world.acme.machines[0].breaks_on = {"1"}
+    codes = []
+    for _ in range(4):
+        world.fly.lost["deploy"] = [errors.OutcomeUnknown("lost")]
+        codes.append((await world.sync()).credentials[0].code)
+
+    assert ["outcome_unknown", "outcome_unknown", "deploy_failed", "deploy_failed"] == codes
+    assert 2 == world.acme.restarts
 
 
 async def test_a_rollout_that_touched_nothing_is_not_counted() -> None:
@@ -472,6 +513,19 @@ async def test_what_could_not_be_recorded_is_told() -> None:
     assert "synced" == told(report)["A"][0]
     assert {"A": ("unchanged", "confirmed", None)} == told(await world.sync())
     assert 1 == world.acme.restarts
+
+
+async def test_a_failure_that_could_not_be_recorded_is_told_as_that() -> None:
+    """The run says that its record lacks it, and the credential why it failed."""
+    world = World()
+    world.put(A="1")
+    world.fly.failures["set"] = [errors.FlyUnavailable("away", service="fly")]
+    world.records.failures["finish"] = [errors.DatabaseUnavailable("away")] * 3
+
+    report = await world.sync()
+
+    assert (75, False, "not_recorded") == (report.exit_code, report.recorded, report.error.code)  # type: ignore[union-attr]
+    assert {"A": ("failed", "new", "fly_unavailable")} == told(report)
 
 
 async def test_a_record_whose_answer_was_lost_is_looked_up() -> None:

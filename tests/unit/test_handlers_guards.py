@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from doubles import InMemorySandboxes
@@ -112,6 +112,47 @@ async def test_a_lock_whose_loss_is_told_stops_whatever_is_under_way() -> None:
 
     assert (75, {"A": ("unknown", "new", "outcome_unknown")}) == (report.exit_code, told(report))
     assert {} == world.sandboxes.live
+
+
+async def test_no_roll_out_begins_while_the_machines_cannot_be_seen() -> None:
+    """Else those that were down before would count as put down by it: the value is stored, and the next run goes on."""
+    world = World()
+    world.put(A="1")
+    (machine,) = world.acme.machines
+    machine.crash()
+    machine.breaks_on.add("1")
+    world.fly.failures["machines"] = [errors.AccessDenied("Fly.io refuses the token", service="fly")] * 2
+    first = await world.sync("A")
+    restarts = world.acme.restarts
+    second = await world.sync("A")
+
+    assert {"A": ("staged", "new", "deploy_incomplete")} == told(first)
+    assert "deploy" not in world.fly.calls[: world.fly.calls.index("prepare", 1)]
+    assert 0 == restarts
+    assert {"A": ("synced", "requested", None)} == told(second)
+    assert {"machines_down"} == {note.code for note in second.warnings}
+
+
+@pytest.mark.parametrize("is_refused_again", [False, True])
+async def test_a_sandbox_whose_look_up_is_refused_is_there_all_the_same(*, is_refused_again: bool) -> None:
+    """Daytona has made it, the answer was lost, and it may not be looked up: it is deleted, or told to be left."""
+    world = World()
+    world.put(A="1")
+    refused = errors.AccessDenied("Daytona refuses the key", service="daytona")
+
+    class Refusing(InMemorySandboxes):
+        async def create(self, *given: Any, **more: Any) -> Any:
+            await super().create(*given, **more)
+            raise refused
+
+    world.sandboxes = Refusing()
+    world.sandboxes.refusals["remove"] = [refused] * is_refused_again
+
+    report = await world.sync("A")
+
+    assert {"A": ("failed", "new", "access_denied")} == told(report)
+    assert is_refused_again == bool(world.sandboxes.live)
+    assert ["sandbox_left"] * is_refused_again == [note.code for note in report.warnings]
 
 
 async def test_the_intent_is_there_before_the_sandbox() -> None:

@@ -91,8 +91,8 @@ async def test_a_project_that_nobody_knows() -> None:
     assert "did you mean proj123?" in str(caught.value.hint)
 
 
-async def test_one_run_with_what_it_brought() -> None:
-    """By its id or the beginning of it; one that came to nothing has brought nothing."""
+async def test_one_run_with_what_it_sent() -> None:
+    """By its id or the beginning of it; one that came to nothing has sent nothing."""
     world = World()
     world.put(A="1")
     await world.sync("A")
@@ -101,12 +101,12 @@ async def test_one_run_with_what_it_brought() -> None:
     report = await one_run(ID[:6], services=world.services)
 
     assert report == await one_run(ID, services=world.services)
-    assert (ID, {"A": "synced"}, [STATUS]) == (report.run.run_id, report.brought, told(report))
+    assert (ID, {"A": "synced"}, [STATUS]) == (report.run.run_id, report.sent, told(report))
 
     await world.sync("MISSING")
     rename(world, "01k3zzzz")
 
-    assert (await one_run("01k3zzzz", services=world.services)).brought is None
+    assert (await one_run("01k3zzzz", services=world.services)).sent is None
 
 
 async def test_several_runs_that_begin_alike() -> None:
@@ -143,11 +143,11 @@ STEP = NextStep(command=STATUS, why="why")
 
 def text(**more: Any) -> list[str]:
     """Give the lines of a history of one run."""
-    return render.history_text(HistoryReport(runs=(run_row(**more),), next=(STEP,)))
+    return render.as_text(HistoryReport(runs=(run_row(**more),), next=(STEP,)))
 
 
 def test_a_list_in_text() -> None:
-    """Three lines a run, then the next command; what is not known is left out."""
+    """Three lines a run; what is not known is left out."""
     seconds = {"read": 0.04, "deploy": 3.0}
     failed = text(outcome="failed", error_code="database_unavailable", release=7, seconds=seconds, reason="rotation")
 
@@ -155,12 +155,11 @@ def test_a_list_in_text() -> None:
         f"{ID}  2026-11-20 03:04:05Z  failed  database_unavailable",
         "  by ann (cli), acme, release 7, 3.0 s: rotation",
         "  A, B",
-        f"next: {STATUS}  (why)",
     ] == failed
     assert [f"{ID}  2026-11-20 03:04:05Z  not finished", "  by ? (queue), no app"] == text(
         finished_at=None, app=None, actor="", origin="queue", names=()
-    )[:-1]
-    assert ["no runs"] == render.history_text(HistoryReport(runs=(), next=()))
+    )
+    assert ["no runs"] == render.as_text(HistoryReport(runs=()))
 
 
 def test_no_line_of_a_list_is_wider_than_a_terminal() -> None:
@@ -196,25 +195,24 @@ def test_one_run_in_text() -> None:
         "deadline  2026-11-20 04:04:05Z",
         "name      A",
         "name      B",
-        "brought   A  synced",
+        "sent      A  synced",
         "seconds      0.040  read",
         "seconds     13.000  deploy",
         "seconds     13.040  in all",
-        f"next: {STATUS}  (why)",
-    ] == render.run_text(RunReport(run=run, brought={"A": "synced"}, next=(STEP,)))
+    ] == render.as_text(RunReport(run=run, sent={"A": "synced"}, next=(STEP,)))
     assert ["outcome   not finished"] == [
         line
-        for line in render.run_text(RunReport(run=run_row(finished_at=None), brought=None, next=()))
-        if line.startswith(("outcome", "finished", "brought", "seconds", "release"))
+        for line in render.as_text(RunReport(run=run_row(finished_at=None), sent=None))
+        if line.startswith(("outcome", "finished", "sent", "seconds", "release"))
     ]
 
 
 def test_both_in_json() -> None:
     """A list in either case; one run alone has its action."""
     run = run_row(seconds={"read": 0.04})
-    listed = render.history_json(HistoryReport(runs=(run,), next=(STEP,)))
-    alone = render.run_json(RunReport(run=run, brought={"A": "synced"}, next=()))
-    bare = render.run_json(RunReport(run=run, brought=None, next=()))
+    listed = render.as_json("history", HistoryReport(runs=(run,), next=(STEP,)))
+    alone = render.as_json("history", RunReport(run=run, sent={"A": "synced"}))
+    bare = render.as_json("history", RunReport(run=run, sent=None))
 
     (line,) = listed["history"]
     assert ("2026-11-20T03:04:05+00:00", None, {"read": 0.04}) == (

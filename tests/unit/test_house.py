@@ -99,6 +99,20 @@ def test_every_flag_is_in_the_docs() -> None:
     )
 
 
+def test_nobody_is_told_to_install_it_from_an_index() -> None:
+    """It is on none: whoever did so would get nothing, or somebody else's package."""
+    wrong = re.compile(r"\b(pip3?|pipx|uv|poetry|pdm) ([^\n&|;#]* )?(install|add)\b[^\n&|;#]*[\s\"'=]flysync\b(?![/.])")
+    files = [path for path in ROOT.parent.iterdir() if not path.name.startswith(".") or path.name == ".env.example"]
+    files += [
+        path for name in ("flysync", "tests", "docs", ".ci", ".github") for path in (ROOT.parent / name).rglob("*")
+    ]
+    texts = [(path, path.read_text(errors="replace")) for path in files if path.is_file() and path.suffix != ".pyc"]
+
+    assert wrong.search(f'RUN pip install -q "{ROOT.name}[worker]"')
+    assert not wrong.search("pip install -q /src && useradd flysync")
+    assert [] == [(path.name, found[0]) for path, text in texts if (found := wrong.search(text))]
+
+
 def test_the_processor_that_is_shown_is_the_one_that_is_tested() -> None:
     """docs/backend.md has docs/processor.mjs in full, and it is short enough to be read."""
     docs = ROOT.parent / "docs"

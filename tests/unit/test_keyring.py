@@ -94,6 +94,14 @@ def test_a_keyring_that_does_not_answer_is_given_up() -> None:
     assert "(TimeoutError)" in refused(keyrings.HangingOnce, timeout_s=0.1)
 
 
+def test_a_look_at_a_keyring_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sooner than a change: nobody has just asked for it."""
+    monkeypatch.setattr("flysync.adapters.keyring._READ_S", 0.1)
+    keyring.set_keyring(keyrings.Hanging())
+    with pytest.raises(TimeoutError):
+        look_up(NAME)
+
+
 def test_what_cannot_be_removed_is_told() -> None:
     """A keyring that says it has done so, and has not."""
     store(NAME, CANARY)

@@ -34,7 +34,7 @@ def help_of(path: tuple[str, ...], one: Any) -> list[str]:
 )
 def test_a_duration_is_read(text: str | float, seconds: float) -> None:
     """With and without its unit; a default is a number already."""
-    assert (seconds, seconds) == (options.duration(text), options.positive(text))
+    assert (seconds, seconds) == (options.read_duration(text), options.read_positive(text))
 
 
 @pytest.mark.parametrize(
@@ -42,17 +42,17 @@ def test_a_duration_is_read(text: str | float, seconds: float) -> None:
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     """No sign, no exponent, no unit of one's own, and no more than a day."""
-    for read in (options.duration, options.positive):
+    for read in (options.read_duration, options.read_positive):
         with pytest.raises(typer.BadParameter, match="90s, 10m or 1h"):
             read(text)
 
 
 def test_no_time_is_a_wait_but_no_limit() -> None:
     """`--lock-wait 0` does not wait; `--timeout 0` could do nothing."""
-    assert options.duration("0") == 0
+    assert options.read_duration("0") == 0
 
-    with pytest.raises(typer.BadParameter, match="more than none"):
-        options.positive("0s")
+    with pytest.raises(typer.BadParameter, match="more than zero"):
+        options.read_positive("0s")
 
 
 def test_every_command_takes_the_common_options() -> None:

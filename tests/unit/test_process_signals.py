@@ -18,7 +18,7 @@ def process(code: str) -> subprocess.CompletedProcess[str]:
 def test_the_first_is_noted_until_somebody_wants_to_be_interrupted() -> None:
     """One that came before counts as well, and afterwards the first is only noted again."""
     signals = Signals()
-    signals._came(signal.SIGTERM, None)
+    signals._receive(signal.SIGTERM, None)
 
     with pytest.raises(KeyboardInterrupt):
         signals.interrupt()
@@ -27,7 +27,7 @@ def test_the_first_is_noted_until_somebody_wants_to_be_interrupted() -> None:
     late = Signals()
     late.interrupt()
     late.note()
-    late._came(signal.SIGINT, None)
+    late._receive(signal.SIGINT, None)
 
     assert 130 == late.exit_code
 

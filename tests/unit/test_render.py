@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -8,22 +7,27 @@ from typing import Any
 import pytest
 
 from flysync.cli import render
+from flysync.cli.render import fleet
 from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUnavailable, Interrupted
 from flysync.handlers.compare import Live
 from flysync.handlers.database import CheckReport
+from flysync.handlers.doctor.checks import DoctorReport
 from flysync.handlers.fly_view import LiveApp
 from flysync.handlers.history import HistoryReport, RunReport
+from flysync.handlers.prune import SandboxLine, SandboxReport, Use
 from flysync.handlers.snapshots import SnapshotLine, SnapshotReport, Way
-from flysync.handlers.standing import StatusLine
-from flysync.handlers.status import StatusReport
-from flysync.model.core import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, State
+from flysync.handlers.status import CredentialCondition, StatusLine, StatusReport
+from flysync.model.config import ConfigReport, KeyringChange, KeyringReport, SettingLine
+from flysync.model.core import AppName, OpenRun, Outcome, ProjectId, Reason, RunId, SandboxInfo, SecretName, State
 from flysync.model.fly import AppAtFly, Machine, Machines
 from flysync.model.reports import (
     CredentialReport,
     Finding,
+    FleetReport,
     InitReport,
     NextStep,
     Note,
+    Report,
     RunRow,
     SyncReport,
     command,
@@ -32,6 +36,7 @@ from flysync.model.reports import (
 from flysync.model.snapshot import Flyctl, SnapshotInfo
 
 NOW = datetime(2026, 11, 20, 3, 4, 5, tzinfo=UTC)
+NEVER_SENT, CHANGED = CredentialCondition.NEVER_SENT, CredentialCondition.CHANGED
 #: A line break, an escape sequence, two that turn the text around, a C1 control, and half a surrogate pair.
 EVIL = "x\n\r\x1b[31m\u202e\u2066\x9b\udc80y"
 
@@ -49,7 +54,7 @@ def status_line(**more: Any) -> StatusLine:
         "name": "A",
         "in_table": True,
         "state": State.DEPLOYED,
-        "condition": "deployed",
+        "condition": CredentialCondition.DEPLOYED,
         "updated_at": NOW,
         "written_at": None,
         "deployed_at": NOW,
@@ -62,7 +67,7 @@ def status_line(**more: Any) -> StatusLine:
 
 def status_report(*lines: StatusLine, **more: Any) -> StatusReport:
     """Give a status."""
-    return StatusReport(lines=lines, now=NOW, **{"open_runs": (), "next": ()} | more)
+    return StatusReport(lines=lines, **{"open_runs": ()} | more)
 
 
 def run_row(**more: Any) -> RunRow:
@@ -112,25 +117,35 @@ def evil_texts() -> dict[str, list[str]]:
     words = ("run_id", "app", "origin", "actor", "reason", "sandbox", "outcome", "error_code", "project")
     row = run_row(names=(EVIL,), seconds={EVIL: 1.0}, **dict.fromkeys(words, EVIL))
     line = status_line(project=EVIL, app=EVIL, name=EVIL, actor=EVIL, origin=EVIL)
+    finding = Finding(verdict="failed", subject=EVIL, message=EVIL, hint=EVIL)
+    sandbox = SandboxInfo(id=EVIL, name=EVIL, run_id=RunId(EVIL), app=EVIL, state=EVIL, created_at=NOW, ttl_s=60)
+    setting = SettingLine(name=EVIL, source=EVIL, shown=EVIL, is_set=True, is_usable=True)
+    reports: tuple[Report, ...] = (
+        report,
+        FleetReport(projects=(report,)),
+        status_report(line, open_runs=(run,)),
+        HistoryReport(runs=(row,)),
+        RunReport(run=row, sent={EVIL: EVIL}),
+        CheckReport(findings=(finding,)),
+        DoctorReport(findings=(finding,)),
+        InitReport(created=(EVIL,)),
+        SandboxReport(lines=(SandboxLine(sandbox=sandbox, use=Use.DEAD, age_s=1.0),)),
+        SnapshotReport(lines=(snapshot_line(name=EVIL, state=EVIL, image=EVIL, flyctl=None),)),
+        ConfigReport(lines=(setting,)),
+        KeyringReport(name=EVIL, change=KeyringChange.STORED),
+    )
+    kinds = {type(report).__name__ for report in reports}
+    assert set(render.MODULES) == kinds == {kind.__name__ for kind in Report.__subclasses__()}
     return {
-        "sync": render.sync_text(report),
-        "status": render.status_text(status_report(line, open_runs=(run,))),
-        "history": render.history_text(HistoryReport(runs=(row,), next=())),
-        "run": render.run_text(RunReport(run=row, brought={EVIL: EVIL}, next=())),
+        **{type(report).__name__: render.as_text(report) for report in reports},
+        "project": fleet.project_text(report),
         "notes": render.notes_text([Note(code="x", message=EVIL)]),
         "next": render.next_text([NextStep(command=command("sync-project", "--project", EVIL), why=EVIL)]),
         "error": render.error_text(AmbiguousDeployment(f"apps: {EVIL}", hint=EVIL)),
-        "check": render.check_text(
-            CheckReport(findings=(Finding(verdict="failed", subject=EVIL, message=EVIL, hint=EVIL),))
-        ),
-        "init": render.init_text(InitReport(created=(EVIL,))),
-        "snapshots": render.snapshots_text(
-            SnapshotReport(lines=(snapshot_line(name=EVIL, state=EVIL, image=EVIL, flyctl=None),))
-        ),
     }
 
 
-@pytest.mark.parametrize("what", evil_texts())
+@pytest.mark.parametrize("what", sorted(evil_texts().keys() - {"FleetReport"}))  # which has counts alone
 def test_no_text_holds_what_a_terminal_would_act_on(what: str) -> None:
     """Names, ids, apps and actors from the database are escaped, and no line is added by them."""
     lines = evil_texts()[what]
@@ -152,21 +167,23 @@ def test_a_project_is_quoted_in_commands() -> None:
 
 def test_several_problems_have_a_line_each() -> None:
     """As the settings report them; any other line break is escaped."""
-    error = ConfigError("2 things are wrong:\n- one\n- two\nthree", hint="mend them")
+    error = ConfigError("2 things are wrong:\n- one\n- two\nthree", hint="fix them")
 
-    assert ["error: 2 things are wrong:", "- one", r"- two\nthree", "hint: mend them"] == render.error_text(error)
+    assert ["error: 2 things are wrong:", "- one", r"- two\nthree", "hint: fix them"] == render.error_text(error)
 
 
-def test_a_bug_shows_where_and_not_what() -> None:
-    """The text of an exception may hold a value."""
-    with pytest.raises(ValueError, match="canary") as caught:
-        int("canary")
-    lines, data = render.error_text(caught.value), render.error_json(caught.value)
+def test_every_report_has_all_keys_of_the_contract_in_their_order() -> None:
+    """Whatever the command is: those that callers rely on come first, its own after them."""
+    bare = render.as_json("db", Report())
+    status = render.as_json("status", status_report())
+    sync = render.as_json("sync", sync_report(warnings=(Note(code="b", message="m"),)), (Note(code="a", message="m"),))
 
-    assert "error: a bug in flysync: ValueError" == lines[0]
-    assert "test_render.py" in lines[1]
-    assert "canary" not in "".join(lines) + json.dumps(data)
-    assert ("internal_error", 1) == (data["code"], render.envelope("sync", RuntimeError())["exit_code"])
+    assert [*bare, "status"] == list(status)
+    assert list(bare) == list(sync)
+    assert ("flysync/1", "db", True, 0, [], None, []) == tuple(
+        bare[key] for key in ("schema", "command", "ok", "exit_code", "credentials", "error", "next")
+    )
+    assert ["a", "b"] == [warning["code"] for warning in sync["warnings"]]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +202,7 @@ def test_each_outcome_has_a_line(outcome: Outcome | None, code: str | None, line
     """Mark, name, outcome, and why."""
     one = CredentialReport(name=SecretName("A"), outcome=outcome, reason=Reason.NEW, code=code)
 
-    assert line == render.sync_text(sync_report(credentials=(one,)))[0]
+    assert line == render.as_text(sync_report(credentials=(one,)))[0]
 
 
 def test_the_last_line_sums_up() -> None:
@@ -201,43 +218,48 @@ def test_the_last_line_sums_up() -> None:
     )
     planned = sync_report(credentials=(CredentialReport(name=SecretName("A"), outcome=None),), dry_run=True)
 
-    assert "p: 1 synced on acme, release 7, 1/2 machines, carried by run run0, 1.5 s" == render.sync_text(full)[-1]
-    assert "p: sets 1, restarts the machines (dry run: nothing was done)" == render.sync_text(planned)[-1]
-    assert ["p: no credentials"] == render.sync_text(sync_report())
+    assert "p: 1 synced on acme, release 7, 1/2 machines, covered by run run0, 1.5 s" == render.as_text(full)[-1]
+    assert "p: sets 1, restarts the machines (dry run: nothing was done)" == render.as_text(planned)[-1]
+    assert ["p: no credentials"] == render.as_text(sync_report())
 
 
 def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
-    """With what was done last, the runs that are under way, and the next command."""
+    """With what was done last, and the runs in progress."""
     run = OpenRun(
         run_id=RunId("run2"), sandbox="s", borrowed=False, seconds_left=1, origin="cli", actor="ann", started_at=NOW
     )
     report = status_report(
         status_line(),
-        status_line(name="LONG", condition="never sent", deployed_at=None, actor=None, origin=None),
-        status_line(name="NEWER", condition="changed since"),
-        status_line(name="TRIED", condition="failed", state=State.FAILED),
-        status_line(project="q", app=None, name=None, condition="no credentials", deployed_at=None, actor=None),
+        status_line(name="LONG", condition=NEVER_SENT, deployed_at=None, actor=None, origin=None),
+        status_line(name="NEWER", condition=CHANGED),
+        status_line(name="TRIED", condition=CredentialCondition.FAILED, state=State.FAILED),
+        status_line(
+            project="q",
+            app=None,
+            name=None,
+            condition=CredentialCondition.NO_CREDENTIALS,
+            deployed_at=None,
+            actor=None,
+        ),
         open_runs=(run,),
-        next=(NextStep(command="flysync sync-project --project p", why="brings what is not deployed"),),
     )
 
     assert [
         "p  acme",
         "  ✓ A      deployed",
-        "    deployed 2026-11-20 03:04:05 by tester (cli) run run1",
+        "    deployed 2026-11-20 03:04:05Z by tester (cli) run run1",
         "  ! LONG   never sent",
         "  ! NEWER  changed since",
-        "    stored 2026-11-20 03:04:05",
-        "    deployed 2026-11-20 03:04:05 by tester (cli) run run1",
+        "    stored 2026-11-20 03:04:05Z",
+        "    deployed 2026-11-20 03:04:05Z by tester (cli) run run1",
         "  ! TRIED  failed",
-        "    deployed 2026-11-20 03:04:05, before",
+        "    deployed 2026-11-20 03:04:05Z, before",
         "    last tried by tester (cli) run run1",
         "q  (not deployed)",
         "  ! -      no credentials",
-        "run run2 is under way since 03:04:05 (cli, ann)",
-        "next: flysync sync-project --project p  (brings what is not deployed)",
-    ] == render.status_text(report)
-    assert ["no projects"] == render.status_text(status_report())
+        "run run2 in progress since 2026-11-20 03:04:05Z (cli, ann)",
+    ] == render.as_text(report)
+    assert ["no projects"] == render.as_text(status_report())
 
 
 def test_a_status_says_what_fly_shows() -> None:
@@ -252,19 +274,20 @@ def test_a_status_says_what_fly_shows() -> None:
     report = status_report(
         status_line(live=Live.RUNNING, deployed_at=None),
         status_line(name="B", live=Live.MISSING, deployed_at=None),
-        status_line(name="C", live=Live.FOREIGN, condition="never sent", in_table=False, deployed_at=None),
-        status_line(name="D", live=Live.RUNNING, condition="changed since", updated_at=None, deployed_at=None),
-        status_line(app=gone, live=Live.NO_APP, condition="never sent", deployed_at=None),
+        status_line(name="C", live=Live.FOREIGN, condition=NEVER_SENT, in_table=False, deployed_at=None),
+        status_line(name="D", live=Live.RUNNING, condition=CHANGED, updated_at=None, deployed_at=None),
+        status_line(app=gone, live=Live.NO_APP, condition=NEVER_SENT, deployed_at=None),
         status_line(app=dark, live=Live.UNKNOWN, deployed_at=None),
-        status_line(app=bare, live=Live.NO_MACHINES, condition="stored, not deployed", deployed_at=None),
+        status_line(app=bare, live=Live.NO_MACHINES, condition=CredentialCondition.STORED, deployed_at=None),
         apps={
             acme: LiveApp(shown=AppAtFly(secrets=(), machines=machines)),
             gone: LiveApp(exists=False),
-            dark: LiveApp(error=FlyUnavailable("out of reach", service="fly")),
+            dark: LiveApp(),
             bare: LiveApp(shown=AppAtFly(secrets=(), machines=())),
         },
+        error=FlyUnavailable("out of reach", service="fly"),
     )
-    data = render.status_json(report)
+    data = render.as_json("status", report)
 
     assert [
         "p  acme  machines: 2 started, 1 stopped on release 6, 7 (and 1 that no roll-out reaches)",
@@ -273,12 +296,12 @@ def test_a_status_says_what_fly_shows() -> None:
         "  - C  foreign",
         "  ! D  running (changed since)",
         "p  gone  Fly.io knows no such app",
-        "  ✓ A  no app (never sent)",
+        "  - A  no app (never sent)",
         "p  dark  machines not seen",
         "  ? A  unknown",
         "p  bare  machines: none",
         "  ✓ A  no machines (stored, not deployed)",
-    ] == render.status_text(report)
+    ] == render.as_text(report)
     assert (3, False, "fly_unavailable") == (data["exit_code"], data["ok"], data["error"]["code"])
     assert [False, True, False, True, False, False, False] == [line["drift"] for line in data["status"]]
     assert data["status"][5]["machines"] is None
@@ -287,47 +310,90 @@ def test_a_status_says_what_fly_shows() -> None:
 
 def test_a_status_in_json_has_its_moments_in_iso() -> None:
     """Under a key of its own."""
-    (line,) = render.status_json(status_report(status_line()), [Note(code="c", message="m")])["status"]
+    (line,) = render.as_json("status", status_report(status_line()))["status"]
 
     assert ("2026-11-20T03:04:05+00:00", None, "deployed") == (line["deployed_at"], line["written_at"], line["state"])
 
 
 def test_findings_and_what_was_created() -> None:
-    """A verdict per line, the hint below; exit 1 where something has to change."""
+    """A verdict per line, the hint below; the doctor's have the error's code."""
     fine = Finding(verdict="ok", subject="cloud_credentials", message="as needed")
     wrong = Finding(verdict="failed", subject="project_actions", message="has no details", hint="ALTER TABLE …")
-    data = render.check_json(CheckReport(findings=(fine, wrong)))
+    check, examined = CheckReport(findings=(fine, wrong)), DoctorReport(findings=(replace(wrong, code="config"),))
 
     assert [
         "ok       cloud_credentials: as needed",
         "failed   project_actions: has no details",
         "         ALTER TABLE …",
-    ] == render.check_text(CheckReport(findings=(fine, wrong)))
-    assert (1, "config", 2) == (data["exit_code"], data["error"]["code"], len(data["check"]))
-    assert (0, None) == ((ok := render.check_json(CheckReport(findings=(fine,))))["exit_code"], ok["error"])
-    assert ["created a", "created b"] == render.init_text(InitReport(created=("a", "b")))
-    assert ["everything was there already"] == render.init_text(InitReport(created=()))
+    ] == render.as_text(check)
+    as_json = {
+        "verdict": "failed",
+        "subject": "project_actions",
+        "message": "has no details",
+        "hint": "ALTER TABLE …",
+    }
+    assert as_json == render.as_json("db check", check)["check"][1]
+    assert [as_json | {"code": "config"}] == render.as_json("doctor", examined)["doctor"]
+    assert ["created a", "created b"] == render.as_text(InitReport(created=("a", "b")))
+    assert ["nothing to create: all tables exist"] == render.as_text(InitReport(created=()))
     moved = InitReport(created=("a",), migrated_from=1, shared_apps={AppName("acme"): (ProjectId("p"), ProjectId("q"))})
     assert [
         "created a",
         "migrated flysync's tables from version 1",
         "acme had secrets of several projects: p, q; the first owns it now",
-    ] == render.init_text(moved)
-    assert {"created": ["a"], "migrated_from": 1, "shared_apps": {"acme": ["p", "q"]}} == render.init_json(moved)[
-        "init"
-    ]
+    ] == render.as_text(moved)
+    init = {"created": ["a"], "migrated_from": 1, "shared_apps": {"acme": ["p", "q"]}}
+    assert init == render.as_json("db init", moved)["init"]
+
+
+def test_sandboxes_have_a_line_each() -> None:
+    """Name, app, age, use, and what was done; JSON has no app where there is none."""
+    sandbox = SandboxInfo(
+        id="id", name="flysync-x", run_id=RunId("x"), app="", state="started", created_at=NOW, ttl_s=600
+    )
+    lines = (
+        SandboxLine(sandbox=sandbox, use=Use.DEAD, age_s=125.4, removed=True),
+        SandboxLine(sandbox=sandbox, use=Use.EXPIRED, age_s=None, removed=False),
+    )
+    report = SandboxReport(lines=lines)
+
+    assert [
+        "flysync-x                           -                        2 min  dead, deleted",
+        "flysync-x                           -                            ?  expired, not deleted",
+    ] == render.as_text(report)
+    assert {
+        "id": "id",
+        "name": "flysync-x",
+        "run_id": "x",
+        "app": None,
+        "state": "started",
+        "created_at": "2026-11-20T03:04:05+00:00",
+        "age_s": 125,
+        "ttl_s": 600,
+        "use": "dead",
+        "removed": True,
+    } == render.as_json("sandbox list", report)["sandboxes"][0]
+    assert ["no sandboxes"] == render.as_text(SandboxReport(lines=()))
 
 
 def test_an_error_carries_what_callers_decide_by() -> None:
     """Code, temporary, service, phase, seconds to wait; the setting only where there is one."""
     error = FlysyncError("m", hint="h", service="fly", phase="set", setting="FLY_API_TOKEN", retry_after_s=3.0)
-    data = render.error_json(error)
+    data = render.as_json("sync", Report(error=error))["error"]
+    interrupted = render.as_json("sync", Report(error=Interrupted("x", signal_number=15)))
 
-    assert ("fly", "set", "FLY_API_TOKEN", 3.0) == tuple(
-        data[key] for key in ("service", "phase", "setting", "retry_after_s")
-    )
-    assert "setting" not in render.error_json(Interrupted("x"))
-    assert 143 == render.envelope("sync", Interrupted("x", signal_number=15))["exit_code"]
+    assert {
+        "code": "error",
+        "message": "m",
+        "hint": "h",
+        "temporary": False,
+        "service": "fly",
+        "phase": "set",
+        "retry_after_s": 3.0,
+        "setting": "FLY_API_TOKEN",
+    } == data
+    assert "setting" not in interrupted["error"]
+    assert 143 == interrupted["exit_code"]
 
 
 def test_snapshots_have_a_line_each() -> None:
@@ -339,11 +405,11 @@ def test_snapshots_have_a_line_each() -> None:
     )
 
     assert [
-        "ours    active        flyctl 0.4.87  0.2 GB  2026-11-20 03:04Z  in use",
-        "pulled  inactive      debian:12  2026-11-20 03:04Z",
+        "ours    active        flyctl 0.4.87  0.2 GB  2026-11-20 03:04:05Z  in use",
+        "pulled  inactive      debian:12  2026-11-20 03:04:05Z",
         "x       active        -",
-    ] == render.snapshots_text(SnapshotReport(lines=lines))
-    assert ["no snapshots"] == render.snapshots_text(SnapshotReport(lines=()))
+    ] == render.as_text(SnapshotReport(lines=lines))
+    assert ["no snapshots"] == render.as_text(SnapshotReport(lines=()))
 
 
 def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
@@ -353,12 +419,12 @@ def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
     broken = SnapshotReport(lines=(snapshot_line(Way.BUILT, state="build_failed"),))
 
     assert [
-        "ours  built         flyctl 0.4.87  2026-11-20 03:04Z",
+        "ours  built         flyctl 0.4.87  2026-11-20 03:04:05Z",
         "flyctl  0.4.87",
         f"sha256  {'5' * 64}",
         "set     FLYSYNC_SNAPSHOT=ours",
-    ] == render.snapshots_text(report)
-    assert render.snapshots_text(broken)[0].startswith("ours  build_failed  ")
+    ] == render.as_text(report)
+    assert render.as_text(broken)[0].startswith("ours  build_failed  ")
     assert [
         {
             "id": "id",
@@ -373,4 +439,4 @@ def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
             "way": "built",
             "settings": {"FLYSYNC_SNAPSHOT": "ours"},
         }
-    ] == render.snapshots_json("snapshot build", report)["snapshots"]
+    ] == render.as_json("snapshot build", report)["snapshots"]

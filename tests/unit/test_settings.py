@@ -12,7 +12,7 @@ from flysync.secret import Secret
 from flysync.settings import VARIABLES, Settings, Source
 
 if TYPE_CHECKING:
-    from flysync.model.reports import ConfigReport
+    from flysync.model.config import ConfigReport
 
 ROOT = Path(__file__).parents[2]
 CANARY = "c4nary-v4lue"

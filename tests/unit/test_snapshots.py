@@ -91,7 +91,7 @@ async def test_one_that_is_not_there_is_built_looked_into_and_told() -> None:
         lab.sandboxes.live,
     )
     assert (["look", "build", "check"], lab.recipe.dockerfile().splitlines()) == (lab.phases, lab.heard)
-    assert (None, (), ()) == (report.error, report.notes, report.next)
+    assert (None, (), ()) == (report.error, report.warnings, report.next)
 
 
 @pytest.mark.parametrize(
@@ -167,10 +167,10 @@ async def test_a_build_that_fails_is_told_the_same_way() -> None:
 @pytest.mark.parametrize(
     ("flyctl", "sha256", "words"),
     [
-        (None, None, "no flyctl that works"),
-        (Flyctl(version="0.4.80", sha256=PROGRAM), None, "flyctl 0.4.80, and FLYSYNC_FLYCTL_VERSION is 0.4.87"),
-        (Flyctl(version="0.4.87", sha256=PROGRAM), "0" * 64, "without the sum in FLYSYNC_FLYCTL_SHA256"),
-        (Flyctl(version="0.4.87", sha256=PROGRAM), ARCHIVE, "without the sum in FLYSYNC_FLYCTL_SHA256"),
+        (None, None, "no working flyctl"),
+        (Flyctl(version="0.4.80", sha256=PROGRAM), None, "flyctl 0.4.80, but FLYSYNC_FLYCTL_VERSION is 0.4.87"),
+        (Flyctl(version="0.4.87", sha256=PROGRAM), "0" * 64, "whose sum is not that of FLYSYNC_FLYCTL_SHA256"),
+        (Flyctl(version="0.4.87", sha256=PROGRAM), ARCHIVE, "whose sum is not that of FLYSYNC_FLYCTL_SHA256"),
     ],
 )
 async def test_another_flyctl_than_the_pinned_one_is_of_no_use(
@@ -203,7 +203,7 @@ async def test_what_keeps_it_from_being_looked_into_is_told_beside_it() -> None:
     lab.recipe.refusals = [errors.DaytonaUnavailable("away")]
     lab.sandboxes.refusals["remove"] = [errors.DaytonaUnavailable("away")]
     report = await lab.build()
-    (note,) = report.notes
+    (note,) = report.warnings
 
     assert ("daytona_unavailable", "built") == (report.error.code if report.error else None, report.lines[0].way)
     assert ("sandbox_left", ["flysync sandbox prune"]) == (note.code, commands(report))
@@ -234,7 +234,7 @@ async def test_the_look_has_no_more_time_than_there_is() -> None:
         return None
 
     lab.recipe.look = look  # type: ignore[method-assign]
-    report = await lab.build(timeout_s=0.05)
+    report = await lab.build(timeout_s=0.5)
 
     assert isinstance(report.error, errors.TimedOut)
     assert ("active", {}) == (report.lines[0].snapshot.state, lab.sandboxes.live)

@@ -110,3 +110,19 @@ async def test_values_of_the_callers_are_not_compared() -> None:
 
     assert {"A": "deployed", "B": "never sent"} == conditions
     assert ["flysync sync --project p --name B --value-stdin"] == steps
+
+
+async def test_an_app_of_several_projects_is_named() -> None:
+    """With whom its secrets belong to, once somebody has written one."""
+    world = World()
+    world.records.add_project("q", "acme", B="2")
+    world.put(A="1")
+    before = await status(None, services=world.services)
+    await world.sync()
+    after = await status(None, services=world.services)
+
+    assert ["acme is the newest deployment of several projects: p, q; nobody owns its secrets yet"] == [
+        note.message for note in before.warnings
+    ]
+    assert [("shared_app", ("acme", "p", "q"))] == [(note.code, note.names) for note in after.warnings]
+    assert "project p owns its secrets" in after.warnings[0].message

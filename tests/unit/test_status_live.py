@@ -149,5 +149,5 @@ async def test_a_sandbox_that_could_not_be_deleted_is_named() -> None:
 
     report = await status(PROJECT, services=world.services, live=True)
 
-    assert (["sandbox_left"], "running") == ([note.code for note in report.notes], words(report)["A"])
+    assert (["sandbox_left"], "running") == ([note.code for note in report.warnings], words(report)["A"])
     assert "flysync sandbox prune" in commands(report)

@@ -66,7 +66,7 @@ def ask(
 
 async def soon(holds: Callable[[], object]) -> None:
     """Wait for something to come true."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.005)
 
@@ -90,7 +90,10 @@ async def test_calls_of_one_project_overlap_where_one_may_cover_the_other() -> N
         first = ask(at, "A")
         await soon(lambda handler=handler: handler.calls)  # type: ignore[misc]
         second = ask(at, "B")
-        await asyncio.sleep(0.2)
+        if may_cover:
+            await soon(lambda handler=handler: handler.now == 2)  # type: ignore[misc]
+        else:
+            await asyncio.sleep(0.2)
         handler.goes_on.set()
         await asyncio.gather(first, second)
 
@@ -103,7 +106,8 @@ async def test_only_so_many_projects_are_worked_on_at_a_time() -> None:
     handler.goes_on.clear()
     at = dispatcher(handler, projects=2)
     asked = [ask(at, "A", ProjectId(f"p{number}")) for number in range(6)]
-    await asyncio.sleep(0.2)
+    await soon(lambda: handler.now == 2)
+    await asyncio.sleep(0.1)
     handler.goes_on.set()
     await asyncio.gather(*asked)
 
@@ -176,7 +180,7 @@ async def test_closing_gives_back_what_has_not_begun_and_lets_end_what_runs() ->
     await soon(lambda: handler.calls)
     waits = ask(at, "A", Q)
     await asyncio.sleep(0.1)
-    closing = asyncio.ensure_future(at.close(10.0))
+    closing = asyncio.ensure_future(at.close(60.0))
     await asyncio.sleep(0)
     late = await ask(at, "B", P)
     handler.goes_on.set()

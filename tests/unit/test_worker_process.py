@@ -42,7 +42,7 @@ def working(jobs: InMemoryJobs, world: World, **options: Any) -> AbstractAsyncCo
 
 async def soon(holds: Callable[[], object]) -> None:
     """Wait for something to come true."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.005)
 

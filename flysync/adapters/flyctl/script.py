@@ -37,9 +37,7 @@ c=
 say() { printf "@NONCE@:%s:%s\\n" "$1" "$2"; }
 ended() { c=$2; printf "%s" "$c" >"$m/$1.new" && mv "$m/$1.new" "$m/$1.code"; }
 told() {
-  for s in out err; do
-    [ ! -f "$m/$1.$s" ] || say "$1:$s" "$(base64 <"$m/$1.$s" | tr -d "\\n")"
-  done
+  [ ! -f "$m/$1.out" ] || say "$1:out" "$(base64 <"$m/$1.out" | tr -d "\\n")"
   say "$1:code" "$(cat "$m/$1.code" 2>/dev/null || printf "%s" "$c")"
 }
 """
@@ -79,17 +77,12 @@ t="timeout --foreground"
 $t 5 true 2>/dev/null || t=timeout
 """
 
-#: What a part prints is kept for those who come again. Of one that writes, standard error is not: it may quote values
-#: and show an app's log lines, so it goes to us alone, and to no file.
+#: What a part prints is kept for those who come again. Standard error is not: it may quote values and show an app's log
+#: lines, so it goes to us alone, and to no file.
 _RUN = """\
-{ @COMMAND@; } >"$m/@PART@.out" 2>"$m/@PART@.err"
+e=$({ @COMMAND@; } 2>&1 >"$m/@PART@.out"; r=$?; printf x; exit "$r")
 ended @PART@ "$?"
-told @PART@
-"""
-_RUN_WRITING = """\
-c=
-e=$({ { @COMMAND@; } >"$m/@PART@.out"; ended @PART@ "$?"; } 2>&1 | base64 | tr -d "\\n")
-say @PART@:err "$e"
+say @PART@:err "$(printf "%s" "${e%x}" | base64 | tr -d "\\n")"
 told @PART@
 """
 
@@ -103,7 +96,7 @@ class Answer:
     code: int
     #: Empty as well where the sandbox has lost it.
     stdout: str
-    #: Absent where only a replay of a part that writes was heard.
+    #: Absent where only a replay was heard.
     stderr: str | None
 
 
@@ -121,13 +114,17 @@ class TooLate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One command of a step, as shell text; `"$@"` stands for the step's arguments, `$t` for its `timeout`."""
+    """
+    One command of a step, as shell text; `"$@"` stands for the step's arguments, `$t` for its `timeout`.
+
+    What it prints on standard output can hold no value.
+    """
 
     name: str
     command: str
     #: Seconds that it may take, which the command has to see to itself.
     limit_s: int
-    #: Whether a lost answer leaves something open. What it prints on standard output can hold no value all the same.
+    #: Whether a lost answer leaves something open.
     writes: bool = False
     #: Whether it needs Fly's token.
     has_token: bool = True
@@ -164,8 +161,7 @@ class Step:
         names = [word(part.name) for part in self.parts]
         body = f"ulimit -c 0\n{_PREPARE}{_ONCE}{self._take_values()}{_CLEAN}{self._exports()}"
         for part, name in zip(self.parts, names, strict=True):
-            run = _RUN_WRITING if part.writes else _RUN
-            body += run.replace("@COMMAND@", part.command).replace("@PART@", name)
+            body += _RUN.replace("@COMMAND@", part.command).replace("@PART@", name)
         body = (
             body.replace("@RUN@", word(self.run_id))
             .replace("@STEP@", word(self.name))

@@ -36,6 +36,20 @@ _BATCH_NAMES = 200
 #: Seconds between two looks at a roll-out.
 _LOOK_S = 2.0
 
+#: What is kept of a deploy's standard output: which step of which machine begins or ends, and the release. The rest
+#: quotes Fly, which may say anything (transcripts: roll-out fails). Line by line, so that it can be seen meanwhile; a
+#: pipe would lose the exit code.
+DEPLOY = """\
+{ { @CALL@; printf "%s" "$?" >"$m/rc"; } | {
+e=$(printf "\\033")
+while IFS= read -r l || [ -n "$l" ]; do
+printf "%s\\n" "$l" | LC_ALL=C sed -nE "s/$e\\[[0-9;]*m//g
+s/^(> |✔ |✖ )(\\[[0-9]{1,9}\\/[0-9]{1,9}\\] )?(Updating|Machine|Waiting|Checking) .*/\\1\\2\\3 /p
+s/^[{]\\"id\\":.*\\"version\\":([0-9]{1,10})[,}].*/{\\"id\\":0,\\"version\\":\\1}/p"
+done
+}
+(exit "$(cat "$m/rc")"); }"""
+
 _DASH = Secret("-")
 
 
@@ -103,9 +117,10 @@ class FlyctlSecrets:
         """Run `flyctl secrets deploy`, once; *on_progress* hears what it prints meanwhile."""
         limit_s = max(1, int(timeout_s))
         command = self._secrets("deploy --dns-checks=false" + ("" if wait else " --detach"), limit_s)
+        text = DEPLOY.replace("@CALL@", command)
         looking = asyncio.ensure_future(self._look_on(on_progress)) if on_progress is not None else None
         try:
-            (answer,) = await self._steps.once(Part("deploy", command, limit_s, writes=True))
+            (answer,) = await self._steps.once(Part("deploy", text, limit_s, writes=True))
         except OutcomeUnknown as lost:
             return Rollout(end=RolloutEnd.UNKNOWN, error=lost)
         except FlysyncError as failure:  # the step has certainly not run

@@ -118,7 +118,8 @@ VERDICTS: tuple[Verdict, ...] = (
         hint="Daytona's lower tiers allow no connection to fly.io; `flysync doctor` tells",
     ),
     Verdict(
-        r": (unexpected )?EOF\b|connection reset by peer|broken pipe|i/o timeout|Client\.Timeout|deadline exceeded",
+        r": (unexpected )?EOF\b|connection reset by peer|broken pipe|i/o timeout|Client\.Timeout|deadline exceeded"
+        r"|transport connection broken|use of closed network connection",
         FlyUnavailable,
         "the connection to Fly.io's API broke",
         "transcripts: connection dropped before and after the work",

@@ -65,7 +65,7 @@ _FIND: LiteralString = """
 _FIND = _FIND.replace("{run}", _RUN).replace("{meta}", rows.META)
 
 
-async def history(session: Session, project: ProjectId, name: SecretName | None, limit: int) -> Sequence[RunRow]:
+async def history(session: Session, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
     """
     Give the newest runs of a project.
 

@@ -161,7 +161,7 @@ def _server(row: tuple[Any, ...]) -> Iterator[Finding]:
 def _missing(relation: Relation, schema: str) -> Finding:
     where = f"schema {schema}" if schema else "any schema of the search path"
     hint = "run `flysync db init`" if relation.ours else "run `flysync db init`, make a view, or set FLYSYNC_DB_SCHEMA"
-    return _failed(relation.name, f"not found in {where}", hint)
+    return _failed(relation.name, f"not found in {where}", hint, init_fixes_it=True)
 
 
 def _relation(relation: Relation, here: _Found, user: str, role: str | None) -> list[Finding]:
@@ -271,9 +271,11 @@ def _version(version: Any) -> Finding:
     if version == SCHEMA_VERSION:
         return _ok("version", f"flysync's tables are of version {version}")
     if version is None:
-        return _failed("version", "flysync_meta has no row", "run `flysync db init`")
-    hint = "update flysync" if version > SCHEMA_VERSION else errors.MIGRATE_HINT
-    return _failed("version", f"flysync's tables are of version {version}, not {SCHEMA_VERSION}", hint)
+        return _failed("version", "flysync_meta has no row", "run `flysync db init`", init_fixes_it=True)
+    is_newer = version > SCHEMA_VERSION
+    hint = "update flysync" if is_newer else errors.MIGRATE_HINT
+    message = f"flysync's tables are of version {version}, not {SCHEMA_VERSION}"
+    return _failed("version", message, hint, init_fixes_it=not is_newer)
 
 
 def _ok(subject: str, message: str) -> Finding:
@@ -284,5 +286,5 @@ def _warning(subject: str, message: str, hint: str) -> Finding:
     return Finding(verdict="warning", subject=subject, message=message, hint=hint)
 
 
-def _failed(subject: str, message: str, hint: str) -> Finding:
-    return Finding(verdict="failed", subject=subject, message=message, hint=hint)
+def _failed(subject: str, message: str, hint: str, *, init_fixes_it: bool = False) -> Finding:
+    return Finding(verdict="failed", subject=subject, message=message, hint=hint, init_fixes_it=init_fixes_it)

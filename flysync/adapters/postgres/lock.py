@@ -34,7 +34,7 @@ _SPARES = 2
 _RELEASE_S = 2.0
 
 
-class PostgresHold:
+class PostgresLockHandle:
     """A lock that is held: one connection, one open transaction, one heartbeat; see `flysync.ports.LockHandle`."""
 
     def __init__(self, session: Session, *, heartbeat_s: float, answer_s: float) -> None:
@@ -45,12 +45,7 @@ class PostgresHold:
         self._heart = asyncio.create_task(self._beat(heartbeat_s), name="flysync lock heartbeat")
 
     async def check(self) -> None:
-        """
-        Make sure, by asking, that the lock is still held.
-
-        Raises:
-            DatabaseUnavailable: it is not.
-        """
+        """Ask on the lock's own connection."""
         # A task of its own: psycopg cancels a statement whose caller is cancelled, and that would free the lock.
         asking = asyncio.create_task(self._ask(), name="flysync lock check")
         self._asking.add(asking)
@@ -112,14 +107,8 @@ class PostgresLock:
         self._answer_s = answer_s
         self._spares: list[Session] = []
 
-    async def try_acquire(self, app: AppName) -> PostgresHold | None:
-        """
-        Take the lock if it is free.
-
-        Raises:
-            DatabaseUnavailable: Postgres is out of reach.
-            ConfigError: it refuses the connection.
-        """
+    async def try_acquire(self, app: AppName) -> PostgresLockHandle | None:
+        """Take an advisory lock, in a transaction that stays open."""
         while True:
             is_fresh = not self._spares
             session = await self._source.connect() if is_fresh else self._spares.pop()
@@ -131,7 +120,7 @@ class PostgresLock:
         if isinstance(taken, TimeoutError):
             raise errors.timed_out()
         if taken:
-            return PostgresHold(session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
+            return PostgresLockHandle(session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
         await self._keep(session)
         return None
 

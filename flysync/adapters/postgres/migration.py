@@ -28,6 +28,9 @@ _CLOSE = """
 """
 _OPEN = "UPDATE flysync_meta SET closed_until = NULL WHERE closed_until IS NOT NULL"
 
+#: A table may be large.
+_PATIENCE = "SET LOCAL statement_timeout = '10min'"
+
 #: Runs that may be at work, in the tables of any version.
 _OPEN_RUNS = """
     SELECT r.run_id::text FROM flysync_runs AS r
@@ -48,8 +51,9 @@ _STEPS: Mapping[int, Mapping[str, LiteralString]] = {
                     CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0),
                 ADD COLUMN longest_limit_s double precision,
                 ADD COLUMN failed_release integer,
-                ADD COLUMN rollout integer;
-            UPDATE flysync_secrets SET rollout = 0 WHERE rollouts > 0 AND state <> 'deployed';
+                ADD COLUMN rollout text,
+                ADD COLUMN rollout_after integer;
+            UPDATE flysync_secrets SET rollout = 'begun' WHERE rollouts > 0 AND state <> 'deployed';
             ALTER TABLE flysync_secrets DROP COLUMN rollouts
         """,
         META.name: "ALTER TABLE flysync_meta ADD COLUMN IF NOT EXISTS closed_until timestamptz",
@@ -93,6 +97,7 @@ async def migrate(session: Session, version: int, tables: Collection[str]) -> li
     """Change flysync's *tables*, those that exist, from *version* to this one; or give the runs that may be at work."""
     if RUNS.name in tables and (runs := await _open_runs(session)):
         return runs
+    await session.execute(_PATIENCE)
     for step in range(version, SCHEMA_VERSION):
         for name, statements in _STEPS[step].items():
             if name in tables:

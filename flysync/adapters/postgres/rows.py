@@ -24,7 +24,8 @@ META = """
 #: A row of flysync_secrets, called s.
 RECORD = """
     ROW(s.name::text, s.state::text, s.project_id::text, s.fingerprint::text, s.fly_digest_mac::text, s.run_id::text,
-        s.requested_at, s.written_at, s.deployed_at, s.bad_tries, s.longest_limit_s, s.failed_release, s.rollout)
+        s.requested_at, s.written_at, s.deployed_at, s.bad_tries, s.longest_limit_s, s.failed_release,
+        CASE WHEN s.rollout IS NOT NULL THEN coalesce(s.rollout_after, 0) END)
 """
 
 #: A row of flysync_runs, called r. A sandbox of ours has the run's name; any other was borrowed.

@@ -118,7 +118,7 @@ _BEGIN_ROLLOUT = (
     _OPEN_RUN
     + """
     , secret AS (
-        UPDATE flysync_secrets AS s SET rollout = %(release)s::integer FROM run
+        UPDATE flysync_secrets AS s SET rollout = 'begun', rollout_after = %(release)s::integer FROM run
         WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[])
     )
     INSERT INTO flysync_apps AS a (app, project_id, down_before)
@@ -161,10 +161,10 @@ async def begin(
     session: Session,
     intent: Intent,
     fingerprints: Mapping[SecretName, str | None],
-    seen: ProjectView,
     *,
+    seen: ProjectView,
     anew: bool,
-    take_over: bool,
+    take_over: bool = False,
 ) -> None:
     """
     Write the intent, whose the app is, and its secrets.
@@ -211,7 +211,13 @@ async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Map
 
 
 async def begin_rollout(
-    session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], down: Collection[str], release: int
+    session: Session,
+    run_id: RunId,
+    app: AppName,
+    names: Sequence[SecretName],
+    *,
+    down: Collection[str],
+    release: int = 0,
 ) -> frozenset[str]:
     """
     Write that a roll-out is about to begin, and give the machines that were down before the first.

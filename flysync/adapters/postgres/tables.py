@@ -156,7 +156,8 @@ SECRETS = Relation(
         "bad_tries": ("integer", "bigint"),
         "longest_limit_s": ("double precision",),
         "failed_release": ("integer", "bigint"),
-        "rollout": ("integer", "bigint"),
+        "rollout": _TEXT,
+        "rollout_after": ("integer", "bigint"),
     },
     rights=("SELECT", "INSERT", "UPDATE", "DELETE"),
     create="""
@@ -174,7 +175,8 @@ SECRETS = Relation(
             bad_tries integer NOT NULL DEFAULT 0 CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0),
             longest_limit_s double precision,
             failed_release integer,
-            rollout integer,
+            rollout text,
+            rollout_after integer,
             PRIMARY KEY (app, name)
         );
         CREATE INDEX flysync_secrets_project ON flysync_secrets (project_id)

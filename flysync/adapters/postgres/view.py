@@ -89,14 +89,14 @@ _VIEW_WITH_VALUES = _VIEW.replace("{value}", rows.VALUE)
 _VIEW_WITHOUT_VALUES = _VIEW.replace("{value}", rows.NO_VALUE)
 
 #: The rows of some names and the app's open runs, in one snapshot.
-_WATCH: LiteralString = """
+_POLL_LOCK: LiteralString = """
     SELECT
         (SELECT array_agg({record}) FROM flysync_secrets AS s
          WHERE s.app = %(app)s::text AND s.name = ANY (%(names)s::text[])),
         (SELECT array_agg({run} ORDER BY r.started_at, r.run_id) FROM flysync_runs AS r
          WHERE r.app = %(app)s::text AND r.finished_at IS NULL)
 """
-_WATCH = _WATCH.replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)
+_POLL_LOCK = _POLL_LOCK.replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)
 
 #: How one run stands.
 _RUN_STATE = """
@@ -140,7 +140,7 @@ async def poll_lock(
     session: Session, app: AppName, names: Sequence[SecretName]
 ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
     """Give the rows of *names* and the app's open runs."""
-    cursor = await session.execute(_WATCH, {"app": app, "names": list(names)}, binary=True)
+    cursor = await session.execute(_POLL_LOCK, {"app": app, "names": list(names)}, binary=True)
     found, runs = await cursor.fetchone() or ()
     return rows.records(found), rows.open_runs(runs)
 

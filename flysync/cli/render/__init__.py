@@ -1,76 +1,58 @@
-"""Reports and errors as JSON or text. Pure: prints nothing, shows no value."""
+"""
+Reports and errors as JSON or as lines of text. Pure: prints nothing, shows no value.
 
-from flysync.cli.render.as_json import (
-    SCHEMA,
-    check_json,
-    config_json,
-    doctor_json,
-    envelope,
-    error_json,
-    fleet_json,
-    history_json,
-    init_json,
-    keyring_json,
-    next_json,
-    notes_json,
-    run_json,
-    sandboxes_json,
-    snapshots_json,
-    status_json,
-    sync_json,
-)
-from flysync.cli.render.as_text import (
-    check_text,
-    config_text,
-    doctor_text,
-    error_text,
-    failure_text,
-    fleet_text,
-    init_text,
-    keyring_text,
-    next_text,
-    notes_text,
-    project_text,
-    sandboxes_text,
-    snapshots_text,
-    sync_text,
-)
-from flysync.cli.render.history_text import history_text, run_text
-from flysync.cli.render.status_text import status_text
+One envelope for all. What is a report's own comes from the module of its type, by two functions: `keys` gives its part
+of the JSON, `lines` its text.
+"""
 
-__all__ = [
-    "SCHEMA",
-    "check_json",
-    "check_text",
-    "config_json",
-    "config_text",
-    "doctor_json",
-    "doctor_text",
-    "envelope",
-    "error_json",
-    "error_text",
-    "failure_text",
-    "fleet_json",
-    "fleet_text",
-    "history_json",
-    "history_text",
-    "init_json",
-    "init_text",
-    "keyring_json",
-    "keyring_text",
-    "next_json",
-    "next_text",
-    "notes_json",
-    "notes_text",
-    "project_text",
-    "run_json",
-    "run_text",
-    "sandboxes_json",
-    "sandboxes_text",
-    "snapshots_json",
-    "snapshots_text",
-    "status_json",
-    "status_text",
-    "sync_json",
-    "sync_text",
-]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from flysync.cli.render.envelope import envelope
+from flysync.cli.render.lines import error_text, next_text, notes_text
+from flysync.model.reports import Report, printable
+
+if TYPE_CHECKING:
+    from flysync.model.reports import Note
+
+__all__ = ["as_json", "as_text", "error_text", "next_text", "notes_text"]
+
+#: The module of each report, by the name of its type: a command loads its own, and no other handler's.
+MODULES = {
+    "SyncReport": "sync",
+    "FleetReport": "fleet",
+    "StatusReport": "status",
+    "HistoryReport": "history",
+    "RunReport": "history",
+    "DoctorReport": "findings",
+    "CheckReport": "findings",
+    "InitReport": "init",
+    "SandboxReport": "sandboxes",
+    "SnapshotReport": "snapshots",
+    "ConfigReport": "config",
+    "KeyringReport": "config",
+}
+
+
+def as_json(command: str, report: Report, notes: tuple[Note, ...] = ()) -> dict[str, Any]:
+    """Give the report of *command* as JSON, with *notes* before its own warnings."""
+    return envelope(command, report, _own("keys", report, {}), notes)
+
+
+def as_text(report: Report) -> list[str]:
+    """
+    Give what a report says on stdout, as lines.
+
+    Names, apps, ids and actors come from a database that others write: no line holds a character of theirs that a
+    terminal would act on.
+    """
+    return [printable(line) for line in _own("lines", report, [])]
+
+
+def _own(function: str, report: Report, nothing: Any) -> Any:
+    """Call a function of the report's module; a bare report has nothing of its own."""
+    if type(report) is Report:
+        return nothing
+    return getattr(import_module(f"{__name__}.{MODULES[type(report).__name__]}"), function)(report)

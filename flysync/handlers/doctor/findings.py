@@ -1,7 +1,8 @@
-"""What is found while everything is looked at, one thing after the other."""
+"""The findings of a doctor, in the order of its checks."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError, FlysyncError
@@ -13,44 +14,45 @@ if TYPE_CHECKING:
 
 
 class Findings:
-    """A list of findings, `all`, and the `error` of the first that failed."""
+    """The list of all findings, and the error of the first check that failed."""
 
     def __init__(self) -> None:
         self.all: list[Finding] = []
         self.error: FlysyncError | None = None
 
     def ok(self, subject: str, message: str) -> None:
-        """Note what is as it should be."""
+        """Note that a check passed."""
         self.all.append(Finding(verdict="ok", subject=subject, message=message))
 
     def warn(self, subject: str, message: str, hint: str | None = None) -> None:
-        """Note what is not, and keeps no sync from working."""
+        """Note a problem with which syncs work all the same."""
         self.all.append(Finding(verdict="warning", subject=subject, message=message, hint=hint))
 
     def fail(self, subject: str, error: FlysyncError) -> None:
-        """Note what does."""
+        """Note a problem with which a sync fails."""
         self.error = self.error or error
         self.all.append(
             Finding(verdict="failed", subject=subject, message=error.message, hint=error.hint, code=error.code)
         )
 
     def skip(self, subject: str, why: str) -> None:
-        """Note what could not be looked at, or was not to be."""
+        """Note what could not be checked, or was not to be."""
         self.all.append(Finding(verdict="skipped", subject=subject, message=f"not checked: {why}"))
 
     def add(self, findings: Iterable[Finding]) -> bool:
-        """Note what somebody else has found, and tell whether none of it has failed."""
-        is_well = True
-        for one in findings:
-            if one.verdict == "failed":
-                is_well = False
-                self.fail(one.subject, ConfigError(one.message, hint=one.hint))
+        """Note the findings of `db check`, and tell whether none of them failed."""
+        all_passed = True
+        for finding in findings:
+            if finding.verdict == "failed":
+                all_passed = False
+                self.error = self.error or ConfigError(finding.message, hint=finding.hint)
+                self.all.append(replace(finding, code=ConfigError.code))
             else:
-                self.all.append(one)
-        return is_well
+                self.all.append(finding)
+        return all_passed
 
     def of(self, subject: str) -> _Part:
-        """Give a context in which what goes wrong is a failure of *subject*, and ends no more than that."""
+        """Give a context in which an error is noted as a failure of *subject*, and ends that block alone."""
         return _Part(self, subject)
 
 

@@ -1,4 +1,4 @@
-"""What a doctor sees from a fresh sandbox: that it starts, what it reaches, flyctl, and what the token is good for."""
+"""A doctor's checks from a fresh sandbox: that it starts, what it reaches, flyctl, the token and the apps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
 from flysync.handlers.sandbox import ReadOnlySandbox
 from flysync.model.fly import TokenKind
+from flysync.model.reports import utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +40,9 @@ _FAULTS = (((0, 4, 87), "would write values into its log files (superfly/flyctl#
 
 class SandboxLook:
     """
-    One look at Fly from a sandbox, that is deleted afterwards; what it sees goes to *findings*.
+    The checks from a sandbox, which is deleted afterwards; what it finds goes to *findings*.
 
-    Without a token (*has_token*) only the network and flyctl are looked at.
+    Without a token (*has_token*) only the network and flyctl are checked.
     """
 
     def __init__(self, findings: Findings, services: Services, listener: ProgressListener, *, has_token: bool) -> None:
@@ -52,9 +53,9 @@ class SandboxLook:
 
     async def run(self, apps: Sequence[AppName], *, all_of_them: bool, snapshot: str | None) -> Sequence[NextStep]:
         """
-        Look at the network, flyctl, the token, and *apps*: it has to show *all_of_them*, or one.
+        Check the network, flyctl, the token, and *apps*: the token has to show *all_of_them*, or one.
 
-        What is given is to be run afterwards.
+        Gives the commands to run next.
         """
         self._listener.step("sandbox")
         reading = ReadOnlySandbox(self._services, timeout_s=_LOOK_S)
@@ -72,7 +73,7 @@ class SandboxLook:
         return reading.next
 
     def _snapshot(self, name: str | None) -> None:
-        """Tell what a sandbox tells of the snapshot that it was made of."""
+        """Note that the sandbox has started from the snapshot *name*."""
         if name is not None:
             self._findings.ok("snapshot", f"{name} is there")
 
@@ -85,11 +86,11 @@ class SandboxLook:
         if not self._has_token:
             return self._findings.skip("token", "FLY_API_TOKEN is needed")
         if not await self._token(access):
-            return self._findings.skip("app", "the token is of no use")
+            return self._findings.skip("app", "the token check failed")
         return await self._apps(access, apps, all_of_them=all_of_them)
 
     async def _network(self, access: FlyAccess) -> bool:
-        """Tell whether anything of Fly's answers; Daytona's lower tiers look as if Fly were down."""
+        """Tell whether any of Fly's addresses answers; Daytona's lower tiers look as if Fly were down."""
         self._listener.step("network")
         with self._findings.of("network"):
             reach = await access.reach()
@@ -122,11 +123,11 @@ class SandboxLook:
         self._listener.step("token")
         with self._findings.of("token"):
             token = await access.token()
-            if problem := _flaw(token):
+            if problem := _token_problem(token):
                 raise AccessDenied(problem, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
             await access.sign_in()
             days = None if token.left_s is None else int(token.left_s // _DAY_S)
-            until = "says nothing about its end" if token.expires_at is None else f"ends {token.expires_at:%Y-%m-%d}"
+            until = "its end is not known" if token.expires_at is None else f"ends {token.expires_at:%Y-%m-%d}"
             message = f"Fly accepts it; {_KINDS[token.kind]}, {until}"
             if days is not None and days < _SOON_DAYS:
                 self._findings.warn("token", f"{message}, in {days} days", _RENEW)
@@ -157,30 +158,29 @@ class SandboxLook:
 
 
 def _unreached(reach: Reach) -> FlyUnavailable:
-    """Say whose fault it is that Fly does not answer."""
+    """Say why Fly does not answer: Fly itself, Daytona's tier, or the network."""
     missing = [name for name, answers in reach.fly.items() if not answers]
     if len(missing) < len(reach.fly) or reach.other:
-        told, hint = f"Fly does not answer: {', '.join(missing)}", "see status.flyio.net, and look again later"
+        message, hint = f"Fly does not answer: {', '.join(missing)}", "see status.flyio.net, and run this again later"
     elif reach.essential:
-        told = "Daytona's tier lets this sandbox reach only essential services, not Fly"
+        message = "Daytona's tier lets this sandbox reach only essential services, not Fly"
         hint = "raise the organisation's tier to 3 (app.daytona.io/dashboard/limits)"
     else:
-        told = "no network in the sandbox: neither Fly nor anything else answers"
-        hint = "see whether the organisation or the region of Daytona blocks all traffic"
-    return FlyUnavailable(told, hint=hint, service="fly", phase="network")
+        message = "no network in the sandbox: neither Fly nor anything else answers"
+        hint = "check whether the organisation or the region of Daytona blocks all traffic"
+    return FlyUnavailable(message, hint=hint, service="fly", phase="network")
 
 
 def _faults(flyctl: Flyctl) -> str:
-    """Say which known faults this version has; a development build says nothing about its age."""
+    """Name the known faults of this version; a development build does not show its age."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", flyctl.version)[:3])
-    told = [what for last, what in _FAULTS if (0, 0, 0) < numbers <= last]
-    return "".join(f"; it {what}" for what in told)
+    return "".join(f"; it {fault}" for last, fault in _FAULTS if (0, 0, 0) < numbers <= last)
 
 
-def _flaw(token: Token) -> str | None:
-    """Say why a token cannot be of use, whatever Fly says."""
+def _token_problem(token: Token) -> str | None:
+    """Say why a token cannot work, before Fly is asked."""
     if token.kind is TokenKind.DAMAGED:
-        return "the token begins like a macaroon and cannot be decoded: a piece of it is missing"
-    if token.left_s is not None and token.left_s <= 0:
-        return f"the token ended {token.expires_at:%Y-%m-%d %H:%M} UTC"
+        return "the token begins like a macaroon but cannot be decoded: part of it is missing"
+    if token.expires_at is not None and token.left_s is not None and token.left_s <= 0:
+        return f"the token ended {utc(token.expires_at)}"
     return None

@@ -127,11 +127,13 @@ async def _clean(flyctl: SandboxFlyctl) -> None:
 async def _note_covering_run(state: SyncState, view: ProjectView, planned: Plan) -> None:
     """We wanted work, and under the lock there is none: a run before us has done it, or had not ended then."""
     before, now = state.request.seen.records, view.records
-    unchanged = {change.name for change in planned.changes} & now.keys()
+    unchanged = {change.name for change in planned.changes}
     done = [
         name
         for name in state.request.wanted
-        if name in unchanged and (name not in before or before[name].deployed_at != now[name].deployed_at)
+        if name in unchanged
+        and name in now
+        and (name not in before or before[name].deployed_at != now[name].deployed_at)
     ]
     state.mark(done, Stage.DEPLOYED)
     runs = {now[name].run_id for name in done}

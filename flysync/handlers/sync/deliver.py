@@ -77,9 +77,9 @@ class _Delivery:
 
     def _warn_of_overwriting(self, changes: Iterable[Change], live: LiveSecrets) -> None:
         """Name secrets that somebody else has set, and that are overwritten."""
-        names = [change.name for change in changes if change.reason is Reason.NEW and change.name in live]
-        self._state.old_macs |= {name: live.mac(name) for name in names}
-        if foreign := [name for name in names if name not in self._view.records]:
+        written = {name for name, row in self._view.records.items() if row.run_id}
+        names = {change.name for change in changes if change.reason is Reason.NEW} - written
+        if foreign := [name for name in sorted(names) if name in live]:
             message = (
                 f"{self._request.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
             )
@@ -122,8 +122,9 @@ class _Delivery:
         """Store the values, batch by batch; a name that Fly refuses fails alone."""
         for change in changes:
             record = self._view.records.get(change.name)
-            if record and record.fly_digest_mac and record.fingerprint != change.fingerprint:
-                self._state.old_macs[change.name] = record.fly_digest_mac
+            if record and record.fly_digest_mac:
+                self._state.before[change.name] = record.fingerprint, record.fly_digest_mac
+            self._state.sent[change.name] = change.fingerprint
         left = {change.name: change for change in changes}
         while left:
             values = {name: change.secret for name, change in left.items() if change.secret is not None}

@@ -88,7 +88,11 @@ class _RollOut:
         await self._ended(rollout)
 
     async def _before(self) -> LiveSecrets:
-        """Note under which digests Fly has our values; a list that is behind is asked again."""
+        """
+        Note under which digests Fly has our values; a list that is behind is asked again.
+
+        Without the machines nobody could say later which of them were down before: then nothing is rolled out.
+        """
         try:
             live = await self._looks.until(lambda live: not self._behind(live), self._view)
             live = await self._looks.judge_open_rollouts(live, self._view)
@@ -97,17 +101,18 @@ class _RollOut:
         behind = self._behind(live)
         self._macs = {name: None if name in behind else live.mac(name) for name in self._names}
         await self._records.stored(self._state.run_id, self._request.app, self._macs)
+        if live.machines is None and not self._request.options.stage:
+            raise self._not_begun(live.error or OutcomeUnknown("the machines could not be listed", service="fly"))
         return live
 
     def _behind(self, live: LiveSecrets) -> list[SecretName]:
         """Give the names of which Fly shows what it had before our write."""
         if self._request.removes:
             return [name for name in self._names if name in live]
-        old = self._state.old_macs
         return [
             name
             for name in self._names
-            if (mac := live.mac(name)) is None or mac == old.get(name) or live.is_on_machines(name)
+            if (mac := live.mac(name)) is None or self._state.is_old(name, mac) or live.is_on_machines(name)
         ]
 
     async def _begin(self, before: LiveSecrets) -> None:
@@ -208,7 +213,7 @@ class _RollOut:
         if self._request.removes:
             return name not in live
         mac, expected = live.mac(name), self._macs[name]
-        return mac is not None and (mac == expected if expected else mac != self._state.old_macs.get(name))
+        return mac is not None and (mac == expected if expected else not self._state.is_old(name, mac))
 
     async def _confirm(self, live: LiveSecrets) -> None:
         """Say `synced` of what Fly shows as it was right after our write, now that the machines run."""

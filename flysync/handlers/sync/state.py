@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import ConfigError, DeployFailed, FlysyncError, Interrupted, OutcomeUnknown, UsageError
+from flysync.errors import ConfigError, DeployFailed, FlysyncError, Interrupted, NotRecorded, OutcomeUnknown, UsageError
 from flysync.handlers.sync.stage import Line, Stage, cut_short
 from flysync.model.core import Outcome, Reason, RunId, State
 from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
@@ -61,8 +61,9 @@ class SyncState:
         self.all_up = False
         #: Rows of secrets that others had asked for, and that this run's roll-out has brought to the machines as well.
         self.settled: dict[SecretName, State] = {}
-        #: The digests (as HMAC) of other values, which Fly showed before this run: a list that has them is behind.
-        self.old_macs: dict[SecretName, str | None] = {}
+        #: What was sent before this run, with the digest (as HMAC) that Fly showed of it; and what this run sent last.
+        self.before: dict[SecretName, tuple[str | None, str | None]] = {}
+        self.sent: dict[SecretName, str | None] = {}
         #: Records of which a look has found what their roll-outs came to.
         self.judged: dict[SecretName, SecretRecord] = {}
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
@@ -101,11 +102,7 @@ class SyncState:
         return None if self._listener is None else self._listener.on_progress
 
     def mark(
-        self,
-        names: Iterable[SecretName],
-        stage: Stage,
-        error: FlysyncError | None = None,
-        reason: Reason | None = None,
+        self, names: Iterable[SecretName], stage: Stage, error: FlysyncError | None = None, reason: Reason | None = None
     ) -> None:
         """Say how far *names* have come; the reason stays where none is given."""
         for name in names:
@@ -136,14 +133,12 @@ class SyncState:
 
     async def announce(self, changes: Iterable[Change], seen: ProjectView) -> None:
         """Commit the intent, and that these values are about to be sent (or removed)."""
-        request = self.request
+        request, options = self.request, self.request.options
         fingerprints = {change.name: change.fingerprint for change in changes}
         self._touched |= dict.fromkeys(fingerprints)
-        options = request.options
         anew = options.retry if request.removes else options.force
-        await request.services.records.begin(
-            self.intent, fingerprints, seen=seen, anew=anew, take_over=options.take_over
-        )
+        records, take_over = request.services.records, options.take_over
+        await records.begin(self.intent, fingerprints, seen=seen, anew=anew, take_over=take_over)
         self.has_begun = True
 
     @property
@@ -180,8 +175,7 @@ class SyncState:
 
     def note(self, code: str, message: str, names: Iterable[str] = ()) -> None:
         """Add a warning, once; a later one of the same code and names takes its place."""
-        note = Note(code=code, message=message, names=tuple(names))
-        self.warn(note)
+        self.warn(Note(code=code, message=message, names=tuple(names)))
 
     def warn(self, note: Note) -> None:
         """Add a warning that is made already; see `note`."""
@@ -202,6 +196,11 @@ class SyncState:
         step = NextStep(command=command, why=why)
         if step not in self._next:
             self._next.append(step)
+
+    def is_old(self, name: SecretName, mac: str | None) -> bool:
+        """Tell whether a digest is that of another value than the one that this run has sent."""
+        fingerprint, old = self.before.get(name, (None, None))
+        return mac is not None and mac == old and fingerprint != self.sent.get(name)
 
     @property
     def may_be_at_work(self) -> bool:
@@ -240,10 +239,6 @@ class SyncState:
         """Give what is known of one secret."""
         return self._lines[name].outcome if name in self._lines else None
 
-    def is_failed(self, names: Iterable[SecretName]) -> bool:
-        """Tell whether any of *names* has failed."""
-        return any(name in self._lines and self._lines[name].error for name in names)
-
     def _credentials(self) -> Iterator[CredentialReport]:
         """Give a line for each secret; those of which nothing is known share the failure of the run."""
         for name in dict.fromkeys((*self._lines, *(self._names if self._errors else ()))):
@@ -261,7 +256,7 @@ class SyncState:
 
     @property
     def error(self) -> FlysyncError | None:
-        """The gravest failure: an interruption, misuse, a temporary one, a permanent one; the run's before a name's."""
+        """The gravest failure; the run's before a name's."""
         errors = [*self._errors, *(line.error for line in self._lines.values())]
         return max((error for error in errors if error), key=_gravity, default=None)
 
@@ -291,8 +286,6 @@ class SyncState:
 
 
 def _gravity(error: FlysyncError) -> int:
-    if isinstance(error, Interrupted):
-        return 3
-    if isinstance(error, UsageError | ConfigError):
-        return 2
-    return int(error.temporary)
+    """An end that is not written down is told before what led to it: that stands beside each credential."""
+    gravest = (Interrupted, UsageError | ConfigError, NotRecorded)
+    return next((4 - place for place, kind in enumerate(gravest) if isinstance(error, kind)), int(error.temporary))

@@ -1,0 +1,77 @@
+"""The runs of a project, for 80 columns; or one run in full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flysync.cli.render.envelope import picked
+from flysync.handlers.history import HistoryReport, RunReport
+from flysync.model.reports import printable, utc
+
+if TYPE_CHECKING:
+    from flysync.model.reports import RunRow
+
+#: Characters in a line of a list.
+_WIDTH = 80
+#: The keys of a run.
+_RUN = (
+    "run_id project app names origin actor reason started_at sandbox deadline finished_at"
+    " outcome error_code release seconds"
+)
+
+
+def keys(report: HistoryReport | RunReport) -> dict[str, Any]:
+    """Give `history`, an object per run; one run alone has its action too."""
+    if isinstance(report, HistoryReport):
+        return {"history": [picked(run, _RUN) for run in report.runs]}
+    action = None if report.sent is None else {"outcomes": dict(report.sent)}
+    return {"history": [picked(report.run, _RUN) | {"action": action}]}
+
+
+def lines(report: HistoryReport | RunReport) -> list[str]:
+    """Give two or three lines per run, none wider than a terminal; of one run alone all facts, a line each."""
+    if isinstance(report, RunReport):
+        return _facts(report)
+    text = [printable(line) for run in report.runs for line in _in_short(run)]
+    return [line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…" for line in text] or ["no runs"]
+
+
+def _in_short(run: RunRow) -> list[str]:
+    release = "" if run.release is None else f", release {run.release}"
+    took = f", {sum(run.seconds.values()):.1f} s" if run.seconds else ""
+    reason = f": {run.reason}" if run.reason else ""
+    return [
+        f"{run.run_id}  {utc(run.started_at)}  {_end_of(run)}",
+        f"  by {_who(run)}, {run.app or 'no app'}{release}{took}{reason}",
+        *([f"  {', '.join(run.names)}"] if run.names else []),
+    ]
+
+
+def _facts(report: RunReport) -> list[str]:
+    run = report.run
+    facts = [
+        ("run", run.run_id),
+        ("project", run.project),
+        ("app", run.app),
+        ("outcome", _end_of(run)),
+        ("release", run.release),
+        ("by", _who(run)),
+        ("reason", run.reason),
+        ("started", utc(run.started_at)),
+        ("finished", utc(run.finished_at) if run.finished_at else None),
+        ("sandbox", run.sandbox),
+        ("deadline", utc(run.deadline) if run.deadline else None),
+        *(("name", name) for name in run.names),
+        *(("sent", f"{name}  {outcome}") for name, outcome in (report.sent or {}).items()),
+        *(("seconds", f"{seconds:8.3f}  {step}") for step, seconds in run.seconds.items()),
+        ("seconds", f"{sum(run.seconds.values()):8.3f}  in all" if run.seconds else None),
+    ]
+    return [f"{label:<8}  {fact}" for label, fact in facts if fact is not None]
+
+
+def _end_of(run: RunRow) -> str:
+    return "not finished" if run.finished_at is None else f"{run.outcome}  {run.error_code or ''}".rstrip()
+
+
+def _who(run: RunRow) -> str:
+    return f"{run.actor or '?'} ({run.origin})"

@@ -1,0 +1,83 @@
+"""What is read from standard input: a value, a secret, or an answer."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from flysync.cli.signals import SIGNALS
+from flysync.errors import InvalidCredential, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flysync.secret import Secret
+
+
+def read_value(names: Sequence[str]) -> Secret:
+    """
+    Read the value of the one name that is given; see `read_text`.
+
+    Raises:
+        UsageError: there are several names, or there is nothing to read.
+        InvalidCredential: it is not text.
+    """
+    from flysync.secret import Secret
+
+    if len(set(names)) != 1:
+        raise UsageError("--value-stdin gives one value, so it needs exactly one --name", hint="sync one at a time")
+    try:
+        return Secret(read_text(f"value of {names[0]}"))
+    except UnicodeDecodeError:
+        raise InvalidCredential(
+            f"the value of {names[0]} on standard input is not valid UTF-8",
+            hint="encode it as UTF-8; only text can be sent",
+        ) from None
+
+
+def read_text(what: str) -> str:
+    """
+    Read standard input to its end; a final newline is dropped where it is the only line break.
+
+    On a terminal *what* is asked for, and not echoed.
+
+    Raises:
+        UsageError: there is nothing to read.
+        UnicodeDecodeError: it is not text.
+    """
+    if sys.stdin is None:
+        raise UsageError(f"standard input is closed, so the {what} cannot be read", hint="pipe it in")
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        try:
+            return getpass(f"{what}: ")
+        except EOFError:
+            raise UsageError(f"the {what} was not typed", hint="type it, or pipe it in") from None
+    text = sys.stdin.buffer.read().decode()
+    if text.endswith("\n") and text.count("\n") == 1:
+        text = text.removesuffix("\n").removesuffix("\r")
+    return text
+
+
+def confirm(question: str) -> None:
+    """
+    Ask on the terminal.
+
+    Raises:
+        UsageError: nobody can be asked, or the answer is no.
+    """
+    from flysync.model.reports import printable
+
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError("this has to be confirmed, and standard input is not a terminal", hint="give --yes")
+    try:
+        is_confirmed = typer.confirm(printable(question), err=True)
+    except typer.Abort:  # Ctrl-D; or Ctrl-C, which ends the command as the signal that it is
+        if SIGNALS.received:
+            raise
+        is_confirmed = False
+    if not is_confirmed:
+        raise UsageError("not confirmed: nothing was done")
