@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from flysync.errors import AppNotVisible
+from flysync.errors import AppNotVisible, OutcomeUnknown
 from flysync.model.core import Outcome, Reason, State
 from flysync.model.fly import SMOKE_S, Condition, FlyStatus
 from flysync.model.reports import Note
@@ -82,6 +82,16 @@ class LiveSecrets:
         self._smoke_s = smoke_s
         self.machines = shown.machines
         self.error = shown.error
+
+    def require_machines(self) -> None:
+        """
+        Make sure that the machines are shown.
+
+        Raises:
+            FlysyncError: they are not.
+        """
+        if self.machines is None:
+            raise self.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
 
     def __contains__(self, name: SecretName) -> bool:
         return name in self._secrets

@@ -49,6 +49,17 @@ class RolloutContract:
         assert (0, None, None, True) == tries(await world.record())
         assert (0, None, None, False) == tries(await world.record(TOKEN))
 
+    async def test_it_is_known_which_release_there_was_before_it(self, world: RecordsWorld) -> None:
+        """Until it has ended: a machine with no newer one was not reached by it."""
+        await begin(world, names=[KEY, TOKEN])
+        await world.records.begin_rollout(RUN, APP, [KEY], down=(), release=7)
+        await world.records.begin_rollout(RUN, APP, [TOKEN], down=())
+        begun = [(await world.record(name)).rollout_after for name in (KEY, TOKEN)]
+        await self._end(world, KEY, TOKEN)
+
+        assert [7, 0] == begun
+        assert [None, None] == [(await world.record(name)).rollout_after for name in (KEY, TOKEN)]
+
     async def test_one_that_ends_well_or_broken_off_is_not_counted(self, world: RecordsWorld) -> None:
         """It is not open any more, and that is all."""
         await begin(world)

@@ -29,9 +29,11 @@ class InMemoryMachine:
     has_crashed: bool = False
     is_critical: bool = False
     exited_ago_s: float | None = None
-    #: How many of its next starts end in a crash; those with one of these values always do.
+    #: How many of its next starts end in a crash; those with one of these values, or without one of these secrets,
+    #: always do.
     crashes: int = 0
     breaks_on: set[str] = field(default_factory=set)
+    needs: set[str] = field(default_factory=set)
     #: Seconds until it is healthy: a roll-out that has less for it runs out of time. It is then *unclear* for so many
     #: looks, and comes up; or, where it is `never_healthy`, a check of its is critical from then on.
     healthy_after_s: float = 0.0
@@ -68,7 +70,7 @@ class InMemoryMachine:
         if self.crashes:
             self.crashes -= 1
             crashes = True
-        if crashes or self.breaks_on & set(self.env.values()):
+        if crashes or self.breaks_on & set(self.env.values()) or self.needs - self.env.keys():
             self.crash()
             return False
         self.state, self.has_crashed, self.exited_ago_s = "started", False, None

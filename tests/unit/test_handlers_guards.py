@@ -94,6 +94,19 @@ async def test_a_lock_that_is_lost_unnoticed_is_asked_for_before_each_step(lost_
     assert 0 == world.acme.restarts
 
 
+async def test_a_lock_that_is_lost_unnoticed_starts_no_machine() -> None:
+    """It is asked for once more before a machine that we had put down is started."""
+    world = World()
+    world.put(A="1")
+    world.acme.machines[0].crashes = 1
+    await world.sync("A")
+    during(world, "deploy", lambda: lose_lock(world))
+
+    report = await world.sync("A")
+
+    assert (75, False) == (report.exit_code, "start" in world.fly.calls)
+
+
 async def test_a_lock_whose_loss_is_told_stops_whatever_is_under_way() -> None:
     """A call that would go on for long is cut short, and the sandbox is gone before the lock is anybody else's."""
     world = World()

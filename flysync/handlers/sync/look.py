@@ -59,13 +59,18 @@ class Looks:
         Say what became of roll-outs whose end is not known: a machine that they have put down makes them bad tries.
 
         One that was down before, and that they have not reached, does not. Gives the last look.
+
+        Raises:
+            FlysyncError: the machines are not shown, so that nobody can say it.
         """
         begun = [row for name, row in view.records.items() if row.rollout_begun and not self._state.is_touched(name)]
         if not begun:
             return live
+        live.require_machines()
         known: Collection[str] = view.down_before or ()
         if live.may_change(known):
             live = await self.again(view, live)
+            live.require_machines()
         if failed := [row.name for row in begun if live.has_put_down(row, known)]:
             bad = BadTry(limit_s=math.inf, release=live.release)
             records, app = self._request.services.records, self._request.app

@@ -201,8 +201,7 @@ class _RollOut:
                 await self._store.start(down)
         if down or live.may_change(self._known_down):
             live = await self._looks.again(self._view, live)
-        if live.machines is None:
-            raise live.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
+        live.require_machines()
         return live
 
     def _strange(self, live: LiveSecrets) -> list[SecretName]:
