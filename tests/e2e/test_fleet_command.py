@@ -47,7 +47,7 @@ def test_all_projects_are_brought_and_then_there_is_nothing_to_do(platform: Plat
         (("sync-project",), "give one of --project ID and --all"),
         ((*ALL, "--project", "p"), "give one of --project ID and --all"),
         (("sync-project", "--project", "p", "--concurrency", "2"), "--concurrency goes with --all"),
-        ((*ALL, "--app", "x"), "--app and --sandbox are for one project"),
+        ((*ALL, "--app", "x"), "--app, --sandbox and --take-over are for one project"),
     ],
     quick=2,
 )
