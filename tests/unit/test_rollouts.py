@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from memory import PROJECT, World, told
+from memory import PROJECT, World, deploy_by, told
 
 from flysync import errors
 from flysync.handlers.sync.entry import sync_project, unset_secrets
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from flysync.model.reports import SyncReport
 
 ACME = AppName("acme")
-A = SecretName("A")
-#: A machine that takes longer than ten minutes, and one that takes longer than any limit.
-SLOW_S, ENDLESS_S = 900.0, 10**6
+#: More than a machine may take by default.
+SLOW_S = 900.0
 
 INCOMPLETE = (75, "staged", "deploy_incomplete")
 FAILED = (1, "staged", "deploy_failed")
@@ -74,12 +73,24 @@ def before(world: World, call: str, act: Callable[[], object]) -> None:
     world.fly.begin = begun  # type: ignore[method-assign]
 
 
-async def terminated(world: World, call: str) -> None:
-    """Sync, and be cancelled in a call to Fly."""
-    before(world, call, lambda: task.cancel())
+async def terminated(world: World) -> None:
+    """Sync, and be cancelled in the middle of a roll-out, when it has reached one machine."""
+    reached = asyncio.Event()
+
+    async def deploy(**_: object) -> None:
+        world.acme.ends = [RolloutEnd.BROKEN_OFF]
+        world.acme.roll_out(600.0, reached.set)
+        reached.set()
+        await asyncio.Event().wait()
+
+    usual = world.flyctl
+    deploy_by(world, deploy)
     task = asyncio.ensure_future(world.sync())
+    await reached.wait()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    world.flyctl = usual  # type: ignore[method-assign]
 
 
 async def sync(world: World, project: str, **options: Any) -> SyncReport:
@@ -115,8 +126,9 @@ class TestTheAppFails:
         world = await changed(2)
         world.acme.machines[0].never_healthy = True
 
-        assert [INCOMPLETE, FAILED] == [of(await world.sync()) for _ in range(2)]
-        assert INCOMPLETE == of(await world.sync(timeout_s=1200.0))
+        assert [INCOMPLETE, FAILED, FAILED] == [of(await world.sync()) for _ in range(3)]
+        await world.sync(timeout_s=1200.0)
+        assert 4 == world.acme.restarts
 
     async def test_what_nobody_waited_for_is_found_by_the_next_run(self) -> None:
         """`--no-wait` is never synced, and the machine that has crashed since makes it a bad try."""
@@ -191,7 +203,7 @@ class TestNeverCounted:
         """Nobody knows what the roll-out came to; the next run looks first."""
         world = await changed(2)
         for _ in range(3):
-            await terminated(world, "deploy")
+            await terminated(world)
 
         assert (0, "synced", None) == of(await world.sync())
 
@@ -329,7 +341,9 @@ class TestMachinesThatAreDown:
         await world.sync()
         first.start()
         last.start()
-        world.acme.machines[0].crashes = 1
+        first.crashes = 1
+        world.fly.lost["deploy"] = [errors.OutcomeUnknown("lost")]
+        await world.sync()
 
         assert FAILED == of(await world.sync())
 
@@ -689,7 +703,7 @@ class TestOwner:
         assert {"A": "1"} == world.acme.running
 
     async def test_what_another_project_has_brought_before_us_is_not_ours(self) -> None:
-        """Found so under the lock, which nobody was waited for long."""
+        """Found so under the lock, for which it was waited."""
         world = new()
         world.records.add_project("q", "acme", A="of q")
         lock = await world.lock.try_acquire(ACME)
@@ -698,12 +712,6 @@ class TestOwner:
         while "poll_lock" not in world.records.calls:  # noqa: ASYNC110 - it is for a call, which sets no event
             await asyncio.sleep(0)
         world.lock.holders.clear()
-        poll = world.records.poll_lock
-
-        async def poll_lock(*given: Any) -> Any:
-            return await poll(*given)
-
-        world.records.poll_lock = poll_lock  # type: ignore[method-assign]
         ours = await world.sync()
 
         assert [(0, "synced", None), (1, "failed", "not_owner")] == [of(ours), of(await theirs)]
