@@ -154,7 +154,8 @@ async def init(backend: psycopg.Connection, *, timeout_s: float = 60.0) -> InitR
 async def begun(backend: psycopg.Connection) -> asyncio.Task[InitReport]:
     """Run `db init` beside the test, and go on once it has closed the door."""
     task = asyncio.create_task(init(backend))
-    while not is_closed(backend) and not task.done():  # noqa: ASYNC110  that is how the others see it
+    # In a thread: it waits for the lock of `db init`, whose COMMIT is sent from this loop.
+    while not await asyncio.to_thread(is_closed, backend) and not task.done():  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     return task
 

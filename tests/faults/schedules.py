@@ -46,8 +46,8 @@ class Fault:
     """
     What happens to a call.
 
-    *kind*: `kill`, `cancel` (Ctrl-C), `hang` (no answer ever), `raise` (*error*), `give` (*answer*), `blind` (the
-    machines are not shown), `steal` (the lock goes, unnoticed) or `lose` (it goes, and the holder is told). *effect*: `never`, `first` (the work is done, the
+    *kind*: `kill`, `cancel` (Ctrl-C), `hang` (no answer ever), `raise` (*error*), `give` (*answer*), `steal` (the lock
+    goes, unnoticed) or `lose` (it goes, and the holder is told). *effect*: `never`, `first` (the work is done, the
     answer is lost), `half` (a roll-out that has reached one machine), or `late` (it is done whenever `World.land` is
     called).
     """
@@ -328,10 +328,6 @@ class Process:
             self.lose_lock(told=fault.kind == "lose")
             await asyncio.sleep(0)
             return None
-        if fault.kind == "blind":
-            assert isinstance(fault.error, FlysyncError)
-            self.world.fly.failures["machines"] = [fault.error]
-            return None
         if fault.effect in {"first", "half"} and name != "lock.try_acquire":
             with suppress(FlysyncError), self._broken_off() if fault.effect == "half" else nullcontext():
                 landed(effect)
@@ -345,9 +341,6 @@ class Process:
             assert fault.error is not None
             raise fault.error
         if fault.kind == "give":
-            assert fault.answer is not None
-            if fault.effect == "first":
-                self.world.rollouts.believe(fault.answer.end)
             return fault.answer
         if fault.kind == "cancel":
             assert self._task is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +174,7 @@ def stop(machine: int, state: str = "stopped") -> Callable[[InMemoryApp], None]:
 
 def let(machine: int, **have: Any) -> Callable[[InMemoryApp], None]:
     """Let a machine be such a one."""
-    return lambda app: vars(app.machines[machine]).update(deepcopy(have))
+    return lambda app: vars(app.machines[machine]).update(have)
 
 
 def end(*ends: RolloutEnd) -> Callable[[InMemoryApp], None]:

@@ -82,7 +82,6 @@ class Project(RuleBasedStateMachine):
     def _do(self, act: Callable[[], object]) -> None:
         async def work() -> None:
             act()
-            self.world.note()
 
         self.runner.run(work())
 
@@ -134,7 +133,7 @@ class Project(RuleBasedStateMachine):
         app = self._here()
         lag, app.lag = app.lag, 0
         app.write({name: "theirs"})
-        self._do(app.fly_deploy)
+        app.fly_deploy()
         app.lag = lag
         self.drifted[self.app].add(name)
 
@@ -146,7 +145,7 @@ class Project(RuleBasedStateMachine):
     @rule()
     def deploy_by_hand(self) -> None:
         """Let somebody else run `fly deploy`."""
-        self._do(self._here().fly_deploy)
+        self._here().fly_deploy()
 
     @rule(asked=ASKED, flags=FLAGS)
     def sync(self, asked: tuple[str, ...], flags: dict[str, Any]) -> None:
@@ -200,7 +199,7 @@ class Project(RuleBasedStateMachine):
         """Let the next roll-out end by Fly's own doing."""
         self._here().ends = [end]
 
-    @rule(looks=st.integers(1, 5))
+    @rule(looks=st.integers(1, 8))
     def fall_behind(self, looks: int) -> None:
         """Let Fly's list be behind for some looks after the next change."""
         self._here().lag = looks
@@ -247,8 +246,8 @@ class Project(RuleBasedStateMachine):
 
 
 Project.TestCase.settings = settings(
-    max_examples=1000,
-    stateful_step_count=30,
+    max_examples=500,
+    stateful_step_count=20,
     deadline=None,
     derandomize=True,
     database=None,

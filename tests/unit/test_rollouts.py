@@ -70,7 +70,7 @@ def before(world: World, call: str, act: Callable[[], object]) -> None:
             left.pop()()
         begin(which, sandbox)
 
-    world.fly.begin = begun  # type: ignore[method-assign]
+    world.fly.begin = begun  # type: ignore[method-assign, assignment]
 
 
 async def terminated(world: World) -> None:
@@ -100,9 +100,7 @@ async def sync(world: World, project: str, **options: Any) -> SyncReport:
 
 async def unset(world: World, name: str = "A", project: str = PROJECT, **options: Any) -> SyncReport:
     """Remove a secret."""
-    return await unset_secrets(
-        ProjectId(project), [SecretName(name)], SyncOptions(**options), services=world.services
-    )
+    return await unset_secrets(ProjectId(project), [SecretName(name)], SyncOptions(**options), services=world.services)
 
 
 class TestTheAppFails:
