@@ -475,10 +475,7 @@ MUTATIONS = (
         "flysync/plan.py",
         "    if view.owner is not None and not view.owner_has_left:\n",
         "    if False:\n",
-        (
-            f"{_ROLLOUTS}TestOwner::test_another_project_neither_overwrites_nor_adds",
-            f"{_ROLLOUTS}TestOwner::test_another_project_removes_nothing",
-        ),
+        (f"{_ROLLOUTS}TestOwner::test_another_project_neither_overwrites_nor_adds",),
     ),
     Mutation(
         "let nobody take another project's app by its name",
@@ -490,8 +487,8 @@ MUTATIONS = (
     Mutation(
         "be covered by a run of the own project alone",
         "flysync/handlers/sync/waiting.py",
-        "row.requested_at is None and row.project_id == self._request.project\n",
-        "row.requested_at is None\n",
+        "for name, row in rows.items() if row.project_id == self._request.project}, open_runs\n",
+        "for name, row in rows.items()}, open_runs\n",
         (f"{_ROLLOUTS}TestOwner::test_a_run_of_another_project_covers_nothing",),
     ),
     Mutation(
@@ -499,7 +496,7 @@ MUTATIONS = (
         "flysync/handlers/sync/attempt.py",
         "        if name in unchanged\n        and name in now\n",
         "        if name in now\n",
-        (f"{_ROLLOUTS}TestOwner::test_what_another_project_has_brought_before_us_is_not_ours",),
+        (f"{_ROLLOUTS}TestOwner::test_a_run_of_another_project_covers_nothing",),
     ),
     Mutation(
         "begin nothing at another project's app",

@@ -600,10 +600,11 @@ class TestRemovals:
 
         reports = [await unset(world) for _ in range(3)]
         forced = await unset(world, force=True)
+        retried = await unset(world, retry=True)
         world.acme.machines[0].needs = set()
 
         assert [INCOMPLETE, FAILED, FAILED, FAILED] == [of(report) for report in (*reports, forced)]
-        assert 3 == world.acme.restarts
+        assert (INCOMPLETE, 4) == (of(retried), world.acme.restarts)
         assert reports[-1].error is not None
         assert "--retry" in str(reports[-1].error.hint)
         assert (0, "synced", None) == of(await unset(world, retry=True))
@@ -690,8 +691,8 @@ class TestOwner:
         assert [(0, "synced", None), (1, "failed", "not_owner")] == [of(taken), of(refused)]
         assert {"A": "of q", "Q": "of q"} == world.acme.running
 
-    async def test_a_run_of_another_project_covers_nothing(self) -> None:
-        """Who waits for nobody's app, which becomes another's meanwhile, is refused, and not told of its success."""
+    async def test_two_that_come_to_nobody_s_app_together(self) -> None:
+        """It becomes the one's, and the other is refused, and not told of its success."""
         world = new()
         world.records.add_project("q", "acme", A="of q")
 
@@ -700,8 +701,8 @@ class TestOwner:
         assert [(0, "synced", None), (1, "failed", "not_owner")] == [of(ours), of(theirs)]
         assert {"A": "1"} == world.acme.running
 
-    async def test_what_another_project_has_brought_before_us_is_not_ours(self) -> None:
-        """Found so under the lock, for which it was waited."""
+    async def test_a_run_of_another_project_covers_nothing(self) -> None:
+        """Who has asked for something at nobody's app waits on, and finds under the lock that it is another's now."""
         world = new()
         world.records.add_project("q", "acme", A="of q")
         lock = await world.lock.try_acquire(ACME)
