@@ -19,21 +19,22 @@ from psycopg.conninfo import make_conninfo
 
 from flysync.adapters.clock import RealClock
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresLock, PostgresRecords
-from flysync.errors import DaytonaUnavailable, FlyUnavailable, OutcomeUnknown
+from flysync.errors import DaytonaUnavailable, FlysyncError, FlyUnavailable, OutcomeUnknown
 from flysync.handlers.prune import prune_sandboxes
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.core import ProjectId, SecretName, SyncOptions
+from flysync.model.fly import Rollout, RolloutEnd
 from flysync.ports import Services
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     import psycopg
 
     from flysync.model.core import AppName, RunId
-    from flysync.model.fly import AppAtFly, Rollout
+    from flysync.model.fly import AppAtFly
     from flysync.model.reports import SyncReport
     from flysync.ports import OnProgress, SandboxFlyctl
 
@@ -41,6 +42,8 @@ T = TypeVar("T")
 #: Waits are this much shorter than they would be.
 _SCALE = 0.02
 _LATE_S = 0.03
+#: So long a machine has to stay up, by the faster clock.
+_SMOKE_S = 1.0
 
 
 class FastClock(RealClock):
@@ -90,7 +93,8 @@ class SlowSecrets(InMemorySecrets):
 
     async def stage(self, values: Mapping[SecretName, Secret]) -> None:
         """Store the values, late."""
-        await self._late("set", super().stage, values)
+        self._races.fault("set")
+        await self._late(super().stage, values)
 
     async def look(self) -> AppAtFly:
         """Give what is there."""
@@ -98,15 +102,20 @@ class SlowSecrets(InMemorySecrets):
         return await super().look()
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
-        """Roll out, late."""
-        rollout: Rollout = await self._late(
-            "deploy", super().deploy, wait=wait, timeout_s=timeout_s, on_progress=on_progress
-        )
+        """Roll out, late; how it ends is data."""
+        try:
+            self._races.fault("deploy")
+        except FlysyncError as error:
+            return Rollout(end=RolloutEnd.UNTOUCHED, error=error)
+        rollout: Rollout = await self._late(super().deploy, wait=wait, timeout_s=timeout_s, on_progress=on_progress)
         return rollout
 
-    async def _late(self, call: str, work: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
-        self._races.fault(call)
+    async def start(self, machines: Sequence[str]) -> None:
+        """Start machines, late."""
+        self._races.fault("start")
+        await self._late(super().start, machines)
 
+    async def _late(self, work: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
         async def effect() -> Any:
             await asyncio.sleep(self._races.chance.random() * _LATE_S)
             return await work(*arguments, **named)
@@ -145,6 +154,7 @@ class Process:
             clock=races.clock,
             keep_days=90,
             flyctl=self.flyctl,
+            smoke_s=_SMOKE_S,
         )
 
     def flyctl(self, sandbox: Any, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
@@ -214,7 +224,7 @@ class Races:
         self.fault_rate = 0.0
         self.fly.lost.clear()
         for app in self.fly.apps.values():
-            app.crashes = 0
+            app.machines[0].crashes = 0
 
     def fault(self, call: str) -> None:
         """Go wrong, by chance: before the work, or with the answer lost."""
@@ -229,8 +239,9 @@ class Races:
             case 2:
                 raise DaytonaUnavailable("out of reach", service="daytona", phase=call)
             case _ if call == "deploy":
-                # One change in two is given up: it crashes twice.
-                self.fly.apps[self.chance.choice(list(self.fly.apps))].crashes += self.chance.randint(1, 2)
+                # One change in two is given up: it crashes when its machine is started once more, too.
+                app = self.fly.apps[self.chance.choice(list(self.fly.apps))]
+                app.machines[0].crashes += self.chance.randint(1, 2)
 
     async def add_project(self, number: int, *names: str) -> str:
         """Make a project with an app and credentials."""

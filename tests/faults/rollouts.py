@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: A value of a secret, and how often its roll-outs have begun to count anew.
 Change = tuple[str, str, int]
+#: In the place of a value that was removed.
+GONE = "(gone)"
 #: How often an app may fail with one change (design 1).
 MOST_BAD_TRIES = 2
 
@@ -83,6 +85,12 @@ class Rollouts:
         (change,) = self._changes(app, {(name, value)})
         return sum(one.is_bad and one.app == app and change in one.shipped for one in self.tries.values())
 
+    def believe(self, end: RolloutEnd) -> None:
+        """Let the last roll-out have ended as flyctl says, whatever the machines did."""
+        if self.tries:
+            here = self.tries[list(self.tries)[-1]]
+            here.end, here.has_failed = end, here.has_failed or end is RolloutEnd.APP_FAILED
+
     @contextmanager
     def deploy(self, name: str, run_id: RunId) -> Iterator[None]:
         """Watch a deploy."""
@@ -97,7 +105,7 @@ class Rollouts:
             yield
         finally:
             new = self.down(name).keys() - before.keys()
-            self._forget_what_is_up(name)
+            self.forget_what_is_up()
             self.put_down |= dict.fromkeys(((name, one) for one in new), here.shipped)
             if len(app.ended) > ended:
                 self.ends[run_id] = app.ended[-1]
@@ -123,7 +131,7 @@ class Rollouts:
         try:
             yield
         finally:
-            self._forget_what_is_up(name)
+            self.forget_what_is_up()
             started = {machine.id for machine in app.managed if machine.starts > starts.get(machine.id, 0)}
             if run_id not in self.tries:
                 self._world.wrongs.append(f"{run_id} starts machines, and rolls nothing out")
@@ -134,12 +142,14 @@ class Rollouts:
                 self._check(run_id)
 
     def _landed(self, app: str, run_id: RunId) -> frozenset[Change]:
-        return self._changes(app, self._world.landed.get(run_id, ()))
+        gone = {(name, GONE) for name in self._world.removed.get(run_id, ())}
+        return self._changes(app, gone | self._world.landed.get(run_id, set()))
 
     def _pending(self, name: str, app: InMemoryApp) -> frozenset[Change]:
         """Give what is stored and not on every machine."""
         missing = {item for machine in app.managed for item in app.stored.items() if item not in machine.env.items()}
-        return self._changes(name, missing)
+        gone = {(secret, GONE) for machine in app.managed for secret in machine.env if secret not in app.stored}
+        return self._changes(name, missing | gone)
 
     def _changes(self, app: str, values: Iterable[tuple[str, str]]) -> frozenset[Change]:
         return frozenset((name, value, self._world.epochs[app, name]) for name, value in values)
@@ -147,9 +157,9 @@ class Rollouts:
     def _leaves_down(self, app: InMemoryApp, name: str) -> bool:
         return any(self.down(name)[one].release == app.release for one in self.down_by_us(name))
 
-    def _forget_what_is_up(self, name: str) -> None:
-        down = self.down(name)
-        self.put_down = {at: what for at, what in self.put_down.items() if at[0] != name or at[1] in down}
+    def forget_what_is_up(self) -> None:
+        """Hold us answerable no more for machines that are up."""
+        self.put_down = {(app, one): what for (app, one), what in self.put_down.items() if one in self.down(app)}
 
     def _check(self, run_id: str) -> None:
         """Hold it against the promise: an app gets at most two roll-outs of a value that it fails with."""

@@ -46,10 +46,10 @@ class Fault:
     """
     What happens to a call.
 
-    *kind*: `kill`, `cancel` (Ctrl-C), `hang` (no answer ever), `raise` (*error*), `give` (*answer*), `steal` (the lock
-    goes, unnoticed) or `lose` (it goes, and the holder is told). *effect*: `never`, `first` (the work is done, the
-    answer is lost), `half` (a roll-out that has reached one machine), or `late` (it is done whenever `World.land` is
-    called).
+    *kind*: `kill`, `cancel` (Ctrl-C), `hang` (no answer ever), `raise` (*error*), `give` (*answer*), `blind` (the
+    machines are not shown), `steal` (the lock goes, unnoticed) or `lose` (it goes, and the holder is told). *effect*:
+    `never`, `first` (the work is done, the answer is lost), `half` (a roll-out that has reached one machine), or
+    `late` (it is done whenever `World.land` is called).
     """
 
     kind: str
@@ -328,11 +328,11 @@ class Process:
             self.lose_lock(told=fault.kind == "lose")
             await asyncio.sleep(0)
             return None
-        if fault.effect in {"first", "half"} and name != "lock.try_acquire":
-            with suppress(FlysyncError), self._broken_off() if fault.effect == "half" else nullcontext():
-                landed(effect)
-        if fault.effect == "late" and not name.startswith(("lock.", "hold.")):  # those go with their connection
-            self.world.pending.append((name, effect))
+        if fault.kind == "blind":
+            assert isinstance(fault.error, FlysyncError)
+            self.world.fly.failures["machines"] = [fault.error]
+            return None
+        self._take_effect(fault, name, effect)
         if fault.kind == "kill":
             self._is_dead = True
             self.lose_lock()
@@ -349,6 +349,16 @@ class Process:
             await asyncio.sleep(1.0)
             return None
         return await _for_ever()
+
+    def _take_effect(self, fault: Fault, name: str, effect: Effect) -> None:
+        """Let a call do its work, or some of it, now or later, whoever hears of it."""
+        if fault.effect in {"first", "half"} and name != "lock.try_acquire":
+            with suppress(FlysyncError), self._broken_off() if fault.effect == "half" else nullcontext():
+                landed(effect)
+        if fault.answer is not None and fault.effect == "first":
+            self.world.rollouts.believe(fault.answer.end)
+        if fault.effect == "late" and not name.startswith(("lock.", "hold.")):  # those go with their connection
+            self.world.pending.append((name, effect))
 
     @contextmanager
     def _broken_off(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +175,7 @@ def stop(machine: int, state: str = "stopped") -> Callable[[InMemoryApp], None]:
 
 def let(machine: int, **have: Any) -> Callable[[InMemoryApp], None]:
     """Let a machine be such a one."""
-    return lambda app: vars(app.machines[machine]).update(have)
+    return lambda app: vars(app.machines[machine]).update(deepcopy(have))
 
 
 def end(*ends: RolloutEnd) -> Callable[[InMemoryApp], None]:

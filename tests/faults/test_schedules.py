@@ -4,44 +4,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from faults import LATE, STOPS, failures, may_meet
 from parts import cases
 from schedules import Fault
 from situations import SITUATIONS, Situation, calls_of, play
 from tally import FULL, Tally
 from world import in_jumping_time
 
-from flysync import errors
-from flysync.model.fly import Rollout, RolloutEnd
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from world import World
 
-#: Calls that may do their work after their process is gone.
-_LATE = (
-    "records.request",
-    "records.begin",
-    "records.stored",
-    "records.begin_rollout",
-    "records.end_rollout",
-    "records.finish",
-    "sandboxes.create",
-    "secrets.stage",
-    "secrets.deploy",
-    "secrets.start",
-)
-_STOPS = [Fault("kill"), Fault("kill", "first"), Fault("kill", "late")]
-_STOPS += [Fault("cancel"), Fault("cancel", "first"), Fault("cancel", "late"), Fault("cancel", "slow")]
-_STOPS += [Fault("hang"), Fault("hang", "first"), Fault("hang", "late"), Fault("steal"), Fault("lose")]
-_STOPS += [Fault("kill", "half"), Fault("cancel", "half"), Fault("hang", "half")]
-
 each_situation = cases("situation", list(SITUATIONS.values()), quick=2, ids=list(SITUATIONS))
-
-
-def may_meet(fault: Fault, call: str) -> bool:
-    """Tell whether a call can meet with this."""
-    return {"late": call in _LATE, "half": call == "secrets.deploy"}.get(fault.effect, True)
 
 
 @each_situation
@@ -54,7 +29,7 @@ def test_a_sync_that_is_stopped_at_any_call_is_made_good_by_the_next(
     async def work() -> None:
         await tally.play("undisturbed", play(situation, {}))
         for number, call in enumerate(await calls_of(situation)):
-            for fault in _STOPS:
+            for fault in STOPS:
                 if may_meet(fault, call):
                     await tally.play(f"{number} {call} {fault}", play(situation, {number: fault}))
 
@@ -84,60 +59,6 @@ def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(
 
     in_jumping_time(work())
     tally.close(record_property, 48)  # one that has nothing to do makes a single call
-
-
-_TEMPORARY = [errors.DaytonaUnavailable("x"), errors.RateLimited("x"), errors.TimedOut("x")]
-_DENIED = errors.AccessDenied("x")
-_DATABASE = [errors.DatabaseUnavailable("x")]
-_FLY = [*_TEMPORARY, _DENIED, errors.FlyUnavailable("x"), errors.FlyctlFailed("x"), errors.OutcomeUnknown("x")]
-_LOST = errors.OutcomeUnknown("x")
-
-#: What each call may raise (ports): before it has done anything, and after its work.
-_RAISED: dict[str, tuple[list[Exception], list[Exception]]] = {
-    "records": ([*_DATABASE, errors.ConfigError("x")], [*_DATABASE]),
-    "records.begin": (
-        [*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x"), errors.Locked("x"), errors.NotOwner("x")],
-        [*_DATABASE],
-    ),
-    "records.begin_rollout": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
-    "records.end_rollout": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
-    "lock": ([*_DATABASE, errors.ConfigError("x")], []),
-    "sandboxes.create": ([*_TEMPORARY, _DENIED, errors.SandboxNotFound("x")], [*_TEMPORARY]),
-    "sandboxes.attach": ([*_TEMPORARY, _DENIED, errors.SandboxNotFound("x")], [*_TEMPORARY]),
-    "sandboxes.remove": ([*_TEMPORARY, _DENIED], [*_TEMPORARY]),
-    "flyctl.prepare": ([*_FLY], [*_FLY]),
-    "flyctl.clean": ([*_FLY], [*_FLY]),
-    "secrets.look": ([*_FLY], [*_FLY]),
-    "secrets.start": ([*_FLY], [*_FLY]),
-    "secrets.stage": (
-        [*_FLY, errors.InvalidCredential("Fly.io refuses 'A'", name="A"), errors.InvalidCredential("x")],
-        [_LOST],
-    ),
-}
-#: How a deploy may end (ports): before it has done anything, and after its work.
-_ENDS: tuple[list[Rollout], list[Rollout]] = (
-    [
-        *(Rollout(end=RolloutEnd.UNTOUCHED, error=error) for error in _FLY),
-        Rollout(end=RolloutEnd.BROKEN_OFF, error=errors.FlyctlFailed("x")),
-        Rollout(end=RolloutEnd.UNKNOWN, error=_LOST),
-    ],
-    [
-        Rollout(end=RolloutEnd.BROKEN_OFF, error=errors.FlyctlFailed("x")),
-        Rollout(end=RolloutEnd.UNKNOWN, error=_LOST),
-    ],
-)
-
-
-def failures(call: str) -> Iterator[Fault]:
-    """Give all that a call may raise."""
-    if call == "secrets.deploy":
-        before_it, after_it = _ENDS
-        yield from (Fault("give", "never", answer=answer) for answer in before_it)
-        yield from (Fault("give", "first", answer=answer) for answer in after_it)
-        return
-    before, after = _RAISED.get(call) or _RAISED.get(call.partition(".")[0]) or ([], [])
-    yield from (Fault("raise", "never", error) for error in before)
-    yield from (Fault("raise", "first", error) for error in after)
 
 
 @each_situation
@@ -170,7 +91,7 @@ def test_what_a_dead_run_had_under_way_does_no_harm_whenever_it_lands(
 
     async def work() -> None:
         for number, call in enumerate(await calls_of(situation)):
-            if call not in _LATE:
+            if call not in LATE:
                 continue
             dying = {number: Fault("kill", "late")}
             _, calls = await play(situation, dying, {})

@@ -82,6 +82,7 @@ class Project(RuleBasedStateMachine):
     def _do(self, act: Callable[[], object]) -> None:
         async def work() -> None:
             act()
+            self.world.note()
 
         self.runner.run(work())
 
@@ -133,7 +134,7 @@ class Project(RuleBasedStateMachine):
         app = self._here()
         lag, app.lag = app.lag, 0
         app.write({name: "theirs"})
-        app.fly_deploy()
+        self._do(app.fly_deploy)
         app.lag = lag
         self.drifted[self.app].add(name)
 
@@ -145,7 +146,7 @@ class Project(RuleBasedStateMachine):
     @rule()
     def deploy_by_hand(self) -> None:
         """Let somebody else run `fly deploy`."""
-        self._here().fly_deploy()
+        self._do(self._here().fly_deploy)
 
     @rule(asked=ASKED, flags=FLAGS)
     def sync(self, asked: tuple[str, ...], flags: dict[str, Any]) -> None:
@@ -199,7 +200,7 @@ class Project(RuleBasedStateMachine):
         """Let the next roll-out end by Fly's own doing."""
         self._here().ends = [end]
 
-    @rule(looks=st.integers(1, 8))
+    @rule(looks=st.integers(1, 5))
     def fall_behind(self, looks: int) -> None:
         """Let Fly's list be behind for some looks after the next change."""
         self._here().lag = looks
@@ -246,8 +247,8 @@ class Project(RuleBasedStateMachine):
 
 
 Project.TestCase.settings = settings(
-    max_examples=500,
-    stateful_step_count=20,
+    max_examples=1000,
+    stateful_step_count=30,
     deadline=None,
     derandomize=True,
     database=None,

@@ -100,6 +100,8 @@ class World:
         self.history: list[Snapshot] = []
         #: Values that each run has stored at Fly.
         self.landed: dict[str, set[tuple[str, str]]] = {}
+        #: Secrets that each run has removed there.
+        self.removed: dict[str, set[str]] = {}
         #: When each name was stored at Fly last, and by whom.
         self.written: dict[str, tuple[int, RunId]] = {}
         #: How many actions there were when a name was stored at Fly last.
@@ -128,6 +130,7 @@ class World:
 
     def note(self) -> None:
         """Remember what is there now."""
+        self.rollouts.forget_what_is_up()
         rows = {project: self.rows_of(project) for project in self.records.projects}
         stored = {name: dict(app.stored) for name, app in self.fly.apps.items()}
         running = {name: self.rollouts.running(name) for name in self.fly.apps}
@@ -158,6 +161,7 @@ class World:
             app.ends.clear()
             for machine in app.machines:
                 machine.breaks_on.clear()
+                machine.needs.clear()
                 machine.crashes = machine.unclear = 0
                 machine.healthy_after_s, machine.never_healthy = 0.0, False
 
@@ -218,6 +222,7 @@ class WatchedSecrets(InMemorySecrets):
         self._in_time()
         await super().unset(names)
         self._is_owner()
+        self._world.removed.setdefault(self._run_id, set()).update(names)
         self._world.note()
 
     async def look(self) -> AppAtFly:

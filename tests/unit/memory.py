@@ -153,6 +153,15 @@ class World:
 
 def stage_by(world: World, stage: Callable[[object], Awaitable[None]]) -> None:
     """Let values be stored by *stage*."""
+    _instead(world, "stage", stage)
+
+
+def deploy_by(world: World, deploy: Callable[..., Awaitable[object]]) -> None:
+    """Let roll-outs be made by *deploy*."""
+    _instead(world, "deploy", deploy)
+
+
+def _instead(world: World, call: str, act: Callable[..., Awaitable[object]]) -> None:
     flyctl = world.flyctl
 
     def patched(sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
@@ -161,7 +170,7 @@ def stage_by(world: World, stage: Callable[[object], Awaitable[None]]) -> None:
 
         def secrets_of(app: AppName) -> SecretStore:
             store = secrets(app)
-            store.stage = stage  # type: ignore[method-assign, assignment]
+            setattr(store, call, act)
             return store
 
         made.secrets = secrets_of  # type: ignore[method-assign]

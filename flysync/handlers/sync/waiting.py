@@ -64,7 +64,7 @@ class _Waiter:
         while True:
             if lock := await self._request.services.lock.try_acquire(self._request.app):
                 return lock
-            rows, open_runs = await self._records.poll_lock(self._request.app, self._names)
+            rows, open_runs = await self._poll()
             run_id = self._taken_by(rows) if self._has_asked else None
             if run_id is not None and (run := await self._finished(run_id)):
                 if await self._is_covered(run_id, run):
@@ -83,17 +83,14 @@ class _Waiter:
             pause_s = min(pause_s * 1.5, _LAST_POLL_S)
 
     def _taken_by(self, rows: Mapping[SecretName, SecretRecord]) -> RunId | None:
-        """
-        Give the run that has taken all that we asked for; a request that is not taken still has its time.
-
-        A run of another project has taken nothing for us, though the app is its own by now: it brings its own values.
-        """
-        runs = {self._run_of(rows[name]) if name in rows else None for name in self._names}
+        """Give the run that has taken all that we asked for; a request that is not taken still has its time."""
+        runs = {rows[name].run_id if name in rows and rows[name].requested_at is None else None for name in self._names}
         return runs.pop() if len(runs) == 1 else None
 
-    def _run_of(self, row: SecretRecord) -> RunId | None:
-        is_taken = row.requested_at is None and row.project_id == self._request.project
-        return row.run_id if is_taken else None
+    async def _poll(self) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
+        """Give our rows and the open runs; what another project has taken since, it has not taken for us."""
+        rows, open_runs = await self._records.poll_lock(self._request.app, self._names)
+        return {name: row for name, row in rows.items() if row.project_id == self._request.project}, open_runs
 
     async def _finished(self, run_id: RunId) -> RunState | None:
         run = await self._records.run_state(run_id)
@@ -101,9 +98,8 @@ class _Waiter:
 
     async def _is_covered(self, run_id: RunId, run: RunState) -> bool:
         """Tell whether the run that took our request has done what we wanted; then the state says so."""
-        rows, _ = await self._records.poll_lock(self._request.app, self._names)
-        ours = {name: row for name, row in rows.items() if row.project_id == self._request.project}
-        states = {name: ours[name].state if name in ours else None for name in self._names}
+        rows, _ = await self._poll()
+        states = {name: rows[name].state if name in rows else None for name in self._names}
         enough = {State.STORED, State.DEPLOYED} if self._request.options.stage else {State.DEPLOYED}
         if not enough.issuperset(states.values()):
             return False

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from memory import PROJECT, World, told
+from memory import PROJECT, World, deploy_by, told
 
 from flysync import errors
 from flysync.handlers.sync.entry import sync_project, unset_secrets
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from flysync.model.reports import SyncReport
 
 ACME = AppName("acme")
-A = SecretName("A")
-#: A machine that takes longer than ten minutes, and one that takes longer than any limit.
-SLOW_S, ENDLESS_S = 900.0, 10**6
+#: More than a machine may take by default.
+SLOW_S = 900.0
 
 INCOMPLETE = (75, "staged", "deploy_incomplete")
 FAILED = (1, "staged", "deploy_failed")
@@ -74,12 +73,24 @@ def before(world: World, call: str, act: Callable[[], object]) -> None:
     world.fly.begin = begun  # type: ignore[method-assign, assignment]
 
 
-async def terminated(world: World, call: str) -> None:
-    """Sync, and be cancelled in a call to Fly."""
-    before(world, call, lambda: task.cancel())  # noqa: PLW0108 - it is not there yet
+async def terminated(world: World) -> None:
+    """Sync, and be cancelled in the middle of a roll-out, when it has reached one machine."""
+    reached = asyncio.Event()
+
+    async def deploy(**_: object) -> None:
+        world.acme.ends = [RolloutEnd.BROKEN_OFF]
+        world.acme.roll_out(600.0, reached.set)
+        reached.set()
+        await asyncio.Event().wait()
+
+    usual = world.flyctl
+    deploy_by(world, deploy)
     task = asyncio.ensure_future(world.sync())
+    await reached.wait()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    world.flyctl = usual  # type: ignore[method-assign]
 
 
 async def sync(world: World, project: str, **options: Any) -> SyncReport:
@@ -107,6 +118,15 @@ class TestTheAppFails:
         assert [INCOMPLETE, FAILED, FAILED, FAILED] == [of(report) for report in reports]
         assert (3, 3) == (world.acme.restarts, len(world.sandboxes.created))
         assert "the app failed with it" in str(reports[-1].error)
+
+    async def test_a_machine_that_is_never_healthy_is_down(self) -> None:
+        """Though it is started; and more time may help it."""
+        world = await changed(2)
+        world.acme.machines[0].never_healthy = True
+
+        assert [INCOMPLETE, FAILED, FAILED] == [of(await world.sync()) for _ in range(3)]
+        await world.sync(timeout_s=1200.0)
+        assert 4 == world.acme.restarts
 
     async def test_what_nobody_waited_for_is_found_by_the_next_run(self) -> None:
         """`--no-wait` is never synced, and the machine that has crashed since makes it a bad try."""
@@ -176,6 +196,14 @@ class TestTime:
 
 class TestNeverCounted:
     """Everything else is no bad try."""
+
+    async def test_who_is_terminated_twice_is_not_given_up(self) -> None:
+        """Nobody knows what the roll-out came to; the next run looks first."""
+        world = await changed(2)
+        for _ in range(3):
+            await terminated(world)
+
+        assert (0, "synced", None) == of(await world.sync())
 
     async def test_an_answer_that_is_lost_twice_is_not_given_up(self) -> None:
         """The machines run, and that is all that counts."""
@@ -311,7 +339,9 @@ class TestMachinesThatAreDown:
         await world.sync()
         first.start()
         last.start()
-        world.acme.machines[0].crashes = 1
+        first.crashes = 1
+        world.fly.lost["deploy"] = [errors.OutcomeUnknown("lost")]
+        await world.sync()
 
         assert FAILED == of(await world.sync())
 
@@ -570,10 +600,11 @@ class TestRemovals:
 
         reports = [await unset(world) for _ in range(3)]
         forced = await unset(world, force=True)
+        retried = await unset(world, retry=True)
         world.acme.machines[0].needs = set()
 
         assert [INCOMPLETE, FAILED, FAILED, FAILED] == [of(report) for report in (*reports, forced)]
-        assert 3 == world.acme.restarts
+        assert (INCOMPLETE, 4) == (of(retried), world.acme.restarts)
         assert reports[-1].error is not None
         assert "--retry" in str(reports[-1].error.hint)
         assert (0, "synced", None) == of(await unset(world, retry=True))
@@ -660,8 +691,8 @@ class TestOwner:
         assert [(0, "synced", None), (1, "failed", "not_owner")] == [of(taken), of(refused)]
         assert {"A": "of q", "Q": "of q"} == world.acme.running
 
-    async def test_a_run_of_another_project_covers_nothing(self) -> None:
-        """Who waits for nobody's app, which becomes another's meanwhile, is refused, and not told of its success."""
+    async def test_two_that_come_to_nobody_s_app_together(self) -> None:
+        """It becomes the one's, and the other is refused, and not told of its success."""
         world = new()
         world.records.add_project("q", "acme", A="of q")
 
@@ -670,8 +701,8 @@ class TestOwner:
         assert [(0, "synced", None), (1, "failed", "not_owner")] == [of(ours), of(theirs)]
         assert {"A": "1"} == world.acme.running
 
-    async def test_what_another_project_has_brought_before_us_is_not_ours(self) -> None:
-        """Found so under the lock, which nobody was waited for long."""
+    async def test_a_run_of_another_project_covers_nothing(self) -> None:
+        """Who has asked for something at nobody's app waits on, and finds under the lock that it is another's now."""
         world = new()
         world.records.add_project("q", "acme", A="of q")
         lock = await world.lock.try_acquire(ACME)
@@ -680,12 +711,6 @@ class TestOwner:
         while "poll_lock" not in world.records.calls:  # noqa: ASYNC110 - it is for a call, which sets no event
             await asyncio.sleep(0)
         world.lock.holders.clear()
-        poll = world.records.poll_lock
-
-        async def poll_lock(*given: Any) -> Any:
-            return await poll(*given)
-
-        world.records.poll_lock = poll_lock  # type: ignore[method-assign, assignment]
         ours = await world.sync()
 
         assert [(0, "synced", None), (1, "failed", "not_owner")] == [of(ours), of(await theirs)]
