@@ -164,18 +164,23 @@ def _bar() -> Any:
 
 
 def _spinner() -> Any:
-    """Give a line for stderr: the current step, its seconds, and the steps before it."""
+    """Give a line for stderr: the current step, its seconds, and of the steps before it what has room."""
     from rich.console import Console
     from rich.progress import Progress as Bar
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
     from rich.table import Column
+    from rich.text import Text
 
-    rest = TextColumn("[dim]{task.fields[before]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    class Before(ProgressColumn):
+        # The only column that may be made narrower, and yet has no second line.
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["before"], style="dim", no_wrap=True, overflow="ellipsis")
+
     return Bar(
-        SpinnerColumn(),
+        SpinnerColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        rest,
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        Before(),
         console=Console(stderr=True),
         transient=True,
     )
