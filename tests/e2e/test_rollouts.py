@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from parts import cases
+from test_signals import until
 
 from flysync.sim.fly_machine import Crash
+from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
     from platform_of_tests import Platform
@@ -93,6 +96,26 @@ def test_a_slow_app_that_is_healthy_is_given_the_time_that_it_needs(platform: Pl
     ] == short
     assert (0, "synced", None) == brief(long)
     assert [{"A": "1"}] * 3 == list(app.running().values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+def test_who_is_stopped_again_and_again_in_a_roll_out_is_not_given_up(platform: Platform, how: signal.Signals) -> None:
+    """Between two machines each time: nobody has seen the app fail, and the next run ends what was begun."""
+    app = deployed(platform, f"stopped-{how:d}", 2)
+    platform.store("p", A="2")
+    for _ in range(2):
+        amid = Fault(match="POST /v1/apps/.*/machines/[^/]+$", kind=FaultKind.HANG, skip=1)
+        platform.world.fly.faults.append(amid)
+        running = platform.start("sync-project", "--project", "p", limits=_LIMITS)
+        until(lambda: amid.times == 0 or running.process.poll() is not None)  # noqa: B023 - it is asked at once
+        assert running.process.poll() is None, running.done()
+        running.process.send_signal(how)
+        running.done()
+
+    assert (0, "synced", None) == brief(sync(platform))
+    assert [{"A": "2"}] * 2 == list(app.running().values())
+    assert "running" == live(platform)
 
 
 @pytest.mark.slow

@@ -268,6 +268,28 @@ async def test_a_worker_that_is_killed_is_replaced_by_another(backend: Backend, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+async def test_workers_that_are_stopped_in_a_roll_out_lose_no_job(
+    backend: Backend, app: App, how: signal.Signals
+) -> None:
+    """Two of them, each between two machines: the job is neither failed nor its value given up."""
+    app.add_machine("m1")
+    job = await backend.add("A")
+    for _ in range(2):
+        amid = Fault(match="POST /v1/apps/.*/machines/[^/]+$", kind=FaultKind.HANG, skip=1)
+        backend.platform.world.fly.faults.append(amid)
+        worker = backend.worker("--grace", "1s")
+        await until(lambda: amid.times == 0)  # noqa: B023 - it is asked at once
+        worker.process.send_signal(how)
+        await asyncio.to_thread(worker.done)
+    backend.worker()
+
+    assert ["completed"] == await backend.ended(job)
+    assert [{"A": "value-A"}] * 2 == list(app.running().values())
+    assert {} == backend.platform.world.daytona.sandboxes
+
+
+@pytest.mark.slow
 async def test_redis_may_go_and_come_back(backend: Backend, app: App, valkey: EmbeddedValkey) -> None:
     """What runs ends, its job is completed, and the next one is taken; the worker says so."""
     hold = Fault(match=SET, kind=FaultKind.HOLD)
