@@ -17,6 +17,7 @@ from node_of_tests import until
 from parts import cases
 from queue_of_tests import contents
 
+from flysync.sim.fly_machine import Crash
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -242,11 +243,11 @@ def test_what_is_no_job_of_ours_fails_at_once(backend: Backend, start: Start, va
 def test_what_may_succeed_later_is_tried_again(platform: Platform, backend: Backend, start: Start) -> None:
     """As often as the producer allows: a failure for a time, and one that turns out to be for good."""
     apps = {project: deploy(platform, project, A="1") for project in ("set", "lost", "always", "record")}
-    secrets, lost, always = (f"POST /v1/apps/{apps[one].name}/" for one in ("set", "lost", "always"))
+    secrets, lost = (f"POST /v1/apps/{apps[one].name}/" for one in ("set", "lost"))
+    apps["always"].machines[0].crash = Crash(secrets={"A": "1"}, after_s=0.2)
     platform.world.fly.faults += [
         Fault(match=secrets + "secrets", times=3),  # of flysync's own tries
         Fault(match=lost + "secrets", kind=FaultKind.DROP_AFTER, times=3),
-        Fault(match=always + "machines/[^/]+$", times=2),
     ]
     platform.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END';"
@@ -331,11 +332,12 @@ def test_an_app_that_is_held_and_time_that_runs_out(platform: Platform, backend:
         start(instead={"[600, 30]": "[15, 30]", "[10, 5_000,": "[10, 500,"})
         ids = [backend.add(job_of(project)) for project in ("locked", "silent")]
         until(lambda: all(backend.job(job_id)["attemptsMade"] for job_id in ids))
+        while_locked = backend.job(ids[0])["failedReason"]
     fault.times = 0
     jobs = [backend.ended(job_id) for job_id in ids]
 
     assert ["completed", "completed"] == [job["state"] for job in jobs]
-    assert "locked" == jobs[0]["failedReason"].split(":")[0]
+    assert "locked" == while_locked.split(":")[0]
     assert jobs[1]["failedReason"].split(":")[0] in {"timeout", "outcome_unknown"}
     assert ({"A": "1"}, {"A": "1"}) == (locked.secrets, silent.secrets)
 
