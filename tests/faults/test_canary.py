@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from platform_of_tests import Done, Platform
 
-pytestmark = pytest.mark.slow
-
 SYNC = ("sync", "--project", "p", "--name", "KEY")
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from parts import cases
 from psycopg import sql
 
 from flysync.sim.loopback import Fault, FaultKind
@@ -156,7 +155,7 @@ POINTS = [
 ]
 
 
-@cases("point", POINTS, quick=1, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
 def test_a_run_that_is_killed_is_repaired_by_the_next(platform: Platform, app: App, point: Point) -> None:
     """Wherever it dies, the next run brings the value to the machines, with one restart in all."""
     fault = wait_at(getattr(platform.world, point.service), point.match, point.kind, skip=point.skip)
@@ -166,7 +165,6 @@ def test_a_run_that_is_killed_is_repaired_by_the_next(platform: Platform, app: A
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("table", ["flysync_secrets", "flysync_runs", "project_actions"])
 def test_a_run_that_is_killed_while_it_writes_down(platform: Platform, app: App, table: LiteralString) -> None:
     """The request before the lock, the intent after it, the record at the end: the same, with one restart in all."""
@@ -179,7 +177,6 @@ def test_a_run_that_is_killed_while_it_writes_down(platform: Platform, app: App,
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_before_it_deletes_its_sandbox(platform: Platform, app: App) -> None:
     """All is recorded, so the next run has nothing to do; the sandbox is idle, and ends by itself."""
     killed(reached(platform, wait_at(platform.world.daytona, DELETE)))
@@ -192,7 +189,6 @@ def test_a_run_that_is_killed_before_it_deletes_its_sandbox(platform: Platform, 
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("match", "kind", "restarts"),
     [(SET, FaultKind.HANG_AFTER, 1), (UPDATE, FaultKind.HOLD_BEFORE, 1), (UPDATE, FaultKind.HANG_AFTER, 2)],
@@ -211,7 +207,6 @@ def test_a_value_that_changed_after_a_run_was_killed(
     assert_all_is_well(platform, app, "new", restarts=restarts)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lands", [False, True])
 def test_an_older_value_that_is_still_on_its_way(platform: Platform, app: App, *, lands: bool) -> None:
     """The sandbox of a killed run goes before anything is written, so the older value comes before or never."""
@@ -239,7 +234,6 @@ def test_an_older_value_that_is_still_on_its_way(platform: Platform, app: App, *
     assert_all_is_well(platform, app, "new", restarts=1)
 
 
-@pytest.mark.slow
 def test_a_value_that_fly_takes_in_late(platform: Platform, app: App) -> None:
     """Fly may write what it was given before the sandbox went: nobody can stop that, `--verify` finds and mends it."""
     fault = wait_at(platform.world.fly, SET, FaultKind.HOLD)
@@ -274,7 +268,6 @@ def everything(platform: Platform, app: App) -> list[object]:
     return [*tables, app.secrets, app.running(), app.restarts, app.vault.version, len(app.releases)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("service", "match", "skip", "outcome"),
     [
@@ -312,7 +305,6 @@ def test_a_run_that_froze_and_wakes_up_changes_nothing(
     assert_all_is_well(platform, app, "new", restarts=1)
 
 
-@pytest.mark.slow
 def test_a_run_that_froze_before_its_intent_is_overtaken(platform: Platform, app: App) -> None:
     """
     Postgres takes the lock from it when its patience is over (here 17 s, not 90), and it gives way when it wakes.
@@ -335,7 +327,6 @@ def test_a_run_that_froze_before_its_intent_is_overtaken(platform: Platform, app
     assert_all_is_well(platform, app, "new", restarts=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("match", [SET, UPDATE])
 def test_a_run_that_loses_its_lock_stops(platform: Platform, app: App, match: str) -> None:
     """It notices with its next heartbeat, deletes its sandbox, says what it does not know; the next run mends it."""
@@ -353,7 +344,6 @@ def test_a_run_that_loses_its_lock_stops(platform: Platform, app: App, match: st
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
-@pytest.mark.slow
 def test_many_who_save_at_once(platform: Platform, app: App) -> None:
     """Eight commands for eight names: all arrive with two restarts at most, and each command says who did its work."""
     names = [f"N{number}" for number in range(8)]
@@ -381,7 +371,6 @@ def test_many_who_save_at_once(platform: Platform, app: App) -> None:
     assert [(name,) for name in names] == told
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("match", "outcome", "next_outcome"), [(SET, "staged", "synced"), (UPDATE, "synced", "unchanged")]
 )
@@ -406,7 +395,6 @@ def test_postgres_goes_away_after_fly_has_the_value(
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["DELETE FROM flysync_meta", "DROP TABLE flysync_runs, flysync_secrets, flysync_meta"])
 def test_lost_tables_cost_one_restart(platform: Platform, app: App, lost: LiteralString) -> None:
     """Without them nothing is done; made anew, the value is set and deployed once more, whatever it is by then."""

@@ -12,8 +12,6 @@ from play import Played, cell_world, play
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
-
 #: How many cells are played at a time; those in which something does not answer mostly wait.
 _AT_A_TIME = 6
 

@@ -11,8 +11,6 @@ from mutations import MUTATIONS, Mutation
 
 import flysync
 
-pytestmark = pytest.mark.slow
-
 PACKAGE = Path(flysync.__file__).parent
 TESTS = Path(__file__).parents[1]
 #: pytest's own word for "some tests failed"; that nothing could be run is another.

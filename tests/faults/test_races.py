@@ -14,8 +14,6 @@ from soak import soak
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.slow
-
 _NAMES = ("A", "B", "C")
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from platform_of_tests import Done, Platform
 
-pytestmark = pytest.mark.slow
-
 
 class Replica(EmbeddedPostgres):
     """A server that follows *primary*, started from a base backup of it."""

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import LATE, STOPS, failures, may_meet
-from parts import cases
 from schedules import Fault
 from situations import SITUATIONS, Situation, calls_of, play
 from tally import FULL, Tally
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from world import World
 
-each_situation = cases("situation", list(SITUATIONS.values()), quick=2, ids=list(SITUATIONS))
+each_situation = pytest.mark.parametrize("situation", list(SITUATIONS.values()), ids=list(SITUATIONS))
 
 
 @each_situation
@@ -41,7 +40,6 @@ _FIRST = [Fault("cancel"), Fault("hang"), Fault("lose")]
 _THEN = [Fault("cancel"), Fault("cancel", "slow"), Fault("kill", "first"), Fault("hang")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SITUATIONS if FULL else ["new", "borrowed sandbox"])
 def test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good(
     name: str, record_property: Callable[[str, object], None]
@@ -82,7 +80,7 @@ _ALL = [name for name in SITUATIONS if name != "unchanged"]
 _LANDING = ["new", "changed", "reverted after a death", "--force", "no machines", "failed once"]
 
 
-@cases("name", _ALL if FULL else _LANDING, quick=1)
+@pytest.mark.parametrize("name", _ALL if FULL else _LANDING)
 def test_what_a_dead_run_had_under_way_does_no_harm_whenever_it_lands(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -129,7 +127,7 @@ _MEANWHILE: dict[str, tuple[Callable[[World], None], tuple[str, ...]]] = {
 _SHARED = [(what, name) for what, (_, names) in _MEANWHILE.items() for name in names]
 
 
-@cases(("what", "name"), _SHARED, quick=1)
+@pytest.mark.parametrize(("what", "name"), _SHARED)
 def test_what_changes_while_a_sync_runs_is_taken_in_or_left_to_the_next(
     what: str, name: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -156,7 +154,7 @@ _DEATHS += ["beside one that crashes", "changed after a death", "out of time, th
 _DEATHS += ["down before, and another fails", "a list that is behind", "--take-over"]
 
 
-@cases("name", _ALL if FULL else _DEATHS, quick=2)
+@pytest.mark.parametrize("name", _ALL if FULL else _DEATHS)
 def test_two_deaths_in_a_row_are_made_good(name: str, record_property: Callable[[str, object], None]) -> None:
     """Killed at any call, run again, killed at any call: the third sync brings the value; no death is a bad try."""
     tally, situation = Tally(), SITUATIONS[name]

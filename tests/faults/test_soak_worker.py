@@ -10,8 +10,6 @@ from soak_worker import soak
 
 from flysync.sim.valkey import why_unavailable
 
-pytestmark = pytest.mark.slow
-
 
 # What a worker was about to begin when it was killed.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
