@@ -46,7 +46,6 @@ class Records(Protocol):
             ProjectNotFound: it has neither a credential nor a deployment, nor is *app* its own; the hint has up to
                 three similar ids.
         """
-        ...
 
     async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
         """
@@ -55,7 +54,6 @@ class Records(Protocol):
         Where the app belongs to another project nothing is written, and the answer is no: then no run has taken the
         request, whatever the rows look like.
         """
-        ...
 
     async def begin(
         self,
@@ -80,7 +78,6 @@ class Records(Protocol):
             Locked: a row is no longer of the run that *seen* shows: the lock was lost, and another run has taken it.
             NotOwner: the app belongs to another project.
         """
-        ...
 
     async def stored(self, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:
         """
@@ -88,7 +85,6 @@ class Records(Protocol):
 
         Rows that another run has taken since stay as they are.
         """
-        ...
 
     async def begin_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str], release: int = 0
@@ -102,7 +98,6 @@ class Records(Protocol):
         Raises:
             NotRecorded: the run is no longer open: somebody has fenced it.
         """
-        ...
 
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
@@ -115,7 +110,6 @@ class Records(Protocol):
         Raises:
             NotRecorded: the run is no longer open.
         """
-        ...
 
     async def finish(
         self,
@@ -138,25 +132,20 @@ class Records(Protocol):
         Raises:
             NotRecorded: the run is no longer open, or was never begun.
         """
-        ...
 
     async def note_run(self, intent: Intent, end: RunEnd) -> None:
         """Write a run that ended before it had an intent."""
-        ...
 
     async def close_run(self, run_id: RunId) -> None:
         """Mark the run of a dead process as ended, once its sandbox is gone."""
-        ...
 
     async def poll_lock(
         self, app: AppName, names: Sequence[SecretName]
     ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give the rows of *names* and the app's open runs, for one who waits for the lock."""
-        ...
 
     async def run_state(self, run_id: RunId) -> RunState | None:
         """Give how a run stands; nothing where there is no such run."""
-        ...
 
     async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
         """
@@ -164,11 +153,9 @@ class Records(Protocol):
 
         A run that is not known was forgotten after `keep_days`, or belongs to another database.
         """
-        ...
 
     async def all_projects(self) -> Sequence[ProjectId]:
         """Give the projects that have credentials, in order."""
-        ...
 
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """
@@ -180,7 +167,6 @@ class Records(Protocol):
         Raises:
             ProjectNotFound: *project* is in none of the tables; see `view`.
         """
-        ...
 
     async def history(self, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
         """
@@ -189,15 +175,12 @@ class Records(Protocol):
         Raises:
             ProjectNotFound: *project* is in none of the tables, nor had it a run; see `view`.
         """
-        ...
 
     async def newest_apps(self, limit: int) -> Sequence[AppName]:
         """Give the apps of the newest *limit* deployments that are their project's newest, the newest first."""
-        ...
 
     async def find_runs(self, start: str) -> Sequence[tuple[RunRow, Action | None]]:
         """Give the runs whose id begins with *start*, each with its action; three are enough to see that."""
-        ...
 
 
 class DatabaseAdmin(Protocol):
@@ -213,15 +196,12 @@ class DatabaseAdmin(Protocol):
         Raises:
             TimedOut: a run has not ended in time.
         """
-        ...
 
     async def check(self) -> Sequence[Finding]:
         """Compare what is there with what flysync needs (design: the data contract); change nothing."""
-        ...
 
     async def server(self) -> DatabaseServer:
         """Say where the connection leads, and what time it is there."""
-        ...
 
 
 class LockHandle(Protocol):
@@ -237,11 +217,9 @@ class LockHandle(Protocol):
         Raises:
             DatabaseUnavailable: it is not.
         """
-        ...
 
     async def release(self) -> None:
         """Give the lock back; never raises."""
-        ...
 
 
 class AppLock(Protocol):
@@ -254,4 +232,3 @@ class AppLock(Protocol):
         Raises:
             DatabaseUnavailable: Postgres is out of reach.
         """
-        ...

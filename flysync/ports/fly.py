@@ -37,7 +37,6 @@ class Sandbox(Protocol):
             AnswerLost: it may have run, and may still be running.
             AccessDenied, SandboxNotFound: Daytona refuses; it has not run.
         """
-        ...
 
 
 class NotSent(Exception):
@@ -70,7 +69,6 @@ class Sandboxes(Protocol):
             AccessDenied: the key is refused.
             SandboxNotFound: the snapshot does not exist.
         """
-        ...
 
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> Sandbox:
         """
@@ -80,7 +78,6 @@ class Sandboxes(Protocol):
             SandboxNotFound: there is none, or it is not running.
             DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as above.
         """
-        ...
 
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
         """
@@ -92,7 +89,6 @@ class Sandboxes(Protocol):
         Raises:
             DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it may still be there.
         """
-        ...
 
     async def list(self) -> Sequence[SandboxInfo]:
         """
@@ -101,7 +97,6 @@ class Sandboxes(Protocol):
         Raises:
             DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: there is no list.
         """
-        ...
 
 
 class SandboxFlyctl(Protocol):
@@ -113,19 +108,15 @@ class SandboxFlyctl(Protocol):
 
     async def prepare(self) -> Flyctl:
         """Find a flyctl or install one; all but `FlyAccess.reach` needs it. A second call does nothing more."""
-        ...
 
     def secrets(self, app: AppName) -> SecretStore:
         """Give the secrets of *app*."""
-        ...
 
     def access(self) -> FlyAccess:
         """Give what lies between the sandbox and Fly."""
-        ...
 
     async def clean(self) -> None:
         """Remove what the run has left in a sandbox that goes on living."""
-        ...
 
 
 class SecretStore(Protocol):
@@ -138,7 +129,6 @@ class SecretStore(Protocol):
 
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Split names into groups that one call can carry."""
-        ...
 
     async def stage(self, values: Mapping[SecretName, Secret]) -> None:
         """
@@ -147,15 +137,12 @@ class SecretStore(Protocol):
         Raises:
             InvalidCredential: Fly refuses a name, which is the error's `name`; nothing of the batch was stored.
         """
-        ...
 
     async def unset(self, names: Sequence[SecretName]) -> None:
         """Remove secrets, without a deploy; one that is not there is fine."""
-        ...
 
     async def look(self) -> AppAtFly:
         """Give what Fly shows of the app: secrets and machines."""
-        ...
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """
@@ -163,11 +150,9 @@ class SecretStore(Protocol):
 
         How it ended is data: no error of the calls above is raised.
         """
-        ...
 
     async def start(self, machines: Sequence[str]) -> None:
         """Start machines, by their ids; one that ends again a moment later is no failure."""
-        ...
 
 
 class FlyAccess(Protocol):
@@ -179,11 +164,9 @@ class FlyAccess(Protocol):
 
     async def reach(self) -> Reach | None:
         """Try Fly's addresses, and where one is amiss others too; nothing where the sandbox has no means to."""
-        ...
 
     async def token(self) -> Token:
         """Give what the token says about itself, without asking Fly."""
-        ...
 
     async def sign_in(self) -> None:
         """
@@ -192,7 +175,6 @@ class FlyAccess(Protocol):
         Raises:
             AccessDenied: it does not.
         """
-        ...
 
     async def see(self, app: AppName) -> None:
         """
@@ -201,4 +183,3 @@ class FlyAccess(Protocol):
         Raises:
             AppNotFound: there is no such app, or not for this token.
         """
-        ...

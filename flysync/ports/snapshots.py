@@ -24,11 +24,9 @@ class Snapshots(Protocol):
 
     async def list(self, *, timeout_s: float) -> Sequence[SnapshotInfo]:
         """Give all that there are, Daytona's own ones too."""
-        ...
 
     async def find(self, name: str, *, timeout_s: float) -> SnapshotInfo | None:
         """Give the one of this name or id, if there is one."""
-        ...
 
     async def build(self, name: str, dockerfile: str, *, log: Callable[[str], None], timeout_s: float) -> SnapshotInfo:
         """
@@ -36,15 +34,12 @@ class Snapshots(Protocol):
 
         One of this name that is there already is given instead, once it has settled.
         """
-        ...
 
     async def activate(self, name: str, *, timeout_s: float) -> SnapshotInfo:
         """Wake one up that is inactive, and give it once it has settled."""
-        ...
 
     async def settled(self, name: str, *, timeout_s: float) -> SnapshotInfo:
         """Wait until the state of one does not change by itself any more, and give it."""
-        ...
 
 
 class Recipe(Protocol):
@@ -57,7 +52,6 @@ class Recipe(Protocol):
         Raises:
             ConfigError: it would have to hold what nobody may be shown.
         """
-        ...
 
     async def look(self, sandbox: Sandbox, *, timeout_s: float) -> Flyctl | None:
         """
@@ -66,7 +60,6 @@ class Recipe(Protocol):
         Raises:
             DaytonaUnavailable, RateLimited, TimedOut, SandboxNotFound: it was not looked at.
         """
-        ...
 
 
 class BuildListener(Protocol):
@@ -74,15 +67,12 @@ class BuildListener(Protocol):
 
     def step(self, phase: str) -> None:
         """A step begins."""
-        ...
 
     def log(self, line: str) -> None:
         """Daytona says a line."""
-        ...
 
     def leaves(self, what: str) -> None:
         """From now on, this is what an interruption leaves, and what to do about it."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,20 +22,16 @@ class ProgressListener(Protocol):
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
         """The run begins; *known* gives, at any moment, the report that the run would end with now."""
-        ...
 
     def step(self, phase: str) -> None:
         """A step begins."""
-        ...
 
     @property
     def on_progress(self) -> OnProgress | None:
         """Called with the progress of a roll-out while it goes on; absent if nobody needs it."""
-        ...
 
     def done(self, report: SyncReport) -> None:
         """The run has ended or was interrupted; *report* is what is known."""
-        ...
 
 
 class Clock(Protocol):
@@ -43,23 +39,18 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Give seconds that never go back."""
-        ...
 
     def now(self) -> datetime:
         """Give the time of this machine's clock, which may be wrong: only for comparing it with another one."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        ...
 
     def jitter(self) -> float:
         """Give a random number from 0 up to 1."""
-        ...
 
     def new_id(self) -> str:
         """Give a new unique id: letters and digits, sortable by time."""
-        ...
 
 
 class FlyctlFactory(Protocol):
@@ -67,7 +58,6 @@ class FlyctlFactory(Protocol):
 
     def __call__(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
         """Give the flyctl of *sandbox*, for a run that is over at *end_at* of the monotonic clock."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
