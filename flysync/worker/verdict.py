@@ -60,7 +60,7 @@ def is_outage(verdict: Verdict) -> bool:
 
 
 def _of(code: str, message: str, *, age_s: float) -> Verdict:
-    kind = _KINDS.get(code)
+    kind = next((kind for kind in FlysyncError.__subclasses__() if kind.code == code), None)
     is_young = kind is CredentialNotFound and age_s < _YOUNG_S
     # An unknown code is a bug: the job is tried again as long as it has attempts.
     disposition = Disposition.RETRY if kind is None or kind.temporary or is_young else Disposition.FAIL
@@ -77,13 +77,3 @@ def _result(report: SyncReport, outcome: str | None, reason: str | None) -> dict
         "covered_by": report.covered_by,
         "warnings": [note.code for note in report.warnings],
     }
-
-
-def _all(kind: type[FlysyncError]) -> dict[str, type[FlysyncError]]:
-    kinds = {kind.code: kind}
-    for subclass in kind.__subclasses__():
-        kinds |= _all(subclass)
-    return kinds
-
-
-_KINDS = _all(FlysyncError)
