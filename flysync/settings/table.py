@@ -74,8 +74,6 @@ class Settings:
     fly_flaps_base_url: str | None = _setting("FLY_FLAPS_BASE_URL", readers.script_url, None, guarded=True)
     fly_uiex_base_url: str | None = _setting("FLY_UIEX_BASE_URL", readers.script_url, None, guarded=True)
 
-    #: The source of each setting: "flag", "environment", ".env:3", "keyring", "default".
-    sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
 
     @property
