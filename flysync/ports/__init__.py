@@ -17,7 +17,7 @@ from flysync.ports.fly import (
     SecretStore,
 )
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
-from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunSeen, RunsSeen, RunState
+from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunSeen, RunsSeen
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
 from flysync.ports.world import Clock, FlyctlFactory, ProgressListener, Services
 
@@ -44,7 +44,6 @@ __all__ = [
     "Records",
     "RunEnd",
     "RunSeen",
-    "RunState",
     "RunsSeen",
     "Sandbox",
     "SandboxFlyctl",

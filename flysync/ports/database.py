@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         State,
     )
     from flysync.model.reports import Finding, InitReport, Overview, RunRow
-    from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunsSeen, RunState
+    from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunsSeen
 
 
 class Records(Protocol):
@@ -143,9 +143,6 @@ class Records(Protocol):
         self, app: AppName, names: Sequence[SecretName]
     ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give the rows of *names* and the app's open runs, for one who waits for the lock."""
-
-    async def run_state(self, run_id: RunId) -> RunState | None:
-        """Give how a run stands; nothing where there is no such run."""
 
     async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
         """
