@@ -19,7 +19,7 @@ from flysync.ports.fly import (
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunSeen, RunsSeen
 from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
-from flysync.ports.world import Clock, FlyctlFactory, ProgressListener, Services
+from flysync.ports.world import Clock, ProgressListener, Services
 
 __all__ = [
     "Action",
@@ -32,7 +32,6 @@ __all__ = [
     "DatabaseServer",
     "Disposition",
     "FlyAccess",
-    "FlyctlFactory",
     "Intent",
     "Job",
     "JobQueue",

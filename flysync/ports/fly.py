@@ -39,24 +39,28 @@ class Sandbox(Protocol):
         """
 
 
-class NotSent(Exception):
-    """A request certainly did nothing; *cause* is the error to show where nothing else helps."""
+class _Unanswered(Exception):
+    """A request without an answer; *cause* is the error to show where nothing else helps."""
 
     def __init__(self, cause: FlysyncError) -> None:
-        super().__init__("not sent")
+        super().__init__(type(cause).__name__)
         self.cause = cause
 
 
-class AnswerLost(Exception):
-    """A request may have done its work, or be at it still; *cause* is the error to show where nothing else helps."""
+class NotSent(_Unanswered):
+    """It certainly did nothing."""
 
-    def __init__(self, cause: FlysyncError) -> None:
-        super().__init__("answer lost")
-        self.cause = cause
+
+class AnswerLost(_Unanswered):
+    """It may have done its work, or be at it still."""
 
 
 class Sandboxes(Protocol):
-    """The place where sandboxes come from."""
+    """
+    The place where sandboxes come from.
+
+    Errors common to all calls: DaytonaUnavailable, RateLimited, TimedOut: try again; AccessDenied: the key is refused.
+    """
 
     async def create(
         self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
@@ -64,9 +68,9 @@ class Sandboxes(Protocol):
         """
         Make a sandbox under a unique *name*, from *snapshot* or the usual one, gone after *ttl_s* whatever happens.
 
+        After an error that passes there may be a sandbox of this name.
+
         Raises:
-            DaytonaUnavailable, RateLimited, TimedOut: try again; there may be a sandbox of this name.
-            AccessDenied: the key is refused.
             SandboxNotFound: the snapshot does not exist.
         """
 
@@ -76,7 +80,6 @@ class Sandboxes(Protocol):
 
         Raises:
             SandboxNotFound: there is none, or it is not running.
-            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as above.
         """
 
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
@@ -84,19 +87,11 @@ class Sandboxes(Protocol):
         Delete a sandbox by id or name, and tell whether there was one; there being none is fine.
 
         It returns when Daytona has accepted the deletion; with *gone*, when nothing of the sandbox is left, though
-        somebody else has begun to delete it.
-
-        Raises:
-            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it may still be there.
+        somebody else has begun to delete it. After an error it may still be there.
         """
 
     async def list(self) -> Sequence[SandboxInfo]:
-        """
-        Give all sandboxes that carry the label `app=flysync`; the list may lag behind by some seconds.
-
-        Raises:
-            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: there is no list.
-        """
+        """Give all sandboxes that carry the label `app=flysync`; the list may lag behind by some seconds."""
 
 
 class SandboxFlyctl(Protocol):
