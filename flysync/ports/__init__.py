@@ -18,8 +18,15 @@ from flysync.ports.fly import (
 )
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunSeen, RunsSeen
-from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
-from flysync.ports.world import Clock, ProgressListener, Services
+from flysync.ports.world import (
+    BuildListener,
+    Clock,
+    ProgressListener,
+    Recipe,
+    Services,
+    Snapshots,
+    SnapshotServices,
+)
 
 __all__ = [
     "Action",

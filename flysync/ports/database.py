@@ -29,6 +29,11 @@ class Records(Protocol):
     Every call raises DatabaseUnavailable where it is out of reach (the answer of a commit may be lost), and
     ConfigError where tables are missing or of another version, the server is a replica or takes no writes, or row level
     security may hide rows: one that is hidden is not gone. Every call is one transaction.
+
+    `begin`, `begin_rollout`, `end_rollout` and `finish` raise NotRecorded where their run is not open (any more):
+    somebody has fenced it. While it is open it holds the app's lock, so the last two may name rows of an earlier run.
+
+    Calls about a project that is in none of the tables raise ProjectNotFound; its hint has up to three similar ids.
     """
 
     async def view(
@@ -43,8 +48,7 @@ class Records(Protocol):
         While the tables are being migrated, this and `begin` raise DatabaseUnavailable, unless the run is under way.
 
         Raises:
-            ProjectNotFound: it has neither a credential nor a deployment, nor is *app* its own; the hint has up to
-                three similar ids.
+            ProjectNotFound: it has neither a credential nor a deployment, nor is *app* its own.
         """
 
     async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
@@ -74,7 +78,6 @@ class Records(Protocol):
         All or nothing.
 
         Raises:
-            NotRecorded: the run has ended already: somebody has fenced it.
             Locked: a row is no longer of the run that *seen* shows: the lock was lost, and another run has taken it.
             NotOwner: the app belongs to another project.
         """
@@ -94,22 +97,12 @@ class Records(Protocol):
 
         Gives the machines that were down before the first roll-out that has not ended well since, and before each one
         after it: *down*, where this is the first.
-
-        Raises:
-            NotRecorded: the run is no longer open: somebody has fenced it.
         """
 
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
     ) -> Mapping[SecretName, SecretRecord]:
-        """
-        Commit that no roll-out of *names* is open any more, and give their rows.
-
-        With *bad* it was one. The rows may be those of an earlier run: as long as this one is open, it holds the lock.
-
-        Raises:
-            NotRecorded: the run is no longer open.
-        """
+        """Commit that no roll-out of *names* is open any more, and that it was a *bad* try; give their rows."""
 
     async def finish(
         self,
@@ -125,12 +118,8 @@ class Records(Protocol):
         Write the run's end, the states of its secrets and the action, all or nothing.
 
         `deployed` sets the time and forgets bad tries; the row of what is `unset` goes. *all_up*: every machine runs
-        that was not down before our first roll-out, so nothing has to be remembered of that. The rows may be those of
-        an earlier run: as long as this one is open, it holds the app's lock. Runs that ended more than *keep_days* ago
-        go as well.
-
-        Raises:
-            NotRecorded: the run is no longer open, or was never begun.
+        that was not down before our first roll-out, so nothing has to be remembered of that. Runs that ended more than
+        *keep_days* ago go as well.
         """
 
     async def note_run(self, intent: Intent, end: RunEnd) -> None:
@@ -160,17 +149,13 @@ class Records(Protocol):
 
         A credential without a record, a record without a credential (orphaned) and a project that has only a
         deployment each have a row.
-
-        Raises:
-            ProjectNotFound: *project* is in none of the tables; see `view`.
         """
 
     async def history(self, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
         """
         Give the newest *limit* runs of *project*, or of those that were about *name*, the newest first.
 
-        Raises:
-            ProjectNotFound: *project* is in none of the tables, nor had it a run; see `view`.
+        A project that had a run is found, too, where it is in none of the tables.
         """
 
     async def newest_apps(self, limit: int) -> Sequence[AppName]:
@@ -208,24 +193,14 @@ class LockHandle(Protocol):
     lost: asyncio.Event
 
     async def check(self) -> None:
-        """
-        Make sure, by asking, that the lock is still held.
-
-        Raises:
-            DatabaseUnavailable: it is not.
-        """
+        """Make sure, by asking, that the lock is still held; it is DatabaseUnavailable where it is not."""
 
     async def release(self) -> None:
         """Give the lock back; never raises."""
 
 
 class AppLock(Protocol):
-    """One lock per app, for the command line, the worker and the engineer on call alike."""
+    """One lock per app, for everybody alike; DatabaseUnavailable is raised where Postgres is out of reach."""
 
     async def try_acquire(self, app: AppName) -> LockHandle | None:
-        """
-        Take the lock if it is free; a process that dies or freezes loses it within 90 seconds.
-
-        Raises:
-            DatabaseUnavailable: Postgres is out of reach.
-        """
+        """Take the lock if it is free; a process that dies or freezes loses it within 90 seconds."""

@@ -164,17 +164,7 @@ class FlyAccess(Protocol):
         """Give what the token says about itself, without asking Fly."""
 
     async def sign_in(self) -> None:
-        """
-        Make sure that Fly accepts the token.
-
-        Raises:
-            AccessDenied: it does not.
-        """
+        """Make sure that Fly accepts the token; it is AccessDenied where it does not."""
 
     async def see(self, app: AppName) -> None:
-        """
-        Make sure that the token shows *app*.
-
-        Raises:
-            AppNotFound: there is no such app, or not for this token.
-        """
+        """Make sure that the token shows *app*; it is AppNotFound where there is none, or not for this token."""
