@@ -102,7 +102,7 @@ class Records(Protocol):
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
     ) -> Mapping[SecretName, SecretRecord]:
-        """Commit that no roll-out of *names* is open any more, and that it was a *bad* try; give their rows."""
+        """Commit that the roll-out of *names* is over, and was *bad* where that is given; give their rows."""
 
     async def finish(
         self,

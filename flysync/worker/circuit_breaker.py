@@ -6,10 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from flysync.worker.verdict import is_outage
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
 
     from flysync.model.core import ProjectId
     from flysync.ports import Clock, Verdict
@@ -65,9 +63,8 @@ class CircuitBreaker:
                     return
         yield
 
-    def record(self, project: ProjectId, verdicts: Iterable[Verdict]) -> None:
-        """Learn from the verdicts of one sync."""
-        failed = next((verdict for verdict in verdicts if is_outage(verdict)), None)
+    def record(self, project: ProjectId, failed: Verdict | None) -> None:
+        """Learn from one sync: the verdict of a job that an outage has stopped, if there is one."""
         was_open, was = self.is_open(), self._service
         if failed is None:
             self._failures, self._service = 0, ""
