@@ -98,7 +98,6 @@ _POLL_LOCK: LiteralString = """
 """
 _POLL_LOCK = _POLL_LOCK.replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)
 
-#: How one run stands.
 #: Which of some runs are known; one that never had an intent has no deadline.
 _RUNS = """
     SELECT now(), array_agg(
