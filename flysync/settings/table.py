@@ -93,9 +93,7 @@ class Settings:
 
 #: The field of `Settings` and the variable, by the variable's name.
 VARIABLES: Mapping[str, tuple[str, Variable]] = {
-    one.metadata["variable"].name: (one.name, one.metadata["variable"])
-    for one in fields(Settings)
-    if "variable" in one.metadata
+    variable.name: (one.name, variable) for one in fields(Settings) if (variable := one.metadata.get("variable"))
 }
 
 #: The settings that may be in the keyring.

@@ -19,7 +19,7 @@ from flysync.model.core import ProjectId, SecretName, secret_name
 from flysync.ports import Disposition
 from flysync.worker.circuit_breaker import CircuitBreaker
 from flysync.worker.dispatcher import Dispatcher
-from flysync.worker.metrics import Metrics, SandboxCounter
+from flysync.worker.metrics import Metrics, SandboxCounter, served
 from flysync.worker.slots import LimitedLock
 from flysync.worker.verdict import of_error
 
@@ -72,8 +72,6 @@ class Work:
             stack.push_async_callback(self._queue.close)
             await self._queue.check()
             if self._options.health_port is not None:
-                from flysync.worker.health import served
-
                 port = await stack.enter_async_context(
                     served(self._options.health_host, self._options.health_port, self._metrics, self._why_not_ready)
                 )
