@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 _STDOUT, _STDERR = 1, 2
 
 
-class _Bug(FlysyncError):
+class _Bug(
+    FlysyncError,
+    code="internal_error",
+    hint="please report it with the traceback on stderr, which holds no values",
+):
     """An exception that was not raised on purpose, by its kind alone: its text may hold a value."""
-
-    code = "internal_error"
-    default_hint = "please report it with the traceback on stderr, which holds no values"
 
 
 @dataclass(kw_only=True, slots=True)

@@ -29,8 +29,8 @@ class ConfigReport(Report):
 
     lines: tuple[SettingLine, ...]
     problems: tuple[str, ...] = ()
-    #: Those of them that are no setting's: a line or a file that cannot be read may have held any.
-    unread: tuple[str, ...] = ()
+    #: Whether some are no setting's: a line or a file that cannot be read may have held any.
+    has_unread: bool = False
 
     def line(self, name: str) -> SettingLine:
         """Give that of one setting."""

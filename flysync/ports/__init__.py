@@ -17,9 +17,16 @@ from flysync.ports.fly import (
     SecretStore,
 )
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
-from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunSeen, RunsSeen, RunState
-from flysync.ports.snapshots import BuildListener, Recipe, Snapshots, SnapshotServices
-from flysync.ports.world import Clock, FlyctlFactory, ProgressListener, Services
+from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunSeen, RunsSeen
+from flysync.ports.world import (
+    BuildListener,
+    Clock,
+    ProgressListener,
+    Recipe,
+    Services,
+    Snapshots,
+    SnapshotServices,
+)
 
 __all__ = [
     "Action",
@@ -32,7 +39,6 @@ __all__ = [
     "DatabaseServer",
     "Disposition",
     "FlyAccess",
-    "FlyctlFactory",
     "Intent",
     "Job",
     "JobQueue",
@@ -44,7 +50,6 @@ __all__ = [
     "Records",
     "RunEnd",
     "RunSeen",
-    "RunState",
     "RunsSeen",
     "Sandbox",
     "SandboxFlyctl",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         State,
     )
     from flysync.model.reports import Finding, InitReport, Overview, RunRow
-    from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunsSeen, RunState
+    from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunsSeen
 
 
 class Records(Protocol):
@@ -29,6 +29,11 @@ class Records(Protocol):
     Every call raises DatabaseUnavailable where it is out of reach (the answer of a commit may be lost), and
     ConfigError where tables are missing or of another version, the server is a replica or takes no writes, or row level
     security may hide rows: one that is hidden is not gone. Every call is one transaction.
+
+    `begin`, `begin_rollout`, `end_rollout` and `finish` raise NotRecorded where their run is not open (any more):
+    somebody has fenced it. While it is open it holds the app's lock, so the last two may name rows of an earlier run.
+
+    Calls about a project that is in none of the tables raise ProjectNotFound; its hint has up to three similar ids.
     """
 
     async def view(
@@ -43,10 +48,8 @@ class Records(Protocol):
         While the tables are being migrated, this and `begin` raise DatabaseUnavailable, unless the run is under way.
 
         Raises:
-            ProjectNotFound: it has neither a credential nor a deployment, nor is *app* its own; the hint has up to
-                three similar ids.
+            ProjectNotFound: it has neither a credential nor a deployment, nor is *app* its own.
         """
-        ...
 
     async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
         """
@@ -55,7 +58,6 @@ class Records(Protocol):
         Where the app belongs to another project nothing is written, and the answer is no: then no run has taken the
         request, whatever the rows look like.
         """
-        ...
 
     async def begin(
         self,
@@ -76,11 +78,9 @@ class Records(Protocol):
         All or nothing.
 
         Raises:
-            NotRecorded: the run has ended already: somebody has fenced it.
             Locked: a row is no longer of the run that *seen* shows: the lock was lost, and another run has taken it.
             NotOwner: the app belongs to another project.
         """
-        ...
 
     async def stored(self, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:
         """
@@ -88,7 +88,6 @@ class Records(Protocol):
 
         Rows that another run has taken since stay as they are.
         """
-        ...
 
     async def begin_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], *, down: Collection[str], release: int = 0
@@ -98,24 +97,12 @@ class Records(Protocol):
 
         Gives the machines that were down before the first roll-out that has not ended well since, and before each one
         after it: *down*, where this is the first.
-
-        Raises:
-            NotRecorded: the run is no longer open: somebody has fenced it.
         """
-        ...
 
     async def end_rollout(
         self, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
     ) -> Mapping[SecretName, SecretRecord]:
-        """
-        Commit that no roll-out of *names* is open any more, and give their rows.
-
-        With *bad* it was one. The rows may be those of an earlier run: as long as this one is open, it holds the lock.
-
-        Raises:
-            NotRecorded: the run is no longer open.
-        """
-        ...
+        """Commit that the roll-out of *names* is over, and was *bad* where that is given; give their rows."""
 
     async def finish(
         self,
@@ -131,32 +118,20 @@ class Records(Protocol):
         Write the run's end, the states of its secrets and the action, all or nothing.
 
         `deployed` sets the time and forgets bad tries; the row of what is `unset` goes. *all_up*: every machine runs
-        that was not down before our first roll-out, so nothing has to be remembered of that. The rows may be those of
-        an earlier run: as long as this one is open, it holds the app's lock. Runs that ended more than *keep_days* ago
-        go as well.
-
-        Raises:
-            NotRecorded: the run is no longer open, or was never begun.
+        that was not down before our first roll-out, so nothing has to be remembered of that. Runs that ended more than
+        *keep_days* ago go as well.
         """
-        ...
 
     async def note_run(self, intent: Intent, end: RunEnd) -> None:
         """Write a run that ended before it had an intent."""
-        ...
 
     async def close_run(self, run_id: RunId) -> None:
         """Mark the run of a dead process as ended, once its sandbox is gone."""
-        ...
 
     async def poll_lock(
         self, app: AppName, names: Sequence[SecretName]
     ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give the rows of *names* and the app's open runs, for one who waits for the lock."""
-        ...
-
-    async def run_state(self, run_id: RunId) -> RunState | None:
-        """Give how a run stands; nothing where there is no such run."""
-        ...
 
     async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
         """
@@ -164,11 +139,9 @@ class Records(Protocol):
 
         A run that is not known was forgotten after `keep_days`, or belongs to another database.
         """
-        ...
 
     async def all_projects(self) -> Sequence[ProjectId]:
         """Give the projects that have credentials, in order."""
-        ...
 
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """
@@ -176,28 +149,20 @@ class Records(Protocol):
 
         A credential without a record, a record without a credential (orphaned) and a project that has only a
         deployment each have a row.
-
-        Raises:
-            ProjectNotFound: *project* is in none of the tables; see `view`.
         """
-        ...
 
     async def history(self, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
         """
         Give the newest *limit* runs of *project*, or of those that were about *name*, the newest first.
 
-        Raises:
-            ProjectNotFound: *project* is in none of the tables, nor had it a run; see `view`.
+        A project that had a run is found, too, where it is in none of the tables.
         """
-        ...
 
     async def newest_apps(self, limit: int) -> Sequence[AppName]:
         """Give the apps of the newest *limit* deployments that are their project's newest, the newest first."""
-        ...
 
     async def find_runs(self, start: str) -> Sequence[tuple[RunRow, Action | None]]:
         """Give the runs whose id begins with *start*, each with its action; three are enough to see that."""
-        ...
 
 
 class DatabaseAdmin(Protocol):
@@ -213,15 +178,12 @@ class DatabaseAdmin(Protocol):
         Raises:
             TimedOut: a run has not ended in time.
         """
-        ...
 
     async def check(self) -> Sequence[Finding]:
         """Compare what is there with what flysync needs (design: the data contract); change nothing."""
-        ...
 
     async def server(self) -> DatabaseServer:
         """Say where the connection leads, and what time it is there."""
-        ...
 
 
 class LockHandle(Protocol):
@@ -231,27 +193,14 @@ class LockHandle(Protocol):
     lost: asyncio.Event
 
     async def check(self) -> None:
-        """
-        Make sure, by asking, that the lock is still held.
-
-        Raises:
-            DatabaseUnavailable: it is not.
-        """
-        ...
+        """Make sure, by asking, that the lock is still held; it is DatabaseUnavailable where it is not."""
 
     async def release(self) -> None:
         """Give the lock back; never raises."""
-        ...
 
 
 class AppLock(Protocol):
-    """One lock per app, for the command line, the worker and the engineer on call alike."""
+    """One lock per app, for everybody alike; DatabaseUnavailable is raised where Postgres is out of reach."""
 
     async def try_acquire(self, app: AppName) -> LockHandle | None:
-        """
-        Take the lock if it is free; a process that dies or freezes loses it within 90 seconds.
-
-        Raises:
-            DatabaseUnavailable: Postgres is out of reach.
-        """
-        ...
+        """Take the lock if it is free; a process that dies or freezes loses it within 90 seconds."""

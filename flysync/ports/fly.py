@@ -37,27 +37,30 @@ class Sandbox(Protocol):
             AnswerLost: it may have run, and may still be running.
             AccessDenied, SandboxNotFound: Daytona refuses; it has not run.
         """
-        ...
 
 
-class NotSent(Exception):
-    """A request certainly did nothing; *cause* is the error to show where nothing else helps."""
+class _Unanswered(Exception):
+    """A request without an answer; *cause* is the error to show where nothing else helps."""
 
     def __init__(self, cause: FlysyncError) -> None:
-        super().__init__("not sent")
+        super().__init__(type(cause).__name__)
         self.cause = cause
 
 
-class AnswerLost(Exception):
-    """A request may have done its work, or be at it still; *cause* is the error to show where nothing else helps."""
+class NotSent(_Unanswered):
+    """It certainly did nothing."""
 
-    def __init__(self, cause: FlysyncError) -> None:
-        super().__init__("answer lost")
-        self.cause = cause
+
+class AnswerLost(_Unanswered):
+    """It may have done its work, or be at it still."""
 
 
 class Sandboxes(Protocol):
-    """The place where sandboxes come from."""
+    """
+    The place where sandboxes come from.
+
+    Errors common to all calls: DaytonaUnavailable, RateLimited, TimedOut: try again; AccessDenied: the key is refused.
+    """
 
     async def create(
         self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
@@ -65,12 +68,11 @@ class Sandboxes(Protocol):
         """
         Make a sandbox under a unique *name*, from *snapshot* or the usual one, gone after *ttl_s* whatever happens.
 
+        After an error that passes there may be a sandbox of this name.
+
         Raises:
-            DaytonaUnavailable, RateLimited, TimedOut: try again; there may be a sandbox of this name.
-            AccessDenied: the key is refused.
             SandboxNotFound: the snapshot does not exist.
         """
-        ...
 
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> Sandbox:
         """
@@ -78,30 +80,18 @@ class Sandboxes(Protocol):
 
         Raises:
             SandboxNotFound: there is none, or it is not running.
-            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as above.
         """
-        ...
 
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
         """
         Delete a sandbox by id or name, and tell whether there was one; there being none is fine.
 
         It returns when Daytona has accepted the deletion; with *gone*, when nothing of the sandbox is left, though
-        somebody else has begun to delete it.
-
-        Raises:
-            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it may still be there.
+        somebody else has begun to delete it. After an error it may still be there.
         """
-        ...
 
     async def list(self) -> Sequence[SandboxInfo]:
-        """
-        Give all sandboxes that carry the label `app=flysync`; the list may lag behind by some seconds.
-
-        Raises:
-            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: there is no list.
-        """
-        ...
+        """Give all sandboxes that carry the label `app=flysync`; the list may lag behind by some seconds."""
 
 
 class SandboxFlyctl(Protocol):
@@ -113,19 +103,15 @@ class SandboxFlyctl(Protocol):
 
     async def prepare(self) -> Flyctl:
         """Find a flyctl or install one; all but `FlyAccess.reach` needs it. A second call does nothing more."""
-        ...
 
     def secrets(self, app: AppName) -> SecretStore:
         """Give the secrets of *app*."""
-        ...
 
     def access(self) -> FlyAccess:
         """Give what lies between the sandbox and Fly."""
-        ...
 
     async def clean(self) -> None:
         """Remove what the run has left in a sandbox that goes on living."""
-        ...
 
 
 class SecretStore(Protocol):
@@ -138,7 +124,6 @@ class SecretStore(Protocol):
 
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Split names into groups that one call can carry."""
-        ...
 
     async def stage(self, values: Mapping[SecretName, Secret]) -> None:
         """
@@ -147,15 +132,12 @@ class SecretStore(Protocol):
         Raises:
             InvalidCredential: Fly refuses a name, which is the error's `name`; nothing of the batch was stored.
         """
-        ...
 
     async def unset(self, names: Sequence[SecretName]) -> None:
         """Remove secrets, without a deploy; one that is not there is fine."""
-        ...
 
     async def look(self) -> AppAtFly:
         """Give what Fly shows of the app: secrets and machines."""
-        ...
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         """
@@ -163,11 +145,9 @@ class SecretStore(Protocol):
 
         How it ended is data: no error of the calls above is raised.
         """
-        ...
 
     async def start(self, machines: Sequence[str]) -> None:
         """Start machines, by their ids; one that ends again a moment later is no failure."""
-        ...
 
 
 class FlyAccess(Protocol):
@@ -179,26 +159,12 @@ class FlyAccess(Protocol):
 
     async def reach(self) -> Reach | None:
         """Try Fly's addresses, and where one is amiss others too; nothing where the sandbox has no means to."""
-        ...
 
     async def token(self) -> Token:
         """Give what the token says about itself, without asking Fly."""
-        ...
 
     async def sign_in(self) -> None:
-        """
-        Make sure that Fly accepts the token.
-
-        Raises:
-            AccessDenied: it does not.
-        """
-        ...
+        """Make sure that Fly accepts the token; it is AccessDenied where it does not."""
 
     async def see(self, app: AppName) -> None:
-        """
-        Make sure that the token shows *app*.
-
-        Raises:
-            AppNotFound: there is no such app, or not for this token.
-        """
-        ...
+        """Make sure that the token shows *app*; it is AppNotFound where there is none, or not for this token."""

@@ -81,7 +81,6 @@ class JobQueue(Protocol):
             AccessDenied: it refuses the password.
             ConfigError: jobs could be lost, or it belongs to another library.
         """
-        ...
 
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
         """
@@ -90,16 +89,12 @@ class JobQueue(Protocol):
         Raises:
             RuntimeError: the library has given up; no more jobs are taken.
         """
-        ...
 
     def stop(self) -> None:
         """Take no more jobs."""
-        ...
 
     async def close(self) -> None:
         """Wait until all verdicts are stored, and close the connections."""
-        ...
 
     async def oldest_s(self) -> float | None:
         """Give the age in seconds of the oldest waiting job; 0 if none waits, None if Redis does not answer."""
-        ...

@@ -61,24 +61,18 @@ class RunEnd:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunState:
-    """A run as somebody sees it who waits for it."""
-
-    finished: bool
-    outcome: str | None
-    error_code: str | None
-    release: int | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunSeen:
-    """A run as somebody sees it who has found its sandbox."""
+    """A run as somebody sees it who waits for it, or has found its sandbox."""
 
     #: Absent where the project had no app.
     app: AppName | None
     finished: bool
     #: Seconds until nothing of the run can still write; 0 where that is over, or it never had an intent.
     seconds_left: float
+    #: How it ended, as in `RunEnd`.
+    outcome: str | None = None
+    error_code: str | None = None
+    release: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Everything outside that the handlers use, in one place; and time, chance, and whoever follows a run."""
+"""Everything outside that the handlers use, in one place; snapshots, time, chance, and whoever follows a run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 from flysync.model.fly import SMOKE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from flysync.model.core import RunId
     from flysync.model.reports import SyncReport
+    from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
     from flysync.ports.fly import OnProgress, Sandbox, Sandboxes, SandboxFlyctl
 
@@ -22,20 +23,29 @@ class ProgressListener(Protocol):
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
         """The run begins; *known* gives, at any moment, the report that the run would end with now."""
-        ...
 
     def step(self, phase: str) -> None:
         """A step begins."""
-        ...
 
     @property
     def on_progress(self) -> OnProgress | None:
         """Called with the progress of a roll-out while it goes on; absent if nobody needs it."""
-        ...
 
     def done(self, report: SyncReport) -> None:
         """The run has ended or was interrupted; *report* is what is known."""
-        ...
+
+
+class BuildListener(Protocol):
+    """Somebody who follows a build."""
+
+    def step(self, phase: str) -> None:
+        """A step begins."""
+
+    def log(self, line: str) -> None:
+        """Daytona says a line."""
+
+    def leaves(self, what: str) -> None:
+        """From now on, this is what an interruption leaves, and what to do about it."""
 
 
 class Clock(Protocol):
@@ -43,23 +53,18 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Give seconds that never go back."""
-        ...
 
     def now(self) -> datetime:
         """Give the time of this machine's clock, which may be wrong: only for comparing it with another one."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        ...
 
     def jitter(self) -> float:
         """Give a random number from 0 up to 1."""
-        ...
 
     def new_id(self) -> str:
         """Give a new unique id: letters and digits, sortable by time."""
-        ...
 
 
 class FlyctlFactory(Protocol):
@@ -67,7 +72,54 @@ class FlyctlFactory(Protocol):
 
     def __call__(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
         """Give the flyctl of *sandbox*, for a run that is over at *end_at* of the monotonic clock."""
-        ...
+
+
+class Snapshots(Protocol):
+    """
+    The snapshots at Daytona.
+
+    Errors common to all calls: DaytonaUnavailable, RateLimited, TimedOut, AccessDenied; whatever was begun at Daytona
+    goes on there. Who waits for a snapshot that somebody has deleted meanwhile gets SandboxNotFound.
+    """
+
+    async def list(self, *, timeout_s: float) -> Sequence[SnapshotInfo]:
+        """Give all that there are, Daytona's own ones too."""
+
+    async def find(self, name: str, *, timeout_s: float) -> SnapshotInfo | None:
+        """Give the one of this name or id, if there is one."""
+
+    async def build(self, name: str, dockerfile: str, *, log: Callable[[str], None], timeout_s: float) -> SnapshotInfo:
+        """
+        Build one, and give it as it is in the end, broken or not; each line of its log goes to *log* as it comes.
+
+        One of this name that is there already is given instead, once it has settled.
+        """
+
+    async def activate(self, name: str, *, timeout_s: float) -> SnapshotInfo:
+        """Wake one up that is inactive, and give it once it has settled."""
+
+    async def settled(self, name: str, *, timeout_s: float) -> SnapshotInfo:
+        """Wait until the state of one does not change by itself any more, and give it."""
+
+
+class Recipe(Protocol):
+    """What a snapshot of ours is made of."""
+
+    def dockerfile(self) -> str:
+        """
+        Give the text that Daytona builds it from, keeps, and shows.
+
+        Raises:
+            ConfigError: it would have to hold what nobody may be shown.
+        """
+
+    async def look(self, sandbox: Sandbox, *, timeout_s: float) -> Flyctl | None:
+        """
+        Give the flyctl that a sandbox has on its PATH, if it has one that works.
+
+        Raises:
+            DaytonaUnavailable, RateLimited, TimedOut, SandboxNotFound: it was not looked at.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,3 +137,12 @@ class Services:
     flyctl: FlyctlFactory
     #: Seconds for which a machine has to stay up before it counts as running.
     smoke_s: float = SMOKE_S
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotServices(Services):
+    """What those need who build snapshots."""
+
+    snapshots: Snapshots
+    #: What they are made of.
+    recipe: Recipe

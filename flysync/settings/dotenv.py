@@ -10,13 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def read(path: Path, *, is_dot_env: bool) -> tuple[Source, list[str]]:
-    """
-    Give the settings in a file, and its problems (file and line number, never the line itself).
-
-    Raises:
-        OSError: it cannot be read.
-    """
+def read(path: Path, *, is_dot_env: bool = False) -> Source:
+    """Give the settings in a file, and its problems (file and line number, never the line itself)."""
     from dotenv.parser import parse_stream
 
     label = path.name if is_dot_env else str(path)
@@ -31,6 +26,8 @@ def read(path: Path, *, is_dot_env: bool) -> tuple[Source, list[str]]:
                     problems.append(f"{label}:{line} is not NAME=VALUE")
                 elif binding.key is not None:
                     values[binding.key], lines[binding.key] = binding.value or "", line
+    except OSError as error:
+        problems.append(f"cannot read {path}: {error.strerror}")
     except UnicodeDecodeError:
         problems.append(f"{label} is not UTF-8")
-    return Source(label=label, values=values, lines=lines, is_dot_env=is_dot_env), problems
+    return Source(label=label, values=values, lines=lines, is_dot_env=is_dot_env, problems=tuple(problems))

@@ -18,7 +18,7 @@ from flysync.secret import Secret
 from flysync.settings.table import SECRETS, VARIABLES, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     #: Asks the keyring for one setting; whatever it raises means that the keyring failed.
     Lookup = Callable[[str], Secret | None]
@@ -27,8 +27,6 @@ _HINT = (
     "set it in the environment, in .env or with --env-file; a secret may also be in the system keyring"
     " (flysync config set NAME)"
 )
-_OURS = "FLYSYNC_"
-_OF_TESTS = "FLYSYNC_TEST_"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +40,8 @@ class Source:
     lines: Mapping[str, int] = field(default_factory=dict)
     #: Whether it is `.env` of the working directory, which nobody has named.
     is_dot_env: bool = False
+    #: What cannot be read of it, and may hold any setting.
+    problems: tuple[str, ...] = ()
 
     def where(self, name: str) -> str:
         """Say where *name* is set."""
@@ -49,72 +49,49 @@ class Source:
 
 
 def load(
-    sources: Iterable[Source],
-    *,
-    needs: Sequence[str] = (),
-    lookup: Lookup | None = None,
-    user: str = "unknown",
-    problems: Iterable[str] = (),
+    sources: Sequence[Source], *, needs: Sequence[str] = (), lookup: Lookup | None = None, user: str = "unknown"
 ) -> Settings:
     """
     Make settings of *sources*, in order of precedence; an empty text counts as not set.
 
-    *lookup* asks the keyring, only for secrets among *needs* that no source has. *problems* are those found while
-    reading the sources; *user* is the actor unless another one is set.
+    *lookup* asks the keyring, only for secrets among *needs* that no source has; *user* is the actor unless another one
+    is set.
 
     Raises:
         ConfigError: all problems, in one message.
     """
-    loader = _gathered(sources, needs, lookup, problems)
+    loader = _Loader(sources, needs, lookup)
     loader.look_for(needs)
     if error := loader.error():
         raise error
-    origins = {name: loader.origins.get(name, "default") for name in VARIABLES}
-    return Settings(**{"actor": user, **loader.values}, sources=origins, notes=tuple(loader.notes))
+    return loader.settings(user)
 
 
 def survey(
-    sources: Iterable[Source],
-    *,
-    lookup: Lookup | None = None,
-    user: str = "unknown",
-    problems: Iterable[str] = (),
+    sources: Sequence[Source], *, lookup: Lookup | None = None, user: str = "unknown"
 ) -> tuple[ConfigReport, Settings]:
     """
     Give what may be shown of every setting and its source, whatever is wrong with them, and those that are valid.
 
     The arguments are those of `load`; *lookup* is called for every secret that no source has.
     """
-    unread = tuple(problems)
-    loader = _gathered(sources, SECRETS, lookup, unread)
-    settings = Settings(**{"actor": user, **loader.values})
+    loader = _Loader(sources, SECRETS, lookup)
+    settings = loader.settings(user)
     lines = []
     for name, (attribute, _) in VARIABLES.items():
-        value = getattr(settings, attribute)
+        value, is_set = getattr(settings, attribute), name in loader.origins
         source = loader.origins.get(name, "not set" if value is None else "default")
-        is_usable = attribute in loader.values or name not in loader.origins
+        is_usable = attribute in loader.values or not is_set
         shown = _shown(value) if is_usable else None
-        is_set = name in loader.origins
         lines.append(SettingLine(name=name, source=source, shown=shown, is_set=is_set, is_usable=is_usable))
     report = ConfigReport(
         lines=tuple(lines),
         warnings=tuple(loader.notes),
         problems=tuple(loader.problems),
-        unread=unread,
+        has_unread=any(source.problems for source in sources),
         error=loader.error(),
     )
     return report, settings
-
-
-def _gathered(
-    sources: Iterable[Source], secrets: Sequence[str], lookup: Lookup | None, problems: Iterable[str]
-) -> _Loader:
-    loader = _Loader(problems)
-    for source in sources:
-        loader.take(source)
-    if lookup is not None and not loader.values.get("no_keyring"):
-        loader.ask_keyring(secrets, lookup)
-    return loader
 
 
 def _shown(value: object) -> str | None:
@@ -145,29 +122,44 @@ def read_secret(name: str, text: str, *, where: str = "keyring") -> Secret | Non
 
 
 class _Loader:
-    """The settings found so far, and their problems."""
+    """The settings found, and their problems; the keyring is asked for those among *needs* that no source has."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, sources: Sequence[Source], needs: Sequence[str], lookup: Lookup | None) -> None:
         self.values: dict[str, Any] = {}
         #: Where each setting was found, including the invalid ones.
         self.origins: dict[str, str] = {}
         self.notes: list[Note] = []
-        self.problems = list(problems)
+        self.problems = [problem for source in sources for problem in source.problems]
         self._names: set[str] = set()
         self._keyring_failed = False
+        for source in sources:
+            self._take(source)
+        if lookup is not None and not self.values.get("no_keyring"):
+            self._ask_keyring(needs, lookup)
 
-    def take(self, source: Source) -> None:
+    def settings(self, user: str) -> Settings:
+        """Give those that are valid; *user* is the actor unless another one is set."""
+        return Settings(**{"actor": user, **self.values}, notes=tuple(self.notes))
+
+    def _take(self, source: Source) -> None:
         """Take from *source* what no source before it has set."""
         for name, text in source.values.items():
-            stripped = text.rstrip("\r\n")
+            stripped, where = text.rstrip("\r\n"), source.where(name)
             if name not in VARIABLES:
-                self._refuse_unknown(name, source.where(name))
+                if name.startswith("FLYSYNC_") and not name.startswith("FLYSYNC_TEST_"):
+                    close = get_close_matches(name, VARIABLES, n=1)
+                    hint = f"; did you mean {close[0]}?" if close else ""
+                    self._add(name, f"{name} ({where}) is not a setting{hint}")
             elif not stripped or name in self.origins:
                 continue
             elif source.is_dot_env and VARIABLES[name][1].guarded:
-                self.notes.append(_ignored(name, source.where(name)))
+                message = (
+                    f"{name} ({where}) is ignored: a stray file must not redirect credentials;"
+                    " set it in the environment or with --env-file"
+                )
+                self.notes.append(Note(code="setting_ignored", message=message, names=(name,)))
             else:
-                self._read(name, stripped, source.where(name))
+                self._read(name, stripped, where)
 
     def _read(self, name: str, text: str, where: str) -> None:
         attribute, variable = VARIABLES[name]
@@ -177,14 +169,7 @@ class _Loader:
         except ValueError as problem:
             self._add(name, f"{name} ({where}) {problem}")
 
-    def _refuse_unknown(self, name: str, where: str) -> None:
-        if not name.startswith(_OURS) or name.startswith(_OF_TESTS):
-            return
-        close = get_close_matches(name, VARIABLES, n=1)
-        self._add(name, f"{name} ({where}) is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
-
-    def ask_keyring(self, needs: Sequence[str], lookup: Lookup) -> None:
-        """Ask for the secrets among *needs* that no source has."""
+    def _ask_keyring(self, needs: Sequence[str], lookup: Lookup) -> None:
         for name in needs:
             if name in self.origins or not VARIABLES[name][1].secret:
                 continue
@@ -196,7 +181,8 @@ class _Loader:
             except Exception as error:  # noqa: BLE001 - backends raise anything (infra.md F)
                 # Its text is not shown, and one failure is enough: each may take the whole time limit.
                 self._keyring_failed = True
-                self.notes.append(_keyring_failed(error))
+                why = f"the system keyring could not be asked ({type(error).__name__})"
+                self.notes.append(Note(code="keyring_failed", message=f"{why}; FLYSYNC_NO_KEYRING=1 leaves it alone"))
                 return
             else:
                 if secret is not None:
@@ -222,16 +208,3 @@ class _Loader:
     def _add(self, name: str, problem: str) -> None:
         self._names.add(name)
         self.problems.append(problem)
-
-
-def _ignored(name: str, where: str) -> Note:
-    message = (
-        f"{name} ({where}) is ignored: a stray file must not redirect credentials;"
-        " set it in the environment or with --env-file"
-    )
-    return Note(code="setting_ignored", message=message, names=(name,))
-
-
-def _keyring_failed(error: Exception) -> Note:
-    message = f"the system keyring could not be asked ({type(error).__name__}); FLYSYNC_NO_KEYRING=1 leaves it alone"
-    return Note(code="keyring_failed", message=message)

@@ -27,36 +27,34 @@ class Variable:
     secret: bool = False
 
 
-def _setting(name: str, read: Callable[[str], object], default: object, *, guarded: bool = False) -> Any:
-    return field(default=default, metadata={"variable": Variable(name=name, read=read, guarded=guarded)})
-
-
-def _secret(name: str, read: Callable[[str], Secret]) -> Any:
-    return field(default=None, metadata={"variable": Variable(name=name, read=read, secret=True)})
+def _setting(
+    name: str, read: Callable[[str], object], default: object = None, *, guarded: bool = False, secret: bool = False
+) -> Any:
+    return field(default=default, metadata={"variable": Variable(name=name, read=read, guarded=guarded, secret=secret)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """All settings, checked; made by `load`."""
 
-    fly_api_token: Secret | None = _secret("FLY_API_TOKEN", readers.fly_token)
-    daytona_api_key: Secret | None = _secret("DAYTONA_API_KEY", readers.key)
-    database_url: Secret | None = _secret("DATABASE_URL", readers.database)
-    redis_url: Secret | None = _secret("REDIS_URL", readers.redis)
+    fly_api_token: Secret | None = _setting("FLY_API_TOKEN", readers.fly_token, secret=True)
+    daytona_api_key: Secret | None = _setting("DAYTONA_API_KEY", readers.key, secret=True)
+    database_url: Secret | None = _setting("DATABASE_URL", readers.database, secret=True)
+    redis_url: Secret | None = _setting("REDIS_URL", readers.redis, secret=True)
     daytona_api_url: str = _setting("DAYTONA_API_URL", readers.base_url, "https://app.daytona.io/api", guarded=True)
     #: The region at Daytona; by default its own default.
-    daytona_target: str | None = _setting("DAYTONA_TARGET", readers.plain, None, guarded=True)
+    daytona_target: str | None = _setting("DAYTONA_TARGET", readers.plain, guarded=True)
     #: The Daytona snapshot that sandboxes start from.
-    snapshot: str | None = _setting("FLYSYNC_SNAPSHOT", readers.plain, None)
+    snapshot: str | None = _setting("FLYSYNC_SNAPSHOT", readers.plain)
     #: Installed if the sandbox has no flyctl that is new enough.
     flyctl_version: str = _setting("FLYSYNC_FLYCTL_VERSION", readers.version, "0.4.87")
     #: The sum of that version's archive; with it, flyctl is downloaded and checked, not installed by a script.
-    flyctl_sha256: str | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sha256, None)
+    flyctl_sha256: str | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sha256)
     flyctl_install_url: str = _setting(
         "FLYSYNC_FLYCTL_INSTALL_URL", readers.script_url, "https://fly.io/install.sh", guarded=True
     )
     #: The schema of the backend's tables; by default the connection's search_path.
-    db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.plain, None)
+    db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.plain)
     #: Where policies apply to our role: nothing is read ("refuse"), or they show it every row ("complete").
     row_security: str = _setting("FLYSYNC_ROW_SECURITY", readers.row_security, "refuse")
     #: Where values come from: the table ("database") or the caller ("caller").
@@ -70,12 +68,10 @@ class Settings:
     #: Whether an empty value is synced; else it is invalid.
     allow_empty: bool = _setting("FLYSYNC_ALLOW_EMPTY", readers.flag, default=False)
     # These three are passed on to flyctl.
-    fly_api_base_url: str | None = _setting("FLY_API_BASE_URL", readers.script_url, None, guarded=True)
-    fly_flaps_base_url: str | None = _setting("FLY_FLAPS_BASE_URL", readers.script_url, None, guarded=True)
-    fly_uiex_base_url: str | None = _setting("FLY_UIEX_BASE_URL", readers.script_url, None, guarded=True)
+    fly_api_base_url: str | None = _setting("FLY_API_BASE_URL", readers.script_url, guarded=True)
+    fly_flaps_base_url: str | None = _setting("FLY_FLAPS_BASE_URL", readers.script_url, guarded=True)
+    fly_uiex_base_url: str | None = _setting("FLY_UIEX_BASE_URL", readers.script_url, guarded=True)
 
-    #: The source of each setting: "flag", "environment", ".env:3", "keyring", "default".
-    sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
 
     @property
@@ -97,9 +93,7 @@ class Settings:
 
 #: The field of `Settings` and the variable, by the variable's name.
 VARIABLES: Mapping[str, tuple[str, Variable]] = {
-    one.metadata["variable"].name: (one.name, one.metadata["variable"])
-    for one in fields(Settings)
-    if "variable" in one.metadata
+    variable.name: (one.name, variable) for one in fields(Settings) if (variable := one.metadata.get("variable"))
 }
 
 #: The settings that may be in the keyring.

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from flysync.worker.verdict import is_outage
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
 
     from flysync.model.core import ProjectId
     from flysync.ports import Clock, Verdict
 
-#: Seconds before a service is tried again, at first and at most; jittered.
-_FIRST_S = 2.0
-_LAST_S = 300.0
 #: So many syncs that fail in a row, of more than one project, open the circuit.
 _FAILURES = 3
 
@@ -25,11 +20,12 @@ class CircuitBreaker:
     """
     Opens when several syncs in a row have met an outage, and closes with the next one that gets through.
 
-    *announce* is told when it opens and when it closes. Pauses grow from *first_s* to *last_s*.
+    *announce* is told when it opens and when it closes. Before a service is tried again there is a pause, which grows
+    from *first_s* to *last_s*.
     """
 
     def __init__(
-        self, clock: Clock, announce: Callable[[str], None], *, first_s: float = _FIRST_S, last_s: float = _LAST_S
+        self, clock: Clock, announce: Callable[[str], None], *, first_s: float = 2.0, last_s: float = 300.0
     ) -> None:
         self._clock = clock
         self._announce = announce
@@ -57,19 +53,18 @@ class CircuitBreaker:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Wait until a sync makes sense; while the circuit is open, until it is this caller's turn to try."""
-        async with AsyncExitStack() as stack:
-            if self.is_open():
-                await stack.enter_async_context(self._turn)
+        if self.is_open():
+            async with self._turn:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._next_try_at - self._clock.monotonic()):
                         await self._closed.wait()
-                if not self.is_open():
-                    await stack.aclose()
-            yield
+                if self.is_open():
+                    yield
+                    return
+        yield
 
-    def record(self, project: ProjectId, verdicts: Iterable[Verdict]) -> None:
-        """Learn from the verdicts of one sync."""
-        failed = next((verdict for verdict in verdicts if is_outage(verdict)), None)
+    def record(self, project: ProjectId, failed: Verdict | None) -> None:
+        """Learn from one sync: the verdict of a job that an outage has stopped, if there is one."""
         was_open, was = self.is_open(), self._service
         if failed is None:
             self._failures, self._service = 0, ""

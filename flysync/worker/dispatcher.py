@@ -69,6 +69,8 @@ class ProjectQueue:
 
     waiting: list[_Request] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    #: What takes them.
+    task: asyncio.Task[None] | None = None
 
     async def gathered(self) -> None:
         """Wait until no more requests are coming in, but not for long."""
@@ -105,8 +107,7 @@ class Dispatcher:
         self._places = asyncio.Semaphore(projects)
         self._syncs_per_project = _SYNCS_PER_PROJECT if may_cover else 1
         self._queues: dict[ProjectId, ProjectQueue] = defaultdict(ProjectQueue)
-        self._tasks: dict[ProjectId, asyncio.Task[None]] = {}
-        self._syncs: set[asyncio.Task[list[_Request]]] = set()
+        self._syncs: set[asyncio.Task[None]] = set()
         #: Requests that were stopped by an outage, until they are back in their queues.
         self._delayed: set[_Request] = set()
         #: When the newest value of a credential was added, if values come with jobs.
@@ -133,9 +134,9 @@ class Dispatcher:
         self._is_closing = True
         for queue in self._queues.values():
             _settle(queue.take(), _RELEASED)
+            if queue.task is not None:
+                queue.task.cancel()
         _settle(self._delayed, _RELEASED)
-        for task in self._tasks.values():
-            task.cancel()
         if self._syncs:
             _, late = await asyncio.wait(set(self._syncs), timeout=grace_s)
             for sync in late:
@@ -154,17 +155,16 @@ class Dispatcher:
         return False
 
     def _enqueue(self, project: ProjectId, requests: list[_Request]) -> None:
-        self._queues[project].add(*requests)
-        task = self._tasks.get(project)
-        if task is None or task.done():  # done, but still there: it had a bug
-            self._tasks[project] = asyncio.create_task(self._work_on(project))
-
-    async def _work_on(self, project: ProjectId) -> None:
-        """Sync until the project's queue is empty, then forget it; projects that wait have their turn in between."""
         queue = self._queues[project]
+        queue.add(*requests)
+        if queue.task is None or queue.task.done():  # done, but still there: it had a bug
+            queue.task = asyncio.create_task(self._work_on(project, queue))
+
+    async def _work_on(self, project: ProjectId, queue: ProjectQueue) -> None:
+        """Sync until the project's queue is empty, then forget it; projects that wait have their turn in between."""
         while queue.waiting:
             await self._work_through(project, queue)
-        del self._queues[project], self._tasks[project]
+        del self._queues[project]
 
     async def _work_through(self, project: ProjectId, queue: ProjectQueue) -> None:
         await queue.gathered()
@@ -183,22 +183,20 @@ class Dispatcher:
                     await asyncio.wait(syncs, return_when=asyncio.FIRST_COMPLETED)
                 syncs = {sync for sync in syncs if not sync.done()}
 
-    def _start(self, project: ProjectId, requests: list[_Request]) -> asyncio.Task[list[_Request]]:
+    def _start(self, project: ProjectId, requests: list[_Request]) -> asyncio.Task[None]:
         sync = asyncio.create_task(self._sync(project, requests))
         self._syncs.add(sync)
 
-        def finished(done: asyncio.Task[list[_Request]]) -> None:
+        def finished(done: asyncio.Task[None]) -> None:
             self._syncs.discard(done)
-            if done.cancelled():  # before it began
+            if done.cancelled():
                 _settle(requests, _RELEASED)
-            elif stopped := done.result():
-                self._delay(project, stopped)
 
         sync.add_done_callback(finished)
         return sync
 
-    async def _sync(self, project: ProjectId, requests: list[_Request]) -> list[_Request]:
-        """Call the handler once for all *requests*; give those that an outage has stopped."""
+    async def _sync(self, project: ProjectId, requests: list[_Request]) -> None:
+        """Call the handler once for all *requests*; those that an outage stops wait for another sync."""
         names = list(dict.fromkeys(request.name for request in requests))
         # The newest job's value counts, as the newest row's would.
         ordered = sorted(requests, key=lambda request: request.job.added_at)
@@ -208,14 +206,12 @@ class Dispatcher:
             verdicts = [of_report(report, request.name, age_s=request.job.age_s) for request in requests]
         except FlysyncError as error:
             verdicts = [of_error(error, age_s=request.job.age_s) for request in requests]
-        except asyncio.CancelledError:
-            _settle(requests, _RELEASED)
-            return []
         except Exception as error:  # noqa: BLE001 - a bug; its text may hold a value
             verdict = Verdict(disposition=Disposition.RETRY, code="internal_error", message=type(error).__name__)
             verdicts = [verdict] * len(requests)
-        self._breaker.record(project, verdicts)
-        if outage := next(filter(is_outage, verdicts), None):
+        outage = next(filter(is_outage, verdicts), None)
+        self._breaker.record(project, outage)
+        if outage is not None:
             LOGGER.info("%s waits: %s (%s)", project, outage.message, outage.code)
         stopped = []
         for request, verdict in zip(requests, verdicts, strict=True):
@@ -225,7 +221,8 @@ class Dispatcher:
                 stopped.append(request)
             else:
                 _settle([request], verdict)
-        return stopped
+        if stopped:
+            self._delay(project, stopped)
 
     def _delay(self, project: ProjectId, requests: list[_Request]) -> None:
         """Queue requests again after a pause of their own: the service may be out of reach for this project alone."""

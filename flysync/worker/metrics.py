@@ -1,22 +1,31 @@
-"""The worker's metrics for Prometheus; names and units follow its best practices."""
+"""
+What the worker shows of itself: metrics for Prometheus, and the endpoints `/healthz`, `/readyz` and `/metrics`.
+
+Names and units follow Prometheus' best practices.
+"""
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from typing_extensions import override
 
+from flysync.errors import ConfigError
 from flysync.ports import ProgressListener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aiohttp import web
 
     from flysync.model.reports import SyncReport
     from flysync.ports import OnProgress, Verdict
 
 #: Seconds; a step takes between a tenth of a second and some minutes.
 _BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0, 300.0)
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
@@ -84,3 +93,45 @@ class SandboxCounter(ProgressListener):
         if self._is_open:
             self._is_open = False
             self._gauge.dec()
+
+
+@asynccontextmanager
+async def served(
+    host: str, port: int, metrics: Metrics, why_not_ready: Callable[[], Awaitable[str]]
+) -> AsyncIterator[int]:
+    """
+    Serve on *host*:*port* (0: any free port) and give the port.
+
+    `/readyz` answers 503 with the reason if *why_not_ready* gives one.
+
+    Raises:
+        ConfigError: it is not possible to listen on the address.
+    """
+    from aiohttp import web
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        reason = await why_not_ready()
+        return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
+
+    async def prometheus(_: web.Request) -> web.Response:
+        await why_not_ready()  # updates the gauges
+        return web.Response(body=metrics.text(), headers={"Content-Type": _CONTENT_TYPE})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", prometheus)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --health-port"
+            ) from None
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()

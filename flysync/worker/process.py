@@ -12,21 +12,20 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import FlysyncError
+from flysync.errors import FlysyncError, UsageError
 from flysync.handlers.sync.entry import sync_credentials_to_flyio
 from flysync.logs import LOGGER
+from flysync.model.core import ProjectId, SecretName, secret_name
 from flysync.ports import Disposition
 from flysync.worker.circuit_breaker import CircuitBreaker
 from flysync.worker.dispatcher import Dispatcher
-from flysync.worker.intake import requested
-from flysync.worker.metrics import Metrics, SandboxCounter
+from flysync.worker.metrics import Metrics, SandboxCounter, served
 from flysync.worker.slots import LimitedLock
 from flysync.worker.verdict import of_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
     from flysync.ports import Job, JobQueue, Services, Verdict
     from flysync.secret import Secret
@@ -36,8 +35,12 @@ if TYPE_CHECKING:
 _PROJECTS_PER_RUN = 4
 #: Seconds between two checks that Redis answers.
 _REDIS_CHECK_S = 5.0
-#: The most characters of a job's id in the log: producers may choose their own.
+#: The most characters of a job's id in the log: producers may choose their own; of a project's id; and of a name.
 _ID_LENGTH = 128
+_PROJECT_LENGTH = 256
+_NAME_LENGTH = 128
+#: How JSON calls what Python has made of it; a boolean is a number, too.
+_TYPES = {bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
 
 
 class Work:
@@ -69,8 +72,6 @@ class Work:
             stack.push_async_callback(self._queue.close)
             await self._queue.check()
             if self._options.health_port is not None:
-                from flysync.worker.health import served
-
                 port = await stack.enter_async_context(
                     served(self._options.health_host, self._options.health_port, self._metrics, self._why_not_ready)
                 )
@@ -94,7 +95,7 @@ class Work:
         """Give the verdict on a job."""
         since, subject = time.monotonic(), "a job"
         try:
-            project, name = requested(job)
+            project, name = _requested(job)
             subject = f"{name} of {project}"
             verdict = await self._dispatcher.sync(project, name, job)
         except FlysyncError as error:
@@ -134,6 +135,33 @@ class Work:
             self._metrics.outage.labels(out_of_reach).set(1)
             return f"{out_of_reach} is out of reach"
         return "the worker is shutting down" if self._is_closing else ""
+
+
+def _requested(job: Job) -> tuple[ProjectId, SecretName]:
+    """
+    Give the project and the credential that a job is about; a message never shows what a field holds.
+
+    Raises:
+        UsageError: a field is missing, or does not hold what it has to.
+        InvalidCredential: no credential can have this name.
+    """
+    project = _text("projectId", job.project, _PROJECT_LENGTH)
+    name = secret_name(_text("credentialName", job.credential, _NAME_LENGTH))
+    if job.has_bad_value:
+        raise UsageError("the job's credentialValue is not a string")
+    return ProjectId(project), name
+
+
+def _text(field: str, given: object, length: int) -> str:
+    if given is None or given == "":
+        raise UsageError(f"the job's {field} is missing or empty")
+    if not isinstance(given, str):
+        raise UsageError(f"the job's {field} is {_TYPES.get(type(given), 'something else')}, not a string")
+    if len(given) > length:
+        raise UsageError(f"the job's {field} has {len(given):,} characters; the limit is {length}")
+    if "\0" in given or any("\ud800" <= character <= "\udfff" for character in given):
+        raise UsageError(f"the job's {field} contains a character that no database can store")
+    return given
 
 
 def _log(job_id: str, subject: str, verdict: Verdict, took_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -24,23 +25,19 @@ class LimitedLock(AppLock):
     async def try_acquire(self, app: AppName) -> LockHandle | None:
         if self._slots.locked():
             return None
-        await self._slots.acquire()
-        handle = None
-        try:
+        async with AsyncExitStack() as slot:
+            await slot.enter_async_context(self._slots)
             handle = await self._lock.try_acquire(app)
-        finally:
-            if handle is None:
-                self._slots.release()
-        return None if handle is None else _LimitedHandle(handle, self._slots)
+            return None if handle is None else _LimitedHandle(handle, slot.pop_all())
 
 
 class _LimitedHandle(LockHandle):
     """A lock that is held, and its slot."""
 
-    def __init__(self, handle: LockHandle, slots: asyncio.Semaphore) -> None:
+    def __init__(self, handle: LockHandle, slot: AsyncExitStack) -> None:
         self.lost = handle.lost
         self._handle = handle
-        self._slots = slots
+        self._slot = slot
 
     @override
     async def check(self) -> None:
@@ -48,7 +45,5 @@ class _LimitedHandle(LockHandle):
 
     @override
     async def release(self) -> None:
-        try:
+        async with self._slot:
             await self._handle.release()
-        finally:
-            self._slots.release()

@@ -15,19 +15,28 @@ if TYPE_CHECKING:
 
 #: Seconds for which a missing credential may still be in a transaction of the backend's.
 _YOUNG_S = 60.0
-_OUTAGES = {"database_unavailable", "daytona_unavailable", "fly_unavailable", "rate_limited"}
 _GOOD = {Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED, Outcome.STAGED}
 #: Warnings of a run that has done its part though values wait for a roll-out to start or to end.
 _WAITING = {"no_machines", "rolling_out"}
 #: The service at fault where the error does not say.
 _SERVICES = {"database_unavailable": "postgres", "daytona_unavailable": "daytona", "fly_unavailable": "fly"}
+_OUTAGES = {*_SERVICES, "rate_limited"}
 
 
 def of_report(report: SyncReport, name: SecretName, *, age_s: float) -> Verdict:
     """Give the verdict on a job for *name* that was added *age_s* seconds ago."""
     line = next((line for line in report.credentials if line.name == name), None)
     if line is not None and _is_done(report, line):
-        return Verdict(disposition=Disposition.DONE, result=_result(report, line.outcome, line.reason))
+        result = {
+            "outcome": line.outcome,
+            "reason": line.reason,
+            "run_id": report.run_id,
+            "app": report.app,
+            "release": report.release,
+            "covered_by": report.covered_by,
+            "warnings": [note.code for note in report.warnings],
+        }
+        return Verdict(disposition=Disposition.DONE, result=result)
     code, message = (None, None) if line is None else (line.code, line.message)
     error = report.error
     if error is not None and code in {None, error.code}:
@@ -60,30 +69,8 @@ def is_outage(verdict: Verdict) -> bool:
 
 
 def _of(code: str, message: str, *, age_s: float) -> Verdict:
-    kind = _KINDS.get(code)
+    kind = next((kind for kind in FlysyncError.__subclasses__() if kind.code == code), None)
     is_young = kind is CredentialNotFound and age_s < _YOUNG_S
     # An unknown code is a bug: the job is tried again as long as it has attempts.
     disposition = Disposition.RETRY if kind is None or kind.temporary or is_young else Disposition.FAIL
     return Verdict(disposition=disposition, code=code, message=message, service=_SERVICES.get(code))
-
-
-def _result(report: SyncReport, outcome: str | None, reason: str | None) -> dict[str, object]:
-    return {
-        "outcome": outcome,
-        "reason": reason,
-        "run_id": report.run_id,
-        "app": report.app,
-        "release": report.release,
-        "covered_by": report.covered_by,
-        "warnings": [note.code for note in report.warnings],
-    }
-
-
-def _all(kind: type[FlysyncError]) -> dict[str, type[FlysyncError]]:
-    kinds = {kind.code: kind}
-    for subclass in kind.__subclasses__():
-        kinds |= _all(subclass)
-    return kinds
-
-
-_KINDS = _all(FlysyncError)

@@ -77,6 +77,11 @@ class RecordsWorld(ABC):
         found, _ = await self.records.poll_lock(app, [name])
         return found[name]
 
+    async def ending(self, run: str) -> tuple[bool, str | None, str | None, int | None] | None:
+        """Tell whether a run is over, and how it ended; nothing where there is no such run."""
+        seen = (await self.records.runs([RunId(run)])).known.get(RunId(run))
+        return (seen.finished, seen.outcome, seen.error_code, seen.release) if seen else None
+
     async def view_of(self, project: ProjectId, app: AppName | None = None) -> ProjectView:
         """Give the view of another project."""
         return await self.records.view(project, None, app=app, values=True)

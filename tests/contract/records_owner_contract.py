@@ -52,7 +52,7 @@ class OwnerContract:
         assert not its.owner_has_left
         assert before == await world.record()
         assert TOKEN not in its.records
-        assert await world.records.run_state(RunId("run2")) is None
+        assert await world.ending("run2") is None
         assert () == its.open_runs
 
     async def test_a_removal_needs_the_owner_too(self, world: RecordsWorld) -> None:

@@ -10,7 +10,7 @@ from records_contract import APP, BAD, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, b
 
 from flysync.errors import Locked, NotRecorded
 from flysync.model.core import AppName, OpenRun, RunId, State
-from flysync.ports import Action, RunState
+from flysync.ports import Action
 
 if TYPE_CHECKING:
     from records_contract import RecordsWorld
@@ -170,9 +170,7 @@ class StateContract:
         assert (State.DEPLOYED, "f1", "mac") == (record.state, record.fingerprint, record.fly_digest_mac)
         assert record.deployed_at is not None
         assert (False, True, ()) == (before.deployed_before, view.deployed_before, view.open_runs)
-        assert RunState(finished=True, outcome="synced", error_code=None, release=7) == (
-            await world.records.run_state(RunId("run1"))
-        )
+        assert (True, "synced", None, 7) == await world.ending("run1")
 
     async def test_a_removal_is_announced_and_forgotten(self, world: RecordsWorld) -> None:
         """Meanwhile its row has no fingerprint, and a second try goes on counting; in the end it has no row."""
@@ -236,7 +234,7 @@ class StateContract:
         world.age(RunId("young"), days=6)
         await begin(world, "open")
         await world.records.finish(await begin(world, "last"), DONE, {}, None, all_up=False, keep_days=7)
-        left = {run: await world.records.run_state(RunId(run)) for run in ("old", "young", "open", "last")}
+        left = {run: await world.ending(run) for run in ("old", "young", "open", "last")}
 
         assert ["young", "open", "last"] == [run for run, state in left.items() if state]
 
@@ -248,27 +246,23 @@ class StateContract:
         await world.records.note_run(its, DONE)
 
         assert () == (await world.view()).open_runs
-        assert RunState(finished=True, outcome="failed", error_code="locked", release=None) == (
-            await world.records.run_state(RunId("run1"))
-        )
+        assert (True, "failed", "locked", None) == await world.ending("run1")
 
     async def test_a_dead_run_is_closed(self, world: RecordsWorld) -> None:
         """What became of a dead run is unknown, and nothing of it is open; closing it again is fine."""
         await begin(world)
-        open_state = await world.records.run_state(RunId("run1"))
+        open_state = await world.ending("run1")
         await world.records.close_run(RunId("run1"))
         await world.records.close_run(RunId("run1"))
         await world.records.close_run(RunId("never"))
 
-        assert RunState(finished=False, outcome=None, error_code=None, release=None) == open_state
-        assert RunState(finished=True, outcome="unknown", error_code="outcome_unknown", release=None) == (
-            await world.records.run_state(RunId("run1"))
-        )
+        assert (False, None, None, None) == open_state
+        assert (True, "unknown", "outcome_unknown", None) == await world.ending("run1")
         assert () == (await world.view()).open_runs
 
     async def test_a_run_that_nobody_knows(self, world: RecordsWorld) -> None:
         """A run that was never written has no state."""
-        assert await world.records.run_state(RunId("never")) is None
+        assert await world.ending("never") is None
 
     async def test_which_of_some_runs_are_known(self, world: RecordsWorld) -> None:
         """Who has found sandboxes learns of their runs: open, past their deadline, finished, never begun, unknown."""

@@ -13,7 +13,7 @@ from records_worlds import PostgresWorld, opened
 from test_schema import admin, problems
 
 from flysync.errors import ConfigError, DatabaseUnavailable, TimedOut
-from flysync.model.core import AppName, ProjectId, RunId, State
+from flysync.model.core import AppName, ProjectId, State
 from flysync.model.reports import InitReport
 
 if TYPE_CHECKING:
@@ -357,4 +357,4 @@ async def test_a_closed_door_stops_only_those_who_come(world: PostgresWorld) -> 
     await finish(world, its, {KEY: State.DEPLOYED, TOKEN: State.DEPLOYED})
 
     assert {State.DEPLOYED} == {row.record.state for row in await world.rows() if row.record}
-    assert await world.records.run_state(RunId("late")) is None
+    assert await world.ending("late") is None

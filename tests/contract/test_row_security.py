@@ -133,7 +133,6 @@ async def test_who_waits_sees_all_runs_or_nothing(world: PostgresWorld, role: st
         records = PostgresRecords(connection)
         for call in (
             records.poll_lock(APP, [KEY]),
-            records.run_state(RunId("run1")),
             records.runs([RunId("run1")]),
             records.find_runs("run1"),
         ):

@@ -8,7 +8,7 @@ from doubles.state import InMemoryState
 from doubles.tables import InMemoryProject, credentials
 from flysync.model.core import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord
 from flysync.model.reports import Overview
-from flysync.ports import Action, RunSeen, RunsSeen, RunState
+from flysync.ports import Action, RunSeen, RunsSeen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,15 +76,6 @@ class InMemoryRecords(InMemoryState):
         found = {name: self.secrets[app, name] for name in names if (app, name) in self.secrets}
         return found, tuple(self.open_runs(lambda run: run.intent.app == app))
 
-    async def run_state(self, run_id: RunId) -> RunState | None:
-        """Give how a run stands, or nothing."""
-        self._enter("run_state")
-        run = self.run_rows.get(run_id)
-        if run is None:
-            return None
-        row, finished = run.row(), run.finished_at is not None
-        return RunState(finished=finished, outcome=row.outcome, error_code=row.error_code, release=row.release)
-
     async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
         """Give those of *run_ids* that are known, and the time."""
         self._enter("runs")
@@ -93,8 +84,14 @@ class InMemoryRecords(InMemoryState):
         for run_id in run_ids:
             if run := self.run_rows.get(run_id):
                 left_s = (run.deadline - now).total_seconds() if run.deadline else 0.0
+                row = run.row()
                 known[run_id] = RunSeen(
-                    app=run.intent.app, finished=run.finished_at is not None, seconds_left=max(0.0, left_s)
+                    app=run.intent.app,
+                    finished=run.finished_at is not None,
+                    seconds_left=max(0.0, left_s),
+                    outcome=row.outcome,
+                    error_code=row.error_code,
+                    release=row.release,
                 )
         return RunsSeen(now=now, known=known)
 

@@ -557,7 +557,8 @@ MUTATIONS = (
     Mutation(
         "take no fence for our own end",
         "flysync/handlers/sync/finish.py",
-        "    return row == ours and end.outcome != Outcome.UNKNOWN\n",
+        "    if run is None or not run.finished or end.outcome == Outcome.UNKNOWN:\n        return False\n"
+        "    return (run.outcome, run.error_code, run.release) == (end.outcome, end.error_code, end.release)\n",
         "    return True\n",
         (f"{_HANDLERS}a_record_that_somebody_else_has_closed_is_not_ours",),
     ),

@@ -31,7 +31,7 @@ async def examined(
     world: World, environ: dict[str, str] | None = None, problems: tuple[str, ...] = (), **asked: Any
 ) -> DoctorReport:
     """Look at everything; no sandbox is left, and no lock is held."""
-    found, _ = settings.survey([Source(label="environment", values=environ or GIVEN)], problems=problems)
+    found, _ = settings.survey([Source(label="environment", values=environ or GIVEN, problems=problems)])
     report = await doctor(DoctorOptions(settings=found, needs=NEEDS, **asked), services=world.services, listener=world)
     assert ({}, {}) == (world.sandboxes.live, world.lock.holders)
     return report

@@ -555,7 +555,7 @@ async def test_a_record_that_somebody_else_has_closed_is_not_ours(ending: str) -
 
     world.records.finish = fenced  # type: ignore[method-assign]
     if ending == "unreadable":
-        world.records.failures["run_state"] = [errors.DatabaseUnavailable("away")]
+        world.records.failures["runs"] = [errors.DatabaseUnavailable("away")]
 
     report = await world.sync()
 

@@ -39,12 +39,14 @@ def problems(*sources: Source, needs: tuple[str, ...] = ()) -> str:
 
 def test_the_stronger_source_wins_and_is_remembered() -> None:
     """A setting is that of the first source that has it, and says which one that was."""
-    made = settings.load([environment(FLYSYNC_SNAPSHOT="a"), dot_env(FLYSYNC_SNAPSHOT="b", FLYSYNC_ACTOR="c")])
+    report, made = settings.survey(
+        [environment(FLYSYNC_SNAPSHOT="a"), dot_env(FLYSYNC_SNAPSHOT="b", FLYSYNC_ACTOR="c")]
+    )
 
     assert ("a", "c", 90) == (made.snapshot, made.actor, made.keep_runs_days)
-    assert "environment" == made.sources["FLYSYNC_SNAPSHOT"]
-    assert ".env:3" == made.sources["FLYSYNC_ACTOR"]
-    assert "default" == made.sources["FLYSYNC_KEEP_RUNS_DAYS"]
+    assert "environment" == report.line("FLYSYNC_SNAPSHOT").source
+    assert ".env:3" == report.line("FLYSYNC_ACTOR").source
+    assert "default" == report.line("FLYSYNC_KEEP_RUNS_DAYS").source
 
 
 def test_an_empty_text_counts_as_not_set() -> None:
@@ -118,9 +120,10 @@ def test_a_stray_file_redirects_nothing(name: str) -> None:
     value = "http://elsewhere.test"
     stray = settings.load([dot_env(**{name: value})])
     meant = settings.load([Source(label="my.env", values={name: value})])
+    attribute, _ = VARIABLES[name]
 
-    assert ("default", [(name,)]) == (stray.sources[name], [note.names for note in stray.notes])
-    assert ("my.env", ()) == (meant.sources[name], meant.notes)
+    assert (getattr(Settings(), attribute), [(name,)]) == (getattr(stray, attribute), [n.names for n in stray.notes])
+    assert (value, ()) == (getattr(meant, attribute), meant.notes)
 
 
 def test_what_the_environment_sets_needs_no_warning() -> None:
@@ -140,7 +143,7 @@ def test_the_keyring_is_asked_only_for_what_is_missing() -> None:
 
     made = settings.load([environment(DATABASE_URL="host=h", FLY_API_TOKEN="t")], needs=NEEDS, lookup=lookup)
 
-    assert (["DAYTONA_API_KEY"], "keyring") == (asked, made.sources["DAYTONA_API_KEY"])
+    assert (["DAYTONA_API_KEY"], Secret("dtn_key")) == (asked, made.daytona_api_key)
 
 
 def test_the_keyring_can_be_left_alone() -> None:
@@ -189,9 +192,9 @@ def test_the_example_sets_nothing() -> None:
     """A copy of `.env.example` that was not filled in changes no setting."""
     from flysync.settings import dotenv
 
-    source, found = dotenv.read(ROOT / ".env.example", is_dot_env=True)
+    source = dotenv.read(ROOT / ".env.example", is_dot_env=True)
 
-    assert ([], set()) == (found, {value for value in source.values.values() if value})
+    assert ((), set()) == (source.problems, {value for value in source.values.values() if value})
 
 
 def told(report: ConfigReport) -> dict[str, tuple[str, str | None]]:
@@ -221,7 +224,8 @@ def test_a_survey_tells_all_settings_and_where_they_come_from() -> None:
 def test_a_survey_is_there_whatever_is_wrong() -> None:
     """Every problem in the words of the usual message; what is of no use is not shown."""
     bad = {"FLY_API_TOKEN": f"{CANARY} x", "FLYSYNC_KEEP_RUNS_DAYS": CANARY, "FLYSYNC_NOPE": CANARY}
-    report, _ = settings.survey([environment(**bad, FLYSYNC_SNAPSHOT="s")], problems=[".env:2 is not NAME=VALUE"])
+    unread = Source(label=".env", values={}, problems=(".env:2 is not NAME=VALUE",))
+    report, _ = settings.survey([environment(**bad, FLYSYNC_SNAPSHOT="s"), unread])
     found = told(report)
 
     assert report.error is not None

@@ -66,7 +66,6 @@ class PostgresRecords:
     note_run = _writes(runs.note_run)
     close_run = _writes(runs.close_run)
     poll_lock = _reads(view.poll_lock)
-    run_state = _reads(view.run_state)
     all_projects = _reads(projects.having_credentials)
     newest_apps = _reads(overview.newest_apps)
     find_runs = _reads(history.find_runs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flysync.adapters.postgres import projects, rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.model.core import AppName, ProjectId, ProjectView, RunId
-from flysync.ports import RunSeen, RunsSeen, RunState
+from flysync.ports import RunSeen, RunsSeen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -98,17 +98,12 @@ _POLL_LOCK: LiteralString = """
 """
 _POLL_LOCK = _POLL_LOCK.replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)
 
-#: How one run stands.
-_RUN_STATE = """
-    SELECT finished_at IS NOT NULL, outcome::text, error_code::text, release
-    FROM flysync_runs WHERE run_id = %(run)s::text
-"""
-
 #: Which of some runs are known; one that never had an intent has no deadline.
 _RUNS = """
     SELECT now(), array_agg(
         ROW(r.run_id::text, r.app::text, r.finished_at IS NOT NULL,
-            coalesce(greatest(0, extract(epoch FROM r.deadline - now())), 0)::float8)
+            coalesce(greatest(0, extract(epoch FROM r.deadline - now())), 0)::float8,
+            r.outcome::text, r.error_code::text, r.release)
     )
     FROM flysync_runs AS r WHERE r.run_id = ANY (%(runs)s::text[])
 """
@@ -145,23 +140,20 @@ async def poll_lock(
     return rows.records(found), rows.open_runs(runs)
 
 
-async def run_state(session: Session, run_id: RunId) -> RunState | None:
-    """Give how a run stands, or nothing."""
-    cursor = await session.execute(_RUN_STATE, {"run": run_id})
-    row = await cursor.fetchone()
-    if row is None:
-        return None
-    finished, outcome, error_code, release = row
-    return RunState(finished=finished, outcome=outcome, error_code=error_code, release=release)
-
-
 async def runs(session: Session, run_ids: Sequence[RunId]) -> RunsSeen:
     """Give those of *run_ids* that are known, and the time."""
     cursor = await session.execute(_RUNS, {"runs": [clean(one) for one in run_ids]}, binary=True)
     now, found = await cursor.fetchone() or ()
     known = {
-        RunId(run_id): RunSeen(app=None if app is None else AppName(app), finished=finished, seconds_left=seconds_left)
-        for run_id, app, finished, seconds_left in found or ()
+        RunId(run_id): RunSeen(
+            app=None if app is None else AppName(app),
+            finished=finished,
+            seconds_left=seconds_left,
+            outcome=outcome,
+            error_code=error_code,
+            release=release,
+        )
+        for run_id, app, finished, seconds_left, outcome, error_code, release in found or ()
     }
     return RunsSeen(now=now.astimezone(UTC), known=known)
 

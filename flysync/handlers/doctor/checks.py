@@ -271,7 +271,7 @@ class _Checkup:
     def _unusable(self, service: str) -> str:
         """Say why a service cannot be reached by the settings; nothing where it can."""
         settings = self._options.settings
-        if settings.unread:
+        if settings.has_unread:
             return "what cannot be read of the settings may concern it"
         lines = [line for line in settings.lines if line.name.startswith(_SETTINGS_OF[service])]
         missing = [

@@ -138,5 +138,5 @@ async def _note_covering_run(state: SyncState, view: ProjectView, planned: Plan)
     state.mark(done, Stage.DEPLOYED)
     runs = {now[name].run_id for name in done}
     run_id = runs.pop() if len(runs) == 1 else None
-    if run_id is not None and (run := await state.request.services.records.run_state(run_id)):
+    if run_id is not None and (run := (await state.request.services.records.runs([run_id])).known.get(run_id)):
         state.covered_by, state.release, state.recorded = run_id, run.release, True

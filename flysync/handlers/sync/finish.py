@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, NotRecorded
 from flysync.model.core import Outcome
-from flysync.ports import Action, RunState
+from flysync.ports import Action
 
 if TYPE_CHECKING:
     from flysync.handlers.sandbox import ThrowAwaySandbox
@@ -102,11 +102,12 @@ async def _write(state: SyncState, action: Action | None) -> None:
 async def _is_written(state: SyncState, end: RunEnd) -> bool:
     """Tell whether the run has ended by an earlier attempt of ours, whose answer was lost, and not by a fence."""
     try:
-        row = await state.request.services.records.run_state(state.run_id)
+        run = (await state.request.services.records.runs([state.run_id])).known.get(state.run_id)
     except FlysyncError:
         return False
-    ours = RunState(finished=True, outcome=str(end.outcome), error_code=end.error_code, release=end.release)
-    return row == ours and end.outcome != Outcome.UNKNOWN
+    if run is None or not run.finished or end.outcome == Outcome.UNKNOWN:
+        return False
+    return (run.outcome, run.error_code, run.release) == (end.outcome, end.error_code, end.release)
 
 
 def _not_recorded(state: SyncState, why: str) -> None:

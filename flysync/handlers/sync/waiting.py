@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from flysync.handlers.sync.state import SyncState
     from flysync.model.core import OpenRun, RunId, SecretName, SecretRecord
-    from flysync.ports import LockHandle, RunState
+    from flysync.ports import LockHandle, RunSeen
 
 #: Seconds between two tries for the lock, at first and at most; jittered, so that waiters do not march in step.
 _FIRST_POLL_S = 0.1
@@ -92,11 +92,11 @@ class _Waiter:
         rows, open_runs = await self._records.poll_lock(self._request.app, self._names)
         return {name: row for name, row in rows.items() if row.project_id == self._request.project}, open_runs
 
-    async def _finished(self, run_id: RunId) -> RunState | None:
-        run = await self._records.run_state(run_id)
+    async def _finished(self, run_id: RunId) -> RunSeen | None:
+        run = (await self._records.runs([run_id])).known.get(run_id)
         return run if run is not None and run.finished else None
 
-    async def _is_covered(self, run_id: RunId, run: RunState) -> bool:
+    async def _is_covered(self, run_id: RunId, run: RunSeen) -> bool:
         """Tell whether the run that took our request has done what we wanted; then the state says so."""
         rows, _ = await self._poll()
         states = {name: rows[name].state if name in rows else None for name in self._names}

@@ -1,0 +1,294 @@
+"""
+The composition root, and the only place that builds adapters: first the settings of this process, then the services.
+
+Each is built when it is first used: a sync with nothing to do never loads Daytona's SDK.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from flysync.errors import ConfigError
+from flysync.secret import Secret
+from flysync.settings import Source, dotenv, loading
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from flysync import ports
+    from flysync.adapters.clock import RealClock
+    from flysync.adapters.flyctl import Source as FlyctlSource
+    from flysync.adapters.postgres import Connection
+    from flysync.adapters.postgres.names import Known
+    from flysync.model.config import ConfigReport
+    from flysync.model.core import RunId
+    from flysync.settings import Settings
+
+T = TypeVar("T")
+
+#: The settings that have to be there for a command that uses only the database; for the sandboxes' and the snapshots'
+#: commands; for a sync; and for the worker.
+DATABASE = ("DATABASE_URL",)
+SANDBOXES = (*DATABASE, "DAYTONA_API_KEY")
+SNAPSHOTS = ("DAYTONA_API_KEY",)
+SYNC = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
+WORKER = (*SYNC, "REDIS_URL")
+
+
+def load_settings(
+    required: Sequence[str] = SYNC,
+    *,
+    env_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Settings:
+    """
+    Read the settings of this process: its environment, *env_file*, `.env` in *directory*, the system's keyring.
+
+    Raises:
+        ConfigError: all problems, in one message.
+    """
+    from flysync.adapters.keyring import look_up
+
+    return loading.load(_sources(env_file, environ, directory), needs=required, lookup=look_up, user=_user())
+
+
+def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) -> tuple[ConfigReport, Settings]:
+    """Give what may be shown of every setting of this process and its source, and those that are valid."""
+    from flysync.adapters.keyring import look_up
+
+    return loading.survey(_sources(env_file), lookup=look_up if with_keyring else None, user=_user())
+
+
+def keep_secret(name: str, value: Secret) -> None:
+    """Store a secret in the system's keyring, and make sure that it is there; ConfigError says why it is not."""
+    from flysync.adapters.keyring import store
+
+    store(name, value)
+
+
+def forget_secret(name: str) -> bool:
+    """Remove a secret from the system's keyring, and tell whether it was there; ConfigError: it may still be."""
+    from flysync.adapters.keyring import remove
+
+    return remove(name)
+
+
+def _sources(
+    env_file: Path | None, environ: Mapping[str, str] | None = None, directory: Path | None = None
+) -> list[Source]:
+    """Give the sources of this process' settings in order of precedence."""
+    sources = [Source(label="environment", values=os.environ if environ is None else environ)]
+    if env_file is not None:
+        sources.append(dotenv.read(env_file))
+    if (dot_env := (directory or Path()) / ".env").is_file():
+        sources.append(dotenv.read(dot_env, is_dot_env=True))
+    return sources
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container that has no name for its user
+        return f"uid {os.getuid()}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How long things take, in seconds, until they count as dead or alive."""
+
+    #: How often the holder of an app's lock asks Postgres, how long Postgres keeps the lock of one that does not ask,
+    #: and how long an answer may take.
+    lock_heartbeat_s: float = 30.0
+    lock_idle_s: float = 90.0
+    lock_answer_s: float = 15.0
+    #: How long a job belongs to a worker that does not renew its claim, and how often others look for such jobs.
+    job_lock_s: float = 30.0
+    stalled_check_s: float = 15.0
+    #: How long a machine has to stay up before it counts as running; flyctl's own smoke check takes as long.
+    smoke_s: float = 10.0
+
+
+_LIMITS = Limits()
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, *, limits: Limits = _LIMITS, controls: tuple[str, str] | None = None
+) -> AsyncIterator[ports.SnapshotServices]:
+    """
+    Give the real services, and close what was opened of them.
+
+    *controls* are the addresses that are tried where Fly does not answer (`FlyctlAccess`).
+    """
+    from flysync.adapters.clock import RealClock
+    from flysync.ports import SnapshotServices
+
+    async with AsyncExitStack() as opened:
+        parts = _Parts(settings, limits, controls, opened, RealClock())
+        yield SnapshotServices(
+            records=_when_used(parts.records),
+            admin=_when_used(parts.admin),
+            lock=_when_used(parts.lock),
+            sandboxes=_when_used(parts.sandboxes),
+            clock=parts.clock,
+            keep_days=settings.keep_runs_days,
+            flyctl=parts.flyctl,
+            smoke_s=limits.smoke_s,
+            snapshots=_when_used(parts.snapshots),
+            recipe=_when_used(parts.recipe),
+        )
+
+
+async def known_names(settings: Settings, kind: Known, start: str, project: str | None) -> list[str]:
+    """Give names that begin with *start*, for a shell to complete, within a second; raise whatever goes wrong."""
+    import asyncio
+
+    from flysync.adapters.postgres import Connection
+    from flysync.adapters.postgres.names import reader
+
+    connection = Connection(_given(settings.database_url), settings.db_schema)
+    async with asyncio.timeout(1.0):
+        try:
+            return await connection.run(reader(kind, start, project))
+        finally:
+            await connection.aclose()
+
+
+def open_queue(settings: Settings, name: str, *, limits: Limits = _LIMITS) -> ports.JobQueue:
+    """Give BullMQ's queue *name*; no connection is opened yet."""
+    from flysync.adapters.bullmq import BullmqJobs
+    from flysync.adapters.clock import RealClock
+
+    return BullmqJobs(
+        _given(settings.redis_url),
+        name,
+        RealClock(),
+        keep_values=settings.value_source == "caller",
+        lock_s=limits.job_lock_s,
+        stalled_check_s=limits.stalled_check_s,
+    )
+
+
+def load_sdk() -> None:
+    """Load Daytona's SDK now, and not with the first sandbox."""
+    from daytona import AsyncDaytona, CreateSandboxFromSnapshotParams  # noqa: F401
+
+
+@dataclass
+class _Parts:
+    """The parts made of Postgres, Daytona and Fly; *opened* closes those that were built."""
+
+    settings: Settings
+    limits: Limits
+    controls: tuple[str, str] | None
+    opened: AsyncExitStack
+    clock: RealClock
+
+    @cached_property
+    def _connection(self) -> Connection:
+        from flysync.adapters.postgres import Connection
+
+        url, sees_all_rows = _given(self.settings.database_url), self.settings.row_security == "complete"
+        connection = Connection(url, self.settings.db_schema, sees_all_rows=sees_all_rows)
+        self.opened.push_async_callback(connection.aclose)
+        return connection
+
+    def records(self) -> ports.Records:
+        from flysync.adapters.postgres import PostgresRecords
+
+        return PostgresRecords(self._connection)
+
+    def admin(self) -> ports.DatabaseAdmin:
+        from flysync.adapters.postgres import PostgresAdmin
+
+        return PostgresAdmin(self._connection)
+
+    def lock(self) -> ports.AppLock:
+        from flysync.adapters.postgres import PostgresLock
+
+        lock = PostgresLock(
+            self._connection,
+            heartbeat_s=self.limits.lock_heartbeat_s,
+            idle_s=self.limits.lock_idle_s,
+            answer_s=self.limits.lock_answer_s,
+        )
+        self.opened.push_async_callback(lock.aclose)
+        return lock
+
+    @property
+    def _account(self) -> tuple[Secret, str, str | None]:
+        """The account at Daytona, and the region."""
+        return _given(self.settings.daytona_api_key), self.settings.daytona_api_url, self.settings.daytona_target
+
+    def sandboxes(self) -> ports.Sandboxes:
+        from flysync.adapters.daytona import DaytonaSandboxes
+
+        sandboxes = DaytonaSandboxes(*self._account, self.settings.snapshot, clock=self.clock)
+        self.opened.push_async_callback(sandboxes.aclose)
+        return sandboxes
+
+    def snapshots(self) -> ports.Snapshots:
+        from flysync.adapters.daytona_snapshots import DaytonaSnapshots
+
+        snapshots = DaytonaSnapshots(*self._account, clock=self.clock)
+        self.opened.push_async_callback(snapshots.aclose)
+        return snapshots
+
+    @property
+    def _flyctl_source(self) -> FlyctlSource:
+        from flysync.adapters.flyctl import Source
+
+        return Source(
+            version=self.settings.flyctl_version,
+            install_url=self.settings.flyctl_install_url,
+            sha256=self.settings.flyctl_sha256,
+        )
+
+    def recipe(self) -> ports.Recipe:
+        from flysync.adapters.flyctl import FlyctlRecipe
+
+        return FlyctlRecipe(self._flyctl_source, clock=self.clock)
+
+    def flyctl(self, sandbox: ports.Sandbox, run_id: RunId, *, end_at: float) -> ports.SandboxFlyctl:
+        from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox
+
+        return FlyctlSandbox(
+            sandbox,
+            run_id,
+            # Network and flyctl can be checked without one.
+            self.settings.fly_api_token or Secret(""),
+            source=self._flyctl_source,
+            base_urls=self.settings.flyctl_base_urls,
+            clock=self.clock,
+            end_at=end_at,
+            controls=self.controls or CONTROLS,
+        )
+
+
+class _WhenUsed:
+    """Stands in for a part, and builds it when its first attribute is used."""
+
+    def __init__(self, build: Callable[[], object]) -> None:
+        self._part = cache(build)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part(), name)
+
+
+def _when_used(build: Callable[[], T]) -> T:
+    """Put off building a part, which fails if a setting is missing that the command did not ask for."""
+    return cast("T", _WhenUsed(build))
+
+
+def _given(secret: Secret | None) -> Secret:
+    """Give a secret that the command should have required."""
+    if secret is None:
+        raise ConfigError("a setting that this command needs is missing", hint="see docs/settings.md for the list")
+    return secret
