@@ -22,28 +22,30 @@ from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import TTL_MARGIN_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView
+    from flysync.model.core import ProjectView, SecretName, SecretRecord
     from flysync.plan import Plan
     from flysync.ports import LockHandle, Sandbox, SandboxFlyctl
 
 _CREATE_S = 120.0
 
 
-async def attempt(state: SyncState, lock: LockHandle) -> None:
+async def attempt(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Iterable[SecretName]) -> None:
     """
-    Do the run, stop it where *lock* is lost, and give the lock back.
+    Do the run, stop it where *lock* is lost, and give the lock back; before the lock, *seen* showed what is *wanted*.
 
     Raises:
         AppChanged: the project has another app now.
         FlysyncError: nothing was begun.
     """
-    work = asyncio.ensure_future(_run(state, lock))
+    work = asyncio.ensure_future(_run(state, lock, seen, wanted))
     lost = asyncio.ensure_future(lock.lost.wait())
     try:
         await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            message = f"the lock of {state.request.app} was lost, and the run stopped"
+            message = f"the lock of {state.app} was lost, and the run stopped"
             state.fail(DatabaseUnavailable(message, phase=state.phase))
             return
         await work
@@ -60,15 +62,15 @@ async def _release(work: asyncio.Future[None], lock: LockHandle) -> None:
     await lock.release()
 
 
-async def _run(state: SyncState, lock: LockHandle) -> None:
+async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Iterable[SecretName]) -> None:
     view = await fenced_view(state)
     planned = state.request.plan(view)
     state.expect(planned)
-    if not planned.has_work:
-        await _note_covering_run(state, view, planned)
+    if not planned.work:
+        await _note_covering_run(state, planned, wanted, before=seen.records, now=view.records)
         return
     request = state.request
-    labels = {"flysync-run": state.run_id, "flysync-app": request.app}
+    labels = {"flysync-run": state.run_id, "flysync-app": state.app}
     ttl_s = request.left_s + TTL_MARGIN_S
     own = None if request.is_borrowed else ThrowAwaySandbox(request.services, state.sandbox_name, labels, ttl_s=ttl_s)
     try:
@@ -98,7 +100,7 @@ async def _work(
     try:
         with state.step("flyctl"):
             await flyctl.prepare()
-        store = flyctl.secrets(request.app)
+        store = flyctl.secrets(state.app)
         view = await deliver(state, lock, store, view, planned)
         await roll_out(state, lock, store, view)
     finally:
@@ -124,13 +126,19 @@ async def _clean(flyctl: SandboxFlyctl) -> None:
         return
 
 
-async def _note_covering_run(state: SyncState, view: ProjectView, planned: Plan) -> None:
+async def _note_covering_run(
+    state: SyncState,
+    planned: Plan,
+    wanted: Iterable[SecretName],
+    *,
+    before: Mapping[SecretName, SecretRecord],
+    now: Mapping[SecretName, SecretRecord],
+) -> None:
     """We wanted work, and under the lock there is none: a run before us has done it, or had not ended then."""
-    before, now = state.request.seen.records, view.records
     unchanged = {change.name for change in planned.changes}
     done = [
         name
-        for name in state.request.wanted
+        for name in wanted
         if name in unchanged
         and name in now
         and (name not in before or before[name].deployed_at != now[name].deployed_at)
@@ -139,4 +147,4 @@ async def _note_covering_run(state: SyncState, view: ProjectView, planned: Plan)
     runs = {now[name].run_id for name in done}
     run_id = runs.pop() if len(runs) == 1 else None
     if run_id is not None and (run := await state.request.services.records.run_state(run_id)):
-        state.covered_by, state.release, state.recorded = run_id, run.release, True
+        state.cover(run_id, run)

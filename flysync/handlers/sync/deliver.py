@@ -15,7 +15,7 @@ from flysync.handlers.sync.look import Looks
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
 from flysync.model.reports import command
-from flysync.plan import plan
+from flysync.plan import is_from_caller, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,9 +80,7 @@ class _Delivery:
         written = {name for name, row in self._view.records.items() if row.run_id}
         names = {change.name for change in changes if change.reason is Reason.NEW} - written
         if foreign := [name for name in sorted(names) if name in live]:
-            message = (
-                f"{self._request.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
-            )
+            message = f"{self._state.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
             self._state.note("overwrites", message, foreign)
 
     async def _not_settled(self, changes: Sequence[Change], live: LiveSecrets) -> list[Change]:
@@ -152,7 +150,7 @@ class _Delivery:
             return refused
         state.mark(names, Stage.STORED)
         self._known |= {change.name: change.fingerprint for change in changes}
-        await self._request.services.records.stored(state.run_id, self._request.app, dict.fromkeys(names))
+        await self._request.services.records.stored(state.run_id, self._state.app, dict.fromkeys(names))
         return None
 
     async def _take_in_news(self) -> None:
@@ -165,12 +163,12 @@ class _Delivery:
             await self._write(news)
 
     async def _news(self) -> list[Change]:
-        view = await self._request.view()
+        view = await self._request.view(self._state.app)
         run_id = self._state.run_id
         self._view = view = replace(view, open_runs=tuple(run for run in view.open_runs if run.run_id != run_id))
         asked = [name for name, row in view.records.items() if row.requested_at and name in view.credentials]
-        if self._request.options.value_source == "caller" or not view.has_values:
-            asked = []  # their values are known to their callers only
+        if is_from_caller(view, self._request.options):
+            asked = []
         options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
         planned = plan(view, [*self._known, *asked], options)
         news = [
@@ -184,7 +182,7 @@ class _Delivery:
 
     def _no_app(self, error: AppNotFound, names: Iterable[SecretName]) -> None:
         """Fly knows no such app: nothing to give them to, unless we have deployed to it before."""
-        state, app = self._state, self._request.app
+        state, app = self._state, self._state.app
         touched = [name for name in names if state.outcome_of(name) is not Outcome.UNCHANGED]
         if self._view.deployed_before or self._request.removes:
             state.mark(touched, Stage.PLANNED, not_visible(app, error.phase))

@@ -12,28 +12,26 @@ from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import AppName, ProjectView, SyncOptions
+    from flysync.model.core import ProjectView
     from flysync.plan import Plan
-    from flysync.ports import Services
 
 
-async def preview(
-    app: AppName, view: ProjectView, planned: Plan, options: SyncOptions, *, services: Services, state: SyncState
-) -> None:
+async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
     """
     Complete *state* with what Fly shows, and give it the machines that a roll-out would restart.
 
     Raises:
         FlysyncError: Fly could not be asked.
     """
+    app, options = state.app, state.request.options
     with state.step("list"):
-        looks = await look_at([app], services=services)
+        looks = await look_at([app], services=state.request.services)
     for note in looks.notes:
         state.warn(note)
     for step in looks.next:
         state.suggest(step.command, step.why)
     live_app = looks.apps[app]
-    names = [change.name for change in planned.changes if change.is_work]
+    names = planned.work
     if not live_app.exists:
         if view.deployed_before:
             raise not_visible(app, "list")

@@ -66,7 +66,7 @@ async def _record(state: SyncState) -> None:
     details = {
         "v": 1,
         "run_id": state.run_id,
-        "app": request.app,
+        "app": state.app,
         "outcomes": {name: str(outcome) for name, outcome in state.arrived.items()},
         "release": state.release,
         "actor": request.options.actor,

@@ -34,7 +34,7 @@ class Looks:
     async def at_app(self, view: ProjectView) -> LiveSecrets:
         """Look once; what is to be said of the app is noted."""
         with self._state.step("list"):
-            live = LiveSecrets(await self._store.look(), self._request.app, view.key, self._smoke_s)
+            live = LiveSecrets(await self._store.look(), self._state.app, view.key, self._smoke_s)
         for note in live.warnings():
             self._state.warn(note)
         return live
@@ -73,6 +73,6 @@ class Looks:
             live.require_machines()
         if failed := [row.name for row in begun if live.has_put_down(row, known)]:
             bad = BadTry(limit_s=math.inf, release=live.release)
-            records, app = self._request.services.records, self._request.app
+            records, app = self._request.services.records, self._state.app
             self._state.judged |= await records.end_rollout(self._state.run_id, app, failed, bad)
         return live

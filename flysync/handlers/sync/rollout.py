@@ -100,7 +100,7 @@ class _RollOut:
             raise self._not_begun(error) from None
         behind = self._behind(live)
         self._macs = {name: None if name in behind else live.mac(name) for name in self._names}
-        await self._records.stored(self._state.run_id, self._request.app, self._macs)
+        await self._records.stored(self._state.run_id, self._state.app, self._macs)
         if live.machines is None and not self._request.options.stage:
             raise self._not_begun(live.error or OutcomeUnknown("the machines could not be listed", service="fly"))
         return live
@@ -123,7 +123,7 @@ class _RollOut:
         self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
         self._down_before = frozenset(machine.id for machine in before.not_up(self._view.down_before or ()))
         self._known_down = await self._records.begin_rollout(
-            self._state.run_id, self._request.app, self._shipped, down=self._down_before, release=before.release or 0
+            self._state.run_id, self._state.app, self._shipped, down=self._down_before, release=before.release or 0
         )
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
@@ -144,7 +144,7 @@ class _RollOut:
             await self._end_rollout(None)
         elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
             self._state.mark(self._names, Stage.STORED)
-            self._state.note("rolling_out", f"the roll-out to {self._request.app} is under way; nobody waits for it")
+            self._state.note("rolling_out", f"the roll-out to {self._state.app} is under way; nobody waits for it")
             self._state.suggest(command("sync-project", "--project", self._request.project), "confirms the roll-out")
         else:
             await self._judge(rollout)
@@ -152,7 +152,7 @@ class _RollOut:
     def _without_machines(self) -> None:
         self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
         if not self._request.removes:
-            why = f"{self._request.app} has no machines; its first deploy brings the values to them"
+            why = f"{self._state.app} has no machines; its first deploy brings the values to them"
             self._state.note("no_machines", why)
 
     async def _judge(self, rollout: Rollout) -> None:
@@ -217,7 +217,7 @@ class _RollOut:
 
     async def _confirm(self, live: LiveSecrets) -> None:
         """Say `synced` of what Fly shows as it was right after our write, now that the machines run."""
-        app, state, strange = self._request.app, self._state, self._strange(live)
+        app, state, strange = self._state.app, self._state, self._strange(live)
         arrived = [name for name in self._names if name not in strange]
         state.mark(arrived, Stage.REMOVED if self._request.removes else Stage.DEPLOYED)
         for name in strange:
@@ -243,10 +243,10 @@ class _RollOut:
         self._incomplete(rollout.error)
         for name, record in records.items():
             if name in self._names and is_given_up(record, self._request.options):
-                self._state.mark([name], Stage.STORED, given_up(record, removes=self._request.removes))
+                self._state.mark([name], Stage.STORED, given_up(record))
 
     async def _end_rollout(self, bad: BadTry | None) -> Mapping[SecretName, SecretRecord]:
-        return await self._records.end_rollout(self._state.run_id, self._request.app, self._shipped, bad)
+        return await self._records.end_rollout(self._state.run_id, self._state.app, self._shipped, bad)
 
     def _incomplete(self, cause: FlysyncError | None) -> None:
         """Say that the change is stored, and why the machines do not all run with it."""
@@ -255,7 +255,7 @@ class _RollOut:
     def _as_incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
         why = cause.message if cause else "a machine is down"
         return DeployIncomplete(
-            f"the change is stored, but the roll-out to {self._request.app} is not complete: {why}",
+            f"the change is stored, but the roll-out to {self._state.app} is not complete: {why}",
             service=cause.service if cause else "fly",
             phase="deploy",
             retry_after_s=cause.retry_after_s if cause else None,
@@ -268,7 +268,7 @@ class _RollOut:
         if why is None:
             return cut_short("list")
         return OutcomeUnknown(
-            f"the roll-out to {self._request.app} succeeded, but what Fly has now could not be read: {why.message}",
+            f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read: {why.message}",
             service=why.service,
             phase="list",
         )
