@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flysync.errors import ConfigError, FlysyncError
 from flysync.model.reports import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
+    from collections.abc import Awaitable, Iterable
+
+T = TypeVar("T")
 
 
 class Findings:
@@ -51,22 +52,10 @@ class Findings:
                 self.all.append(finding)
         return all_passed
 
-    def of(self, subject: str) -> _Part:
-        """Give a context in which an error is noted as a failure of *subject*, and ends that block alone."""
-        return _Part(self, subject)
-
-
-class _Part:
-    def __init__(self, findings: Findings, subject: str) -> None:
-        self._findings = findings
-        self._subject = subject
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if isinstance(error, FlysyncError):
-            self._findings.fail(self._subject, error)
-        return isinstance(error, FlysyncError)
+    async def of(self, subject: str, check: Awaitable[T]) -> T | None:
+        """Give what *check* comes to; an error is noted as a failure of *subject*, and ends that check alone."""
+        try:
+            return await check
+        except FlysyncError as error:
+            self.fail(subject, error)
+            return None
