@@ -118,13 +118,19 @@ async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> San
     return SandboxLine(sandbox=sandbox, use=await _use(sandbox, run, age_s, services), age_s=age_s)
 
 
+async def is_dead(run: RunSeen, services: Services) -> bool:
+    """Tell whether a run has no end though its app is not locked: a living process would hold the lock."""
+    app = _open_at(run)
+    handle = None if app is None else await services.lock.try_acquire(app)
+    if handle is None:
+        return False
+    await handle.release()
+    return True
+
+
 async def _use(sandbox: SandboxInfo, run: RunSeen | None, age_s: float | None, services: Services) -> Use:
-    if app := _open_at(run):
-        handle = await services.lock.try_acquire(app)
-        if handle is None:
-            return Use.LIVING
-        await handle.release()
-        return Use.DEAD
+    if run is not None and _open_at(run):
+        return Use.DEAD if await is_dead(run, services) else Use.LIVING
     if age_s is not None and sandbox.ttl_s is not None and age_s > sandbox.ttl_s:
         return Use.EXPIRED
     return Use.FOREIGN if run is None else Use.DEAD

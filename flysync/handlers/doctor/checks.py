@@ -10,7 +10,7 @@ from flysync.errors import AmbiguousDeployment, ConfigError
 from flysync.extras import how_to_add
 from flysync.handlers.doctor.findings import Findings
 from flysync.handlers.doctor.fly_checks import SandboxLook
-from flysync.handlers.prune import list_sandboxes
+from flysync.handlers.prune import is_dead, list_sandboxes
 from flysync.model.core import is_app_name
 from flysync.model.reports import PRUNE, NextStep, Report, command
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from flysync.model.config import ConfigReport
     from flysync.model.core import AppName, ProjectId
-    from flysync.model.reports import Finding, Overview
+    from flysync.model.reports import Finding
     from flysync.ports import JobQueue, ProgressListener, Services
 
 #: Seconds by which two clocks may differ.
@@ -153,7 +153,8 @@ class _Checkup:
         overview = await self._services.records.overview(None, values=False)
         for note in overview.shared_apps():
             self._findings.warn("deployments", note.message, "correct project_deployments, or use --take-over")
-        dead = await self._dead_runs(overview)
+        known = (await self._services.records.runs([run.run_id for run in overview.open_runs])).known
+        dead = [f"{run_id} ({run.app})" for run_id, run in known.items() if await is_dead(run, self._services)]
         if sandboxes:
             names = ", ".join(line.sandbox.name for line in sandboxes)
             message = f"{_counted(len(sandboxes), 'leftover sandbox', 'es')}: {names}"
@@ -166,18 +167,6 @@ class _Checkup:
         else:
             self._findings.ok("leftovers", "no leftover sandboxes, no dead runs")
         return True
-
-    async def _dead_runs(self, overview: Overview) -> list[str]:
-        """Give the runs without an end whose app is not locked: a living process would hold its lock."""
-        records = self._services.records
-        ids = [run.run_id for run in overview.open_runs]
-        dead = []
-        for run_id, run in (await records.runs(ids)).known.items():
-            handle = None if run.finished or run.app is None else await self._services.lock.try_acquire(run.app)
-            if handle is not None:
-                await handle.release()
-                dead.append(f"{run_id} ({run.app})")
-        return dead
 
     async def _sandbox(self, *, has_database: bool) -> None:
         """All that has to be checked from a sandbox."""
