@@ -451,8 +451,8 @@ MUTATIONS = (
     Mutation(
         "ask again, before the deploy, a list that is behind",
         "flysync/handlers/sync/rollout.py",
-        "until(lambda live: not self._behind(live), self._view)",
-        "at_app(self._view)",
+        "_look_until(lambda live: not self._behind(live))",
+        "_look()",
         (f"{_ROLLOUTS}TestAListThatIsBehind::test_it_is_asked_again",),
     ),
     Mutation(

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from flysync.errors import DatabaseUnavailable, FlysyncError, Interrupted, TimedOut
 from flysync.handlers.sandbox import ThrowAwaySandbox
 from flysync.handlers.shield import CLEAN_UP_S, shielded
-from flysync.handlers.sync.deliver import deliver
+from flysync.handlers.sync.deliver import Delivery
 from flysync.handlers.sync.fence import fenced_view
 from flysync.handlers.sync.finish import finish
-from flysync.handlers.sync.rollout import roll_out
+from flysync.handlers.sync.rollout import RollOut
 from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import TTL_MARGIN_S
 
@@ -101,8 +101,8 @@ async def _work(
         with state.step("flyctl"):
             await flyctl.prepare()
         store = flyctl.secrets(state.app)
-        view = await deliver(state, lock, store, view, planned)
-        await roll_out(state, lock, store, view)
+        view = await Delivery(state, lock, store, view).deliver(planned)
+        await RollOut(state, lock, store, view).roll_out()
     finally:
         if request.is_borrowed and not state.may_be_at_work:
             await shielded(_clean(flyctl))

@@ -6,12 +6,12 @@ Changes to Fly: values are set, or secrets removed, until nothing newer is store
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, InvalidCredential
 from flysync.handlers.compare import machines_down, not_visible
-from flysync.handlers.sync.look import Looks
+from flysync.handlers.sync.look import AtApp
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
 from flysync.model.reports import command
@@ -21,46 +21,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flysync.handlers.compare import LiveSecrets
-    from flysync.handlers.sync.state import SyncState
     from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Change, Plan
-    from flysync.ports import LockHandle, SecretStore
 
 #: How often newer values and later requests are taken in before the deploy.
 _ROUNDS = 3
 
 
-async def deliver(
-    state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView, planned: Plan
-) -> ProjectView:
-    """
-    Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
+@dataclass
+class Delivery(AtApp):
+    """What is written to an app, in one run."""
 
-    How far each secret has come is in *state*.
-
-    Raises:
-        FlysyncError: a call failed; *state* says what of it is known.
-    """
-    return await _Delivery(state, lock, store, view).deliver(planned)
-
-
-class _Delivery:
-    def __init__(self, state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView) -> None:
-        self._state = state
-        self._request = state.request
-        self._lock = lock
-        self._store = store
-        self._view = view
-        self._looks = Looks(state, store)
-        #: The fingerprints that Fly has of this run, or that were found there as they are.
-        self._known: dict[SecretName, str | None] = {}
+    #: The fingerprints that Fly has of this run, or that were found there as they are.
+    _known: dict[SecretName, str | None] = field(default_factory=dict)
 
     async def deliver(self, planned: Plan) -> ProjectView:
+        """
+        Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
+
+        How far each secret has come is in the state.
+
+        Raises:
+            FlysyncError: a call failed; the state says what of it is known.
+        """
         changes = list(planned.to_set)
         try:
             live = None
             if planned.to_check or any(change.reason is Reason.NEW for change in changes):
-                live = await self._looks.at_app(self._view)
+                live = await self._look()
                 self._warn_of_overwriting(changes, live)
             if live is not None and planned.to_check:
                 late = await self._not_settled(planned.to_check, live)
@@ -85,7 +73,7 @@ class _Delivery:
 
     async def _not_settled(self, changes: Sequence[Change], live: LiveSecrets) -> list[Change]:
         """Say what Fly shows of secrets that were written before, and give those that have to be written (again)."""
-        live = await self._looks.judge_open_rollouts(live, self._view)
+        live = await self._judge_open_rollouts(live)
         settle = self._is_absent if self._request.removes else self._is_settled
         late = [change for change in changes if not settle(change, live)]
         self._known |= {change.name: change.fingerprint for change in changes if change not in late}
@@ -150,7 +138,7 @@ class _Delivery:
             return refused
         state.mark(names, Stage.STORED)
         self._known |= {change.name: change.fingerprint for change in changes}
-        await self._request.services.records.stored(state.run_id, self._state.app, dict.fromkeys(names))
+        await self._records.stored(state.run_id, self._state.app, dict.fromkeys(names))
         return None
 
     async def _take_in_news(self) -> None:

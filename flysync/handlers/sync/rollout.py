@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
 from flysync.handlers.compare import machines_down
-from flysync.handlers.sync.look import Looks
+from flysync.handlers.sync.look import AtApp
 from flysync.handlers.sync.stage import Stage, cut_short
 from flysync.model.core import Outcome, State
 from flysync.model.fly import RolloutEnd
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.handlers.compare import LiveSecrets
-    from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView, SecretName, SecretRecord
+    from flysync.model.core import SecretName, SecretRecord
     from flysync.model.fly import Rollout
-    from flysync.ports import LockHandle, SecretStore
 
 #: Seconds kept of the time limit for what comes after the deploy, but no more than this part of what is left.
 _AFTER_DEPLOY_S = 35.0
@@ -39,39 +38,29 @@ _AFTER_DEPLOY_PART = 0.25
 _LEAST_DEPLOY_S = 5.0
 
 
-async def roll_out(state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView) -> None:
-    """
-    Roll out what *state* says is stored; *view* is what was read last. What it came to is in *state*.
+@dataclass
+class RollOut(AtApp):
+    """One deploy of what a run has stored, and what it came to."""
 
-    Raises:
-        FlysyncError: the roll-out was not begun.
-    """
-    names = state.at(Stage.STORED)
-    if names:
-        await _RollOut(state, lock, store, view, names).do()
+    _names: tuple[SecretName, ...] = ()
+    #: All that the deploy brings to the machines: what other runs have stored as well.
+    _shipped: tuple[SecretName, ...] = ()
+    #: The digests that Fly showed after our write, as HMAC.
+    _macs: dict[SecretName, str | None] = field(default_factory=dict)
+    #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
+    _known_down: frozenset[str] = frozenset()
+    _down_before: frozenset[str] = frozenset()
 
+    async def roll_out(self) -> None:
+        """
+        Roll out what the state says is stored; what it came to is in the state.
 
-class _RollOut:
-    def __init__(
-        self, state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView, names: tuple[SecretName, ...]
-    ) -> None:
-        self._state = state
-        self._request = state.request
-        self._lock = lock
-        self._store = store
-        self._view = view
-        self._names = names
-        self._records = state.request.services.records
-        self._looks = Looks(state, store)
-        #: All that the deploy brings to the machines: what other runs have stored as well.
-        self._shipped = names
-        #: The digests that Fly showed after our write, as HMAC.
-        self._macs: dict[SecretName, str | None] = {}
-        #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
-        self._known_down: frozenset[str] = frozenset()
-        self._down_before: frozenset[str] = frozenset()
-
-    async def do(self) -> None:
+        Raises:
+            FlysyncError: the roll-out was not begun.
+        """
+        self._names = self._state.at(Stage.STORED)
+        if not self._names:
+            return
         before = await self._before()
         if self._request.options.stage:
             return
@@ -94,8 +83,8 @@ class _RollOut:
         Without the machines nobody could say later which of them were down before: then nothing is rolled out.
         """
         try:
-            live = await self._looks.until(lambda live: not self._behind(live), self._view)
-            live = await self._looks.judge_open_rollouts(live, self._view)
+            live = await self._look_until(lambda live: not self._behind(live))
+            live = await self._judge_open_rollouts(live)
         except FlysyncError as error:
             raise self._not_begun(error) from None
         behind = self._behind(live)
@@ -193,14 +182,14 @@ class _RollOut:
 
         A machine that a roll-out of ours had put down is not started by a deploy that succeeds: with *starts* it is.
         """
-        live = await self._looks.until(lambda live: not (starts and self._strange(live)), self._view)
+        live = await self._look_until(lambda live: not (starts and self._strange(live)))
         down = [machine.id for machine in live.down(self._known_down)] if starts else []
         if down:
             await self._lock.check()
             with self._state.step("start"), suppress(FlysyncError):  # the next look says whether they run
                 await self._store.start(down)
         if down or live.may_change(self._known_down):
-            live = await self._looks.again(self._view, live)
+            live = await self._look_again(live)
         live.require_machines()
         return live
 
