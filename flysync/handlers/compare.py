@@ -96,11 +96,6 @@ class LiveSecrets:
     def __contains__(self, name: SecretName) -> bool:
         return name in self._secrets
 
-    @property
-    def names(self) -> Collection[str]:
-        """The secrets that Fly has."""
-        return self._secrets.keys()
-
     def mac(self, name: SecretName) -> str | None:
         """Give the HMAC of a secret's digest, which alone is kept: a digest may tell something about the value."""
         shown = self._secrets.get(name)

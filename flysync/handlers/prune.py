@@ -63,12 +63,7 @@ class SandboxReport(Report):
 
 
 async def list_sandboxes(*, services: Services) -> SandboxReport:
-    """
-    Give all sandboxes that have our label, and whether they are still needed.
-
-    Raises:
-        DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
-    """
+    """Give all sandboxes that have our label, and whether they are still needed."""
     lines, _ = await _look(services)
     return _report(lines)
 
@@ -79,9 +74,6 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
 
     A run whose deadline has passed is closed even if its sandbox is gone: otherwise one whose project has moved to
     another app would stay open for ever, for nobody takes the lock of the old app any more.
-
-    Raises:
-        DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
     """
     before, seen = await _look(services)
     lines, error = [], None

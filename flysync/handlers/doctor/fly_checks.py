@@ -62,11 +62,11 @@ class SandboxLook:
         reading = ReadOnlySandbox(self.services, timeout_s=_LOOK_S)
         began = self.services.clock.monotonic()
         try:
-            async with reading:
+            async with reading as sandbox:
                 self.findings.ok("sandbox", f"started in {self.services.clock.monotonic() - began:.1f} s")
                 if snapshot is not None:
                     self.findings.ok("snapshot", f"{snapshot} is there")
-                await self._look(reading.flyctl(), apps, all_of_them=all_of_them)
+                await self._look(reading.flyctl(sandbox), apps, all_of_them=all_of_them)
         except FlysyncError as error:
             self.findings.fail("snapshot" if error.setting == "FLYSYNC_SNAPSHOT" else "sandbox", error)
             self.findings.skip("network, flyctl and token", "there is no sandbox")

@@ -39,7 +39,6 @@ async def sync_all(
 
     Raises:
         UsageError: the values come from the caller, who can give them only one by one.
-        DatabaseUnavailable, ConfigError: there is no list of projects.
     """
     projects = await services.records.all_projects()
     if listener is not None:

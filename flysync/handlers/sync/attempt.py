@@ -22,10 +22,10 @@ from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import TTL_MARGIN_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView, SecretName, SecretRecord
+    from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Plan
     from flysync.ports import LockHandle, Sandbox, SandboxFlyctl
 
@@ -67,7 +67,7 @@ async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: It
     planned = state.request.plan(view)
     state.expect(planned)
     if not planned.work:
-        await _note_covering_run(state, planned, wanted, before=seen.records, now=view.records)
+        await _note_covering_run(state, planned, wanted, seen, view)
         return
     request = state.request
     labels = {"flysync-run": state.run_id, "flysync-app": state.app}
@@ -127,14 +127,10 @@ async def _clean(flyctl: SandboxFlyctl) -> None:
 
 
 async def _note_covering_run(
-    state: SyncState,
-    planned: Plan,
-    wanted: Iterable[SecretName],
-    *,
-    before: Mapping[SecretName, SecretRecord],
-    now: Mapping[SecretName, SecretRecord],
+    state: SyncState, planned: Plan, wanted: Iterable[SecretName], seen: ProjectView, view: ProjectView
 ) -> None:
     """We wanted work, and under the lock there is none: a run before us has done it, or had not ended then."""
+    before, now = seen.records, view.records
     unchanged = {change.name for change in planned.changes}
     done = [
         name

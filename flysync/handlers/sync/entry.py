@@ -55,7 +55,8 @@ async def sync_credentials_to_flyio(
     """
     if not names:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    return await _Sync(project, names, options, services, listener).run()
+    request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic())
+    return await _Sync(request, listener).run()
 
 
 async def sync_project(
@@ -72,7 +73,8 @@ async def sync_project(
             "the values come from the caller (FLYSYNC_VALUE_SOURCE=caller)",
             hint="sync one credential at a time: flysync sync --project ID --name NAME --value-stdin",
         )
-    return await _Sync(project, None, options, services, listener).run()
+    request = SyncRequest(project, None, options, services, start=services.clock.monotonic())
+    return await _Sync(request, listener).run()
 
 
 async def unset_secrets(
@@ -89,32 +91,17 @@ async def unset_secrets(
     Refused, before anything is sent, for a credential that is still in the table and for a secret that flysync never
     wrote, unless `force` is among the *options*. A secret that Fly has no more is `unchanged`, and restarts nothing.
     """
-    return await _Sync(project, names, options, services, listener, removes=True).run()
+    request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic(), removes=True)
+    return await _Sync(request, listener).run()
 
 
 class _Sync:
     """One call, from the first look to the report."""
 
-    def __init__(
-        self,
-        project: ProjectId,
-        names: Sequence[SecretName] | None,
-        options: SyncOptions,
-        services: Services,
-        listener: ProgressListener | None,
-        *,
-        removes: bool = False,
-    ) -> None:
-        self._request = SyncRequest(
-            project=project,
-            names=None if names is None else tuple(names),
-            options=options,
-            services=services,
-            start=services.clock.monotonic(),
-            removes=removes,
-        )
+    def __init__(self, request: SyncRequest, listener: ProgressListener | None) -> None:
+        self._request = request
         self._listener = listener
-        self._state = SyncState(self._request, listener)
+        self._state = SyncState(request, listener)
         self._is_known = False
 
     async def run(self) -> SyncReport:

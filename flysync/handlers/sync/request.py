@@ -22,7 +22,7 @@ class AppChanged(Exception):
         self.new = new
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SyncRequest:
     """Copy credentials of *project* to its app, or remove secrets from it."""
 
