@@ -6,21 +6,37 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
-from flysync.handlers.shield import shielded
 from flysync.model.core import RunId
 from flysync.model.reports import PRUNE, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
     from types import TracebackType
 
     from flysync.model.reports import NextStep
     from flysync.ports import Sandbox, SandboxFlyctl, Services
 
-#: Seconds for deleting it.
+#: Seconds for cleaning up, on top of the caller's time limit.
+CLEAN_UP_S = 15.0
+#: Seconds for deleting a sandbox.
 _DELETE_S = 7.0
 #: Seconds that one for looking outlives its time limit, should nobody delete it.
 _TTL_MARGIN_S = 60.0
+
+
+async def shielded(work: Awaitable[None], limit_s: float | None = CLEAN_UP_S) -> None:
+    """Finish *work* within *limit_s* though we are being cancelled, once or more; then the cancellation goes on."""
+    task = asyncio.ensure_future(asyncio.wait_for(work, limit_s))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except TimeoutError:
+            break
+    if cancelled is not None:
+        raise cancelled
 
 
 class ThrowAwaySandbox:

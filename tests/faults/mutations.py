@@ -187,8 +187,8 @@ MUTATIONS = (
     Mutation(
         "take back a roll-out that touched nothing",
         "flysync/handlers/sync/rollout.py",
-        "            await self._end_rollout(None)\n        elif",
-        "            await self._end_rollout(BadTry(limit_s=math.inf, release=None))\n        elif",
+        " has put down\n            await self._end_rollout(None)\n",
+        " has put down\n            await self._end_rollout(BadTry(limit_s=math.inf, release=None))\n",
         (f"{_HANDLERS}a_rollout_that_touched_nothing_is_not_counted",),
     ),
     Mutation(
@@ -222,7 +222,7 @@ MUTATIONS = (
     Mutation(
         "know what was put back while it was sent from a list that is behind",
         "flysync/handlers/sync/state.py",
-        " and fingerprint != self.sent.get(name)\n",
+        " and fingerprint != self.known.get(name)\n",
         "\n",
         (f"{_HANDLERS}a_value_that_is_put_back_while_it_is_sent",),
     ),
@@ -273,7 +273,7 @@ MUTATIONS = (
         "end a roll-out that Fly broke off",
         "flysync/handlers/sync/rollout.py",
         "            if not live.unclear(self._known_down):\n                await self._end_rollout(None)\n",
-        "",
+        "            pass\n",
         (f"{_ROLLOUTS}TestNeverCounted::test_fly_s_own_trouble_is_not_given_up",),
     ),
     Mutation(
@@ -394,7 +394,7 @@ MUTATIONS = (
     Mutation(
         "confirm after a failure by a newer release alone",
         "flysync/handlers/compare.py",
-        "        return failed is None or all((machine.release or 0) > failed for machine in managed(self.machines))\n",
+        "        return failed is None or all((machine.release or 0) > failed for machine in self._managed)\n",
         "        return True\n",
         (f"{_ROLLOUTS}TestConfirmed::test_after_a_failure_somebody_has_to_have_deployed_it_again",),
     ),

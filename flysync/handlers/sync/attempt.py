@@ -9,11 +9,11 @@ The last of these happens however the run goes. The names of the steps are those
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flysync.errors import DatabaseUnavailable, FlysyncError, Interrupted, TimedOut
-from flysync.handlers.sandbox import ThrowAwaySandbox
-from flysync.handlers.shield import CLEAN_UP_S, shielded
+from flysync.handlers.sandbox import CLEAN_UP_S, ThrowAwaySandbox, shielded
 from flysync.handlers.sync.deliver import Delivery
 from flysync.handlers.sync.fence import fenced_view
 from flysync.handlers.sync.finish import finish
@@ -67,8 +67,7 @@ async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: It
     planned = state.request.plan(view)
     state.expect(planned)
     if not planned.work:
-        await _note_covering_run(state, planned, wanted, seen, view)
-        return
+        return await _note_covering_run(state, planned, wanted, seen, view)
     request = state.request
     labels = {"flysync-run": state.run_id, "flysync-app": state.app}
     ttl_s = request.left_s + TTL_MARGIN_S
@@ -119,11 +118,9 @@ async def _sandbox(state: SyncState, own: ThrowAwaySandbox | None) -> Sandbox:
 
 async def _clean(flyctl: SandboxFlyctl) -> None:
     """Remove what the run has left in a sandbox that goes on living; no harm is done where that fails."""
-    try:
+    with suppress(FlysyncError, TimeoutError):
         async with asyncio.timeout(CLEAN_UP_S / 3):
             await flyctl.clean()
-    except (FlysyncError, TimeoutError):
-        return
 
 
 async def _note_covering_run(

@@ -6,7 +6,7 @@ Changes to Fly: values are set, or secrets removed, until nothing newer is store
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, InvalidCredential
@@ -28,21 +28,14 @@ if TYPE_CHECKING:
 _ROUNDS = 3
 
 
-@dataclass
 class Delivery(AtApp):
     """What is written to an app, in one run."""
-
-    #: The fingerprints that Fly has of this run, or that were found there as they are.
-    _known: dict[SecretName, str | None] = field(default_factory=dict)
 
     async def deliver(self, planned: Plan) -> ProjectView:
         """
         Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
 
-        How far each secret has come is in the state.
-
-        Raises:
-            FlysyncError: a call failed; the state says what of it is known.
+        How far each secret has come is in the state, also where a call fails.
         """
         changes = list(planned.to_set)
         try:
@@ -76,7 +69,7 @@ class Delivery(AtApp):
         live = await self._judge_open_rollouts(live)
         settle = self._is_absent if self._request.removes else self._is_settled
         late = [change for change in changes if not settle(change, live)]
-        self._known |= {change.name: change.fingerprint for change in changes if change not in late}
+        self._state.known |= {change.name: change.fingerprint for change in changes if change not in late}
         return late
 
     def _is_settled(self, change: Change, live: LiveSecrets) -> bool:
@@ -110,7 +103,6 @@ class Delivery(AtApp):
             record = self._view.records.get(change.name)
             if record and record.fly_digest_mac:
                 self._state.before[change.name] = record.fingerprint, record.fly_digest_mac
-            self._state.sent[change.name] = change.fingerprint
         left = {change.name: change for change in changes}
         while left:
             values = {name: change.secret for name, change in left.items() if change.secret is not None}
@@ -137,7 +129,7 @@ class Delivery(AtApp):
             state.mark([name for name in names if name != refused], Stage.PLANNED)
             return refused
         state.mark(names, Stage.STORED)
-        self._known |= {change.name: change.fingerprint for change in changes}
+        self._state.known |= {change.name: change.fingerprint for change in changes}
         await self._records.stored(state.run_id, self._state.app, dict.fromkeys(names))
         return None
 
@@ -158,11 +150,11 @@ class Delivery(AtApp):
         if is_from_caller(view, self._request.options):
             asked = []
         options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
-        planned = plan(view, [*self._known, *asked], options)
+        planned = plan(view, [*self._state.known, *asked], options)
         news = [
             change
             for change in planned.changes
-            if change.is_work and self._known.get(change.name) != change.fingerprint
+            if change.is_work and self._state.known.get(change.name) != change.fingerprint
         ]
         for change in news:
             self._state.mark([change.name], Stage.PLANNED, reason=change.reason)

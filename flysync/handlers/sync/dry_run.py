@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
-    """
-    Complete *state* with what Fly shows, and give it the machines that a roll-out would restart.
-
-    Raises:
-        FlysyncError: Fly could not be asked.
-    """
+    """Complete *state* with what Fly shows, and give it the machines that a roll-out would restart."""
     app, options = state.app, state.request.options
     with state.step("list"):
         looks = await look_at([app], services=state.request.services)

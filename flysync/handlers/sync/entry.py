@@ -164,10 +164,9 @@ class _Sync:
                     # The project has another app since: start over for it, once.
                     self._state = SyncState(self._request, self._listener)
                     self._state.note("app_moved", f"the app changed from {change.old} to {change.new} during the run")
-                    try:
-                        await self._sync()
-                    except AppChanged as again:
-                        raise AppMoved(f"the app changed twice during the run, last to {again.new}") from None
+                    await self._sync()
+        except AppChanged as again:
+            raise AppMoved(f"the app changed twice during the run, last to {again.new}") from None
         except TimeoutError:
             limit_s = self._request.options.timeout_s
             raise TimedOut(f"the sync took longer than {limit_s:g} s", phase=self._state.phase) from None

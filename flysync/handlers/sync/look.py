@@ -70,10 +70,8 @@ class AtApp:
         """
         Say what became of roll-outs whose end is not known: a machine that they have put down makes them bad tries.
 
-        One that was down before, and that they have not reached, does not. Gives the last look.
-
-        Raises:
-            FlysyncError: the machines are not shown, so that nobody can say it.
+        One that was down before, and that they have not reached, does not. Gives the last look; raises where the
+        machines are not shown, so that nobody can say it.
         """
         state, records = self._state, self._view.records
         begun = [row for name, row in records.items() if row.rollout_begun and not state.is_touched(name)]

@@ -64,10 +64,5 @@ class SyncRequest:
         return view
 
     def plan(self, view: ProjectView) -> Plan:
-        """
-        Decide what is to be done, by what *view* shows.
-
-        Raises:
-            UsageError: what is to be removed is still wanted, or never was ours.
-        """
+        """Decide what is to be done, by what *view* shows; see `flysync.plan.plan`."""
         return plan(view, self.names, self.options, removes=self.removes)

@@ -52,12 +52,7 @@ class RollOut(AtApp):
     _down_before: frozenset[str] = frozenset()
 
     async def roll_out(self) -> None:
-        """
-        Roll out what the state says is stored; what it came to is in the state.
-
-        Raises:
-            FlysyncError: the roll-out was not begun.
-        """
+        """Roll out what the state says is stored, and note there what it came to; raises where it was not begun."""
         self._names = self._state.at(Stage.STORED)
         if not self._names:
             return
@@ -126,9 +121,12 @@ class RollOut(AtApp):
             self._state.mark(self._names, Stage.ROLLING_OUT, rollout.error)
         elif rollout.end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED}:
             if rollout.end is RolloutEnd.NO_MACHINES:
-                self._without_machines()
+                self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
+                if not self._request.removes:
+                    why = f"{self._state.app} has no machines; its first deploy brings the values to them"
+                    self._state.note("no_machines", why)
             else:
-                self._incomplete(rollout.error)
+                self._stored(self._incomplete(rollout.error))
             self._state.all_up = self._view.down_before is None  # there is nothing that this roll-out has put down
             await self._end_rollout(None)
         elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
@@ -138,24 +136,18 @@ class RollOut(AtApp):
         else:
             await self._judge(rollout)
 
-    def _without_machines(self) -> None:
-        self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
-        if not self._request.removes:
-            why = f"{self._state.app} has no machines; its first deploy brings the values to them"
-            self._state.note("no_machines", why)
-
     async def _judge(self, rollout: Rollout) -> None:
         """Let the machines say what the roll-out came to."""
         # The deploy is over, whatever the looks come to.
         succeeded = rollout.end is RolloutEnd.SUCCEEDED
-        self._state.mark(self._names, Stage.STORED, self._unseen(rollout))
+        self._stored(cut_short("list") if succeeded else self._incomplete(rollout.error))
         try:
             live = await self._looked_at(starts=succeeded)
         except FlysyncError as error:
             if rollout.end is RolloutEnd.APP_FAILED:
                 await self._bad_try(BadTry(limit_s=math.inf, release=None), rollout)
             else:
-                self._state.mark(self._names, Stage.STORED, self._unseen(rollout, error))
+                self._stored(self._unseen(error) if succeeded else self._incomplete(rollout.error))
             return
         # A deploy starts no machine that is down: only one that succeeds is answerable for those.
         down = live.down(self._known_down if succeeded else self._known_down | self._down_before)
@@ -169,10 +161,9 @@ class RollOut(AtApp):
         elif not succeeded:
             if not live.unclear(self._known_down):
                 await self._end_rollout(None)
-            self._incomplete(rollout.error)
         elif live.unclear(self._known_down):
             why = "it is not clear yet whether its machines run"
-            self._incomplete(DeployIncomplete(why, service="fly", phase="deploy"))
+            self._stored(self._incomplete(DeployIncomplete(why, service="fly", phase="deploy")))
         else:
             await self._confirm(live)
 
@@ -229,7 +220,7 @@ class RollOut(AtApp):
     async def _bad_try(self, bad: BadTry, rollout: Rollout) -> None:
         """Count it, and say whether the value is given up."""
         records = await self._end_rollout(bad)
-        self._incomplete(rollout.error)
+        self._stored(self._incomplete(rollout.error))
         for name, record in records.items():
             if name in self._names and is_given_up(record, self._request.options):
                 self._state.mark([name], Stage.STORED, given_up(record))
@@ -237,11 +228,11 @@ class RollOut(AtApp):
     async def _end_rollout(self, bad: BadTry | None) -> Mapping[SecretName, SecretRecord]:
         return await self._records.end_rollout(self._state.run_id, self._state.app, self._shipped, bad)
 
-    def _incomplete(self, cause: FlysyncError | None) -> None:
-        """Say that the change is stored, and why the machines do not all run with it."""
-        self._state.mark(self._names, Stage.STORED, self._as_incomplete(cause))
+    def _stored(self, error: FlysyncError) -> None:
+        """Say that the change is stored, and why that is all."""
+        self._state.mark(self._names, Stage.STORED, error)
 
-    def _as_incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
+    def _incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
         why = cause.message if cause else "a machine is down"
         return DeployIncomplete(
             f"the change is stored, but the roll-out to {self._state.app} is not complete: {why}",
@@ -250,12 +241,7 @@ class RollOut(AtApp):
             retry_after_s=cause.retry_after_s if cause else None,
         )
 
-    def _unseen(self, rollout: Rollout, why: FlysyncError | None = None) -> FlysyncError:
-        """Give the error that is true of a roll-out until the machines have been looked at."""
-        if rollout.end is not RolloutEnd.SUCCEEDED:
-            return self._as_incomplete(rollout.error)
-        if why is None:
-            return cut_short("list")
+    def _unseen(self, why: FlysyncError) -> OutcomeUnknown:
         return OutcomeUnknown(
             f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read: {why.message}",
             service=why.service,
@@ -270,5 +256,5 @@ class RollOut(AtApp):
             phase=error.phase,
             retry_after_s=error.retry_after_s,
         )
-        self._state.mark(self._names, Stage.STORED, incomplete)
+        self._stored(incomplete)
         return incomplete

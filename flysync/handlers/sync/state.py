@@ -57,9 +57,10 @@ class SyncState:
         self.all_up = False
         #: Rows of secrets that others had asked for, and that this run's roll-out has brought to the machines as well.
         self.settled: dict[SecretName, State] = {}
-        #: What was sent before this run, with the digest (as HMAC) that Fly showed of it; and what this run sent last.
+        #: What was sent before this run, with the digest (as HMAC) that Fly showed of it.
         self.before: dict[SecretName, tuple[str | None, str | None]] = {}
-        self.sent: dict[SecretName, str | None] = {}
+        #: The fingerprints that Fly has of this run, or that were found there as they are.
+        self.known: dict[SecretName, str | None] = {}
         #: Records of which a look has found what their roll-outs came to.
         self.judged: dict[SecretName, SecretRecord] = {}
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
@@ -204,7 +205,7 @@ class SyncState:
     def is_old(self, name: SecretName, mac: str | None) -> bool:
         """Tell whether a digest is that of another value than the one that this run has sent."""
         fingerprint, old = self.before.get(name, (None, None))
-        return mac is not None and mac == old and fingerprint != self.sent.get(name)
+        return mac is not None and mac == old and fingerprint != self.known.get(name)
 
     @property
     def may_be_at_work(self) -> bool:
