@@ -107,7 +107,13 @@ async def _look(services: Services) -> tuple[list[SandboxLine], RunsSeen]:
 async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> SandboxLine:
     age_s = max(0.0, (seen.now - sandbox.created_at).total_seconds()) if sandbox.created_at else None
     run = seen.known.get(sandbox.run_id)
-    return SandboxLine(sandbox=sandbox, use=await _use(sandbox, run, age_s, services), age_s=age_s)
+    if run is not None and _open_at(run):
+        use = Use.DEAD if await is_dead(run, services) else Use.LIVING
+    elif age_s is not None and sandbox.ttl_s is not None and age_s > sandbox.ttl_s:
+        use = Use.EXPIRED
+    else:
+        use = Use.FOREIGN if run is None else Use.DEAD
+    return SandboxLine(sandbox=sandbox, use=use, age_s=age_s)
 
 
 async def is_dead(run: RunSeen, services: Services) -> bool:
@@ -118,14 +124,6 @@ async def is_dead(run: RunSeen, services: Services) -> bool:
         return False
     await handle.release()
     return True
-
-
-async def _use(sandbox: SandboxInfo, run: RunSeen | None, age_s: float | None, services: Services) -> Use:
-    if run is not None and _open_at(run):
-        return Use.DEAD if await is_dead(run, services) else Use.LIVING
-    if age_s is not None and sandbox.ttl_s is not None and age_s > sandbox.ttl_s:
-        return Use.EXPIRED
-    return Use.FOREIGN if run is None else Use.DEAD
 
 
 async def _remove(line: SandboxLine, run: RunSeen | None, services: Services) -> bool | None:

@@ -118,7 +118,10 @@ async def build_snapshot(
     finally:
         listener.leaves("run the same command again")
     if line.flyctl and not error:
-        line = replace(line, settings=_to_change(line, line.flyctl, pinned))
+        settings = {} if line.in_use else {"FLYSYNC_SNAPSHOT": snapshot.name}
+        if not pinned.sha256:
+            settings["FLYSYNC_FLYCTL_SHA256"] = line.flyctl.sha256
+        line = replace(line, settings=settings)
     return SnapshotReport(lines=(line,), error=error, warnings=tuple(reading.notes), next=tuple(reading.next))
 
 
@@ -156,12 +159,6 @@ def _too_late() -> TimedOut:
 
 def _line(snapshot: SnapshotInfo, pinned: Pinned) -> SnapshotLine:
     return SnapshotLine(snapshot=snapshot, in_use=pinned.snapshot in {snapshot.name, snapshot.id})
-
-
-def _to_change(line: SnapshotLine, flyctl: Flyctl, pinned: Pinned) -> dict[str, str]:
-    """Give the settings that have to change for this snapshot to be used."""
-    snapshot = {} if line.in_use else {"FLYSYNC_SNAPSHOT": line.snapshot.name}
-    return snapshot | ({} if pinned.sha256 else {"FLYSYNC_FLYCTL_SHA256": flyctl.sha256})
 
 
 def _problem(snapshot: SnapshotInfo, flyctl: Flyctl | None, pinned: Pinned) -> SandboxNotFound | None:

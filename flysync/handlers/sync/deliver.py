@@ -39,15 +39,12 @@ class Delivery(AtApp):
         """
         changes = list(planned.to_set)
         try:
-            live = None
             if planned.to_check or any(change.reason is Reason.NEW for change in changes):
                 live = await self._look()
                 self._warn_of_overwriting(changes, live)
-            if live is not None and planned.to_check:
-                late = await self._not_settled(planned.to_check, live)
-                if late:
+                if planned.to_check and (late := await self._not_settled(planned.to_check, live)):
                     await self._state.announce(late, self._view)
-                changes += late
+                    changes += late
             if changes:
                 await self._write(changes)
                 if not self._request.removes:
@@ -144,8 +141,8 @@ class Delivery(AtApp):
 
     async def _news(self) -> list[Change]:
         view = await self._request.view(self._state.app)
-        run_id = self._state.run_id
-        self._view = view = replace(view, open_runs=tuple(run for run in view.open_runs if run.run_id != run_id))
+        others = tuple(run for run in view.open_runs if run.run_id != self._state.run_id)
+        self._view = view = replace(view, open_runs=others)
         asked = [name for name, row in view.records.items() if row.requested_at and name in view.credentials]
         if is_from_caller(view, self._request.options):
             asked = []

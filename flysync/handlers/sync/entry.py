@@ -115,11 +115,17 @@ class _Sync:
                 self._state.fail(error)
             await self._note_run()
         except asyncio.CancelledError:
-            report = self._cut_short()
-            if self._listener is not None:
-                self._listener.done(report)
+            self._done(self._cut_short())
             raise
-        return self._close()
+        report = self._state.report()
+        if step := next_step(report, *self._again()):
+            report = replace(report, next=(*report.next, step))
+        return self._done(report)
+
+    def _done(self, report: SyncReport) -> SyncReport:
+        if self._listener is not None:
+            self._listener.done(report)
+        return report
 
     def _cut_short(self) -> SyncReport:
         """Say what is known where the run does not come to its own end."""
@@ -146,14 +152,6 @@ class _Sync:
         names = [word for name in request.names for word in ("--name", name)]
         value = ("--value-stdin",) if options.value_source == "caller" and not request.removes else ()
         return ("unset" if request.removes else "sync", "--project", request.project, *names, *value, *app)
-
-    def _close(self) -> SyncReport:
-        report = self._state.report()
-        if (step := next_step(report, *self._again())) is not None:
-            report = replace(report, next=(*report.next, step))
-        if self._listener is not None:
-            self._listener.done(report)
-        return report
 
     async def _within_limit(self) -> None:
         try:
