@@ -21,8 +21,7 @@ async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
     app, options = state.app, state.request.options
     with state.step("list"):
         looks = await look_at([app], services=state.request.services)
-    for note in looks.notes:
-        state.warn(note)
+    state.warn(*looks.notes)
     for step in looks.next:
         state.suggest(step.command, step.why)
     live_app = looks.apps[app]
@@ -45,7 +44,6 @@ async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
     # Machines that are stopped are updated, and stay so (flyctl.md 1.2).
     started = [machine for machine in managed(live_app.shown.machines or ()) if machine.state == "started"]
     state.machines = Machines(updated=0, total=len(started) if deploys else 0)
-    for note in live.warnings():
-        state.warn(note)
+    state.warn(*live.warnings())
     if deploys and (others := live.staged_by_others({*names, *view.records})):
         state.warn(others)

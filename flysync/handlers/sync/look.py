@@ -46,8 +46,7 @@ class AtApp:
         with self._state.step("list"):
             smoke_s = self._request.services.smoke_s
             live = LiveSecrets(await self._store.look(), self._state.app, self._view.key, smoke_s)
-        for note in live.warnings():
-            self._state.warn(note)
+        self._state.warn(*live.warnings())
         return live
 
     async def _look_until(self, is_current: Callable[[LiveSecrets], bool]) -> LiveSecrets:

@@ -178,9 +178,9 @@ class SyncState:
         """Add a warning, once; a later one of the same code and names takes its place."""
         self.warn(Note(code=code, message=message, names=tuple(names)))
 
-    def warn(self, note: Note) -> None:
-        """Add a warning that is made already; see `note`."""
-        self._notes[note.code, note.names] = note
+    def warn(self, *notes: Note) -> None:
+        """Add warnings that are made already; see `note`."""
+        self._notes |= {(note.code, note.names): note for note in notes}
 
     def leave_sandbox(self, name: str, why: str) -> None:
         """Note that a sandbox of ours is there, and how to get rid of it; until `deleted_sandbox`."""
