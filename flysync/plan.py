@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flysync.errors import FlysyncError
-    from flysync.model.core import Credential, ProjectView, SecretName, SecretRecord, SyncOptions
+    from flysync.model.core import ProjectView, SecretName, SecretRecord, SyncOptions
     from flysync.secret import Secret
 
 #: How often one value is rolled out in vain before only a new one, or `--force`, starts it again.
@@ -33,6 +33,8 @@ class Change:
     set: bool = False
     #: Whether Fly is asked before that is decided.
     check: bool = False
+    #: Whether the caller gave another value than the row has.
+    superseded: bool = False
 
     @property
     def is_work(self) -> bool:
@@ -46,8 +48,6 @@ class Plan:
 
     changes: tuple[Change, ...] = ()
     failures: tuple[tuple[SecretName, FlysyncError], ...] = ()
-    #: Credentials whose caller gave another value than the row has.
-    superseded: tuple[SecretName, ...] = ()
 
     @property
     def to_set(self) -> tuple[Change, ...]:
@@ -60,50 +60,31 @@ class Plan:
         return tuple(change for change in self.changes if change.check)
 
     @property
-    def has_work(self) -> bool:
-        """Whether a sandbox is needed."""
-        return any(change.is_work for change in self.changes)
+    def work(self) -> tuple[SecretName, ...]:
+        """The names for which a sandbox is needed."""
+        return tuple(change.name for change in self.changes if change.is_work)
 
 
-def plan(view: ProjectView, names: Iterable[SecretName], options: SyncOptions) -> Plan:
-    """Decide for each of *names* whether it is to be set, looked up at Fly, or left alone."""
-    names = tuple(dict.fromkeys(names))
-    if error := _not_owner(view, options):
-        return Plan(failures=tuple((name, error) for name in names))
-    changes: list[Change] = []
-    failures: list[tuple[SecretName, FlysyncError]] = []
-    superseded = []
-    for name in names:
-        try:
-            secret, differs = _value(view.credentials.get(name), name, view, options)
-            changes.append(_change(name, secret, view, options))
-        except (CredentialNotFound, InvalidCredential, DeployFailed) as problem:
-            failures.append((name, problem))
-            continue
-        if differs:
-            superseded.append(name)
-    return Plan(changes=tuple(changes), failures=tuple(failures), superseded=tuple(superseded))
-
-
-def plan_removal(view: ProjectView, names: Iterable[SecretName], options: SyncOptions) -> Plan:
+def plan(view: ProjectView, names: Iterable[SecretName] | None, options: SyncOptions, *, removes: bool = False) -> Plan:
     """
-    Decide for each of *names* that it is to be looked up at Fly, and removed where it is there.
+    Decide for each of *names*, or of all credentials, whether it is set (removed), looked up at Fly, or left alone.
 
     Raises:
-        UsageError: the next sync would bring some of them back, or flysync never wrote them.
+        UsageError: the next sync would bring some of those back that are to be removed, or flysync never wrote them.
     """
-    names = tuple(dict.fromkeys(names))
+    names = tuple(dict.fromkeys(view.credentials if names is None else names))
     if error := _not_owner(view, options):
         return Plan(failures=tuple((name, error) for name in names))
-    _refuse(view, names, options)
-    changes, failures = [], []
+    if removes and not options.force:
+        _refuse(view, names)
+    decide = _removal if removes else _change
+    changes: list[Change] = []
+    failures: list[tuple[SecretName, FlysyncError]] = []
     for name in names:
-        record = view.records.get(name)
-        is_over = record is not None and is_given_up(record, options) and not options.retry and not view.open_runs
-        if record is not None and record.fingerprint is None and is_over:
-            failures.append((name, given_up(record, removes=True)))
-        else:
-            changes.append(Change(name=name, secret=None, fingerprint=None, reason=Reason.REMOVED, check=True))
+        try:
+            changes.append(decide(name, view, options))
+        except (CredentialNotFound, InvalidCredential, DeployFailed) as problem:
+            failures.append((name, problem))
     return Plan(changes=tuple(changes), failures=tuple(failures))
 
 
@@ -114,24 +95,23 @@ def is_given_up(record: SecretRecord, options: SyncOptions) -> bool:
     return record.longest_limit_s is None or options.timeout_s <= record.longest_limit_s
 
 
-def given_up(record: SecretRecord, *, removes: bool = False) -> DeployFailed:
+def is_from_caller(view: ProjectView, options: SyncOptions) -> bool:
+    """Tell whether the values are known to their callers only."""
+    return options.value_source == "caller" or not view.has_values
+
+
+def given_up(record: SecretRecord) -> DeployFailed:
     """Give the error of a value of which no further roll-out is made; it says whether the app or the time is why."""
-    change = f"the removal of {record.name}" if removes else f"this value of {record.name}"
-    again = "--retry" if removes else "--force"
+    removes = record.fingerprint is None
+    change, again = ("the removal", "--retry") if removes else ("this value", "--force")
+    message = f"{change} of {record.name} was rolled out {record.bad_tries} times"
     if record.longest_limit_s is not None and math.isfinite(record.longest_limit_s):
-        return DeployFailed(
-            f"{change} was rolled out {record.bad_tries} times and ran out of time, the longest after"
-            f" {record.longest_limit_s:g} s",
-            hint=f"allow more time with --timeout, or roll it out again with {again}",
-            service="fly",
-            phase="deploy",
-        )
-    return DeployFailed(
-        f"{change} was rolled out {record.bad_tries} times, and the app failed with it",
-        hint=f"look at the app's own logs (`fly logs`); {again} rolls it out once more",
-        service="fly",
-        phase="deploy",
-    )
+        message += f" and ran out of time, the longest after {record.longest_limit_s:g} s"
+        hint = f"allow more time with --timeout, or roll it out again with {again}"
+    else:
+        message += ", and the app failed with it"
+        hint = f"look at the app's own logs (`fly logs`); {again} rolls it out once more"
+    return DeployFailed(message, hint=hint, service="fly", phase="deploy")
 
 
 def _not_owner(view: ProjectView, options: SyncOptions) -> NotOwner | None:
@@ -145,9 +125,7 @@ def _not_owner(view: ProjectView, options: SyncOptions) -> NotOwner | None:
     return None
 
 
-def _refuse(view: ProjectView, names: tuple[SecretName, ...], options: SyncOptions) -> None:
-    if options.force:
-        return
+def _refuse(view: ProjectView, names: tuple[SecretName, ...]) -> None:
     if kept := [name for name in names if name in view.credentials]:
         raise UsageError(
             f"still in cloud_credentials of {view.project}: {', '.join(kept)}",
@@ -160,8 +138,33 @@ def _refuse(view: ProjectView, names: tuple[SecretName, ...], options: SyncOptio
         )
 
 
-def _value(row: Credential | None, name: SecretName, view: ProjectView, options: SyncOptions) -> tuple[Secret, bool]:
+def _removal(name: SecretName, view: ProjectView, options: SyncOptions) -> Change:
+    record = view.records.get(name)
+    # What has a fingerprint was set last: its tries are those of the value.
+    is_open = options.retry or view.open_runs
+    if record and record.fingerprint is None and is_given_up(record, options) and not is_open:
+        raise given_up(record)
+    return Change(name=name, secret=None, fingerprint=None, reason=Reason.REMOVED, check=True)
+
+
+def _change(name: SecretName, view: ProjectView, options: SyncOptions) -> Change:
+    secret, superseded = _value(name, view, options)
+    fingerprint = secret.fingerprint(view.key, view.app or "", name)
+    reason, is_set, is_checked = _decide(view.records.get(name), fingerprint, view, options)
+    return Change(
+        name=name,
+        secret=secret,
+        fingerprint=fingerprint,
+        reason=reason,
+        set=is_set,
+        check=is_checked,
+        superseded=superseded,
+    )
+
+
+def _value(name: SecretName, view: ProjectView, options: SyncOptions) -> tuple[Secret, bool]:
     """Give the value to send, and whether the caller had given another one."""
+    row = view.credentials.get(name)
     if row is None:
         raise CredentialNotFound(
             f"{view.project} has no credential {name}",
@@ -169,7 +172,7 @@ def _value(row: Credential | None, name: SecretName, view: ProjectView, options:
         )
     if row.problem:
         raise InvalidCredential(f"{name} {row.problem}", hint=f"save {name} again")
-    from_caller = options.value_source == "caller" or not view.has_values
+    from_caller = is_from_caller(view, options)
     given = options.values.get(name)
     secret = given if from_caller else row.secret
     if secret is None:
@@ -180,12 +183,6 @@ def _value(row: Credential | None, name: SecretName, view: ProjectView, options:
     if problem := value_problem(name, secret, empty_allowed=options.empty_allowed):
         raise InvalidCredential(f"the value of {name} {problem}", hint=f"save {name} again")
     return secret, given is not None and secret != given
-
-
-def _change(name: SecretName, secret: Secret, view: ProjectView, options: SyncOptions) -> Change:
-    fingerprint = secret.fingerprint(view.key, view.app or "", name)
-    reason, is_set, is_checked = _decide(view.records.get(name), fingerprint, view, options)
-    return Change(name=name, secret=secret, fingerprint=fingerprint, reason=reason, set=is_set, check=is_checked)
 
 
 def _decide(

@@ -1,1 +1,1 @@
-"""The use cases. The entrances (command line, worker, library) call these and nothing else."""
+"""The use cases. What a port raises passes through them; `Raises` names what they add to that."""

@@ -81,25 +81,16 @@ class LiveSecrets:
         self._key = key
         self._smoke_s = smoke_s
         self.machines = shown.machines
+        self._managed = managed(shown.machines or ())
         self.error = shown.error
 
     def require_machines(self) -> None:
-        """
-        Make sure that the machines are shown.
-
-        Raises:
-            FlysyncError: they are not.
-        """
+        """Make sure that the machines are shown: what kept them from being listed is raised."""
         if self.machines is None:
             raise self.error or OutcomeUnknown("the machines could not be listed", service="fly", phase="list")
 
     def __contains__(self, name: SecretName) -> bool:
         return name in self._secrets
-
-    @property
-    def names(self) -> Collection[str]:
-        """The secrets that Fly has."""
-        return self._secrets.keys()
 
     def mac(self, name: SecretName) -> str | None:
         """Give the HMAC of a secret's digest, which alone is kept: a digest may tell something about the value."""
@@ -141,13 +132,12 @@ class LiveSecrets:
         return bool(self.unclear(known)) or any(not machine.has_ended for machine in self.down(known))
 
     def _in(self, condition: Condition, known: Collection[str]) -> list[Machine]:
-        machines = managed(self.machines or ())
-        return [one for one in machines if one.condition(self._smoke_s) is condition and one.id not in known]
+        return [one for one in self._managed if one.condition(self._smoke_s) is condition and one.id not in known]
 
     @property
     def release(self) -> int | None:
         """The newest release that a managed machine has."""
-        return max((machine.release for machine in managed(self.machines or ()) if machine.release), default=None)
+        return max((machine.release for machine in self._managed if machine.release), default=None)
 
     def is_confirmed(self, record: SecretRecord, known_down: Collection[str]) -> bool:
         """
@@ -161,7 +151,7 @@ class LiveSecrets:
         if self.down(known_down) or self.unclear(known_down):
             return False
         failed = record.failed_release
-        return failed is None or all((machine.release or 0) > failed for machine in managed(self.machines))
+        return failed is None or all((machine.release or 0) > failed for machine in self._managed)
 
     def is_still_deployed(self, record: SecretRecord) -> bool:
         """
@@ -209,7 +199,7 @@ class LiveSecrets:
             return self._running()
         if status is FlyStatus.PARTIAL:
             return Live.PARTLY
-        if self.machines is not None and not managed(self.machines):
+        if self.machines is not None and not self._managed:
             return Live.NO_MACHINES
         if self._sees_machines or (record.state is State.STORED and self.machines):
             return Live.NOT_DEPLOYED
@@ -223,7 +213,7 @@ class LiveSecrets:
             return Live.DOWN
         if self.unclear():
             return Live.UNKNOWN
-        return Live.RUNNING if any(one.state == "started" for one in managed(self.machines)) else Live.AT_REST
+        return Live.RUNNING if any(one.state == "started" for one in self._managed) else Live.AT_REST
 
     def warnings(self) -> list[Note]:
         """Give what is to be said of the app's machines, whatever is done."""
@@ -231,7 +221,7 @@ class LiveSecrets:
         if loose := sorted(machine.id for machine in self.machines or () if not machine.is_managed):
             message = f"no command for secrets reaches machines that `fly deploy` did not make: {', '.join(loose)}"
             notes.append(Note(code="loose_machines", message=message, names=tuple(loose)))
-        if len(managed(self.machines or ())) > _MOST_MACHINES:
+        if len(self._managed) > _MOST_MACHINES:
             message = f"flyctl shows no status of secrets where an app has more than {_MOST_MACHINES} machines"
             notes.append(Note(code="machines_not_seen", message=message))
         return notes

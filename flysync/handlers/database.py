@@ -26,22 +26,12 @@ class CheckReport(Report):
 
 
 async def init_database(*, admin: DatabaseAdmin, timeout_s: float) -> InitReport:
-    """
-    Create the tables that do not exist, and migrate those of an earlier version; open runs have *timeout_s* to end.
-
-    Raises:
-        DatabaseUnavailable, ConfigError, TimedOut: as the port says.
-    """
+    """Create the tables that are missing, and migrate those of an earlier version; open runs have *timeout_s*."""
     return await admin.init(timeout_s=timeout_s)
 
 
 async def check_database(*, admin: DatabaseAdmin) -> CheckReport:
-    """
-    Compare the tables with what flysync needs.
-
-    Raises:
-        DatabaseUnavailable, ConfigError: as the port says.
-    """
+    """Compare the tables with what flysync needs."""
     findings = tuple(await admin.check())
     if not any(finding.verdict == "failed" for finding in findings):
         return CheckReport(findings=findings)

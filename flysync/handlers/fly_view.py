@@ -54,25 +54,20 @@ class LiveApps:
 
 
 async def look_at(apps: Iterable[AppName], *, services: Services) -> LiveApps:
-    """
-    Look at each of *apps* from one sandbox, which is deleted afterwards; what goes wrong with one is told with it.
-
-    Raises:
-        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied, SandboxNotFound: there is no sandbox to look from.
-    """
+    """Look at *apps* from one sandbox, which is deleted afterwards; what goes wrong with one is told with it."""
     names = sorted(set(apps))
     if not names:
         return LiveApps(apps={}, notes=(), next=())
-    sandbox = ReadOnlySandbox(services, timeout_s=_FIRST_S + _EACH_S * len(names))
+    reading = ReadOnlySandbox(services, timeout_s=_FIRST_S + _EACH_S * len(names))
     turns = asyncio.Semaphore(_AT_A_TIME)
-    async with sandbox:
-        flyctl = sandbox.flyctl()
+    async with reading as sandbox:
+        flyctl = reading.flyctl(sandbox)
         try:
             await flyctl.prepare()
             looks = await asyncio.gather(*(_look(name, flyctl, turns, services.smoke_s) for name in names))
         except FlysyncError as error:
             looks = [LiveApp(error=error) for _ in names]
-    return LiveApps(apps=dict(zip(names, looks, strict=True)), notes=sandbox.notes, next=sandbox.next)
+    return LiveApps(apps=dict(zip(names, looks, strict=True)), notes=reading.notes, next=reading.next)
 
 
 async def _look(app: AppName, flyctl: SandboxFlyctl, turns: asyncio.Semaphore, smoke_s: float) -> LiveApp:

@@ -46,7 +46,6 @@ async def history(
 
     Raises:
         ProjectNotFound: the project is in none of the tables.
-        DatabaseUnavailable, ConfigError: as the port says.
     """
     runs = await services.records.history(project, name=name, limit=limit)
     failed = next((run for run in runs if run.error_code is not None), None)
@@ -64,7 +63,6 @@ async def one_run(start: str, *, services: Services) -> RunReport:
     Raises:
         UsageError: no run's id can begin with it, or it is too short.
         RunNotFound: there is none, or more than one.
-        DatabaseUnavailable, ConfigError: as the port says.
     """
     if not _ID.fullmatch(start):
         raise UsageError(

@@ -63,12 +63,7 @@ class SandboxReport(Report):
 
 
 async def list_sandboxes(*, services: Services) -> SandboxReport:
-    """
-    Give all sandboxes that have our label, and whether they are still needed.
-
-    Raises:
-        DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
-    """
+    """Give all sandboxes that have our label, and whether they are still needed."""
     lines, _ = await _look(services)
     return _report(lines)
 
@@ -79,9 +74,6 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
 
     A run whose deadline has passed is closed even if its sandbox is gone: otherwise one whose project has moved to
     another app would stay open for ever, for nobody takes the lock of the old app any more.
-
-    Raises:
-        DatabaseUnavailable, ConfigError, DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the ports say.
     """
     before, seen = await _look(services)
     lines, error = [], None
@@ -115,19 +107,23 @@ async def _look(services: Services) -> tuple[list[SandboxLine], RunsSeen]:
 async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> SandboxLine:
     age_s = max(0.0, (seen.now - sandbox.created_at).total_seconds()) if sandbox.created_at else None
     run = seen.known.get(sandbox.run_id)
-    return SandboxLine(sandbox=sandbox, use=await _use(sandbox, run, age_s, services), age_s=age_s)
+    if run is not None and _open_at(run):
+        use = Use.DEAD if await is_dead(run, services) else Use.LIVING
+    elif age_s is not None and sandbox.ttl_s is not None and age_s > sandbox.ttl_s:
+        use = Use.EXPIRED
+    else:
+        use = Use.FOREIGN if run is None else Use.DEAD
+    return SandboxLine(sandbox=sandbox, use=use, age_s=age_s)
 
 
-async def _use(sandbox: SandboxInfo, run: RunSeen | None, age_s: float | None, services: Services) -> Use:
-    if app := _open_at(run):
-        handle = await services.lock.try_acquire(app)
-        if handle is None:
-            return Use.LIVING
-        await handle.release()
-        return Use.DEAD
-    if age_s is not None and sandbox.ttl_s is not None and age_s > sandbox.ttl_s:
-        return Use.EXPIRED
-    return Use.FOREIGN if run is None else Use.DEAD
+async def is_dead(run: RunSeen, services: Services) -> bool:
+    """Tell whether a run has no end though its app is not locked: a living process would hold the lock."""
+    app = _open_at(run)
+    handle = None if app is None else await services.lock.try_acquire(app)
+    if handle is None:
+        return False
+    await handle.release()
+    return True
 
 
 async def _remove(line: SandboxLine, run: RunSeen | None, services: Services) -> bool | None:

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
-from flysync.handlers.shield import shielded
 from flysync.model.core import RunId
 from flysync.model.reports import PRUNE, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
     from types import TracebackType
 
     from flysync.model.reports import NextStep
     from flysync.ports import Sandbox, SandboxFlyctl, Services
 
-#: Seconds for deleting it.
+#: Seconds for cleaning up, on top of the caller's time limit.
+CLEAN_UP_S = 15.0
+#: Seconds for deleting a sandbox.
 _DELETE_S = 7.0
 #: Seconds that one for looking outlives its time limit, should nobody delete it.
 _TTL_MARGIN_S = 60.0
+
+
+async def shielded(work: Awaitable[None], limit_s: float | None = CLEAN_UP_S) -> None:
+    """Finish *work* within *limit_s* though we are being cancelled, once or more; then the cancellation goes on."""
+    task = asyncio.ensure_future(asyncio.wait_for(work, limit_s))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except TimeoutError:
+            break
+    if cancelled is not None:
+        raise cancelled
 
 
 class ThrowAwaySandbox:
@@ -43,12 +59,7 @@ class ThrowAwaySandbox:
         return self._creating is not None
 
     async def create(self, *, timeout_s: float) -> Sandbox:
-        """
-        Make it.
-
-        Raises:
-            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied, SandboxNotFound: as the port says.
-        """
+        """Make it."""
         self._creating = asyncio.ensure_future(
             self._services.sandboxes.create(
                 self.name, self._labels, ttl_s=self._ttl_s, timeout_s=timeout_s, snapshot=self._snapshot
@@ -79,11 +90,7 @@ class ThrowAwaySandbox:
 
 
 class ReadOnlySandbox:
-    """
-    A sandbox to look from, used as a context manager; nothing is written there, so it has no intent.
-
-    Entering raises DaytonaUnavailable, RateLimited, TimedOut, AccessDenied and SandboxNotFound as the port says.
-    """
+    """A sandbox to look from, used as a context manager; nothing is written there, so it has no intent."""
 
     def __init__(self, services: Services, *, timeout_s: float, snapshot: str | None = None) -> None:
         self._services = services
@@ -98,33 +105,25 @@ class ReadOnlySandbox:
             snapshot=snapshot,
         )
         self.name = self._own.name
-        self._sandbox: Sandbox | None = None
         #: What has to be said of it afterwards.
         self.notes: list[Note] = []
         self.next: list[NextStep] = []
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> Sandbox:
         try:
-            self._sandbox = await self._own.create(timeout_s=self._timeout_s)
+            return await self._own.create(timeout_s=self._timeout_s)
         except BaseException:
             await shielded(self._delete())
             raise
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await shielded(self._delete())
 
-    @property
-    def sandbox(self) -> Sandbox:
-        """The sandbox."""
-        assert self._sandbox is not None, "it is entered first"
-        return self._sandbox
-
-    def flyctl(self) -> SandboxFlyctl:
-        """Give its flyctl, which is still to be prepared."""
-        return self._services.flyctl(self.sandbox, self._run_id, end_at=self._end_at)
+    def flyctl(self, sandbox: Sandbox) -> SandboxFlyctl:
+        """Give the flyctl of the *sandbox* that was entered; it is still to be prepared."""
+        return self._services.flyctl(sandbox, self._run_id, end_at=self._end_at)
 
     async def _delete(self) -> None:
         if (why := await self._own.delete()) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
@@ -16,7 +17,7 @@ from flysync.handlers.sandbox import ReadOnlySandbox
 from flysync.model.reports import NextStep, Report, command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports import BuildListener, SnapshotServices
@@ -73,12 +74,7 @@ class SnapshotReport(Report):
 
 
 async def list_snapshots(pinned: Pinned, *, services: SnapshotServices) -> SnapshotReport:
-    """
-    Give the snapshots that are ours, and the one in use.
-
-    Raises:
-        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: as the port says.
-    """
+    """Give the snapshots that are ours, and the one in use."""
     lines = [_line(snapshot, pinned) for snapshot in await services.snapshots.list(timeout_s=_LIST_S)]
     ours = tuple(
         line for line in lines if line.in_use or line.snapshot.flyctl or line.snapshot.name.startswith(_PREFIX)
@@ -93,29 +89,27 @@ async def build_snapshot(
     """
     Make sure that there is an active snapshot *name* with the pinned flyctl in it; without a name, one named by us.
 
-    An existing one is used as it is, activated or waited for.
-
-    Raises:
-        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied, SandboxNotFound, ConfigError: as the ports say; what
-            was begun at Daytona goes on there.
+    An existing one is used as it is, activated or waited for. What was begun at Daytona goes on there, also where this
+    fails.
     """
     name = name or f"{_PREFIX}{pinned.version}"
-    end_at = services.clock.monotonic() + timeout_s
+    left_s = partial(_left_s, services.clock.monotonic() + timeout_s, services)
     listener.leaves(
         "what has begun at Daytona goes on there: `flysync snapshot list` shows it; the same command waits for it"
     )
-    snapshot, way = await _settled(name, services, end_at, listener)
+    snapshot, way = await _settled(name, services, left_s, listener)
     line = replace(_line(snapshot, pinned), way=way)
     if snapshot.state != "active":
-        return SnapshotReport(lines=(line,), error=_broken(snapshot))
+        reason = f": {snapshot.reason}" if snapshot.reason else ""
+        return SnapshotReport(lines=(line,), error=_unusable(snapshot, f"cannot be used ({snapshot.state}{reason})"))
     listener.step("check")
-    reading = ReadOnlySandbox(services, timeout_s=min(_CHECK_S, _left_s(end_at, services)), snapshot=name)
+    reading = ReadOnlySandbox(services, timeout_s=min(_CHECK_S, left_s()), snapshot=name)
     listener.leaves(f"sandbox {reading.name} may be left, which ends by itself: `flysync sandbox list` shows it")
-    flyctl: Flyctl | None = None
     error: FlysyncError | None
     try:
-        async with reading, asyncio.timeout(left_s := _left_s(end_at, services)):
-            flyctl = await services.recipe.look(reading.sandbox, timeout_s=left_s)
+        async with reading as sandbox, asyncio.timeout(limit_s := left_s()):
+            flyctl = await services.recipe.look(sandbox, timeout_s=limit_s)
+        line = replace(line, flyctl=flyctl)
         error = _problem(snapshot, flyctl, pinned)
     except TimeoutError:
         error = _too_late()
@@ -123,29 +117,32 @@ async def build_snapshot(
         error = failure
     finally:
         listener.leaves("run the same command again")
-    line = replace(line, flyctl=flyctl, settings={} if flyctl is None or error else _to_change(line, flyctl, pinned))
+    if line.flyctl and not error:
+        settings = {} if line.in_use else {"FLYSYNC_SNAPSHOT": snapshot.name}
+        if not pinned.sha256:
+            settings["FLYSYNC_FLYCTL_SHA256"] = line.flyctl.sha256
+        line = replace(line, settings=settings)
     return SnapshotReport(lines=(line,), error=error, warnings=tuple(reading.notes), next=tuple(reading.next))
 
 
 async def _settled(
-    name: str, services: SnapshotServices, end_at: float, listener: BuildListener
+    name: str, services: SnapshotServices, left_s: Callable[[], float], listener: BuildListener
 ) -> tuple[SnapshotInfo, Way]:
     """Build or activate the snapshot where needed, and give it once its state no longer changes by itself."""
     snapshots = services.snapshots
     listener.step("look")
-    snapshot = await snapshots.find(name, timeout_s=_left_s(end_at, services))
+    snapshot = await snapshots.find(name, timeout_s=left_s())
     if snapshot is None:
         dockerfile = services.recipe.dockerfile()
         listener.step("build")
-        left_s = _left_s(end_at, services)
-        return await snapshots.build(name, dockerfile, log=listener.log, timeout_s=left_s), Way.BUILT
+        return await snapshots.build(name, dockerfile, log=listener.log, timeout_s=left_s()), Way.BUILT
     way = Way.FOUND
     if not snapshot.is_settled:
         listener.step("wait")
-        snapshot, way = await snapshots.settled(name, timeout_s=_left_s(end_at, services)), Way.AWAITED
+        snapshot, way = await snapshots.settled(name, timeout_s=left_s()), Way.AWAITED
     if snapshot.state == "inactive":
         listener.step("activate")
-        snapshot, way = await snapshots.activate(name, timeout_s=_left_s(end_at, services)), Way.ACTIVATED
+        snapshot, way = await snapshots.activate(name, timeout_s=left_s()), Way.ACTIVATED
     return snapshot, way
 
 
@@ -162,17 +159,6 @@ def _too_late() -> TimedOut:
 
 def _line(snapshot: SnapshotInfo, pinned: Pinned) -> SnapshotLine:
     return SnapshotLine(snapshot=snapshot, in_use=pinned.snapshot in {snapshot.name, snapshot.id})
-
-
-def _to_change(line: SnapshotLine, flyctl: Flyctl, pinned: Pinned) -> dict[str, str]:
-    """Give the settings that have to change for this snapshot to be used."""
-    snapshot = {} if line.in_use else {"FLYSYNC_SNAPSHOT": line.snapshot.name}
-    return snapshot | ({} if pinned.sha256 else {"FLYSYNC_FLYCTL_SHA256": flyctl.sha256})
-
-
-def _broken(snapshot: SnapshotInfo) -> SandboxNotFound:
-    reason = f": {snapshot.reason}" if snapshot.reason else ""
-    return _unusable(snapshot, f"cannot be used ({snapshot.state}{reason})")
 
 
 def _problem(snapshot: SnapshotInfo, flyctl: Flyctl | None, pinned: Pinned) -> SandboxNotFound | None:

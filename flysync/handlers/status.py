@@ -41,6 +41,7 @@ class CredentialCondition(StrEnum):
     CHANGED = "changed since"
     #: It was rolled out in vain too often to be tried again.
     ROLLOUT_FAILS = "roll-out fails"
+    # As the record says: each state of a row has its condition.
     REQUESTED = "requested"
     WRITING = "being written, or interrupted"
     STORED = "stored, not deployed"
@@ -48,13 +49,6 @@ class CredentialCondition(StrEnum):
     FAILED = "failed"
 
 
-_OF_STATE = {
-    State.REQUESTED: CredentialCondition.REQUESTED,
-    State.WRITING: CredentialCondition.WRITING,
-    State.STORED: CredentialCondition.STORED,
-    State.DEPLOYED: CredentialCondition.DEPLOYED,
-    State.FAILED: CredentialCondition.FAILED,
-}
 #: The table has another value than the one last sent.
 _BEHIND = {CredentialCondition.NEVER_SENT, CredentialCondition.CHANGED, CredentialCondition.INVALID}
 #: A sync would change something for the better.
@@ -133,8 +127,6 @@ async def status(
 
     Raises:
         ProjectNotFound: the project is in none of the tables, or none is deployed to *app*.
-        DatabaseUnavailable, ConfigError: as the port says.
-        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied, SandboxNotFound: there is no sandbox to ask from.
     """
     overview = await services.records.overview(project, values=values)
     rows = [row for row in overview.rows if app is None or row.app == app]
@@ -199,7 +191,7 @@ def _condition(row: StatusRow, overview: Overview, *, empty_allowed: bool) -> Cr
         return CredentialCondition.CHANGED
     if record.bad_tries >= MOST_BAD_TRIES and record.state is not State.DEPLOYED:
         return CredentialCondition.ROLLOUT_FAILS
-    return _OF_STATE[record.state]
+    return CredentialCondition[record.state.name]
 
 
 def _live(row: StatusRow, overview: Overview, live_app: LiveApp) -> Live | None:

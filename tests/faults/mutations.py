@@ -109,13 +109,13 @@ MUTATIONS = (
         "read again under the lock",
         "flysync/handlers/sync/attempt.py",
         "    view = await fenced_view(state)\n",
-        "    view = state.request.seen\n",
+        "    view = seen\n",
         (f"{_HANDLERS}all_of_a_project_is_what_is_there_under_the_lock",),
     ),
     Mutation(
         "notice that the app has changed",
         "flysync/handlers/sync/request.py",
-        "        if view.app != self.app:\n",
+        "        if locked is not None and view.app != locked:\n",
         "        if False:\n",
         (f"{_HANDLERS}a_project_that_moves_while_it_is_synced_is_followed_once",),
     ),
@@ -173,8 +173,8 @@ MUTATIONS = (
     Mutation(
         "commit that a roll-out begins, before it",
         "flysync/handlers/sync/rollout.py",
-        "self._state.run_id, self._request.app, self._shipped, down=",
-        "self._state.run_id, self._request.app, (), down=",
+        "self._state.run_id, self._state.app, self._shipped, down=",
+        "self._state.run_id, self._state.app, (), down=",
         (f"{_HANDLERS}a_rollout_whose_end_is_not_known_is_counted_by_what_it_has_put_down",),
     ),
     Mutation(
@@ -187,8 +187,8 @@ MUTATIONS = (
     Mutation(
         "take back a roll-out that touched nothing",
         "flysync/handlers/sync/rollout.py",
-        "            await self._end_rollout(None)\n        elif",
-        "            await self._end_rollout(BadTry(limit_s=math.inf, release=None))\n        elif",
+        " has put down\n            await self._end_rollout(None)\n",
+        " has put down\n            await self._end_rollout(BadTry(limit_s=math.inf, release=None))\n",
         (f"{_HANDLERS}a_rollout_that_touched_nothing_is_not_counted",),
     ),
     Mutation(
@@ -201,7 +201,7 @@ MUTATIONS = (
     Mutation(
         "count anew where somebody insists",
         "flysync/handlers/sync/state.py",
-        "        anew = options.retry if request.removes else options.force\n",
+        "        anew = options.retry if self.request.removes else options.force\n",
         "        anew = False\n",
         (f"{_GUARDS}force_counts_the_roll_outs_anew",),
     ),
@@ -222,7 +222,7 @@ MUTATIONS = (
     Mutation(
         "know what was put back while it was sent from a list that is behind",
         "flysync/handlers/sync/state.py",
-        " and fingerprint != self.sent.get(name)\n",
+        " and fingerprint != self.known.get(name)\n",
         "\n",
         (f"{_HANDLERS}a_value_that_is_put_back_while_it_is_sent",),
     ),
@@ -273,7 +273,7 @@ MUTATIONS = (
         "end a roll-out that Fly broke off",
         "flysync/handlers/sync/rollout.py",
         "            if not live.unclear(self._known_down):\n                await self._end_rollout(None)\n",
-        "",
+        "            pass\n",
         (f"{_ROLLOUTS}TestNeverCounted::test_fly_s_own_trouble_is_not_given_up",),
     ),
     Mutation(
@@ -394,7 +394,7 @@ MUTATIONS = (
     Mutation(
         "confirm after a failure by a newer release alone",
         "flysync/handlers/compare.py",
-        "        return failed is None or all((machine.release or 0) > failed for machine in managed(self.machines))\n",
+        "        return failed is None or all((machine.release or 0) > failed for machine in self._managed)\n",
         "        return True\n",
         (f"{_ROLLOUTS}TestConfirmed::test_after_a_failure_somebody_has_to_have_deployed_it_again",),
     ),
@@ -436,14 +436,14 @@ MUTATIONS = (
     Mutation(
         "count the tries of a removal apart from those of the value",
         "flysync/plan.py",
-        "        if record is not None and record.fingerprint is None and is_over:\n",
-        "        if record is not None and is_over:\n",
+        " and record.fingerprint is None and is_given_up(record, options)",
+        " and is_given_up(record, options)",
         (f"{_ROLLOUTS}TestRemovals::test_the_removal_of_a_value_that_the_app_fails_with_starts_the_machine",),
     ),
     Mutation(
         "count a removal anew by a flag of its own",
         "flysync/handlers/sync/state.py",
-        "        anew = options.retry if request.removes else options.force\n",
+        "        anew = options.retry if self.request.removes else options.force\n",
         "        anew = options.force\n",
         (f"{_ROLLOUTS}TestRemovals::test_two_roll_outs_and_no_more",),
     ),
@@ -451,8 +451,8 @@ MUTATIONS = (
     Mutation(
         "ask again, before the deploy, a list that is behind",
         "flysync/handlers/sync/rollout.py",
-        "until(lambda live: not self._behind(live), self._view)",
-        "at_app(self._view)",
+        "_look_until(lambda live: not self._behind(live))",
+        "_look()",
         (f"{_ROLLOUTS}TestAListThatIsBehind::test_it_is_asked_again",),
     ),
     Mutation(
@@ -815,7 +815,7 @@ MUTATIONS = (
         "look again under the lock before removing",
         "flysync/handlers/sync/attempt.py",
         "    planned = state.request.plan(view)\n",
-        "    planned = state.request.plan(state.request.seen)\n",
+        "    planned = state.request.plan(seen)\n",
         (f"{_UNSET}a_row_that_comes_back_meanwhile_is_not_removed",),
     ),
     Mutation(

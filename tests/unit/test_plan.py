@@ -23,7 +23,7 @@ from flysync.model.core import (
     SyncOptions,
     secret_name,
 )
-from flysync.plan import plan, plan_removal
+from flysync.plan import plan
 from flysync.secret import Secret
 
 NAME = SecretName("A")
@@ -103,7 +103,7 @@ def test_a_value_that_failed_twice_is_given_up(longest_limit_s: float, words: st
     planned = plan(make_view(record=record), [NAME], SyncOptions(timeout_s=600.0))
 
     ((name, error),) = planned.failures
-    assert (NAME, "deploy_failed", False) == (name, error.code, planned.has_work)
+    assert (NAME, "deploy_failed", ()) == (name, error.code, planned.work)
     assert words in error.message
     assert hint in (error.hint or "")
 
@@ -128,9 +128,12 @@ def test_only_its_own_project_writes_to_an_app(more: dict[str, Any], options: di
     view = replace(make_view(record=make_record(State.STORED, "old")), project=ProjectId("p"), **more)
     gone = replace(view, credentials={})
 
-    for planned in (plan(view, [NAME], SyncOptions(**options)), plan_removal(gone, [NAME], SyncOptions(**options))):
+    for planned in (
+        plan(view, [NAME], SyncOptions(**options)),
+        plan(gone, [NAME], SyncOptions(**options), removes=True),
+    ):
         assert ([] if may else ["not_owner"]) == [error.code for _, error in planned.failures]
-        assert may == planned.has_work
+        assert may == bool(planned.work)
 
 
 def test_an_open_run_makes_a_deployed_secret_doubtful() -> None:
@@ -144,7 +147,7 @@ def test_an_open_run_makes_a_deployed_secret_doubtful() -> None:
 
 def test_nothing_to_do_is_no_work() -> None:
     """An unchanged project needs no sandbox."""
-    assert not plan(make_view(record=make_record(State.DEPLOYED)), [NAME], SyncOptions()).has_work
+    assert not plan(make_view(record=make_record(State.DEPLOYED)), [NAME], SyncOptions()).work
 
 
 def test_a_name_without_a_row_is_not_found() -> None:
@@ -190,7 +193,7 @@ def test_the_row_wins_over_the_callers_value_and_says_so() -> None:
     """A job's older value does not overwrite a newer row."""
     planned = plan(make_view("row"), [NAME], SyncOptions(values={NAME: Secret("job")}))
 
-    assert (NAME,) == planned.superseded
+    assert [True] == [change.superseded for change in planned.changes]
     assert Secret("row") == planned.to_set[0].secret
 
 
@@ -202,7 +205,7 @@ def test_the_callers_value_counts_where_the_table_has_none(options: dict[str, st
     planned = plan(view, [NAME], SyncOptions(values={NAME: Secret("job")}, **options))  # type: ignore[arg-type]
 
     assert Secret("job") == planned.to_set[0].secret
-    assert () == planned.superseded
+    assert [False] == [change.superseded for change in planned.changes]
 
 
 def test_a_callers_value_that_is_missing_is_asked_for() -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, ConfigError
 from flysync.extras import how_to_add
 from flysync.handlers.doctor.findings import Findings
 from flysync.handlers.doctor.fly_checks import SandboxLook
-from flysync.handlers.prune import list_sandboxes
+from flysync.handlers.prune import is_dead, list_sandboxes
 from flysync.model.core import is_app_name
 from flysync.model.reports import PRUNE, NextStep, Report, command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from flysync.model.config import ConfigReport
     from flysync.model.core import AppName, ProjectId
-    from flysync.model.reports import Finding, Overview
+    from flysync.model.reports import Finding
     from flysync.ports import JobQueue, ProgressListener, Services
 
 #: Seconds by which two clocks may differ.
@@ -67,18 +68,11 @@ class DoctorOptions:
 
 async def doctor(options: DoctorOptions, *, services: Services, listener: ProgressListener) -> DoctorReport:
     """Check everything; whatever goes wrong is a finding, and what depends on it is skipped."""
-    checkup = _Checkup(options, services, listener)
-    checkup.settings()
-    await checkup.database()
-    await checkup.daytona()
-    await checkup.leftovers()
-    await checkup.sandbox()
-    await checkup.redis()
-    return checkup.report()
+    return await _Checkup(options, services, listener).run()
 
 
 class _Checkup:
-    """One check of everything; each part notes whether those that depend on it can go on."""
+    """One check of everything."""
 
     def __init__(self, options: DoctorOptions, services: Services, listener: ProgressListener) -> None:
         self._options = options
@@ -86,9 +80,31 @@ class _Checkup:
         self._listener = listener
         self._findings = Findings()
         self._next: list[NextStep] = []
-        self._has_database = self._has_daytona = False
 
-    def settings(self) -> None:
+    async def run(self) -> DoctorReport:
+        """Check one part after the other; whatever goes wrong with one ends that one alone."""
+        self._settings()
+        has_database = await self._part("database", self._unusable("database"), self._database)
+        has_daytona = await self._part("daytona", self._unusable("daytona"), self._daytona)
+        why = "" if has_daytona else "Daytona cannot be used"
+        await self._part("leftovers", why or ("" if has_database else "the database is not ready"), self._leftovers)
+        if why := ("--offline" if self._options.offline else self._unusable("fly")) or why:
+            self._findings.skip("sandbox", why)
+        else:
+            await self._sandbox(has_database=has_database)
+        if self._options.queue is not None:
+            await self._part("redis", self._unusable("redis"), partial(self._redis, self._options.queue))
+        return self._report()
+
+    async def _part(self, name: str, why_not: str, check: Callable[[], Awaitable[bool]]) -> bool:
+        """Check one part, unless there is a reason why not; tell whether what depends on it can go on."""
+        if why_not:
+            self._findings.skip(name, why_not)
+            return False
+        self._listener.step(name)
+        return bool(await self._findings.of(name, check()))
+
+    def _settings(self) -> None:
         """Every problem, and the sources of what a sync needs."""
         settings = self._options.settings
         for problem in settings.problems:
@@ -106,138 +122,100 @@ class _Checkup:
                 else:
                     self._findings.fail(name, ConfigError("not set", hint=hint, setting=name))
 
-    async def database(self) -> None:
+    async def _database(self) -> bool:
         """Its address, the findings of `db check`, and the clocks."""
-        if why := self._unusable("database"):
-            self._findings.skip("database", why)
-            return
-        self._listener.step("database")
         clock, admin = self._services.clock, self._services.admin
-        with self._findings.of("database"):
-            before = clock.now()
-            server = await admin.server()
-            after = clock.now()
-            where = f"{server.database} at {server.host}:{server.port}"
-            self._findings.ok("database", f"connected to {where} as {server.user}")
-            self._has_database = self._findings.add(await admin.check())
-            behind_s = max((server.now - after).total_seconds(), 0.0) - max((before - server.now).total_seconds(), 0.0)
-            if abs(behind_s) > _SKEW_S:
-                side = "behind" if behind_s > 0 else "ahead of"
-                message = f"this machine's clock is {abs(behind_s):.0f} s {side} Postgres'; no decision depends on it"
-                self._findings.warn("clock", message, "let NTP set it, for correct times in the logs")
-            else:
-                self._findings.ok("clock", "this machine's clock agrees with Postgres'")
-
-    async def daytona(self) -> None:
-        """Whether the key is accepted."""
-        if why := self._unusable("daytona"):
-            self._findings.skip("daytona", why)
-            return
-        self._listener.step("daytona")
-        with self._findings.of("daytona"):
-            await self._services.sandboxes.list()
-            self._has_daytona = True
-            url, target = (self._options.settings.line(f"DAYTONA_{name}").shown for name in ("API_URL", "TARGET"))
-            self._findings.ok("daytona", f"{url} accepts the key, target {target or 'Daytona default'}")
-
-    async def leftovers(self) -> None:
-        """Sandboxes that are no longer needed, and runs that died."""
-        if not (self._has_database and self._has_daytona):
-            why = "the database is not ready" if self._has_daytona else "Daytona cannot be used"
-            self._findings.skip("leftovers", why)
-            return
-        self._listener.step("leftovers")
-        with self._findings.of("leftovers"):
-            sandboxes = [line for line in (await list_sandboxes(services=self._services)).lines if line.is_left]
-            overview = await self._services.records.overview(None, values=False)
-            for note in overview.shared_apps():
-                self._findings.warn("deployments", note.message, "correct project_deployments, or use --take-over")
-            dead = await self._dead_runs(overview)
-            if sandboxes:
-                names = ", ".join(line.sandbox.name for line in sandboxes)
-                self._findings.warn(
-                    "sandboxes", f"{_counted(len(sandboxes), 'leftover sandbox', 'es')}: {names}", PRUNE.command
-                )
-            if dead:
-                message = f"{_counted(len(dead), 'run')} died: {', '.join(dead)}"
-                self._findings.warn("runs", message, f"the app's next sync closes it, or: {PRUNE.command}")
-            if sandboxes or dead:
-                self._next.append(PRUNE)
-            else:
-                self._findings.ok("leftovers", "no leftover sandboxes, no dead runs")
-
-    async def _dead_runs(self, overview: Overview) -> list[str]:
-        """Give the runs without an end whose app is not locked: a living process would hold its lock."""
-        records = self._services.records
-        ids = [run.run_id for run in overview.open_runs]
-        dead = []
-        for run_id, run in (await records.runs(ids)).known.items():
-            handle = None if run.finished or run.app is None else await self._services.lock.try_acquire(run.app)
-            if handle is not None:
-                await handle.release()
-                dead.append(f"{run_id} ({run.app})")
-        return dead
-
-    async def sandbox(self) -> None:
-        """All that has to be checked from a sandbox."""
-        why = "--offline" if self._options.offline else self._unusable("fly")
-        if why or not self._has_daytona:
-            self._findings.skip("sandbox", why or "Daytona cannot be used")
-            return
-        has_token = self._options.settings.line("FLY_API_TOKEN").shown is not None
-        apps = await self._apps() if has_token else []
-        look = SandboxLook(self._findings, self._services, self._listener, has_token=has_token)
-        is_asked_for = (self._options.project, self._options.app) != (None, None)
-        snapshot = self._options.settings.line("FLYSYNC_SNAPSHOT").shown
-        self._next += await look.run(apps, all_of_them=is_asked_for, snapshot=snapshot)
-
-    async def _apps(self) -> list[AppName]:
-        """Give the apps that the token has to show."""
-        if self._options.app is not None:
-            return [self._options.app]
-        apps: Sequence[AppName] = ()
-        if not self._has_database:
-            self._findings.skip("app", "the database is not ready; --app names one")
-        elif self._options.project is None:
-            with self._findings.of("app"):
-                apps = await self._services.records.newest_apps(_APPS)
-                if not apps:
-                    self._findings.skip("app", "no project is deployed yet")
+        before = clock.now()
+        server = await admin.server()
+        after = clock.now()
+        where = f"{server.database} at {server.host}:{server.port}"
+        self._findings.ok("database", f"connected to {where} as {server.user}")
+        is_ready = self._findings.add(await admin.check())
+        behind_s = max((server.now - after).total_seconds(), 0.0) - max((before - server.now).total_seconds(), 0.0)
+        if abs(behind_s) > _SKEW_S:
+            side = "behind" if behind_s > 0 else "ahead of"
+            message = f"this machine's clock is {abs(behind_s):.0f} s {side} Postgres'; no decision depends on it"
+            self._findings.warn("clock", message, "let NTP set it, for correct times in the logs")
         else:
-            with self._findings.of("app"):
-                view = await self._services.records.view(self._options.project, [], app=None, values=False)
-                if len(view.apps) > 1:
-                    raise AmbiguousDeployment(
-                        f"the newest deployments of {view.project} name several apps: {', '.join(view.apps)}"
-                    )
-                if view.app is None:
-                    self._findings.warn("app", f"project {view.project} is not deployed yet", "--app names one")
-                else:
-                    apps = [view.app]
-        return [app for app in apps if is_app_name(app)]
+            self._findings.ok("clock", "this machine's clock agrees with Postgres'")
+        return is_ready
 
-    async def redis(self) -> None:
+    async def _daytona(self) -> bool:
+        """Whether the key is accepted."""
+        await self._services.sandboxes.list()
+        url, target = (self._options.settings.line(f"DAYTONA_{name}").shown for name in ("API_URL", "TARGET"))
+        self._findings.ok("daytona", f"{url} accepts the key, target {target or 'Daytona default'}")
+        return True
+
+    async def _leftovers(self) -> bool:
+        """Sandboxes that are no longer needed, and runs that died."""
+        sandboxes = [line for line in (await list_sandboxes(services=self._services)).lines if line.is_left]
+        overview = await self._services.records.overview(None, values=False)
+        for note in overview.shared_apps():
+            self._findings.warn("deployments", note.message, "correct project_deployments, or use --take-over")
+        known = (await self._services.records.runs([run.run_id for run in overview.open_runs])).known
+        dead = [f"{run_id} ({run.app})" for run_id, run in known.items() if await is_dead(run, self._services)]
+        if sandboxes:
+            names = ", ".join(line.sandbox.name for line in sandboxes)
+            message = f"{_counted(len(sandboxes), 'leftover sandbox', 'es')}: {names}"
+            self._findings.warn("sandboxes", message, PRUNE.command)
+        if dead:
+            message = f"{_counted(len(dead), 'run')} died: {', '.join(dead)}"
+            self._findings.warn("runs", message, f"the app's next sync closes it, or: {PRUNE.command}")
+        if sandboxes or dead:
+            self._next.append(PRUNE)
+        else:
+            self._findings.ok("leftovers", "no leftover sandboxes, no dead runs")
+        return True
+
+    async def _sandbox(self, *, has_database: bool) -> None:
+        """All that has to be checked from a sandbox."""
+        project, app = self._options.project, self._options.app
+        has_token = self._options.settings.line("FLY_API_TOKEN").shown is not None
+        apps: Sequence[AppName] = []
+        if has_token and app is not None:
+            apps = [app]
+        elif has_token and not has_database:
+            self._findings.skip("app", "the database is not ready; --app names one")
+        elif has_token:
+            apps = await self._findings.of("app", self._apps(project)) or []
+        look = SandboxLook(self._findings, self._services, self._listener, has_token=has_token)
+        snapshot = self._options.settings.line("FLYSYNC_SNAPSHOT").shown
+        self._next += await look.run(apps, all_of_them=(project, app) != (None, None), snapshot=snapshot)
+
+    async def _apps(self, project: ProjectId | None) -> list[AppName]:
+        """Give the apps that the token has to show: the one of *project*, or the newest."""
+        if project is None:
+            apps = await self._services.records.newest_apps(_APPS)
+            if not apps:
+                self._findings.skip("app", "no project is deployed yet")
+            return [app for app in apps if is_app_name(app)]
+        view = await self._services.records.view(project, [], app=None, values=False)
+        if len(view.apps) > 1:
+            raise AmbiguousDeployment(
+                f"the newest deployments of {view.project} name several apps: {', '.join(view.apps)}"
+            )
+        if view.app is None:
+            self._findings.warn("app", f"project {view.project} is not deployed yet", "--app names one")
+            return []
+        return [view.app] if is_app_name(view.app) else []
+
+    async def _redis(self, open_queue: Callable[[], JobQueue]) -> bool:
         """What the worker checks before it takes a job."""
-        if self._options.queue is None:
-            return
-        if why := self._unusable("redis"):
-            self._findings.skip("redis", why)
-            return
-        self._listener.step("redis")
-        with self._findings.of("redis"):
-            try:
-                queue = self._options.queue()
-            except ImportError:
-                self._findings.warn("redis", "the worker needs more packages", how_to_add("worker"))
-                return
-            try:
-                await queue.check()
-                name = self._options.settings.line("FLYSYNC_QUEUE").shown
-                self._findings.ok("redis", f"jobs are safe there, and the queue {name} is BullMQ's")
-            finally:
-                await queue.close()
+        try:
+            queue = open_queue()
+        except ImportError:
+            self._findings.warn("redis", "the worker needs more packages", how_to_add("worker"))
+            return False
+        try:
+            await queue.check()
+            name = self._options.settings.line("FLYSYNC_QUEUE").shown
+            self._findings.ok("redis", f"jobs are safe there, and the queue {name} is BullMQ's")
+        finally:
+            await queue.close()
+        return True
 
-    def report(self) -> DoctorReport:
+    def _report(self) -> DoctorReport:
         """Give all of it, and what to run next."""
         findings, first = tuple(self._findings.all), self._findings.error
         if first is None:

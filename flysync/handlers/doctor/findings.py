@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flysync.errors import ConfigError, FlysyncError
 from flysync.model.reports import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
+    from collections.abc import Awaitable, Sequence
+
+T = TypeVar("T")
 
 
 class Findings:
@@ -39,34 +40,18 @@ class Findings:
         """Note what could not be checked, or was not to be."""
         self.all.append(Finding(verdict="skipped", subject=subject, message=f"not checked: {why}"))
 
-    def add(self, findings: Iterable[Finding]) -> bool:
+    def add(self, findings: Sequence[Finding]) -> bool:
         """Note the findings of `db check`, and tell whether none of them failed."""
-        all_passed = True
-        for finding in findings:
-            if finding.verdict == "failed":
-                all_passed = False
-                self.error = self.error or ConfigError(finding.message, hint=finding.hint)
-                self.all.append(replace(finding, code=ConfigError.code))
-            else:
-                self.all.append(finding)
-        return all_passed
+        failed = [finding for finding in findings if finding.verdict == "failed"]
+        if failed:
+            self.error = self.error or ConfigError(failed[0].message, hint=failed[0].hint)
+        self.all += [replace(finding, code=ConfigError.code) if finding in failed else finding for finding in findings]
+        return not failed
 
-    def of(self, subject: str) -> _Part:
-        """Give a context in which an error is noted as a failure of *subject*, and ends that block alone."""
-        return _Part(self, subject)
-
-
-class _Part:
-    def __init__(self, findings: Findings, subject: str) -> None:
-        self._findings = findings
-        self._subject = subject
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if isinstance(error, FlysyncError):
-            self._findings.fail(self._subject, error)
-        return isinstance(error, FlysyncError)
+    async def of(self, subject: str, check: Awaitable[T]) -> T | None:
+        """Give what *check* comes to; an error is noted as a failure of *subject*, and ends that check alone."""
+        try:
+            return await check
+        except FlysyncError as error:
+            self.fail(subject, error)
+            return None

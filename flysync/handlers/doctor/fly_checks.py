@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
@@ -38,6 +39,7 @@ _KINDS = {
 _FAULTS = (((0, 4, 87), "would write values into its log files (superfly/flyctl#5204), where flysync leaves no place"),)
 
 
+@dataclass(frozen=True, slots=True)
 class SandboxLook:
     """
     The checks from a sandbox, which is deleted afterwards; what it finds goes to *findings*.
@@ -45,11 +47,10 @@ class SandboxLook:
     Without a token (*has_token*) only the network and flyctl are checked.
     """
 
-    def __init__(self, findings: Findings, services: Services, listener: ProgressListener, *, has_token: bool) -> None:
-        self._findings = findings
-        self._services = services
-        self._listener = listener
-        self._has_token = has_token
+    findings: Findings
+    services: Services
+    listener: ProgressListener
+    has_token: bool
 
     async def run(self, apps: Sequence[AppName], *, all_of_them: bool, snapshot: str | None) -> Sequence[NextStep]:
         """
@@ -57,104 +58,96 @@ class SandboxLook:
 
         Gives the commands to run next.
         """
-        self._listener.step("sandbox")
-        reading = ReadOnlySandbox(self._services, timeout_s=_LOOK_S)
-        began = self._services.clock.monotonic()
+        self.listener.step("sandbox")
+        reading = ReadOnlySandbox(self.services, timeout_s=_LOOK_S)
+        began = self.services.clock.monotonic()
         try:
-            async with reading:
-                self._findings.ok("sandbox", f"started in {self._services.clock.monotonic() - began:.1f} s")
-                self._snapshot(snapshot)
-                await self._look(reading.flyctl(), apps, all_of_them=all_of_them)
+            async with reading as sandbox:
+                self.findings.ok("sandbox", f"started in {self.services.clock.monotonic() - began:.1f} s")
+                if snapshot is not None:
+                    self.findings.ok("snapshot", f"{snapshot} is there")
+                await self._look(reading.flyctl(sandbox), apps, all_of_them=all_of_them)
         except FlysyncError as error:
-            self._findings.fail("snapshot" if error.setting == "FLYSYNC_SNAPSHOT" else "sandbox", error)
-            self._findings.skip("network, flyctl and token", "there is no sandbox")
+            self.findings.fail("snapshot" if error.setting == "FLYSYNC_SNAPSHOT" else "sandbox", error)
+            self.findings.skip("network, flyctl and token", "there is no sandbox")
         for note in reading.notes:
-            self._findings.warn("sandbox", note.message)
+            self.findings.warn("sandbox", note.message)
         return reading.next
 
-    def _snapshot(self, name: str | None) -> None:
-        """Note that the sandbox has started from the snapshot *name*."""
-        if name is not None:
-            self._findings.ok("snapshot", f"{name} is there")
-
     async def _look(self, flyctl: SandboxFlyctl, apps: Sequence[AppName], *, all_of_them: bool) -> None:
-        access = flyctl.access()
-        if not await self._network(access):
-            return self._findings.skip("flyctl and token", "Fly is out of reach")
-        if not await self._flyctl(flyctl):
-            return self._findings.skip("token", "there is no flyctl")
-        if not self._has_token:
-            return self._findings.skip("token", "FLY_API_TOKEN is needed")
-        if not await self._token(access):
-            return self._findings.skip("app", "the token check failed")
+        access, findings = flyctl.access(), self.findings
+        if not await findings.of("network", self._network(access)):
+            return findings.skip("flyctl and token", "Fly is out of reach")
+        if not await findings.of("flyctl", self._flyctl(flyctl)):
+            return findings.skip("token", "there is no flyctl")
+        if not self.has_token:
+            return findings.skip("token", "FLY_API_TOKEN is needed")
+        if not await findings.of("token", self._token(access)):
+            return findings.skip("app", "the token check failed")
         return await self._apps(access, apps, all_of_them=all_of_them)
 
     async def _network(self, access: FlyAccess) -> bool:
         """Tell whether any of Fly's addresses answers; Daytona's lower tiers look as if Fly were down."""
-        self._listener.step("network")
-        with self._findings.of("network"):
-            reach = await access.reach()
-            if reach is None:
-                self._findings.warn("network", "not checked: the sandbox has no curl", "flyctl's installer needs it")
-            elif all(reach.fly.values()):
-                self._findings.ok("network", f"the sandbox reaches Fly's {', '.join(reach.fly)}")
-            else:
-                self._findings.fail("network", _unreached(reach))
-            return reach is None or any(reach.fly.values())
-        return False
+        self.listener.step("network")
+        reach = await access.reach()
+        if reach is None:
+            self.findings.warn("network", "not checked: the sandbox has no curl", "flyctl's installer needs it")
+        elif all(reach.fly.values()):
+            self.findings.ok("network", f"the sandbox reaches Fly's {', '.join(reach.fly)}")
+        else:
+            self.findings.fail("network", _unreached(reach))
+        return reach is None or any(reach.fly.values())
 
     async def _flyctl(self, sandbox_flyctl: SandboxFlyctl) -> bool:
-        """Tell whether there is a flyctl."""
-        self._listener.step("flyctl")
-        began = self._services.clock.monotonic()
-        with self._findings.of("flyctl"):
-            flyctl = await sandbox_flyctl.prepare()
-            seconds = self._services.clock.monotonic() - began
-            how = "found" if flyctl.was_there else f"installed in {seconds:.1f} s"
-            self._findings.ok("flyctl", f"{flyctl.version}, {how}{_faults(flyctl)}")
-            if flyctl.too_old:
-                message = f"the sandbox has {flyctl.too_old}, which is too old (before 0.4.6), so each run installs one"
-                self._findings.warn("flyctl", message, "put a newer one into the snapshot")
-            return True
-        return False
+        """Find a flyctl, or install one."""
+        self.listener.step("flyctl")
+        began = self.services.clock.monotonic()
+        flyctl = await sandbox_flyctl.prepare()
+        seconds = self.services.clock.monotonic() - began
+        how = "found" if flyctl.was_there else f"installed in {seconds:.1f} s"
+        self.findings.ok("flyctl", f"{flyctl.version}, {how}{_faults(flyctl)}")
+        if flyctl.too_old:
+            message = f"the sandbox has {flyctl.too_old}, which is too old (before 0.4.6), so each run installs one"
+            self.findings.warn("flyctl", message, "put a newer one into the snapshot")
+        return True
 
     async def _token(self, access: FlyAccess) -> bool:
-        """Tell whether Fly accepts the token."""
-        self._listener.step("token")
-        with self._findings.of("token"):
-            token = await access.token()
-            if problem := _token_problem(token):
-                raise AccessDenied(problem, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
-            await access.sign_in()
-            days = None if token.left_s is None else int(token.left_s // _DAY_S)
-            until = "its end is not known" if token.expires_at is None else f"ends {token.expires_at:%Y-%m-%d}"
-            message = f"Fly accepts it; {_KINDS[token.kind]}, {until}"
-            if days is not None and days < _SOON_DAYS:
-                self._findings.warn("token", f"{message}, in {days} days", _RENEW)
-            else:
-                self._findings.ok("token", message)
-            return True
-        return False
+        """Make sure that Fly accepts the token."""
+        self.listener.step("token")
+        token = await access.token()
+        if problem := _token_problem(token):
+            raise AccessDenied(problem, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
+        await access.sign_in()
+        days = None if token.left_s is None else int(token.left_s // _DAY_S)
+        until = "its end is not known" if token.expires_at is None else f"ends {token.expires_at:%Y-%m-%d}"
+        message = f"Fly accepts it; {_KINDS[token.kind]}, {until}"
+        if days is not None and days < _SOON_DAYS:
+            self.findings.warn("token", f"{message}, in {days} days", _RENEW)
+        else:
+            self.findings.ok("token", message)
+        return True
 
     async def _apps(self, access: FlyAccess, apps: Sequence[AppName], *, all_of_them: bool) -> None:
         """Tell which apps the token shows."""
         hidden = []
-        with self._findings.of("app"):
+        try:
             for app in apps:
-                self._listener.step(f"app {app}")
+                self.listener.step(f"app {app}")
                 try:
                     await access.see(app)
-                    self._findings.ok("app", f"the token shows {app}")
+                    self.findings.ok("app", f"the token shows {app}")
                 except AppNotFound:
                     hidden.append(app)
+        except FlysyncError as error:
+            self.findings.fail("app", error)
         message = f"Fly knows no app {' nor '.join(hidden)}, or the token may not see it"
         hint = "check the app's name, and whose token it is: one of the app's organisation, or of the app"
         if hidden and (all_of_them or len(hidden) == len(apps)):
-            self._findings.fail(
+            self.findings.fail(
                 "app", AppNotVisible(message, hint=hint, service="fly", phase="see", setting="FLY_API_TOKEN")
             )
         elif hidden:
-            self._findings.warn("app", message, hint)
+            self.findings.warn("app", message, hint)
 
 
 def _unreached(reach: Reach) -> FlyUnavailable:

@@ -39,35 +39,31 @@ async def sync_all(
 
     Raises:
         UsageError: the values come from the caller, who can give them only one by one.
-        DatabaseUnavailable, ConfigError: there is no list of projects.
     """
     projects = await services.records.all_projects()
     if listener is not None:
         listener.begin(len(projects))
     turns = asyncio.Semaphore(concurrency)
-    seats = [_Seat(listener) for _ in projects]
 
-    async def one(project: ProjectId, seat: _Seat) -> None:
+    async def one(project: ProjectId) -> SyncReport:
         async with turns:
-            await sync_project(project, options, services=services, listener=seat)
+            return await sync_project(project, options, services=services, listener=_Seat(listener))
 
-    tasks = [asyncio.ensure_future(one(project, seat)) for project, seat in zip(projects, seats, strict=True)]
+    tasks = [asyncio.ensure_future(one(project)) for project in projects]
     try:
-        await asyncio.gather(*tasks)
+        return FleetReport(projects=tuple(await asyncio.gather(*tasks)))
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return FleetReport(projects=tuple(seat.report for seat in seats if seat.report))
 
 
 class _Seat:
-    """Follows one project (port `ProgressListener`), and keeps its report, also that of a run that was cut short."""
+    """Follows one project (port `ProgressListener`), and hands on its report, also that of a run that was cut short."""
 
     on_progress = None
 
     def __init__(self, listener: FleetListener | None) -> None:
-        self.report: SyncReport | None = None
         self._listener = listener
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
@@ -77,7 +73,6 @@ class _Seat:
         """Nor of its steps."""
 
     def done(self, report: SyncReport) -> None:
-        """Keep what is known."""
-        self.report = report
+        """Say what is known."""
         if self._listener is not None:
             self._listener.done(report)

@@ -9,41 +9,43 @@ The last of these happens however the run goes. The names of the steps are those
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flysync.errors import DatabaseUnavailable, FlysyncError, Interrupted, TimedOut
-from flysync.handlers.sandbox import ThrowAwaySandbox
-from flysync.handlers.shield import CLEAN_UP_S, shielded
-from flysync.handlers.sync.deliver import deliver
+from flysync.handlers.sandbox import CLEAN_UP_S, ThrowAwaySandbox, shielded
+from flysync.handlers.sync.deliver import Delivery
 from flysync.handlers.sync.fence import fenced_view
 from flysync.handlers.sync.finish import finish
-from flysync.handlers.sync.rollout import roll_out
+from flysync.handlers.sync.rollout import RollOut
 from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import TTL_MARGIN_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView
+    from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Plan
     from flysync.ports import LockHandle, Sandbox, SandboxFlyctl
 
 _CREATE_S = 120.0
 
 
-async def attempt(state: SyncState, lock: LockHandle) -> None:
+async def attempt(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Iterable[SecretName]) -> None:
     """
-    Do the run, stop it where *lock* is lost, and give the lock back.
+    Do the run, stop it where *lock* is lost, and give the lock back; before the lock, *seen* showed what is *wanted*.
 
     Raises:
         AppChanged: the project has another app now.
         FlysyncError: nothing was begun.
     """
-    work = asyncio.ensure_future(_run(state, lock))
+    work = asyncio.ensure_future(_run(state, lock, seen, wanted))
     lost = asyncio.ensure_future(lock.lost.wait())
     try:
         await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            message = f"the lock of {state.request.app} was lost, and the run stopped"
+            message = f"the lock of {state.app} was lost, and the run stopped"
             state.fail(DatabaseUnavailable(message, phase=state.phase))
             return
         await work
@@ -60,15 +62,14 @@ async def _release(work: asyncio.Future[None], lock: LockHandle) -> None:
     await lock.release()
 
 
-async def _run(state: SyncState, lock: LockHandle) -> None:
+async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Iterable[SecretName]) -> None:
     view = await fenced_view(state)
     planned = state.request.plan(view)
     state.expect(planned)
-    if not planned.has_work:
-        await _note_covering_run(state, view, planned)
-        return
+    if not planned.work:
+        return await _note_covering_run(state, planned, wanted, seen, view)
     request = state.request
-    labels = {"flysync-run": state.run_id, "flysync-app": request.app}
+    labels = {"flysync-run": state.run_id, "flysync-app": state.app}
     ttl_s = request.left_s + TTL_MARGIN_S
     own = None if request.is_borrowed else ThrowAwaySandbox(request.services, state.sandbox_name, labels, ttl_s=ttl_s)
     try:
@@ -98,9 +99,9 @@ async def _work(
     try:
         with state.step("flyctl"):
             await flyctl.prepare()
-        store = flyctl.secrets(request.app)
-        view = await deliver(state, lock, store, view, planned)
-        await roll_out(state, lock, store, view)
+        store = flyctl.secrets(state.app)
+        view = await Delivery(state, lock, store, view).deliver(planned)
+        await RollOut(state, lock, store, view).roll_out()
     finally:
         if request.is_borrowed and not state.may_be_at_work:
             await shielded(_clean(flyctl))
@@ -117,20 +118,20 @@ async def _sandbox(state: SyncState, own: ThrowAwaySandbox | None) -> Sandbox:
 
 async def _clean(flyctl: SandboxFlyctl) -> None:
     """Remove what the run has left in a sandbox that goes on living; no harm is done where that fails."""
-    try:
+    with suppress(FlysyncError, TimeoutError):
         async with asyncio.timeout(CLEAN_UP_S / 3):
             await flyctl.clean()
-    except (FlysyncError, TimeoutError):
-        return
 
 
-async def _note_covering_run(state: SyncState, view: ProjectView, planned: Plan) -> None:
+async def _note_covering_run(
+    state: SyncState, planned: Plan, wanted: Iterable[SecretName], seen: ProjectView, view: ProjectView
+) -> None:
     """We wanted work, and under the lock there is none: a run before us has done it, or had not ended then."""
-    before, now = state.request.seen.records, view.records
+    before, now = seen.records, view.records
     unchanged = {change.name for change in planned.changes}
     done = [
         name
-        for name in state.request.wanted
+        for name in wanted
         if name in unchanged
         and name in now
         and (name not in before or before[name].deployed_at != now[name].deployed_at)
@@ -138,5 +139,5 @@ async def _note_covering_run(state: SyncState, view: ProjectView, planned: Plan)
     state.mark(done, Stage.DEPLOYED)
     runs = {now[name].run_id for name in done}
     run_id = runs.pop() if len(runs) == 1 else None
-    if run_id is not None and (run := (await state.request.services.records.runs([run_id])).known.get(run_id)):
-        state.covered_by, state.release, state.recorded = run_id, run.release, True
+    if run_id is not None and (run := await state.request.run(run_id)):
+        state.cover(run_id, run)

@@ -11,62 +11,40 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, InvalidCredential
 from flysync.handlers.compare import machines_down, not_visible
-from flysync.handlers.sync.look import Looks
+from flysync.handlers.sync.look import AtApp
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
 from flysync.model.reports import command
-from flysync.plan import plan
+from flysync.plan import is_from_caller, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flysync.handlers.compare import LiveSecrets
-    from flysync.handlers.sync.state import SyncState
     from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Change, Plan
-    from flysync.ports import LockHandle, SecretStore
 
 #: How often newer values and later requests are taken in before the deploy.
 _ROUNDS = 3
 
 
-async def deliver(
-    state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView, planned: Plan
-) -> ProjectView:
-    """
-    Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
-
-    How far each secret has come is in *state*.
-
-    Raises:
-        FlysyncError: a call failed; *state* says what of it is known.
-    """
-    return await _Delivery(state, lock, store, view).deliver(planned)
-
-
-class _Delivery:
-    def __init__(self, state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView) -> None:
-        self._state = state
-        self._request = state.request
-        self._lock = lock
-        self._store = store
-        self._view = view
-        self._looks = Looks(state, store)
-        #: The fingerprints that Fly has of this run, or that were found there as they are.
-        self._known: dict[SecretName, str | None] = {}
+class Delivery(AtApp):
+    """What is written to an app, in one run."""
 
     async def deliver(self, planned: Plan) -> ProjectView:
+        """
+        Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
+
+        How far each secret has come is in the state, also where a call fails.
+        """
         changes = list(planned.to_set)
         try:
-            live = None
             if planned.to_check or any(change.reason is Reason.NEW for change in changes):
-                live = await self._looks.at_app(self._view)
+                live = await self._look()
                 self._warn_of_overwriting(changes, live)
-            if live is not None and planned.to_check:
-                late = await self._not_settled(planned.to_check, live)
-                if late:
+                if planned.to_check and (late := await self._not_settled(planned.to_check, live)):
                     await self._state.announce(late, self._view)
-                changes += late
+                    changes += late
             if changes:
                 await self._write(changes)
                 if not self._request.removes:
@@ -80,17 +58,15 @@ class _Delivery:
         written = {name for name, row in self._view.records.items() if row.run_id}
         names = {change.name for change in changes if change.reason is Reason.NEW} - written
         if foreign := [name for name in sorted(names) if name in live]:
-            message = (
-                f"{self._request.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
-            )
+            message = f"{self._state.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
             self._state.note("overwrites", message, foreign)
 
     async def _not_settled(self, changes: Sequence[Change], live: LiveSecrets) -> list[Change]:
         """Say what Fly shows of secrets that were written before, and give those that have to be written (again)."""
-        live = await self._looks.judge_open_rollouts(live, self._view)
+        live = await self._judge_open_rollouts(live)
         settle = self._is_absent if self._request.removes else self._is_settled
         late = [change for change in changes if not settle(change, live)]
-        self._known |= {change.name: change.fingerprint for change in changes if change not in late}
+        self._state.known |= {change.name: change.fingerprint for change in changes if change not in late}
         return late
 
     def _is_settled(self, change: Change, live: LiveSecrets) -> bool:
@@ -124,7 +100,6 @@ class _Delivery:
             record = self._view.records.get(change.name)
             if record and record.fly_digest_mac:
                 self._state.before[change.name] = record.fingerprint, record.fly_digest_mac
-            self._state.sent[change.name] = change.fingerprint
         left = {change.name: change for change in changes}
         while left:
             values = {name: change.secret for name, change in left.items() if change.secret is not None}
@@ -151,8 +126,8 @@ class _Delivery:
             state.mark([name for name in names if name != refused], Stage.PLANNED)
             return refused
         state.mark(names, Stage.STORED)
-        self._known |= {change.name: change.fingerprint for change in changes}
-        await self._request.services.records.stored(state.run_id, self._request.app, dict.fromkeys(names))
+        self._state.known |= {change.name: change.fingerprint for change in changes}
+        await self._records.stored(state.run_id, self._state.app, dict.fromkeys(names))
         return None
 
     async def _take_in_news(self) -> None:
@@ -165,18 +140,18 @@ class _Delivery:
             await self._write(news)
 
     async def _news(self) -> list[Change]:
-        view = await self._request.view()
-        run_id = self._state.run_id
-        self._view = view = replace(view, open_runs=tuple(run for run in view.open_runs if run.run_id != run_id))
+        view = await self._request.view(self._state.app)
+        others = tuple(run for run in view.open_runs if run.run_id != self._state.run_id)
+        self._view = view = replace(view, open_runs=others)
         asked = [name for name, row in view.records.items() if row.requested_at and name in view.credentials]
-        if self._request.options.value_source == "caller" or not view.has_values:
-            asked = []  # their values are known to their callers only
+        if is_from_caller(view, self._request.options):
+            asked = []
         options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
-        planned = plan(view, [*self._known, *asked], options)
+        planned = plan(view, [*self._state.known, *asked], options)
         news = [
             change
             for change in planned.changes
-            if change.is_work and self._known.get(change.name) != change.fingerprint
+            if change.is_work and self._state.known.get(change.name) != change.fingerprint
         ]
         for change in news:
             self._state.mark([change.name], Stage.PLANNED, reason=change.reason)
@@ -184,7 +159,7 @@ class _Delivery:
 
     def _no_app(self, error: AppNotFound, names: Iterable[SecretName]) -> None:
         """Fly knows no such app: nothing to give them to, unless we have deployed to it before."""
-        state, app = self._state, self._request.app
+        state, app = self._state, self._state.app
         touched = [name for name in names if state.outcome_of(name) is not Outcome.UNCHANGED]
         if self._view.deployed_before or self._request.removes:
             state.mark(touched, Stage.PLANNED, not_visible(app, error.phase))

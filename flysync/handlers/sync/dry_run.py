@@ -12,28 +12,20 @@ from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import AppName, ProjectView, SyncOptions
+    from flysync.model.core import ProjectView
     from flysync.plan import Plan
-    from flysync.ports import Services
 
 
-async def preview(
-    app: AppName, view: ProjectView, planned: Plan, options: SyncOptions, *, services: Services, state: SyncState
-) -> None:
-    """
-    Complete *state* with what Fly shows, and give it the machines that a roll-out would restart.
-
-    Raises:
-        FlysyncError: Fly could not be asked.
-    """
+async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
+    """Complete *state* with what Fly shows, and give it the machines that a roll-out would restart."""
+    app, options = state.app, state.request.options
     with state.step("list"):
-        looks = await look_at([app], services=services)
-    for note in looks.notes:
-        state.warn(note)
+        looks = await look_at([app], services=state.request.services)
+    state.warn(*looks.notes)
     for step in looks.next:
         state.suggest(step.command, step.why)
     live_app = looks.apps[app]
-    names = [change.name for change in planned.changes if change.is_work]
+    names = planned.work
     if not live_app.exists:
         if view.deployed_before:
             raise not_visible(app, "list")
@@ -52,7 +44,6 @@ async def preview(
     # Machines that are stopped are updated, and stay so (flyctl.md 1.2).
     started = [machine for machine in managed(live_app.shown.machines or ()) if machine.state == "started"]
     state.machines = Machines(updated=0, total=len(started) if deploys else 0)
-    for note in live.warnings():
-        state.warn(note)
+    state.warn(*live.warnings())
     if deploys and (others := live.staged_by_others({*names, *view.records})):
         state.warn(others)

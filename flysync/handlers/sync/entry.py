@@ -19,20 +19,18 @@ from flysync.errors import AmbiguousDeployment, AppMoved, FlysyncError, Interrup
 from flysync.handlers.sync.advice import next_step
 from flysync.handlers.sync.attempt import attempt
 from flysync.handlers.sync.dry_run import preview
-from flysync.handlers.sync.request import AppChanged, SyncRequest, plan_for
+from flysync.handlers.sync.request import AppChanged, SyncRequest
 from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import SyncState
 from flysync.handlers.sync.waiting import acquire_or_join
 from flysync.model.core import Outcome, is_app_name
 from flysync.model.reports import command
-from flysync.ports import Intent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SyncOptions
+    from flysync.model.core import ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.model.reports import SyncReport
-    from flysync.plan import Plan
     from flysync.ports import ProgressListener, Services
 
 #: Seconds for noting a sync that came to nothing.
@@ -57,7 +55,8 @@ async def sync_credentials_to_flyio(
     """
     if not names:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    return await _Sync(project, names, options, services, listener).run()
+    request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic())
+    return await _Sync(request, listener).run()
 
 
 async def sync_project(
@@ -74,7 +73,8 @@ async def sync_project(
             "the values come from the caller (FLYSYNC_VALUE_SOURCE=caller)",
             hint="sync one credential at a time: flysync sync --project ID --name NAME --value-stdin",
         )
-    return await _Sync(project, None, options, services, listener).run()
+    request = SyncRequest(project, None, options, services, start=services.clock.monotonic())
+    return await _Sync(request, listener).run()
 
 
 async def unset_secrets(
@@ -91,34 +91,18 @@ async def unset_secrets(
     Refused, before anything is sent, for a credential that is still in the table and for a secret that flysync never
     wrote, unless `force` is among the *options*. A secret that Fly has no more is `unchanged`, and restarts nothing.
     """
-    return await _Sync(project, names, options, services, listener, removes=True).run()
+    request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic(), removes=True)
+    return await _Sync(request, listener).run()
 
 
 class _Sync:
     """One call, from the first look to the report."""
 
-    def __init__(
-        self,
-        project: ProjectId,
-        names: Sequence[SecretName] | None,
-        options: SyncOptions,
-        services: Services,
-        listener: ProgressListener | None,
-        *,
-        removes: bool = False,
-    ) -> None:
-        self._project = project
-        self._names = None if names is None else tuple(names)
-        self._options = options
-        self._services = services
+    def __init__(self, request: SyncRequest, listener: ProgressListener | None) -> None:
+        self._request = request
         self._listener = listener
-        self._removes = removes
-        self._state = self._new_state()
+        self._state = SyncState(request, listener)
         self._is_known = False
-        self._start = services.clock.monotonic()
-
-    def _new_state(self) -> SyncState:
-        return SyncState(self._project, self._names or (), self._services.clock, self._listener)
 
     async def run(self) -> SyncReport:
         """Do it, within the time limit, and report whatever happens."""
@@ -131,11 +115,17 @@ class _Sync:
                 self._state.fail(error)
             await self._note_run()
         except asyncio.CancelledError:
-            report = self._cut_short()
-            if self._listener is not None:
-                self._listener.done(report)
+            self._done(self._cut_short())
             raise
-        return self._close()
+        report = self._state.report()
+        if step := next_step(report, *self._again()):
+            report = replace(report, next=(*report.next, step))
+        return self._done(report)
+
+    def _done(self, report: SyncReport) -> SyncReport:
+        if self._listener is not None:
+            self._listener.done(report)
+        return report
 
     def _cut_short(self) -> SyncReport:
         """Say what is known where the run does not come to its own end."""
@@ -144,138 +134,102 @@ class _Sync:
 
     async def _note_run(self) -> None:
         """Keep a trace of a sync that came to nothing before it had an intent, as far as that is possible."""
-        state, options = self._state, self._options
+        state, request = self._state, self._request
         report = state.report()
         came_to_nothing = report.error is not None or report.outcome == Outcome.SKIPPED
-        if not (self._is_known and came_to_nothing) or state.recorded is not None or options.dry_run:
+        if not (self._is_known and came_to_nothing) or state.recorded is not None or request.options.dry_run:
             return
-        intent = Intent(
-            run_id=state.run_id,
-            project=self._project,
-            app=state.app,
-            names=self._names or tuple(line.name for line in report.credentials),
-            origin=options.origin,
-            actor=options.actor or "",
-            reason=options.reason,
-            sandbox="",
-            borrowed=False,
-            deadline_s=0.0,
-        )
         with suppress(FlysyncError, TimeoutError):
             async with asyncio.timeout(_NOTE_S):
-                await self._services.records.note_run(intent, state.run_end())
+                await request.services.records.note_run(replace(state.intent, sandbox=""), state.run_end())
 
     def _again(self) -> Sequence[str]:
         """Give the words of the command that does the same."""
-        app = () if self._options.app is None else ("--app", self._options.app)
-        if self._names is None:
-            return ("sync-project", "--project", self._project, *app)
-        names = [word for name in self._names for word in ("--name", name)]
-        value = ("--value-stdin",) if self._options.value_source == "caller" and not self._removes else ()
-        return ("unset" if self._removes else "sync", "--project", self._project, *names, *value, *app)
-
-    def _close(self) -> SyncReport:
-        report = self._state.report()
-        if (step := next_step(report, *self._again())) is not None:
-            report = replace(report, next=(*report.next, step))
-        if self._listener is not None:
-            self._listener.done(report)
-        return report
+        request, options = self._request, self._request.options
+        app = () if options.app is None else ("--app", options.app)
+        if request.names is None:
+            return ("sync-project", "--project", request.project, *app)
+        names = [word for name in request.names for word in ("--name", name)]
+        value = ("--value-stdin",) if options.value_source == "caller" and not request.removes else ()
+        return ("unset" if request.removes else "sync", "--project", request.project, *names, *value, *app)
 
     async def _within_limit(self) -> None:
         try:
-            async with asyncio.timeout(self._options.timeout_s) as self._limit:
+            async with asyncio.timeout(self._request.options.timeout_s) as self._limit:
                 try:
                     await self._sync()
                 except AppChanged as change:
                     # The project has another app since: start over for it, once.
-                    self._state = self._new_state()
+                    self._state = SyncState(self._request, self._listener)
                     self._state.note("app_moved", f"the app changed from {change.old} to {change.new} during the run")
-                    try:
-                        await self._sync()
-                    except AppChanged as again:
-                        raise AppMoved(f"the app changed twice during the run, last to {again.new}") from None
+                    await self._sync()
+        except AppChanged as again:
+            raise AppMoved(f"the app changed twice during the run, last to {again.new}") from None
         except TimeoutError:
-            limit_s = self._options.timeout_s
+            limit_s = self._request.options.timeout_s
             raise TimedOut(f"the sync took longer than {limit_s:g} s", phase=self._state.phase) from None
 
     async def _sync(self) -> None:
-        options, state = self._options, self._state
+        request, state = self._request, self._state
         with state.step("read"):
-            view = await self._services.records.view(
-                self._project, self._names, app=options.app, values=options.value_source != "caller"
-            )
-        state.app = view.app
+            view = await request.view()
+        state.seen_app = view.app
         self._is_known = True
-        if self._names is None and not view.has_values:
+        if request.names is None and not view.has_values:
             raise UsageError(
                 "cloud_credentials has no column for values, so the caller has to give them one by one",
                 hint="flysync sync --project ID --name NAME --value-stdin",
             )
-        if len(view.apps) > 1 and options.app is None:
+        if len(view.apps) > 1 and request.options.app is None:
             raise AmbiguousDeployment(
-                f"the newest deployments of {self._project} name several apps: {', '.join(view.apps)}"
+                f"the newest deployments of {request.project} name several apps: {', '.join(view.apps)}"
             )
         if view.app is None or not is_app_name(view.app):
             self._skip(view)
-            return
-        await self._carry_out(view.app, view)
+        else:
+            await self._carry_out(view)
 
-    async def _carry_out(self, app: AppName, view: ProjectView) -> None:
-        """Do what is to be done at *app*, which is there by what *view* shows."""
+    async def _carry_out(self, view: ProjectView) -> None:
+        """Do what is to be done at the app that *view* shows."""
         self._take_time(view)
-        options, state = self._options, self._state
-        planned = self._plan(view)
+        options, state = self._request.options, self._state
+        planned = self._request.plan(view)
+        state.expect(planned)
         state.dry_run = options.dry_run
         if options.dry_run:
             if options.verify:
-                await preview(app, view, planned, options, services=self._services, state=state)
-            return
-        if not planned.has_work:
-            return
-        state.request = SyncRequest(
-            project=self._project,
-            app=app,
-            names=self._names,
-            seen=view,
-            wanted=tuple(change.name for change in planned.changes if change.is_work),
-            options=options,
-            services=self._services,
-            end_at=self._start + options.timeout_s,
-            removes=self._removes,
-        )
-        lock = await acquire_or_join(state)  # whoever has the lock may do our work meanwhile
-        if lock is not None:
-            await attempt(state, lock)
-
-    def _plan(self, view: ProjectView) -> Plan:
-        planned = plan_for(view, self._names, self._options, removes=self._removes)
-        self._state.expect(planned)
-        return planned
+                await preview(state, view, planned)
+        elif planned.work:
+            lock = await acquire_or_join(state, view, planned.work)  # whoever has it may do our work meanwhile
+            if lock is not None:
+                await attempt(state, lock, view, planned.work)
 
     def _take_time(self, view: ProjectView) -> None:
         """Take twice the time that was too short for a roll-out of the same value, where the caller allows that."""
-        most_s = self._options.longest_timeout_s
-        if most_s is None:
+        options = self._request.options
+        if options.longest_timeout_s is None:
             return
         limits_s = [record.longest_limit_s or 0.0 for record in view.records.values()]
-        limit_s = min(most_s, 2 * max((limit_s for limit_s in limits_s if isfinite(limit_s)), default=0.0))
-        more_s = limit_s - self._options.timeout_s
+        longest_s = max((limit_s for limit_s in limits_s if isfinite(limit_s)), default=0.0)
+        limit_s = min(options.longest_timeout_s, 2 * longest_s)
+        more_s = limit_s - options.timeout_s
         if more_s > 0:
-            self._options = replace(self._options, timeout_s=limit_s)
+            self._request = self._state.request = replace(self._request, options=replace(options, timeout_s=limit_s))
             self._limit.reschedule((self._limit.when() or 0.0) + more_s)
 
     def _skip(self, view: ProjectView) -> None:
         """Say that there is no app to give anything to."""
-        state = self._state
+        request, state = self._request, self._state
         if view.app is None:
-            state.note("not_deployed", f"{self._project} has not been deployed to Fly.io yet")
+            state.note("not_deployed", f"{request.project} has not been deployed to Fly.io yet")
             why = "once the project is deployed"
         else:
             state.note("app_not_found", f"{view.app!r} cannot be the name of a Fly.io app")
             why = "once project_deployments names the app"
-        state.suggest(command("sync-project", "--project", self._project), why)
-        names = list(self._names or ())
-        if not self._removes:
-            names = [change.name for change in self._plan(view).changes]
+        state.suggest(command("sync-project", "--project", request.project), why)
+        names = request.names or ()
+        if not request.removes:
+            planned = request.plan(view)
+            state.expect(planned)
+            names = tuple(change.name for change in planned.changes)
         state.mark(names, Stage.SKIPPED)

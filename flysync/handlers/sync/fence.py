@@ -27,12 +27,12 @@ async def fenced_view(state: SyncState) -> ProjectView:
         Locked: a dead run may still write from a sandbox that is not ours to delete.
         DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: its sandbox may still be there.
     """
-    view = await state.request.view()
+    view = await state.request.view(state.app)
     if view.open_runs:
         with state.step("fence"):
             for run in view.open_runs:
                 await _fence(run, state)
-        view = await state.request.view()
+        view = await state.request.view(state.app)
     return view
 
 

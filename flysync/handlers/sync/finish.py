@@ -66,7 +66,7 @@ async def _record(state: SyncState) -> None:
     details = {
         "v": 1,
         "run_id": state.run_id,
-        "app": request.app,
+        "app": state.app,
         "outcomes": {name: str(outcome) for name, outcome in state.arrived.items()},
         "release": state.release,
         "actor": request.options.actor,
@@ -102,7 +102,7 @@ async def _write(state: SyncState, action: Action | None) -> None:
 async def _is_written(state: SyncState, end: RunEnd) -> bool:
     """Tell whether the run has ended by an earlier attempt of ours, whose answer was lost, and not by a fence."""
     try:
-        run = (await state.request.services.records.runs([state.run_id])).known.get(state.run_id)
+        run = await state.request.run(state.run_id)
     except FlysyncError:
         return False
     if run is None or not run.finished or end.outcome == Outcome.UNKNOWN:

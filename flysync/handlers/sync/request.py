@@ -1,16 +1,16 @@
-"""What one call of a handler wants of one app: the same for its waiting, its run and its delivery."""
+"""What one call of a handler wants: the same for its waiting, its run and its delivery."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.plan import plan, plan_removal
+from flysync.plan import plan
 
 if TYPE_CHECKING:
-    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SyncOptions
+    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SyncOptions
     from flysync.plan import Plan
-    from flysync.ports import Services
+    from flysync.ports import RunSeen, Services
 
 
 class AppChanged(Exception):
@@ -22,23 +22,23 @@ class AppChanged(Exception):
         self.new = new
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """Copy credentials of *project* to *app*, or remove secrets from it."""
+    """Copy credentials of *project* to its app, or remove secrets from it."""
 
     project: ProjectId
-    app: AppName
     #: The credentials that were named; absent where all of the project's are meant.
     names: tuple[SecretName, ...] | None
-    #: What was seen before the lock.
-    seen: ProjectView
-    #: Those that seemed to need work then.
-    wanted: tuple[SecretName, ...]
     options: SyncOptions
     services: Services
-    #: When it must be over, by the monotonic clock.
-    end_at: float
+    #: When it began, by the monotonic clock.
+    start: float
     removes: bool = False
+
+    @property
+    def end_at(self) -> float:
+        """When it must be over, by the monotonic clock."""
+        return self.start + self.options.timeout_s
 
     @property
     def left_s(self) -> float:
@@ -50,45 +50,23 @@ class SyncRequest:
         """Whether the sandbox is somebody else's, and not ours to delete."""
         return self.options.sandbox is not None
 
-    @property
-    def may_be_covered(self) -> bool:
-        """Whether another run could do the same: the values are in the table, and nobody insists."""
-        options = self.options
-        insists = self.removes or options.force or options.take_over
-        return not insists and options.value_source != "caller" and self.seen.has_values
-
-    async def view(self) -> ProjectView:
+    async def view(self, locked: AppName | None = None) -> ProjectView:
         """
-        Read everything again.
+        Read everything.
 
         Raises:
-            AppChanged: the project has another app now.
+            AppChanged: the project has another app now than the one that is *locked*.
         """
-        options = self.options
-        view = await self.services.records.view(
-            self.project, self.names, app=options.app, values=options.value_source != "caller"
-        )
-        if view.app != self.app:
-            raise AppChanged(self.app, view.app)
+        app, values = self.options.app, self.options.value_source != "caller"
+        view = await self.services.records.view(self.project, self.names, app=app, values=values)
+        if locked is not None and view.app != locked:
+            raise AppChanged(locked, view.app)
         return view
 
+    async def run(self, run_id: RunId) -> RunSeen | None:
+        """Give how a run stands; nothing where it is not known (any more)."""
+        return (await self.services.records.runs([run_id])).known.get(run_id)
+
     def plan(self, view: ProjectView) -> Plan:
-        """
-        Decide what is to be done, by what *view* shows.
-
-        Raises:
-            UsageError: what is to be removed is still wanted, or never was ours.
-        """
-        return plan_for(view, self.names, self.options, removes=self.removes)
-
-
-def plan_for(view: ProjectView, names: tuple[SecretName, ...] | None, options: SyncOptions, *, removes: bool) -> Plan:
-    """
-    Decide what is to be done with *names*, or with all credentials that *view* has.
-
-    Raises:
-        UsageError: what is to be removed is still wanted, or never was ours.
-    """
-    if removes:
-        return plan_removal(view, names or (), options)
-    return plan(view, tuple(view.credentials) if names is None else names, options)
+        """Decide what is to be done, by what *view* shows; see `flysync.plan.plan`."""
+        return plan(view, self.names, self.options, removes=self.removes)

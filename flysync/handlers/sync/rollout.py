@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
 from flysync.handlers.compare import machines_down
-from flysync.handlers.sync.look import Looks
+from flysync.handlers.sync.look import AtApp
 from flysync.handlers.sync.stage import Stage, cut_short
 from flysync.model.core import Outcome, State
 from flysync.model.fly import RolloutEnd
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.handlers.compare import LiveSecrets
-    from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView, SecretName, SecretRecord
+    from flysync.model.core import SecretName, SecretRecord
     from flysync.model.fly import Rollout
-    from flysync.ports import LockHandle, SecretStore
 
 #: Seconds kept of the time limit for what comes after the deploy, but no more than this part of what is left.
 _AFTER_DEPLOY_S = 35.0
@@ -39,39 +38,24 @@ _AFTER_DEPLOY_PART = 0.25
 _LEAST_DEPLOY_S = 5.0
 
 
-async def roll_out(state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView) -> None:
-    """
-    Roll out what *state* says is stored; *view* is what was read last. What it came to is in *state*.
+@dataclass
+class RollOut(AtApp):
+    """One deploy of what a run has stored, and what it came to."""
 
-    Raises:
-        FlysyncError: the roll-out was not begun.
-    """
-    names = state.at(Stage.STORED)
-    if names:
-        await _RollOut(state, lock, store, view, names).do()
+    _names: tuple[SecretName, ...] = ()
+    #: All that the deploy brings to the machines: what other runs have stored as well.
+    _shipped: tuple[SecretName, ...] = ()
+    #: The digests that Fly showed after our write, as HMAC.
+    _macs: dict[SecretName, str | None] = field(default_factory=dict)
+    #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
+    _known_down: frozenset[str] = frozenset()
+    _down_before: frozenset[str] = frozenset()
 
-
-class _RollOut:
-    def __init__(
-        self, state: SyncState, lock: LockHandle, store: SecretStore, view: ProjectView, names: tuple[SecretName, ...]
-    ) -> None:
-        self._state = state
-        self._request = state.request
-        self._lock = lock
-        self._store = store
-        self._view = view
-        self._names = names
-        self._records = state.request.services.records
-        self._looks = Looks(state, store)
-        #: All that the deploy brings to the machines: what other runs have stored as well.
-        self._shipped = names
-        #: The digests that Fly showed after our write, as HMAC.
-        self._macs: dict[SecretName, str | None] = {}
-        #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
-        self._known_down: frozenset[str] = frozenset()
-        self._down_before: frozenset[str] = frozenset()
-
-    async def do(self) -> None:
+    async def roll_out(self) -> None:
+        """Roll out what the state says is stored, and note there what it came to; raises where it was not begun."""
+        self._names = self._state.at(Stage.STORED)
+        if not self._names:
+            return
         before = await self._before()
         if self._request.options.stage:
             return
@@ -94,13 +78,13 @@ class _RollOut:
         Without the machines nobody could say later which of them were down before: then nothing is rolled out.
         """
         try:
-            live = await self._looks.until(lambda live: not self._behind(live), self._view)
-            live = await self._looks.judge_open_rollouts(live, self._view)
+            live = await self._look_until(lambda live: not self._behind(live))
+            live = await self._judge_open_rollouts(live)
         except FlysyncError as error:
             raise self._not_begun(error) from None
         behind = self._behind(live)
         self._macs = {name: None if name in behind else live.mac(name) for name in self._names}
-        await self._records.stored(self._state.run_id, self._request.app, self._macs)
+        await self._records.stored(self._state.run_id, self._state.app, self._macs)
         if live.machines is None and not self._request.options.stage:
             raise self._not_begun(live.error or OutcomeUnknown("the machines could not be listed", service="fly"))
         return live
@@ -123,7 +107,7 @@ class _RollOut:
         self._shipped = tuple(dict.fromkeys((*self._names, *waiting)))
         self._down_before = frozenset(machine.id for machine in before.not_up(self._view.down_before or ()))
         self._known_down = await self._records.begin_rollout(
-            self._state.run_id, self._request.app, self._shipped, down=self._down_before, release=before.release or 0
+            self._state.run_id, self._state.app, self._shipped, down=self._down_before, release=before.release or 0
         )
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
@@ -137,36 +121,33 @@ class _RollOut:
             self._state.mark(self._names, Stage.ROLLING_OUT, rollout.error)
         elif rollout.end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED}:
             if rollout.end is RolloutEnd.NO_MACHINES:
-                self._without_machines()
+                self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
+                if not self._request.removes:
+                    why = f"{self._state.app} has no machines; its first deploy brings the values to them"
+                    self._state.note("no_machines", why)
             else:
-                self._incomplete(rollout.error)
+                self._stored(self._incomplete(rollout.error))
             self._state.all_up = self._view.down_before is None  # there is nothing that this roll-out has put down
             await self._end_rollout(None)
         elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
             self._state.mark(self._names, Stage.STORED)
-            self._state.note("rolling_out", f"the roll-out to {self._request.app} is under way; nobody waits for it")
+            self._state.note("rolling_out", f"the roll-out to {self._state.app} is under way; nobody waits for it")
             self._state.suggest(command("sync-project", "--project", self._request.project), "confirms the roll-out")
         else:
             await self._judge(rollout)
-
-    def _without_machines(self) -> None:
-        self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
-        if not self._request.removes:
-            why = f"{self._request.app} has no machines; its first deploy brings the values to them"
-            self._state.note("no_machines", why)
 
     async def _judge(self, rollout: Rollout) -> None:
         """Let the machines say what the roll-out came to."""
         # The deploy is over, whatever the looks come to.
         succeeded = rollout.end is RolloutEnd.SUCCEEDED
-        self._state.mark(self._names, Stage.STORED, self._unseen(rollout))
+        self._stored(cut_short("list") if succeeded else self._incomplete(rollout.error))
         try:
             live = await self._looked_at(starts=succeeded)
         except FlysyncError as error:
             if rollout.end is RolloutEnd.APP_FAILED:
                 await self._bad_try(BadTry(limit_s=math.inf, release=None), rollout)
             else:
-                self._state.mark(self._names, Stage.STORED, self._unseen(rollout, error))
+                self._stored(self._unseen(error) if succeeded else self._incomplete(rollout.error))
             return
         # A deploy starts no machine that is down: only one that succeeds is answerable for those.
         down = live.down(self._known_down if succeeded else self._known_down | self._down_before)
@@ -180,10 +161,9 @@ class _RollOut:
         elif not succeeded:
             if not live.unclear(self._known_down):
                 await self._end_rollout(None)
-            self._incomplete(rollout.error)
         elif live.unclear(self._known_down):
             why = "it is not clear yet whether its machines run"
-            self._incomplete(DeployIncomplete(why, service="fly", phase="deploy"))
+            self._stored(self._incomplete(DeployIncomplete(why, service="fly", phase="deploy")))
         else:
             await self._confirm(live)
 
@@ -193,14 +173,14 @@ class _RollOut:
 
         A machine that a roll-out of ours had put down is not started by a deploy that succeeds: with *starts* it is.
         """
-        live = await self._looks.until(lambda live: not (starts and self._strange(live)), self._view)
+        live = await self._look_until(lambda live: not (starts and self._strange(live)))
         down = [machine.id for machine in live.down(self._known_down)] if starts else []
         if down:
             await self._lock.check()
             with self._state.step("start"), suppress(FlysyncError):  # the next look says whether they run
                 await self._store.start(down)
         if down or live.may_change(self._known_down):
-            live = await self._looks.again(self._view, live)
+            live = await self._look_again(live)
         live.require_machines()
         return live
 
@@ -217,7 +197,7 @@ class _RollOut:
 
     async def _confirm(self, live: LiveSecrets) -> None:
         """Say `synced` of what Fly shows as it was right after our write, now that the machines run."""
-        app, state, strange = self._request.app, self._state, self._strange(live)
+        app, state, strange = self._state.app, self._state, self._strange(live)
         arrived = [name for name in self._names if name not in strange]
         state.mark(arrived, Stage.REMOVED if self._request.removes else Stage.DEPLOYED)
         for name in strange:
@@ -240,35 +220,30 @@ class _RollOut:
     async def _bad_try(self, bad: BadTry, rollout: Rollout) -> None:
         """Count it, and say whether the value is given up."""
         records = await self._end_rollout(bad)
-        self._incomplete(rollout.error)
+        self._stored(self._incomplete(rollout.error))
         for name, record in records.items():
             if name in self._names and is_given_up(record, self._request.options):
-                self._state.mark([name], Stage.STORED, given_up(record, removes=self._request.removes))
+                self._state.mark([name], Stage.STORED, given_up(record))
 
     async def _end_rollout(self, bad: BadTry | None) -> Mapping[SecretName, SecretRecord]:
-        return await self._records.end_rollout(self._state.run_id, self._request.app, self._shipped, bad)
+        return await self._records.end_rollout(self._state.run_id, self._state.app, self._shipped, bad)
 
-    def _incomplete(self, cause: FlysyncError | None) -> None:
-        """Say that the change is stored, and why the machines do not all run with it."""
-        self._state.mark(self._names, Stage.STORED, self._as_incomplete(cause))
+    def _stored(self, error: FlysyncError) -> None:
+        """Say that the change is stored, and why that is all."""
+        self._state.mark(self._names, Stage.STORED, error)
 
-    def _as_incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
+    def _incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
         why = cause.message if cause else "a machine is down"
         return DeployIncomplete(
-            f"the change is stored, but the roll-out to {self._request.app} is not complete: {why}",
+            f"the change is stored, but the roll-out to {self._state.app} is not complete: {why}",
             service=cause.service if cause else "fly",
             phase="deploy",
             retry_after_s=cause.retry_after_s if cause else None,
         )
 
-    def _unseen(self, rollout: Rollout, why: FlysyncError | None = None) -> FlysyncError:
-        """Give the error that is true of a roll-out until the machines have been looked at."""
-        if rollout.end is not RolloutEnd.SUCCEEDED:
-            return self._as_incomplete(rollout.error)
-        if why is None:
-            return cut_short("list")
+    def _unseen(self, why: FlysyncError) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"the roll-out to {self._request.app} succeeded, but what Fly has now could not be read: {why.message}",
+            f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read: {why.message}",
             service=why.service,
             phase="list",
         )
@@ -281,5 +256,5 @@ class _RollOut:
             phase=error.phase,
             retry_after_s=error.retry_after_s,
         )
-        self._state.mark(self._names, Stage.STORED, incomplete)
+        self._stored(incomplete)
         return incomplete

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from flysync.handlers.sync.request import SyncRequest
-    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName, SecretRecord
+    from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord
     from flysync.model.fly import Machines
     from flysync.plan import Change, Plan
-    from flysync.ports import Clock, OnProgress, ProgressListener
+    from flysync.ports import OnProgress, ProgressListener, RunSeen
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
 #: after the limit, and the longest has 95 s.
@@ -33,21 +33,17 @@ TTL_MARGIN_S = 150.0
 
 class SyncState:
     """
-    The state of one sync of *project*.
+    The state of one sync.
 
     Whoever is about to do what may go wrong marks the worst first, and the truth when it is known: so the report is
-    right whenever the run is cut short. *names* are those that were asked for.
+    right whenever the run is cut short.
     """
 
-    #: What is wanted, once it is known of which app.
-    request: SyncRequest
-
-    def __init__(
-        self, project: ProjectId, names: Iterable[SecretName], clock: Clock, listener: ProgressListener | None
-    ) -> None:
-        self.project = project
-        self.run_id = RunId(clock.new_id())
-        self.app: AppName | None = None
+    def __init__(self, request: SyncRequest, listener: ProgressListener | None) -> None:
+        self.request = request
+        self.run_id = RunId(request.services.clock.new_id())
+        #: The app that was seen, if any.
+        self.seen_app: AppName | None = None
         self.release: int | None = None
         self.machines: Machines | None = None
         self.recorded: bool | None = None
@@ -61,15 +57,14 @@ class SyncState:
         self.all_up = False
         #: Rows of secrets that others had asked for, and that this run's roll-out has brought to the machines as well.
         self.settled: dict[SecretName, State] = {}
-        #: What was sent before this run, with the digest (as HMAC) that Fly showed of it; and what this run sent last.
+        #: What was sent before this run, with the digest (as HMAC) that Fly showed of it.
         self.before: dict[SecretName, tuple[str | None, str | None]] = {}
-        self.sent: dict[SecretName, str | None] = {}
+        #: The fingerprints that Fly has of this run, or that were found there as they are.
+        self.known: dict[SecretName, str | None] = {}
         #: Records of which a look has found what their roll-outs came to.
         self.judged: dict[SecretName, SecretRecord] = {}
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
         self.confirmed: list[SecretName] = []
-        self._names = tuple(names)
-        self._clock = clock
         self._listener = listener
         self._lines: dict[SecretName, Line] = {}
         #: Secrets whose rows are this run's to write.
@@ -78,6 +73,12 @@ class SyncState:
         self._errors: list[FlysyncError] = []
         self._notes: dict[tuple[str, tuple[str, ...]], Note] = {}
         self._next: list[NextStep] = []
+
+    @property
+    def app(self) -> AppName:
+        """The app; nobody asks for it before it is known."""
+        assert self.seen_app is not None
+        return self.seen_app
 
     @property
     def sandbox_name(self) -> str:
@@ -90,11 +91,12 @@ class SyncState:
         self.phase = phase
         if self._listener is not None:
             self._listener.step(phase)
-        start = self._clock.monotonic()
+        clock = self.request.services.clock
+        start = clock.monotonic()
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + self._clock.monotonic() - start
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + clock.monotonic() - start
 
     @property
     def on_progress(self) -> OnProgress | None:
@@ -133,12 +135,11 @@ class SyncState:
 
     async def announce(self, changes: Iterable[Change], seen: ProjectView) -> None:
         """Commit the intent, and that these values are about to be sent (or removed)."""
-        request, options = self.request, self.request.options
+        records, options = self.request.services.records, self.request.options
         fingerprints = {change.name: change.fingerprint for change in changes}
         self._touched |= dict.fromkeys(fingerprints)
-        anew = options.retry if request.removes else options.force
-        records, take_over = request.services.records, options.take_over
-        await records.begin(self.intent, fingerprints, seen=seen, anew=anew, take_over=take_over)
+        anew = options.retry if self.request.removes else options.force
+        await records.begin(self.intent, fingerprints, seen=seen, anew=anew, take_over=options.take_over)
         self.has_begun = True
 
     @property
@@ -148,8 +149,8 @@ class SyncState:
         return Intent(
             run_id=self.run_id,
             project=request.project,
-            app=request.app,
-            names=tuple(dict.fromkeys((*self._touched, *self._lines))),
+            app=self.seen_app,
+            names=tuple(dict.fromkeys((*(request.names or ()), *self._touched, *self._lines))),
             origin=options.origin,
             actor=options.actor or "",
             reason=options.reason,
@@ -166,8 +167,8 @@ class SyncState:
             self._lines[name] = Line(stage, Reason.UNCHANGED if stage is Stage.STORED else None, error)
         for change in planned.changes:
             self._lines[change.name] = Line(Stage.PLANNED if change.is_work else Stage.UNCHANGED, change.reason)
-        if planned.superseded:
-            self.note("superseded", "the stored value differs from the one given, and was taken", planned.superseded)
+        if superseded := [change.name for change in planned.changes if change.superseded]:
+            self.note("superseded", "the stored value differs from the one given, and was taken", superseded)
 
     def fail(self, error: FlysyncError) -> None:
         """Note that the run as a whole has failed."""
@@ -177,9 +178,9 @@ class SyncState:
         """Add a warning, once; a later one of the same code and names takes its place."""
         self.warn(Note(code=code, message=message, names=tuple(names)))
 
-    def warn(self, note: Note) -> None:
-        """Add a warning that is made already; see `note`."""
-        self._notes[note.code, note.names] = note
+    def warn(self, *notes: Note) -> None:
+        """Add warnings that are made already; see `note`."""
+        self._notes |= {(note.code, note.names): note for note in notes}
 
     def leave_sandbox(self, name: str, why: str) -> None:
         """Note that a sandbox of ours is there, and how to get rid of it; until `deleted_sandbox`."""
@@ -191,6 +192,10 @@ class SyncState:
         del self._notes["sandbox_left", (name,)]
         self._next.remove(PRUNE)
 
+    def cover(self, run_id: RunId, run: RunSeen) -> None:
+        """Note that another run has done the work."""
+        self.covered_by, self.release, self.recorded = run_id, run.release, True
+
     def suggest(self, command: str, why: str) -> None:
         """Add a command that is worth running next."""
         step = NextStep(command=command, why=why)
@@ -200,7 +205,7 @@ class SyncState:
     def is_old(self, name: SecretName, mac: str | None) -> bool:
         """Tell whether a digest is that of another value than the one that this run has sent."""
         fingerprint, old = self.before.get(name, (None, None))
-        return mac is not None and mac == old and fingerprint != self.sent.get(name)
+        return mac is not None and mac == old and fingerprint != self.known.get(name)
 
     @property
     def may_be_at_work(self) -> bool:
@@ -241,7 +246,7 @@ class SyncState:
 
     def _credentials(self) -> Iterator[CredentialReport]:
         """Give a line for each secret; those of which nothing is known share the failure of the run."""
-        for name in dict.fromkeys((*self._lines, *(self._names if self._errors else ()))):
+        for name in dict.fromkeys((*self._lines, *((self.request.names or ()) if self._errors else ()))):
             line = self._lines.get(name, Line(Stage.PLANNED))
             if line.outcome is None and self._errors and not self.dry_run:
                 line = replace(line, error=self._errors[0])
@@ -270,8 +275,8 @@ class SyncState:
         """Give the report as of now."""
         return SyncReport(
             run_id=self.run_id,
-            project=self.project,
-            app=self.app,
+            project=self.request.project,
+            app=self.seen_app,
             credentials=tuple(self._credentials()),
             release=self.release,
             machines=self.machines,

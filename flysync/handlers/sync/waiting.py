@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from flysync.errors import Locked
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import State
+from flysync.plan import is_from_caller
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import OpenRun, RunId, SecretName, SecretRecord
+    from flysync.model.core import OpenRun, ProjectView, RunId, SecretName, SecretRecord
     from flysync.ports import LockHandle, RunSeen
 
 #: Seconds between two tries for the lock, at first and at most; jittered, so that waiters do not march in step.
@@ -27,51 +28,49 @@ _LAST_POLL_S = 1.0
 _BEFORE_END_S = 0.5
 
 
-async def acquire_or_join(state: SyncState) -> LockHandle | None:
+async def acquire_or_join(state: SyncState, seen: ProjectView, wanted: tuple[SecretName, ...]) -> LockHandle | None:
     """
-    Give the lock; nothing where another run has done the work, and *state* says so.
+    Give the lock; nothing where another run has done what is *wanted* by what was *seen*, and *state* says so.
 
     Raises:
         Locked: somebody else holds it for longer than `lock_wait_s` and has not taken the request, or for longer than
             the call may take.
     """
+    options = state.request.options
+    insists = state.request.removes or options.force or options.take_over
     with state.step("lock"):
-        waiter = _Waiter(state)
-        await waiter.ask()
-        return await waiter.wait()
+        return await _Waiter(state, wanted, asks=not (insists or is_from_caller(seen, options))).wait()
 
 
 class _Waiter:
-    """One call that waits."""
+    """One call that waits for *names*; where another run may do it, it *asks* for that."""
 
-    def __init__(self, state: SyncState) -> None:
+    def __init__(self, state: SyncState, names: tuple[SecretName, ...], *, asks: bool) -> None:
         self._state = state
         self._request = state.request
-        self._names = state.request.wanted
+        self._names = names
+        self._asks = asks
         self._records = state.request.services.records
-        #: Whether what is wanted is written down, for the holder of the lock to see.
-        self._has_asked = False
 
-    async def ask(self) -> None:
-        """Write down what is wanted, where another run may do it."""
-        if self._request.may_be_covered:
-            self._has_asked = await self._records.request(self._request.app, self._request.project, self._names)
+    async def _ask(self) -> bool:
+        """Write down what is wanted, and tell whether the holder of the lock sees it."""
+        return self._asks and await self._records.request(self._state.app, self._request.project, self._names)
 
     async def wait(self) -> LockHandle | None:
         """Poll for the lock, and for the run that has taken the request."""
         clock = self._request.services.clock
         waited_s, pause_s = 0.0, _FIRST_POLL_S
+        has_asked = await self._ask()
         while True:
-            if lock := await self._request.services.lock.try_acquire(self._request.app):
+            if lock := await self._request.services.lock.try_acquire(self._state.app):
                 return lock
             rows, open_runs = await self._poll()
-            run_id = self._taken_by(rows) if self._has_asked else None
-            if run_id is not None and (run := await self._finished(run_id)):
+            run_id = self._taken_by(rows) if has_asked else None
+            if run_id is not None and (run := await self._request.run(run_id)) and run.finished:
                 if await self._is_covered(run_id, run):
                     return None
                 # It took the request and failed: ask once more, for whoever holds the lock now.
-                await self.ask()
-                run_id = None
+                has_asked, run_id = await self._ask(), None
             if run_id is None and waited_s >= self._request.options.lock_wait_s:
                 raise self._locked(open_runs)
             step_s = pause_s * (0.5 + clock.jitter())
@@ -89,12 +88,8 @@ class _Waiter:
 
     async def _poll(self) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give our rows and the open runs; what another project has taken since, it has not taken for us."""
-        rows, open_runs = await self._records.poll_lock(self._request.app, self._names)
+        rows, open_runs = await self._records.poll_lock(self._state.app, self._names)
         return {name: row for name, row in rows.items() if row.project_id == self._request.project}, open_runs
-
-    async def _finished(self, run_id: RunId) -> RunSeen | None:
-        run = (await self._records.runs([run_id])).known.get(run_id)
-        return run if run is not None and run.finished else None
 
     async def _is_covered(self, run_id: RunId, run: RunSeen) -> bool:
         """Tell whether the run that took our request has done what we wanted; then the state says so."""
@@ -105,9 +100,7 @@ class _Waiter:
             return False
         for name, row in states.items():
             self._state.mark([name], Stage.DEPLOYED if row is State.DEPLOYED else Stage.STORED)
-        self._state.covered_by = run_id
-        self._state.release = run.release
-        self._state.recorded = True
+        self._state.cover(run_id, run)
         return True
 
     def _locked(self, open_runs: tuple[OpenRun, ...]) -> Locked:
@@ -115,4 +108,4 @@ class _Waiter:
         if open_runs:
             run = open_runs[-1]
             who = f"run {run.run_id} ({run.origin}, {run.actor}) since {run.started_at:%Y-%m-%d %H:%M:%S %Z}"
-        return Locked(f"{self._request.app} is held by {who}", phase="lock")
+        return Locked(f"{self._state.app} is held by {who}", phase="lock")
