@@ -21,7 +21,7 @@ from flysync.adapters.postgres.session import bounded, opened
 from flysync.errors import FlysyncError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from flysync.adapters.postgres.session import Session
     from flysync.secret import Secret
@@ -48,11 +48,6 @@ class _Failure:
         if errors.is_conflict(self.error):
             return True
         return errors.is_broken(self.error) and not self.committing
-
-    @property
-    def sqlstate(self) -> str | None:
-        """The server's code of it."""
-        return self.error.sqlstate if isinstance(self.error, psycopg.Error) else None
 
 
 class Connection:
@@ -95,37 +90,37 @@ class Connection:
             DatabaseUnavailable: Postgres is out of reach, slow or shutting down; a commit may have happened.
             ConfigError: what is there is not what flysync needs.
         """
-        return await self._run(partial(self._attempt, limit_s=limit_s), work, {})
+        return await self._run(partial(self._attempt, limit_s=limit_s), work)
 
     async def read(
         self,
         work: Callable[[Session], Awaitable[T]],
         *,
-        instead: Mapping[str, Callable[[Session], Awaitable[T]]] | None = None,
+        without: Callable[[Session], Awaitable[T]] | None = None,
     ) -> T:
         """
         Do the same with *work* that only reads, and is to see every row.
 
-        Where it fails with one of the SQLSTATEs of *instead*, that work is done for it.
+        Where a column is not there, *without* is done for it.
 
         Raises:
             DatabaseUnavailable, ConfigError: as `run` says; and row level security may hide rows.
         """
-        return await self._run(partial(self._attempt, begin=self._begin_reading), work, dict(instead or {}))
+        return await self._run(partial(self._attempt, begin=self._begin_reading), work, without)
 
     async def _run(
         self,
         attempt: Callable[[Callable[[Session], Awaitable[T]]], Awaitable[T | _Failure]],
         work: Callable[[Session], Awaitable[T]],
-        others: dict[str, Callable[[Session], Awaitable[T]]],
+        without: Callable[[Session], Awaitable[T]] | None = None,
     ) -> T:
         async with self._turn:
             failure = await attempt(work)
             for _ in range(_TRIES - 1):
                 if not isinstance(failure, _Failure):
                     break
-                if failure.sqlstate in others:
-                    work = others.pop(failure.sqlstate)
+                if without is not None and isinstance(failure.error, psycopg.errors.UndefinedColumn):
+                    work, without = without, None
                 elif not failure.may_repeat:
                     break
                 failure = await attempt(work)

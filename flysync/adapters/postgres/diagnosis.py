@@ -65,8 +65,7 @@ _ROLE = """
 async def cause(session: Session, sqlstate: str | None) -> FlysyncError | None:
     """Give the error of a statement that failed with one of `CODES`, where the catalogue tells more than the code."""
     if sqlstate == _READ_ONLY:
-        cursor = await session.execute("SELECT pg_is_in_recovery()")
-        return errors.read_only(is_replica=await cursor.fetchone() == (True,))
+        return errors.read_only(is_replica=await session.scalar("SELECT pg_is_in_recovery()"))
     if sqlstate == _DENIED:
         found = await hidden(session)
         return errors.hidden(found) if found else None
@@ -78,8 +77,7 @@ async def hidden(session: Session) -> Mapping[str, str]:
     found = {}
     for relation in RELATIONS:
         if not await _may(session, relation.name, "off") and await _may(session, relation.name, "on"):
-            cursor = await session.execute(_ROLE, {"name": relation.name})
-            found[relation.name] = (await cursor.fetchone() or ("",))[0]
+            found[relation.name] = await session.scalar(_ROLE, {"name": relation.name})
     return found
 
 
@@ -96,11 +94,9 @@ async def _may(session: Session, name: str, row_security: str) -> bool:
 
 
 async def _other_version(session: Session) -> FlysyncError | None:
-    cursor = await session.execute(_EXISTS, {"name": META.name})
-    if await cursor.fetchone() != (True,):
+    if not await session.scalar(_EXISTS, {"name": META.name}):
         return None
-    cursor = await session.execute(_VERSION)
-    version, is_closed = await cursor.fetchone() or (SCHEMA_VERSION, False)
+    version, is_closed = await session.row(_VERSION) or (SCHEMA_VERSION, False)
     if is_closed:
         return errors.migrating()
     return None if version == SCHEMA_VERSION else errors.wrong_version(version)

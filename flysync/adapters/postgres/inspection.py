@@ -94,15 +94,14 @@ class _Found:
 
 async def findings(session: Session, *, sees_all_rows: bool) -> list[Finding]:
     """Look at the server, at each relation (ours only where they are of this version), and at that version."""
-    server = await (await session.execute(_SERVER)).fetchone() or ()
+    server = await session.row(_SERVER)
     *_, schema, user = server
     found = await _found(session)
     hidden = await diagnosis.hidden(session)
     meta = found.get(META.name)
     version: list[Finding] = []
     if meta is not None and "schema_version" in meta.columns and "SELECT" in meta.rights:
-        (number,) = await (await session.execute(_VERSION)).fetchone() or (None,)
-        version = [_version(number)]
+        version = [_version(await session.scalar(_VERSION))]
     is_other = any(one.verdict == "failed" for one in version)
     seen = list(_server(server))
     for relation in RELATIONS:

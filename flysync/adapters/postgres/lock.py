@@ -145,8 +145,7 @@ class PostgresLock:
 
     async def _taken(self, session: Session, app: AppName) -> bool:
         await session.execute(self._begin(session))
-        cursor = await session.execute(_TRY, {"app": app})
-        taken = await cursor.fetchone() == (True,)
+        taken: bool = await session.scalar(_TRY, {"app": app})
         if not taken:
             await session.execute("ROLLBACK")
         return taken

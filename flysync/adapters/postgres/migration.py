@@ -109,7 +109,7 @@ async def _open_runs(session: Session) -> list[str]:
     for wait in (None, _LOCK):
         if wait is not None:
             await session.execute(wait)
-        if runs := [run for (run,) in await (await session.execute(_OPEN_RUNS)).fetchall()]:
+        if runs := await session.scalars(_OPEN_RUNS):
             return runs
     return []
 

@@ -42,7 +42,6 @@ def reader(kind: Known, start: str, project: str | None) -> Callable[[Session], 
 
     async def read(session: Session) -> list[str]:
         await session.execute("SET LOCAL statement_timeout = '1s'")
-        cursor = await session.execute(query, {"start": start, "project": project})
-        return [name for (name,) in await cursor.fetchall()]
+        return await session.scalars(query, {"start": start, "project": project})
 
     return read

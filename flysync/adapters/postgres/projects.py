@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from flysync.adapters.postgres.encoding import clean
-from flysync.model.core import ProjectId
 from flysync.model.reports import project_not_found
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.session import Session
     from flysync.errors import ProjectNotFound
+    from flysync.model.core import ProjectId
 
 #: The ids on both sides of the one that is wrong, as the database sorts them: read from the tables' indexes and no
 #: further, however many there are. That is every id of some hundred projects; of a million, those that begin as the
@@ -41,14 +41,12 @@ async def unknown(session: Session, project: ProjectId, message: str) -> Project
     with suppress(psycopg.Error):  # the transaction ends here anyway, and the answer is the same without
         # Where the backend gives us views, or has no such index, Postgres would read and sort all.
         await session.execute("SET LOCAL statement_timeout = '1s'")
-        cursor = await session.execute(_NEIGHBOURS, {"project": clean(project)}, binary=True)
-        known = [one for (one,) in await cursor.fetchall()]
+        known = await session.scalars(_NEIGHBOURS, {"project": clean(project)})
     return project_not_found(project, message, known)
 
 
 async def having_credentials(session: Session) -> list[ProjectId]:
     """Give the projects that have credentials, in order."""
-    cursor = await session.execute(
+    return await session.scalars(
         "SELECT DISTINCT c.project_id::text FROM cloud_credentials AS c WHERE c.project_id IS NOT NULL ORDER BY 1"
     )
-    return [ProjectId(one) for (one,) in await cursor.fetchall()]

@@ -94,8 +94,7 @@ async def finish(
     Raises:
         NotRecorded: the run has ended, or never began.
     """
-    cursor = await session.execute(_END_RUN, {"run": intent.run_id, **_end(end)})
-    if await cursor.fetchone() is None:
+    if not await session.row(_END_RUN, {"run": intent.run_id, **_end(end)}):
         raise ended(intent.run_id)
     others = {name: state for name, state in states.items() if state not in {State.DEPLOYED, State.UNSET}}
     given = {

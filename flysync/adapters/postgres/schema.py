@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -123,8 +122,7 @@ class PostgresAdmin:
                 return open_runs
         created = []
         for schema in self._schemas:
-            found = await (await session.execute(_HAS_SCHEMA, {"name": schema})).fetchone()
-            if schema != "$user" and found != (True,):
+            if schema != "$user" and not await session.scalar(_HAS_SCHEMA, {"name": schema}):
                 await session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
                 created.append(f"schema {schema}")
         for relation in RELATIONS:
@@ -144,13 +142,11 @@ async def _begin(session: Session) -> set[str]:
     Raises:
         ConfigError: the server takes no writes.
     """
-    cursor = await session.execute(_TAKES_WRITES)
-    is_replica, is_read_only = await cursor.fetchone() or (False, False)
+    is_replica, is_read_only = await session.row(_TAKES_WRITES)
     if is_replica or is_read_only:
         raise errors.read_only(is_replica=is_replica)
     await session.execute(_ALONE)
-    cursor = await session.execute(_HERE, {"names": [relation.name for relation in RELATIONS]})
-    return {name for (name,) in await cursor.fetchall()}
+    return set(await session.scalars(_HERE, {"names": [relation.name for relation in RELATIONS]}))
 
 
 async def _close_door(session: Session, for_s: float) -> bool:
@@ -164,7 +160,7 @@ async def _close_door(session: Session, for_s: float) -> bool:
 
 async def _old_version(session: Session, here: set[str]) -> int | None:
     """Give the version of the tables that are there, where it is one that can be migrated."""
-    version = await _version(session) if META.name in here else None
+    version = await session.scalar(_VERSION) if META.name in here else None
     return version if migration.is_known(version) else None
 
 
@@ -178,15 +174,9 @@ def _still_open(runs: Sequence[str], timeout_s: float) -> TimedOut:
 
 
 async def _server(session: Session) -> DatabaseServer:
-    cursor = await session.execute("SELECT clock_timestamp()", binary=True)
-    (now,) = await cursor.fetchone() or ()
+    now = await session.scalar("SELECT clock_timestamp()")
     at = session.info
-    return DatabaseServer(database=at.dbname, host=at.host, port=at.port, user=at.user, now=now.astimezone(UTC))
-
-
-async def _version(session: Session) -> int | None:
-    row = await (await session.execute(_VERSION)).fetchone()
-    return None if row is None else row[0]
+    return DatabaseServer(database=at.dbname, host=at.host, port=at.port, user=at.user, now=now)
 
 
 async def _set_up(session: Session) -> bool:
@@ -196,9 +186,8 @@ async def _set_up(session: Session) -> bool:
     Raises:
         ConfigError: it has one, of a version that is not known.
     """
-    cursor = await session.execute(_SET_UP, {"version": SCHEMA_VERSION})
-    made = await cursor.fetchone() is not None
-    version = await _version(session)
+    made = await session.scalar(_SET_UP, {"version": SCHEMA_VERSION}) is not None
+    version = await session.scalar(_VERSION)
     if version != SCHEMA_VERSION:
         raise errors.wrong_version(version)
     return made
