@@ -153,7 +153,7 @@ class _Parts:
     def _admin(self) -> DatabaseAdmin:
         from flysync.adapters.postgres import PostgresAdmin
 
-        return PostgresAdmin(self._connection, self._settings.db_schema)
+        return PostgresAdmin(self._connection)
 
     def _lock(self) -> AppLock:
         from flysync.adapters.postgres import PostgresLock

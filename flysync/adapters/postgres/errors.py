@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from flysync.adapters.postgres.tables import RELATIONS, SCHEMA_VERSION
+from flysync.adapters.postgres.tables import SCHEMA_VERSION
 from flysync.errors import ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from flysync.adapters.postgres.tables import Relation
     from flysync.errors import FlysyncError
 
 #: Rolled back by the server, to be tried again: serialization_failure, deadlock_detected.
@@ -164,22 +164,20 @@ def hidden_hint(roles: Iterable[str]) -> str:
     return f"{statements}, or, where the policies show every row, set FLYSYNC_ROW_SECURITY=complete"
 
 
-def without_relations(found: list[tuple[Any, ...]]) -> ConfigError:
-    """Give the error of relations that are not there, from names and search path."""
-    names = [name for name, _ in found]
-    ours = {relation.name for relation in RELATIONS if relation.ours}
-    schemas = found[0][1] if found else ""
-    where = f"schema {schemas}" if schemas else "any schema of the search path"
+def without_relations(missing: Sequence[Relation], schemas: str) -> ConfigError:
+    """Give the error of relations that are not in the *schemas* of the search path."""
+    is_ours = any(relation.ours for relation in missing)
+    where = f"schema {schemas}" if missing and schemas else "any schema of the search path"
     return ConfigError(
-        f"{', '.join(names) or 'a relation'} not found in {where}",
-        hint="run `flysync db init`" if ours & set(names) else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA",
+        f"{', '.join(relation.name for relation in missing) or 'a relation'} not found in {where}",
+        hint="run `flysync db init`" if is_ours else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA",
         setting="FLYSYNC_DB_SCHEMA",
     )
 
 
-def without_columns(found: list[tuple[Any, ...]]) -> ConfigError:
-    """Give the error of columns that are not there, from their names."""
-    names = ", ".join(name for (name,) in found) or "a column that flysync needs"
+def without_columns(missing: Sequence[str]) -> ConfigError:
+    """Give the error of columns that are not there."""
+    names = ", ".join(missing) or "a column that flysync needs"
     return ConfigError(f"{names}: no such column", hint="run `flysync db check`; it says what to change")
 
 
