@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres import projects, rows
+from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
+from flysync.adapters.postgres.names import unknown_project
 from flysync.model.reports import RunRow
 from flysync.ports import Action
 
@@ -73,7 +74,7 @@ async def history(session: Session, project: ProjectId, *, name: SecretName | No
     meta, is_known, found = await session.row(_HISTORY, wanted)
     rows.key(meta)
     if not is_known:
-        raise await projects.unknown(session, project, f"project {project} is in none of the tables")
+        raise await unknown_project(session, project, "is in none of the tables")
     return [_run(row) for row in found or ()]
 
 

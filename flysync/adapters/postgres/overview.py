@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres import projects, rows
+from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
+from flysync.adapters.postgres.names import unknown_project
 from flysync.model.reports import Overview, StatusRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import AppName, ProjectId
+    from flysync.model.core import ProjectId
 
 #: One snapshot: every credential at every app that its project's newest deployment names, with its record; records
 #: without such a credential (orphaned); projects, or apps of theirs, that have neither; whose these apps are, and which
@@ -95,18 +96,6 @@ _OVERVIEW = f"""
         (SELECT array_agg(ROW(shared.app, shared.projects)) FROM shared)
 """
 
-#: The apps that were deployed last, each by a project that has not moved on since.
-_NEWEST_APPS = """
-    SELECT newest.app
-    FROM (
-        SELECT DISTINCT ON (d.project_id) d.fly_app_name::text AS app, d.created_at
-        FROM project_deployments AS d
-        WHERE btrim(d.fly_app_name) <> ''
-        ORDER BY d.project_id, d.created_at DESC NULLS LAST, d.fly_app_name
-    ) AS newest
-    GROUP BY newest.app ORDER BY max(newest.created_at) DESC NULLS LAST, newest.app LIMIT %(limit)s
-"""
-
 
 async def overview(session: Session, project: ProjectId | None, *, values: bool) -> Overview:
     """Give what is known of one project or of all."""
@@ -115,7 +104,7 @@ async def overview(session: Session, project: ProjectId | None, *, values: bool)
     meta, now, shown, runs, owners, shared = await session.row(query, wanted)
     key = rows.key(meta)
     if project is not None and not shown:
-        raise await projects.unknown(session, project, f"project {project} is in none of the tables")
+        raise await unknown_project(session, project, "is in none of the tables")
     return Overview(
         rows=_status(shown or ()),
         open_runs=rows.open_runs(runs),
@@ -124,11 +113,6 @@ async def overview(session: Session, project: ProjectId | None, *, values: bool)
         owners=dict(owners or ()),
         shared={app: tuple(its) for app, its in shared or ()},
     )
-
-
-async def newest_apps(session: Session, limit: int) -> list[AppName]:
-    """Give the apps of the newest deployments."""
-    return await session.scalars(_NEWEST_APPS, {"limit": limit})
 
 
 def _status(shown: Iterable[tuple[Any, ...]]) -> tuple[StatusRow, ...]:

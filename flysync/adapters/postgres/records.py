@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from flysync.adapters.postgres import history, overview, projects, runs, state, view
+from flysync.adapters.postgres import history, names, overview, runs, state, view
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -53,8 +53,8 @@ class PostgresRecords:
     close_run = _call(runs.close_run)
     poll_lock = _call(view.poll_lock, reads=True)
     run_state = _call(view.run_state, reads=True)
-    all_projects = _call(projects.having_credentials, reads=True)
-    newest_apps = _call(overview.newest_apps, reads=True)
+    all_projects = _call(names.all_projects, reads=True)
+    newest_apps = _call(names.newest_apps, reads=True)
     find_runs = _call(history.find_runs, reads=True)
     history = _call(history.history, reads=True)
     runs = _call(view.runs, reads=True)

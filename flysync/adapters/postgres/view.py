@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.adapters.postgres import projects, rows
+from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
+from flysync.adapters.postgres.names import unknown_project
 from flysync.model.core import ProjectView
 from flysync.ports import RunSeen, RunsSeen, RunState
 
@@ -120,8 +121,7 @@ async def view(
     # A run that is under way may look again, for what it can take with it.
     key = rows.key(meta, begins=not runs)
     if not has_deployment and not has_credentials and owner != project:
-        message = f"project {project} has neither a credential nor a deployment"
-        raise await projects.unknown(session, project, message)
+        raise await unknown_project(session, project, "has neither a credential nor a deployment")
     known = rows.records(records)
     return ProjectView(
         project=project,
