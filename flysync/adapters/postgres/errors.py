@@ -83,20 +83,18 @@ def unconnected(error: psycopg.Error) -> FlysyncError:
     return DatabaseUnavailable("Postgres is out of reach", service="postgres", setting="DATABASE_URL")
 
 
-def is_conflict(error: Exception) -> bool:
-    """Tell whether the server rolled the transaction back for the sake of another one."""
-    return isinstance(error, psycopg.Error) and error.sqlstate in _CONFLICTS
-
-
-def is_broken(error: Exception) -> bool:
-    """Tell whether the error means that the connection has ended, and not that the statement was wrong."""
+def may_repeat(error: psycopg.Error | TimeoutError, *, committing: bool) -> bool:
+    """Tell whether the transaction certainly did nothing, and may well succeed now; *committing*: COMMIT was sent."""
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False
-    return error.sqlstate is None or error.sqlstate in _ENDED or error.sqlstate.startswith("08")
+    state = error.sqlstate
+    return state in _CONFLICTS or (not committing and (state is None or state in _ENDED or state.startswith("08")))
 
 
-def explained(error: psycopg.Error) -> FlysyncError:
+def explained(error: psycopg.Error | TimeoutError) -> FlysyncError:
     """Give the error of a statement, but for what only the catalogue can tell (`Connection` asks it)."""
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailable("Postgres did not answer in time", service="postgres")
     state = error.sqlstate
     if state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailable("the connection to Postgres broke", service="postgres")
@@ -118,11 +116,6 @@ def explained(error: psycopg.Error) -> FlysyncError:
     constraint = error.diag.constraint_name
     what = f"SQLSTATE {state}, constraint {constraint}" if constraint else f"SQLSTATE {state}"
     return ConfigError(f"Postgres refuses a statement of flysync's ({what})", hint="run `flysync db check`")
-
-
-def timed_out() -> DatabaseUnavailable:
-    """Give the error of a statement whose answer did not come."""
-    return DatabaseUnavailable("Postgres did not answer in time", service="postgres")
 
 
 def read_only(*, is_replica: bool) -> ConfigError:

@@ -64,12 +64,7 @@ _FIND = f"""
 
 
 async def history(session: Session, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
-    """
-    Give the newest runs of a project.
-
-    Raises:
-        ProjectNotFound: it is in none of the tables.
-    """
+    """Give the newest runs of a project."""
     wanted = {"project": clean(project), "name": name, "limit": limit}
     meta, is_known, found = await session.row(_HISTORY, wanted)
     rows.key(meta)

@@ -19,19 +19,8 @@ if TYPE_CHECKING:
 #: without such a credential (orphaned); projects, or apps of theirs, that have neither; whose these apps are, and which
 #: of them several projects are deployed to.
 _OVERVIEW = f"""
-    WITH deployment AS MATERIALIZED (
-        SELECT d.project_id::text AS project_id, d.fly_app_name::text AS app, d.created_at
-        FROM project_deployments AS d
-        WHERE %(project)s::text IS NULL OR d.project_id = %(project)s::text
-    ), newest AS MATERIALIZED (
-        SELECT DISTINCT ranked.project_id, ranked.app
-        FROM (
-            SELECT d.project_id, d.app,
-                   rank() OVER (PARTITION BY d.project_id ORDER BY d.created_at DESC NULLS LAST) AS place
-            FROM deployment AS d
-            WHERE btrim(d.app) <> ''
-        ) AS ranked
-        WHERE ranked.place = 1
+    WITH newest AS MATERIALIZED (
+        {rows.NEWEST}
     ), credential AS MATERIALIZED (
         SELECT c.project_id::text AS project_id, newest.app, c.credential_name::text AS name, {{value}} AS value,
                CASE WHEN isfinite(c.updated_at) THEN c.updated_at END::timestamptz AS updated_at
@@ -51,8 +40,9 @@ _OVERVIEW = f"""
         SELECT n.project_id, n.app FROM newest AS n
         WHERE NOT EXISTS (SELECT FROM line WHERE line.project_id = n.project_id AND line.app = n.app)
         UNION
-        SELECT d.project_id, NULL FROM deployment AS d
-        WHERE NOT EXISTS (SELECT FROM newest AS n WHERE n.project_id = d.project_id)
+        SELECT d.project_id::text, NULL FROM project_deployments AS d
+        WHERE (%(project)s::text IS NULL OR d.project_id = %(project)s::text)
+          AND NOT EXISTS (SELECT FROM newest AS n WHERE n.project_id = d.project_id)
           AND NOT EXISTS (SELECT FROM line WHERE line.project_id = d.project_id)
     ), shown AS (
         SELECT * FROM line
@@ -67,11 +57,7 @@ _OVERVIEW = f"""
     ), deployed AS (
         SELECT newest.project_id, newest.app FROM newest
         UNION
-        SELECT named.project_id, named.app FROM named WHERE NOT EXISTS (
-            SELECT FROM project_deployments AS d
-            WHERE d.project_id = named.project_id AND btrim(d.fly_app_name) <> ''
-                AND coalesce(d.created_at, '-infinity') > named.at
-        )
+        SELECT named.project_id, named.app FROM named WHERE {rows.STILL_DEPLOYED}
     ), shared AS (
         SELECT deployed.app, array_agg(deployed.project_id ORDER BY deployed.project_id) AS projects
         FROM deployed GROUP BY deployed.app HAVING count(*) > 1

@@ -46,6 +46,28 @@ VALUE: Mapping[bool, LiteralString] = {
     False: "NULL::bytea",
 }
 
+#: The apps that the newest deployment of the project names, or of each project. Those without a time count as the
+#: oldest, those that share the newest time count all.
+NEWEST = """
+    SELECT DISTINCT ranked.project_id, ranked.app
+    FROM (
+        SELECT d.project_id::text AS project_id, d.fly_app_name::text AS app,
+               rank() OVER (PARTITION BY d.project_id ORDER BY d.created_at DESC NULLS LAST) AS place
+        FROM project_deployments AS d
+        WHERE (%(project)s::text IS NULL OR d.project_id = %(project)s::text) AND btrim(d.fly_app_name) <> ''
+    ) AS ranked
+    WHERE ranked.place = 1
+"""
+
+#: Whether a project that was deployed to an app at a time, called named, has not been deployed since.
+STILL_DEPLOYED = """
+    NOT EXISTS (
+        SELECT FROM project_deployments AS d
+        WHERE d.project_id = named.project_id AND btrim(d.fly_app_name) <> ''
+            AND coalesce(d.created_at, '-infinity') > named.at
+    )
+"""
+
 
 def key(meta: Sequence[tuple[Any, ...]] | None, *, begins: bool = False) -> Secret:
     """

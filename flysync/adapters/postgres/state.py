@@ -161,15 +161,7 @@ async def begin(
     anew: bool,
     take_over: bool = False,
 ) -> None:
-    """
-    Write the intent, whose the app is, and its secrets.
-
-    Raises:
-        DatabaseUnavailable: no run may begin: the tables are being migrated.
-        NotRecorded: the run has ended.
-        NotOwner: the app belongs to another project.
-        Locked: another run has taken one of the secrets.
-    """
+    """Write the intent, whose the app is, and its secrets."""
     run = {
         **parameters(intent, *fingerprints),
         "deadline_s": intent.deadline_s,
@@ -212,12 +204,7 @@ async def begin_rollout(
     down: Collection[str],
     release: int = 0,
 ) -> frozenset[str]:
-    """
-    Write that a roll-out is about to begin, and give the machines that were down before the first.
-
-    Raises:
-        NotRecorded: the run is not open.
-    """
+    """Write that a roll-out is about to begin, and give the machines that were down before the first."""
     given = {"run": run_id, "app": app, "names": list(names), "down": sorted(down), "release": release}
     down_before = await session.scalar(_BEGIN_ROLLOUT, given)
     if down_before is None:
@@ -228,12 +215,7 @@ async def begin_rollout(
 async def end_rollout(
     session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
 ) -> Mapping[SecretName, SecretRecord]:
-    """
-    Write that no roll-out is open any more, and give the rows.
-
-    Raises:
-        NotRecorded: the run is not open.
-    """
+    """Write that no roll-out is open any more, and give the rows."""
     given = {
         "run": run_id,
         "app": app,

@@ -16,19 +16,13 @@ if TYPE_CHECKING:
     from flysync.adapters.postgres.session import Session
     from flysync.model.core import AppName, OpenRun, ProjectId, RunId, SecretName, SecretRecord
 
-#: One snapshot of everything. Deployments without a time count as the oldest, those that share the newest time count
-#: all. Whoever wrote a request had stored the value before, so a request that is seen here is seen with its value; the
-#: row of a request may be that of a former owner. Who else is deployed to the app is looked for only where it is not
-#: ours: without an index of the backend's on fly_app_name that reads the whole table (15 ms for 100,000, measured).
+#: One snapshot of everything. Whoever wrote a request had stored the value before, so a request that is seen here is
+#: seen with its value; the row of a request may be that of a former owner. Who else is deployed to the app is looked
+#: for only where it is not ours: without an index of the backend's on fly_app_name that reads the whole table (15 ms
+#: for 100,000, measured).
 _VIEW = f"""
     WITH newest AS MATERIALIZED (
-        SELECT DISTINCT ranked.app
-        FROM (
-            SELECT d.fly_app_name::text AS app, rank() OVER (ORDER BY d.created_at DESC NULLS LAST) AS place
-            FROM project_deployments AS d
-            WHERE d.project_id = %(project)s::text AND btrim(d.fly_app_name) <> ''
-        ) AS ranked
-        WHERE ranked.place = 1
+        {rows.NEWEST}
     ), target AS MATERIALIZED (
         SELECT chosen.app, a.project_id::text AS owner, a.down_before::text[] AS down_before
         FROM (
@@ -54,11 +48,7 @@ _VIEW = f"""
             AND d.fly_app_name = (SELECT target.app FROM target)
         GROUP BY d.project_id
     ), deployed AS MATERIALIZED (
-        SELECT named.project_id FROM named WHERE NOT EXISTS (
-            SELECT FROM project_deployments AS d
-            WHERE d.project_id = named.project_id AND btrim(d.fly_app_name) <> ''
-                AND coalesce(d.created_at, '-infinity') > named.at
-        )
+        SELECT named.project_id FROM named WHERE {rows.STILL_DEPLOYED}
     )
     SELECT
         {rows.META},
