@@ -60,19 +60,16 @@ READ_ONLY_HINT = (
     "ALTER ROLE ... or ALTER DATABASE ... RESET default_transaction_read_only, or take it out of DATABASE_URL;"
     " some hosts set it when the disk is full"
 )
-#: What to do with tables of an earlier version.
-MIGRATE_HINT = "stop the workers of the earlier version, then run `flysync db init`: it migrates the tables"
-
-#: What a good address looks like.
-ADDRESS_HINT = (
-    "set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/NAME, with special characters percent-encoded"
-    " and no parameters but libpq's"
-)
 
 
 def malformed() -> ConfigError:
     """Give the error of an address that libpq cannot read."""
-    return ConfigError("DATABASE_URL is not a Postgres address", hint=ADDRESS_HINT, setting="DATABASE_URL")
+    return ConfigError(
+        "DATABASE_URL is not a Postgres address",
+        hint="set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/NAME, with special characters percent-encoded"
+        " and no parameters but libpq's",
+        setting="DATABASE_URL",
+    )
 
 
 def unconnected(error: psycopg.Error) -> FlysyncError:
@@ -178,9 +175,10 @@ def wrong_version(version: int | None) -> ConfigError:
     """Give the error of tables of another version, or of none."""
     if version is None:
         return ConfigError("flysync_meta has no row", hint="run `flysync db init`")
+    hint = "stop the workers of the earlier version, then run `flysync db init`: it migrates the tables"
     return ConfigError(
         f"flysync's tables are of version {version}, and this flysync works with {SCHEMA_VERSION}",
-        hint="update flysync" if version > SCHEMA_VERSION else MIGRATE_HINT,
+        hint="update flysync" if version > SCHEMA_VERSION else hint,
     )
 
 

@@ -217,12 +217,10 @@ def _lacking(relation: Relation, here: _Found, right: str) -> list[str]:
 def _version(version: Any) -> Finding:
     if version == SCHEMA_VERSION:
         return _finding("version", "ok", f"flysync's tables are of version {version}")
-    if version is None:
-        return _finding("version", "failed", "flysync_meta has no row", "run `flysync db init`", init_fixes_it=True)
-    is_newer = version > SCHEMA_VERSION
-    hint = "update flysync" if is_newer else errors.MIGRATE_HINT
-    message = f"flysync's tables are of version {version}, not {SCHEMA_VERSION}"
-    return _finding("version", "failed", message, hint, init_fixes_it=not is_newer)
+    error = errors.wrong_version(version)
+    message = error.message if version is None else f"flysync's tables are of version {version}, not {SCHEMA_VERSION}"
+    is_newer = version is not None and version > SCHEMA_VERSION
+    return _finding("version", "failed", message, error.hint, init_fixes_it=not is_newer)
 
 
 def _finding(

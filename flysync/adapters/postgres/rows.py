@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from flysync.adapters.postgres import errors
 from flysync.adapters.postgres.tables import SCHEMA_VERSION
 from flysync.errors import InvalidCredential
-from flysync.model.core import Credential, OpenRun, SecretName, SecretRecord, State, secret_name
+from flysync.model.core import Credential, OpenRun, SecretRecord, State, secret_name
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import LiteralString
+
+    from flysync.model.core import SecretName
 
 T = TypeVar("T")
 
@@ -109,11 +111,10 @@ def open_runs(rows: Iterable[Iterable[Any]] | None) -> tuple[OpenRun, ...]:
     return tuple(made(OpenRun, row) for row in rows or ())
 
 
-def credentials(rows: Iterable[tuple[str, bytes | None]] | None) -> dict[SecretName, Credential]:
+def credentials(rows: Iterable[tuple[SecretName, bytes | None]] | None) -> dict[SecretName, Credential]:
     """Give the credentials of one project; a row that is of no use says why, and harms no other."""
     found: dict[SecretName, Credential] = {}
-    for text, value in rows or ():
-        name = SecretName(text)
+    for name, value in rows or ():
         found[name] = twice(name) if name in found else credential(name, value)
     return found
 
@@ -125,20 +126,11 @@ def twice(name: SecretName) -> Credential:
 
 def credential(name: SecretName, value: bytes | None) -> Credential:
     """Give one credential, with its problem if it has one."""
-    problem = name_problem(name)
-    secret = None
-    if value is not None and problem is None:
-        try:
-            secret = Secret(value.decode("utf-8"))
-        except UnicodeDecodeError:
-            problem = "is not valid UTF-8"
-    return Credential(name=name, secret=secret, problem=problem)
-
-
-def name_problem(name: str) -> str | None:
-    """Say why Fly cannot have a secret of this name, or nothing."""
     try:
         secret_name(name)
+        return Credential(name=name, secret=None if value is None else Secret(value.decode("utf-8")))
     except InvalidCredential:
-        return "is not a valid credential name (letters, digits and underscores, and no digit first)"
-    return None
+        problem = "is not a valid credential name (letters, digits and underscores, and no digit first)"
+    except UnicodeDecodeError:
+        problem = "is not valid UTF-8"
+    return Credential(name=name, problem=problem)

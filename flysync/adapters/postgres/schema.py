@@ -82,7 +82,7 @@ class PostgresAdmin(DatabaseAdmin):
     async def _init(self, session: Session) -> InitReport | list[str]:
         """Give what was done, or the runs that are still open and stand in the way of a migration."""
         here = await _begin(session)
-        old = await _old_version(session, here)
+        old = await migration.old_version(session, here)
         if old is not None:
             if not self._connection.sees_all_rows:
                 await session.execute("SET LOCAL row_security = off")
@@ -104,12 +104,7 @@ class PostgresAdmin(DatabaseAdmin):
 
 
 async def _begin(session: Session) -> set[str]:
-    """
-    Wait for others who do the same, and give the relations that are there.
-
-    Raises:
-        ConfigError: the server takes no writes.
-    """
+    """Wait for others who do the same, and give the relations that are there; a server has to take writes."""
     is_replica, is_read_only = await session.row(_TAKES_WRITES)
     if is_replica or is_read_only:
         raise errors.read_only(is_replica=is_replica)
@@ -120,16 +115,10 @@ async def _begin(session: Session) -> set[str]:
 async def _close_door(session: Session, for_s: float) -> bool:
     """Let no run begin where the tables are to be migrated, and tell whether they are."""
     here = await _begin(session)
-    is_old = await _old_version(session, here) is not None
+    is_old = await migration.old_version(session, here) is not None
     if is_old:
         await migration.close_door(session, for_s)
     return is_old
-
-
-async def _old_version(session: Session, here: set[str]) -> int | None:
-    """Give the version of the tables that are there, where it is one that can be migrated."""
-    version = await session.scalar(VERSION) if META.name in here else None
-    return version if migration.is_known(version) else None
 
 
 def _still_open(runs: Sequence[str], timeout_s: float) -> TimedOut:
@@ -148,12 +137,7 @@ async def _server(session: Session) -> DatabaseServer:
 
 
 async def _set_up(session: Session) -> bool:
-    """
-    Give flysync_meta its row, and tell whether it had none.
-
-    Raises:
-        ConfigError: it has one, of a version that is not known.
-    """
+    """Give flysync_meta its row, and tell whether it had none; one of a version that is not known is an error."""
     made = await session.scalar(_SET_UP, {"version": SCHEMA_VERSION}) is not None
     version = await session.scalar(VERSION)
     if version != SCHEMA_VERSION:
