@@ -125,13 +125,7 @@ class Connection:
             raise await self._explained(failure.error)
 
     async def connect(self) -> Session:
-        """
-        Give a session of the caller's own, to be closed by it.
-
-        Raises:
-            DatabaseUnavailable: out of reach, and that several times.
-            ConfigError: the address is malformed, or the server refuses it.
-        """
+        """Give a session of the caller's own, to be closed by it; raises what `opened` raises."""
         return await opened(self._dsn)
 
     async def aclose(self) -> None:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Takes the lock if it is free; any error in the transaction would free it again.
 _TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended('flysync:' || %(app)s::text, 0))"
-#: The heartbeat, and the question whether the lock is still held.
-_BEAT = "SELECT 1"
 #: The first version with transaction_timeout, which would end the holder's transaction however alive it is.
 _HAS_TRANSACTION_TIMEOUT = 170_000
 #: Connections that are kept between the tries of those who wait.
@@ -80,7 +78,7 @@ class PostgresLockHandle(LockHandle):
         too_late = asyncio.get_running_loop().call_later(self._answer_s, self.lost.set)
         try:
             async with asyncio.timeout(self._answer_s):
-                await bounded(self._session.execute(_BEAT))
+                await bounded(self._session.execute("SELECT 1"))
         except (psycopg.Error, TimeoutError):
             self.lost.set()
         finally:

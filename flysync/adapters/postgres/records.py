@@ -70,7 +70,5 @@ class PostgresRecords:
         return await self._read_values(partial(overview.overview, project=project), values=values)
 
     async def _read_values(self, work: Callable[..., Awaitable[T]], *, values: bool) -> T:
-        without = partial(work, values=False)
-        if not values:
-            return await self.connection.read(without)
-        return await self.connection.read(partial(work, values=True), without=without)
+        without = partial(work, values=False) if values else None
+        return await self.connection.read(partial(work, values=values), without=without)

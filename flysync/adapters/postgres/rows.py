@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flysync.adapters.postgres import errors
 from flysync.adapters.postgres.tables import SCHEMA_VERSION
@@ -12,7 +13,7 @@ from flysync.model.core import Credential, OpenRun, SecretRecord, State, secret_
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import LiteralString
 
     from flysync.model.core import SecretName
@@ -89,16 +90,20 @@ def key(meta: Sequence[tuple[Any, ...]] | None, *, begins: bool = False) -> Secr
     return Secret(text)
 
 
-def made(noun: type[T], row: Iterable[Any]) -> T:
+def made(noun: Callable[..., T], row: Iterable[Any]) -> T:
     """Give a dataclass of a row that has its fields, in their order."""
-    names = (field.name for field in fields(cast("Any", noun)))
-    return noun(**dict(zip(names, row, strict=True)))
+    return noun(**dict(zip(_names(noun), row, strict=True)))
+
+
+@cache
+def _names(noun: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(noun))
 
 
 def record(row: Iterable[Any]) -> SecretRecord:
     """Give a `RECORD`."""
-    found = made(SecretRecord, row)
-    return replace(found, state=State(found.state))
+    name, state, *others = row
+    return made(SecretRecord, (name, State(state), *others))
 
 
 def records(rows: Iterable[Iterable[Any]] | None) -> dict[SecretName, SecretRecord]:
