@@ -151,12 +151,12 @@ async def known_names(settings: Settings, kind: Known, start: str, project: str 
     import asyncio
 
     from flysync.adapters.postgres import Connection
-    from flysync.adapters.postgres.names import reader
+    from flysync.adapters.postgres.names import complete
 
     connection = Connection(_given(settings.database_url), settings.db_schema)
     async with asyncio.timeout(1.0):
         try:
-            return await connection.run(reader(kind, start, project))
+            return await connection.run(lambda session: complete(session, kind, start, project))
         finally:
             await connection.aclose()
 

@@ -20,7 +20,7 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    import psycopg
+    from flysync.adapters.postgres.session import Session
 
 #: The backend's tables under other names and with other columns, and views that flysync can work with.
 VIEWS = (
@@ -266,7 +266,7 @@ async def test_a_cancelled_call_leaves_nothing_behind(world: PostgresWorld) -> N
 async def test_a_process_that_freezes_in_the_middle_stops_nobody(world: PostgresWorld, database: str) -> None:
     """Its locks on rows go with Postgres' patience; here that patience is shorter than the usual 15 s."""
 
-    async def freeze(session: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    async def freeze(session: Session) -> None:
         rows = await session.execute("SELECT current_setting('idle_in_transaction_session_timeout')")
         patience.append(await rows.fetchone())
         await session.execute("SET LOCAL idle_in_transaction_session_timeout = '200ms'")

@@ -597,7 +597,7 @@ MUTATIONS = (
     Mutation(
         "take nothing from a run that came later, in Postgres",
         "flysync/adapters/postgres/state.py",
-        "    if taken := fingerprints.keys() - {SecretName(name) for (name,) in await cursor.fetchall()}:\n",
+        "    if taken := fingerprints.keys() - set(await session.scalars(_BEGIN_SECRETS, changes)):\n",
         "    if taken := ():\n",
         ("contract/test_records.py::TestStateInPostgres::test_begin_takes_nothing_from_a_run_that_came_later",),
     ),

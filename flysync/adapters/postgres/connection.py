@@ -8,6 +8,7 @@ transaction needs is set with SET LOCAL (infra.md G).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -17,17 +18,26 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from flysync.adapters.postgres import diagnosis, errors
-from flysync.adapters.postgres.session import bounded, opened
+from flysync.adapters.postgres.session import Session, bounded, opened
 from flysync.errors import FlysyncError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from flysync.adapters.postgres.session import Session
     from flysync.secret import Secret
 
 T = TypeVar("T")
+#: What is done in a transaction.
+Work = Callable[[Session], Awaitable[T]]
 
+#: Opens a transaction, in one round trip. The last setting is for a process that freezes in the middle: its locks on
+#: rows would stop all others.
+_BEGIN = sql.Composed(
+    [
+        sql.SQL(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s';"
+            " SET LOCAL idle_in_transaction_session_timeout = '15s'"
+        )
+    ]
+)
 #: Tries of a transaction that certainly was not committed.
 _TRIES = 3
 #: Seconds that a rollback may take before the connection is closed instead.
@@ -39,20 +49,8 @@ class _Failure:
     """What ended a transaction; not raised, so that nothing keeps it as its context."""
 
     error: psycopg.Error | TimeoutError
-    #: Whether COMMIT had been sent: what became of it is not known, unless the server said so.
-    committing: bool
-
-    @property
-    def may_repeat(self) -> bool:
-        """Whether the transaction certainly did nothing, and may well succeed now."""
-        if errors.is_conflict(self.error):
-            return True
-        return errors.is_broken(self.error) and not self.committing
-
-    @property
-    def sqlstate(self) -> str | None:
-        """The server's code of it."""
-        return self.error.sqlstate if isinstance(self.error, psycopg.Error) else None
+    #: Whether the transaction certainly did nothing, and may well succeed now.
+    may_repeat: bool
 
 
 class Connection:
@@ -71,11 +69,14 @@ class Connection:
         self._limit_s = limit_s
         self._session: Session | None = None
         self._turn = asyncio.Lock()
-        #: The schemas of the search path that was asked for.
-        self.schemas = names_of(schema)
+        #: The schemas of the search path, as SQL writes it or without the quotes.
+        self.schemas = tuple(name.strip().strip('"') for name in (schema or "").split(",") if name.strip())
         #: Whether all rows are there to be read, whatever the policies are.
         self.sees_all_rows = sees_all_rows
-        self._begin = _begin(self.schemas)
+        self._begin = _BEGIN
+        if self.schemas:
+            path = sql.SQL(", ").join(map(sql.Identifier, self.schemas))
+            self._begin += sql.SQL("; SET LOCAL search_path = ") + path
         # Workers and compiled code cost more than they save: a scan that the plan may leave out is paid for (measured).
         self._begin_reading = self._begin + sql.SQL(
             "; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
@@ -84,7 +85,7 @@ class Connection:
             # Postgres refuses a query that a policy would thin out: a row that is hidden is not gone.
             self._begin_reading += sql.SQL("; SET LOCAL row_security = off")
 
-    async def run(self, work: Callable[[Session], Awaitable[T]], *, limit_s: float | None = None) -> T:
+    async def run(self, work: Work[T], *, limit_s: float | None = None) -> T:
         """
         Do *work* in one transaction, and give what it gives once that is committed.
 
@@ -95,52 +96,36 @@ class Connection:
             DatabaseUnavailable: Postgres is out of reach, slow or shutting down; a commit may have happened.
             ConfigError: what is there is not what flysync needs.
         """
-        return await self._run(partial(self._attempt, limit_s=limit_s), work, {})
+        return await self._run(work, self._begin, limit_s or self._limit_s)
 
-    async def read(
-        self,
-        work: Callable[[Session], Awaitable[T]],
-        *,
-        instead: Mapping[str, Callable[[Session], Awaitable[T]]] | None = None,
-    ) -> T:
+    async def read(self, work: Work[T], *, without: Work[T] | None = None) -> T:
         """
         Do the same with *work* that only reads, and is to see every row.
 
-        Where it fails with one of the SQLSTATEs of *instead*, that work is done for it.
+        Where a column is not there, *without* is done for it.
 
         Raises:
             DatabaseUnavailable, ConfigError: as `run` says; and row level security may hide rows.
         """
-        return await self._run(partial(self._attempt, begin=self._begin_reading), work, dict(instead or {}))
+        return await self._run(work, self._begin_reading, self._limit_s, without)
 
-    async def _run(
-        self,
-        attempt: Callable[[Callable[[Session], Awaitable[T]]], Awaitable[T | _Failure]],
-        work: Callable[[Session], Awaitable[T]],
-        others: dict[str, Callable[[Session], Awaitable[T]]],
-    ) -> T:
+    async def _run(self, work: Work[T], begin: sql.Composed, limit_s: float, without: Work[T] | None = None) -> T:
         async with self._turn:
-            failure = await attempt(work)
+            failure = await self._attempt(work, begin=begin, limit_s=limit_s)
             for _ in range(_TRIES - 1):
                 if not isinstance(failure, _Failure):
                     break
-                if failure.sqlstate in others:
-                    work = others.pop(failure.sqlstate)
+                if without is not None and isinstance(failure.error, psycopg.errors.UndefinedColumn):
+                    work, without = without, None
                 elif not failure.may_repeat:
                     break
-                failure = await attempt(work)
+                failure = await self._attempt(work, begin=begin, limit_s=limit_s)
             if not isinstance(failure, _Failure):
                 return failure
             raise await self._explained(failure.error)
 
     async def connect(self) -> Session:
-        """
-        Give a session of the caller's own, to be closed by it.
-
-        Raises:
-            DatabaseUnavailable: out of reach, and that several times.
-            ConfigError: the address is malformed, or the server refuses it.
-        """
+        """Give a session of the caller's own, to be closed by it; raises what `opened` raises."""
         return await opened(self._dsn)
 
     async def aclose(self) -> None:
@@ -148,24 +133,18 @@ class Connection:
         async with self._turn:
             await self._forget()
 
-    async def _attempt(
-        self,
-        work: Callable[[Session], Awaitable[T]],
-        *,
-        begin: sql.Composed | None = None,
-        limit_s: float | None = None,
-    ) -> T | _Failure:
+    async def _attempt(self, work: Work[T], *, begin: sql.Composed, limit_s: float) -> T | _Failure:
         session = await self._ready()
         committing, failed = False, None
         try:
-            async with asyncio.timeout(limit_s or self._limit_s):
-                await bounded(session.execute(begin or self._begin))
+            async with asyncio.timeout(limit_s):
+                await bounded(session.execute(begin))
                 result = await bounded(work(session))
                 committing = True
                 await bounded(session.execute("COMMIT"))
             return result
         except (psycopg.Error, TimeoutError) as error:
-            failed = _Failure(error, committing)
+            failed = _Failure(error, errors.may_repeat(error, committing=committing))
         except FlysyncError:
             await self._roll_back(session)
             raise
@@ -200,28 +179,9 @@ class Connection:
             await session.close()
 
     async def _explained(self, error: psycopg.Error | TimeoutError) -> FlysyncError:
-        if isinstance(error, TimeoutError):
-            return errors.timed_out()
-        if error.sqlstate in diagnosis.CODES:
-            found = await self._attempt(partial(diagnosis.cause, sqlstate=error.sqlstate))
+        if isinstance(error, psycopg.Error) and error.sqlstate in diagnosis.CODES:
+            ask = partial(diagnosis.cause, sqlstate=error.sqlstate)
+            found = await self._attempt(ask, begin=self._begin, limit_s=self._limit_s)
             if isinstance(found, FlysyncError):
                 return found
         return errors.explained(error)
-
-
-def names_of(path: str | None) -> tuple[str, ...]:
-    """Give the schemas of a search path, as SQL writes it or without the quotes."""
-    return tuple(name.strip().strip('"') for name in (path or "").split(",") if name.strip())
-
-
-def _begin(schemas: tuple[str, ...]) -> sql.Composed:
-    """Give what opens a transaction, in one round trip."""
-    # The last one is for a process that freezes in the middle: its locks on rows would stop all others.
-    text = sql.SQL(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s';"
-        " SET LOCAL idle_in_transaction_session_timeout = '15s'"
-    )
-    if not schemas:
-        return sql.Composed([text])
-    path = sql.SQL(", ").join(sql.Identifier(name) for name in schemas)
-    return sql.Composed([text, sql.SQL("; SET LOCAL search_path = "), path])

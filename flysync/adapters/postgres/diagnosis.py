@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -30,15 +30,14 @@ _VERSION = """
     SELECT m.schema_version, coalesce((to_jsonb(m) ->> 'closed_until')::timestamptz > clock_timestamp(), false)
     FROM flysync_meta AS m
 """
-#: Whether the search path finds a relation.
-_EXISTS = "SELECT to_regclass(%(name)s) IS NOT NULL"
-
-#: Which of the relations the search path does not find.
-_MISSING_RELATIONS = """
-    SELECT wanted.name, coalesce(array_to_string(current_schemas(false), ', '), '')
-    FROM unnest(%(names)s::text[]) AS wanted(name)
-    WHERE to_regclass(wanted.name) IS NULL
+#: The relations that the search path finds, be it as tables or views. That it reads pg_class lets the session learn
+#: what others have made while it waited for them: to_regclass alone may remember that there was nothing (measured).
+_THERE = """
+    SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted(name)
+    JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
 """
+#: The schemas of the search path that exist.
+_SCHEMAS = "SELECT array_to_string(current_schemas(false), ', ')"
 #: Which of the columns do not exist, in relations that do.
 _MISSING_COLUMNS = """
     SELECT wanted.name || '.' || wanted.attribute
@@ -65,12 +64,28 @@ _ROLE = """
 async def cause(session: Session, sqlstate: str | None) -> FlysyncError | None:
     """Give the error of a statement that failed with one of `CODES`, where the catalogue tells more than the code."""
     if sqlstate == _READ_ONLY:
-        cursor = await session.execute("SELECT pg_is_in_recovery()")
-        return errors.read_only(is_replica=await cursor.fetchone() == (True,))
+        return errors.read_only(is_replica=await session.scalar("SELECT pg_is_in_recovery()"))
     if sqlstate == _DENIED:
         found = await hidden(session)
         return errors.hidden(found) if found else None
-    return await _other_version(session) or await _missing(session, sqlstate)
+    there = await relations(session)
+    if META.name in there:
+        version, is_closed = await session.row(_VERSION) or (SCHEMA_VERSION, False)
+        if is_closed:
+            return errors.migrating()
+        if version != SCHEMA_VERSION:
+            return errors.wrong_version(version)
+    if sqlstate == "42703":
+        pairs = [(relation.name, column) for relation in RELATIONS for column in relation.columns]
+        wanted = {"names": [name for name, _ in pairs], "columns": [column for _, column in pairs]}
+        return errors.without_columns(await session.scalars(_MISSING_COLUMNS, wanted))
+    missing = [relation for relation in RELATIONS if relation.name not in there]
+    return errors.without_relations(missing, await session.scalar(_SCHEMAS))
+
+
+async def relations(session: Session) -> set[str]:
+    """Give the names of the relations that are there."""
+    return set(await session.scalars(_THERE, {"names": [relation.name for relation in RELATIONS]}))
 
 
 async def hidden(session: Session) -> Mapping[str, str]:
@@ -78,8 +93,7 @@ async def hidden(session: Session) -> Mapping[str, str]:
     found = {}
     for relation in RELATIONS:
         if not await _may(session, relation.name, "off") and await _may(session, relation.name, "on"):
-            cursor = await session.execute(_ROLE, {"name": relation.name})
-            found[relation.name] = (await cursor.fetchone() or ("",))[0]
+            found[relation.name] = await session.scalar(_ROLE, {"name": relation.name})
     return found
 
 
@@ -93,25 +107,3 @@ async def _may(session: Session, name: str, row_security: str) -> bool:
     except psycopg.errors.UndefinedTable:
         pass
     return True
-
-
-async def _other_version(session: Session) -> FlysyncError | None:
-    cursor = await session.execute(_EXISTS, {"name": META.name})
-    if await cursor.fetchone() != (True,):
-        return None
-    cursor = await session.execute(_VERSION)
-    version, is_closed = await cursor.fetchone() or (SCHEMA_VERSION, False)
-    if is_closed:
-        return errors.migrating()
-    return None if version == SCHEMA_VERSION else errors.wrong_version(version)
-
-
-async def _missing(session: Session, sqlstate: str | None) -> FlysyncError:
-    wanted: dict[str, Any] = {"names": [relation.name for relation in RELATIONS]}
-    if sqlstate == "42703":
-        pairs = [(relation.name, column) for relation in RELATIONS for column in relation.columns]
-        wanted = {"names": [name for name, _ in pairs], "columns": [column for _, column in pairs]}
-        cursor = await session.execute(_MISSING_COLUMNS, wanted)
-        return errors.without_columns(await cursor.fetchall())
-    cursor = await session.execute(_MISSING_RELATIONS, wanted)
-    return errors.without_relations(await cursor.fetchall())

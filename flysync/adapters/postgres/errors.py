@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from flysync.adapters.postgres.tables import RELATIONS, SCHEMA_VERSION
+from flysync.adapters.postgres.tables import SCHEMA_VERSION
 from flysync.errors import ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from flysync.adapters.postgres.tables import Relation
     from flysync.errors import FlysyncError
 
 #: Rolled back by the server, to be tried again: serialization_failure, deadlock_detected.
@@ -60,19 +60,16 @@ READ_ONLY_HINT = (
     "ALTER ROLE ... or ALTER DATABASE ... RESET default_transaction_read_only, or take it out of DATABASE_URL;"
     " some hosts set it when the disk is full"
 )
-#: What to do with tables of an earlier version.
-MIGRATE_HINT = "stop the workers of the earlier version, then run `flysync db init`: it migrates the tables"
-
-#: What a good address looks like.
-ADDRESS_HINT = (
-    "set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/NAME, with special characters percent-encoded"
-    " and no parameters but libpq's"
-)
 
 
 def malformed() -> ConfigError:
     """Give the error of an address that libpq cannot read."""
-    return ConfigError("DATABASE_URL is not a Postgres address", hint=ADDRESS_HINT, setting="DATABASE_URL")
+    return ConfigError(
+        "DATABASE_URL is not a Postgres address",
+        hint="set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/NAME, with special characters percent-encoded"
+        " and no parameters but libpq's",
+        setting="DATABASE_URL",
+    )
 
 
 def unconnected(error: psycopg.Error) -> FlysyncError:
@@ -83,20 +80,18 @@ def unconnected(error: psycopg.Error) -> FlysyncError:
     return DatabaseUnavailable("Postgres is out of reach", service="postgres", setting="DATABASE_URL")
 
 
-def is_conflict(error: Exception) -> bool:
-    """Tell whether the server rolled the transaction back for the sake of another one."""
-    return isinstance(error, psycopg.Error) and error.sqlstate in _CONFLICTS
-
-
-def is_broken(error: Exception) -> bool:
-    """Tell whether the error means that the connection has ended, and not that the statement was wrong."""
+def may_repeat(error: psycopg.Error | TimeoutError, *, committing: bool) -> bool:
+    """Tell whether the transaction certainly did nothing, and may well succeed now; *committing*: COMMIT was sent."""
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False
-    return error.sqlstate is None or error.sqlstate in _ENDED or error.sqlstate.startswith("08")
+    state = error.sqlstate
+    return state in _CONFLICTS or (not committing and (state is None or state in _ENDED or state.startswith("08")))
 
 
-def explained(error: psycopg.Error) -> FlysyncError:
+def explained(error: psycopg.Error | TimeoutError) -> FlysyncError:
     """Give the error of a statement, but for what only the catalogue can tell (`Connection` asks it)."""
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailable("Postgres did not answer in time", service="postgres")
     state = error.sqlstate
     if state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailable("the connection to Postgres broke", service="postgres")
@@ -118,11 +113,6 @@ def explained(error: psycopg.Error) -> FlysyncError:
     constraint = error.diag.constraint_name
     what = f"SQLSTATE {state}, constraint {constraint}" if constraint else f"SQLSTATE {state}"
     return ConfigError(f"Postgres refuses a statement of flysync's ({what})", hint="run `flysync db check`")
-
-
-def timed_out() -> DatabaseUnavailable:
-    """Give the error of a statement whose answer did not come."""
-    return DatabaseUnavailable("Postgres did not answer in time", service="postgres")
 
 
 def read_only(*, is_replica: bool) -> ConfigError:
@@ -164,22 +154,20 @@ def hidden_hint(roles: Iterable[str]) -> str:
     return f"{statements}, or, where the policies show every row, set FLYSYNC_ROW_SECURITY=complete"
 
 
-def without_relations(found: list[tuple[Any, ...]]) -> ConfigError:
-    """Give the error of relations that are not there, from names and search path."""
-    names = [name for name, _ in found]
-    ours = {relation.name for relation in RELATIONS if relation.ours}
-    schemas = found[0][1] if found else ""
-    where = f"schema {schemas}" if schemas else "any schema of the search path"
+def without_relations(missing: Sequence[Relation], schemas: str) -> ConfigError:
+    """Give the error of relations that are not in the *schemas* of the search path."""
+    is_ours = any(relation.ours for relation in missing)
+    where = f"schema {schemas}" if missing and schemas else "any schema of the search path"
     return ConfigError(
-        f"{', '.join(names) or 'a relation'} not found in {where}",
-        hint="run `flysync db init`" if ours & set(names) else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA",
+        f"{', '.join(relation.name for relation in missing) or 'a relation'} not found in {where}",
+        hint="run `flysync db init`" if is_ours else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA",
         setting="FLYSYNC_DB_SCHEMA",
     )
 
 
-def without_columns(found: list[tuple[Any, ...]]) -> ConfigError:
-    """Give the error of columns that are not there, from their names."""
-    names = ", ".join(name for (name,) in found) or "a column that flysync needs"
+def without_columns(missing: Sequence[str]) -> ConfigError:
+    """Give the error of columns that are not there."""
+    names = ", ".join(missing) or "a column that flysync needs"
     return ConfigError(f"{names}: no such column", hint="run `flysync db check`; it says what to change")
 
 
@@ -187,9 +175,10 @@ def wrong_version(version: int | None) -> ConfigError:
     """Give the error of tables of another version, or of none."""
     if version is None:
         return ConfigError("flysync_meta has no row", hint="run `flysync db init`")
+    hint = "stop the workers of the earlier version, then run `flysync db init`: it migrates the tables"
     return ConfigError(
         f"flysync's tables are of version {version}, and this flysync works with {SCHEMA_VERSION}",
-        hint="update flysync" if version > SCHEMA_VERSION else MIGRATE_HINT,
+        hint="update flysync" if version > SCHEMA_VERSION else hint,
     )
 
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
+from typing_extensions import override
 
 from flysync.adapters.postgres import errors
 from flysync.adapters.postgres.session import bounded
 from flysync.errors import DatabaseUnavailable
+from flysync.ports import AppLock, LockHandle
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.connection import Connection
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Takes the lock if it is free; any error in the transaction would free it again.
 _TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended('flysync:' || %(app)s::text, 0))"
-#: The heartbeat, and the question whether the lock is still held.
-_BEAT = "SELECT 1"
 #: The first version with transaction_timeout, which would end the holder's transaction however alive it is.
 _HAS_TRANSACTION_TIMEOUT = 170_000
 #: Connections that are kept between the tries of those who wait.
@@ -34,8 +34,8 @@ _SPARES = 2
 _RELEASE_S = 2.0
 
 
-class PostgresLockHandle:
-    """A lock that is held: one connection, one open transaction, one heartbeat; see `flysync.ports.LockHandle`."""
+class PostgresLockHandle(LockHandle):
+    """A lock that is held: one connection, one open transaction, one heartbeat."""
 
     def __init__(self, session: Session, *, heartbeat_s: float, answer_s: float) -> None:
         self.lost = asyncio.Event()
@@ -44,8 +44,8 @@ class PostgresLockHandle:
         self._asking: set[asyncio.Task[None]] = set()
         self._heart = asyncio.create_task(self._beat(heartbeat_s), name="flysync lock heartbeat")
 
+    @override
     async def check(self) -> None:
-        """Ask on the lock's own connection."""
         # A task of its own: psycopg cancels a statement whose caller is cancelled, and that would free the lock.
         asking = asyncio.create_task(self._ask(), name="flysync lock check")
         self._asking.add(asking)
@@ -60,8 +60,8 @@ class PostgresLockHandle:
         if self.lost.is_set():
             raise DatabaseUnavailable("the app's lock in Postgres is lost", service="postgres")
 
+    @override
     async def release(self) -> None:
-        """Give the lock back; never raises."""
         try:
             self._heart.cancel()
             await asyncio.wait({self._heart, *self._asking})
@@ -78,7 +78,7 @@ class PostgresLockHandle:
         too_late = asyncio.get_running_loop().call_later(self._answer_s, self.lost.set)
         try:
             async with asyncio.timeout(self._answer_s):
-                await bounded(self._session.execute(_BEAT))
+                await bounded(self._session.execute("SELECT 1"))
         except (psycopg.Error, TimeoutError):
             self.lost.set()
         finally:
@@ -90,9 +90,9 @@ class PostgresLockHandle:
             await self._ask()
 
 
-class PostgresLock:
+class PostgresLock(AppLock):
     """
-    One lock per app for all who use the database of *connection*; see `flysync.ports.AppLock`.
+    One lock per app for all who use the database of *connection*.
 
     A holder asks every *heartbeat_s* and counts the lock as lost where no answer comes within *answer_s*; the server
     takes it away after *idle_s* without a heartbeat. So heartbeat and answer together have to be less than that.
@@ -107,18 +107,16 @@ class PostgresLock:
         self._answer_s = answer_s
         self._spares: list[Session] = []
 
+    @override
     async def try_acquire(self, app: AppName) -> PostgresLockHandle | None:
-        """Take an advisory lock, in a transaction that stays open."""
         while True:
             is_fresh = not self._spares
             session = await self._source.connect() if is_fresh else self._spares.pop()
             taken = await self._try(session, app)
             if is_fresh or not isinstance(taken, Exception):
                 break
-        if isinstance(taken, psycopg.Error):
+        if isinstance(taken, Exception):
             raise errors.explained(taken)
-        if isinstance(taken, TimeoutError):
-            raise errors.timed_out()
         if taken:
             return PostgresLockHandle(session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
         await self._keep(session)
@@ -145,8 +143,7 @@ class PostgresLock:
 
     async def _taken(self, session: Session, app: AppName) -> bool:
         await session.execute(self._begin(session))
-        cursor = await session.execute(_TRY, {"app": app})
-        taken = await cursor.fetchone() == (True,)
+        taken: bool = await session.scalar(_TRY, {"app": app})
         if not taken:
             await session.execute("ROLLBACK")
         return taken

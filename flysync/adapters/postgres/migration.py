@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.adapters.postgres.tables import META, RUNS, SCHEMA_VERSION, SECRETS
-from flysync.model.core import AppName, ProjectId
+from flysync.adapters.postgres.tables import META, RUNS, SCHEMA_VERSION, SECRETS, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import LiteralString
 
     from flysync.adapters.postgres.session import Session
+    from flysync.model.core import AppName, ProjectId
 
 #: Seconds that the door stays closed where nobody opens it, because the process that closed it is dead.
 _SPARE_S = 60.0
@@ -88,9 +88,10 @@ async def open_door(session: Session) -> None:
     await session.execute(_OPEN)
 
 
-def is_known(version: int | None) -> bool:
-    """Tell whether tables of *version* can be made into those of the next one."""
-    return version in _STEPS
+async def old_version(session: Session, tables: Collection[str]) -> int | None:
+    """Give the version of the *tables* that are there, where it is one that can be migrated."""
+    version = await session.scalar(VERSION) if META.name in tables else None
+    return version if version in _STEPS else None
 
 
 async def migrate(session: Session, version: int, tables: Collection[str]) -> list[str]:
@@ -109,7 +110,7 @@ async def _open_runs(session: Session) -> list[str]:
     for wait in (None, _LOCK):
         if wait is not None:
             await session.execute(wait)
-        if runs := [run for (run,) in await (await session.execute(_OPEN_RUNS)).fetchall()]:
+        if runs := await session.scalars(_OPEN_RUNS):
             return runs
     return []
 
@@ -121,4 +122,4 @@ async def settle(session: Session) -> Mapping[AppName, tuple[ProjectId, ...]]:
         "UPDATE flysync_meta SET schema_version = %(version)s, closed_until = NULL", {"version": SCHEMA_VERSION}
     )
     found = await (await session.execute(_SHARED)).fetchall()
-    return {AppName(app): tuple(map(ProjectId, projects)) for app, projects in found}
+    return {app: tuple(projects) for app, projects in found}

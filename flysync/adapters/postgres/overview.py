@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres import projects, rows
+from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
-from flysync.model.core import AppName, ProjectId, SecretName
+from flysync.adapters.postgres.names import unknown_project
 from flysync.model.reports import Overview, StatusRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-    from typing import LiteralString
+    from collections.abc import Iterable
 
     from flysync.adapters.postgres.session import Session
+    from flysync.model.core import ProjectId
 
 #: One snapshot: every credential at every app that its project's newest deployment names, with its record; records
 #: without such a credential (orphaned); projects, or apps of theirs, that have neither; whose these apps are, and which
 #: of them several projects are deployed to.
-_OVERVIEW: LiteralString = """
-    WITH deployment AS MATERIALIZED (
-        SELECT d.project_id::text AS project_id, d.fly_app_name::text AS app, d.created_at
-        FROM project_deployments AS d
-        WHERE %(project)s::text IS NULL OR d.project_id = %(project)s::text
-    ), newest AS MATERIALIZED (
-        SELECT DISTINCT ranked.project_id, ranked.app
-        FROM (
-            SELECT d.project_id, d.app,
-                   rank() OVER (PARTITION BY d.project_id ORDER BY d.created_at DESC NULLS LAST) AS place
-            FROM deployment AS d
-            WHERE btrim(d.app) <> ''
-        ) AS ranked
-        WHERE ranked.place = 1
+_OVERVIEW = f"""
+    WITH newest AS MATERIALIZED (
+        {rows.NEWEST}
     ), credential AS MATERIALIZED (
-        SELECT c.project_id::text AS project_id, newest.app, c.credential_name::text AS name, {value} AS value,
+        SELECT c.project_id::text AS project_id, newest.app, c.credential_name::text AS name, {{value}} AS value,
                CASE WHEN isfinite(c.updated_at) THEN c.updated_at END::timestamptz AS updated_at
         FROM cloud_credentials AS c LEFT JOIN newest ON newest.project_id = c.project_id
         WHERE c.credential_name IS NOT NULL AND (%(project)s::text IS NULL OR c.project_id = %(project)s::text)
@@ -52,8 +40,9 @@ _OVERVIEW: LiteralString = """
         SELECT n.project_id, n.app FROM newest AS n
         WHERE NOT EXISTS (SELECT FROM line WHERE line.project_id = n.project_id AND line.app = n.app)
         UNION
-        SELECT d.project_id, NULL FROM deployment AS d
-        WHERE NOT EXISTS (SELECT FROM newest AS n WHERE n.project_id = d.project_id)
+        SELECT d.project_id::text, NULL FROM project_deployments AS d
+        WHERE (%(project)s::text IS NULL OR d.project_id = %(project)s::text)
+          AND NOT EXISTS (SELECT FROM newest AS n WHERE n.project_id = d.project_id)
           AND NOT EXISTS (SELECT FROM line WHERE line.project_id = d.project_id)
     ), shown AS (
         SELECT * FROM line
@@ -68,26 +57,22 @@ _OVERVIEW: LiteralString = """
     ), deployed AS (
         SELECT newest.project_id, newest.app FROM newest
         UNION
-        SELECT named.project_id, named.app FROM named WHERE NOT EXISTS (
-            SELECT FROM project_deployments AS d
-            WHERE d.project_id = named.project_id AND btrim(d.fly_app_name) <> ''
-                AND coalesce(d.created_at, '-infinity') > named.at
-        )
+        SELECT named.project_id, named.app FROM named WHERE {rows.STILL_DEPLOYED}
     ), shared AS (
         SELECT deployed.app, array_agg(deployed.project_id ORDER BY deployed.project_id) AS projects
         FROM deployed GROUP BY deployed.app HAVING count(*) > 1
     )
     SELECT
-        {meta},
+        {rows.META},
         now(),
         (SELECT array_agg(
             ROW(shown.project_id, shown.app, shown.name, shown.stored, shown.value, shown.updated_at,
-                CASE WHEN s.name IS NOT NULL THEN {record} END, r.actor::text, r.origin::text)
+                CASE WHEN s.name IS NOT NULL THEN {rows.RECORD} END, r.actor::text, r.origin::text)
             ORDER BY shown.project_id, shown.app NULLS LAST, shown.name)
          FROM shown
          LEFT JOIN flysync_secrets AS s ON s.app = shown.app AND s.name = shown.name
          LEFT JOIN flysync_runs AS r ON r.run_id = s.run_id),
-        (SELECT array_agg({run} ORDER BY r.started_at, r.run_id)
+        (SELECT array_agg({rows.OPEN_RUN} ORDER BY r.started_at, r.run_id)
          FROM flysync_runs AS r
          WHERE r.finished_at IS NULL AND (
             %(project)s::text IS NULL OR r.project_id = %(project)s::text OR r.app IN (SELECT newest.app FROM newest)
@@ -96,78 +81,41 @@ _OVERVIEW: LiteralString = """
          FROM flysync_apps AS a WHERE %(project)s::text IS NULL OR a.app IN (SELECT shown.app FROM shown)),
         (SELECT array_agg(ROW(shared.app, shared.projects)) FROM shared)
 """
-_OVERVIEW = _OVERVIEW.replace("{meta}", rows.META).replace("{record}", rows.RECORD).replace("{run}", rows.OPEN_RUN)
-_WITH_VALUES = _OVERVIEW.replace("{value}", rows.VALUE)
-_WITHOUT_VALUES = _OVERVIEW.replace("{value}", rows.NO_VALUE)
-
-#: The apps that were deployed last, each by a project that has not moved on since.
-_NEWEST_APPS = """
-    SELECT newest.app
-    FROM (
-        SELECT DISTINCT ON (d.project_id) d.fly_app_name::text AS app, d.created_at
-        FROM project_deployments AS d
-        WHERE btrim(d.fly_app_name) <> ''
-        ORDER BY d.project_id, d.created_at DESC NULLS LAST, d.fly_app_name
-    ) AS newest
-    GROUP BY newest.app ORDER BY max(newest.created_at) DESC NULLS LAST, newest.app LIMIT %(limit)s
-"""
 
 
-def reader(project: ProjectId | None, *, values: bool) -> Callable[[Session], Awaitable[Overview]]:
-    """
-    Give the work that reads the overview.
-
-    It raises ProjectNotFound where *project* is in none of the tables, and what `rows.key` raises.
-    """
-    query = _WITH_VALUES if values else _WITHOUT_VALUES
-
-    async def read(session: Session) -> Overview:
-        wanted = {"project": None if project is None else clean(project)}
-        cursor = await session.execute(query, wanted, binary=True)
-        meta, now, shown, runs, owners, shared = await cursor.fetchone() or ()
-        key = rows.key(meta)
-        if project is not None and not shown:
-            raise await projects.unknown(session, project, f"project {project} is in none of the tables")
-        return Overview(
-            rows=_status(shown or ()),
-            open_runs=rows.open_runs(runs),
-            now=now.astimezone(UTC),
-            key=key,
-            owners={AppName(app): ProjectId(owner) for app, owner in owners or ()},
-            shared={AppName(app): tuple(map(ProjectId, its)) for app, its in shared or ()},
-        )
-
-    return read
-
-
-async def newest_apps(session: Session, limit: int) -> list[AppName]:
-    """Give the apps of the newest deployments."""
-    cursor = await session.execute(_NEWEST_APPS, {"limit": limit})
-    return [AppName(app) for (app,) in await cursor.fetchall()]
+async def overview(session: Session, project: ProjectId | None, *, values: bool) -> Overview:
+    """Give what is known of one project or of all."""
+    query = _OVERVIEW.replace("{value}", rows.VALUE[values])
+    wanted = {"project": None if project is None else clean(project)}
+    meta, now, shown, runs, owners, shared = await session.row(query, wanted)
+    key = rows.key(meta)
+    if project is not None and not shown:
+        raise await unknown_project(session, project, "is in none of the tables")
+    return Overview(
+        rows=_status(shown or ()),
+        open_runs=rows.open_runs(runs),
+        now=now,
+        key=key,
+        owners=dict(owners or ()),
+        shared={app: tuple(its) for app, its in shared or ()},
+    )
 
 
 def _status(shown: Iterable[tuple[Any, ...]]) -> tuple[StatusRow, ...]:
     """Give the rows; those that stand twice are one, with its problem."""
-    found: dict[tuple[str, str | None, str | None], StatusRow] = {}
-    for row in shown:
-        project, app, name, *_ = row
-        twice = (project, app, name) in found
-        found[project, app, name] = _status_row(row, twice=twice)
+    found: dict[tuple[Any, ...], StatusRow] = {}
+    for project, app, name, stored, value, updated_at, record, actor, origin in shown:
+        credential = None
+        if stored:
+            credential = rows.twice(name) if (project, app, name) in found else rows.credential(name, value)
+        found[project, app, name] = StatusRow(
+            project=project,
+            app=app,
+            name=name,
+            credential=credential,
+            updated_at=updated_at,
+            record=None if record is None else rows.record(record),
+            actor=actor,
+            origin=origin,
+        )
     return tuple(found.values())
-
-
-def _status_row(row: tuple[Any, ...], *, twice: bool) -> StatusRow:
-    project, app, name, stored, value, updated_at, record, actor, origin = row
-    credential = None
-    if stored:
-        credential = rows.twice(SecretName(name)) if twice else rows.credential(SecretName(name), value)
-    return StatusRow(
-        project=ProjectId(project),
-        app=None if app is None else AppName(app),
-        name=None if name is None else SecretName(name),
-        credential=credential,
-        updated_at=rows.when(updated_at),
-        record=None if record is None else rows.record(record),
-        actor=actor,
-        origin=origin,
-    )

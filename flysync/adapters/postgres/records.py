@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from flysync.adapters.postgres import history, overview, projects, runs, state, view
+from flysync.adapters.postgres import history, names, overview, runs, state, view
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -18,30 +18,16 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: undefined_column
-_NO_COLUMN = "42703"
 
-
-def _writes(
-    work: Callable[Concatenate[Session, P], Awaitable[T]],
+def _call(
+    work: Callable[Concatenate[Session, P], Awaitable[T]], *, reads: bool = False
 ) -> Callable[Concatenate[PostgresRecords, P], Coroutine[Any, Any, T]]:
-    """Make a method of *work*, which is done in one transaction."""
+    """Make a method of *work*, which is done in one transaction; one that only *reads* is to see every row."""
 
     @wraps(work)
     async def method(self: PostgresRecords, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.connection.run(lambda session: work(session, *args, **kwargs))
-
-    return method
-
-
-def _reads(
-    work: Callable[Concatenate[Session, P], Awaitable[T]],
-) -> Callable[Concatenate[PostgresRecords, P], Coroutine[Any, Any, T]]:
-    """Make a method of *work*, which is to see every row."""
-
-    @wraps(work)
-    async def method(self: PostgresRecords, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.connection.read(lambda session: work(session, *args, **kwargs))
+        run = self.connection.read if reads else self.connection.run
+        return await run(lambda session: work(session, *args, **kwargs))
 
     return method
 
@@ -57,33 +43,31 @@ class PostgresRecords:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    request = _writes(state.request)
-    begin = _writes(state.begin)
-    stored = _writes(state.stored)
-    begin_rollout = _writes(state.begin_rollout)
-    end_rollout = _writes(state.end_rollout)
-    finish = _writes(runs.finish)
-    note_run = _writes(runs.note_run)
-    close_run = _writes(runs.close_run)
-    poll_lock = _reads(view.poll_lock)
-    all_projects = _reads(projects.having_credentials)
-    newest_apps = _reads(overview.newest_apps)
-    find_runs = _reads(history.find_runs)
-    history = _reads(history.history)
-    runs = _reads(view.runs)
+    request = _call(state.request)
+    begin = _call(state.begin)
+    stored = _call(state.stored)
+    begin_rollout = _call(state.begin_rollout)
+    end_rollout = _call(state.end_rollout)
+    finish = _call(runs.finish)
+    note_run = _call(runs.note_run)
+    close_run = _call(runs.close_run)
+    poll_lock = _call(view.poll_lock, reads=True)
+    all_projects = _call(names.all_projects, reads=True)
+    newest_apps = _call(names.newest_apps, reads=True)
+    find_runs = _call(history.find_runs, reads=True)
+    history = _call(history.history, reads=True)
+    runs = _call(view.runs, reads=True)
 
     async def view(
         self, project: ProjectId, names: Sequence[SecretName] | None, *, app: AppName | None, values: bool
     ) -> ProjectView:
         """Read all that a sync has to know; a table without values takes a second query."""
-        without = view.reader(project, names, app, values=False)
-        if not values:
-            return await self.connection.read(without)
-        return await self.connection.read(view.reader(project, names, app, values=True), instead={_NO_COLUMN: without})
+        return await self._read_values(partial(view.view, project=project, names=names, app=app), values=values)
 
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """Read what is known of one project or of all; a table without values takes a second query."""
-        without = overview.reader(project, values=False)
-        if not values:
-            return await self.connection.read(without)
-        return await self.connection.read(overview.reader(project, values=True), instead={_NO_COLUMN: without})
+        return await self._read_values(partial(overview.overview, project=project), values=values)
+
+    async def _read_values(self, work: Callable[..., Awaitable[T]], *, values: bool) -> T:
+        without = partial(work, values=False) if values else None
+        return await self.connection.read(partial(work, values=values), without=without)

@@ -71,11 +71,8 @@ _NOTE_RUN = """
     ON CONFLICT (run_id) DO NOTHING
 """
 
-#: The run of a dead process: nobody knows what became of it.
-_CLOSE_RUN = """
-    UPDATE flysync_runs SET finished_at = now(), outcome = 'unknown', error_code = 'outcome_unknown'
-    WHERE run_id = %(run)s AND finished_at IS NULL
-"""
+#: The end of a dead process' run: nobody knows what became of it.
+_LOST = {"outcome": "unknown", "error_code": "outcome_unknown", "release": None, "seconds": None}
 
 
 async def finish(
@@ -88,14 +85,8 @@ async def finish(
     all_up: bool,
     keep_days: int,
 ) -> None:
-    """
-    Write the end of a run, of its secrets, and the action.
-
-    Raises:
-        NotRecorded: the run has ended, or never began.
-    """
-    cursor = await session.execute(_END_RUN, {"run": intent.run_id, **_end(end)})
-    if await cursor.fetchone() is None:
+    """Write the end of a run, of its secrets, and the action."""
+    if not await session.row(_END_RUN, {"run": intent.run_id, **_end(end)}):
         raise ended(intent.run_id)
     others = {name: state for name, state in states.items() if state not in {State.DEPLOYED, State.UNSET}}
     given = {
@@ -120,7 +111,7 @@ async def note_run(session: Session, intent: Intent, end: RunEnd) -> None:
 
 async def close_run(session: Session, run_id: RunId) -> None:
     """Mark a run as ended."""
-    await session.execute(_CLOSE_RUN, {"run": run_id})
+    await session.execute(_END_RUN, {"run": run_id, **_LOST})
 
 
 def ended(run_id: RunId) -> NotRecorded:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
+from psycopg.types.datetime import TimestamptzBinaryLoader
 
 from flysync.adapters.postgres import errors
 from flysync.errors import DatabaseUnavailable, FlysyncError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
+    from datetime import datetime
+    from typing import LiteralString
 
     from flysync.secret import Secret
 
 T = TypeVar("T")
-Session = psycopg.AsyncConnection[tuple[Any, ...]]
 
 #: What an address may set otherwise (infra.md G).
 _DEFAULTS: Mapping[str, str | int] = {
@@ -51,6 +54,31 @@ class _BinaryTextLoader(_TextLoader):
     """The same for binary results."""
 
     format = Format.BINARY
+
+
+class _TimeLoader(TimestamptzBinaryLoader):
+    """A moment in UTC, whatever the session's time zone is."""
+
+    def load(self, data: Any) -> datetime:
+        return super().load(data).astimezone(UTC)
+
+
+class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection, with short ways to read what a query gives, in binary."""
+
+    async def row(self, query: LiteralString, given: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """Give the first row; an empty one where there is none."""
+        cursor = await self.execute(query, given, binary=True)
+        return await cursor.fetchone() or ()
+
+    async def scalar(self, query: LiteralString, given: Mapping[str, Any] | None = None) -> Any:
+        """Give the first column of the first row; nothing where there is none."""
+        return next(iter(await self.row(query, given)), None)
+
+    async def scalars(self, query: LiteralString, given: Mapping[str, Any] | None = None) -> list[Any]:
+        """Give the only column."""
+        cursor = await self.execute(query, given, binary=True)
+        return [value for (value,) in await cursor.fetchall()]
 
 
 async def bounded(work: Awaitable[T]) -> T:
@@ -92,11 +120,12 @@ async def opened(dsn: Secret) -> Session:
 
 async def _connected(parameters: Mapping[str, Any]) -> Session | FlysyncError:
     try:
-        session = await psycopg.AsyncConnection.connect(autocommit=True, prepare_threshold=None, **parameters)
+        session = await Session.connect(autocommit=True, prepare_threshold=None, **parameters)
     except psycopg.Error as error:
         return errors.unconnected(error)
     session.adapters.register_loader("text", _TextLoader)
     session.adapters.register_loader("text", _BinaryTextLoader)
+    session.adapters.register_loader("timestamptz", _TimeLoader)
     if session.info.parameter_status("server_encoding") == "SQL_ASCII":
         try:
             # Else Postgres refuses to send what is no UTF-8, and one bad name fails the whole query (22021, measured).

@@ -8,13 +8,12 @@ from flysync.adapters.postgres import errors, rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.runs import ended, parameters
 from flysync.errors import Locked, NotOwner
-from flysync.model.core import SecretName
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretRecord
+    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SecretRecord
     from flysync.ports import BadTry, Intent
 
 #: A request, and whether it may be made. A later one has a later time, whatever the clock does: it may mean a later
@@ -114,9 +113,8 @@ _OPEN_RUN = """
 """
 
 #: A roll-out is about to begin. What was down before the first one is known until all has ended well, or it is up.
-_BEGIN_ROLLOUT = (
-    _OPEN_RUN
-    + """
+_BEGIN_ROLLOUT = f"""
+    {_OPEN_RUN}
     , secret AS (
         UPDATE flysync_secrets AS s SET rollout = 'begun', rollout_after = %(release)s::integer FROM run
         WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[])
@@ -129,12 +127,10 @@ _BEGIN_ROLLOUT = (
     END
     RETURNING a.down_before::text[]
 """
-)
 
 #: No roll-out is open any more; a bad one is counted.
-_END_ROLLOUT = (
-    _OPEN_RUN
-    + """
+_END_ROLLOUT = f"""
+    {_OPEN_RUN}
     , secret AS (
         UPDATE flysync_secrets AS s SET
             rollout = NULL,
@@ -145,16 +141,15 @@ _END_ROLLOUT = (
         WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[])
         RETURNING s.*
     )
-    SELECT (SELECT array_agg({record}) FROM secret AS s) FROM run
+    SELECT (SELECT array_agg({rows.RECORD}) FROM secret AS s) FROM run
 """
-).replace("{record}", rows.RECORD)
 
 
 async def request(session: Session, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
     """Write down that *names* are wanted at *app*, unless that is another project's."""
     given = {"app": app, "project": clean(project), "names": sorted(set(names))}
-    cursor = await session.execute(_REQUEST, given)
-    return await cursor.fetchone() == (True,)
+    is_ours: bool = await session.scalar(_REQUEST, given)
+    return is_ours
 
 
 async def begin(
@@ -166,23 +161,14 @@ async def begin(
     anew: bool,
     take_over: bool = False,
 ) -> None:
-    """
-    Write the intent, whose the app is, and its secrets.
-
-    Raises:
-        DatabaseUnavailable: no run may begin: the tables are being migrated.
-        NotRecorded: the run has ended.
-        NotOwner: the app belongs to another project.
-        Locked: another run has taken one of the secrets.
-    """
+    """Write the intent, whose the app is, and its secrets."""
     run = {
         **parameters(intent, *fingerprints),
         "deadline_s": intent.deadline_s,
         "take_over": take_over,
         "former": seen.owner if seen.owner_has_left else None,
     }
-    cursor = await session.execute(_BEGIN, run)
-    is_begun, is_ours, is_closed, owner = await cursor.fetchone() or ()
+    is_begun, is_ours, is_closed, owner = await session.row(_BEGIN, run)
     if not is_begun:
         raise errors.migrating() if is_closed else ended(intent.run_id)
     if not is_ours:
@@ -198,8 +184,7 @@ async def begin(
         "runs": [known[name].run_id if name in known else None for name in fingerprints],
         "anew": anew,
     }
-    cursor = await session.execute(_BEGIN_SECRETS, changes)
-    if taken := fingerprints.keys() - {SecretName(name) for (name,) in await cursor.fetchall()}:
+    if taken := fingerprints.keys() - set(await session.scalars(_BEGIN_SECRETS, changes)):
         # This run has lost the lock without knowing it, and comes too late.
         raise Locked(f"another run has begun to write {', '.join(sorted(taken))} to {intent.app}", phase="lock")
 
@@ -219,28 +204,18 @@ async def begin_rollout(
     down: Collection[str],
     release: int = 0,
 ) -> frozenset[str]:
-    """
-    Write that a roll-out is about to begin, and give the machines that were down before the first.
-
-    Raises:
-        NotRecorded: the run is not open.
-    """
+    """Write that a roll-out is about to begin, and give the machines that were down before the first."""
     given = {"run": run_id, "app": app, "names": list(names), "down": sorted(down), "release": release}
-    row = await (await session.execute(_BEGIN_ROLLOUT, given)).fetchone()
-    if row is None:
+    down_before = await session.scalar(_BEGIN_ROLLOUT, given)
+    if down_before is None:
         raise ended(run_id)
-    return frozenset(row[0])
+    return frozenset(down_before)
 
 
 async def end_rollout(
     session: Session, run_id: RunId, app: AppName, names: Sequence[SecretName], bad: BadTry | None
 ) -> Mapping[SecretName, SecretRecord]:
-    """
-    Write that no roll-out is open any more, and give the rows.
-
-    Raises:
-        NotRecorded: the run is not open.
-    """
+    """Write that no roll-out is open any more, and give the rows."""
     given = {
         "run": run_id,
         "app": app,
@@ -249,7 +224,7 @@ async def end_rollout(
         "limit_s": bad.limit_s if bad else None,
         "release": bad.release if bad else None,
     }
-    row = await (await session.execute(_END_ROLLOUT, given, binary=True)).fetchone()
-    if row is None:
+    row = await session.row(_END_ROLLOUT, given)
+    if not row:
         raise ended(run_id)
     return rows.records(row[0])

@@ -10,9 +10,18 @@ if TYPE_CHECKING:
 
 #: The version of flysync's own tables that this code reads and writes.
 SCHEMA_VERSION = 2
+#: The version of the tables that are there; nothing where there is no row.
+VERSION = "SELECT max(schema_version) FROM flysync_meta"
 
-_TEXT = ("text", "character varying")
-_TIME = ("timestamp with time zone",)
+#: The types that flysync can work with, by the one that `db init` gives a column.
+_TYPES: Mapping[str, tuple[str, ...]] = {
+    "text": ("text", "character varying"),
+    "text[]": ("text[]",),
+    "timestamptz": ("timestamp with time zone",),
+    "integer": ("integer", "bigint"),
+    "float8": ("double precision",),
+    "jsonb": ("jsonb", "json"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,43 +31,51 @@ class Relation:
     name: LiteralString
     #: Whether it is flysync's own, else the backend's.
     ours: bool
-    #: The columns that flysync uses, with the types that it can work with.
-    columns: Mapping[str, tuple[str, ...]]
+    #: The columns that flysync uses, as CREATE TABLE has them.
+    columns: Mapping[str, LiteralString]
+    #: What else CREATE TABLE has, before them.
+    others: LiteralString = ""
     #: What flysync does with it.
     rights: tuple[str, ...]
-    #: Makes the table.
-    create: LiteralString
+    #: The statements that make its indexes.
+    indexes: LiteralString = ""
+
+    def types(self, column: str) -> tuple[str, ...]:
+        """Give the types that flysync can work with, the best first."""
+        return _TYPES[self.columns[column].split()[0]]
+
+    @property
+    def create(self) -> LiteralString:
+        """Makes the table."""
+        columns = ", ".join(f"{name} {definition}" for name, definition in self.columns.items())
+        return f"CREATE TABLE {self.name} ({self.others} {columns}); {self.indexes}"
 
 
 #: The backend's, read only; a backend that encrypts at rest has no credential_value.
 CREDENTIALS = Relation(
     name="cloud_credentials",
     ours=False,
-    columns={"project_id": _TEXT, "credential_name": _TEXT, "credential_value": _TEXT, "updated_at": _TIME},
+    columns={
+        "project_id": "text NOT NULL",
+        "credential_name": "text NOT NULL",
+        "credential_value": "text",
+        "updated_at": "timestamptz DEFAULT now()",
+    },
+    others="UNIQUE (project_id, credential_name),",
     rights=("SELECT",),
-    create="""
-        CREATE TABLE cloud_credentials (
-            project_id text NOT NULL,
-            credential_name text NOT NULL,
-            credential_value text,
-            updated_at timestamptz DEFAULT now(),
-            UNIQUE (project_id, credential_name)
-        )
-    """,
 )
 
 #: The backend's, read only; the newest row of a project counts.
 DEPLOYMENTS = Relation(
     name="project_deployments",
     ours=False,
-    columns={"project_id": _TEXT, "fly_app_name": _TEXT, "created_at": _TIME},
+    columns={
+        "project_id": "text NOT NULL",
+        "fly_app_name": "text",
+        "created_at": "timestamptz DEFAULT now()",
+    },
     rights=("SELECT",),
-    create="""
-        CREATE TABLE project_deployments (
-            project_id text NOT NULL,
-            fly_app_name text,
-            created_at timestamptz DEFAULT now()
-        );
+    indexes="""
         CREATE INDEX project_deployments_newest ON project_deployments (project_id, created_at DESC);
         CREATE INDEX project_deployments_app ON project_deployments (fly_app_name)
     """,
@@ -69,24 +86,15 @@ ACTIONS = Relation(
     name="project_actions",
     ours=False,
     columns={
-        "project_id": _TEXT,
-        "action": _TEXT,
-        "status": _TEXT,
-        "details": ("jsonb", "json"),
-        "created_at": _TIME,
+        "project_id": "text NOT NULL",
+        "action": "text NOT NULL",
+        "status": "text NOT NULL",
+        "details": "jsonb",
+        "created_at": "timestamptz NOT NULL DEFAULT now()",
     },
+    others="id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,",
     rights=("SELECT", "INSERT"),
-    create="""
-        CREATE TABLE project_actions (
-            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-            project_id text NOT NULL,
-            action text NOT NULL,
-            status text NOT NULL,
-            details jsonb,
-            created_at timestamptz NOT NULL DEFAULT now()
-        );
-        CREATE INDEX project_actions_project ON project_actions (project_id, created_at DESC)
-    """,
+    indexes="CREATE INDEX project_actions_project ON project_actions (project_id, created_at DESC)",
 )
 
 #: One row per run; a row without an end is an intent, so it must say where and until when.
@@ -94,44 +102,29 @@ RUNS = Relation(
     name="flysync_runs",
     ours=True,
     columns={
-        "run_id": _TEXT,
-        "project_id": _TEXT,
-        "app": _TEXT,
-        "names": ("text[]",),
-        "origin": _TEXT,
-        "actor": _TEXT,
-        "reason": _TEXT,
-        "started_at": _TIME,
-        "sandbox": _TEXT,
-        "deadline": _TIME,
-        "finished_at": _TIME,
-        "outcome": _TEXT,
-        "error_code": _TEXT,
-        "release": ("integer", "bigint"),
-        "seconds": ("jsonb",),
+        "run_id": "text PRIMARY KEY",
+        "project_id": "text NOT NULL",
+        "app": "text",
+        "names": "text[] NOT NULL DEFAULT '{}'",
+        "origin": "text NOT NULL",
+        "actor": "text NOT NULL",
+        "reason": "text",
+        "started_at": "timestamptz NOT NULL DEFAULT now()",
+        "sandbox": "text",
+        "deadline": "timestamptz",
+        "finished_at": "timestamptz",
+        "outcome": "text",
+        "error_code": "text",
+        "release": "integer",
+        "seconds": "jsonb",
     },
+    others="""
+        CONSTRAINT flysync_runs_intent CHECK (
+            finished_at IS NOT NULL OR (app IS NOT NULL AND sandbox IS NOT NULL AND deadline IS NOT NULL)
+        ),
+    """,
     rights=("SELECT", "INSERT", "UPDATE", "DELETE"),
-    create="""
-        CREATE TABLE flysync_runs (
-            run_id text PRIMARY KEY,
-            project_id text NOT NULL,
-            app text,
-            names text[] NOT NULL DEFAULT '{}',
-            origin text NOT NULL,
-            actor text NOT NULL,
-            reason text,
-            started_at timestamptz NOT NULL DEFAULT now(),
-            sandbox text,
-            deadline timestamptz,
-            finished_at timestamptz,
-            outcome text,
-            error_code text,
-            release integer,
-            seconds jsonb,
-            CONSTRAINT flysync_runs_intent CHECK (
-                finished_at IS NOT NULL OR (app IS NOT NULL AND sandbox IS NOT NULL AND deadline IS NOT NULL)
-            )
-        );
+    indexes="""
         CREATE INDEX flysync_runs_open ON flysync_runs (app) WHERE finished_at IS NULL;
         CREATE INDEX flysync_runs_project ON flysync_runs (project_id, started_at DESC);
         CREATE INDEX flysync_runs_finished ON flysync_runs (finished_at)
@@ -143,44 +136,25 @@ SECRETS = Relation(
     name="flysync_secrets",
     ours=True,
     columns={
-        "app": _TEXT,
-        "name": _TEXT,
-        "project_id": _TEXT,
-        "fingerprint": _TEXT,
-        "fly_digest_mac": _TEXT,
-        "state": _TEXT,
-        "run_id": _TEXT,
-        "requested_at": _TIME,
-        "written_at": _TIME,
-        "deployed_at": _TIME,
-        "bad_tries": ("integer", "bigint"),
-        "longest_limit_s": ("double precision",),
-        "failed_release": ("integer", "bigint"),
-        "rollout": _TEXT,
-        "rollout_after": ("integer", "bigint"),
+        "app": "text NOT NULL",
+        "name": "text NOT NULL",
+        "project_id": "text NOT NULL",
+        "fingerprint": "text",
+        "fly_digest_mac": "text",
+        "state": "text NOT NULL",
+        "run_id": "text",
+        "requested_at": "timestamptz",
+        "written_at": "timestamptz",
+        "deployed_at": "timestamptz",
+        "bad_tries": "integer NOT NULL DEFAULT 0 CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0)",
+        "longest_limit_s": "float8",
+        "failed_release": "integer",
+        "rollout": "text",
+        "rollout_after": "integer",
     },
+    others="PRIMARY KEY (app, name),",
     rights=("SELECT", "INSERT", "UPDATE", "DELETE"),
-    create="""
-        CREATE TABLE flysync_secrets (
-            app text NOT NULL,
-            name text NOT NULL,
-            project_id text NOT NULL,
-            fingerprint text,
-            fly_digest_mac text,
-            state text NOT NULL,
-            run_id text,
-            requested_at timestamptz,
-            written_at timestamptz,
-            deployed_at timestamptz,
-            bad_tries integer NOT NULL DEFAULT 0 CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0),
-            longest_limit_s double precision,
-            failed_release integer,
-            rollout text,
-            rollout_after integer,
-            PRIMARY KEY (app, name)
-        );
-        CREATE INDEX flysync_secrets_project ON flysync_secrets (project_id)
-    """,
+    indexes="CREATE INDEX flysync_secrets_project ON flysync_secrets (project_id)",
 )
 
 #: One row per app: the project that its secrets belong to; and the machines that were down before the first roll-out
@@ -188,16 +162,13 @@ SECRETS = Relation(
 APPS = Relation(
     name="flysync_apps",
     ours=True,
-    columns={"app": _TEXT, "project_id": _TEXT, "since": _TIME, "down_before": ("text[]",)},
+    columns={
+        "app": "text PRIMARY KEY",
+        "project_id": "text NOT NULL",
+        "since": "timestamptz NOT NULL DEFAULT now()",
+        "down_before": "text[]",
+    },
     rights=("SELECT", "INSERT", "UPDATE"),
-    create="""
-        CREATE TABLE flysync_apps (
-            app text PRIMARY KEY,
-            project_id text NOT NULL,
-            since timestamptz NOT NULL DEFAULT now(),
-            down_before text[]
-        )
-    """,
 )
 
 #: A single row: the version of these tables, the key of fingerprints and digests, and until when no run may begin.
@@ -205,21 +176,13 @@ META = Relation(
     name="flysync_meta",
     ours=True,
     columns={
-        "schema_version": ("integer", "bigint"),
-        "fingerprint_key": _TEXT,
-        "created_at": _TIME,
-        "closed_until": _TIME,
+        "schema_version": "integer NOT NULL",
+        "fingerprint_key": "text NOT NULL",
+        "created_at": "timestamptz NOT NULL DEFAULT now()",
+        "closed_until": "timestamptz",
     },
     rights=("SELECT",),
-    create="""
-        CREATE TABLE flysync_meta (
-            schema_version integer NOT NULL,
-            fingerprint_key text NOT NULL,
-            created_at timestamptz NOT NULL DEFAULT now(),
-            closed_until timestamptz
-        );
-        CREATE UNIQUE INDEX flysync_meta_single ON flysync_meta ((true))
-    """,
+    indexes="CREATE UNIQUE INDEX flysync_meta_single ON flysync_meta ((true))",
 )
 
 #: All of them, the backend's first.
