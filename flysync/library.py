@@ -85,7 +85,7 @@ async def _run(
         return await _strip_context(handler(options, services=services))
     settings = settings or bootstrap.load_settings()
     async with bootstrap.open_services(settings) as opened:
-        return await _strip_context(handler(_completed(options, settings), services=opened))
+        return await _strip_context(handler(completed(options, settings), services=opened))
 
 
 async def _strip_context(work: Awaitable[SyncReport]) -> SyncReport:
@@ -103,8 +103,8 @@ async def _strip_context(work: Awaitable[SyncReport]) -> SyncReport:
     raise RuntimeError("\n".join(lines))
 
 
-def _completed(options: SyncOptions, settings: Settings) -> SyncOptions:
-    """Fill in what the caller has left open."""
+def completed(options: SyncOptions, settings: Settings) -> SyncOptions:
+    """Fill in what *options* leave open as the settings say."""
     return replace(
         options,
         actor=options.actor or settings.actor,

@@ -1,5 +1,6 @@
 """Commands that look after the tables, the sandboxes and the snapshots."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -89,8 +90,7 @@ def sandbox_list(output: "Output") -> None:
     from flysync import bootstrap
     from flysync.handlers import prune
 
-    settings = run.load_settings(output, bootstrap.SANDBOXES)
-    run.run_handler(output, settings, lambda services: prune.list_sandboxes(services=services))
+    run.run_handler(output, run.load_settings(output, bootstrap.SANDBOXES), prune.list_sandboxes)
 
 
 @sandbox.command("prune")
@@ -111,8 +111,7 @@ def sandbox_prune(output: "Output") -> None:
     from flysync import bootstrap
     from flysync.handlers import prune
 
-    settings = run.load_settings(output, bootstrap.SANDBOXES)
-    run.run_handler(output, settings, lambda services: prune.prune_sandboxes(services=services))
+    run.run_handler(output, run.load_settings(output, bootstrap.SANDBOXES), prune.prune_sandboxes)
 
 
 @snapshot.command("build")
@@ -134,14 +133,8 @@ def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTi
 
     settings = run.load_settings(output, bootstrap.SNAPSHOTS)
     listener = progress.Progress(output, settings.secrets)
-    run.run_handler(
-        output,
-        settings,
-        lambda services: snapshots.build_snapshot(
-            name, _pinned(settings), services=services, timeout_s=timeout, listener=listener
-        ),
-        listener,
-    )
+    build = partial(snapshots.build_snapshot, name, _pinned(settings), timeout_s=timeout, listener=listener)
+    run.run_handler(output, settings, build, listener)
 
 
 @snapshot.command("list")
@@ -160,7 +153,7 @@ def snapshot_list(output: "Output") -> None:
     from flysync.handlers import snapshots
 
     settings = run.load_settings(output, bootstrap.SNAPSHOTS)
-    run.run_handler(output, settings, lambda services: snapshots.list_snapshots(_pinned(settings), services=services))
+    run.run_handler(output, settings, partial(snapshots.list_snapshots, _pinned(settings)))
 
 
 def _pinned(settings: "Settings") -> "Pinned":

@@ -1,5 +1,6 @@
 """Commands that look, and change nothing."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,18 +47,9 @@ def status(output: "Output", project: OneProject = None, of_app: OneApp = None, 
     from flysync.handlers import status as handlers
 
     settings = run.load_settings(output, bootstrap.SYNC if live else bootstrap.DATABASE)
-    run.run_handler(
-        output,
-        settings,
-        lambda services: handlers.status(
-            project,
-            services=services,
-            app=of_app,
-            live=live,
-            values=settings.value_source != "caller",
-            empty_allowed=settings.allow_empty,
-        ),
-    )
+    values, empty_allowed = settings.value_source != "caller", settings.allow_empty
+    look = partial(handlers.status, project, app=of_app, live=live, values=values, empty_allowed=empty_allowed)
+    run.run_handler(output, settings, look)
 
 
 @app.command()
@@ -84,12 +76,8 @@ def history(
         raise UsageError("history needs a RUN or a --project", hint=hint)
     settings = run.load_settings(output, bootstrap.DATABASE)
     if project is None:
-        run.run_handler(output, settings, lambda services: handlers.one_run(run_id or "", services=services))
-    run.run_handler(
-        output,
-        settings,
-        lambda services: handlers.history(project, services=services, name=name, limit=limit or 20),
-    )
+        run.run_handler(output, settings, partial(handlers.one_run, run_id or ""))
+    run.run_handler(output, settings, partial(handlers.history, project, name=name, limit=limit or 20))
 
 
 @app.command()
@@ -126,9 +114,7 @@ def doctor(output: "Output", project: DoctorProject = None, of_app: DoctorApp = 
         queue=(lambda: _worker_queue(settings)) if report.line("REDIS_URL").is_set else None,
     )
     listener = progress.Progress(output)
-    run.run_handler(
-        output, settings, lambda services: handlers.doctor(options, services=services, listener=listener), listener
-    )
+    run.run_handler(output, settings, partial(handlers.doctor, options, listener=listener), listener)
 
 
 def _worker_queue(settings: "Settings") -> "JobQueue":

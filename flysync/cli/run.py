@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from flysync.cli.progress import FleetProgress
     from flysync.model.core import SyncOptions
     from flysync.model.reports import Report
-    from flysync.ports import SnapshotServices
     from flysync.settings import Settings
 
 
@@ -39,13 +38,6 @@ def load_settings(output: Output, needs: Sequence[str]) -> Settings:
     return settings
 
 
-def with_settings(options: SyncOptions, settings: Settings) -> SyncOptions:
-    """Give the options of a sync with what the settings say of every sync."""
-    return replace(
-        options, actor=settings.actor, empty_allowed=settings.allow_empty, value_source=settings.value_source
-    )
-
-
 def run_sync(
     output: Output,
     options: SyncOptions,
@@ -54,17 +46,18 @@ def run_sync(
 ) -> NoReturn:
     """Run a handler that takes the options of a sync and somebody who follows it."""
     from flysync import bootstrap
+    from flysync.library import completed
 
     settings = load_settings(output, bootstrap.DATABASE if options.dry_run and not options.verify else bootstrap.SYNC)
-    options = with_settings(options, settings)
+    options = completed(options, settings)
     listener = progress or Progress(output)
-    run_handler(output, settings, lambda services: handler(options, services=services, listener=listener), listener)
+    run_handler(output, settings, partial(handler, options, listener=listener), listener)
 
 
 def run_handler(
     output: Output,
     settings: Settings,
-    handler: Callable[[SnapshotServices], Awaitable[Report]],
+    handler: Callable[..., Awaitable[Report]],
     progress: Progress | FleetProgress | None = None,
 ) -> NoReturn:
     """Open the services, call *handler* with them, show its report, and exit with its code."""
@@ -72,7 +65,7 @@ def run_handler(
 
     async def work() -> Report:
         async with bootstrap.open_services(settings) as services:
-            return await handler(services)
+            return await handler(services=services)
 
     exit_with(output, finish(work, progress or Progress(output)))
 

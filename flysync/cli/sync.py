@@ -146,6 +146,7 @@ def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> N
     """
     from flysync import bootstrap, logs
     from flysync.extras import how_to_add
+    from flysync.library import completed
     from flysync.model.reports import Report
 
     try:
@@ -154,7 +155,7 @@ def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> N
         raise ConfigError("the worker needs more packages", hint=how_to_add("worker")) from None
     settings = run.load_settings(output, bootstrap.WORKER)
     logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
-    options = replace(options, sync=run.with_settings(options.sync, settings))
+    options = replace(options, sync=completed(options.sync, settings))
     bootstrap.load_sdk()  # it takes a second, in which no other job would go on
 
     async def work(services: "Services") -> "Report":

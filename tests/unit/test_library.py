@@ -54,8 +54,8 @@ async def test_settings_that_are_missing_are_told(monkeypatch: pytest.MonkeyPatc
 def test_settings_say_what_the_caller_left_open() -> None:
     """Actor, whose value counts, and whether an empty one is synced; the caller's own word wins."""
     settings = Settings(actor="system", value_source="caller", allow_empty=True)
-    filled = library._completed(SyncOptions(), settings)
-    kept = library._completed(SyncOptions(actor="ann", stage=True, value_source="database"), settings)
+    filled = library.completed(SyncOptions(), settings)
+    kept = library.completed(SyncOptions(actor="ann", stage=True, value_source="database"), settings)
 
     assert ("system", "caller", True, "library") == (
         filled.actor,
