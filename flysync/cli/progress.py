@@ -121,7 +121,7 @@ class FleetProgress:
 
     def done(self, report: SyncReport) -> None:
         """Show what one project came to."""
-        from flysync.cli.render.fleet import project_text
+        from flysync.cli.render.sync import project_text
 
         self.reports.append(report)
         if self._output.as_json or self._output.verbosity < 0:

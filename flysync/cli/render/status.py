@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from flysync.cli.render.envelope import picked
+from flysync.cli.render import picked
 from flysync.handlers.compare import Live
 from flysync.handlers.status import CredentialCondition
 from flysync.model.core import State
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from flysync.handlers.status import StatusLine, StatusReport
 
 
-def keys(report: StatusReport) -> dict[str, Any]:
+def status_keys(report: StatusReport) -> dict[str, Any]:
     """Give `status`, an object per credential."""
     return {
         "status": [
             {
-                **picked(line, "project app name in_table state condition live"),
-                "drift": line.is_drift,
+                **picked(line, "project app name in_table state condition live drift=is_drift"),
                 "machines": _machines_json(_live_app(report, line)),
                 **picked(line, "updated_at written_at deployed_at run_id actor origin"),
             }
@@ -31,7 +30,7 @@ def keys(report: StatusReport) -> dict[str, Any]:
     }
 
 
-def lines(report: StatusReport) -> list[str]:
+def status_lines(report: StatusReport) -> list[str]:
     """Give a head per project, its credentials below, and the runs in progress."""
     text: list[str] = []
     head = None
@@ -90,7 +89,7 @@ def _facts(line: StatusLine) -> list[str]:
 def _machines_json(app: LiveApp | None) -> list[dict[str, Any]] | None:
     if app is None or app.machines is None:
         return None
-    return [picked(machine, "id state release") | {"managed": machine.is_managed} for machine in app.machines]
+    return [picked(machine, "id state release managed=is_managed") for machine in app.machines]
 
 
 def _machines(app: LiveApp | None) -> str:
