@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flysync.adapters.postgres.names import Known
 
@@ -31,34 +31,24 @@ def be_silent() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def projects(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete the id of a project."""
-    return _complete(context, "project", incomplete)
+def of(kind: "Known") -> "Callable[[typer.Context, str], list[str]]":
+    """Give what completes a project's id, a credential's name or an app's: of one project if --project is before it."""
 
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        import threading
 
-def names(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete the name of a credential: one of the project's if --project stands before it."""
-    return _complete(context, "name", incomplete)
+        options: dict[str, Any] = {}
+        outer: Any = context
+        while outer is not None:
+            options = {**outer.params, **{name: value for name, value in options.items() if value}}
+            outer = outer.parent
+        answers: list[str] = []
+        thread = threading.Thread(target=_query, args=(kind, incomplete, options, answers), daemon=True)
+        thread.start()
+        thread.join(_LIMIT_S)
+        return list(answers)
 
-
-def apps(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete the name of an app: one of the project's if --project stands before it."""
-    return _complete(context, "app", incomplete)
-
-
-def _complete(context: typer.Context, kind: "Known", start: str) -> list[str]:
-    import threading
-
-    options: dict[str, Any] = {}
-    outer: Any = context
-    while outer is not None:
-        options = {**outer.params, **{name: value for name, value in options.items() if value}}
-        outer = outer.parent
-    answers: list[str] = []
-    thread = threading.Thread(target=_query, args=(kind, start, options, answers), daemon=True)
-    thread.start()
-    thread.join(_LIMIT_S)
-    return list(answers)
+    return complete
 
 
 def _query(kind: "Known", start: str, options: "Mapping[str, Any]", answers: list[str]) -> None:

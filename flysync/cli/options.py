@@ -9,6 +9,7 @@ together.)
 
 import inspect
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,21 +84,12 @@ def read_queue(text: str) -> str:
     return text
 
 
-def _project_option(about: str) -> Any:
-    return typer.Option("--project", metavar="ID", parser=read_project, autocompletion=completion.projects, help=about)
-
-
-def _name_option(about: str) -> Any:
-    return typer.Option("--name", metavar="NAME", parser=read_name, autocompletion=completion.names, help=about)
-
-
-def _app_option(about: str, parser: "Callable[[str], AppName] | None" = read_app) -> Any:
-    return typer.Option("--app", metavar="APP", parser=parser, autocompletion=completion.apps, help=about)
-
-
-def _time_option(flag: str, default: str, about: str, parser: "Callable[[str], float]" = read_positive) -> Any:
-    return typer.Option(flag, metavar="TIME", parser=parser, show_default=default, help=about)
-
+_project_option = partial(
+    typer.Option, "--project", metavar="ID", parser=read_project, autocompletion=completion.of("project")
+)
+_name_option = partial(typer.Option, "--name", metavar="NAME", parser=read_name, autocompletion=completion.of("name"))
+_app_option = partial(typer.Option, "--app", metavar="APP", parser=read_app, autocompletion=completion.of("app"))
+_time_option = partial(typer.Option, metavar="TIME", parser=read_positive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]
 Verbose = Annotated[
@@ -106,14 +98,16 @@ Verbose = Annotated[
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 EnvFile = Annotated[Path | None, typer.Option("--env-file", metavar="FILE", help="Also read settings from this file.")]
 
-Project = Annotated[ProjectId, _project_option("The platform's id of the project.")]
-OneProject = Annotated[ProjectId | None, _project_option("Only this project.")]
-DoctorProject = Annotated[ProjectId | None, _project_option("Check this project's app at Fly.")]
-Names = Annotated[list[SecretName], _name_option("A credential's name; may be repeated.")]
-OneName = Annotated[SecretName | None, _name_option("Only runs that were about this credential.")]
-App = Annotated[AppName | None, _app_option("Use this app, not the newest deployment's.")]
-OneApp = Annotated[AppName | None, _app_option("Only this app.", parser=None)]  # the table may name an impossible one
-DoctorApp = Annotated[AppName | None, _app_option("Check this app at Fly.")]
+Project = Annotated[ProjectId, _project_option(help="The platform's id of the project.")]
+OneProject = Annotated[ProjectId | None, _project_option(help="Only this project.")]
+DoctorProject = Annotated[ProjectId | None, _project_option(help="Check this project's app at Fly.")]
+Names = Annotated[list[SecretName], _name_option(help="A credential's name; may be repeated.")]
+OneName = Annotated[SecretName | None, _name_option(help="Only runs that were about this credential.")]
+App = Annotated[AppName | None, _app_option(help="Use this app, not the newest deployment's.")]
+OneApp = Annotated[
+    AppName | None, _app_option(help="Only this app.", parser=None)
+]  # the table may name an impossible one
+DoctorApp = Annotated[AppName | None, _app_option(help="Check this app at Fly.")]
 
 Stage = Annotated[bool, typer.Option("--stage", help="Store only; a later deploy restarts the machines.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for healthy machines.")]
@@ -132,14 +126,20 @@ SandboxId = Annotated[
 ]
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="The reason, for the record.")]
 LockWait = Annotated[
-    float, _time_option("--lock-wait", "60s", "How long to wait for another run's lock.", parser=read_duration)
+    float,
+    _time_option(
+        "--lock-wait", show_default="60s", help="How long to wait for another run's lock.", parser=read_duration
+    ),
 ]
-Timeout = Annotated[float, _time_option("--timeout", "10m", "Overall time limit, excluding cleanup.")]
-InitTimeout = Annotated[float, _time_option("--timeout", "60s", "How long to wait for open runs.")]
-BuildTimeout = Annotated[float, _time_option("--timeout", "15m", "Overall time limit.")]
+Timeout = Annotated[float, _time_option("--timeout", show_default="10m", help="Overall time limit, excluding cleanup.")]
+InitTimeout = Annotated[float, _time_option("--timeout", show_default="60s", help="How long to wait for open runs.")]
+BuildTimeout = Annotated[float, _time_option("--timeout", show_default="15m", help="Overall time limit.")]
 
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]
-Grace = Annotated[float, _time_option("--grace", "30s", "Time for runs to end after SIGTERM.", parser=read_duration)]
+Grace = Annotated[
+    float,
+    _time_option("--grace", show_default="30s", help="Time for runs to end after SIGTERM.", parser=read_duration),
+]
 HealthPort = Annotated[
     int | None,
     typer.Option("--health-port", min=0, max=65535, metavar="PORT", help="Serve /healthz, /readyz and /metrics here."),
@@ -155,17 +155,14 @@ def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Ca
     """Give a command the options of *bundles*; what each makes of them comes first among its arguments."""
 
     def decorate(command: "Callable[..., None]") -> "Callable[..., None]":
-        shared = [_parameters(bundle) for bundle in bundles]
-        own = _parameters(command)[len(bundles) :]
-
         def called(**given: Any) -> None:
             made = [
-                bundle(**{parameter.name: given.pop(parameter.name) for parameter in parameters})
-                for bundle, parameters in zip(bundles, shared, strict=True)
+                bundle(**{name: given.pop(name) for name in inspect.signature(bundle).parameters}) for bundle in bundles
             ]
             command(*made, **given)
 
-        parameters = [*own, *(parameter for bundle in reversed(shared) for parameter in bundle)]
+        own, *shared = ([*inspect.signature(function).parameters.values()] for function in (command, *bundles))
+        parameters = sum(reversed(shared), own[len(bundles) :])
         called.__name__, called.__doc__ = command.__name__, _EXAMPLES.sub(r"\1\b\n\1\2", command.__doc__ or "")
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -174,10 +171,6 @@ def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Ca
         return called
 
     return decorate
-
-
-def _parameters(function: "Callable[..., Any]") -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
 
 
 def common(
@@ -206,29 +199,14 @@ def sync_options(
     force: Force = False,
     stage: Stage = False,
     no_wait: NoWait = False,
-    lock_wait: LockWait = 60.0,
-    timeout: Timeout = 600.0,
+    lock_wait_s: LockWait = 60.0,
+    timeout_s: Timeout = 600.0,
     sandbox: SandboxId = None,
     reason: Reason = None,
     take_over: TakeOver = False,
 ) -> "SyncOptions":
     """Give how a sync is to be done."""
-    from flysync.model.core import Origin, SyncOptions
-
-    return SyncOptions(
-        app=app,
-        stage=stage,
-        wait=not no_wait,
-        dry_run=dry_run,
-        verify=verify,
-        force=force,
-        sandbox=sandbox,
-        reason=reason,
-        origin=Origin.CLI,
-        lock_wait_s=lock_wait,
-        timeout_s=timeout,
-        take_over=take_over,
-    )
+    return _given(**locals())
 
 
 def unset_options(
@@ -239,23 +217,18 @@ def unset_options(
     take_over: TakeOver = False,
     sandbox: SandboxId = None,
     reason: Reason = None,
-    lock_wait: LockWait = 60.0,
-    timeout: Timeout = 600.0,
+    lock_wait_s: LockWait = 60.0,
+    timeout_s: Timeout = 600.0,
 ) -> "SyncOptions":
     """Give how secrets are to be removed."""
-    from dataclasses import replace
+    return _given(**locals())
 
-    options = sync_options(
-        app=app,
-        dry_run=dry_run,
-        force=force,
-        sandbox=sandbox,
-        reason=reason,
-        lock_wait=lock_wait,
-        timeout=timeout,
-        take_over=take_over,
-    )
-    return replace(options, retry=retry)
+
+def _given(*, no_wait: bool = False, **fields: Any) -> "SyncOptions":
+    """Give the options of a sync; all but one have the names of its fields."""
+    from flysync.model.core import Origin, SyncOptions
+
+    return SyncOptions(origin=Origin.CLI, wait=not no_wait, **fields)
 
 
 def worker_options(
