@@ -8,9 +8,9 @@ import typer
 from flysync.cli import progress, run
 from flysync.cli.app import db, sandbox, snapshot
 from flysync.cli.options import BuildTimeout, InitTimeout, common, takes
+from flysync.cli.output import Output
 
 if TYPE_CHECKING:
-    from flysync.cli.output import Output
     from flysync.handlers.snapshots import Pinned
     from flysync.settings import Settings
 
@@ -34,7 +34,7 @@ SnapshotName = Annotated[
 
 @db.command("init")
 @takes(common)
-def db_init(output: "Output", timeout: InitTimeout = 60.0) -> None:
+def db_init(output: Output, timeout: InitTimeout = 60.0) -> None:
     """
     Create the tables that do not exist yet, and migrate flysync's own.
 
@@ -55,7 +55,7 @@ def db_init(output: "Output", timeout: InitTimeout = 60.0) -> None:
 
 @db.command("check")
 @takes(common)
-def db_check(output: "Output") -> None:
+def db_check(output: Output) -> None:
     """
     Compare the tables with what flysync needs.
 
@@ -77,7 +77,7 @@ def db_check(output: "Output") -> None:
 
 @sandbox.command("list")
 @takes(common)
-def sandbox_list(output: "Output") -> None:
+def sandbox_list(output: Output) -> None:
     """
     Show our sandboxes, and whether they are still needed.
 
@@ -95,7 +95,7 @@ def sandbox_list(output: "Output") -> None:
 
 @sandbox.command("prune")
 @takes(common)
-def sandbox_prune(output: "Output") -> None:
+def sandbox_prune(output: Output) -> None:
     """
     Delete leftover sandboxes, never one of a living run.
 
@@ -116,7 +116,7 @@ def sandbox_prune(output: "Output") -> None:
 
 @snapshot.command("build")
 @takes(common)
-def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTimeout = 900.0) -> None:
+def snapshot_build(output: Output, name: SnapshotName = None, timeout: BuildTimeout = 900.0) -> None:
     """
     Build a Daytona snapshot that contains flyctl.
 
@@ -139,7 +139,7 @@ def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTi
 
 @snapshot.command("list")
 @takes(common)
-def snapshot_list(output: "Output") -> None:
+def snapshot_list(output: Output) -> None:
     """
     Show our snapshots, and the one in use.
 

@@ -1,4 +1,4 @@
-"""Commands that look, and change nothing."""
+"""Commands that look, and change nothing of yours."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -8,10 +8,11 @@ import typer
 from flysync.cli import progress, run
 from flysync.cli.app import app
 from flysync.cli.options import DoctorApp, DoctorProject, OneApp, OneName, OneProject, common, takes
-from flysync.errors import UsageError
+from flysync.cli.output import Output
+from flysync.cli.signals import SIGNALS
+from flysync.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from flysync.cli.output import Output
     from flysync.ports import JobQueue
     from flysync.settings import Settings
 
@@ -25,10 +26,40 @@ OneRun = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="One run: its id, or at least its first 6 characters.")
 ]
 
+Keep = Annotated[bool, typer.Option("--keep", help="Keep the simulated services running.")]
+WithWorker = Annotated[bool, typer.Option("--worker", help="Send the credentials through a queue and a worker.")]
+
+
+@app.command()
+@takes()
+def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
+    """
+    Run the whole flow on loopback; nothing to set up.
+
+    Starts a Postgres, a Daytona and a Fly.io of its own, runs the real commands against them, and shows what they
+    print. Nothing of yours is read or changed. The exit status is 0 if everything worked as described.
+
+    Examples:
+        flysync demo
+        flysync demo --worker
+        flysync demo --keep
+    """
+    from flysync.extras import how_to_add
+
+    try:
+        from flysync.sim.demo import main as play
+    except ImportError:
+        raise ConfigError("the demo needs more packages", hint=how_to_add("demo")) from None
+    try:
+        code = play(keep=keep, worker=with_worker)
+    except ImportError:
+        raise ConfigError("the worker needs more packages", hint=how_to_add("demo,worker")) from None
+    raise typer.Exit(SIGNALS.exit_code if SIGNALS.received else code)
+
 
 @app.command()
 @takes(common)
-def status(output: "Output", project: OneProject = None, of_app: OneApp = None, live: IsLive = False) -> None:
+def status(output: Output, project: OneProject = None, of_app: OneApp = None, live: IsLive = False) -> None:
     """
     Show what is stored, what was sent, and what Fly has now.
 
@@ -55,7 +86,7 @@ def status(output: "Output", project: OneProject = None, of_app: OneApp = None, 
 @app.command()
 @takes(common)
 def history(
-    output: "Output", run_id: OneRun = None, project: OneProject = None, name: OneName = None, limit: Limit = None
+    output: Output, run_id: OneRun = None, project: OneProject = None, name: OneName = None, limit: Limit = None
 ) -> None:
     """
     Show the runs of a project so far, or one of them in full.
@@ -82,7 +113,7 @@ def history(
 
 @app.command()
 @takes(common)
-def doctor(output: "Output", project: DoctorProject = None, of_app: DoctorApp = None, offline: Offline = False) -> None:
+def doctor(output: Output, project: DoctorProject = None, of_app: DoctorApp = None, offline: Offline = False) -> None:
     """
     Check everything that a sync needs, in order.
 

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flysync.cli import completion
+from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flysync.cli.output import Output
     from flysync.model.core import AppName, ProjectId, SecretName, SyncOptions
-    from flysync.worker.options import WorkerOptions
 else:  # for Typer they are texts, and their module is loaded by the command that needs it
     AppName = ProjectId = SecretName = str
 
@@ -89,7 +88,7 @@ _project_option = partial(
 )
 _name_option = partial(typer.Option, "--name", metavar="NAME", parser=read_name, autocompletion=completion.of("name"))
 _app_option = partial(typer.Option, "--app", metavar="APP", parser=read_app, autocompletion=completion.of("app"))
-_time_option = partial(typer.Option, metavar="TIME", parser=read_positive)
+time_option = partial(typer.Option, metavar="TIME", parser=read_positive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]
 Verbose = Annotated[
@@ -127,25 +126,13 @@ SandboxId = Annotated[
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="The reason, for the record.")]
 LockWait = Annotated[
     float,
-    _time_option(
+    time_option(
         "--lock-wait", show_default="60s", help="How long to wait for another run's lock.", parser=read_duration
     ),
 ]
-Timeout = Annotated[float, _time_option("--timeout", show_default="10m", help="Overall time limit, excluding cleanup.")]
-InitTimeout = Annotated[float, _time_option("--timeout", show_default="60s", help="How long to wait for open runs.")]
-BuildTimeout = Annotated[float, _time_option("--timeout", show_default="15m", help="Overall time limit.")]
-
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]
-Grace = Annotated[
-    float,
-    _time_option("--grace", show_default="30s", help="Time for runs to end after SIGTERM.", parser=read_duration),
-]
-HealthPort = Annotated[
-    int | None,
-    typer.Option("--health-port", min=0, max=65535, metavar="PORT", help="Serve /healthz, /readyz and /metrics here."),
-]
-HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="The address to serve them on.")]
-
+Timeout = Annotated[float, time_option("--timeout", show_default="10m", help="Overall time limit, excluding cleanup.")]
+InitTimeout = Annotated[float, time_option("--timeout", show_default="60s", help="How long to wait for open runs.")]
+BuildTimeout = Annotated[float, time_option("--timeout", show_default="15m", help="Overall time limit.")]
 
 #: A block of examples; Typer takes lines for a paragraph, and fills it, unless a backspace stands before them.
 _EXAMPLES = re.compile(r"^( *)(Examples?:)$", re.MULTILINE)
@@ -179,10 +166,8 @@ def common(
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
-) -> "Output":
+) -> Output:
     """Give the output of the command, as the options before and after its name want it."""
-    from flysync.cli.output import Output
-
     if env_file is not None and not env_file.is_file():
         raise ConfigError(f"{env_file} is not a file", hint="check --env-file")
     output = context.ensure_object(Output)
@@ -229,15 +214,3 @@ def _given(*, no_wait: bool = False, **fields: Any) -> "SyncOptions":
     from flysync.model.core import Origin, SyncOptions
 
     return SyncOptions(origin=Origin.CLI, wait=not no_wait, **fields)
-
-
-def worker_options(
-    concurrency: Concurrency = 5,
-    grace: Grace = 30.0,
-    health_port: HealthPort = None,
-    health_host: HealthHost = "127.0.0.1",
-) -> "WorkerOptions":
-    """Give how a worker is to work."""
-    from flysync.worker.options import WorkerOptions
-
-    return WorkerOptions(concurrency=concurrency, grace_s=grace, health_port=health_port, health_host=health_host)

@@ -13,7 +13,6 @@ from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from flysync.cli.output import Output
@@ -88,7 +87,12 @@ def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Progress |
     async def body() -> Report:
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(work())
-        SIGNALS.on_first = lambda: _cancel(loop, task)
+
+        def cancel() -> None:
+            with suppress(RuntimeError):  # a loop that has just been closed has nothing left to cancel
+                loop.call_soon_threadsafe(task.cancel)
+
+        SIGNALS.on_first = cancel
         if SIGNALS.received:  # where its exception was swallowed
             task.cancel()
         return await task
@@ -102,9 +106,3 @@ def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Progress |
     finally:
         SIGNALS.note()
         progress.stop()
-
-
-def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
-    """Cancel the task from a signal's handler; a loop that has just been closed has nothing left to cancel."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(task.cancel)
