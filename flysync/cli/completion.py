@@ -5,7 +5,6 @@ Silent and quick, whatever happens: somebody has pressed a key and goes on typin
 to find them.)
 """
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,6 @@ if TYPE_CHECKING:
 
 #: Seconds for all of it: the database has one, but a keyring or a name server may not answer either.
 _LIMIT_S = 3.0
-
-
-def is_requested() -> bool:
-    """Tell whether a shell has started this process to complete a line."""
-    return "_FLYSYNC_COMPLETE" in os.environ
-
-
-def be_silent() -> None:
-    """Keep everything off the line that somebody is typing, whoever prints it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def of(kind: "Known") -> "Callable[[typer.Context, str], list[str]]":

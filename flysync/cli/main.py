@@ -16,7 +16,7 @@ from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption
 from typer._click.exceptions import UsageError as ParserError
 from typer.core import TyperGroup
 
-from flysync.cli import admin, completion, config, inspect, sync
+from flysync.cli import admin, config, inspect, sync
 from flysync.cli.app import app, see_help
 from flysync.cli.output import Output
 from flysync.cli.signals import SIGNALS
@@ -33,8 +33,8 @@ def main() -> NoReturn:
     output = Output(as_json="--json" in sys.argv)
     SIGNALS.on_second = output.last_words
     code: object = 0
-    if completes := completion.is_requested():
-        completion.be_silent()
+    if completes := "_FLYSYNC_COMPLETE" in os.environ:  # nothing else gets onto the line that somebody is typing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         SIGNALS.interrupt()
         code = app(obj=output, prog_name="flysync", standalone_mode=False)

@@ -9,22 +9,26 @@ together.)
 
 import inspect
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from flysync.cli import completion
 from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from flysync.model.core import AppName, ProjectId, SecretName, SyncOptions
-else:  # for Typer they are texts, and their module is loaded by the command that needs it
-    AppName = ProjectId = SecretName = str
+from flysync.model.core import (
+    AppName,
+    Origin,
+    ProjectId,
+    SecretName,
+    SyncOptions,
+    is_app_name,
+    project_id,
+    secret_name,
+)
 
 #: Seconds; no sandbox should live longer.
 _LONGEST_S = 24 * 3600.0
@@ -48,17 +52,8 @@ def read_positive(text: str | float) -> float:
     return length
 
 
-def read_project(text: str) -> "ProjectId":
-    """Read a project's id."""
-    from flysync.model.core import project_id
-
-    return project_id(text)
-
-
-def read_name(text: str) -> "SecretName":
+def read_name(text: str) -> SecretName:
     """Read a credential's name; NAME=VALUE is refused without showing it."""
-    from flysync.model.core import secret_name
-
     if "=" in text:
         raise UsageError(
             "--name takes a name only; values are never given as arguments",
@@ -67,10 +62,8 @@ def read_name(text: str) -> "SecretName":
     return secret_name(text)
 
 
-def read_app(text: str) -> "AppName":
+def read_app(text: str) -> AppName:
     """Read the name of an app at Fly."""
-    from flysync.model.core import AppName, is_app_name
-
     if not is_app_name(text):
         raise typer.BadParameter("not a valid name of a Fly.io app")
     return AppName(text)
@@ -84,7 +77,7 @@ def read_queue(text: str) -> str:
 
 
 _project_option = partial(
-    typer.Option, "--project", metavar="ID", parser=read_project, autocompletion=completion.of("project")
+    typer.Option, "--project", metavar="ID", parser=project_id, autocompletion=completion.of("project")
 )
 _name_option = partial(typer.Option, "--name", metavar="NAME", parser=read_name, autocompletion=completion.of("name"))
 _app_option = partial(typer.Option, "--app", metavar="APP", parser=read_app, autocompletion=completion.of("app"))
@@ -104,7 +97,7 @@ Names = Annotated[list[SecretName], _name_option(help="A credential's name; may 
 OneName = Annotated[SecretName | None, _name_option(help="Only runs that were about this credential.")]
 App = Annotated[AppName | None, _app_option(help="Use this app, not the newest deployment's.")]
 OneApp = Annotated[
-    AppName | None, _app_option(help="Only this app.", parser=None)
+    AppName | None, _app_option(help="Only this app.", parser=AppName)
 ]  # the table may name an impossible one
 DoctorApp = Annotated[AppName | None, _app_option(help="Check this app at Fly.")]
 
@@ -138,10 +131,10 @@ BuildTimeout = Annotated[float, time_option("--timeout", show_default="15m", hel
 _EXAMPLES = re.compile(r"^( *)(Examples?:)$", re.MULTILINE)
 
 
-def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Callable[..., None]]":
+def takes(*bundles: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of *bundles*; what each makes of them comes first among its arguments."""
 
-    def decorate(command: "Callable[..., None]") -> "Callable[..., None]":
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def called(**given: Any) -> None:
             made = [
                 bundle(**{name: given.pop(name) for name in inspect.signature(bundle).parameters}) for bundle in bundles
@@ -189,7 +182,7 @@ def sync_options(
     sandbox: SandboxId = None,
     reason: Reason = None,
     take_over: TakeOver = False,
-) -> "SyncOptions":
+) -> SyncOptions:
     """Give how a sync is to be done."""
     return _given(**locals())
 
@@ -204,13 +197,11 @@ def unset_options(
     reason: Reason = None,
     lock_wait_s: LockWait = 60.0,
     timeout_s: Timeout = 600.0,
-) -> "SyncOptions":
+) -> SyncOptions:
     """Give how secrets are to be removed."""
     return _given(**locals())
 
 
-def _given(*, no_wait: bool = False, **fields: Any) -> "SyncOptions":
+def _given(*, no_wait: bool = False, **fields: Any) -> SyncOptions:
     """Give the options of a sync; all but one have the names of its fields."""
-    from flysync.model.core import Origin, SyncOptions
-
     return SyncOptions(origin=Origin.CLI, wait=not no_wait, **fields)

@@ -147,26 +147,22 @@ class FleetProgress:
             self._bar = None
 
 
-def _bar() -> Any:
+def _line(*columns: Any) -> Any:
+    """Give a line for stderr, which is gone when it stops."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress as Line
 
-    return Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-    )
+    return Line(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    return _line(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
 def _spinner() -> Any:
-    """Give a line for stderr: the current step, its seconds, and of the steps before it what has room."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
+    """Give the current step, its seconds, and of the steps before it what has room."""
     from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
     from rich.table import Column
     from rich.text import Text
@@ -176,11 +172,9 @@ def _spinner() -> Any:
         def render(self, task: Task) -> Text:
             return Text(task.fields["before"], style="dim", no_wrap=True, overflow="ellipsis")
 
-    return Bar(
+    return _line(
         SpinnerColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         Before(),
-        console=Console(stderr=True),
-        transient=True,
     )

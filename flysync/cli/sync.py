@@ -22,9 +22,9 @@ from flysync.cli.options import (
 )
 from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
+from flysync.model.core import SyncOptions
 
 if TYPE_CHECKING:
-    from flysync.model.core import SyncOptions
     from flysync.model.reports import Report
     from flysync.ports import Services
 
@@ -61,9 +61,7 @@ HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="
 
 @app.command()
 @takes(common, sync_options)
-def sync(
-    output: Output, options: "SyncOptions", project: Project, name: Names, value_stdin: ValueStdin = False
-) -> None:
+def sync(output: Output, options: SyncOptions, project: Project, name: Names, value_stdin: ValueStdin = False) -> None:
     """
     Copy a project's credentials into its Fly app, by name.
 
@@ -89,7 +87,7 @@ def sync(
 @takes(common, sync_options)
 def sync_project(
     output: Output,
-    options: "SyncOptions",
+    options: SyncOptions,
     project: OneProject = None,
     all_projects: All = False,
     concurrency: AtATime = None,
@@ -123,7 +121,7 @@ def sync_project(
 
 @app.command()
 @takes(common, unset_options)
-def unset(output: Output, options: "SyncOptions", project: Project, name: Names, yes: Yes = False) -> None:
+def unset(output: Output, options: SyncOptions, project: Project, name: Names, yes: Yes = False) -> None:
     """
     Remove secrets from a project's app, with one restart.
 
