@@ -45,13 +45,13 @@ class Progress:
     def step(self, phase: str) -> None:
         """Show that a step begins."""
         now = time.monotonic()
+        if self._phase:
+            self._before.append(f"{self._phase} {now - self._since:.1f}")
+        self._phase, self._since = phase, now
         if self._has_lines:
             write(sys.stderr, f"info: {phase} (after {now - self._began:.1f} s)")
         if not self._has_spinner:
             return
-        if self._phase:
-            self._before.append(f"{self._phase} {now - self._since:.1f}")
-        self._phase, self._since = phase, now
         if self._spinner is None:
             self._spinner = _spinner()
             self._spinner.add_task("", total=None, before="")
