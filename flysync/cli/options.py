@@ -9,14 +9,14 @@ together.)
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flysync.cli import completion
 from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
 from flysync.model.core import (
@@ -30,8 +30,13 @@ from flysync.model.core import (
     secret_name,
 )
 
+if TYPE_CHECKING:
+    from flysync.adapters.postgres.names import Known
+
 #: Seconds; no sandbox should live longer.
 _LONGEST_S = 24 * 3600.0
+#: Seconds for completing a word: the database has one, but a keyring or a name server may not answer either.
+_COMPLETION_S = 3.0
 
 
 def read_duration(text: str | float) -> float:
@@ -76,11 +81,47 @@ def read_queue(text: str) -> str:
     return text
 
 
+def _completes(kind: "Known") -> Callable[[typer.Context, str], list[str]]:
+    """
+    Give what completes a project's id, or the name of a credential or an app: never a value.
+
+    They are those that the database has, of one project if --project stands before them. Silent and quick, whatever
+    happens: somebody has pressed a key and goes on typing.
+    """
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        import threading
+
+        options: dict[str, Any] = {}
+        outer: Any = context
+        while outer is not None:
+            options = {**outer.params, **{name: value for name, value in options.items() if value}}
+            outer = outer.parent
+        answers: list[str] = []
+        thread = threading.Thread(target=_add_known, args=(kind, incomplete, options, answers), daemon=True)
+        thread.start()
+        thread.join(_COMPLETION_S)
+        return list(answers)
+
+    return complete
+
+
+def _add_known(kind: "Known", start: str, options: Mapping[str, Any], answers: list[str]) -> None:
+    import asyncio
+
+    from flysync import bootstrap
+
+    env_file = options.get("env_file")
+    with suppress(Exception):
+        settings = bootstrap.load_settings(bootstrap.DATABASE, env_file=Path(env_file) if env_file else None)
+        answers.extend(asyncio.run(bootstrap.known_names(settings, kind, start, options.get("project"))))
+
+
 _project_option = partial(
-    typer.Option, "--project", metavar="ID", parser=project_id, autocompletion=completion.of("project")
+    typer.Option, "--project", metavar="ID", parser=project_id, autocompletion=_completes("project")
 )
-_name_option = partial(typer.Option, "--name", metavar="NAME", parser=read_name, autocompletion=completion.of("name"))
-_app_option = partial(typer.Option, "--app", metavar="APP", parser=read_app, autocompletion=completion.of("app"))
+_name_option = partial(typer.Option, "--name", metavar="NAME", parser=read_name, autocompletion=_completes("name"))
+_app_option = partial(typer.Option, "--app", metavar="APP", parser=read_app, autocompletion=_completes("app"))
 time_option = partial(typer.Option, metavar="TIME", parser=read_positive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]

@@ -33,8 +33,8 @@ MODULES = {
     "InitReport": "upkeep",
     "SandboxReport": "upkeep",
     "SnapshotReport": "upkeep",
-    "ConfigReport": "config",
-    "KeyringReport": "config",
+    "ConfigReport": "upkeep",
+    "KeyringReport": "upkeep",
 }
 
 

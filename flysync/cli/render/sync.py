@@ -10,7 +10,7 @@ from flysync.model.core import Outcome, Reason
 from flysync.model.reports import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from flysync.model.reports import CredentialReport, FleetReport, SyncReport
 
@@ -53,16 +53,12 @@ def project_text(report: SyncReport) -> list[str]:
     """Give the line of one project among many, with those of its credentials that failed or are not known."""
     why = f": {report.error.message}" if report.error else ""
     mark = _MARKS[Outcome.FAILED] if report.error else _MARKS.get(report.outcome, _MARKS[None])
-    failed = tuple(
-        credential
-        for credential in report.credentials
-        if credential.outcome in {Outcome.FAILED, Outcome.UNKNOWN} or credential.code
-    )
+    failed = [one for one in report.credentials if one.outcome in {Outcome.FAILED, Outcome.UNKNOWN} or one.code]
     below = [f"    {line}" for line in _credentials(failed, report)]
     return [printable(line) for line in (f"{mark} {_summary(report)}{why}", *below)]
 
 
-def _credentials(credentials: tuple[CredentialReport, ...], report: SyncReport) -> list[str]:
+def _credentials(credentials: Iterable[CredentialReport], report: SyncReport) -> list[str]:
     """Give the lines of some of the report's credentials, in columns as wide as all of them need."""
     width = max((len(credential.name) for credential in report.credentials), default=0)
     return [_credential(credential, width) for credential in credentials]

@@ -1,10 +1,11 @@
-"""The findings of `doctor` and `db check`, the tables, and what is ours at Daytona: sandboxes and snapshots."""
+"""What keeps syncs going: settings, findings of `doctor` and `db check`, tables, sandboxes and snapshots."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from flysync.cli.render import picked
+from flysync.model.config import KeyringChange
 from flysync.model.reports import utc
 
 if TYPE_CHECKING:
@@ -12,7 +13,38 @@ if TYPE_CHECKING:
     from flysync.handlers.doctor.checks import DoctorReport
     from flysync.handlers.prune import SandboxReport
     from flysync.handlers.snapshots import SnapshotLine, SnapshotReport
+    from flysync.model.config import ConfigReport, KeyringReport
     from flysync.model.reports import InitReport
+
+_CHANGES = {
+    KeyringChange.STORED: "is in the system keyring",
+    KeyringChange.REMOVED: "was removed from the system keyring",
+    KeyringChange.ABSENT: "was not in the system keyring",
+}
+
+
+def config_keys(report: ConfigReport) -> dict[str, Any]:
+    """Give `config`, an object per setting."""
+    return {"config": [picked(line, "name value=shown source usable=is_usable") for line in report.lines]}
+
+
+def config_lines(report: ConfigReport) -> list[str]:
+    """Give a line per setting: name, source, and what may be shown of it."""
+    name, source = (max(len(getattr(line, column)) for line in report.lines) for column in ("name", "source"))
+    return [
+        f"{line.name:<{name}}  {line.source:<{source}}  {line.shown or '' if line.is_usable else '(invalid)'}".rstrip()
+        for line in report.lines
+    ]
+
+
+def keyring_keys(report: KeyringReport) -> dict[str, Any]:
+    """Give `config`, what happened to one secret."""
+    return {"config": picked(report, "name keyring=change")}
+
+
+def keyring_lines(report: KeyringReport) -> list[str]:
+    """Say what happened to one secret."""
+    return [f"{report.name} {_CHANGES[report.change]}"]
 
 
 def check_keys(report: CheckReport) -> dict[str, Any]:
