@@ -7,27 +7,23 @@ import typer
 
 from flysync.cli import progress, run
 from flysync.cli.app import db, sandbox, snapshot
-from flysync.cli.options import BuildTimeout, InitTimeout, common, takes
+from flysync.cli.options import BuildTimeout, InitTimeout, common, name_of, takes
 from flysync.cli.output import Output
+from flysync.model.snapshot import is_snapshot_name
 
 if TYPE_CHECKING:
     from flysync.handlers.snapshots import Pinned
     from flysync.settings import Settings
 
 
-def _read_snapshot(text: str) -> str:
-    """Read the name of a snapshot at Daytona."""
-    from flysync.model.snapshot import is_snapshot_name
-
-    if not is_snapshot_name(text):
-        raise typer.BadParameter("not a valid name of a Daytona snapshot")
-    return text
-
-
 SnapshotName = Annotated[
     str | None,
     typer.Option(
-        "--name", metavar="NAME", parser=_read_snapshot, help="Its name.", show_default="flysync-flyctl-VERSION"
+        "--name",
+        metavar="NAME",
+        parser=name_of("a Daytona snapshot", is_snapshot_name),
+        help="Its name.",
+        show_default="flysync-flyctl-VERSION",
     ),
 ]
 

@@ -67,18 +67,15 @@ def read_name(text: str) -> SecretName:
     return secret_name(text)
 
 
-def read_app(text: str) -> AppName:
-    """Read the name of an app at Fly."""
-    if not is_app_name(text):
-        raise typer.BadParameter("not a valid name of a Fly.io app")
-    return AppName(text)
+def name_of(what: str, is_valid: Callable[[str], bool]) -> Callable[[str], str]:
+    """Give what reads the name of something."""
 
+    def read(text: str) -> str:
+        if not is_valid(text):
+            raise typer.BadParameter(f"not a valid name of {what}")
+        return text
 
-def read_queue(text: str) -> str:
-    """Read the name of a queue of BullMQ's."""
-    if not text or ":" in text:
-        raise typer.BadParameter("not a valid name of a queue: BullMQ's are not empty and have no colon")
-    return text
+    return read
 
 
 def _completes(kind: "Known") -> Callable[[typer.Context, str], list[str]]:
@@ -121,7 +118,9 @@ _project_option = partial(
     typer.Option, "--project", metavar="ID", parser=project_id, autocompletion=_completes("project")
 )
 _name_option = partial(typer.Option, "--name", metavar="NAME", parser=read_name, autocompletion=_completes("name"))
-_app_option = partial(typer.Option, "--app", metavar="APP", parser=read_app, autocompletion=_completes("app"))
+_app_option = partial(
+    typer.Option, "--app", metavar="APP", parser=name_of("a Fly.io app", is_app_name), autocompletion=_completes("app")
+)
 time_option = partial(typer.Option, metavar="TIME", parser=read_positive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]

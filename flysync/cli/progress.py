@@ -75,8 +75,7 @@ class Progress:
         from flysync.model.reports import printable
         from flysync.secret import redact
 
-        if self._output.verbosity >= 0:
-            self._output.aside([printable(redact(line, self._secrets))])
+        self._output.aside([printable(redact(line, self._secrets))])
 
     def leaves(self, what: str) -> None:
         """Remember what an interruption would leave behind."""

@@ -13,8 +13,8 @@ from flysync.cli.options import (
     OneProject,
     Project,
     common,
+    name_of,
     read_duration,
-    read_queue,
     sync_options,
     takes,
     time_option,
@@ -41,7 +41,9 @@ Queue = Annotated[
     typer.Option(
         "--queue",
         metavar="NAME",
-        parser=read_queue,
+        parser=name_of(
+            "a queue: BullMQ's are not empty and have no colon", lambda text: text != "" and ":" not in text
+        ),
         show_default="FLYSYNC_QUEUE, else flyio-secrets",
         help="The queue that the backend adds its jobs to.",
     ),
