@@ -23,6 +23,7 @@ from flysync.cli.options import (
 from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
 from flysync.model.core import SyncOptions
+from flysync.worker.options import WorkerOptions
 
 if TYPE_CHECKING:
     from flysync.model.reports import Report
@@ -166,7 +167,6 @@ def worker(
     from flysync.extras import how_to_add
     from flysync.library import completed
     from flysync.model.reports import Report
-    from flysync.worker.options import WorkerOptions
 
     try:
         from flysync.worker.process import Work
