@@ -35,15 +35,8 @@ __all__ = [
     "sync_project",
 ]
 
-_HOMES = {
-    "FlysyncError": "errors",
-    "Secret": "secret",
-    "Settings": "settings",
-    "sync_credentials_to_flyio": "library",
-    "CredentialReport": "model.reports",
-    "SyncReport": "model.reports",
-    "sync_project": "library",
-}
+#: The modules that have them, what is quick to load before what is not.
+_HOMES = ("errors", "secret", "model.core", "model.reports", "settings", "library")
 
 
 def __getattr__(name: str) -> object:
@@ -53,4 +46,5 @@ def __getattr__(name: str) -> object:
         return version("flysync")
     if name not in __all__:
         raise AttributeError(f"module 'flysync' has no attribute {name!r}")
-    return getattr(import_module(f"flysync.{_HOMES.get(name, 'model.core')}"), name)
+    homes = (import_module(f"flysync.{home}") for home in _HOMES)
+    return next(getattr(home, name) for home in homes if hasattr(home, name))

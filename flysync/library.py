@@ -6,6 +6,7 @@ No value gets out, not even with a bug: neither in a text nor in an exception be
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -80,31 +81,28 @@ async def _run(
     settings: Settings | None,
     services: Services | None,
 ) -> SyncReport:
-    """Call a handler; services are opened and closed unless they are given."""
-    if services is not None:
-        return await _strip_context(handler(options, services=services))
-    settings = settings or bootstrap.load_settings()
-    async with bootstrap.open_services(settings) as opened:
-        return await _strip_context(handler(_completed(options, settings), services=opened))
-
-
-async def _strip_context(work: Awaitable[SyncReport]) -> SyncReport:
-    """Give the report, or raise, without the exceptions behind an error: their texts and frames may hold a value."""
+    """Call a handler, with services opened here unless they are given; nothing stands behind an error of its."""
     try:
-        report = await work
-        if report.error is not None:
-            report.error.__cause__ = report.error.__context__ = None
-        return report
+        async with AsyncExitStack() as stack:
+            if services is None:
+                settings = settings or bootstrap.load_settings()
+                options = completed(options, settings)
+                services = await stack.enter_async_context(bootstrap.open_services(settings))
+            report = await handler(options, services=services)
     except FlysyncError as error:
         error.__cause__ = error.__context__ = None
         raise
     except Exception as error:  # noqa: BLE001 - a bug
         lines = bug_text(error)
+    else:
+        if report.error is not None:
+            report.error.__cause__ = report.error.__context__ = None
+        return report
     raise RuntimeError("\n".join(lines))
 
 
-def _completed(options: SyncOptions, settings: Settings) -> SyncOptions:
-    """Fill in what the caller has left open."""
+def completed(options: SyncOptions, settings: Settings) -> SyncOptions:
+    """Fill in what *options* leave open as the settings say."""
     return replace(
         options,
         actor=options.actor or settings.actor,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import traceback
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from flysync.model.reports import printable
 from flysync.secret import Secret, redact
@@ -40,11 +39,9 @@ class Redacting(logging.Formatter):
         return json.dumps({"level": record.levelname.lower(), "message": message, "at": record.created, **more})
 
 
-def set_up(
-    *, verbosity: int = 0, secrets: Iterable[Secret] = (), as_json: bool = False, stream: TextIO | None = None
-) -> None:
-    """Write warnings to *stream* (stderr), from verbosity 1 what happens, from 2 every detail; -1 errors only."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+def set_up(*, verbosity: int = 0, secrets: Iterable[Secret] = (), as_json: bool = False) -> None:
+    """Write warnings to stderr, from verbosity 1 what happens, from 2 every detail; -1 errors only."""
+    handler = logging.StreamHandler()
     handler.setFormatter(Redacting(secrets, as_json=as_json))
     LOGGER.handlers = [handler]
     LOGGER.propagate = False

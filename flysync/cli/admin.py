@@ -1,39 +1,36 @@
 """Commands that look after the tables, the sandboxes and the snapshots."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flysync.cli import progress, run
 from flysync.cli.app import db, sandbox, snapshot
-from flysync.cli.options import BuildTimeout, InitTimeout, common, takes
+from flysync.cli.options import BuildTimeout, InitTimeout, common, name_of, takes
+from flysync.cli.output import Output
+from flysync.model.snapshot import is_snapshot_name
 
 if TYPE_CHECKING:
-    from flysync.cli.output import Output
     from flysync.handlers.snapshots import Pinned
     from flysync.settings import Settings
-
-
-def _read_snapshot(text: str) -> str:
-    """Read the name of a snapshot at Daytona."""
-    from flysync.model.snapshot import is_snapshot_name
-
-    if not is_snapshot_name(text):
-        raise typer.BadParameter("not a valid name of a Daytona snapshot")
-    return text
 
 
 SnapshotName = Annotated[
     str | None,
     typer.Option(
-        "--name", metavar="NAME", parser=_read_snapshot, help="Its name.", show_default="flysync-flyctl-VERSION"
+        "--name",
+        metavar="NAME",
+        parser=name_of("a Daytona snapshot", is_snapshot_name),
+        help="Its name.",
+        show_default="flysync-flyctl-VERSION",
     ),
 ]
 
 
 @db.command("init")
 @takes(common)
-def db_init(output: "Output", timeout: InitTimeout = 60.0) -> None:
+def db_init(output: Output, timeout: InitTimeout = 60.0) -> None:
     """
     Create the tables that do not exist yet, and migrate flysync's own.
 
@@ -54,7 +51,7 @@ def db_init(output: "Output", timeout: InitTimeout = 60.0) -> None:
 
 @db.command("check")
 @takes(common)
-def db_check(output: "Output") -> None:
+def db_check(output: Output) -> None:
     """
     Compare the tables with what flysync needs.
 
@@ -76,7 +73,7 @@ def db_check(output: "Output") -> None:
 
 @sandbox.command("list")
 @takes(common)
-def sandbox_list(output: "Output") -> None:
+def sandbox_list(output: Output) -> None:
     """
     Show our sandboxes, and whether they are still needed.
 
@@ -89,13 +86,12 @@ def sandbox_list(output: "Output") -> None:
     from flysync import bootstrap
     from flysync.handlers import prune
 
-    settings = run.load_settings(output, bootstrap.SANDBOXES)
-    run.run_handler(output, settings, lambda services: prune.list_sandboxes(services=services))
+    run.run_handler(output, run.load_settings(output, bootstrap.SANDBOXES), prune.list_sandboxes)
 
 
 @sandbox.command("prune")
 @takes(common)
-def sandbox_prune(output: "Output") -> None:
+def sandbox_prune(output: Output) -> None:
     """
     Delete leftover sandboxes, never one of a living run.
 
@@ -111,13 +107,12 @@ def sandbox_prune(output: "Output") -> None:
     from flysync import bootstrap
     from flysync.handlers import prune
 
-    settings = run.load_settings(output, bootstrap.SANDBOXES)
-    run.run_handler(output, settings, lambda services: prune.prune_sandboxes(services=services))
+    run.run_handler(output, run.load_settings(output, bootstrap.SANDBOXES), prune.prune_sandboxes)
 
 
 @snapshot.command("build")
 @takes(common)
-def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTimeout = 900.0) -> None:
+def snapshot_build(output: Output, name: SnapshotName = None, timeout: BuildTimeout = 900.0) -> None:
     """
     Build a Daytona snapshot that contains flyctl.
 
@@ -134,19 +129,13 @@ def snapshot_build(output: "Output", name: SnapshotName = None, timeout: BuildTi
 
     settings = run.load_settings(output, bootstrap.SNAPSHOTS)
     listener = progress.Progress(output, settings.secrets)
-    run.run_handler(
-        output,
-        settings,
-        lambda services: snapshots.build_snapshot(
-            name, _pinned(settings), services=services, timeout_s=timeout, listener=listener
-        ),
-        listener,
-    )
+    build = partial(snapshots.build_snapshot, name, _pinned(settings), timeout_s=timeout, listener=listener)
+    run.run_handler(output, settings, build, listener)
 
 
 @snapshot.command("list")
 @takes(common)
-def snapshot_list(output: "Output") -> None:
+def snapshot_list(output: Output) -> None:
     """
     Show our snapshots, and the one in use.
 
@@ -160,7 +149,7 @@ def snapshot_list(output: "Output") -> None:
     from flysync.handlers import snapshots
 
     settings = run.load_settings(output, bootstrap.SNAPSHOTS)
-    run.run_handler(output, settings, lambda services: snapshots.list_snapshots(_pinned(settings), services=services))
+    run.run_handler(output, settings, partial(snapshots.list_snapshots, _pinned(settings)))
 
 
 def _pinned(settings: "Settings") -> "Pinned":

@@ -1,16 +1,16 @@
 """The command line's frame: the groups of commands, and the options before a command."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from flysync.cli.options import common, takes
+from flysync.cli.output import Output
 from flysync.cli.signals import SIGNALS
-from flysync.errors import Interrupted
-
-if TYPE_CHECKING:
-    from flysync.cli.output import Output
+from flysync.errors import Interrupted, UsageError
 
 
 class CommandGroup(TyperGroup):
@@ -20,9 +20,9 @@ class CommandGroup(TyperGroup):
         """Give the command that *args* begin with."""
         name = args[0]
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
-            from flysync.cli.usage import no_such_command
-
-            raise no_such_command(name, ctx.command_path, self.commands)
+            similar = get_close_matches(name, list(self.commands), n=1)
+            hint = see_help(ctx.command_path, [f"`{ctx.command_path} {one}`" for one in similar])
+            raise UsageError("no such command", hint=hint)
         if ctx.obj is not None:
             ctx.obj.command = f"{ctx.command_path} {name}".removeprefix("flysync ")
         return super().resolve_command(ctx, args)
@@ -33,6 +33,12 @@ class CommandGroup(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:  # Typer would make 130 of it, whatever the signal was, and say nothing
             raise Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128) from None
+
+
+def see_help(path: str, similar: Iterable[str] = ()) -> str:
+    """Give the hint after misuse of the command at *path*; what is *similar* to a word that it does not know."""
+    did_you_mean = f"did you mean {' or '.join(similar)}? " if similar else ""
+    return f"{did_you_mean}see `{path} --help`"
 
 
 app = typer.Typer(
@@ -58,7 +64,7 @@ Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=
 
 @app.callback()
 @takes(common)
-def main_options(output: "Output", version: Version = False) -> None:
+def main_options(output: Output, version: Version = False) -> None:
     """
     Copy credentials from Postgres into Fly.io apps as secrets.
 
@@ -72,7 +78,7 @@ def main_options(output: "Output", version: Version = False) -> None:
 
 
 @takes(common)
-def _group_options(output: "Output") -> None:
+def _group_options(output: Output) -> None:
     del output
 
 

@@ -7,10 +7,10 @@ import typer
 from flysync.cli import run, stdin
 from flysync.cli.app import config
 from flysync.cli.options import common, takes
+from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from flysync.cli.output import Output
     from flysync.model.config import ConfigReport, KeyringChange
 
 
@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_secrets, he
 
 @config.command("show")
 @takes(common)
-def config_show(output: "Output") -> None:
+def config_show(output: Output) -> None:
     """
     Show every setting and where it comes from.
 
@@ -46,7 +46,7 @@ def config_show(output: "Output") -> None:
 
 @config.command("set")
 @takes(common)
-def config_set(output: "Output", name: Name) -> None:
+def config_set(output: Output, name: Name) -> None:
     """
     Store a secret in the system's keyring.
 
@@ -75,7 +75,7 @@ def config_set(output: "Output", name: Name) -> None:
 
 @config.command("unset")
 @takes(common)
-def config_unset(output: "Output", name: Name) -> None:
+def config_unset(output: Output, name: Name) -> None:
     """
     Remove a secret from the system's keyring.
 
@@ -92,7 +92,7 @@ def config_unset(output: "Output", name: Name) -> None:
     _report(output, name, KeyringChange.REMOVED if was_there else KeyringChange.ABSENT, others)
 
 
-def _settings_without_keyring(output: "Output", name: str) -> "ConfigReport":
+def _settings_without_keyring(output: Output, name: str) -> "ConfigReport":
     """
     Give the settings as they are without the keyring.
 
@@ -120,7 +120,7 @@ def _settings_without_keyring(output: "Output", name: str) -> "ConfigReport":
     return report
 
 
-def _report(output: "Output", name: str, change: "KeyringChange", others: "ConfigReport") -> None:
+def _report(output: Output, name: str, change: "KeyringChange", others: "ConfigReport") -> None:
     from flysync.model.config import KeyringChange, KeyringReport
     from flysync.model.reports import NextStep, Note
 

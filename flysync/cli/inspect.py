@@ -1,5 +1,6 @@
-"""Commands that look, and change nothing."""
+"""Commands that look, and change nothing of yours."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,10 +8,11 @@ import typer
 from flysync.cli import progress, run
 from flysync.cli.app import app
 from flysync.cli.options import DoctorApp, DoctorProject, OneApp, OneName, OneProject, common, takes
-from flysync.errors import UsageError
+from flysync.cli.output import Output
+from flysync.cli.signals import SIGNALS
+from flysync.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from flysync.cli.output import Output
     from flysync.ports import JobQueue
     from flysync.settings import Settings
 
@@ -24,10 +26,40 @@ OneRun = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="One run: its id, or at least its first 6 characters.")
 ]
 
+Keep = Annotated[bool, typer.Option("--keep", help="Keep the simulated services running.")]
+WithWorker = Annotated[bool, typer.Option("--worker", help="Send the credentials through a queue and a worker.")]
+
+
+@app.command()
+@takes()
+def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
+    """
+    Run the whole flow on loopback; nothing to set up.
+
+    Starts a Postgres, a Daytona and a Fly.io of its own, runs the real commands against them, and shows what they
+    print. Nothing of yours is read or changed. The exit status is 0 if everything worked as described.
+
+    Examples:
+        flysync demo
+        flysync demo --worker
+        flysync demo --keep
+    """
+    from flysync.extras import how_to_add
+
+    try:
+        from flysync.sim.demo import main as play
+    except ImportError:
+        raise ConfigError("the demo needs more packages", hint=how_to_add("demo")) from None
+    try:
+        code = play(keep=keep, worker=with_worker)
+    except ImportError:
+        raise ConfigError("the worker needs more packages", hint=how_to_add("demo,worker")) from None
+    raise typer.Exit(SIGNALS.exit_code if SIGNALS.received else code)
+
 
 @app.command()
 @takes(common)
-def status(output: "Output", project: OneProject = None, of_app: OneApp = None, live: IsLive = False) -> None:
+def status(output: Output, project: OneProject = None, of_app: OneApp = None, live: IsLive = False) -> None:
     """
     Show what is stored, what was sent, and what Fly has now.
 
@@ -46,24 +78,15 @@ def status(output: "Output", project: OneProject = None, of_app: OneApp = None, 
     from flysync.handlers import status as handlers
 
     settings = run.load_settings(output, bootstrap.SYNC if live else bootstrap.DATABASE)
-    run.run_handler(
-        output,
-        settings,
-        lambda services: handlers.status(
-            project,
-            services=services,
-            app=of_app,
-            live=live,
-            values=settings.value_source != "caller",
-            empty_allowed=settings.allow_empty,
-        ),
-    )
+    values, empty_allowed = settings.value_source != "caller", settings.allow_empty
+    look = partial(handlers.status, project, app=of_app, live=live, values=values, empty_allowed=empty_allowed)
+    run.run_handler(output, settings, look)
 
 
 @app.command()
 @takes(common)
 def history(
-    output: "Output", run_id: OneRun = None, project: OneProject = None, name: OneName = None, limit: Limit = None
+    output: Output, run_id: OneRun = None, project: OneProject = None, name: OneName = None, limit: Limit = None
 ) -> None:
     """
     Show the runs of a project so far, or one of them in full.
@@ -84,17 +107,13 @@ def history(
         raise UsageError("history needs a RUN or a --project", hint=hint)
     settings = run.load_settings(output, bootstrap.DATABASE)
     if project is None:
-        run.run_handler(output, settings, lambda services: handlers.one_run(run_id or "", services=services))
-    run.run_handler(
-        output,
-        settings,
-        lambda services: handlers.history(project, services=services, name=name, limit=limit or 20),
-    )
+        run.run_handler(output, settings, partial(handlers.one_run, run_id or ""))
+    run.run_handler(output, settings, partial(handlers.history, project, name=name, limit=limit or 20))
 
 
 @app.command()
 @takes(common)
-def doctor(output: "Output", project: DoctorProject = None, of_app: DoctorApp = None, offline: Offline = False) -> None:
+def doctor(output: Output, project: DoctorProject = None, of_app: DoctorApp = None, offline: Offline = False) -> None:
     """
     Check everything that a sync needs, in order.
 
@@ -126,9 +145,7 @@ def doctor(output: "Output", project: DoctorProject = None, of_app: DoctorApp = 
         queue=(lambda: _worker_queue(settings)) if report.line("REDIS_URL").is_set else None,
     )
     listener = progress.Progress(output)
-    run.run_handler(
-        output, settings, lambda services: handlers.doctor(options, services=services, listener=listener), listener
-    )
+    run.run_handler(output, settings, partial(handlers.doctor, options, listener=listener), listener)
 
 
 def _worker_queue(settings: "Settings") -> "JobQueue":

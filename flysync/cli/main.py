@@ -6,31 +6,35 @@ commands that need them: `--help` is instant. The commands are in the order of t
 """
 
 import os
+import re
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import typer
+from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption
+from typer._click.exceptions import UsageError as ParserError
+from typer.core import TyperGroup
 
-from flysync.cli import admin, completion, config, demo, inspect, sync
-from flysync.cli.app import app
+from flysync.cli import admin, config, inspect, sync
+from flysync.cli.app import app, see_help
+from flysync.cli.output import Output
 from flysync.cli.signals import SIGNALS
+from flysync.errors import FlysyncError, Interrupted, UsageError
 
-if TYPE_CHECKING:
-    from flysync.cli.output import Output
+__all__ = ["admin", "app", "config", "inspect", "main", "sync"]
 
-__all__ = ["admin", "app", "config", "demo", "inspect", "main", "sync"]
+#: An option as ours are; anything else may be the first line of a key.
+_OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")
 
 
 def main() -> NoReturn:
     """Run the command line; every end has one exit code, and with --json one object on stdout."""
-    from flysync.cli.output import Output
-
     output = Output(as_json="--json" in sys.argv)
     SIGNALS.on_second = output.last_words
     code: object = 0
-    if completes := completion.is_requested():
-        completion.be_silent()
+    if completes := "_FLYSYNC_COMPLETE" in os.environ:  # nothing else gets onto the line that somebody is typing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         SIGNALS.interrupt()
         code = app(obj=output, prog_name="flysync", standalone_mode=False)
@@ -42,25 +46,37 @@ def main() -> NoReturn:
     _exit(code if isinstance(code, int) else 0)
 
 
-def _failed(error: BaseException, output: "Output") -> int:
+def _failed(error: BaseException, output: Output) -> int:
     """Show why the command failed, and give its exit code."""
-    from typer._click.exceptions import NoArgsIsHelpError
-    from typer._click.exceptions import UsageError as ParserError
-
-    from flysync.cli.usage import usage_error
-    from flysync.errors import FlysyncError, Interrupted, UsageError
-
     if SIGNALS.received and not isinstance(error, FlysyncError):
         return output.fail(Interrupted("interrupted", signal_number=SIGNALS.received[0]))
     if isinstance(error, NoArgsIsHelpError) and not output.as_json:
         typer.echo(error.format_message(), err=True)
         return 2
     if isinstance(error, ParserError):
-        return output.fail(usage_error(error))
+        return output.fail(_misuse(error))
     if isinstance(error, OSError) and "--install-completion" in sys.argv:
         hint = "print it with --show-completion, and put it where your shell looks for it"
         return output.fail(UsageError(f"the completion could not be installed: {error.strerror}", hint=hint))
     return output.fail(error)
+
+
+def _misuse(error: ParserError) -> UsageError:
+    """
+    Give what the parser has refused as an error of ours.
+
+    A word that it does not know is never shown: it may be a value in the wrong place.
+    """
+    path = "flysync" if error.ctx is None else error.ctx.command_path
+    if isinstance(error, NoSuchOption):
+        name = f": {error.option_name}" if _OPTION.fullmatch(error.option_name) else ""
+        return UsageError(f"no such option{name}", hint=see_help(path, error.possibilities or ()))
+    message = error.format_message().rstrip(".")
+    if isinstance(error.cmd, TyperGroup) and type(error) in {ParserError, NoArgsIsHelpError}:
+        message = "a command is needed"
+    elif type(error) is ParserError:  # there is no type for it
+        message = "unexpected argument; values are never given as arguments"
+    return UsageError(message, hint=see_help(path))
 
 
 def _exit(code: int) -> NoReturn:

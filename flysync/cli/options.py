@@ -9,25 +9,34 @@ together.)
 
 import inspect
 import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flysync.cli import completion
+from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
+from flysync.model.core import (
+    AppName,
+    Origin,
+    ProjectId,
+    SecretName,
+    SyncOptions,
+    is_app_name,
+    project_id,
+    secret_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from flysync.cli.output import Output
-    from flysync.model.core import AppName, ProjectId, SecretName, SyncOptions
-    from flysync.worker.options import WorkerOptions
-else:  # for Typer they are texts, and their module is loaded by the command that needs it
-    AppName = ProjectId = SecretName = str
+    from flysync.adapters.postgres.names import Known
 
 #: Seconds; no sandbox should live longer.
 _LONGEST_S = 24 * 3600.0
+#: Seconds for completing a word: the database has one, but a keyring or a name server may not answer either.
+_COMPLETION_S = 3.0
 
 
 def read_duration(text: str | float) -> float:
@@ -48,17 +57,8 @@ def read_positive(text: str | float) -> float:
     return length
 
 
-def read_project(text: str) -> "ProjectId":
-    """Read a project's id."""
-    from flysync.model.core import project_id
-
-    return project_id(text)
-
-
-def read_name(text: str) -> "SecretName":
+def read_name(text: str) -> SecretName:
     """Read a credential's name; NAME=VALUE is refused without showing it."""
-    from flysync.model.core import secret_name
-
     if "=" in text:
         raise UsageError(
             "--name takes a name only; values are never given as arguments",
@@ -67,37 +67,61 @@ def read_name(text: str) -> "SecretName":
     return secret_name(text)
 
 
-def read_app(text: str) -> "AppName":
-    """Read the name of an app at Fly."""
-    from flysync.model.core import AppName, is_app_name
+def name_of(what: str, is_valid: Callable[[str], bool]) -> Callable[[str], str]:
+    """Give what reads the name of something."""
 
-    if not is_app_name(text):
-        raise typer.BadParameter("not a valid name of a Fly.io app")
-    return AppName(text)
+    def read(text: str) -> str:
+        if not is_valid(text):
+            raise typer.BadParameter(f"not a valid name of {what}")
+        return text
 
-
-def read_queue(text: str) -> str:
-    """Read the name of a queue of BullMQ's."""
-    if not text or ":" in text:
-        raise typer.BadParameter("not a valid name of a queue: BullMQ's are not empty and have no colon")
-    return text
+    return read
 
 
-def _project_option(about: str) -> Any:
-    return typer.Option("--project", metavar="ID", parser=read_project, autocompletion=completion.projects, help=about)
+def _completes(kind: "Known") -> Callable[[typer.Context, str], list[str]]:
+    """
+    Give what completes a project's id, or the name of a credential or an app: never a value.
+
+    They are those that the database has, of one project if --project stands before them. Silent and quick, whatever
+    happens: somebody has pressed a key and goes on typing.
+    """
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        import threading
+
+        options: dict[str, Any] = {}
+        outer: Any = context
+        while outer is not None:
+            options = {**outer.params, **{name: value for name, value in options.items() if value}}
+            outer = outer.parent
+        answers: list[str] = []
+        thread = threading.Thread(target=_add_known, args=(kind, incomplete, options, answers), daemon=True)
+        thread.start()
+        thread.join(_COMPLETION_S)
+        return list(answers)
+
+    return complete
 
 
-def _name_option(about: str) -> Any:
-    return typer.Option("--name", metavar="NAME", parser=read_name, autocompletion=completion.names, help=about)
+def _add_known(kind: "Known", start: str, options: Mapping[str, Any], answers: list[str]) -> None:
+    import asyncio
+
+    from flysync import bootstrap
+
+    env_file = options.get("env_file")
+    with suppress(Exception):
+        settings = bootstrap.load_settings(bootstrap.DATABASE, env_file=Path(env_file) if env_file else None)
+        answers.extend(asyncio.run(bootstrap.known_names(settings, kind, start, options.get("project"))))
 
 
-def _app_option(about: str, parser: "Callable[[str], AppName] | None" = read_app) -> Any:
-    return typer.Option("--app", metavar="APP", parser=parser, autocompletion=completion.apps, help=about)
-
-
-def _time_option(flag: str, default: str, about: str, parser: "Callable[[str], float]" = read_positive) -> Any:
-    return typer.Option(flag, metavar="TIME", parser=parser, show_default=default, help=about)
-
+_project_option = partial(
+    typer.Option, "--project", metavar="ID", parser=project_id, autocompletion=_completes("project")
+)
+_name_option = partial(typer.Option, "--name", metavar="NAME", parser=read_name, autocompletion=_completes("name"))
+_app_option = partial(
+    typer.Option, "--app", metavar="APP", parser=name_of("a Fly.io app", is_app_name), autocompletion=_completes("app")
+)
+time_option = partial(typer.Option, metavar="TIME", parser=read_positive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]
 Verbose = Annotated[
@@ -106,14 +130,16 @@ Verbose = Annotated[
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 EnvFile = Annotated[Path | None, typer.Option("--env-file", metavar="FILE", help="Also read settings from this file.")]
 
-Project = Annotated[ProjectId, _project_option("The platform's id of the project.")]
-OneProject = Annotated[ProjectId | None, _project_option("Only this project.")]
-DoctorProject = Annotated[ProjectId | None, _project_option("Check this project's app at Fly.")]
-Names = Annotated[list[SecretName], _name_option("A credential's name; may be repeated.")]
-OneName = Annotated[SecretName | None, _name_option("Only runs that were about this credential.")]
-App = Annotated[AppName | None, _app_option("Use this app, not the newest deployment's.")]
-OneApp = Annotated[AppName | None, _app_option("Only this app.", parser=None)]  # the table may name an impossible one
-DoctorApp = Annotated[AppName | None, _app_option("Check this app at Fly.")]
+Project = Annotated[ProjectId, _project_option(help="The platform's id of the project.")]
+OneProject = Annotated[ProjectId | None, _project_option(help="Only this project.")]
+DoctorProject = Annotated[ProjectId | None, _project_option(help="Check this project's app at Fly.")]
+Names = Annotated[list[SecretName], _name_option(help="A credential's name; may be repeated.")]
+OneName = Annotated[SecretName | None, _name_option(help="Only runs that were about this credential.")]
+App = Annotated[AppName | None, _app_option(help="Use this app, not the newest deployment's.")]
+OneApp = Annotated[
+    AppName | None, _app_option(help="Only this app.", parser=AppName)
+]  # the table may name an impossible one
+DoctorApp = Annotated[AppName | None, _app_option(help="Check this app at Fly.")]
 
 Stage = Annotated[bool, typer.Option("--stage", help="Store only; a later deploy restarts the machines.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for healthy machines.")]
@@ -132,40 +158,31 @@ SandboxId = Annotated[
 ]
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="The reason, for the record.")]
 LockWait = Annotated[
-    float, _time_option("--lock-wait", "60s", "How long to wait for another run's lock.", parser=read_duration)
+    float,
+    time_option(
+        "--lock-wait", show_default="60s", help="How long to wait for another run's lock.", parser=read_duration
+    ),
 ]
-Timeout = Annotated[float, _time_option("--timeout", "10m", "Overall time limit, excluding cleanup.")]
-InitTimeout = Annotated[float, _time_option("--timeout", "60s", "How long to wait for open runs.")]
-BuildTimeout = Annotated[float, _time_option("--timeout", "15m", "Overall time limit.")]
-
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]
-Grace = Annotated[float, _time_option("--grace", "30s", "Time for runs to end after SIGTERM.", parser=read_duration)]
-HealthPort = Annotated[
-    int | None,
-    typer.Option("--health-port", min=0, max=65535, metavar="PORT", help="Serve /healthz, /readyz and /metrics here."),
-]
-HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="The address to serve them on.")]
-
+Timeout = Annotated[float, time_option("--timeout", show_default="10m", help="Overall time limit, excluding cleanup.")]
+InitTimeout = Annotated[float, time_option("--timeout", show_default="60s", help="How long to wait for open runs.")]
+BuildTimeout = Annotated[float, time_option("--timeout", show_default="15m", help="Overall time limit.")]
 
 #: A block of examples; Typer takes lines for a paragraph, and fills it, unless a backspace stands before them.
 _EXAMPLES = re.compile(r"^( *)(Examples?:)$", re.MULTILINE)
 
 
-def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Callable[..., None]]":
+def takes(*bundles: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of *bundles*; what each makes of them comes first among its arguments."""
 
-    def decorate(command: "Callable[..., None]") -> "Callable[..., None]":
-        shared = [_parameters(bundle) for bundle in bundles]
-        own = _parameters(command)[len(bundles) :]
-
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def called(**given: Any) -> None:
             made = [
-                bundle(**{parameter.name: given.pop(parameter.name) for parameter in parameters})
-                for bundle, parameters in zip(bundles, shared, strict=True)
+                bundle(**{name: given.pop(name) for name in inspect.signature(bundle).parameters}) for bundle in bundles
             ]
             command(*made, **given)
 
-        parameters = [*own, *(parameter for bundle in reversed(shared) for parameter in bundle)]
+        own, *shared = ([*inspect.signature(function).parameters.values()] for function in (command, *bundles))
+        parameters = sum(reversed(shared), own[len(bundles) :])
         called.__name__, called.__doc__ = command.__name__, _EXAMPLES.sub(r"\1\b\n\1\2", command.__doc__ or "")
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -176,20 +193,14 @@ def takes(*bundles: "Callable[..., Any]") -> "Callable[[Callable[..., None]], Ca
     return decorate
 
 
-def _parameters(function: "Callable[..., Any]") -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
-
-
 def common(
     context: typer.Context,
     env_file: EnvFile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
-) -> "Output":
+) -> Output:
     """Give the output of the command, as the options before and after its name want it."""
-    from flysync.cli.output import Output
-
     if env_file is not None and not env_file.is_file():
         raise ConfigError(f"{env_file} is not a file", hint="check --env-file")
     output = context.ensure_object(Output)
@@ -206,29 +217,14 @@ def sync_options(
     force: Force = False,
     stage: Stage = False,
     no_wait: NoWait = False,
-    lock_wait: LockWait = 60.0,
-    timeout: Timeout = 600.0,
+    lock_wait_s: LockWait = 60.0,
+    timeout_s: Timeout = 600.0,
     sandbox: SandboxId = None,
     reason: Reason = None,
     take_over: TakeOver = False,
-) -> "SyncOptions":
+) -> SyncOptions:
     """Give how a sync is to be done."""
-    from flysync.model.core import Origin, SyncOptions
-
-    return SyncOptions(
-        app=app,
-        stage=stage,
-        wait=not no_wait,
-        dry_run=dry_run,
-        verify=verify,
-        force=force,
-        sandbox=sandbox,
-        reason=reason,
-        origin=Origin.CLI,
-        lock_wait_s=lock_wait,
-        timeout_s=timeout,
-        take_over=take_over,
-    )
+    return _given(**locals())
 
 
 def unset_options(
@@ -239,32 +235,13 @@ def unset_options(
     take_over: TakeOver = False,
     sandbox: SandboxId = None,
     reason: Reason = None,
-    lock_wait: LockWait = 60.0,
-    timeout: Timeout = 600.0,
-) -> "SyncOptions":
+    lock_wait_s: LockWait = 60.0,
+    timeout_s: Timeout = 600.0,
+) -> SyncOptions:
     """Give how secrets are to be removed."""
-    from dataclasses import replace
-
-    options = sync_options(
-        app=app,
-        dry_run=dry_run,
-        force=force,
-        sandbox=sandbox,
-        reason=reason,
-        lock_wait=lock_wait,
-        timeout=timeout,
-        take_over=take_over,
-    )
-    return replace(options, retry=retry)
+    return _given(**locals())
 
 
-def worker_options(
-    concurrency: Concurrency = 5,
-    grace: Grace = 30.0,
-    health_port: HealthPort = None,
-    health_host: HealthHost = "127.0.0.1",
-) -> "WorkerOptions":
-    """Give how a worker is to work."""
-    from flysync.worker.options import WorkerOptions
-
-    return WorkerOptions(concurrency=concurrency, grace_s=grace, health_port=health_port, health_host=health_host)
+def _given(*, no_wait: bool = False, **fields: Any) -> SyncOptions:
+    """Give the options of a sync; all but one have the names of its fields."""
+    return SyncOptions(origin=Origin.CLI, wait=not no_wait, **fields)

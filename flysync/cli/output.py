@@ -57,12 +57,11 @@ class Output:
         from flysync.cli import render
 
         self.notes = notes
-        if self.verbosity >= 0:
-            self.aside(render.notes_text(notes))
+        self.aside(render.notes_text(notes))
 
     def aside(self, lines: Iterable[str]) -> None:
-        """Show something besides the result, which JSON has no place for."""
-        if not self.as_json:
+        """Show something besides the result, which JSON has no place for; not with -q."""
+        if not self.as_json and self.verbosity >= 0:
             write(sys.stderr, "\n".join(lines))
 
     def show(self, report: Report) -> None:

@@ -45,13 +45,13 @@ class Progress:
     def step(self, phase: str) -> None:
         """Show that a step begins."""
         now = time.monotonic()
+        if self._phase:
+            self._before.append(f"{self._phase} {now - self._since:.1f}")
+        self._phase, self._since = phase, now
         if self._has_lines:
             write(sys.stderr, f"info: {phase} (after {now - self._began:.1f} s)")
         if not self._has_spinner:
             return
-        if self._phase:
-            self._before.append(f"{self._phase} {now - self._since:.1f}")
-        self._phase, self._since = phase, now
         if self._spinner is None:
             self._spinner = _spinner()
             self._spinner.add_task("", total=None, before="")
@@ -75,8 +75,7 @@ class Progress:
         from flysync.model.reports import printable
         from flysync.secret import redact
 
-        if self._output.verbosity >= 0:
-            self._output.aside([printable(redact(line, self._secrets))])
+        self._output.aside([printable(redact(line, self._secrets))])
 
     def leaves(self, what: str) -> None:
         """Remember what an interruption would leave behind."""
@@ -121,7 +120,7 @@ class FleetProgress:
 
     def done(self, report: SyncReport) -> None:
         """Show what one project came to."""
-        from flysync.cli.render.fleet import project_text
+        from flysync.cli.render.sync import project_text
 
         self.reports.append(report)
         if self._output.as_json or self._output.verbosity < 0:
@@ -147,26 +146,22 @@ class FleetProgress:
             self._bar = None
 
 
-def _bar() -> Any:
+def _line(*columns: Any) -> Any:
+    """Give a line for stderr, which is gone when it stops."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress as Line
 
-    return Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-    )
+    return Line(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    return _line(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
 def _spinner() -> Any:
-    """Give a line for stderr: the current step, its seconds, and of the steps before it what has room."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
+    """Give the current step, its seconds, and of the steps before it what has room."""
     from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
     from rich.table import Column
     from rich.text import Text
@@ -176,11 +171,9 @@ def _spinner() -> Any:
         def render(self, task: Task) -> Text:
             return Text(task.fields["before"], style="dim", no_wrap=True, overflow="ellipsis")
 
-    return Bar(
+    return _line(
         SpinnerColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         Before(),
-        console=Console(stderr=True),
-        transient=True,
     )

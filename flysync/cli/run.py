@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -13,14 +13,12 @@ from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from flysync.cli.output import Output
     from flysync.cli.progress import FleetProgress
     from flysync.model.core import SyncOptions
     from flysync.model.reports import Report
-    from flysync.ports import SnapshotServices
     from flysync.settings import Settings
 
 
@@ -39,13 +37,6 @@ def load_settings(output: Output, needs: Sequence[str]) -> Settings:
     return settings
 
 
-def with_settings(options: SyncOptions, settings: Settings) -> SyncOptions:
-    """Give the options of a sync with what the settings say of every sync."""
-    return replace(
-        options, actor=settings.actor, empty_allowed=settings.allow_empty, value_source=settings.value_source
-    )
-
-
 def run_sync(
     output: Output,
     options: SyncOptions,
@@ -54,17 +45,18 @@ def run_sync(
 ) -> NoReturn:
     """Run a handler that takes the options of a sync and somebody who follows it."""
     from flysync import bootstrap
+    from flysync.library import completed
 
     settings = load_settings(output, bootstrap.DATABASE if options.dry_run and not options.verify else bootstrap.SYNC)
-    options = with_settings(options, settings)
+    options = completed(options, settings)
     listener = progress or Progress(output)
-    run_handler(output, settings, lambda services: handler(options, services=services, listener=listener), listener)
+    run_handler(output, settings, partial(handler, options, listener=listener), listener)
 
 
 def run_handler(
     output: Output,
     settings: Settings,
-    handler: Callable[[SnapshotServices], Awaitable[Report]],
+    handler: Callable[..., Awaitable[Report]],
     progress: Progress | FleetProgress | None = None,
 ) -> NoReturn:
     """Open the services, call *handler* with them, show its report, and exit with its code."""
@@ -72,7 +64,7 @@ def run_handler(
 
     async def work() -> Report:
         async with bootstrap.open_services(settings) as services:
-            return await handler(services)
+            return await handler(services=services)
 
     exit_with(output, finish(work, progress or Progress(output)))
 
@@ -95,7 +87,12 @@ def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Progress |
     async def body() -> Report:
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(work())
-        SIGNALS.on_first = lambda: _cancel(loop, task)
+
+        def cancel() -> None:
+            with suppress(RuntimeError):  # a loop that has just been closed has nothing left to cancel
+                loop.call_soon_threadsafe(task.cancel)
+
+        SIGNALS.on_first = cancel
         if SIGNALS.received:  # where its exception was swallowed
             task.cancel()
         return await task
@@ -109,9 +106,3 @@ def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Progress |
     finally:
         SIGNALS.note()
         progress.stop()
-
-
-def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) -> None:
-    """Cancel the task from a signal's handler; a loop that has just been closed has nothing left to cancel."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(task.cancel)

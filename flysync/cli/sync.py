@@ -13,20 +13,21 @@ from flysync.cli.options import (
     OneProject,
     Project,
     common,
-    read_queue,
+    name_of,
+    read_duration,
     sync_options,
     takes,
+    time_option,
     unset_options,
-    worker_options,
 )
+from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
+from flysync.model.core import SyncOptions
+from flysync.worker.options import WorkerOptions
 
 if TYPE_CHECKING:
-    from flysync.cli.output import Output
-    from flysync.model.core import SyncOptions
     from flysync.model.reports import Report
     from flysync.ports import Services
-    from flysync.worker.options import WorkerOptions
 
 
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Read the value from standard input.")]
@@ -41,18 +42,29 @@ Queue = Annotated[
     typer.Option(
         "--queue",
         metavar="NAME",
-        parser=read_queue,
+        parser=name_of(
+            "a queue: BullMQ's are not empty and have no colon", lambda text: text != "" and ":" not in text
+        ),
         show_default="FLYSYNC_QUEUE, else flyio-secrets",
         help="The queue that the backend adds its jobs to.",
     ),
 ]
 
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]
+Grace = Annotated[
+    float,
+    time_option("--grace", show_default="30s", help="Time for runs to end after SIGTERM.", parser=read_duration),
+]
+HealthPort = Annotated[
+    int | None,
+    typer.Option("--health-port", min=0, max=65535, metavar="PORT", help="Serve /healthz, /readyz and /metrics here."),
+]
+HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="The address to serve them on.")]
+
 
 @app.command()
 @takes(common, sync_options)
-def sync(
-    output: "Output", options: "SyncOptions", project: Project, name: Names, value_stdin: ValueStdin = False
-) -> None:
+def sync(output: Output, options: SyncOptions, project: Project, name: Names, value_stdin: ValueStdin = False) -> None:
     """
     Copy a project's credentials into its Fly app, by name.
 
@@ -77,8 +89,8 @@ def sync(
 @app.command("sync-project")
 @takes(common, sync_options)
 def sync_project(
-    output: "Output",
-    options: "SyncOptions",
+    output: Output,
+    options: SyncOptions,
     project: OneProject = None,
     all_projects: All = False,
     concurrency: AtATime = None,
@@ -112,7 +124,7 @@ def sync_project(
 
 @app.command()
 @takes(common, unset_options)
-def unset(output: "Output", options: "SyncOptions", project: Project, name: Names, yes: Yes = False) -> None:
+def unset(output: Output, options: SyncOptions, project: Project, name: Names, yes: Yes = False) -> None:
     """
     Remove secrets from a project's app, with one restart.
 
@@ -131,8 +143,15 @@ def unset(output: "Output", options: "SyncOptions", project: Project, name: Name
 
 
 @app.command()
-@takes(common, worker_options)
-def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> None:
+@takes(common)
+def worker(
+    output: Output,
+    queue: Queue = None,
+    concurrency: Concurrency = 5,
+    grace: Grace = 30.0,
+    health_port: HealthPort = None,
+    health_host: HealthHost = "127.0.0.1",
+) -> None:
     """
     Process jobs from the backend's queue, until SIGTERM.
 
@@ -146,6 +165,7 @@ def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> N
     """
     from flysync import bootstrap, logs
     from flysync.extras import how_to_add
+    from flysync.library import completed
     from flysync.model.reports import Report
 
     try:
@@ -154,7 +174,8 @@ def worker(output: "Output", options: "WorkerOptions", queue: Queue = None) -> N
         raise ConfigError("the worker needs more packages", hint=how_to_add("worker")) from None
     settings = run.load_settings(output, bootstrap.WORKER)
     logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
-    options = replace(options, sync=run.with_settings(options.sync, settings))
+    options = WorkerOptions(concurrency=concurrency, grace_s=grace, health_port=health_port, health_host=health_host)
+    options = replace(options, sync=completed(options.sync, settings))
     bootstrap.load_sdk()  # it takes a second, in which no other job would go on
 
     async def work(services: "Services") -> "Report":

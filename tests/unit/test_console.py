@@ -18,6 +18,7 @@ from flysync.cli.progress import FleetProgress, Progress
 from flysync.cli.signals import SIGNALS
 from flysync.errors import AccessDenied, DatabaseUnavailable, Interrupted
 from flysync.model.core import Outcome, ProjectId, RunId, SecretName
+from flysync.model.fly import Machines
 from flysync.model.reports import CredentialReport, FleetReport, InitReport, NextStep, Note, Report, SyncReport
 from flysync.secret import Secret
 
@@ -303,11 +304,13 @@ def test_a_failure_without_a_signal_stays_what_it_is() -> None:
 
 
 def test_steps_are_told_with_v_and_nothing_moves_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Not in JSON."""
+    """Not in JSON; how far a roll-out has come is told with its step."""
     for output in (Output(), Output(verbosity=1), Output(verbosity=1, as_json=True)):
         progress = Progress(output)
-        progress.step("set")
+        progress.step("deploy")
+        if progress.on_progress is not None:
+            progress.on_progress(Machines(updated=1, total=2))
         progress.done(report())
 
-    assert ("", 1) == ((told := capsys.readouterr()).out, len(told.err.splitlines()))
-    assert told.err.startswith("info: set (after 0.0 s)")
+    assert ("", 2) == ((told := capsys.readouterr()).out, len(told.err.splitlines()))
+    assert told.err.startswith("info: deploy (after 0.0 s)\ninfo: deploy 1/2 machines (after 0.0 s)")

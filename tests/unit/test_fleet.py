@@ -6,7 +6,7 @@ import pytest
 from memory import World
 
 from flysync.cli.render import as_json, as_text
-from flysync.cli.render.fleet import project_text
+from flysync.cli.render.sync import project_text
 from flysync.errors import AccessDenied, FlyUnavailable, Interrupted, UsageError
 from flysync.handlers.sync.all_projects import sync_all
 from flysync.model.core import SyncOptions

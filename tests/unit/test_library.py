@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
 import pytest
 from memory import World, told
 
-from flysync import SyncOptions, library, sync_credentials_to_flyio, sync_project
+from flysync import SyncOptions, bootstrap, library, sync_credentials_to_flyio, sync_project
 from flysync.errors import ConfigError, InvalidCredential, UsageError
 from flysync.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flysync.ports import Services
 
 
 async def test_services_of_the_callers_own_are_used() -> None:
@@ -54,8 +62,8 @@ async def test_settings_that_are_missing_are_told(monkeypatch: pytest.MonkeyPatc
 def test_settings_say_what_the_caller_left_open() -> None:
     """Actor, whose value counts, and whether an empty one is synced; the caller's own word wins."""
     settings = Settings(actor="system", value_source="caller", allow_empty=True)
-    filled = library._completed(SyncOptions(), settings)
-    kept = library._completed(SyncOptions(actor="ann", stage=True, value_source="database"), settings)
+    filled = library.completed(SyncOptions(), settings)
+    kept = library.completed(SyncOptions(actor="ann", stage=True, value_source="database"), settings)
 
     assert ("system", "caller", True, "library") == (
         filled.actor,
@@ -64,3 +72,19 @@ def test_settings_say_what_the_caller_left_open() -> None:
         filled.origin,
     )
     assert ("ann", True, "database") == (kept.actor, kept.stage, kept.value_source)
+
+
+async def test_a_bug_of_the_services_comes_out_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened and closed by the library, they may quote a value as well as a handler may."""
+
+    @asynccontextmanager
+    async def broken(settings: Settings) -> AsyncIterator[Services]:
+        yield World().services
+        raise ValueError(f"canary {settings.actor}")
+
+    monkeypatch.setattr(bootstrap, "open_services", broken)
+    with pytest.raises(RuntimeError, match="ValueError") as caught:
+        await sync_project("nobody", settings=Settings(actor="ann"))
+
+    assert "canary" not in str(caught.value)
+    assert (None, None) == (caught.value.__cause__, caught.value.__context__)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import logging
 from typing import TYPE_CHECKING
@@ -37,24 +36,22 @@ def _as_before() -> Iterator[None]:
         (2, ["debug", "info", "warning", "error"]),
     ],
 )
-def test_verbosity_decides_what_is_shown(verbosity: int, shown: list[str]) -> None:
+def test_verbosity_decides_what_is_shown(capsys: pytest.CaptureFixture[str], verbosity: int, shown: list[str]) -> None:
     """From errors only to every detail."""
-    stream = io.StringIO()
-    logs.set_up(verbosity=verbosity, stream=stream)
+    logs.set_up(verbosity=verbosity)
     for level in ("debug", "info", "warning", "error"):
         getattr(logs.LOGGER, level)("said")
 
-    assert [f"{level}: said" for level in shown] == stream.getvalue().splitlines()
+    assert [f"{level}: said" for level in shown] == capsys.readouterr().err.splitlines()
 
 
-def test_known_secrets_are_masked_and_texts_of_exceptions_left_out() -> None:
+def test_known_secrets_are_masked_and_texts_of_exceptions_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     """In text and in JSON, arguments and exceptions included."""
     for as_json in (False, True):
-        stream = io.StringIO()
-        logs.set_up(secrets=[Secret(CANARY)], as_json=as_json, stream=stream)
+        logs.set_up(secrets=[Secret(CANARY)], as_json=as_json)
         error = RuntimeError("other text")
         logs.LOGGER.error("failed with %s", CANARY, extra={"run_id": "run1"}, exc_info=error)
-        told = stream.getvalue()
+        told = capsys.readouterr().err
 
         assert CANARY not in told
         assert "other text" not in told
@@ -64,19 +61,18 @@ def test_known_secrets_are_masked_and_texts_of_exceptions_left_out() -> None:
             assert ("error", "run1") == ((line := json.loads(told))["level"], line["run_id"])
 
 
-def test_a_line_of_text_stays_one_line() -> None:
+def test_a_line_of_text_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """What others wrote adds none, and does not turn the terminal around."""
-    stream = io.StringIO()
-    logs.set_up(stream=stream)
+    logs.set_up()
     logs.LOGGER.warning("app %s", "x\n\x1b[31m")
 
-    assert "warning: app x\\n\\x1b[31m\n" == stream.getvalue()
+    assert "warning: app x\\n\\x1b[31m\n" == capsys.readouterr().err
 
 
 def test_loggers_of_others_are_silent_and_the_root_is_left_alone() -> None:
     """They print what they are given, values included."""
     root = logging.getLogger().handlers
-    logs.set_up(verbosity=2, stream=io.StringIO())
+    logs.set_up(verbosity=2)
 
     assert {logging.CRITICAL} == {logging.getLogger(name).level for name in logs.SILENT}
     assert (root, False) == (logging.getLogger().handlers, logs.LOGGER.propagate)

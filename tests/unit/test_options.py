@@ -10,6 +10,7 @@ import typer
 
 from flysync.cli import options
 from flysync.cli.main import app
+from flysync.model.core import Origin, SyncOptions
 
 COMMON = {"--env-file", "--json", "-q", "--quiet", "-v", "--verbose"}
 
@@ -98,6 +99,25 @@ def test_every_command_has_examples_that_it_understands() -> None:
         for words in examples:
             assert ["flysync", *path] == words[: len(path) + 1]
             one.make_context("flysync", words[len(path) + 1 :])
+
+
+def test_the_options_of_a_sync_are_those_that_were_given() -> None:
+    """Each by its name; what was not given is as it is without a command line."""
+    given: dict[str, Any] = {
+        "dry_run": True,
+        "force": True,
+        "take_over": True,
+        "lock_wait_s": 1.0,
+        "timeout_s": 2.0,
+        "reason": "why",
+    }
+    more: dict[str, Any] = {"verify": True, "stage": True, "sandbox": "s"}
+
+    assert SyncOptions(origin=Origin.CLI) == options.sync_options() == options.unset_options()
+    assert SyncOptions(origin=Origin.CLI, wait=False, **given, **more) == options.sync_options(
+        no_wait=True, **given, **more
+    )
+    assert SyncOptions(origin=Origin.CLI, retry=True, **given) == options.unset_options(retry=True, **given)
 
 
 def test_a_bundle_becomes_an_argument() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flysync.cli import render
-from flysync.cli.render import fleet
+from flysync.cli.render.sync import project_text
 from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUnavailable, Interrupted
 from flysync.handlers.compare import Live
 from flysync.handlers.database import CheckReport
@@ -138,7 +138,7 @@ def evil_texts() -> dict[str, list[str]]:
     assert set(render.MODULES) == kinds == {kind.__name__ for kind in Report.__subclasses__()}
     return {
         **{type(report).__name__: render.as_text(report) for report in reports},
-        "project": fleet.project_text(report),
+        "project": project_text(report),
         "notes": render.notes_text([Note(code="x", message=EVIL)]),
         "next": render.next_text([NextStep(command=command("sync-project", "--project", EVIL), why=EVIL)]),
         "error": render.error_text(AmbiguousDeployment(f"apps: {EVIL}", hint=EVIL)),

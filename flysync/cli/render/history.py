@@ -4,34 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flysync.cli.render.envelope import picked
-from flysync.handlers.history import HistoryReport, RunReport
+from flysync.cli.render import picked, plain
 from flysync.model.reports import printable, utc
 
 if TYPE_CHECKING:
+    from flysync.handlers.history import HistoryReport, RunReport
     from flysync.model.reports import RunRow
 
 #: Characters in a line of a list.
 _WIDTH = 80
-#: The keys of a run.
-_RUN = (
-    "run_id project app names origin actor reason started_at sandbox deadline finished_at"
-    " outcome error_code release seconds"
-)
 
 
-def keys(report: HistoryReport | RunReport) -> dict[str, Any]:
-    """Give `history`, an object per run; one run alone has its action too."""
-    if isinstance(report, HistoryReport):
-        return {"history": [picked(run, _RUN) for run in report.runs]}
+def history_keys(report: HistoryReport) -> dict[str, Any]:
+    """Give `history`, an object per run."""
+    return picked(report, "history=runs")
+
+
+def run_keys(report: RunReport) -> dict[str, Any]:
+    """Give `history`, the run with its action."""
     action = None if report.sent is None else {"outcomes": dict(report.sent)}
-    return {"history": [picked(report.run, _RUN) | {"action": action}]}
+    return {"history": [plain(report.run) | {"action": action}]}
 
 
-def lines(report: HistoryReport | RunReport) -> list[str]:
-    """Give two or three lines per run, none wider than a terminal; of one run alone all facts, a line each."""
-    if isinstance(report, RunReport):
-        return _facts(report)
+def history_lines(report: HistoryReport) -> list[str]:
+    """Give two or three lines per run, none wider than a terminal."""
     text = [printable(line) for run in report.runs for line in _in_short(run)]
     return [line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…" for line in text] or ["no runs"]
 
@@ -47,7 +43,8 @@ def _in_short(run: RunRow) -> list[str]:
     ]
 
 
-def _facts(report: RunReport) -> list[str]:
+def run_lines(report: RunReport) -> list[str]:
+    """Give all facts of a run, a line each."""
     run = report.run
     facts = [
         ("run", run.run_id),

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from flysync.cli.render.envelope import picked
+from flysync.cli.render import picked
 from flysync.handlers.compare import Live
 from flysync.handlers.status import CredentialCondition
 from flysync.model.core import State
 from flysync.model.reports import utc
 
 if TYPE_CHECKING:
-    from flysync.handlers.fly_view import LiveApp
     from flysync.handlers.status import StatusLine, StatusReport
+    from flysync.model.core import AppName
 
 
-def keys(report: StatusReport) -> dict[str, Any]:
+def status_keys(report: StatusReport) -> dict[str, Any]:
     """Give `status`, an object per credential."""
     return {
         "status": [
             {
-                **picked(line, "project app name in_table state condition live"),
-                "drift": line.is_drift,
-                "machines": _machines_json(_live_app(report, line)),
+                **picked(line, "project app name in_table state condition live drift=is_drift"),
+                "machines": _machines_json(report, line.app),
                 **picked(line, "updated_at written_at deployed_at run_id actor origin"),
             }
             for line in report.lines
@@ -31,26 +31,20 @@ def keys(report: StatusReport) -> dict[str, Any]:
     }
 
 
-def lines(report: StatusReport) -> list[str]:
+def status_lines(report: StatusReport) -> list[str]:
     """Give a head per project, its credentials below, and the runs in progress."""
     text: list[str] = []
-    head = None
     width = max((len(line.name or "") for line in report.lines), default=0)
-    for line in report.lines:
-        if (line.project, line.app) != head:
-            head = (line.project, line.app)
-            text.append(f"{line.project}  {line.app or '(not deployed)'}{_machines(_live_app(report, line))}")
-        text.append(f"  {_mark(line)} {line.name or '-':<{width}}  {_state(line)}")
-        text += [f"    {fact}" for fact in _facts(line)]
+    for (project, app), lines in groupby(report.lines, key=lambda line: (line.project, line.app)):
+        text.append(f"{project}  {app or '(not deployed)'}{_machines(report, app)}")
+        for line in lines:
+            text.append(f"  {_mark(line)} {line.name or '-':<{width}}  {_state(line)}")
+            text += [f"    {fact}" for fact in _facts(line)]
     runs = [
         f"run {run.run_id} in progress since {utc(run.started_at)} ({run.origin}, {run.actor})"
         for run in report.open_runs
     ]
     return [*(text or ["no projects"]), *runs]
-
-
-def _live_app(report: StatusReport, line: StatusLine) -> LiveApp | None:
-    return report.apps.get(line.app) if line.app else None
 
 
 def _mark(line: StatusLine) -> str:
@@ -87,23 +81,25 @@ def _facts(line: StatusLine) -> list[str]:
     return facts
 
 
-def _machines_json(app: LiveApp | None) -> list[dict[str, Any]] | None:
-    if app is None or app.machines is None:
+def _machines_json(report: StatusReport, app: AppName | None) -> list[dict[str, Any]] | None:
+    live = report.apps.get(app) if app else None
+    if live is None or live.machines is None:
         return None
-    return [picked(machine, "id state release") | {"managed": machine.is_managed} for machine in app.machines]
+    return [picked(machine, "id state release managed=is_managed") for machine in live.machines]
 
 
-def _machines(app: LiveApp | None) -> str:
-    if app is None:
+def _machines(report: StatusReport, app: AppName | None) -> str:
+    live = report.apps.get(app) if app else None
+    if live is None:
         return ""
-    if not app.exists:
+    if not live.exists:
         return "  Fly.io knows no such app"
-    if app.machines is None:
+    if live.machines is None:
         return "  machines not seen"
-    managed = [machine for machine in app.machines if machine.is_managed]
+    managed = [machine for machine in live.machines if machine.is_managed]
     counts = Counter(machine.state for machine in managed)
     states = ", ".join(f"{count} {state}" for state, count in counts.most_common()) or "none"
     releases = sorted({machine.release for machine in managed if machine.release is not None})
     on = f" on release {', '.join(map(str, releases))}" if releases else ""
-    others = len(app.machines) - len(managed)
+    others = len(live.machines) - len(managed)
     return f"  machines: {states}{on}" + (f" (and {others} that no roll-out reaches)" if others else "")
