@@ -194,19 +194,17 @@ class _Parts:
 
     def _flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
         """Give the flyctl of *sandbox*; without a token only the network and flyctl itself can be looked at."""
-        from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox
+        from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox, Steps
 
-        return FlyctlSandbox(
-            sandbox,
-            run_id,
-            # Network and flyctl can be checked without one.
-            self._settings.fly_api_token or Secret(""),
-            source=self._flyctl_source,
+        steps = Steps(
+            sandbox=sandbox,
+            run_id=run_id,
+            token=self._settings.fly_api_token or Secret(""),
             base_urls=self._settings.flyctl_base_urls,
             clock=self._clock,
             end_at=end_at,
-            controls=self._controls or CONTROLS,
         )
+        return FlyctlSandbox(steps, source=self._flyctl_source, controls=self._controls or CONTROLS)
 
     @property
     def _flyctl_source(self) -> Source:

@@ -9,6 +9,6 @@ from flysync.adapters.flyctl.access import CONTROLS
 from flysync.adapters.flyctl.install import Source
 from flysync.adapters.flyctl.recipe import FlyctlRecipe
 from flysync.adapters.flyctl.sandbox import FlyctlSandbox
-from flysync.adapters.flyctl.steps import Limits
+from flysync.adapters.flyctl.steps import Limits, Steps
 
-__all__ = ["CONTROLS", "FlyctlRecipe", "FlyctlSandbox", "Limits", "Source"]
+__all__ = ["CONTROLS", "FlyctlRecipe", "FlyctlSandbox", "Limits", "Source", "Steps"]

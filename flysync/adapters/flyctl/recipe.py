@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from flysync.adapters.flyctl import install
 from flysync.adapters.flyctl.script import Part, word
-from flysync.adapters.flyctl.steps import Limits, Steps
+from flysync.adapters.flyctl.steps import Steps
 from flysync.errors import ConfigError
 from flysync.model.core import RunId
 from flysync.model.snapshot import FLYCTL_LABEL, Flyctl
@@ -81,13 +81,12 @@ class FlyctlRecipe:
     async def look(self, sandbox: Sandbox, *, timeout_s: float) -> Flyctl | None:
         """Run what is on the PATH, as a step without a token."""
         steps = Steps(
-            sandbox,
-            RunId(self._clock.new_id()),
-            Secret(""),
+            sandbox=sandbox,
+            run_id=RunId(self._clock.new_id()),
+            token=Secret(""),
             base_urls={},
             clock=self._clock,
             end_at=self._clock.monotonic() + timeout_s,
-            limits=Limits(),
         )
         told = await steps.done(Part("look", _LOOK, _LOOK_S, has_token=False))
         sha256, archive_sha256, answer = (*told.split("\n", 2), "", "", "")[:3]
