@@ -6,8 +6,7 @@ sandbox, and of its texts nothing is ever shown: `verdicts` makes types of them,
 """
 
 from flysync.adapters.flyctl.access import CONTROLS
-from flysync.adapters.flyctl.install import Source
-from flysync.adapters.flyctl.recipe import FlyctlRecipe
+from flysync.adapters.flyctl.install import FlyctlRecipe, Source
 from flysync.adapters.flyctl.sandbox import FlyctlSandbox
 from flysync.adapters.flyctl.steps import Limits, Steps
 
