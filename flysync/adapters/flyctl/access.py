@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 from flysync.adapters.flyctl.script import Part, word
 from flysync.model.fly import Reach, Token, TokenKind
+from flysync.ports import FlyAccess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,15 +67,15 @@ _PERMITS = "https://api.fly.io/v1"
 _LONGEST = 12
 
 
-class FlyctlAccess:
-    """The way from a sandbox to Fly (port `FlyAccess`); *controls* are tried where Fly does not answer."""
+class FlyctlAccess(FlyAccess):
+    """The way from a sandbox to Fly; *controls* are tried where Fly does not answer."""
 
     def __init__(self, steps: Steps, controls: tuple[str, str]) -> None:
         self._steps = steps
         self._controls = controls
 
+    @override
     async def reach(self) -> Reach | None:
-        """Ask each address by curl."""
         urls = {api: self._steps.base_urls.get(name, base) + path for api, name, base, path in _APIS}
         answered = await self._answered(urls.values())
         if answered is None:
@@ -83,16 +86,17 @@ class FlyctlAccess:
         others = await self._answered(self._controls) or ()
         return Reach(fly=fly, essential=self._controls[0] in others, other=self._controls[1] in others)
 
+    @override
     async def token(self) -> Token:
-        """Run `flyctl tokens debug`."""
         return _token(await self._steps.done(self._part("token", "tokens debug", _DECODE)))
 
+    @override
     async def sign_in(self) -> None:
-        """Run `flyctl auth whoami`; who it is stays in the sandbox."""
         await self._steps.done(self._part("sign-in", "auth whoami --json"))
 
+    @override
     async def see(self, app: AppName) -> None:
-        """Run `flyctl status`, which looks the app up as `secrets set` does; its machines' environment stays there."""
+        """See the port; `status` looks the app up as `secrets set` does."""
         await self._steps.done(self._part("see", f"status --json --app {word(app)}"), app=app)
 
     async def _answered(self, urls: Iterable[str]) -> set[str] | None:
@@ -114,18 +118,15 @@ def _token(told: str) -> Token:
     place = ""
     for line in told.splitlines():
         word_, _, rest = line.partition(" ")
-        match word_:
-            case "now":
-                now = int(rest)
-            case "at":
-                place = rest
-                found.add("permit" if place == _PERMITS else "discharge")
-            case "until" if place == _PERMITS and len(rest) < _LONGEST:
-                ends.append(int(rest))
-            case "is" | "has":
-                found.add(rest)
-            case _:
-                pass
+        if word_ == "now":
+            now = int(rest)
+        elif word_ == "at":
+            place = rest
+            found.add("permit" if place == _PERMITS else "discharge")
+        elif word_ == "until" and place == _PERMITS and len(rest) < _LONGEST:
+            ends.append(int(rest))
+        elif word_ in {"is", "has"}:
+            found.add(rest)
     if not ends:
         return Token(kind=_kind(found))
     return Token(kind=_kind(found), expires_at=datetime.fromtimestamp(min(ends), UTC), left_s=min(ends) - now)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from flysync.adapters.flyctl import machines as listed
 from flysync.adapters.flyctl import verdicts
 from flysync.adapters.flyctl.script import Part, word
 from flysync.errors import FlyctlFailed, FlysyncError, OutcomeUnknown
 from flysync.model.fly import AppAtFly, FlySecret, FlyStatus, Rollout, RolloutEnd
+from flysync.ports import SecretStore
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
     from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName, SecretName
     from flysync.ports import OnProgress
-
-T = TypeVar("T")
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000
@@ -53,15 +54,16 @@ done
 _DASH = Secret("-")
 
 
-class FlyctlSecrets:
-    """The secrets of *app* (port `SecretStore`)."""
+class FlyctlSecrets(SecretStore):
+    """The secrets of *app*."""
 
     def __init__(self, app: AppName, steps: Steps) -> None:
         self._app = app
         self._steps = steps
 
+    @override
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
-        """Split names so that each call stays below the kernel's limit and has at most one value `-`."""
+        """See the port; each call stays below the kernel's limit and has at most one value `-`."""
         groups: list[list[SecretName]] = []
         size, dashes = 0, 0
         for name, secret in values.items():
@@ -75,8 +77,8 @@ class FlyctlSecrets:
             size, dashes = size + bytes_more, dashes + is_dash
         return groups
 
+    @override
     async def stage(self, values: Mapping[SecretName, Secret]) -> None:
-        """Run `flyctl secrets set --stage` with all of *values* in one call."""
         dash = next((name for name, secret in values.items() if secret == _DASH), None)
         arguments = {name: secret for name, secret in values.items() if name != dash}
         command = self._secrets("set --stage") + ' -- "$@"'
@@ -84,18 +86,19 @@ class FlyctlSecrets:
             command = f'printf "%s" - | {command} "{word(dash)}=-"'
         await self._change("set", command, arguments)
 
+    @override
     async def unset(self, names: Sequence[SecretName]) -> None:
-        """Run `flyctl secrets unset --stage` with all of *names* in one call."""
         await self._change("unset", f"{self._secrets('unset --stage')} -- " + " ".join(word(name) for name in names))
 
+    @override
     async def start(self, machines: Sequence[str]) -> None:
-        """Run `flyctl machine start` with all of *machines* in one call; the first that fails ends it."""
+        """See the port; the first machine that fails ends the call."""
         limit_s = self._steps.limits.call_s
         ids = " ".join(word(machine) for machine in machines)
         await self._change("start", self._steps.flyctl(f"machine start {ids} --app {word(self._app)}", limit_s))
 
+    @override
     async def look(self) -> AppAtFly:
-        """Run `flyctl secrets list` and `flyctl machine list`; of the latter only harmless lines leave the sandbox."""
         limit_s = self._steps.limits.list_s
         list_machines = self._steps.flyctl(f"machine list --json --app {word(self._app)}", limit_s)
         parts = (
@@ -106,15 +109,15 @@ class FlyctlSecrets:
         if secrets.code:
             raise self._error(secrets, "list")
         found = _secrets(secrets.stdout)
-        if machines.code:
-            return AppAtFly(secrets=found, machines=None, error=self._error(machines, "machines"))
         try:
+            if machines.code:
+                raise self._error(machines, "machines")
             return AppAtFly(secrets=found, machines=listed.read(machines.stdout))
-        except FlyctlFailed as odd:
-            return AppAtFly(secrets=found, machines=None, error=odd)
+        except FlysyncError as error:
+            return AppAtFly(secrets=found, machines=None, error=error)
 
+    @override
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
-        """Run `flyctl secrets deploy`, once; *on_progress* hears what it prints meanwhile."""
         limit_s = max(1, int(timeout_s))
         command = self._secrets("deploy --dns-checks=false" + ("" if wait else " --detach"), limit_s)
         text = DEPLOY.replace("@CALL@", command)
@@ -167,22 +170,15 @@ def _secrets(told: str) -> tuple[FlySecret, ...]:
     Raises:
         FlyctlFailed: it is not what flysync expects.
     """
-    try:
-        return tuple(
-            FlySecret(
-                name=_of(str, row["name"]),
-                digest=_of(str, row["digest"]),
-                status=FlyStatus(row.get("status", "Unknown")),
-            )
-            for row in _of(list, json.loads(told))
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        message = "flyctl's list of secrets is not what flysync expects"
-        raise FlyctlFailed(message, service="fly", phase="list") from None
+    with suppress(ValueError, RecursionError):
+        if isinstance(rows := json.loads(told), list):
+            return tuple(map(_secret, rows))
+    raise FlyctlFailed("flyctl's list of secrets is not what flysync expects", service="fly", phase="list")
 
 
-def _of(kind: type[T], found: object) -> T:
-    """Give what was found, if it is of that kind."""
-    if not isinstance(found, kind):
-        raise TypeError
-    return found
+def _secret(row: Any) -> FlySecret:
+    match row:
+        case {"name": str(name), "digest": str(digest)}:
+            return FlySecret(name=name, digest=digest, status=FlyStatus(row.get("status", "Unknown")))
+        case _:
+            raise ValueError("not a secret")

@@ -82,7 +82,7 @@ VERDICTS: tuple[Verdict, ...] = (
     Verdict(
         r'"(?P<name>[^"\n]*)" is not a valid secret name',
         InvalidCredential,
-        "Fly.io refuses the name of a credential",
+        "Fly.io refuses {name!r} as the name of a secret",
         "transcripts: secrets set 1A=2",
     ),
     Verdict(
@@ -198,10 +198,9 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
 
 
 def _error(row: Verdict, *, phase: str, app: str, name: str | None) -> FlysyncError:
+    message = row.message.format(app=app or "the app", name=name)
     if row.error is InvalidCredential:
-        message = f"Fly.io refuses {name!r} as the name of a secret"
         return InvalidCredential(message, name=name, service="fly", phase=phase)
-    message = row.message.format(app=app or "the app")
     if row.error is AccessDenied:
         return AccessDenied(message, hint=_HOW_TO_RENEW, service="fly", phase=phase, setting="FLY_API_TOKEN")
     return row.error(message, hint=row.hint, service="fly", phase=phase)
