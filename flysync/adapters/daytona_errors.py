@@ -37,30 +37,18 @@ def translated(error: DaytonaError, phase: str, api_key: Secret | None = None) -
     if isinstance(error, DaytonaForbiddenError) and is_quota(str(error)):
         return quota(f"Daytona allows no more{status}{said}", phase)
     if isinstance(error, DaytonaAuthenticationError | DaytonaForbiddenError):
-        return AccessDenied(
-            f"Daytona refuses the key{status}{said}",
-            hint="make a new key in Daytona's dashboard and set DAYTONA_API_KEY",
-            service="daytona",
-            phase=phase,
-            setting="DAYTONA_API_KEY",
-        )
+        message = f"Daytona refuses the key{status}{said}"
+        hint = "make a new key in Daytona's dashboard and set DAYTONA_API_KEY"
+        return AccessDenied(message, hint=hint, service="daytona", phase=phase, setting="DAYTONA_API_KEY")
     if isinstance(error, DaytonaRateLimitError):
-        return RateLimited(
-            f"Daytona asks for fewer requests{status}",
-            service="daytona",
-            phase=phase,
-            retry_after_s=_retry_after_s(error),
-        )
+        message = f"Daytona asks for fewer requests{status}"
+        return RateLimited(message, service="daytona", phase=phase, retry_after_s=_retry_after_s(error))
     if isinstance(error, DaytonaTimeoutError):
         return TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase)
     if "Cannot combine AUTHORIZATION header with AUTH" in str(error):  # aiohttp, which the SDK lets read it
-        return ConfigError(
-            "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key",
-            hint="remove that entry, or set NETRC=/dev/null for flysync",
-            service="daytona",
-            phase=phase,
-            setting="DAYTONA_API_URL",
-        )
+        message = "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key"
+        hint = "remove that entry, or set NETRC=/dev/null for flysync"
+        return ConfigError(message, hint=hint, service="daytona", phase=phase, setting="DAYTONA_API_URL")
     what = "is out of reach" if isinstance(error, DaytonaConnectionError) else "gives no answer that can be used"
     if error.status_code:
         what = f"answers with an error{status}{said}"
