@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flysync.errors import ConfigError
@@ -129,20 +130,13 @@ def _change(work: Callable[[], T], name: str, timeout_s: float) -> T:
 
 def _answer(work: Callable[[], T], timeout_s: float) -> T:
     """Do *work* in a thread that can be abandoned; TimeoutError says that it was."""
-    results: list[T] = []
-    errors: list[Exception] = []
+    answer: Future[T] = Future()
 
     def ask() -> None:
         try:
-            results.append(work())
+            answer.set_result(work())
         except Exception as error:  # noqa: BLE001 - raised for the caller below
-            errors.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError("the keyring does not answer")
-    return results[0]
+    threading.Thread(target=ask, daemon=True).start()
+    return answer.result(timeout_s)
