@@ -107,8 +107,7 @@ class FlyctlAccess(FlyAccess):
         return {url for code, url in lines if code != "000"} if lines else None
 
     def _part(self, name: str, arguments: str, text: str = "@CALL@ >/dev/null") -> Part:
-        limit_s = self._steps.limits.look_s
-        return Part(name, text.replace("@CALL@", self._steps.flyctl(arguments, limit_s)), limit_s)
+        return self._steps.flyctl(name, arguments, self._steps.limits.look_s, text=text)
 
 
 def _token(told: str) -> Token:

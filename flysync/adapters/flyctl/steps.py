@@ -73,10 +73,11 @@ class Steps:
     program: str = ""
     _number: int = 0
 
-    def flyctl(self, arguments: str, limit_s: int) -> str:
-        """Give the shell text of a call of flyctl."""
+    def flyctl(self, name: str, arguments: str, limit_s: int, *, text: str = "@CALL@", writes: bool = False) -> Part:
+        """Give a part that calls flyctl where *text* says so."""
         assert self.program, "flyctl is prepared first"
-        return timed(f"{self.program} {arguments}", limit_s)
+        call = timed(f"{self.program} {arguments}", limit_s)
+        return Part(name, text.replace("@CALL@", call), limit_s, writes=writes)
 
     async def done(self, part: Part, *, app: str = "", values: Mapping[SecretName, Secret] | None = None) -> str:
         """Run a step of one part until it succeeds, or its failure is not a passing one; give what it printed."""
