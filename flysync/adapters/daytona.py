@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from flysync.adapters.daytona_errors import alone, cancellable, did_not_run, shown, translated
+from flysync.adapters.daytona_errors import alone, cancellable, did_not_run, if_there, shown, translated
 from flysync.adapters.daytona_sdk import ATTEMPTS, Account, backoff_s, state_of
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
@@ -148,9 +148,11 @@ class DaytonaSandboxes(Account, Sandboxes):
     @override
     @alone()
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
-        missing = SandboxNotFound("there is no such sandbox", hint="check --sandbox", service="daytona", phase="attach")
         get = partial(self._sdk().get, sandbox_id, request_timeout=timeout_s)
-        sandbox = await self._call("attach", get, timeout_s, missing=missing)
+        sandbox = await self._call("attach", lambda: if_there(get), timeout_s)
+        if sandbox is None:
+            hint = "check --sandbox"
+            raise SandboxNotFound("there is no such sandbox", hint=hint, service="daytona", phase="attach")
         if (state := state_of(sandbox)) != "started":
             message = f"sandbox {sandbox_id} is not running ({state})"
             hint = "start it first, or leave --sandbox out for a new one"
@@ -210,21 +212,16 @@ class DaytonaSandboxes(Account, Sandboxes):
 
     async def _looked_up(self, name: str, *, labelled: bool) -> AsyncSandbox | None:
         """Find a sandbox by its id or name, or (*labelled*) by its label; the list lags, either way."""
-        from daytona import DaytonaNotFoundError, ListSandboxesQuery
+        from daytona import ListSandboxesQuery
 
-        try:
-            return await self._sdk().get(name, request_timeout=self.look_up_s)
-        except DaytonaNotFoundError:
-            if not labelled:
-                return None
+        sandbox = await if_there(partial(self._sdk().get, name, request_timeout=self.look_up_s))
+        if sandbox is not None or not labelled:
+            return sandbox
         query = ListSandboxesQuery(labels={_NAME_LABEL: name})
         for pause_s in _UNLISTED_PAUSES_S:
             await self.clock.sleep(pause_s)
             async for listed in self._sdk().list(query, request_timeout=self.look_up_s):
-                try:
-                    return await self._sdk().get(listed.id, request_timeout=self.look_up_s)
-                except DaytonaNotFoundError:
-                    return None
+                return await if_there(partial(self._sdk().get, listed.id, request_timeout=self.look_up_s))
         return None
 
     async def _found(self, name: str, end_at: float) -> DaytonaSandbox | None:
@@ -267,7 +264,6 @@ def _info(sandbox: AsyncSandbox) -> SandboxInfo:
 
 def _moment(text: str | None) -> datetime | None:
     """Read a time of Daytona's; one that cannot be read is as good as none."""
-    try:
+    with suppress(ValueError):
         return datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
+    return None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, FlysyncError, RateLimited, TimedOut
 from flysync.secret import redact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from daytona import DaytonaError
 
@@ -99,6 +99,16 @@ async def cancellable(call: Awaitable[T]) -> T:
             raise asyncio.CancelledError
 
 
+async def if_there(look_up: Callable[[], Awaitable[T]]) -> T | None:
+    """Look something up by a call of the SDK's; nothing where Daytona knows no such thing."""
+    from daytona import DaytonaNotFoundError
+
+    try:
+        return await look_up()
+    except DaytonaNotFoundError:
+        return None
+
+
 def did_not_run(error: DaytonaError) -> bool:
     """Tell whether a command has certainly not been started: it was refused, or there was no connection."""
     from aiohttp import ClientConnectorError
@@ -115,10 +125,7 @@ def did_not_run(error: DaytonaError) -> bool:
 
 def _retry_after_s(error: DaytonaError) -> float | None:
     """Read Retry-After, whose name has a suffix for each limit (Retry-After-sandbox-create)."""
-    for name, value in (error.headers or {}).items():
-        if name.lower().startswith("retry-after"):
-            try:
-                return max(0.0, float(value))
-            except ValueError:
-                return None
+    values = [value for name, value in (error.headers or {}).items() if name.lower().startswith("retry-after")]
+    with suppress(IndexError, ValueError):
+        return max(0.0, float(values[0]))
     return None

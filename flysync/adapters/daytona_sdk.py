@@ -61,16 +61,9 @@ class Account:
             self._client = _new_client(self.api_key, self.api_url, self.target)
         return self._client
 
-    async def _call(
-        self,
-        phase: str,
-        call: Callable[[], Awaitable[T]],
-        timeout_s: float,
-        *,
-        missing: FlysyncError | None = None,
-    ) -> T:
-        """Make a call that may be repeated; *missing* is the error where Daytona knows no such thing."""
-        from daytona import DaytonaError, DaytonaNotFoundError
+    async def _call(self, phase: str, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        """Make a call that may be repeated."""
+        from daytona import DaytonaError
 
         attempt, end_at = 0, self.clock.monotonic() + timeout_s
         try:
@@ -81,8 +74,6 @@ class Account:
                         return await cancellable(call())
                     except DaytonaError as error:
                         failure = translated(error, phase, self.api_key)
-                        if isinstance(error, DaytonaNotFoundError) and missing is not None:
-                            failure = missing
                         if not failure.temporary or attempt == ATTEMPTS:
                             raise failure from None
                         await self._pause(backoff_s(attempt, self.clock), failure, end_at)
@@ -151,12 +142,9 @@ def _new_client(api_key: Secret, api_url: str, target: str | None) -> AsyncDayto
             return AsyncDaytona(config)
         except UnicodeDecodeError:  # it reads these files in any case; the error holds the file
             pass
-    raise ConfigError(
-        ".env or .env.local in this directory is not UTF-8, and Daytona's SDK reads it",
-        hint="save it as UTF-8, or run flysync in another directory",
-        service="daytona",
-        phase="create",
-    )
+    message = ".env or .env.local in this directory is not UTF-8, and Daytona's SDK reads it"
+    hint = "save it as UTF-8, or run flysync in another directory"
+    raise ConfigError(message, hint=hint, service="daytona", phase="create")
 
 
 @contextmanager
@@ -192,12 +180,9 @@ async def activated(client: AsyncDaytona, snapshot: Snapshot) -> Snapshot:
         if is_quota(str(getattr(failure, "body", ""))):
             raise quota(f"{what}: its quota is used up", "activate") from None
         if status in {401, 403}:
+            hint = "give the key the right to write snapshots, or leave FLYSYNC_SNAPSHOT out"
             raise AccessDenied(
-                what,
-                hint="give the key the right to write snapshots, or leave FLYSYNC_SNAPSHOT out",
-                service="daytona",
-                phase="activate",
-                setting="DAYTONA_API_KEY",
+                what, hint=hint, service="daytona", phase="activate", setting="DAYTONA_API_KEY"
             ) from None
         raise DaytonaUnavailable(what, service="daytona", phase="activate") from None
 

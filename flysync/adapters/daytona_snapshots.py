@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from typing_extensions import override
 
-from flysync.adapters.daytona_errors import alone, cancellable, shown
+from flysync.adapters.daytona_errors import alone, cancellable, if_there, shown
 from flysync.adapters.daytona_sdk import Account, activated, state_of
 from flysync.errors import SandboxNotFound, TimedOut
 from flysync.model.snapshot import FLYCTL_LABEL, SnapshotInfo
@@ -92,8 +92,7 @@ class DaytonaSnapshots(Account, Snapshots):
     @alone()
     async def activate(self, name: str, *, timeout_s: float) -> SnapshotInfo:
         end_at = self.clock.monotonic() + timeout_s
-        if (found := await self._found(name, timeout_s)) is None:
-            raise _gone(name)
+        found = await self._existing(name, timeout_s)
         await self._call("activate", lambda: self._within(activated(self._sdk(), found)), timeout_s)
         return await self._settled(name, end_at)
 
@@ -132,25 +131,24 @@ class DaytonaSnapshots(Account, Snapshots):
 
     async def _settled(self, name: str, end_at: float) -> SnapshotInfo:
         while True:
-            if (found := await self._found(name, max(1.0, end_at - self.clock.monotonic()))) is None:
-                raise _gone(name)
-            info = self._info(found)
+            info = self._info(await self._existing(name, max(1.0, end_at - self.clock.monotonic())))
             if info.is_settled:
                 return info
             if self.clock.monotonic() + _POLL_S > end_at:
                 raise TimedOut(f"Daytona snapshot {name} is still {info.state}", service="daytona", phase="build")
             await self.clock.sleep(_POLL_S)
 
+    async def _existing(self, name: str, timeout_s: float) -> Snapshot:
+        if found := await self._found(name, timeout_s):
+            return found
+        message = f"Daytona snapshot {name} was deleted meanwhile"
+        raise SandboxNotFound(message, hint="run the same command again", service="daytona", phase="build")
+
     async def _found(self, name: str, timeout_s: float) -> Snapshot | None:
-        from daytona import DaytonaNotFoundError
+        def get() -> Awaitable[Snapshot]:
+            return self._within(self._sdk().snapshot.get(name))
 
-        async def look() -> Snapshot | None:
-            try:
-                return await self._within(self._sdk().snapshot.get(name))
-            except DaytonaNotFoundError:
-                return None
-
-        return await self._call("look", look, timeout_s)
+        return await self._call("look", lambda: if_there(get), timeout_s)
 
     async def _within(self, call: Awaitable[T]) -> T:
         """Await one call of the SDK's, but not for long."""
@@ -175,11 +173,6 @@ class DaytonaSnapshots(Account, Snapshots):
             flyctl=label[1] if label else None,
             reason=shown(snapshot.error_reason, self.api_key) if snapshot.error_reason else None,
         )
-
-
-def _gone(name: str) -> SandboxNotFound:
-    message = f"Daytona snapshot {name} was deleted meanwhile"
-    return SandboxNotFound(message, hint="run the same command again", service="daytona", phase="build")
 
 
 def _forget(task: asyncio.Future[Snapshot]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flysync.errors import ConfigError
@@ -57,11 +58,9 @@ def store(name: str, value: Secret, *, timeout_s: float = _CHANGE_S) -> None:
             detail = f" ({which.__module__}.{which.__qualname__} is not)" if which else ""
             raise ConfigError(f"no keyring here is safe for {name}{detail}", hint=_ELSEWHERE, setting=name)
         for backend in safe:
-            try:
+            with suppress(NotImplementedError):  # one of several may be read-only
                 backend.set_password(SERVICE, name, value.reveal())
                 break
-            except NotImplementedError:  # one of several may be read-only
-                continue
         if _read(name) != value.reveal():
             raise ConfigError(f"the system keyring did not store {name} unchanged", hint=_ELSEWHERE, setting=name)
 

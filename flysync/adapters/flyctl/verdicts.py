@@ -184,12 +184,9 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
     text = plain(stderr or "")
     line = _error_line(text)
     for row in VERDICTS:
-        if row.code not in {None, code} or stderr is None:
-            continue
-        if found := re.search(row.pattern, line):
-            may_have_worked = row.may_have_worked and not _LOOKING_UP.search(line)
-            name = found.groupdict().get("name")
-            return Judgement(error=_error(row, phase=phase, app=app, name=name), may_have_worked=may_have_worked)
+        if stderr is not None and row.code in {None, code} and (found := re.search(row.pattern, line)):
+            error = _error(row, phase=phase, app=app, name=found.groupdict().get("name"))
+            return Judgement(error=error, may_have_worked=row.may_have_worked and not _LOOKING_UP.search(line))
     message = f"flyctl failed with status {code}"
     if stderr is not None:
         message += f" and {len(text)} characters that flysync does not know"
