@@ -12,6 +12,9 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from bullmq import Job as BullJob
+from bullmq import Worker
+from bullmq.custom_errors import DelayedError
 from typing_extensions import override
 
 from flysync.adapters.redis import Redis, with_options
@@ -22,8 +25,6 @@ from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from bullmq import Job as BullJob
 
     from flysync.ports import Clock
 
@@ -114,9 +115,6 @@ class BullmqJobs(JobQueue):
 
     @override
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
-        from bullmq import Worker
-        from bullmq.custom_errors import DelayedError
-
         give_back, turn = self._give_back, asyncio.Lock()
 
         class OneFetch(Worker):  # type: ignore[misc]
@@ -197,7 +195,10 @@ class BullmqJobs(JobQueue):
         # For this attempt; Redis keeps what the producer said.
         job.opts.update({name: given for name, given in _OPTIONS.items() if not job.opts.get(name)}, stackTraceLimit=0)
         if not self._is_bullmq and not await self._was_added_by_bullmq(job):
-            self._refuse_for_bull(job)
+            self._taken_from_bull.append(job.id)  # put back as soon as no more are taken
+            self._fatal = self._bull()
+            self.stop()
+            raise DelayedError
         self._is_bullmq = True
         if job.name != JOB_NAME:
             self._warn_of_stranger(job.name[:_NAME_LENGTH])
@@ -241,8 +242,6 @@ class BullmqJobs(JobQueue):
 
     async def _give_back(self, job: BullJob, token: str, after_s: float) -> None:
         """Let any worker take a job again later; no attempt is lost."""
-        from bullmq.custom_errors import DelayedError
-
         now_ms = round(1000 * await self._now_s())
         await job.backend.moveToDelayed(job.id, now_ms, round(after_s * 1000), token, {"skipAttempt": True})
         raise DelayedError
@@ -265,15 +264,6 @@ class BullmqJobs(JobQueue):
         """Tell for the first job of a queue that was empty: unlike Bull, BullMQ writes an event for each new job."""
         events = await self._redis.answer("xrange", self._key("events"), count=1000)
         return any(event.get("jobId") == job.id and event.get("event") == "added" for _, event in events or ())
-
-    def _refuse_for_bull(self, job: BullJob) -> None:
-        """Stop; Bull's jobs are put back as soon as no more are taken."""
-        from bullmq.custom_errors import DelayedError
-
-        self._taken_from_bull.append(job.id)
-        self._fatal = self._bull()
-        self.stop()
-        raise DelayedError
 
     def _key(self, name: str) -> str:
         return f"bull:{self._queue}:{name}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from flysync.adapters.daytona_errors import alone, cancellable, did_not_run, if_there, shown, translated
-from flysync.adapters.daytona_sdk import ATTEMPTS, Account, backoff_s, state_of
+from flysync.adapters.daytona_sdk import ATTEMPTS, Account, state_of
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
 from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
@@ -140,7 +140,7 @@ class DaytonaSandboxes(Account, Sandboxes):
                             raise last from None
                         if found := await self._found(name, end_at):
                             return found
-                        await self._pause(backoff_s(attempt, self.clock), last, end_at)
+                        await self._pause(self._backoff_s(attempt), last, end_at)
         except TimeoutError:
             pass
         raise last

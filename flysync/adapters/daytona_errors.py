@@ -24,34 +24,30 @@ _SHOWN = 200
 
 def translated(error: DaytonaError, phase: str, api_key: Secret | None = None) -> FlysyncError:
     """Say what an error of the SDK means; its text is shown, redacted, only where *api_key* is given."""
-    from daytona import (
-        DaytonaAuthenticationError,
-        DaytonaConnectionError,
-        DaytonaForbiddenError,
-        DaytonaRateLimitError,
-        DaytonaTimeoutError,
-    )
+    import daytona
 
     said = f": {shown(str(error), api_key)}" if api_key is not None and error.status_code else ""
     status = f" ({error.status_code})" if error.status_code else ""
-    if isinstance(error, DaytonaForbiddenError) and is_quota(str(error)):
+    if isinstance(error, daytona.DaytonaForbiddenError) and is_quota(str(error)):
         return quota(f"Daytona allows no more{status}{said}", phase)
-    if isinstance(error, DaytonaAuthenticationError | DaytonaForbiddenError):
+    if isinstance(error, daytona.DaytonaAuthenticationError | daytona.DaytonaForbiddenError):
         message = f"Daytona refuses the key{status}{said}"
         hint = "make a new key in Daytona's dashboard and set DAYTONA_API_KEY"
         return AccessDenied(message, hint=hint, service="daytona", phase=phase, setting="DAYTONA_API_KEY")
-    if isinstance(error, DaytonaRateLimitError):
+    if isinstance(error, daytona.DaytonaRateLimitError):
         message = f"Daytona asks for fewer requests{status}"
         return RateLimited(message, service="daytona", phase=phase, retry_after_s=_retry_after_s(error))
-    if isinstance(error, DaytonaTimeoutError):
+    if isinstance(error, daytona.DaytonaTimeoutError):
         return TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase)
     if "Cannot combine AUTHORIZATION header with AUTH" in str(error):  # aiohttp, which the SDK lets read it
         message = "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key"
         hint = "remove that entry, or set NETRC=/dev/null for flysync"
         return ConfigError(message, hint=hint, service="daytona", phase=phase, setting="DAYTONA_API_URL")
-    what = "is out of reach" if isinstance(error, DaytonaConnectionError) else "gives no answer that can be used"
+    what = "gives no answer that can be used"
     if error.status_code:
         what = f"answers with an error{status}{said}"
+    elif isinstance(error, daytona.DaytonaConnectionError):
+        what = "is out of reach"
     return DaytonaUnavailable(f"Daytona {what} ({phase})", service="daytona", phase=phase)
 
 

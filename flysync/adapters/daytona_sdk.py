@@ -76,7 +76,7 @@ class Account:
                         failure = translated(error, phase, self.api_key)
                         if not failure.temporary or attempt == ATTEMPTS:
                             raise failure from None
-                        await self._pause(backoff_s(attempt, self.clock), failure, end_at)
+                        await self._pause(self._backoff_s(attempt), failure, end_at)
         except TimeoutError:
             raise TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase) from None
 
@@ -104,7 +104,7 @@ class Account:
             if state_of(snapshot) == "active":
                 return False
             if state_of(snapshot) == "inactive":
-                snapshot = await activated(self._sdk(), snapshot)
+                snapshot = await self._activated(snapshot)
             while state_of(snapshot) not in SETTLED:
                 await self.clock.sleep(_POLL_S)
                 snapshot = await self._sdk().snapshot.get(name)
@@ -116,10 +116,27 @@ class Account:
             raise _unusable(f"Daytona snapshot {name} cannot be used ({state_of(snapshot)})")
         return state_of(snapshot) == "active"
 
+    async def _activated(self, snapshot: Snapshot) -> Snapshot:
+        """Activate an inactive snapshot, and give it as it is then."""
+        from aiohttp import ClientError
+        from daytona_api_client_async.exceptions import OpenApiException
 
-def backoff_s(attempt: int, clock: Clock) -> float:
-    """Give the seconds to wait after an attempt."""
-    return float(2 ** (attempt - 1)) * (0.5 + clock.jitter())
+        try:
+            return await self._sdk().snapshot.activate(snapshot)
+        except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
+            status = getattr(failure, "status", None)
+            what = f"Daytona does not activate snapshot {snapshot.name} ({status or 'out of reach'})"
+            if is_quota(str(getattr(failure, "body", ""))):
+                raise quota(f"{what}: its quota is used up", "activate") from None
+            if status in {401, 403}:
+                hint = "give the key the right to write snapshots, or leave FLYSYNC_SNAPSHOT out"
+                raise AccessDenied(
+                    what, hint=hint, service="daytona", phase="activate", setting="DAYTONA_API_KEY"
+                ) from None
+            raise DaytonaUnavailable(what, service="daytona", phase="activate") from None
+
+    def _backoff_s(self, attempt: int) -> float:
+        return float(2 ** (attempt - 1)) * (0.5 + self.clock.jitter())
 
 
 def _new_client(api_key: Secret, api_url: str, target: str | None) -> AsyncDaytona:
@@ -160,31 +177,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-async def activated(client: AsyncDaytona, snapshot: Snapshot) -> Snapshot:
-    """
-    Activate an inactive snapshot, and give it as it is then.
-
-    Raises:
-        DaytonaUnavailable, AccessDenied: it could not be activated.
-    """
-    from aiohttp import ClientError
-    from daytona_api_client_async.exceptions import OpenApiException
-
-    try:
-        return await client.snapshot.activate(snapshot)
-    except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
-        status = getattr(failure, "status", None)
-        what = f"Daytona does not activate snapshot {snapshot.name} ({status or 'out of reach'})"
-        if is_quota(str(getattr(failure, "body", ""))):
-            raise quota(f"{what}: its quota is used up", "activate") from None
-        if status in {401, 403}:
-            hint = "give the key the right to write snapshots, or leave FLYSYNC_SNAPSHOT out"
-            raise AccessDenied(
-                what, hint=hint, service="daytona", phase="activate", setting="DAYTONA_API_KEY"
-            ) from None
-        raise DaytonaUnavailable(what, service="daytona", phase="activate") from None
 
 
 def _unusable(what: str) -> SandboxNotFound:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from typing_extensions import override
 
 from flysync.adapters.daytona_errors import alone, cancellable, if_there, shown
-from flysync.adapters.daytona_sdk import Account, activated, state_of
+from flysync.adapters.daytona_sdk import Account, state_of
 from flysync.errors import SandboxNotFound, TimedOut
 from flysync.model.snapshot import FLYCTL_LABEL, SnapshotInfo
 from flysync.ports import Snapshots
@@ -93,7 +93,7 @@ class DaytonaSnapshots(Account, Snapshots):
     async def activate(self, name: str, *, timeout_s: float) -> SnapshotInfo:
         end_at = self.clock.monotonic() + timeout_s
         found = await self._existing(name, timeout_s)
-        await self._call("activate", lambda: self._within(activated(self._sdk(), found)), timeout_s)
+        await self._call("activate", lambda: self._within(self._activated(found)), timeout_s)
         return await self._settled(name, end_at)
 
     @override

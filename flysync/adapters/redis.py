@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from redis import exceptions
+from redis.asyncio import from_url
+
 from flysync.errors import AccessDenied, ConfigError, RedisUnavailable
 from flysync.logs import LOGGER
 
@@ -55,11 +58,9 @@ class Redis:
 
     async def answer(self, command: str, *given: object, **options: object) -> Any:
         """Give the answer to a command (a method of redis-py's client); None if there is none."""
-        from redis.exceptions import RedisError
-
         try:
             return await getattr(self._connected(), command)(*given, **options)
-        except (RedisError, OSError):
+        except (exceptions.RedisError, OSError):
             return None
 
     async def aclose(self) -> None:
@@ -69,15 +70,11 @@ class Redis:
 
     def _connected(self) -> Any:
         if self._client is None:
-            from redis.asyncio import from_url
-
             url = with_options(self._url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S)
             self._client = from_url(url, decode_responses=True)
         return self._client
 
     async def _info(self) -> dict[str, Any]:
-        from redis import exceptions
-
         try:
             info = await self._connected().info()
             return dict(info)

@@ -150,9 +150,14 @@ async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
     limit_s = steps.limits.install_s
     (answer,) = await steps.tried(Part("install", command(source, limit_s), limit_s, has_token=False))
     installed = versions(answer.stdout).get("0")
-    if answer.code or not installed or not _is_new_enough(installed):
-        raise _failure(answer.code, source.version, installed)
-    return '"$d/flyctl0"', fly.Flyctl(version=installed, was_there=False, too_old=next(iter(there.values()), None))
+    if not answer.code and installed and _is_new_enough(installed):
+        return '"$d/flyctl0"', fly.Flyctl(version=installed, was_there=False, too_old=next(iter(there.values()), None))
+    message = _FAULTS.get(answer.code, f"flyctl {source.version} could not be installed")
+    if not answer.code:
+        what_is_there = f"is {installed}" if installed else "does not run"
+        message = f"flyctl {source.version} was installed, and what is there {what_is_there}"
+    hint = "use a snapshot that has flyctl (FLYSYNC_SNAPSHOT), or check FLYSYNC_FLYCTL_INSTALL_URL"
+    raise FlyctlFailed(message, hint=hint, service="fly", phase="install")
 
 
 def versions(told: str) -> dict[str, str]:
@@ -168,16 +173,6 @@ def _version(told: str) -> str | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return version if isinstance(version, str) and len(version) <= _LONGEST else None
-
-
-def _failure(code: int, wanted: str, installed: str | None) -> FlyctlFailed:
-    """Give the error for an installation that ended with *code*."""
-    message = _FAULTS.get(code, f"flyctl {wanted} could not be installed")
-    if not code:
-        what_is_there = f"is {installed}" if installed else "does not run"
-        message = f"flyctl {wanted} was installed, and what is there {what_is_there}"
-    hint = "use a snapshot that has flyctl (FLYSYNC_SNAPSHOT), or check FLYSYNC_FLYCTL_INSTALL_URL"
-    return FlyctlFailed(message, hint=hint, service="fly", phase="install")
 
 
 #: A version that is longer is none: no release's is, and it is shown.

@@ -119,10 +119,9 @@ class FlyctlSecrets(SecretStore):
         looking = asyncio.ensure_future(self._look_on(on_progress))
         try:
             (answer,) = await self._steps.once(part)
-        except OutcomeUnknown as lost:
-            return Rollout(end=RolloutEnd.UNKNOWN, error=lost)
-        except FlysyncError as failure:  # the step has certainly not run
-            return Rollout(end=RolloutEnd.UNTOUCHED, error=failure)
+        except FlysyncError as failure:  # unless its answer was lost, the step has certainly not run
+            end = RolloutEnd.UNKNOWN if isinstance(failure, OutcomeUnknown) else RolloutEnd.UNTOUCHED
+            return Rollout(end=end, error=failure)
         finally:
             looking.cancel()
             await asyncio.wait({looking})
