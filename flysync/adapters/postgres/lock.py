@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
+from typing_extensions import override
 
 from flysync.adapters.postgres import errors
 from flysync.adapters.postgres.session import bounded
 from flysync.errors import DatabaseUnavailable
+from flysync.ports import AppLock, LockHandle
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.connection import Connection
@@ -34,7 +36,7 @@ _SPARES = 2
 _RELEASE_S = 2.0
 
 
-class PostgresLockHandle:
+class PostgresLockHandle(LockHandle):
     """A lock that is held: one connection, one open transaction, one heartbeat; see `flysync.ports.LockHandle`."""
 
     def __init__(self, session: Session, *, heartbeat_s: float, answer_s: float) -> None:
@@ -44,6 +46,7 @@ class PostgresLockHandle:
         self._asking: set[asyncio.Task[None]] = set()
         self._heart = asyncio.create_task(self._beat(heartbeat_s), name="flysync lock heartbeat")
 
+    @override
     async def check(self) -> None:
         """Ask on the lock's own connection."""
         # A task of its own: psycopg cancels a statement whose caller is cancelled, and that would free the lock.
@@ -60,6 +63,7 @@ class PostgresLockHandle:
         if self.lost.is_set():
             raise DatabaseUnavailable("the app's lock in Postgres is lost", service="postgres")
 
+    @override
     async def release(self) -> None:
         """Give the lock back; never raises."""
         try:
@@ -90,7 +94,7 @@ class PostgresLockHandle:
             await self._ask()
 
 
-class PostgresLock:
+class PostgresLock(AppLock):
     """
     One lock per app for all who use the database of *connection*; see `flysync.ports.AppLock`.
 
@@ -107,6 +111,7 @@ class PostgresLock:
         self._answer_s = answer_s
         self._spares: list[Session] = []
 
+    @override
     async def try_acquire(self, app: AppName) -> PostgresLockHandle | None:
         """Take an advisory lock, in a transaction that stays open."""
         while True:

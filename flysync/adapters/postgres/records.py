@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from typing_extensions import override
+
 from flysync.adapters.postgres import history, overview, projects, runs, state, view
+from flysync.ports import Records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -46,7 +49,7 @@ def _reads(
     return method
 
 
-class PostgresRecords:
+class PostgresRecords(Records):
     """
     Credentials, deployments, state and actions by *connection*; see `flysync.ports.Records`.
 
@@ -73,6 +76,7 @@ class PostgresRecords:
     history = _reads(history.history)
     runs = _reads(view.runs)
 
+    @override
     async def view(
         self, project: ProjectId, names: Sequence[SecretName] | None, *, app: AppName | None, values: bool
     ) -> ProjectView:
@@ -82,6 +86,7 @@ class PostgresRecords:
             return await self.connection.read(without)
         return await self.connection.read(view.reader(project, names, app, values=True), instead={_NO_COLUMN: without})
 
+    @override
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """Read what is known of one project or of all; a table without values takes a second query."""
         without = overview.reader(project, values=False)

@@ -9,13 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from psycopg import sql
+from typing_extensions import override
 
 from flysync.adapters.postgres import errors, inspection, migration
 from flysync.adapters.postgres.connection import names_of
 from flysync.adapters.postgres.tables import META, RELATIONS, SCHEMA_VERSION
 from flysync.errors import FlysyncError, TimedOut
 from flysync.model.reports import InitReport
-from flysync.ports import DatabaseServer
+from flysync.ports import DatabaseAdmin, DatabaseServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ _POLL_S = 0.25
 _MIGRATE_S = 600.0
 
 
-class PostgresAdmin:
+class PostgresAdmin(DatabaseAdmin):
     """
     The tables that *connection* finds, made in the first schema of its search path; see `flysync.ports.DatabaseAdmin`.
 
@@ -64,6 +65,7 @@ class PostgresAdmin:
         self._connection = connection
         self._schemas = names_of(schema) or connection.schemas
 
+    @override
     async def init(self, *, timeout_s: float = 60.0) -> InitReport:
         """
         Create what does not exist, the backend's tables too, and migrate flysync's own.
@@ -82,6 +84,7 @@ class PostgresAdmin:
                     await self._connection.run(migration.open_door)
             raise
 
+    @override
     async def check(self) -> Sequence[Finding]:
         """
         Compare what is there with what flysync needs; change nothing.
@@ -92,6 +95,7 @@ class PostgresAdmin:
         """
         return await self._connection.run(partial(inspection.findings, sees_all_rows=self._connection.sees_all_rows))
 
+    @override
     async def server(self) -> DatabaseServer:
         """
         Say where the connection leads, in libpq's own words, and what time it is there.

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
+from typing_extensions import override
 
 from flysync.adapters.postgres import errors
 from flysync.errors import DatabaseUnavailable, FlysyncError
@@ -43,6 +44,7 @@ _random = random.SystemRandom()
 class _TextLoader(Loader):
     """Text; bytes that are no UTF-8 (a database in SQL_ASCII may hold some) become escapes and harm no other row."""
 
+    @override
     def load(self, data: Any) -> str:
         return bytes(data).decode("utf-8", "backslashreplace")
 
