@@ -257,19 +257,17 @@ class _Parts:
         return FlyctlRecipe(self._flyctl_source, clock=self.clock)
 
     def flyctl(self, sandbox: ports.Sandbox, run_id: RunId, *, end_at: float) -> ports.SandboxFlyctl:
-        from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox
+        from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox, Steps
 
-        return FlyctlSandbox(
-            sandbox,
-            run_id,
-            # Network and flyctl can be checked without one.
-            self.settings.fly_api_token or Secret(""),
-            source=self._flyctl_source,
+        steps = Steps(
+            sandbox=sandbox,
+            run_id=run_id,
+            token=self.settings.fly_api_token or Secret(""),  # network and flyctl can be checked without one
             base_urls=self.settings.flyctl_base_urls,
             clock=self.clock,
             end_at=end_at,
-            controls=self.controls or CONTROLS,
         )
+        return FlyctlSandbox(steps, source=self._flyctl_source, controls=self.controls or CONTROLS)
 
 
 class _WhenUsed:

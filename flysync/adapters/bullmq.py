@@ -12,6 +12,9 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from bullmq import Job as BullJob
+from bullmq import Worker
+from bullmq.custom_errors import DelayedError
 from typing_extensions import override
 
 from flysync.adapters.redis import Redis, with_options
@@ -23,15 +26,12 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from bullmq import Job as BullJob
-
     from flysync.ports import Clock
 
 #: The name of our jobs.
 JOB_NAME = "sync-flyio-secrets"
 _VALUE = "credentialValue"
-#: Attempts of a job whose producer has set none, and the pauses between them, at first and at most; jittered.
-_ATTEMPTS = 8
+#: The pauses between a job's attempts, at first and at most; jittered.
 _FIRST_S = 5.0
 _LAST_S = 300.0
 #: Jobs in hand at a time: they wait here for the sync that they share, and delay no run.
@@ -40,6 +40,8 @@ _IN_HAND = 500
 _PUT_BACK_S = 60.0
 #: Jobs that are done are kept for a week, and no more than so many.
 _KEPT = {"age": 7 * 24 * 3600, "count": 10_000}
+#: What holds for a job whose producer has left it open.
+_OPTIONS = {"attempts": 8, "backoff": {"type": "flysync"}, "removeOnComplete": _KEPT, "removeOnFail": _KEPT}
 #: The most characters that are stored of why an attempt failed, and that are logged of another job's name.
 _REASON_LENGTH = 1_000
 _NAME_LENGTH = 128
@@ -104,8 +106,8 @@ class BullmqJobs(JobQueue):
     @override
     async def check(self) -> None:
         await self._redis.check()
-        ids = await self._redis.answers(lambda redis: redis.exists(self._key("id")))
-        meta = await self._redis.answers(lambda redis: redis.exists(self._key("meta")))
+        ids = await self._redis.answer("exists", self._key("id"))
+        meta = await self._redis.answer("exists", self._key("meta"))
         # Bull writes no `meta`, and our own check for stalled jobs will: later on they look the same.
         self._is_bullmq = bool(meta)
         if ids and not meta:
@@ -113,9 +115,6 @@ class BullmqJobs(JobQueue):
 
     @override
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
-        from bullmq import Worker
-        from bullmq.custom_errors import DelayedError
-
         give_back, turn = self._give_back, asyncio.Lock()
 
         class OneFetch(Worker):  # type: ignore[misc]
@@ -182,18 +181,24 @@ class BullmqJobs(JobQueue):
             await asyncio.wait({closing}, timeout=10)
             if not closing.done():
                 await self._worker.close(force=True)
-        await self._put_back_for_bull()
+        for job_id in self._taken_from_bull:  # back to where they were
+            keys = map(self._key, ("active", "wait", f"{job_id}:lock"))
+            await self._redis.answer("eval", _PUT_BACK, 3, *keys, job_id)
         await self._redis.aclose()
 
     @override
     async def oldest_s(self) -> float | None:
-        age_ms = await self._redis.evaluated(_OLDEST, 2, *map(self._key, ("wait", "prioritized", "")))
+        age_ms = await self._redis.answer("eval", _OLDEST, 2, *map(self._key, ("wait", "prioritized", "")))
         return None if age_ms is None else int(age_ms) / 1000
 
     async def _process(self, job: BullJob, token: str, handle: Callable[[Job], Awaitable[Verdict]]) -> object:
-        self._set_options(job)
+        # For this attempt; Redis keeps what the producer said.
+        job.opts.update({name: given for name, given in _OPTIONS.items() if not job.opts.get(name)}, stackTraceLimit=0)
         if not self._is_bullmq and not await self._was_added_by_bullmq(job):
-            self._refuse_for_bull(job)
+            self._taken_from_bull.append(job.id)  # put back as soon as no more are taken
+            self._fatal = self._bull()
+            self.stop()
+            raise DelayedError
         self._is_bullmq = True
         if job.name != JOB_NAME:
             self._warn_of_stranger(job.name[:_NAME_LENGTH])
@@ -231,32 +236,19 @@ class BullmqJobs(JobQueue):
             age_then_s=max(0.0, now_s - added_at),
         )
 
-    def _set_options(self, job: BullJob) -> None:
-        """Fill in what the producer has left open, for this attempt; Redis keeps what the producer said."""
-        if not job.opts.get("attempts"):
-            job.opts["attempts"] = _ATTEMPTS
-        if not job.opts.get("backoff"):
-            job.opts["backoff"] = {"type": "flysync"}
-        for option in ("removeOnComplete", "removeOnFail"):
-            if not job.opts.get(option):
-                job.opts[option] = _KEPT
-        job.opts["stackTraceLimit"] = 0
-
     def _backoff_ms(self, attempts: int, _type: str, error: Exception, _job: BullJob) -> int:
         pause_s = min(_FIRST_S * 2.0 ** min(attempts - 1, 10), _LAST_S) * (0.5 + self._clock.jitter())
         return round(1000 * max(pause_s, getattr(error, "retry_after_s", 0.0)))
 
     async def _give_back(self, job: BullJob, token: str, after_s: float) -> None:
         """Let any worker take a job again later; no attempt is lost."""
-        from bullmq.custom_errors import DelayedError
-
         now_ms = round(1000 * await self._now_s())
         await job.backend.moveToDelayed(job.id, now_ms, round(after_s * 1000), token, {"skipAttempt": True})
         raise DelayedError
 
     async def _now_s(self) -> float:
         """Give the time by Redis' clock: this machine's may be wrong, and the producers' are unknown."""
-        time = await self._redis.answers(lambda redis: redis.time())
+        time = await self._redis.answer("time")
         if time is None:  # no verdict can be stored either: other workers will find the job stalled
             raise ConnectionError("Redis does not answer")
         return float(time[0]) + float(time[1]) / 1_000_000
@@ -270,23 +262,8 @@ class BullmqJobs(JobQueue):
 
     async def _was_added_by_bullmq(self, job: BullJob) -> bool:
         """Tell for the first job of a queue that was empty: unlike Bull, BullMQ writes an event for each new job."""
-        events = await self._redis.answers(lambda redis: redis.xrange(self._key("events"), count=1000))
+        events = await self._redis.answer("xrange", self._key("events"), count=1000)
         return any(event.get("jobId") == job.id and event.get("event") == "added" for _, event in events or ())
-
-    def _refuse_for_bull(self, job: BullJob) -> None:
-        """Stop; Bull's jobs are put back as soon as no more are taken."""
-        from bullmq.custom_errors import DelayedError
-
-        self._taken_from_bull.append(job.id)
-        self._fatal = self._bull()
-        self.stop()
-        raise DelayedError
-
-    async def _put_back_for_bull(self) -> None:
-        """Put Bull's jobs back where they were."""
-        for job_id in self._taken_from_bull:
-            keys = map(self._key, ("active", "wait", f"{job_id}:lock"))
-            await self._redis.evaluated(_PUT_BACK, 3, *keys, job_id)
 
     def _key(self, name: str) -> str:
         return f"bull:{self._queue}:{name}"

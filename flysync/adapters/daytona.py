@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from flysync.adapters.daytona_calls import ATTEMPTS, Account, backoff_s
-from flysync.adapters.daytona_errors import alone, cancellable, shown, translated
-from flysync.adapters.daytona_exec import DaytonaSandbox
-from flysync.adapters.daytona_sdk import made_usable, state_of
+from typing_extensions import override
+
+from flysync.adapters.daytona_errors import alone, cancellable, did_not_run, if_there, shown, translated
+from flysync.adapters.daytona_sdk import ATTEMPTS, Account, state_of
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
+from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from daytona import AsyncSandbox
 
     from flysync.errors import FlysyncError
-    from flysync.ports import Clock
     from flysync.secret import Secret
 
 #: Minutes without a request after which Daytona stops, and so deletes, an ephemeral sandbox.
@@ -45,42 +47,71 @@ _TTL_LABEL = "flysync-ttl-s"
 _UNLISTED_PAUSES_S = (0.0, 1.0, 2.0)
 
 
-class DaytonaSandboxes(Account):
+class DaytonaSandbox(Sandbox):
     """
-    Sandboxes at Daytona (port `Sandboxes`).
+    A sandbox, and commands in it (daytona.md 3).
+
+    What Daytona says about an `exec` is never shown: it may quote the environment.
+    """
+
+    def __init__(self, sandbox: AsyncSandbox) -> None:
+        self._sandbox = sandbox
+        self.id: str = sandbox.id
+
+    @override
+    async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
+        # Raised here, where no frame and no exception behind it holds the request, values included.
+        answer = await self._run(script, env, timeout_s)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _run(self, script: str, env: Mapping[str, Secret], timeout_s: int) -> str | NotSent | AnswerLost:
+        from daytona import DaytonaError
+
+        try:
+            revealed = {name: secret.reveal() for name, secret in env.items()}
+            answer = await cancellable(self._sandbox.process.exec(script, env=revealed, timeout=timeout_s))
+        except DaytonaError as error:
+            cause = translated(error, "exec")
+            if isinstance(cause, AccessDenied):
+                # The proxy says 401 of a sandbox that it does not know (read: v0.190 proxy/auth.go); the same key has
+                # just made or found this one.
+                gone = f"the sandbox is gone ({error.status_code})"
+                cause = DaytonaUnavailable(gone, service="daytona", phase="exec")
+            return NotSent(cause) if did_not_run(error) else AnswerLost(cause)
+        except Exception as error:  # noqa: BLE001 - whatever a bug of the SDK's says, it may quote the request
+            kind = type(error).__name__
+            return AnswerLost(DaytonaUnavailable(f"Daytona's SDK failed ({kind})", service="daytona", phase="exec"))
+        return answer.result or ""
+
+
+@dataclass(eq=False)
+class DaytonaSandboxes(Account, Sandboxes):
+    """
+    Sandboxes at Daytona.
 
     *snapshot* is what they start from, Daytona's default one where it is absent. A call that creates may take
     *create_call_s*, one that looks up *look_up_s*.
     """
 
-    def __init__(
-        self,
-        api_key: Secret,
-        api_url: str,
-        target: str | None,
-        snapshot: str | None,
-        *,
-        clock: Clock,
-        create_call_s: float = 60.0,
-        look_up_s: float = 15.0,
-    ) -> None:
-        super().__init__(api_key, api_url, target, clock=clock)
-        self._snapshot = snapshot
-        self._create_call_s = create_call_s
-        self._look_up_s = look_up_s
-        self._known: dict[str, AsyncSandbox] = {}
-        #: The names under which Daytona has refused to make anything, at the first word: what it refuses to delete
-        #: as well is not there.
-        self._refused: set[str] = set()
+    snapshot: str | None
+    create_call_s: float = field(default=60.0, kw_only=True)
+    look_up_s: float = field(default=15.0, kw_only=True)
+    _known: dict[str, AsyncSandbox] = field(default_factory=dict, init=False)
+    #: The names under which Daytona has refused to make anything, at the first word: what it refuses to delete as well
+    #: is not there.
+    _refused: set[str] = field(default_factory=set, init=False)
 
+    @override
     @alone()
     async def create(
         self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
     ) -> DaytonaSandbox:
-        """Make a sandbox; one whose answer was lost is found by its name."""
+        """See the port; a sandbox whose answer was lost is found by its name."""
         from daytona import CreateSandboxFromSnapshotParams, DaytonaConflictError, DaytonaError
 
-        snapshot = snapshot or self._snapshot
+        snapshot = snapshot or self.snapshot
         params = CreateSandboxFromSnapshotParams(
             name=name,
             labels={**labels, _NAME_LABEL: name, _TTL_LABEL: str(math.ceil(ttl_s))},
@@ -91,19 +122,17 @@ class DaytonaSandboxes(Account):
         )
         last: FlysyncError = TimedOut("Daytona made no sandbox in time", service="daytona", phase="create")
         self._sdk()  # loading it may take seconds, which are not Daytona's
-        end_at = self._clock.monotonic() + timeout_s
+        end_at = self.clock.monotonic() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 for attempt in range(1, ATTEMPTS + 1):
                     try:
-                        made = await cancellable(self._sdk().create(params, timeout=self._create_call_s))
+                        made = await cancellable(self._sdk().create(params, timeout=self.create_call_s))
                         return self._keep(name, made)
                     except DaytonaError as error:
-                        if snapshot:
-                            usable = made_usable(self._sdk(), snapshot, error, self._api_key, self._clock)
-                            if await cancellable(usable):
-                                continue
-                        last = translated(error, "create", self._api_key)
+                        if await cancellable(self._made_usable(snapshot, error)):
+                            continue
+                        last = translated(error, "create", self.api_key)
                         exists = isinstance(error, DaytonaConflictError)
                         if attempt == 1 and not (last.temporary or exists):
                             self._refused.add(name)
@@ -111,40 +140,35 @@ class DaytonaSandboxes(Account):
                             raise last from None
                         if found := await self._found(name, end_at):
                             return found
-                        await self._pause(backoff_s(attempt, self._clock), last, end_at)
+                        await self._pause(self._backoff_s(attempt), last, end_at)
         except TimeoutError:
             pass
         raise last
 
+    @override
     @alone()
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
-        """Give a sandbox that exists."""
-        sandbox = await self._call(
-            "attach",
-            lambda: self._sdk().get(sandbox_id, request_timeout=timeout_s),
-            timeout_s,
-            missing=SandboxNotFound(
-                "there is no such sandbox", hint="check --sandbox", service="daytona", phase="attach"
-            ),
-        )
-        if state_of(sandbox) != "started":
-            raise SandboxNotFound(
-                f"sandbox {sandbox_id} is not running ({state_of(sandbox)})",
-                hint="start it first, or leave --sandbox out for a new one",
-                service="daytona",
-                phase="attach",
-            )
+        get = partial(self._sdk().get, sandbox_id, request_timeout=timeout_s)
+        sandbox = await self._call("attach", lambda: if_there(get), timeout_s)
+        if sandbox is None:
+            hint = "check --sandbox"
+            raise SandboxNotFound("there is no such sandbox", hint=hint, service="daytona", phase="attach")
+        if (state := state_of(sandbox)) != "started":
+            message = f"sandbox {sandbox_id} is not running ({state})"
+            hint = "start it first, or leave --sandbox out for a new one"
+            raise SandboxNotFound(message, hint=hint, service="daytona", phase="attach")
         return DaytonaSandbox(sandbox)
 
+    @override
     @alone()
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
-        """Delete a sandbox; 409 means that its state is changing, so it is asked again until *timeout_s* is over."""
+        """See the port; 409 means that its state is changing, so it is asked again until *timeout_s* is over."""
         from daytona import DaytonaConflictError, DaytonaError, DaytonaNotFoundError
 
         last: FlysyncError = TimedOut(f"sandbox {name} was not deleted in time", service="daytona", phase="delete")
         # So that there is a second try where the first one is never answered.
         call_s = min(_REMOVE_CALL_S, timeout_s / 2)
-        attempt, end_at = 0, self._clock.monotonic() + timeout_s
+        attempt, end_at = 0, self.clock.monotonic() + timeout_s
         sandbox = self._known.get(name)  # looked up once, for the name goes
         try:
             async with asyncio.timeout(timeout_s):
@@ -160,25 +184,25 @@ class DaytonaSandboxes(Account):
                     except DaytonaNotFoundError:
                         break
                     except DaytonaError as error:
-                        last = translated(error, "delete", self._api_key)
+                        last = translated(error, "delete", self.api_key)
                         if not (last.temporary or isinstance(error, DaytonaConflictError)):
                             if name in self._refused:
                                 break
                             raise last from None
-                    await self._pause(min(_POLL_S * attempt, 3.0) * (0.5 + self._clock.jitter()), last, end_at)
+                    await self._pause(min(_POLL_S * attempt, 3.0) * (0.5 + self.clock.jitter()), last, end_at)
         except TimeoutError:
             raise last from None
         self._known.pop(name, None)
         return sandbox is not None
 
+    @override
     @alone()
     async def list(self) -> Sequence[SandboxInfo]:
-        """Give all that carry our label, page by page."""
         from daytona import ListSandboxesQuery
 
         async def pages() -> list[SandboxInfo]:
             query = ListSandboxesQuery(labels={"app": "flysync"}, limit=_PAGE)
-            return [_info(one) async for one in self._sdk().list(query, request_timeout=self._look_up_s)]
+            return [_info(one) async for one in self._sdk().list(query, request_timeout=self.look_up_s)]
 
         return await self._call("list", pages, _LIST_S)
 
@@ -188,21 +212,16 @@ class DaytonaSandboxes(Account):
 
     async def _looked_up(self, name: str, *, labelled: bool) -> AsyncSandbox | None:
         """Find a sandbox by its id or name, or (*labelled*) by its label; the list lags, either way."""
-        from daytona import DaytonaNotFoundError, ListSandboxesQuery
+        from daytona import ListSandboxesQuery
 
-        try:
-            return await self._sdk().get(name, request_timeout=self._look_up_s)
-        except DaytonaNotFoundError:
-            if not labelled:
-                return None
+        sandbox = await if_there(partial(self._sdk().get, name, request_timeout=self.look_up_s))
+        if sandbox is not None or not labelled:
+            return sandbox
         query = ListSandboxesQuery(labels={_NAME_LABEL: name})
         for pause_s in _UNLISTED_PAUSES_S:
-            await self._clock.sleep(pause_s)
-            async for listed in self._sdk().list(query, request_timeout=self._look_up_s):
-                try:
-                    return await self._sdk().get(listed.id, request_timeout=self._look_up_s)
-                except DaytonaNotFoundError:
-                    return None
+            await self.clock.sleep(pause_s)
+            async for listed in self._sdk().list(query, request_timeout=self.look_up_s):
+                return await if_there(partial(self._sdk().get, listed.id, request_timeout=self.look_up_s))
         return None
 
     async def _found(self, name: str, end_at: float) -> DaytonaSandbox | None:
@@ -214,18 +233,18 @@ class DaytonaSandboxes(Account):
         from daytona import DaytonaError
 
         try:
-            sandbox = await cancellable(self._sdk().get(name, request_timeout=self._look_up_s))
+            sandbox = await cancellable(self._sdk().get(name, request_timeout=self.look_up_s))
         except DaytonaError as error:
-            cause = translated(error, "create", self._api_key)
+            cause = translated(error, "create", self.api_key)
             if isinstance(cause, AccessDenied):
                 raise cause from None
             await self._pause(0.0, cause, end_at)
             return None
         if state_of(sandbox) in _BECOMING:
             with suppress(DaytonaError):  # whatever it was, the state tells
-                await cancellable(sandbox.wait_for_sandbox_start(timeout=self._create_call_s))
+                await cancellable(sandbox.wait_for_sandbox_start(timeout=self.create_call_s))
         if state_of(sandbox) in _FAILED:
-            reason = shown(sandbox.error_reason or state_of(sandbox), self._api_key)
+            reason = shown(sandbox.error_reason or state_of(sandbox), self.api_key)
             raise DaytonaUnavailable(f"the sandbox did not start: {reason}", service="daytona", phase="create")
         return self._keep(name, sandbox) if state_of(sandbox) == "started" else None
 
@@ -245,7 +264,6 @@ def _info(sandbox: AsyncSandbox) -> SandboxInfo:
 
 def _moment(text: str | None) -> datetime | None:
     """Read a time of Daytona's; one that cannot be read is as good as none."""
-    try:
+    with suppress(ValueError):
         return datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
+    return None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, FlysyncError, RateLimited, TimedOut
 from flysync.secret import redact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from daytona import DaytonaError
 
@@ -24,46 +24,30 @@ _SHOWN = 200
 
 def translated(error: DaytonaError, phase: str, api_key: Secret | None = None) -> FlysyncError:
     """Say what an error of the SDK means; its text is shown, redacted, only where *api_key* is given."""
-    from daytona import (
-        DaytonaAuthenticationError,
-        DaytonaConnectionError,
-        DaytonaForbiddenError,
-        DaytonaRateLimitError,
-        DaytonaTimeoutError,
-    )
+    import daytona
 
     said = f": {shown(str(error), api_key)}" if api_key is not None and error.status_code else ""
     status = f" ({error.status_code})" if error.status_code else ""
-    if isinstance(error, DaytonaForbiddenError) and is_quota(str(error)):
+    if isinstance(error, daytona.DaytonaForbiddenError) and is_quota(str(error)):
         return quota(f"Daytona allows no more{status}{said}", phase)
-    if isinstance(error, DaytonaAuthenticationError | DaytonaForbiddenError):
-        return AccessDenied(
-            f"Daytona refuses the key{status}{said}",
-            hint="make a new key in Daytona's dashboard and set DAYTONA_API_KEY",
-            service="daytona",
-            phase=phase,
-            setting="DAYTONA_API_KEY",
-        )
-    if isinstance(error, DaytonaRateLimitError):
-        return RateLimited(
-            f"Daytona asks for fewer requests{status}",
-            service="daytona",
-            phase=phase,
-            retry_after_s=_retry_after_s(error),
-        )
-    if isinstance(error, DaytonaTimeoutError):
+    if isinstance(error, daytona.DaytonaAuthenticationError | daytona.DaytonaForbiddenError):
+        message = f"Daytona refuses the key{status}{said}"
+        hint = "make a new key in Daytona's dashboard and set DAYTONA_API_KEY"
+        return AccessDenied(message, hint=hint, service="daytona", phase=phase, setting="DAYTONA_API_KEY")
+    if isinstance(error, daytona.DaytonaRateLimitError):
+        message = f"Daytona asks for fewer requests{status}"
+        return RateLimited(message, service="daytona", phase=phase, retry_after_s=_retry_after_s(error))
+    if isinstance(error, daytona.DaytonaTimeoutError):
         return TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase)
     if "Cannot combine AUTHORIZATION header with AUTH" in str(error):  # aiohttp, which the SDK lets read it
-        return ConfigError(
-            "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key",
-            hint="remove that entry, or set NETRC=/dev/null for flysync",
-            service="daytona",
-            phase=phase,
-            setting="DAYTONA_API_URL",
-        )
-    what = "is out of reach" if isinstance(error, DaytonaConnectionError) else "gives no answer that can be used"
+        message = "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key"
+        hint = "remove that entry, or set NETRC=/dev/null for flysync"
+        return ConfigError(message, hint=hint, service="daytona", phase=phase, setting="DAYTONA_API_URL")
+    what = "gives no answer that can be used"
     if error.status_code:
         what = f"answers with an error{status}{said}"
+    elif isinstance(error, daytona.DaytonaConnectionError):
+        what = "is out of reach"
     return DaytonaUnavailable(f"Daytona {what} ({phase})", service="daytona", phase=phase)
 
 
@@ -111,6 +95,16 @@ async def cancellable(call: Awaitable[T]) -> T:
             raise asyncio.CancelledError
 
 
+async def if_there(look_up: Callable[[], Awaitable[T]]) -> T | None:
+    """Look something up by a call of the SDK's; nothing where Daytona knows no such thing."""
+    from daytona import DaytonaNotFoundError
+
+    try:
+        return await look_up()
+    except DaytonaNotFoundError:
+        return None
+
+
 def did_not_run(error: DaytonaError) -> bool:
     """Tell whether a command has certainly not been started: it was refused, or there was no connection."""
     from aiohttp import ClientConnectorError
@@ -127,10 +121,7 @@ def did_not_run(error: DaytonaError) -> bool:
 
 def _retry_after_s(error: DaytonaError) -> float | None:
     """Read Retry-After, whose name has a suffix for each limit (Retry-After-sandbox-create)."""
-    for name, value in (error.headers or {}).items():
-        if name.lower().startswith("retry-after"):
-            try:
-                return max(0.0, float(value))
-            except ValueError:
-                return None
+    values = [value for name, value in (error.headers or {}).items() if name.lower().startswith("retry-after")]
+    with suppress(IndexError, ValueError):
+        return max(0.0, float(values[0]))
     return None

@@ -1,18 +1,20 @@
-"""Daytona's SDK: how its client is made, and what it does not do by itself."""
+"""Daytona's SDK: how its client is made and called, and what it does not do by itself."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
-from flysync.adapters.daytona_errors import is_quota, quota, translated
-from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, SandboxNotFound
+from flysync.adapters.daytona_errors import cancellable, is_quota, quota, translated
+from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model.snapshot import BROKEN, SETTLED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from daytona import AsyncDaytona, DaytonaError
     from daytona.common.snapshot import Snapshot
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from flysync.ports import Clock
     from flysync.secret import Secret
 
+T = TypeVar("T")
+
+#: How often a call that failed for a passing reason is made.
+ATTEMPTS = 3
 _POLL_S = 0.5
 
 #: What the SDK would look for in a stray `.env`; a variable that is set, even to nothing, keeps the file out.
@@ -33,7 +39,107 @@ _SDK_VARIABLES = {
 }
 
 
-def new_client(api_key: Secret, api_url: str, target: str | None) -> AsyncDaytona:
+@dataclass(eq=False)
+class Account:
+    """A key at Daytona, and the SDK's client for it, made on first use."""
+
+    api_key: Secret
+    api_url: str
+    target: str | None
+    clock: Clock = field(kw_only=True)
+    _client: AsyncDaytona | None = field(default=None, init=False)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()  # type: ignore[no-untyped-call]
+            self._client = None
+
+    def _sdk(self) -> AsyncDaytona:
+        """Give the SDK's client."""
+        if self._client is None:
+            self._client = _new_client(self.api_key, self.api_url, self.target)
+        return self._client
+
+    async def _call(self, phase: str, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        """Make a call that may be repeated."""
+        from daytona import DaytonaError
+
+        attempt, end_at = 0, self.clock.monotonic() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    attempt += 1
+                    try:
+                        return await cancellable(call())
+                    except DaytonaError as error:
+                        failure = translated(error, phase, self.api_key)
+                        if not failure.temporary or attempt == ATTEMPTS:
+                            raise failure from None
+                        await self._pause(self._backoff_s(attempt), failure, end_at)
+        except TimeoutError:
+            raise TimedOut(f"Daytona did not answer in time ({phase})", service="daytona", phase=phase) from None
+
+    async def _pause(self, pause_s: float, failure: FlysyncError, end_at: float) -> None:
+        """Wait, for as long as Daytona asks at least; where there is no such time left, *failure* is the end."""
+        pause_s = max(failure.retry_after_s or 0.0, pause_s)
+        if failure.retry_after_s and self.clock.monotonic() + pause_s > end_at:
+            raise failure from None
+        await self.clock.sleep(pause_s)
+
+    async def _made_usable(self, name: str | None, error: DaytonaError) -> bool:
+        """
+        Activate snapshot *name*, or wait for it, if *error* comes of its not being active: it goes to sleep in 14 days.
+
+        Raises:
+            SandboxNotFound: there is no such snapshot, or it is none that can be used.
+            DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it could not be activated.
+        """
+        from daytona import DaytonaBadRequestError, DaytonaError, DaytonaNotFoundError
+
+        if not name or not isinstance(error, DaytonaBadRequestError | DaytonaNotFoundError):
+            return False
+        try:
+            snapshot = await self._sdk().snapshot.get(name)
+            if state_of(snapshot) == "active":
+                return False
+            if state_of(snapshot) == "inactive":
+                snapshot = await self._activated(snapshot)
+            while state_of(snapshot) not in SETTLED:
+                await self.clock.sleep(_POLL_S)
+                snapshot = await self._sdk().snapshot.get(name)
+        except DaytonaNotFoundError:
+            raise _unusable(f"there is no Daytona snapshot {name}") from None
+        except DaytonaError as failure:
+            raise translated(failure, "activate", self.api_key) from None
+        if state_of(snapshot) in BROKEN:
+            raise _unusable(f"Daytona snapshot {name} cannot be used ({state_of(snapshot)})")
+        return state_of(snapshot) == "active"
+
+    async def _activated(self, snapshot: Snapshot) -> Snapshot:
+        """Activate an inactive snapshot, and give it as it is then."""
+        from aiohttp import ClientError
+        from daytona_api_client_async.exceptions import OpenApiException
+
+        try:
+            return await self._sdk().snapshot.activate(snapshot)
+        except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
+            status = getattr(failure, "status", None)
+            what = f"Daytona does not activate snapshot {snapshot.name} ({status or 'out of reach'})"
+            if is_quota(str(getattr(failure, "body", ""))):
+                raise quota(f"{what}: its quota is used up", "activate") from None
+            if status in {401, 403}:
+                hint = "give the key the right to write snapshots, or leave FLYSYNC_SNAPSHOT out"
+                raise AccessDenied(
+                    what, hint=hint, service="daytona", phase="activate", setting="DAYTONA_API_KEY"
+                ) from None
+            raise DaytonaUnavailable(what, service="daytona", phase="activate") from None
+
+    def _backoff_s(self, attempt: int) -> float:
+        return float(2 ** (attempt - 1)) * (0.5 + self.clock.jitter())
+
+
+def _new_client(api_key: Secret, api_url: str, target: str | None) -> AsyncDaytona:
     """
     Give a client that heeds no file and no variable but what it is given, and leaves signals alone.
 
@@ -53,12 +159,9 @@ def new_client(api_key: Secret, api_url: str, target: str | None) -> AsyncDayton
             return AsyncDaytona(config)
         except UnicodeDecodeError:  # it reads these files in any case; the error holds the file
             pass
-    raise ConfigError(
-        ".env or .env.local in this directory is not UTF-8, and Daytona's SDK reads it",
-        hint="save it as UTF-8, or run flysync in another directory",
-        service="daytona",
-        phase="create",
-    )
+    message = ".env or .env.local in this directory is not UTF-8, and Daytona's SDK reads it"
+    hint = "save it as UTF-8, or run flysync in another directory"
+    raise ConfigError(message, hint=hint, service="daytona", phase="create")
 
 
 @contextmanager
@@ -76,76 +179,9 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-async def made_usable(client: AsyncDaytona, name: str, error: DaytonaError, api_key: Secret, clock: Clock) -> bool:
-    """
-    Activate snapshot *name*, or wait for it, where *error* comes of its not being active: it goes to sleep in 14 days.
-
-    Raises:
-        SandboxNotFound: there is no such snapshot, or it is none that can be used.
-        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it could not be activated.
-    """
-    from daytona import DaytonaBadRequestError, DaytonaError, DaytonaNotFoundError
-
-    if not isinstance(error, DaytonaBadRequestError | DaytonaNotFoundError):
-        return False
-    try:
-        snapshot = await client.snapshot.get(name)
-        if state_of(snapshot) == "active":
-            return False
-        if state_of(snapshot) == "inactive":
-            snapshot = await activated(client, snapshot)
-        while state_of(snapshot) not in SETTLED:
-            await clock.sleep(_POLL_S)
-            snapshot = await client.snapshot.get(name)
-    except DaytonaNotFoundError:
-        raise _unusable(f"there is no Daytona snapshot {name}") from None
-    except DaytonaError as failure:
-        raise translated(failure, "activate", api_key) from None
-    if state_of(snapshot) in BROKEN:
-        raise _unusable(f"Daytona snapshot {name} cannot be used ({state_of(snapshot)})")
-    return state_of(snapshot) == "active"
-
-
-async def activated(client: AsyncDaytona, snapshot: Snapshot) -> Snapshot:
-    """
-    Activate an inactive snapshot, and give it as it is then.
-
-    Raises:
-        DaytonaUnavailable, AccessDenied: it could not be activated.
-    """
-    from aiohttp import ClientError
-    from daytona_api_client_async.exceptions import OpenApiException
-
-    try:
-        return await client.snapshot.activate(snapshot)
-    except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
-        body, status = str(getattr(failure, "body", "")), getattr(failure, "status", None)
-        raise _not_activated(snapshot.name, status, is_full=is_quota(body)) from None
-
-
 def _unusable(what: str) -> SandboxNotFound:
-    return SandboxNotFound(
-        what,
-        hint="check FLYSYNC_SNAPSHOT, or leave it out for Daytona's default one",
-        service="daytona",
-        phase="create",
-        setting="FLYSYNC_SNAPSHOT",
-    )
-
-
-def _not_activated(name: str, status: int | None, *, is_full: bool) -> FlysyncError:
-    what = f"Daytona does not activate snapshot {name} ({status or 'out of reach'})"
-    if is_full:
-        return quota(f"{what}: its quota is used up", "activate")
-    if status in {401, 403}:
-        return AccessDenied(
-            what,
-            hint="give the key the right to write snapshots, or leave FLYSYNC_SNAPSHOT out",
-            service="daytona",
-            phase="activate",
-            setting="DAYTONA_API_KEY",
-        )
-    return DaytonaUnavailable(what, service="daytona", phase="activate")
+    hint = "check FLYSYNC_SNAPSHOT, or leave it out for Daytona's default one"
+    return SandboxNotFound(what, hint=hint, service="daytona", phase="create", setting="FLYSYNC_SNAPSHOT")
 
 
 def state_of(thing: object) -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from flysync.adapters.daytona_calls import Account
-from flysync.adapters.daytona_errors import alone, cancellable, shown
-from flysync.adapters.daytona_sdk import activated, state_of
+from typing_extensions import override
+
+from flysync.adapters.daytona_errors import alone, cancellable, if_there, shown
+from flysync.adapters.daytona_sdk import Account, state_of
 from flysync.errors import SandboxNotFound, TimedOut
 from flysync.model.snapshot import FLYCTL_LABEL, SnapshotInfo
+from flysync.ports import Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,9 +26,6 @@ if TYPE_CHECKING:
     from daytona.common.snapshot import Snapshot
     from daytona_api_client import SnapshotDto
 
-    from flysync.ports import Clock
-    from flysync.secret import Secret
-
 T = TypeVar("T")
 
 _PAGE = 100
@@ -33,33 +33,21 @@ _POLL_S = 2.0
 _LABEL = re.compile(rf'^LABEL {re.escape(FLYCTL_LABEL)}="([^"]*)"$', re.MULTILINE)
 
 
-class DaytonaSnapshots(Account):
+@dataclass(eq=False)
+class DaytonaSnapshots(Account, Snapshots):
     """
-    Snapshots at Daytona (port `Snapshots`).
+    Snapshots at Daytona.
 
     One call may take *call_s*, one that creates *create_call_s*; the last lines of a log may come *log_s* late.
     """
 
-    def __init__(
-        self,
-        api_key: Secret,
-        api_url: str,
-        target: str | None,
-        *,
-        clock: Clock,
-        call_s: float = 15.0,
-        create_call_s: float = 60.0,
-        log_s: float = 5.0,
-    ) -> None:
-        super().__init__(api_key, api_url, target, clock=clock)
-        self._call_s = call_s
-        self._create_call_s = create_call_s
-        self._log_s = log_s
+    call_s: float = field(default=15.0, kw_only=True)
+    create_call_s: float = field(default=60.0, kw_only=True)
+    log_s: float = field(default=5.0, kw_only=True)
 
+    @override
     @alone()
     async def list(self, *, timeout_s: float) -> Sequence[SnapshotInfo]:
-        """Give all, page by page."""
-
         async def pages() -> list[SnapshotInfo]:
             found: list[SnapshotInfo] = []
             page, last = 1, 1.0
@@ -71,16 +59,17 @@ class DaytonaSnapshots(Account):
 
         return await self._call("list", pages, timeout_s)
 
+    @override
     @alone()
     async def find(self, name: str, *, timeout_s: float) -> SnapshotInfo | None:
-        """Ask for it by its name."""
         found = await self._found(name, timeout_s)
         return self._info(found) if found else None
 
+    @override
     @alone()
     async def build(self, name: str, dockerfile: str, *, log: Callable[[str], None], timeout_s: float) -> SnapshotInfo:
         """
-        Let the SDK ask for it and read its log, and ask ourselves what becomes of it.
+        See the port; the SDK asks for it and reads its log, and we ask what becomes of it.
 
         The SDK takes the first poll that fails for the end of the build, as it does a log that cannot be had, and it
         waits for ever for a poll or a log that is not answered.
@@ -90,28 +79,27 @@ class DaytonaSnapshots(Account):
         first, *rest = dockerfile.splitlines()
         image = Image.base(first.removeprefix("FROM ")).dockerfile_commands(rest)
         params = CreateSnapshotParams(name=name, image=image, resources=Resources(cpu=1, memory=1, disk=3))
-        end_at = self._clock.monotonic() + timeout_s
+        end_at = self.clock.monotonic() + timeout_s
         creating = await self._call("build", lambda: self._begun(params, log), timeout_s)
         try:
             found = await self._settled(name, end_at)
-            await asyncio.wait({creating}, timeout=self._log_s)
+            await asyncio.wait({creating}, timeout=self.log_s)
             return found
         finally:
             _forget(creating)
 
+    @override
     @alone()
     async def activate(self, name: str, *, timeout_s: float) -> SnapshotInfo:
-        """Activate it, and wait until it is active."""
-        end_at = self._clock.monotonic() + timeout_s
-        if (found := await self._found(name, timeout_s)) is None:
-            raise _gone(name)
-        await self._call("activate", lambda: self._within(activated(self._sdk(), found)), timeout_s)
+        end_at = self.clock.monotonic() + timeout_s
+        found = await self._existing(name, timeout_s)
+        await self._call("activate", lambda: self._within(self._activated(found)), timeout_s)
         return await self._settled(name, end_at)
 
+    @override
     @alone()
     async def settled(self, name: str, *, timeout_s: float) -> SnapshotInfo:
-        """Ask until it has settled."""
-        return await self._settled(name, self._clock.monotonic() + timeout_s)
+        return await self._settled(name, self.clock.monotonic() + timeout_s)
 
     async def _begun(self, params: CreateSnapshotParams, log: Callable[[str], None]) -> asyncio.Future[Snapshot]:
         """Ask for a build, and give the SDK's call, which goes on with the log."""
@@ -127,7 +115,7 @@ class DaytonaSnapshots(Account):
         creating = asyncio.ensure_future(self._sdk().snapshot.create(params, on_logs=hear))
         waiting = asyncio.ensure_future(begun.wait())
         try:
-            await asyncio.wait({creating, waiting}, timeout=self._create_call_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({creating, waiting}, timeout=self.create_call_s, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             _forget(creating)
             raise
@@ -143,32 +131,31 @@ class DaytonaSnapshots(Account):
 
     async def _settled(self, name: str, end_at: float) -> SnapshotInfo:
         while True:
-            if (found := await self._found(name, max(1.0, end_at - self._clock.monotonic()))) is None:
-                raise _gone(name)
-            info = self._info(found)
+            info = self._info(await self._existing(name, max(1.0, end_at - self.clock.monotonic())))
             if info.is_settled:
                 return info
-            if self._clock.monotonic() + _POLL_S > end_at:
+            if self.clock.monotonic() + _POLL_S > end_at:
                 raise TimedOut(f"Daytona snapshot {name} is still {info.state}", service="daytona", phase="build")
-            await self._clock.sleep(_POLL_S)
+            await self.clock.sleep(_POLL_S)
+
+    async def _existing(self, name: str, timeout_s: float) -> Snapshot:
+        if found := await self._found(name, timeout_s):
+            return found
+        message = f"Daytona snapshot {name} was deleted meanwhile"
+        raise SandboxNotFound(message, hint="run the same command again", service="daytona", phase="build")
 
     async def _found(self, name: str, timeout_s: float) -> Snapshot | None:
-        from daytona import DaytonaNotFoundError
+        def get() -> Awaitable[Snapshot]:
+            return self._within(self._sdk().snapshot.get(name))
 
-        async def look() -> Snapshot | None:
-            try:
-                return await self._within(self._sdk().snapshot.get(name))
-            except DaytonaNotFoundError:
-                return None
-
-        return await self._call("look", look, timeout_s)
+        return await self._call("look", lambda: if_there(get), timeout_s)
 
     async def _within(self, call: Awaitable[T]) -> T:
         """Await one call of the SDK's, but not for long."""
         from daytona import DaytonaTimeoutError
 
         try:
-            async with asyncio.timeout(self._call_s):
+            async with asyncio.timeout(self.call_s):
                 return await cancellable(call)
         except TimeoutError:
             raise DaytonaTimeoutError("no answer") from None
@@ -184,17 +171,8 @@ class DaytonaSnapshots(Account):
             image=snapshot.image_name or None,
             size_gb=snapshot.size,
             flyctl=label[1] if label else None,
-            reason=shown(snapshot.error_reason, self._api_key) if snapshot.error_reason else None,
+            reason=shown(snapshot.error_reason, self.api_key) if snapshot.error_reason else None,
         )
-
-
-def _gone(name: str) -> SandboxNotFound:
-    return SandboxNotFound(
-        f"Daytona snapshot {name} was deleted meanwhile",
-        hint="run the same command again",
-        service="daytona",
-        phase="build",
-    )
 
 
 def _forget(task: asyncio.Future[Snapshot]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flysync.errors import ConfigError
@@ -56,11 +58,9 @@ def store(name: str, value: Secret, *, timeout_s: float = _CHANGE_S) -> None:
             detail = f" ({which.__module__}.{which.__qualname__} is not)" if which else ""
             raise ConfigError(f"no keyring here is safe for {name}{detail}", hint=_ELSEWHERE, setting=name)
         for backend in safe:
-            try:
+            with suppress(NotImplementedError):  # one of several may be read-only
                 backend.set_password(SERVICE, name, value.reveal())
                 break
-            except NotImplementedError:  # one of several may be read-only
-                continue
         if _read(name) != value.reveal():
             raise ConfigError(f"the system keyring did not store {name} unchanged", hint=_ELSEWHERE, setting=name)
 
@@ -129,20 +129,13 @@ def _change(work: Callable[[], T], name: str, timeout_s: float) -> T:
 
 def _answer(work: Callable[[], T], timeout_s: float) -> T:
     """Do *work* in a thread that can be abandoned; TimeoutError says that it was."""
-    results: list[T] = []
-    errors: list[Exception] = []
+    answer: Future[T] = Future()
 
     def ask() -> None:
         try:
-            results.append(work())
+            answer.set_result(work())
         except Exception as error:  # noqa: BLE001 - raised for the caller below
-            errors.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError("the keyring does not answer")
-    return results[0]
+    threading.Thread(target=ask, daemon=True).start()
+    return answer.result(timeout_s)

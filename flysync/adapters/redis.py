@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from redis import exceptions
+from redis.asyncio import from_url
+
 from flysync.errors import AccessDenied, ConfigError, RedisUnavailable
 from flysync.logs import LOGGER
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from flysync.errors import FlysyncError
     from flysync.secret import Secret
 
@@ -43,36 +44,24 @@ class Redis:
         """
         info = await self._info()
         if info.get("role") == "slave":
-            raise ConfigError(
-                "REDIS_URL is a read-only replica",
-                hint="give the address of the primary",
-                service="redis",
-                setting="REDIS_URL",
-            )
+            raise _failure(ConfigError, "REDIS_URL is a read-only replica", "give the address of the primary")
         policy = str(info.get("maxmemory_policy", "noeviction"))
         # Jobs have no time to live, locks do: only an allkeys policy evicts jobs, and only if there is a memory limit.
         if policy.startswith("allkeys") and info.get("maxmemory"):
-            raise ConfigError(
+            raise _failure(
+                ConfigError,
                 f"Redis may evict jobs when its memory is full (maxmemory-policy {policy})",
-                hint="set maxmemory-policy to noeviction, as BullMQ requires, or use another server for the queue",
-                service="redis",
-                setting="REDIS_URL",
+                "set maxmemory-policy to noeviction, as BullMQ requires, or use another server for the queue",
             )
         if policy != "noeviction":
             LOGGER.warning("Redis' maxmemory-policy is %s; BullMQ requires noeviction", policy)
 
-    async def answers(self, query: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Give the answer to a query; None if there is none."""
-        from redis.exceptions import RedisError
-
+    async def answer(self, command: str, *given: object, **options: object) -> Any:
+        """Give the answer to a command (a method of redis-py's client); None if there is none."""
         try:
-            return await query(self._connected())
-        except (RedisError, OSError):
+            return await getattr(self._connected(), command)(*given, **options)
+        except (exceptions.RedisError, OSError):
             return None
-
-    async def evaluated(self, script: str, keys: int, *given: str) -> Any:
-        """Give the answer of a script, whose first *keys* arguments are keys; None if there is none."""
-        return await self.answers(lambda redis: redis.eval(script, keys, *given))
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -81,38 +70,31 @@ class Redis:
 
     def _connected(self) -> Any:
         if self._client is None:
-            from redis.asyncio import from_url
-
             url = with_options(self._url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S)
             self._client = from_url(url, decode_responses=True)
         return self._client
 
     async def _info(self) -> dict[str, Any]:
-        from redis import exceptions
-
-        failure: FlysyncError
         try:
             info = await self._connected().info()
             return dict(info)
         except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
-            failure = AccessDenied(
+            failure = _failure(
+                AccessDenied,
                 f"Redis refuses the user or the password ({type(error).__name__})",
-                hint="check both in REDIS_URL; the user needs the rights to INFO and to the queue's keys",
-                service="redis",
-                setting="REDIS_URL",
+                "check both in REDIS_URL; the user needs the rights to INFO and to the queue's keys",
             )
         except (exceptions.RedisError, OSError) as error:
-            failure = RedisUnavailable(
-                f"Redis is out of reach ({type(error).__name__})",
-                hint="check REDIS_URL, and that the server is running",
-                service="redis",
-                setting="REDIS_URL",
-            )
+            message = f"Redis is out of reach ({type(error).__name__})"
+            failure = _failure(RedisUnavailable, message, "check REDIS_URL, and that the server is running")
         except ValueError:  # its text may quote the address
-            failure = ConfigError(
+            failure = _failure(
+                ConfigError,
                 "REDIS_URL is not a valid Redis address",
-                hint="write it as redis://user:password@host:6379/0, special characters percent-encoded",
-                service="redis",
-                setting="REDIS_URL",
+                "write it as redis://user:password@host:6379/0, special characters percent-encoded",
             )
         raise failure
+
+
+def _failure(kind: type[FlysyncError], message: str, hint: str) -> FlysyncError:
+    return kind(message, hint=hint, service="redis", setting="REDIS_URL")

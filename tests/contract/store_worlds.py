@@ -13,7 +13,7 @@ from doubles import InMemoryFly, InMemoryFlyctl, InMemorySandboxes
 from quick_clock import QuickClock
 
 from flysync.adapters.daytona import DaytonaSandboxes
-from flysync.adapters.flyctl import FlyctlSandbox, Source
+from flysync.adapters.flyctl import FlyctlSandbox, Source, Steps
 from flysync.errors import FlyUnavailable
 from flysync.model.core import AppName, RunId
 from flysync.secret import Secret
@@ -203,19 +203,16 @@ class LoopbackWorld(StoreWorld):
 
     def of(self, box: Sandbox, sha256: str | None = None) -> FlyctlSandbox:
         """Give the flyctl of *box*; with *sha256*, one that has this sum."""
-        return FlyctlSandbox(
-            box,
-            RunId("run1"),
-            Secret(TOKEN),
-            source=Source(
-                version="0.4.87",
-                install_url=f"{self.fly.url}/" + (_TARBALL if sha256 else "install.sh"),
-                sha256=sha256,
-            ),
+        steps = Steps(
+            sandbox=box,
+            run_id=RunId("run1"),
+            token=Secret(TOKEN),
             base_urls=dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url),
             clock=QuickClock(),
             end_at=QuickClock().monotonic() + 600,
         )
+        url = f"{self.fly.url}/" + (_TARBALL if sha256 else "install.sh")
+        return FlyctlSandbox(steps, source=Source(version="0.4.87", install_url=url, sha256=sha256))
 
     def stored(self, app: str) -> dict[str, str]:
         return self.apps[app].secrets

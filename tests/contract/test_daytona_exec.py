@@ -16,8 +16,7 @@ from flysync.sim.loopback import Fault, FaultKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from flysync.adapters.daytona import DaytonaSandboxes
-    from flysync.adapters.daytona_exec import DaytonaSandbox
+    from flysync.adapters.daytona import DaytonaSandbox, DaytonaSandboxes
     from flysync.sim.daytona import Daytona
 
 EXEC = "POST /toolbox/.*/process/execute"

@@ -13,7 +13,7 @@ from quick_clock import QuickClock
 from store_worlds import Overheard
 
 from flysync.adapters.daytona import DaytonaSandboxes
-from flysync.adapters.flyctl import FlyctlSandbox, Source
+from flysync.adapters.flyctl import FlyctlSandbox, Source, Steps
 from flysync.errors import AccessDenied
 from flysync.model.core import AppName, RunId
 from flysync.secret import Secret
@@ -66,16 +66,16 @@ class LoopbackWorld(AccessWorld):
 
     def of(self, box: Sandbox) -> FlyctlSandbox:
         """Give the flyctl of *box*."""
-        return FlyctlSandbox(
-            box,
-            RunId("run1"),
-            Secret(self.token),
-            source=Source(version="0.4.87", install_url=f"{self.fly.url}/install.sh"),
+        steps = Steps(
+            sandbox=box,
+            run_id=RunId("run1"),
+            token=Secret(self.token),
             base_urls=dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url),
             clock=QuickClock(),
             end_at=QuickClock().monotonic() + 600,
-            controls=self.controls,
         )
+        source = Source(version="0.4.87", install_url=f"{self.fly.url}/install.sh")
+        return FlyctlSandbox(steps, source=source, controls=self.controls)
 
     def refuse(self) -> None:
         self.fly.refuse_token(TOKEN)

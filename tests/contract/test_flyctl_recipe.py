@@ -12,7 +12,7 @@ import pytest
 
 from flysync import errors
 from flysync.adapters.clock import RealClock
-from flysync.adapters.daytona_exec import DaytonaSandbox
+from flysync.adapters.daytona import DaytonaSandbox
 from flysync.adapters.flyctl import FlyctlRecipe, Source
 from flysync.sim.flyctl import launcher
 

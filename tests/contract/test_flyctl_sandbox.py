@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -216,7 +217,7 @@ async def test_a_roll_out_that_others_end(world: LoopbackWorld, fault: Fault, en
     """It says whether a machine was touched, and by whose fault; the app's it is not."""
     store = await world.store("acme")
     await put(store, A="1")
-    world.fly.faults.append(fault)
+    world.fly.faults.append(replace(fault))  # it is used up, and both kinds of flyctl are given it
     rollout = await store.deploy(wait=True, timeout_s=60)
 
     assert rollout.error is not None

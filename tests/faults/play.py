@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from flysync import bootstrap, library
 from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
-from flysync.adapters.flyctl import FlyctlSandbox, Limits, Source
+from flysync.adapters.flyctl import FlyctlSandbox, Limits, Source, Steps
 from flysync.adapters.flyctl.secrets import FlyctlSecrets
 from flysync.cli import render
 from flysync.model.core import SyncOptions
@@ -92,20 +92,19 @@ async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) 
     kind = HastyFlyctl if step == "deploy" else FlyctlSandbox
 
     def flyctl(sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
-        return kind(
-            sandbox,
-            run_id,
-            token,
-            source=Source(
-                version=settings.flyctl_version,
-                install_url=settings.flyctl_install_url,
-                sha256=settings.flyctl_sha256,
-            ),
+        steps = Steps(
+            sandbox=sandbox,
+            run_id=run_id,
+            token=token,
             base_urls=settings.flyctl_base_urls,
             clock=clock,
             end_at=end_at,
-            limits=_SHORT[step] if step else None,
+            limits=_SHORT[step] if step else Limits(),
         )
+        source = Source(
+            version=settings.flyctl_version, install_url=settings.flyctl_install_url, sha256=settings.flyctl_sha256
+        )
+        return kind(steps, source=source)
 
     calls_s = {"create_call_s": 3.0, "look_up_s": 2.0} if step == "" else {}
     sandboxes = DaytonaSandboxes(

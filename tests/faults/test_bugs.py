@@ -12,7 +12,7 @@ from doubles import InMemoryFly, InMemoryFlyctl, InMemoryLock, InMemoryRecords, 
 from play import QuickClock, canary_of
 
 from flysync import library
-from flysync.adapters.daytona_exec import DaytonaSandbox
+from flysync.adapters.daytona import DaytonaSandbox
 from flysync.model.core import SyncOptions
 from flysync.ports import AnswerLost, Services
 from flysync.secret import Secret

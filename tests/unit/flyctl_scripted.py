@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from flysync.adapters.flyctl import FlyctlSandbox, Source
+from flysync.adapters.flyctl import FlyctlSandbox, Source, Steps
 from flysync.errors import DaytonaUnavailable
 from flysync.model.core import AppName, RunId
 from flysync.secret import Secret
@@ -87,15 +87,10 @@ class Scripted:
 
 
 def flyctl(sandbox: Scripted, *, left_s: float = 600) -> FlyctlSandbox:
-    return FlyctlSandbox(
-        sandbox,
-        RunId("run"),
-        Secret("token"),
-        source=Source(version="0.4.87", install_url="http://127.0.0.1/install.sh"),
-        base_urls={},
-        clock=Clock(),
-        end_at=left_s,
+    steps = Steps(
+        sandbox=sandbox, run_id=RunId("run"), token=Secret("token"), base_urls={}, clock=Clock(), end_at=left_s
     )
+    return FlyctlSandbox(steps, source=Source(version="0.4.87", install_url="http://127.0.0.1/install.sh"))
 
 
 async def store(sandbox: Scripted, *, left_s: float = 600) -> SecretStore:

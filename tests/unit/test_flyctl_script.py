@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.adapters.flyctl.script import Answer, NoAnswer, NoFiles, Part, Step, TooLate, timed, word
+from flysync.adapters.flyctl.script import Answer, Part, Step, timed, word
 from flysync.adapters.flyctl.secrets import DEPLOY
 from flysync.adapters.flyctl.verdicts import machines, release
+from flysync.errors import DaytonaUnavailable, TimedOut
 from flysync.model.core import RunId
 from flysync.model.fly import Machines
+from flysync.ports import AnswerLost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,7 +152,7 @@ def test_nothing_begins_when_the_time_of_the_run_is_over(tmp_path: Path) -> None
     run(done, tmp_path)
     until.write_text("1")
 
-    with pytest.raises(TooLate):
+    with pytest.raises(TimedOut):
         run(make_step('touch "$HOME/ran"', name="2-late", left_s=600), tmp_path)
     assert not (tmp_path / "ran").exists()
     assert 0 == run(done, tmp_path).code
@@ -163,7 +165,7 @@ def test_a_replay_of_a_step_that_died_gets_no_answer(tmp_path: Path) -> None:
     (marker / "pid").write_text("999999999\n")
     (marker / "a.code").write_text("0")
 
-    with pytest.raises(NoAnswer):
+    with pytest.raises(AnswerLost):
         run_all(make_step("true", "true"), tmp_path)
 
 
@@ -173,7 +175,7 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     blocked.mkdir(parents=True)
     (blocked / "steps").write_text("")
 
-    with pytest.raises((NoAnswer, NoFiles, subprocess.CalledProcessError)):
+    with pytest.raises((AnswerLost, DaytonaUnavailable, subprocess.CalledProcessError)):
         run(make_step(), tmp_path)
 
 
@@ -242,13 +244,13 @@ def test_logs_is_a_plain_file_and_everything_is_private(tmp_path: Path) -> None:
 )
 def test_an_answer_that_is_not_whole_is_none(output: str) -> None:
     """A missing or a broken line is an unknown outcome, never success."""
-    with pytest.raises(NoAnswer):
+    with pytest.raises(AnswerLost):
         make_step().read(output)
 
 
 def test_lost_files_are_told_apart() -> None:
     """A step that could not even begin has not run."""
-    with pytest.raises(NoFiles):
+    with pytest.raises(DaytonaUnavailable):
         make_step().read("n0nce:step:lost\n")
 
 

@@ -5,10 +5,8 @@ What flyctl prints can hold anything, values and an app's own log lines included
 sandbox, and of its texts nothing is ever shown: `verdicts` makes types of them, and nobody else reads them.
 """
 
-from flysync.adapters.flyctl.access import CONTROLS
-from flysync.adapters.flyctl.install import Source
-from flysync.adapters.flyctl.recipe import FlyctlRecipe
-from flysync.adapters.flyctl.sandbox import FlyctlSandbox
-from flysync.adapters.flyctl.steps import Limits
+from flysync.adapters.flyctl.install import FlyctlRecipe, Source
+from flysync.adapters.flyctl.sandbox import CONTROLS, FlyctlSandbox
+from flysync.adapters.flyctl.steps import Limits, Steps
 
-__all__ = ["CONTROLS", "FlyctlRecipe", "FlyctlSandbox", "Limits", "Source"]
+__all__ = ["CONTROLS", "FlyctlRecipe", "FlyctlSandbox", "Limits", "Source", "Steps"]

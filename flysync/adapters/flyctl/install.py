@@ -1,7 +1,8 @@
 """
-How a sandbox comes by a flyctl: one that is there and new enough, else the pinned version.
+How a sandbox comes by a flyctl: one that is there and new enough, else the pinned version; and how a snapshot does.
 
-The texts are shell, run as steps (see `script`); `$d` is the run's directory, `$t` its `timeout`.
+The texts are shell, run as steps (see `script`); `$d` is the run's directory, `$t` its `timeout`. Daytona keeps and
+shows the Dockerfile of a snapshot: nothing secret may be in it, and nothing of the project is.
 """
 
 from __future__ import annotations
@@ -10,18 +11,25 @@ import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from typing_extensions import override
 
 from flysync.adapters.flyctl.script import Part, word
-from flysync.errors import FlyctlFailed
-from flysync.model.fly import Flyctl
+from flysync.adapters.flyctl.steps import Steps
+from flysync.errors import ConfigError, FlyctlFailed
+from flysync.model import fly, snapshot
+from flysync.model.core import RunId
+from flysync.ports import Recipe
+from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from flysync.adapters.flyctl.steps import Steps
+    from flysync.ports import Clock, Sandbox
 
 #: The first version whose `secrets list --json` has a status (flyctl.md 6).
-OLDEST_VERSION = (0, 4, 6)
+_OLDEST_VERSION = (0, 4, 6)
 #: Where a release can be had from, checked against a sum; see flyctl.md 5.
-RELEASE_URL = "https://github.com/superfly/flyctl/releases/download/v{version}/flyctl_{version}_Linux_{arch}.tar.gz"
+_RELEASE_URL = "https://github.com/superfly/flyctl/releases/download/v{version}/flyctl_{version}_Linux_{arch}.tar.gz"
 
 #: Seconds kept of an installation's limit for what comes before and after the installer itself.
 _MARGIN_S = 30
@@ -36,7 +44,7 @@ class Source:
     sha256: str | None = None
 
 
-LOOK = """{
+_LOOK = """{
 n=0
 for c in "$(command -v flyctl)" "$(command -v fly)" "${HOME:-$PWD}/.fly/bin/flyctl"; do
   if [ -n "$c" ] && [ -x "$c" ]; then
@@ -75,6 +83,33 @@ chmod 700 "$d/flyctl0"; rm -f "$f"
 printf "0 "; "$d/flyctl0" version --json
 )"""
 
+#: Debian's slim image has all that a step's script needs, but for curl and the certificates that flyctl needs too.
+_DOCKERFILE = """\
+FROM debian:12-slim
+LABEL @LABEL@="@VERSION@"
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl && rm -rf /var/lib/apt/lists/*
+RUN @FETCH@
+"""
+
+#: One line, by Debian's dash. The archive's sum and name stay beside the program: it may be the sum that is set.
+_FETCH = """\
+set -e; cd /tmp; p=/usr/local/bin/flyctl;
+a=$(uname -m); [ "$a" != aarch64 ] || a=arm64; f=flyctl_@VERSION@_Linux_$a.tar.gz;
+curl -fsSL --retry 2 --connect-timeout 10 "@URL@" -o "$f"; tar -xzOf "$f" flyctl >"$p";
+case "$(sha256sum "$f" "$p")" in *@SHA256@*) ;;
+*) echo "flyctl has another sum than FLYSYNC_FLYCTL_SHA256"; exit 66 ;; esac;
+sha256sum "$f" >"$p.sha256"; chmod 755 "$p"; rm "$f"
+"""
+
+#: Three parts: the program's sum, the archive's, and what the program says of itself.
+_LOOK_AT_IMAGE = """{
+c=$(command -v flyctl); s=$(sha256sum "$c"); f=$(cat "$c.sha256" 2>/dev/null)
+printf "%s\\n%s\\n" "${s%% *}" "${f%% *}"
+$t 20 "$c" version --json; true
+}"""
+#: Seconds for it.
+_LOOK_AT_IMAGE_S = 40
+
 _FAULTS = {
     65: "flyctl's installer ended without an error, and there is no flyctl, neither where it was told to put it"
     " ($FLYCTL_INSTALL/bin) nor in ~/.fly/bin",
@@ -90,69 +125,54 @@ def command(source: Source, limit_s: int) -> str:
     text, url = _INSTALL, source.install_url
     if source.sha256:
         text = _DOWNLOAD.replace("@SHA256@", word(source.sha256.lower()))
-        url = archive_url(source)
+        url = _archive_url(source)
     text = text.replace("@URL@", word(url).replace("@ARCH@", "$a")).replace("@VERSION@", word(source.version))
     return text.replace("@LIMIT@", str(max(1, limit_s - _MARGIN_S)))
 
 
-def archive_url(source: Source) -> str:
+def _archive_url(source: Source) -> str:
     """Give the address of the archive, with @ARCH@ in it: the one that is set, if it is an archive's, else Fly's."""
-    url = source.install_url if source.install_url.endswith((".tar.gz", ".tgz")) else RELEASE_URL
+    url = source.install_url if source.install_url.endswith((".tar.gz", ".tgz")) else _RELEASE_URL
     return url.replace("{version}", source.version).replace("{arch}", "@ARCH@")
 
 
-async def prepared(steps: Steps, source: Source) -> tuple[str, Flyctl]:
+async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
     """
     Find a flyctl that is new enough, or install one; give the word for it in a script, and which it is.
 
     Raises:
         FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
     """
-    told = await steps.done(Part("look", LOOK, steps.limits.look_s, has_token=False))
-    if found := newest_enough(told):
-        number, its_version = found
-        return f'"$d/flyctl{number}"', Flyctl(version=its_version, was_there=True)
+    there = versions(await steps.done(Part("look", _LOOK, steps.limits.look_s, has_token=False)))
+    for number, version in there.items():
+        if _is_new_enough(version):
+            return f'"$d/flyctl{number}"', fly.Flyctl(version=version, was_there=True)
     limit_s = steps.limits.install_s
     (answer,) = await steps.tried(Part("install", command(source, limit_s), limit_s, has_token=False))
-    found = newest_enough(answer.stdout)
-    if answer.code or not found:
-        raise _failure(answer.code, source.version, version_of(answer.stdout.partition(" ")[2]))
-    others = [version for line in told.splitlines() if (version := version_of(line.partition(" ")[2]))]
-    return '"$d/flyctl0"', Flyctl(version=found[1], was_there=False, too_old=others[0] if others else None)
+    installed = versions(answer.stdout).get("0")
+    if not answer.code and installed and _is_new_enough(installed):
+        return '"$d/flyctl0"', fly.Flyctl(version=installed, was_there=False, too_old=next(iter(there.values()), None))
+    message = _FAULTS.get(answer.code, f"flyctl {source.version} could not be installed")
+    if not answer.code:
+        what_is_there = f"is {installed}" if installed else "does not run"
+        message = f"flyctl {source.version} was installed, and what is there {what_is_there}"
+    hint = "use a snapshot that has flyctl (FLYSYNC_SNAPSHOT), or check FLYSYNC_FLYCTL_INSTALL_URL"
+    raise FlyctlFailed(message, hint=hint, service="fly", phase="install")
 
 
-def newest_enough(told: str) -> tuple[str, str] | None:
-    """Find in what a step printed the first flyctl that is new enough: its number and its version."""
-    for line in told.splitlines():
-        number, _, answer = line.partition(" ")
-        version = version_of(answer)
-        if version and _is_new_enough(version):
-            return number, version
-    return None
+def versions(told: str) -> dict[str, str]:
+    """Read what a step printed of each flyctl that answers: its number, and its version."""
+    lines = (line.partition(" ") for line in told.splitlines())
+    return {number: version for number, _, answer in lines if (version := _version(answer))}
 
 
-def version_of(told: str) -> str | None:
+def _version(told: str) -> str | None:
     """Read the answer of `flyctl version --json`; nothing where that is no version."""
     try:
         version = json.loads(told)["Version"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return version if isinstance(version, str) and len(version) <= _LONGEST else None
-
-
-def _failure(code: int, wanted: str, installed: str | None) -> FlyctlFailed:
-    """Give the error for an installation that ended with *code*."""
-    message = _FAULTS.get(code, f"flyctl {wanted} could not be installed")
-    if not code:
-        message = (
-            f"flyctl {wanted} was installed, and what is there {f'is {installed}' if installed else 'does not run'}"
-        )
-    return FlyctlFailed(
-        message,
-        hint="use a snapshot that has flyctl (FLYSYNC_SNAPSHOT), or check FLYSYNC_FLYCTL_INSTALL_URL",
-        service="fly",
-        phase="install",
-    )
 
 
 #: A version that is longer is none: no release's is, and it is shown.
@@ -165,4 +185,49 @@ def _is_new_enough(version: str) -> bool:
     if numbers is None:
         return False
     parts = tuple(int(part) for part in numbers.groups())
-    return parts >= OLDEST_VERSION or parts == (0, 0, 0)
+    return parts >= _OLDEST_VERSION or parts == (0, 0, 0)
+
+
+class FlyctlRecipe(Recipe):
+    """flyctl on Debian, from the archive of *source*."""
+
+    def __init__(self, source: Source, *, clock: Clock) -> None:
+        self._source = source
+        self._clock = clock
+
+    @override
+    def dockerfile(self) -> str:
+        url = _archive_url(self._source)
+        try:
+            is_fit = word(url) and urlsplit(url).username is None
+        except ValueError:
+            is_fit = False
+        if not is_fit:
+            raise ConfigError(
+                "FLYSYNC_FLYCTL_INSTALL_URL holds a password, or what no Dockerfile should",
+                hint="Daytona keeps and shows how a snapshot was built: use an address that anybody may see",
+                setting="FLYSYNC_FLYCTL_INSTALL_URL",
+            )
+        return (
+            _DOCKERFILE.replace("@FETCH@", " ".join(_FETCH.split()))
+            .replace("@LABEL@", snapshot.FLYCTL_LABEL)
+            .replace("@URL@", url.replace("@ARCH@", "$a"))
+            .replace("@SHA256@", word(sha256.lower()) if (sha256 := self._source.sha256) else "")
+            .replace("@VERSION@", word(self._source.version))
+        )
+
+    @override
+    async def look(self, sandbox: Sandbox, *, timeout_s: float) -> snapshot.Flyctl | None:
+        steps = Steps(
+            sandbox=sandbox,
+            run_id=RunId(self._clock.new_id()),
+            token=Secret(""),
+            base_urls={},
+            clock=self._clock,
+            end_at=self._clock.monotonic() + timeout_s,
+        )
+        told = await steps.done(Part("look", _LOOK_AT_IMAGE, _LOOK_AT_IMAGE_S, has_token=False))
+        sha256, archive_sha256, answer = (*told.split("\n", 2), "", "", "")[:3]
+        if (version := _version(answer)) is None:
+            return None
+        return snapshot.Flyctl(version=version, sha256=sha256, archive_sha256=archive_sha256 or None)

@@ -8,6 +8,7 @@ sandbox are words that are known beforehand, numbers, and ids.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flysync.adapters.flyctl.verdicts import MOST_RELEASES
@@ -15,7 +16,7 @@ from flysync.errors import FlyctlFailed
 from flysync.model.fly import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 #: Gives a line for each thing that is of use. flyctl indents by 4 spaces a level, and in JSON a line break is no part
 #: of a text (measured). A machine whose host does not answer has an `incomplete_config` in the place of its
@@ -63,20 +64,12 @@ def read(told: str) -> tuple[Machine, ...]:
     Raises:
         FlyctlFailed: it is not what flysync expects.
     """
-    try:
-        return tuple(_machines(told))
-    except (ValueError, KeyError):
-        message = "flyctl's list of machines is not what flysync expects"
-        raise FlyctlFailed(message, service="fly", phase="machines") from None
-
-
-def _machines(told: str) -> Iterator[Machine]:
-    whole = _WHOLE.fullmatch(told)
-    if whole is None:
-        raise ValueError("something is missing")
-    for block in re.split(r"^machine\n", whole["machines"], flags=re.MULTILINE)[1:]:
-        if machine := _machine(block.splitlines(), int(whole["now"])):
-            yield machine
+    if whole := _WHOLE.fullmatch(told):
+        blocks = re.split(r"^machine\n", whole["machines"], flags=re.MULTILINE)[1:]
+        with suppress(ValueError, KeyError):
+            listed = [_machine(block.splitlines(), int(whole["now"])) for block in blocks]
+            return tuple(machine for machine in listed if machine)
+    raise FlyctlFailed("flyctl's list of machines is not what flysync expects", service="fly", phase="machines")
 
 
 def _machine(told: Sequence[str], now: int) -> Machine | None:

@@ -16,6 +16,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flysync.errors import DaytonaUnavailable, TimedOut
+from flysync.ports import AnswerLost
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -100,18 +103,6 @@ class Answer:
     stderr: str | None
 
 
-class NoAnswer(Exception):
-    """The step began, and nobody knows how it ended."""
-
-
-class NoFiles(Exception):
-    """The sandbox has lost the run's directory: the step did not run."""
-
-
-class TooLate(Exception):
-    """The run's time was over, by the sandbox's clock: the step did not run."""
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """
@@ -192,16 +183,16 @@ class Step:
         Find the answers of all parts in what the sandbox printed.
 
         Raises:
-            NoAnswer: they are not all there.
-            NoFiles: the run's directory is gone.
-            TooLate: the run's time was over.
+            AnswerLost: they are not all there: nobody knows how it ended.
+            DaytonaUnavailable: the run's directory is gone: the step did not run.
+            TimedOut: the run's time was over, by the sandbox's clock: the step did not run.
         """
         lines = dict(re.findall(rf"^{re.escape(self.nonce)}:([a-z:-]+):(\S*)\s*$", output, re.MULTILINE))
         match lines.get("step"):
             case "lost":
-                raise NoFiles
+                raise DaytonaUnavailable("the sandbox lost its files", service="daytona", phase=self.name)
             case "late":
-                raise TooLate
+                raise TimedOut("the run's time was over in the sandbox", phase=self.name)
             case _:
                 pass
         try:
@@ -214,7 +205,8 @@ class Step:
                 for part in self.parts
             )
         except (KeyError, ValueError, binascii.Error):
-            raise NoAnswer from None
+            lost = DaytonaUnavailable("the sandbox lost the answer", service="daytona", phase=self.name)
+            raise AnswerLost(lost) from None
 
 
 def timed(command: str, limit_s: int) -> str:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from flysync.adapters.flyctl import machines as listed
 from flysync.adapters.flyctl import verdicts
 from flysync.adapters.flyctl.script import Part, word
 from flysync.errors import FlyctlFailed, FlysyncError, OutcomeUnknown
 from flysync.model.fly import AppAtFly, FlySecret, FlyStatus, Rollout, RolloutEnd
+from flysync.ports import SecretStore
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
     from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName, SecretName
     from flysync.ports import OnProgress
-
-T = TypeVar("T")
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000
@@ -53,15 +54,16 @@ done
 _DASH = Secret("-")
 
 
-class FlyctlSecrets:
-    """The secrets of *app* (port `SecretStore`)."""
+class FlyctlSecrets(SecretStore):
+    """The secrets of *app*."""
 
     def __init__(self, app: AppName, steps: Steps) -> None:
         self._app = app
         self._steps = steps
 
+    @override
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
-        """Split names so that each call stays below the kernel's limit and has at most one value `-`."""
+        """See the port; each call stays below the kernel's limit and has at most one value `-`."""
         groups: list[list[SecretName]] = []
         size, dashes = 0, 0
         for name, secret in values.items():
@@ -75,60 +77,54 @@ class FlyctlSecrets:
             size, dashes = size + bytes_more, dashes + is_dash
         return groups
 
+    @override
     async def stage(self, values: Mapping[SecretName, Secret]) -> None:
-        """Run `flyctl secrets set --stage` with all of *values* in one call."""
         dash = next((name for name, secret in values.items() if secret == _DASH), None)
         arguments = {name: secret for name, secret in values.items() if name != dash}
-        command = self._secrets("set --stage") + ' -- "$@"'
+        text = '@CALL@ -- "$@"'
         if dash is not None:
-            command = f'printf "%s" - | {command} "{word(dash)}=-"'
-        await self._change("set", command, arguments)
+            text = f'printf "%s" - | {text} "{word(dash)}=-"'
+        await self._change("set", "secrets set --stage", text, arguments)
 
+    @override
     async def unset(self, names: Sequence[SecretName]) -> None:
-        """Run `flyctl secrets unset --stage` with all of *names* in one call."""
-        await self._change("unset", f"{self._secrets('unset --stage')} -- " + " ".join(word(name) for name in names))
+        await self._change("unset", "secrets unset --stage", f"@CALL@ -- {' '.join(map(word, names))}")
 
+    @override
     async def start(self, machines: Sequence[str]) -> None:
-        """Run `flyctl machine start` with all of *machines* in one call; the first that fails ends it."""
-        limit_s = self._steps.limits.call_s
-        ids = " ".join(word(machine) for machine in machines)
-        await self._change("start", self._steps.flyctl(f"machine start {ids} --app {word(self._app)}", limit_s))
+        """See the port; the first machine that fails ends the call."""
+        await self._change("start", f"machine start {' '.join(map(word, machines))}")
 
+    @override
     async def look(self) -> AppAtFly:
-        """Run `flyctl secrets list` and `flyctl machine list`; of the latter only harmless lines leave the sandbox."""
         limit_s = self._steps.limits.list_s
-        list_machines = self._steps.flyctl(f"machine list --json --app {word(self._app)}", limit_s)
-        parts = (
-            Part("list", self._secrets("list --json", limit_s), limit_s),
-            Part("machines", listed.LIST.replace("@CALL@", list_machines), limit_s),
+        secrets, machines = await self._steps.tried(
+            self._part("list", "secrets list --json", limit_s),
+            self._part("machines", "machine list --json", limit_s, text=listed.LIST),
         )
-        secrets, machines = await self._steps.tried(*parts)
         if secrets.code:
             raise self._error(secrets, "list")
         found = _secrets(secrets.stdout)
-        if machines.code:
-            return AppAtFly(secrets=found, machines=None, error=self._error(machines, "machines"))
         try:
+            if machines.code:
+                raise self._error(machines, "machines")
             return AppAtFly(secrets=found, machines=listed.read(machines.stdout))
-        except FlyctlFailed as odd:
-            return AppAtFly(secrets=found, machines=None, error=odd)
+        except FlysyncError as error:
+            return AppAtFly(secrets=found, machines=None, error=error)
 
+    @override
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
-        """Run `flyctl secrets deploy`, once; *on_progress* hears what it prints meanwhile."""
-        limit_s = max(1, int(timeout_s))
-        command = self._secrets("deploy --dns-checks=false" + ("" if wait else " --detach"), limit_s)
-        text = DEPLOY.replace("@CALL@", command)
-        looking = asyncio.ensure_future(self._look_on(on_progress)) if on_progress is not None else None
+        command = "secrets deploy --dns-checks=false" + ("" if wait else " --detach")
+        part = self._part("deploy", command, max(1, int(timeout_s)), text=DEPLOY, writes=True)
+        looking = asyncio.ensure_future(self._look_on(on_progress))
         try:
-            (answer,) = await self._steps.once(Part("deploy", text, limit_s, writes=True))
-        except OutcomeUnknown as lost:
-            return Rollout(end=RolloutEnd.UNKNOWN, error=lost)
-        except FlysyncError as failure:  # the step has certainly not run
-            return Rollout(end=RolloutEnd.UNTOUCHED, error=failure)
+            (answer,) = await self._steps.once(part)
+        except FlysyncError as failure:  # unless its answer was lost, the step has certainly not run
+            end = RolloutEnd.UNKNOWN if isinstance(failure, OutcomeUnknown) else RolloutEnd.UNTOUCHED
+            return Rollout(end=end, error=failure)
         finally:
-            if looking is not None:
-                looking.cancel()
-                await asyncio.wait({looking})
+            looking.cancel()
+            await asyncio.wait({looking})
         machines = verdicts.machines(answer.stdout)
         if answer.code == 0:
             return Rollout(end=RolloutEnd.SUCCEEDED, release=verdicts.release(answer.stdout), machines=machines)
@@ -136,28 +132,29 @@ class FlyctlSecrets:
         end = verdicts.rollout_end(answer.code, answer.stdout, answer.stderr, error)
         return Rollout(end=end, machines=machines, error=None if end is RolloutEnd.NO_MACHINES else error)
 
-    async def _look_on(self, on_progress: OnProgress) -> None:
+    async def _look_on(self, on_progress: OnProgress | None) -> None:
         """Say how far the roll-out has come, every two seconds; where nothing can be seen, nothing is said."""
         limit_s = self._steps.limits.clean_s
         part = Part("look-on", 'tail -n 5000 "$d/steps/"*-deploy/deploy.out', limit_s, has_token=False)
-        while True:
+        while on_progress is not None:
             await self._steps.clock.sleep(_LOOK_S)
             with suppress(FlysyncError):
                 (answer,) = await self._steps.once(part)
                 if machines := verdicts.machines(answer.stdout):
                     on_progress(machines)
 
-    async def _change(self, name: str, command: str, values: Mapping[SecretName, Secret] | None = None) -> None:
+    async def _change(
+        self, name: str, command: str, text: str = "@CALL@", values: Mapping[SecretName, Secret] | None = None
+    ) -> None:
         """Run what changes something at Fly, again where that may help: doing it twice does no harm."""
-        part = Part(name, f"{command} >/dev/null", self._steps.limits.call_s, writes=True)
+        part = self._part(name, command, self._steps.limits.call_s, text=f"{text} >/dev/null", writes=True)
         await self._steps.done(part, app=self._app, values=values)
 
     def _error(self, answer: Answer, phase: str) -> FlysyncError:
         return verdicts.judge(answer.code, answer.stderr, phase=phase, app=self._app).error
 
-    def _secrets(self, arguments: str, limit_s: int | None = None) -> str:
-        """Give the shell text of a `flyctl secrets` call; whatever follows stands after the app."""
-        return self._steps.flyctl(f"secrets {arguments} --app {word(self._app)}", limit_s or self._steps.limits.call_s)
+    def _part(self, name: str, command: str, limit_s: int, *, text: str = "@CALL@", writes: bool = False) -> Part:
+        return self._steps.flyctl(name, f"{command} --app {word(self._app)}", limit_s, text=text, writes=writes)
 
 
 def _secrets(told: str) -> tuple[FlySecret, ...]:
@@ -167,22 +164,15 @@ def _secrets(told: str) -> tuple[FlySecret, ...]:
     Raises:
         FlyctlFailed: it is not what flysync expects.
     """
-    try:
-        return tuple(
-            FlySecret(
-                name=_of(str, row["name"]),
-                digest=_of(str, row["digest"]),
-                status=FlyStatus(row.get("status", "Unknown")),
-            )
-            for row in _of(list, json.loads(told))
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        message = "flyctl's list of secrets is not what flysync expects"
-        raise FlyctlFailed(message, service="fly", phase="list") from None
+    with suppress(ValueError, RecursionError):
+        if isinstance(rows := json.loads(told), list):
+            return tuple(map(_secret, rows))
+    raise FlyctlFailed("flyctl's list of secrets is not what flysync expects", service="fly", phase="list")
 
 
-def _of(kind: type[T], found: object) -> T:
-    """Give what was found, if it is of that kind."""
-    if not isinstance(found, kind):
-        raise TypeError
-    return found
+def _secret(row: Any) -> FlySecret:
+    match row:
+        case {"name": str(name), "digest": str(digest)}:
+            return FlySecret(name=name, digest=digest, status=FlyStatus(row.get("status", "Unknown")))
+        case _:
+            raise ValueError("not a secret")

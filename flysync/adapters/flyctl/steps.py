@@ -7,11 +7,11 @@ Whether a step may be tried again, as a new one, is decided by what the last try
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.adapters.flyctl import verdicts
-from flysync.adapters.flyctl.script import KILL_AFTER_S, Answer, NoAnswer, NoFiles, Part, Step, TooLate, timed
+from flysync.adapters.flyctl.script import KILL_AFTER_S, Answer, Part, Step, timed
 from flysync.errors import (
     DaytonaUnavailable,
     FlyctlFailed,
@@ -56,39 +56,28 @@ class Limits:
     margin_s: int = KILL_AFTER_S + 10
 
 
+@dataclass(kw_only=True, slots=True)
 class Steps:
-    """
-    The steps of one run in *sandbox*; those that talk to Fly have *token* and *base_urls*.
+    """The steps of one run in a sandbox."""
 
-    Nothing is tried again that would begin after *end_at* of *clock*'s monotonic seconds.
-    """
+    sandbox: Sandbox
+    run_id: RunId
+    #: Fly's, and what else flyctl is given (`FLY_API_BASE_URL`, ...): for the steps that talk to Fly.
+    token: Secret
+    base_urls: Mapping[str, str]
+    clock: Clock
+    #: When the run is over, in the clock's monotonic seconds: nothing is tried again that would begin later.
+    end_at: float
+    limits: Limits = field(default_factory=Limits)
+    #: flyctl in a script, once it is found.
+    program: str = ""
+    _number: int = 0
 
-    def __init__(
-        self,
-        sandbox: Sandbox,
-        run_id: RunId,
-        token: Secret,
-        *,
-        base_urls: Mapping[str, str],
-        clock: Clock,
-        end_at: float,
-        limits: Limits,
-    ) -> None:
-        self.limits = limits
-        self.base_urls = base_urls
-        self.clock = clock
-        #: flyctl in a script, once it is found.
-        self.program = ""
-        self._sandbox = sandbox
-        self._run_id = run_id
-        self._token = token
-        self._end_at = end_at
-        self._number = 0
-
-    def flyctl(self, arguments: str, limit_s: int) -> str:
-        """Give the shell text of a call of flyctl."""
+    def flyctl(self, name: str, arguments: str, limit_s: int, *, text: str = "@CALL@", writes: bool = False) -> Part:
+        """Give a part that calls flyctl where *text* says so."""
         assert self.program, "flyctl is prepared first"
-        return timed(f"{self.program} {arguments}", limit_s)
+        call = timed(f"{self.program} {arguments}", limit_s)
+        return Part(name, text.replace("@CALL@", call), limit_s, writes=writes)
 
     async def done(self, part: Part, *, app: str = "", values: Mapping[SecretName, Secret] | None = None) -> str:
         """Run a step of one part until it succeeds, or its failure is not a passing one; give what it printed."""
@@ -125,7 +114,7 @@ class Steps:
         self._number += 1
         values = values or {}
         step = Step(
-            run_id=self._run_id,
+            run_id=self.run_id,
             name=f"{self._number}-{parts[0].name}",
             parts=parts,
             left_s=max(0, int(self._left_s)) + _LATE_S,
@@ -135,7 +124,7 @@ class Steps:
         )
         env = {f"V{number}": secret for number, secret in enumerate(values.values(), 1)}
         if step.has_token:
-            env["V0"] = self._token
+            env["V0"] = self.token
         return await self._send(step, env)
 
     async def _send(self, step: Step, env: Mapping[str, Secret]) -> tuple[Answer, ...]:
@@ -145,7 +134,7 @@ class Steps:
         last: FlysyncError = DaytonaUnavailable("the sandbox did not answer", phase=step.name)
         for send in range(1, _SENDS + 1):
             try:
-                output = await self._sandbox.run(script, env, timeout_s=step.limit_s + self.limits.margin_s)
+                output = await self.sandbox.run(script, env, timeout_s=step.limit_s + self.limits.margin_s)
                 return step.read(output)
             except NotSent as failure:
                 last = failure.cause
@@ -153,13 +142,8 @@ class Steps:
                     break
             except AnswerLost as failure:
                 lost = last = failure.cause
-            except NoAnswer:
-                lost = last = DaytonaUnavailable("the sandbox lost the answer", service="daytona", phase=step.name)
-            except NoFiles:
-                last = DaytonaUnavailable("the sandbox lost its files", service="daytona", phase=step.name)
-                break
-            except TooLate:
-                last = TimedOut("the run's time was over in the sandbox", phase=step.name)
+            except FlysyncError as failure:  # it has not run, and would not another time
+                last = failure
                 break
             if send == _SENDS or not await self._paused(send, last.retry_after_s):
                 break
@@ -186,4 +170,4 @@ class Steps:
 
     @property
     def _left_s(self) -> float:
-        return self._end_at - self.clock.monotonic()
+        return self.end_at - self.clock.monotonic()

@@ -82,7 +82,7 @@ VERDICTS: tuple[Verdict, ...] = (
     Verdict(
         r'"(?P<name>[^"\n]*)" is not a valid secret name',
         InvalidCredential,
-        "Fly.io refuses the name of a credential",
+        "Fly.io refuses {name!r} as the name of a secret",
         "transcripts: secrets set 1A=2",
     ),
     Verdict(
@@ -184,12 +184,9 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
     text = plain(stderr or "")
     line = _error_line(text)
     for row in VERDICTS:
-        if row.code not in {None, code} or stderr is None:
-            continue
-        if found := re.search(row.pattern, line):
-            may_have_worked = row.may_have_worked and not _LOOKING_UP.search(line)
-            name = found.groupdict().get("name")
-            return Judgement(error=_error(row, phase=phase, app=app, name=name), may_have_worked=may_have_worked)
+        if stderr is not None and row.code in {None, code} and (found := re.search(row.pattern, line)):
+            error = _error(row, phase=phase, app=app, name=found.groupdict().get("name"))
+            return Judgement(error=error, may_have_worked=row.may_have_worked and not _LOOKING_UP.search(line))
     message = f"flyctl failed with status {code}"
     if stderr is not None:
         message += f" and {len(text)} characters that flysync does not know"
@@ -198,10 +195,9 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
 
 
 def _error(row: Verdict, *, phase: str, app: str, name: str | None) -> FlysyncError:
+    message = row.message.format(app=app or "the app", name=name)
     if row.error is InvalidCredential:
-        message = f"Fly.io refuses {name!r} as the name of a secret"
         return InvalidCredential(message, name=name, service="fly", phase=phase)
-    message = row.message.format(app=app or "the app")
     if row.error is AccessDenied:
         return AccessDenied(message, hint=_HOW_TO_RENEW, service="fly", phase=phase, setting="FLY_API_TOKEN")
     return row.error(message, hint=row.hint, service="fly", phase=phase)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from typing_extensions import override
+
 from flysync.adapters.postgres import history, names, overview, runs, state, view
+from flysync.ports import Records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -32,7 +35,7 @@ def _call(
     return method
 
 
-class PostgresRecords:
+class PostgresRecords(Records):
     """
     Credentials, deployments, state and actions by *connection*; see `flysync.ports.Records`.
 
@@ -58,12 +61,14 @@ class PostgresRecords:
     history = _call(history.history, reads=True)
     runs = _call(view.runs, reads=True)
 
+    @override
     async def view(
         self, project: ProjectId, names: Sequence[SecretName] | None, *, app: AppName | None, values: bool
     ) -> ProjectView:
         """Read all that a sync has to know; a table without values takes a second query."""
         return await self._read_values(partial(view.view, project=project, names=names, app=app), values=values)
 
+    @override
     async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
         """Read what is known of one project or of all; a table without values takes a second query."""
         return await self._read_values(partial(overview.overview, project=project), values=values)

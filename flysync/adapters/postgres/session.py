@@ -12,6 +12,7 @@ from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
 from psycopg.types.datetime import TimestamptzBinaryLoader
+from typing_extensions import override
 
 from flysync.adapters.postgres import errors
 from flysync.errors import DatabaseUnavailable, FlysyncError
@@ -46,6 +47,7 @@ _random = random.SystemRandom()
 class _TextLoader(Loader):
     """Text; bytes that are no UTF-8 (a database in SQL_ASCII may hold some) become escapes and harm no other row."""
 
+    @override
     def load(self, data: Any) -> str:
         return bytes(data).decode("utf-8", "backslashreplace")
 
@@ -59,6 +61,7 @@ class _BinaryTextLoader(_TextLoader):
 class _TimeLoader(TimestamptzBinaryLoader):
     """A moment in UTC, whatever the session's time zone is."""
 
+    @override
     def load(self, data: Any) -> datetime:
         return super().load(data).astimezone(UTC)
 
