@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pytest
+from parts import cases
 from promises import left_wrong, told_wrong
 from schedules import Process, Turns
 from tally import FULL, Tally
@@ -196,7 +196,7 @@ _RACES = [
 ]
 
 
-@pytest.mark.parametrize(("pair", "between"), _RACES)
+@cases(("pair", "between"), _RACES, quick=2)
 def test_two_syncs_of_one_app_end_well_however_they_interleave(
     pair: str, between: str, record_property: Callable[[str, object], None]
 ) -> None:
