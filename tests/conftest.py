@@ -149,6 +149,24 @@ def database(new_database: Callable[..., str], template_database: str) -> str:
     return new_database(template=template_database)
 
 
+@pytest.fixture(scope="session")
+def used_database(postgres: Server, template_database: str) -> Iterator[str]:
+    """The address of a database with all tables, for many tests one after the other."""
+    name = f"flysync_test_{secrets.token_hex(6)}"
+    yield postgres.create_database(name, template=template_database)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def emptied_database(used_database: str) -> str:
+    """The same with nothing in them, for tests that change no table: it is sooner empty again than made anew."""
+    tables = "SELECT format('%I', tablename) FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'flysync_meta'"
+    with psycopg.connect(used_database, autocommit=True) as connection:
+        for (name,) in connection.execute(tables).fetchall():
+            connection.execute(f"DELETE FROM {name}".encode())
+    return used_database
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many schedules of syncs were tried; the tests that try them record it."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]

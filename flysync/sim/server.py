@@ -10,31 +10,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Waits until its standard input closes, that is until the owner has closed it or has died, however it died; then
-#: stops the server whose process id it was told last and removes the directory. PR_SET_PDEATHSIG would not do: it
+#: stops the server whose process id it was told last and removes the directories. PR_SET_PDEATHSIG would not do: it
 #: strikes when the *thread* ends that started the server (read: prctl(2)), works on Linux alone and removes nothing.
 _SCRIPT = """
 pid=
 while read -r line; do pid=$line; done
 if [ -n "$pid" ]; then
-  kill -"$2" "$pid"
+  kill -"$1" "$pid"
   n=0
   # Its file goes when it ends; the process may stay as a zombie where nobody reaps it (a container without init).
-  while [ -e "$1/$3" ] && kill -0 "$pid" && [ "$n" -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+  while [ -e "$2" ] && kill -0 "$pid" && [ "$n" -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
 fi 2>/dev/null
-rm -rf "$1"
+shift 2
+rm -rf "$@"
 """
 
 
 class Watchdog:
     """
-    A process that outlives its owner, to stop the owner's server with *signal* and remove *directory*.
+    A process that outlives its owner, to stop the owner's server with *signal* and remove *directories*.
 
-    Where the server takes its time to end, *status* is a file in the directory that it removes at last.
+    Where the server takes its time to end, *status* is a file that it removes at last.
     """
 
-    def __init__(self, directory: Path, *, signal: str, status: str = "") -> None:
+    def __init__(self, *directories: Path, signal: str, status: Path | None = None) -> None:
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", _SCRIPT, "flysync-watchdog", directory, signal, status or "no such file"],
+            ["/bin/sh", "-c", _SCRIPT, "flysync-watchdog", signal, status or "no such file", *directories],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from flyctl_runner import KINDS, REAL
+from parts import cases
 from rollout_contract import machines
 from secret_store_contract import put
 from store_worlds import LoopbackWorld, Overheard, loopback
@@ -82,7 +83,7 @@ async def test_an_installer_that_leaves_nothing_of_use(stand_in: LoopbackWorld, 
         await stand_in.of(await stand_in.box()).prepare()
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+@cases("shell", ["sh", "bash", "zsh"], quick=1)
 async def test_what_a_machine_is_configured_with_does_not_leave_the_sandbox(shell: str) -> None:
     """A list of machines has the app's environment in it; what looks like metadata there is not taken for it."""
     path = shutil.which(shell) or pytest.skip(f"no {shell} on this machine")
@@ -181,9 +182,7 @@ async def test_secrets_and_machines_come_in_one_step(world: LoopbackWorld) -> No
     assert 1 == len(world.daytona.execs) - execs
 
 
-@pytest.mark.parametrize(
-    "words", ["rate limit exceeded", "Too Many Requests", "machines.list: rate limited, try again in 1s"]
-)
+@cases("words", ["rate limit exceeded", "Too Many Requests", "machines.list: rate limited, try again in 1s"], quick=1)
 @pytest.mark.parametrize("call", ["set", "look", "deploy"])
 async def test_a_rate_limit_is_told_as_that(world: LoopbackWorld, call: str, words: str) -> None:
     """Flyctl shows the Machines API's words and no status."""
@@ -198,7 +197,7 @@ async def test_a_rate_limit_is_told_as_that(world: LoopbackWorld, call: str, wor
         await (put(store, A="1") if call == "set" else store.look())
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fault", "end", "code"),
     [
         (Fault(match="POST /api/v1/releases", status=500), RolloutEnd.UNTOUCHED, "flyctl_failed"),
@@ -212,6 +211,7 @@ async def test_a_rate_limit_is_told_as_that(world: LoopbackWorld, call: str, wor
         ),
         (Fault(match=_MACHINE, kind=FaultKind.DROP_AFTER), RolloutEnd.BROKEN_OFF, "fly_unavailable"),
     ],
+    quick=3,
 )
 async def test_a_roll_out_that_others_end(world: LoopbackWorld, fault: Fault, end: RolloutEnd, code: str) -> None:
     """It says whether a machine was touched, and by whose fault; the app's it is not."""

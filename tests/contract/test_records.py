@@ -29,9 +29,9 @@ class InPostgres:
     """The real thing."""
 
     @pytest.fixture
-    async def world(self, database: str) -> AsyncIterator[RecordsWorld]:
+    async def world(self, emptied_database: str) -> AsyncIterator[RecordsWorld]:
         """A world in Postgres."""
-        async with opened(database) as world:
+        async with opened(emptied_database) as world:
             yield world
 
 

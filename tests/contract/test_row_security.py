@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from parts import cases
 from psycopg.conninfo import make_conninfo
 from records_contract import APP, KEY, NOON, PROJECT, TOKEN, begin, finish
 from records_worlds import PostgresWorld, opened
@@ -95,7 +96,7 @@ async def problems(world: PostgresWorld, role: str, *, sees_all_rows: bool = Fal
 
 
 @pytest.mark.parametrize("call", READS)
-@pytest.mark.parametrize("condition", ["project_id = 'other'", "true"])
+@cases("condition", ["project_id = 'other'", "true"], quick=1)
 async def test_what_a_policy_may_hide_is_not_read(world: PostgresWorld, role: str, call: str, condition: str) -> None:
     """The table is named, with the ways out; nobody can tell a policy that hides from one that does not."""
     hide(world, "cloud_credentials", condition)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from parts import cases
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from test_schema import BACKENDS, OURS, admin, problems
 
@@ -39,7 +40,7 @@ async def test_a_database_that_is_not_in_utf8(new_database: Callable[..., str]) 
     assert ("warning", "encoding") == (finding.verdict, finding.subject)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("harm", "verdict", "subject", "said"),
     [
         ("DROP TABLE flysync_secrets", "failed", "flysync_secrets", "not found in schema public"),
@@ -90,6 +91,7 @@ async def test_a_database_that_is_not_in_utf8(new_database: Callable[..., str]) 
         ("ALTER TABLE flysync_runs DROP COLUMN release", "failed", "flysync_runs", "no column release"),
         ("DELETE FROM flysync_meta", "failed", "version", "flysync_meta has no row"),
     ],
+    quick=4,
 )
 async def test_a_finding_and_its_cure(
     database: str, backend: psycopg.Connection, harm: LiteralString, verdict: str, subject: str, said: str

@@ -181,11 +181,13 @@ def test_nothing_is_left_when_it_is_over() -> None:
     """No process, no directory; a second stop does nothing."""
     with EmbeddedPostgres() as server:
         pid, directory = server.pid, server.directory
+        data = Path(ask(server.dsn("postgres"), "SHOW data_directory"))
         server.stop()
         server.stop()
         server.start()
 
     assert until_dead(pid, str(directory))
+    assert not data.parent.exists()
 
 
 def test_a_killed_owner_leaves_no_server() -> None:
@@ -193,11 +195,11 @@ def test_a_killed_owner_leaves_no_server() -> None:
     with python(OWNER) as process:
         assert process.stdout is not None
         pid, directory, dsn = process.stdout.readline().split()
-        answered = ask(dsn, "SELECT 1")
+        data = Path(ask(dsn, "SHOW data_directory"))
         process.kill()
 
-    assert "1" == answered
     assert until_dead(int(pid), directory)
+    assert until_dead(int(pid), str(data.parent))
 
 
 def test_the_thread_that_started_it_may_end(pg: EmbeddedPostgres) -> None:

@@ -134,6 +134,7 @@ def test_two_tries_while_fly_is_out_of_order_count_nothing(platform: Platform) -
     assert (0, "synced", None) == brief(sync(platform))
 
 
+@pytest.mark.slow
 def test_a_list_that_is_behind_is_asked_again(platform: Platform) -> None:
     """Nobody else is blamed for a list that lags, and the digest that is kept is the new value's."""
     app = platform.world.fly.add_app("lagging")

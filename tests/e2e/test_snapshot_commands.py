@@ -106,9 +106,10 @@ def test_ctrl_c_says_that_the_build_goes_on(platform: Platform, daytona: Snapsho
     until(lambda: NAME in daytona.by_name)
     process.process.send_signal(signal.SIGINT)
     done = process.done()
+    # When it looks for the second time, it has had an answer to the first.
     looks = len(platform.world.daytona.requests(f"GET /api/snapshots/{NAME}"))
     waiting = platform.start(*BUILD, "--json")
-    until(lambda: len(platform.world.daytona.requests(f"GET /api/snapshots/{NAME}")) > looks)
+    until(lambda: len(platform.world.daytona.requests(f"GET /api/snapshots/{NAME}")) > looks + 1)
     daytona.by_name[NAME].state = "active"
     again = waiting.done().json
 

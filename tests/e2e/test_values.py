@@ -62,17 +62,17 @@ def random_value(chance: random.Random) -> str:
     return "".join(chance.choice(alphabet) for _ in range(chance.randint(1, 80)))
 
 
-@cases("shell", ["sh", "bash", "zsh"], quick=1)
-def test_every_value_arrives_byte_for_byte(platform: Platform, shell: str) -> None:
+@cases(("shell", "count"), [("sh", 170), *((shell, PER_SHELL) for shell in ("sh", "bash", "zsh"))], quick=1)
+def test_every_value_arrives_byte_for_byte(platform: Platform, shell: str, count: int) -> None:
     """From the row in Postgres through SDK, shell and flyctl to Fly's API, and to the machine."""
     path = shutil.which(shell)
     if path is None:
         pytest.skip(f"no {shell} on this machine")
     chance = random.Random(f"{SEED}-{shell}")
     values = {f"N{number}": value for number, value in enumerate(AWKWARD)}
-    values |= {f"R{number}": random_value(chance) for number in range(PER_SHELL)}
-    app = platform.world.fly.add_app(f"values-{shell}", machines=1)
-    platform.deploy("p", f"values-{shell}")
+    values |= {f"R{number}": random_value(chance) for number in range(count)}
+    app = platform.world.fly.add_app(f"values-{shell}-{count}", machines=1)
+    platform.deploy("p", app.name)
     platform.store_all("p", values)
     usual, platform.world.daytona.shell = platform.world.daytona.shell, path
     try:
