@@ -18,8 +18,8 @@ nox.options.sessions = ["tests", "lint", "types", "imports"]
 
 PYTHONS = [version for version in nox.project.python_versions(nox.project.load_toml()) if version >= "3.11"]
 TEST = nox.project.dependency_groups(nox.project.load_toml(), "test")
-#: Two processes per core, for the tests mostly wait; who has run out of tests takes from the others.
-PARALLEL = ("-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal")
+#: Three processes per core, for the tests mostly wait; who has run out of tests takes from the others.
+PARALLEL = ("-n", str(3 * (os.cpu_count() or 1)), "--dist", "worksteal")
 COVERAGE = bool(os.environ.get("COVERAGE"))
 LINT = nox.project.dependency_groups(nox.project.load_toml(), "lint")
 

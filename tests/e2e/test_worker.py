@@ -363,7 +363,7 @@ async def test_health_is_shown(backend: Backend) -> None:
         "flysync_restarts_total 1.0",
         "flysync_oldest_waiting_job_seconds 0.0",
     ):
-        assert line in figures
+        assert line in figures, [one for one in figures.splitlines() if one.startswith(line.split("{")[0].split()[0])]
     backend.valkey.stop()
     try:
         assert (503, "redis is out of reach\n") == await says(worker, "/readyz")
