@@ -34,6 +34,7 @@ class FlysyncError(Exception):
     def __init_subclass__(
         cls, *, code: str, temporary: bool = False, exit_code: int = 1, hint: str | None = None
     ) -> None:
+        assert cls.__bases__ == (FlysyncError,), "each kind is looked up one level down"
         cls.code, cls.temporary, cls.default_hint = code, temporary, hint
         cls.exit_code = _EXIT_TEMPORARY if temporary else exit_code
 

@@ -72,7 +72,9 @@ def plan(view: ProjectView, names: Iterable[SecretName] | None, options: SyncOpt
     Raises:
         UsageError: the next sync would bring some of those back that are to be removed, or flysync never wrote them.
     """
-    names = tuple(dict.fromkeys(view.credentials if names is None else names))
+    if names is None:  # whoever removes says what
+        names = () if removes else view.credentials
+    names = tuple(dict.fromkeys(names))
     if error := _not_owner(view, options):
         return Plan(failures=tuple((name, error) for name in names))
     if removes and not options.force:
@@ -140,9 +142,9 @@ def _refuse(view: ProjectView, names: tuple[SecretName, ...]) -> None:
 
 def _removal(name: SecretName, view: ProjectView, options: SyncOptions) -> Change:
     record = view.records.get(name)
+    may_try_again = options.retry or bool(view.open_runs)
     # What has a fingerprint was set last: its tries are those of the value.
-    is_open = options.retry or view.open_runs
-    if record and record.fingerprint is None and is_given_up(record, options) and not is_open:
+    if record and record.fingerprint is None and is_given_up(record, options) and not may_try_again:
         raise given_up(record)
     return Change(name=name, secret=None, fingerprint=None, reason=Reason.REMOVED, check=True)
 

@@ -86,7 +86,7 @@ class DaytonaSandbox(Sandbox):
         return answer.result or ""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DaytonaSandboxes(Account, Sandboxes):
     """
     Sandboxes at Daytona.

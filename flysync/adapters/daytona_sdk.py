@@ -39,7 +39,7 @@ _SDK_VARIABLES = {
 }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Account:
     """A key at Daytona, and the SDK's client for it, made on first use."""
 

@@ -33,7 +33,7 @@ _POLL_S = 2.0
 _LABEL = re.compile(rf'^LABEL {re.escape(FLYCTL_LABEL)}="([^"]*)"$', re.MULTILINE)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DaytonaSnapshots(Account, Snapshots):
     """
     Snapshots at Daytona.

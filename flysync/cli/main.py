@@ -16,13 +16,13 @@ from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption
 from typer._click.exceptions import UsageError as ParserError
 from typer.core import TyperGroup
 
-from flysync.cli import admin, config, inspect, sync
+from flysync.cli import admin, config, demo, inspect, sync
 from flysync.cli.app import app, see_help
 from flysync.cli.output import Output
 from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted, UsageError
 
-__all__ = ["admin", "app", "config", "inspect", "main", "sync"]
+__all__ = ["admin", "app", "config", "demo", "inspect", "main", "sync"]
 
 #: An option as ours are; anything else may be the first line of a key.
 _OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")

@@ -1,1 +1,5 @@
-"""The use cases. What a port raises passes through them; `Raises` names what they add to that."""
+"""
+The use cases: the entrances (command line, worker, library) call these and nothing else.
+
+What a port raises passes through them, or stands in their report; `Raises` names what they add to that.
+"""

@@ -117,7 +117,7 @@ async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> San
 
 
 async def is_dead(run: RunSeen, services: Services) -> bool:
-    """Tell whether a run has no end though its app is not locked: a living process would hold the lock."""
+    """Tell whether a run is open though its app is not locked, by locking it for a moment: a living one holds it."""
     app = _open_at(run)
     handle = None if app is None else await services.lock.try_acquire(app)
     if handle is None:

@@ -41,7 +41,7 @@ class CredentialCondition(StrEnum):
     CHANGED = "changed since"
     #: It was rolled out in vain too often to be tried again.
     ROLLOUT_FAILS = "roll-out fails"
-    # As the record says: each state of a row has its condition.
+    # As the record says: each state of a row has its condition, but `unset`, whose row goes.
     REQUESTED = "requested"
     WRITING = "being written, or interrupted"
     STORED = "stored, not deployed"

@@ -33,7 +33,8 @@ class Records(Protocol):
     `begin`, `begin_rollout`, `end_rollout` and `finish` raise NotRecorded where their run is not open (any more):
     somebody has fenced it. While it is open it holds the app's lock, so the last two may name rows of an earlier run.
 
-    Calls about a project that is in none of the tables raise ProjectNotFound; its hint has up to three similar ids.
+    `view`, `overview` and `history` of a project that is in none of the tables raise ProjectNotFound; its hint has up
+    to three similar ids.
     """
 
     async def view(
@@ -193,7 +194,7 @@ class LockHandle(Protocol):
     lost: asyncio.Event
 
     async def check(self) -> None:
-        """Make sure, by asking, that the lock is still held; it is DatabaseUnavailable where it is not."""
+        """Make sure, by asking, that the lock is still held; raises DatabaseUnavailable if not."""
 
     async def release(self) -> None:
         """Give the lock back; never raises."""

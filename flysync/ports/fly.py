@@ -48,11 +48,11 @@ class _Unanswered(Exception):
 
 
 class NotSent(_Unanswered):
-    """It certainly did nothing."""
+    """The script has certainly not run."""
 
 
 class AnswerLost(_Unanswered):
-    """It may have done its work, or be at it still."""
+    """The script may have run, or be running still."""
 
 
 class Sandboxes(Protocol):
@@ -68,7 +68,7 @@ class Sandboxes(Protocol):
         """
         Make a sandbox under a unique *name*, from *snapshot* or the usual one, gone after *ttl_s* whatever happens.
 
-        After an error that passes there may be a sandbox of this name.
+        After a temporary error there may be a sandbox of this name.
 
         Raises:
             SandboxNotFound: the snapshot does not exist.
@@ -164,7 +164,7 @@ class FlyAccess(Protocol):
         """Give what the token says about itself, without asking Fly."""
 
     async def sign_in(self) -> None:
-        """Make sure that Fly accepts the token; it is AccessDenied where it does not."""
+        """Make sure that Fly accepts the token; raises AccessDenied if not."""
 
     async def see(self, app: AppName) -> None:
-        """Make sure that the token shows *app*; it is AppNotFound where there is none, or not for this token."""
+        """Make sure that the token shows *app*; raises AppNotFound if there is none, or not for this token."""

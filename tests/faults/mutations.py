@@ -187,15 +187,15 @@ MUTATIONS = (
     Mutation(
         "take back a roll-out that touched nothing",
         "flysync/handlers/sync/rollout.py",
-        " has put down\n            await self._end_rollout(None)\n",
-        " has put down\n            await self._end_rollout(BadTry(limit_s=math.inf, release=None))\n",
+        "        self._state.all_up = self._view.down_before is None\n        await self._end_rollout(None)\n",
+        "        await self._end_rollout(BadTry(limit_s=math.inf, release=None))\n",
         (f"{_HANDLERS}a_rollout_that_touched_nothing_is_not_counted",),
     ),
     Mutation(
         "take back a roll-out to no machines",
         "flysync/handlers/sync/rollout.py",
-        "            if rollout.end is RolloutEnd.NO_MACHINES:\n",
-        "            if False:\n",
+        "        elif rollout.end is RolloutEnd.NO_MACHINES:\n",
+        "        elif False:\n",
         (f"{_HANDLERS}an_app_without_machines_is_staged_and_no_failure",),
     ),
     Mutation(
@@ -222,7 +222,7 @@ MUTATIONS = (
     Mutation(
         "know what was put back while it was sent from a list that is behind",
         "flysync/handlers/sync/state.py",
-        " and fingerprint != self.known.get(name)\n",
+        " and fingerprint != self.at_fly.get(name)\n",
         "\n",
         (f"{_HANDLERS}a_value_that_is_put_back_while_it_is_sent",),
     ),
@@ -494,8 +494,8 @@ MUTATIONS = (
     Mutation(
         "claim nothing that is refused under the lock",
         "flysync/handlers/sync/attempt.py",
-        "        if name in unchanged\n        and name in now\n",
-        "        if name in now\n",
+        " name in unchanged and",
+        "",
         (f"{_ROLLOUTS}TestOwner::test_a_run_of_another_project_covers_nothing",),
     ),
     Mutation(

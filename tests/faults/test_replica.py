@@ -25,12 +25,11 @@ class Replica(EmbeddedPostgres):
     def _prepare(self) -> None:
         """Make the directories as usual, and put the primary's data in the place of new ones."""
         super()._prepare()
-        data = self.directory / "data"
-        for path in data.iterdir():
+        for path in self._data.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         source = f"--dbname={self._primary.dsn('postgres')}"
         self._run(
-            "pg_basebackup", source, f"--pgdata={data}", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"
+            "pg_basebackup", source, f"--pgdata={self._data}", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"
         )
 
 

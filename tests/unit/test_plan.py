@@ -23,7 +23,7 @@ from flysync.model.core import (
     SyncOptions,
     secret_name,
 )
-from flysync.plan import plan
+from flysync.plan import Plan, plan
 from flysync.secret import Secret
 
 NAME = SecretName("A")
@@ -134,6 +134,13 @@ def test_only_its_own_project_writes_to_an_app(more: dict[str, Any], options: di
     ):
         assert ([] if may else ["not_owner"]) == [error.code for _, error in planned.failures]
         assert may == bool(planned.work)
+
+
+def test_nothing_is_removed_that_was_not_named() -> None:
+    """All credentials can be set without their names; to remove them, even by force, takes those."""
+    view = make_view(record=make_record(State.DEPLOYED))
+
+    assert Plan() == plan(view, None, SyncOptions(force=True), removes=True)
 
 
 def test_an_open_run_makes_a_deployed_secret_doubtful() -> None:

@@ -105,9 +105,9 @@ class FlyctlSecrets(SecretStore):
         if secrets.code:
             raise self._error(secrets, "list")
         found = _secrets(secrets.stdout)
+        if machines.code:
+            return AppAtFly(secrets=found, machines=None, error=self._error(machines, "machines"))
         try:
-            if machines.code:
-                raise self._error(machines, "machines")
             return AppAtFly(secrets=found, machines=listed.read(machines.stdout))
         except FlysyncError as error:
             return AppAtFly(secrets=found, machines=None, error=error)

@@ -62,7 +62,7 @@ class Steps:
 
     sandbox: Sandbox
     run_id: RunId
-    #: Fly's, and what else flyctl is given (`FLY_API_BASE_URL`, ...): for the steps that talk to Fly.
+    #: Fly's token, and what else flyctl is given (`FLY_API_BASE_URL`, ...): for the steps that talk to Fly.
     token: Secret
     base_urls: Mapping[str, str]
     clock: Clock
@@ -142,7 +142,7 @@ class Steps:
                     break
             except AnswerLost as failure:
                 lost = last = failure.cause
-            except FlysyncError as failure:  # it has not run, and would not another time
+            except FlysyncError as failure:  # this request ran nothing, and another would not
                 last = failure
                 break
             if send == _SENDS or not await self._paused(send, last.retry_after_s):

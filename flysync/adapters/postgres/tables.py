@@ -31,7 +31,7 @@ class Relation:
     name: LiteralString
     #: Whether it is flysync's own, else the backend's.
     ours: bool
-    #: The columns that flysync uses, as CREATE TABLE has them.
+    #: The columns that flysync uses, as CREATE TABLE has them: a type that is one word of `_TYPES`, and the rest.
     columns: Mapping[str, LiteralString]
     #: What else CREATE TABLE has, before them.
     others: LiteralString = ""
@@ -46,7 +46,7 @@ class Relation:
 
     @property
     def create(self) -> LiteralString:
-        """Makes the table."""
+        """The statements that make the table and its indexes."""
         columns = ", ".join(f"{name} {definition}" for name, definition in self.columns.items())
         return f"CREATE TABLE {self.name} ({self.others} {columns}); {self.indexes}"
 

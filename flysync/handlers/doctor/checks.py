@@ -86,9 +86,10 @@ class _Checkup:
         self._settings()
         has_database = await self._part("database", self._unusable("database"), self._database)
         has_daytona = await self._part("daytona", self._unusable("daytona"), self._daytona)
-        why = "" if has_daytona else "Daytona cannot be used"
-        await self._part("leftovers", why or ("" if has_database else "the database is not ready"), self._leftovers)
-        if why := ("--offline" if self._options.offline else self._unusable("fly")) or why:
+        no_daytona = "" if has_daytona else "Daytona cannot be used"
+        no_database = "" if has_database else "the database is not ready"
+        await self._part("leftovers", no_daytona or no_database, self._leftovers)
+        if why := "--offline" if self._options.offline else self._unusable("fly") or no_daytona:
             self._findings.skip("sandbox", why)
         else:
             await self._sandbox(has_database=has_database)

@@ -45,7 +45,8 @@ class Findings:
         failed = [finding for finding in findings if finding.verdict == "failed"]
         if failed:
             self.error = self.error or ConfigError(failed[0].message, hint=failed[0].hint)
-        self.all += [replace(finding, code=ConfigError.code) if finding in failed else finding for finding in findings]
+        code = ConfigError.code
+        self.all += [replace(finding, code=code) if finding.verdict == "failed" else finding for finding in findings]
         return not failed
 
     async def of(self, subject: str, check: Awaitable[T]) -> T | None:

@@ -67,7 +67,8 @@ async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: It
     planned = state.request.plan(view)
     state.expect(planned)
     if not planned.work:
-        return await _note_covering_run(state, planned, wanted, seen, view)
+        await _note_covering_run(state, planned, wanted, before=seen, now=view)
+        return
     request = state.request
     labels = {"flysync-run": state.run_id, "flysync-app": state.app}
     ttl_s = request.left_s + TTL_MARGIN_S
@@ -124,20 +125,18 @@ async def _clean(flyctl: SandboxFlyctl) -> None:
 
 
 async def _note_covering_run(
-    state: SyncState, planned: Plan, wanted: Iterable[SecretName], seen: ProjectView, view: ProjectView
+    state: SyncState, planned: Plan, wanted: Iterable[SecretName], *, before: ProjectView, now: ProjectView
 ) -> None:
     """We wanted work, and under the lock there is none: a run before us has done it, or had not ended then."""
-    before, now = seen.records, view.records
+    old, new = before.records, now.records
     unchanged = {change.name for change in planned.changes}
     done = [
         name
         for name in wanted
-        if name in unchanged
-        and name in now
-        and (name not in before or before[name].deployed_at != now[name].deployed_at)
+        if name in unchanged and name in new and (name not in old or old[name].deployed_at != new[name].deployed_at)
     ]
     state.mark(done, Stage.DEPLOYED)
-    runs = {now[name].run_id for name in done}
+    runs = {new[name].run_id for name in done}
     run_id = runs.pop() if len(runs) == 1 else None
     if run_id is not None and (run := await state.request.run(run_id)):
         state.cover(run_id, run)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, InvalidCredential
 from flysync.handlers.compare import machines_down, not_visible
-from flysync.handlers.sync.look import AtApp
+from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
 from flysync.model.reports import command
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ROUNDS = 3
 
 
-class Delivery(AtApp):
+class Delivery(WorkAtApp):
     """What is written to an app, in one run."""
 
     async def deliver(self, planned: Plan) -> ProjectView:
@@ -66,7 +66,7 @@ class Delivery(AtApp):
         live = await self._judge_open_rollouts(live)
         settle = self._is_absent if self._request.removes else self._is_settled
         late = [change for change in changes if not settle(change, live)]
-        self._state.known |= {change.name: change.fingerprint for change in changes if change not in late}
+        self._state.at_fly |= {change.name: change.fingerprint for change in changes if change not in late}
         return late
 
     def _is_settled(self, change: Change, live: LiveSecrets) -> bool:
@@ -126,7 +126,7 @@ class Delivery(AtApp):
             state.mark([name for name in names if name != refused], Stage.PLANNED)
             return refused
         state.mark(names, Stage.STORED)
-        self._state.known |= {change.name: change.fingerprint for change in changes}
+        self._state.at_fly |= {change.name: change.fingerprint for change in changes}
         await self._records.stored(state.run_id, self._state.app, dict.fromkeys(names))
         return None
 
@@ -147,11 +147,11 @@ class Delivery(AtApp):
         if is_from_caller(view, self._request.options):
             asked = []
         options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
-        planned = plan(view, [*self._state.known, *asked], options)
+        planned = plan(view, [*self._state.at_fly, *asked], options)
         news = [
             change
             for change in planned.changes
-            if change.is_work and self._state.known.get(change.name) != change.fingerprint
+            if change.is_work and self._state.at_fly.get(change.name) != change.fingerprint
         ]
         for change in news:
             self._state.mark([change.name], Stage.PLANNED, reason=change.reason)

@@ -25,7 +25,6 @@ async def fenced_view(state: SyncState) -> ProjectView:
     Raises:
         AppChanged: the project has another app now.
         Locked: a dead run may still write from a sandbox that is not ours to delete.
-        DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: its sandbox may still be there.
     """
     view = await state.request.view(state.app)
     if view.open_runs:

@@ -24,8 +24,8 @@ _LAG_STEP_S = 1.0
 _LOOK_S = 5.0
 
 
-@dataclass
-class AtApp:
+@dataclass(repr=False, eq=False)
+class WorkAtApp:
     """A part of a run that works at its app; its view is what was read last."""
 
     _state: SyncState

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
 from flysync.handlers.compare import machines_down
-from flysync.handlers.sync.look import AtApp
+from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage, cut_short
 from flysync.model.core import Outcome, State
 from flysync.model.fly import RolloutEnd
@@ -38,18 +38,18 @@ _AFTER_DEPLOY_PART = 0.25
 _LEAST_DEPLOY_S = 5.0
 
 
-@dataclass
-class RollOut(AtApp):
+@dataclass(repr=False, eq=False)
+class RollOut(WorkAtApp):
     """One deploy of what a run has stored, and what it came to."""
 
-    _names: tuple[SecretName, ...] = ()
+    _names: tuple[SecretName, ...] = field(init=False)
     #: All that the deploy brings to the machines: what other runs have stored as well.
-    _shipped: tuple[SecretName, ...] = ()
+    _shipped: tuple[SecretName, ...] = field(init=False)
     #: The digests that Fly showed after our write, as HMAC.
-    _macs: dict[SecretName, str | None] = field(default_factory=dict)
+    _macs: dict[SecretName, str | None] = field(init=False)
     #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
-    _known_down: frozenset[str] = frozenset()
-    _down_before: frozenset[str] = frozenset()
+    _known_down: frozenset[str] = field(init=False)
+    _down_before: frozenset[str] = field(init=False)
 
     async def roll_out(self) -> None:
         """Roll out what the state says is stored, and note there what it came to; raises where it was not begun."""
@@ -119,16 +119,15 @@ class RollOut(AtApp):
         """Say what the roll-out came to."""
         if rollout.end is RolloutEnd.UNKNOWN:
             self._state.mark(self._names, Stage.ROLLING_OUT, rollout.error)
-        elif rollout.end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED}:
-            if rollout.end is RolloutEnd.NO_MACHINES:
-                self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
-                if not self._request.removes:
-                    why = f"{self._state.app} has no machines; its first deploy brings the values to them"
-                    self._state.note("no_machines", why)
-            else:
-                self._stored(self._incomplete(rollout.error))
-            self._state.all_up = self._view.down_before is None  # there is nothing that this roll-out has put down
-            await self._end_rollout(None)
+        elif rollout.end is RolloutEnd.NO_MACHINES:
+            self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
+            if not self._request.removes:
+                why = f"{self._state.app} has no machines; its first deploy brings the values to them"
+                self._state.note("no_machines", why)
+            await self._has_put_nothing_down()
+        elif rollout.end is RolloutEnd.UNTOUCHED:
+            self._stored(self._incomplete(rollout.error))
+            await self._has_put_nothing_down()
         elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
             self._state.mark(self._names, Stage.STORED)
             self._state.note("rolling_out", f"the roll-out to {self._state.app} is under way; nobody waits for it")
@@ -136,9 +135,13 @@ class RollOut(AtApp):
         else:
             await self._judge(rollout)
 
+    async def _has_put_nothing_down(self) -> None:
+        self._state.all_up = self._view.down_before is None
+        await self._end_rollout(None)
+
     async def _judge(self, rollout: Rollout) -> None:
         """Let the machines say what the roll-out came to."""
-        # The deploy is over, whatever the looks come to.
+        # The deploy is over, whatever the looks come to; this stands unless they say more.
         succeeded = rollout.end is RolloutEnd.SUCCEEDED
         self._stored(cut_short("list") if succeeded else self._incomplete(rollout.error))
         try:
@@ -146,8 +149,8 @@ class RollOut(AtApp):
         except FlysyncError as error:
             if rollout.end is RolloutEnd.APP_FAILED:
                 await self._bad_try(BadTry(limit_s=math.inf, release=None), rollout)
-            else:
-                self._stored(self._unseen(error) if succeeded else self._incomplete(rollout.error))
+            elif succeeded:
+                self._stored(self._unseen(error))
             return
         # A deploy starts no machine that is down: only one that succeeds is answerable for those.
         down = live.down(self._known_down if succeeded else self._known_down | self._down_before)

@@ -60,7 +60,7 @@ class SyncState:
         #: What was sent before this run, with the digest (as HMAC) that Fly showed of it.
         self.before: dict[SecretName, tuple[str | None, str | None]] = {}
         #: The fingerprints that Fly has of this run, or that were found there as they are.
-        self.known: dict[SecretName, str | None] = {}
+        self.at_fly: dict[SecretName, str | None] = {}
         #: Records of which a look has found what their roll-outs came to.
         self.judged: dict[SecretName, SecretRecord] = {}
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
@@ -205,7 +205,7 @@ class SyncState:
     def is_old(self, name: SecretName, mac: str | None) -> bool:
         """Tell whether a digest is that of another value than the one that this run has sent."""
         fingerprint, old = self.before.get(name, (None, None))
-        return mac is not None and mac == old and fingerprint != self.known.get(name)
+        return mac is not None and mac == old and fingerprint != self.at_fly.get(name)
 
     @property
     def may_be_at_work(self) -> bool:

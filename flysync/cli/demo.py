@@ -1,0 +1,40 @@
+"""The command that shows how it all works."""
+
+from typing import Annotated
+
+import typer
+
+from flysync.cli.app import app
+from flysync.cli.options import takes
+from flysync.cli.signals import SIGNALS
+
+Keep = Annotated[bool, typer.Option("--keep", help="Keep the simulated services running.")]
+WithWorker = Annotated[bool, typer.Option("--worker", help="Send the credentials through a queue and a worker.")]
+
+
+@app.command()
+@takes()
+def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
+    """
+    Run the whole flow on loopback; nothing to set up.
+
+    Starts a Postgres, a Daytona and a Fly.io of its own, runs the real commands against them, and shows what they
+    print. Nothing of yours is read or changed. The exit status is 0 if everything worked as described.
+
+    Examples:
+        flysync demo
+        flysync demo --worker
+        flysync demo --keep
+    """
+    from flysync.errors import ConfigError
+    from flysync.extras import how_to_add
+
+    try:
+        from flysync.sim.demo import main as play
+    except ImportError:
+        raise ConfigError("the demo needs more packages", hint=how_to_add("demo")) from None
+    try:
+        code = play(keep=keep, worker=with_worker)
+    except ImportError:
+        raise ConfigError("the worker needs more packages", hint=how_to_add("demo,worker")) from None
+    raise typer.Exit(SIGNALS.exit_code if SIGNALS.received else code)
