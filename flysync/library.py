@@ -7,7 +7,6 @@ No value gets out, not even with a bug: neither in a text nor in an exception be
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,7 @@ async def _run(
         async with AsyncExitStack() as stack:
             if services is None:
                 settings = settings or bootstrap.load_settings()
-                options = completed(options, settings)
+                options = settings.complete(options)
                 services = await stack.enter_async_context(bootstrap.open_services(settings))
             report = await handler(options, services=services)
     except FlysyncError as error:
@@ -99,13 +98,3 @@ async def _run(
             report.error.__cause__ = report.error.__context__ = None
         return report
     raise RuntimeError("\n".join(lines))
-
-
-def completed(options: SyncOptions, settings: Settings) -> SyncOptions:
-    """Fill in what *options* leave open as the settings say."""
-    return replace(
-        options,
-        actor=options.actor or settings.actor,
-        value_source=options.value_source or settings.value_source,
-        empty_allowed=options.empty_allowed or settings.allow_empty,
-    )

@@ -45,10 +45,9 @@ def run_sync(
 ) -> NoReturn:
     """Run a handler that takes the options of a sync and somebody who follows it."""
     from flysync import bootstrap
-    from flysync.library import completed
 
     settings = load_settings(output, bootstrap.DATABASE if options.dry_run and not options.verify else bootstrap.SYNC)
-    options = completed(options, settings)
+    options = settings.complete(options)
     listener = progress or Progress(output)
     run_handler(output, settings, partial(handler, options, listener=listener), listener)
 

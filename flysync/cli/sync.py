@@ -165,7 +165,6 @@ def worker(
     """
     from flysync import bootstrap, logs
     from flysync.extras import how_to_add
-    from flysync.library import completed
     from flysync.model.reports import Report
 
     try:
@@ -175,7 +174,7 @@ def worker(
     settings = run.load_settings(output, bootstrap.WORKER)
     logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
     options = WorkerOptions(concurrency=concurrency, grace_s=grace, health_port=health_port, health_host=health_host)
-    options = replace(options, sync=completed(options.sync, settings))
+    options = replace(options, sync=settings.complete(options.sync))
     bootstrap.load_sdk()  # it takes a second, in which no other job would go on
 
     async def work(services: "Services") -> "Report":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from flysync.settings import readers
@@ -10,7 +10,7 @@ from flysync.settings import readers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from flysync.model.core import ValueSource
+    from flysync.model.core import SyncOptions, ValueSource
     from flysync.model.reports import Note
     from flysync.secret import Secret
 
@@ -89,6 +89,15 @@ class Settings:
             "FLY_UIEX_BASE_URL": self.fly_uiex_base_url,
         }
         return {name: url for name, url in urls.items() if url is not None}
+
+    def complete(self, options: SyncOptions) -> SyncOptions:
+        """Fill in what *options* leave open."""
+        return replace(
+            options,
+            actor=options.actor or self.actor,
+            value_source=options.value_source or self.value_source,
+            empty_allowed=options.empty_allowed or self.allow_empty,
+        )
 
 
 #: The field of `Settings` and the variable, by the variable's name.

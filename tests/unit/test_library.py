@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from memory import World, told
 
-from flysync import SyncOptions, bootstrap, library, sync_credentials_to_flyio, sync_project
+from flysync import SyncOptions, bootstrap, sync_credentials_to_flyio, sync_project
 from flysync.errors import ConfigError, InvalidCredential, UsageError
 from flysync.settings import Settings
 
@@ -62,8 +62,8 @@ async def test_settings_that_are_missing_are_told(monkeypatch: pytest.MonkeyPatc
 def test_settings_say_what_the_caller_left_open() -> None:
     """Actor, whose value counts, and whether an empty one is synced; the caller's own word wins."""
     settings = Settings(actor="system", value_source="caller", allow_empty=True)
-    filled = library.completed(SyncOptions(), settings)
-    kept = library.completed(SyncOptions(actor="ann", stage=True, value_source="database"), settings)
+    filled = settings.complete(SyncOptions())
+    kept = settings.complete(SyncOptions(actor="ann", stage=True, value_source="database"))
 
     assert ("system", "caller", True, "library") == (
         filled.actor,
