@@ -329,7 +329,7 @@ def test_an_app_that_is_held_and_time_that_runs_out(platform: Platform, backend:
     platform.world.fly.faults.append(fault)
     with psycopg.connect(platform.dsn) as somebody:
         somebody.execute("SELECT pg_advisory_xact_lock(hashtextextended('flysync:' || %s, 0))", [locked.name])
-        start(instead={"[600, 30]": "[15, 30]", "[10, 5_000,": "[10, 500,"})
+        start(instead={"[600, 30]": "[25, 30]", "[10, 5_000,": "[10, 500,"})
         ids = [backend.add(job_of(project)) for project in ("locked", "silent")]
         until(lambda: all(backend.job(job_id)["attemptsMade"] for job_id in ids))
         while_locked = backend.job(ids[0])["failedReason"]
