@@ -494,8 +494,8 @@ MUTATIONS = (
     Mutation(
         "claim nothing that is refused under the lock",
         "flysync/handlers/sync/attempt.py",
-        " name in unchanged and",
-        "",
+        " in unchanged\n        and name in new\n",
+        " in new\n",
         (f"{_ROLLOUTS}TestOwner::test_a_run_of_another_project_covers_nothing",),
     ),
     Mutation(

@@ -377,6 +377,25 @@ async def test_callers_that_come_together_end_in_one_run() -> None:
     assert [] != [report for report in reports if report.covered_by]
 
 
+async def test_another_run_did_the_work_before_the_lock_was_ours() -> None:
+    """It is told with the reason that we had, as where we have waited for that run."""
+    world = World()
+    world.put(A="1")
+    await world.sync()
+    world.put(A="2")
+    acquire = world.lock.try_acquire
+
+    async def late(app: AppName) -> object:
+        world.lock.try_acquire = acquire  # type: ignore[method-assign]
+        await world.sync()
+        return await acquire(app)
+
+    world.lock.try_acquire = late  # type: ignore[method-assign, assignment]
+    report = await world.sync()
+
+    assert ({"A": ("synced", "changed", None)}, True) == (told(report), report.covered_by is not None)
+
+
 async def test_a_lock_that_is_held_too_long_is_told() -> None:
     """By whom, as far as it is known; 75."""
     world = World()

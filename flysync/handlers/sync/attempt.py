@@ -22,19 +22,17 @@ from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import TTL_MARGIN_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView, SecretName
+    from flysync.model.core import ProjectView
     from flysync.plan import Plan
     from flysync.ports import LockHandle, Sandbox, SandboxFlyctl
 
 _CREATE_S = 120.0
 
 
-async def attempt(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Iterable[SecretName]) -> None:
+async def attempt(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Plan) -> None:
     """
-    Do the run, stop it where *lock* is lost, and give the lock back; before the lock, *seen* showed what is *wanted*.
+    Do the run, stop it where *lock* is lost, and give the lock back; *wanted* was planned before, by what was *seen*.
 
     Raises:
         AppChanged: the project has another app now.
@@ -62,7 +60,7 @@ async def _release(work: asyncio.Future[None], lock: LockHandle) -> None:
     await lock.release()
 
 
-async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Iterable[SecretName]) -> None:
+async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Plan) -> None:
     view = await fenced_view(state)
     planned = state.request.plan(view)
     state.expect(planned)
@@ -125,18 +123,22 @@ async def _clean(flyctl: SandboxFlyctl) -> None:
 
 
 async def _note_covering_run(
-    state: SyncState, planned: Plan, wanted: Iterable[SecretName], *, before: ProjectView, now: ProjectView
+    state: SyncState, planned: Plan, wanted: Plan, *, before: ProjectView, now: ProjectView
 ) -> None:
     """We wanted work, and under the lock there is none: a run before us has done it, or had not ended then."""
     old, new = before.records, now.records
     unchanged = {change.name for change in planned.changes}
     done = [
-        name
-        for name in wanted
-        if name in unchanged and name in new and (name not in old or old[name].deployed_at != new[name].deployed_at)
+        change
+        for change in wanted.changes
+        if change.is_work
+        and (name := change.name) in unchanged
+        and name in new
+        and (name not in old or old[name].deployed_at != new[name].deployed_at)
     ]
-    state.mark(done, Stage.DEPLOYED)
-    runs = {new[name].run_id for name in done}
+    for change in done:
+        state.mark([change.name], Stage.DEPLOYED, reason=change.reason)
+    runs = {new[change.name].run_id for change in done}
     run_id = runs.pop() if len(runs) == 1 else None
     if run_id is not None and (run := await state.request.run(run_id)):
         state.cover(run_id, run)

@@ -202,7 +202,7 @@ class _Sync:
         elif planned.work:
             lock = await acquire_or_join(state, view, planned.work)  # whoever has it may do our work meanwhile
             if lock is not None:
-                await attempt(state, lock, view, planned.work)
+                await attempt(state, lock, view, planned)
 
     def _take_time(self, view: ProjectView) -> None:
         """Take twice the time that was too short for a roll-out of the same value, where the caller allows that."""
