@@ -89,6 +89,7 @@ async def test_a_database_that_is_not_in_utf8(new_database: Callable[..., str]) 
             "no index on fly_app_name",
         ),
         ("ALTER TABLE flysync_runs DROP COLUMN release", "failed", "flysync_runs", "no column release"),
+        ("ALTER TABLE flysync_runs ALTER COLUMN seconds TYPE json", "failed", "flysync_runs", "type json, not jsonb"),
         ("DELETE FROM flysync_meta", "failed", "version", "flysync_meta has no row"),
     ],
     quick=4,

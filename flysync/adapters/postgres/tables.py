@@ -20,7 +20,7 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
     "timestamptz": ("timestamp with time zone",),
     "integer": ("integer", "bigint"),
     "float8": ("double precision",),
-    "jsonb": ("jsonb", "json"),
+    "jsonb": ("jsonb",),
 }
 
 
@@ -42,7 +42,9 @@ class Relation:
 
     def types(self, column: str) -> tuple[str, ...]:
         """Give the types that flysync can work with, the best first."""
-        return _TYPES[self.columns[column].split()[0]]
+        kind = self.columns[column].split()[0]
+        # The backend may keep its audit as json.
+        return ("jsonb", "json") if kind == "jsonb" and not self.ours else _TYPES[kind]
 
     @property
     def create(self) -> LiteralString:
