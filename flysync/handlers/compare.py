@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotVisible, OutcomeUnknown
 from flysync.model.core import Outcome, Reason, State
-from flysync.model.fly import SMOKE_S, Condition, FlyStatus
+from flysync.model.fly import Condition, FlyStatus
 from flysync.model.reports import Note
 from flysync.plan import given_up, is_given_up
 from flysync.secret import Secret
@@ -75,7 +75,7 @@ def managed(machines: Iterable[Machine]) -> list[Machine]:
 class LiveSecrets:
     """One look at *app*; digests are compared as HMAC under *key*, and machines have to stay up for *smoke_s*."""
 
-    def __init__(self, shown: AppAtFly, app: AppName, key: Secret, smoke_s: float = SMOKE_S) -> None:
+    def __init__(self, shown: AppAtFly, app: AppName, key: Secret, smoke_s: float) -> None:
         self._secrets = {secret.name: secret for secret in shown.secrets}
         self._app = app
         self._key = key

@@ -35,7 +35,7 @@ async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
     if live_app.error is not None:
         raise live_app.error
     assert live_app.shown is not None, "something kept it from being seen"
-    live = LiveSecrets(live_app.shown, app, view.key)
+    live = LiveSecrets(live_app.shown, app, view.key, live_app.smoke_s)
     for change in planned.to_check:
         outcome, reason, error = live.settle(change, view.records[change.name], options, view.down_before or ())
         stages = {None: Stage.PLANNED, Outcome.UNCHANGED: Stage.UNCHANGED}
