@@ -33,9 +33,10 @@ STOPS += [Fault("hang"), Fault("hang", "first"), Fault("hang", "late"), Fault("s
 STOPS += [Fault("kill", "half"), Fault("cancel", "half"), Fault("hang", "half")]
 
 
-def may_meet(fault: Fault, call: str) -> bool:
-    """Tell whether a call can meet with this."""
-    return {"late": call in LATE, "half": call == "secrets.deploy"}.get(fault.effect, True)
+def stops(call: str) -> Iterator[Fault]:
+    """Give each way of being stopped that a call can meet with."""
+    meets = {"late": call in LATE, "half": call == "secrets.deploy"}
+    return (fault for fault in STOPS if meets.get(fault.effect, True))
 
 
 _TEMPORARY = [errors.DaytonaUnavailable("x"), errors.RateLimited("x"), errors.TimedOut("x")]

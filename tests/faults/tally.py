@@ -6,7 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from schedules import Fault
 
 #: Whether to try what takes minutes, too.
 FULL = bool(os.environ.get("FLYSYNC_TEST_FULL_SCHEDULES"))
@@ -24,6 +26,17 @@ class Tally:
         found, _ = await schedule
         self.tried += 1
         self.wrong += [f"{what}: {one}" for one in found]
+
+    async def play_each(
+        self,
+        calls: Iterable[str],
+        faults: Callable[[str], Iterable[Fault]],
+        play: Callable[[dict[int, Fault]], Coroutine[object, object, tuple[list[str], object]]],
+    ) -> None:
+        """Play a schedule for every fault that each of *calls* can meet with."""
+        for number, call in enumerate(calls):
+            for fault in faults(call):
+                await self.play(f"{number} {call} {fault}", play({number: fault}))
 
     def close(self, record_property: Callable[[str, object], None], at_least: int) -> None:
         """Count them for the end of the test run, and fail with the first of those that went wrong."""

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import LATE, STOPS, failures, may_meet
+from faults import LATE, failures, stops
 from schedules import Fault
 from situations import SITUATIONS, Situation, calls_of, play
 from tally import FULL, Tally
@@ -27,10 +28,7 @@ def test_a_sync_that_is_stopped_at_any_call_is_made_good_by_the_next(
 
     async def work() -> None:
         await tally.play("undisturbed", play(situation, {}))
-        for number, call in enumerate(await calls_of(situation)):
-            for fault in STOPS:
-                if may_meet(fault, call):
-                    await tally.play(f"{number} {call} {fault}", play(situation, {number: fault}))
+        await tally.play_each(await calls_of(situation), stops, partial(play, situation))
 
     in_jumping_time(work())
     tally.close(record_property, 10)
@@ -67,9 +65,7 @@ def test_a_call_that_fails_in_any_way_is_told_as_it_is(
     tally = Tally()
 
     async def work() -> None:
-        for number, call in enumerate(await calls_of(situation)):
-            for fault in failures(call):
-                await tally.play(f"{number} {call} {fault}", play(situation, {number: fault}))
+        await tally.play_each(await calls_of(situation), failures, partial(play, situation))
 
     in_jumping_time(work())
     tally.close(record_property, 3)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from faults import STOPS, failures, may_meet
+from faults import failures, stops
 from rollouts import GONE, MOST_BAD_TRIES
 from schedules import Fault, Process
 from situations import crash, end, lag, let, stop
@@ -243,10 +244,7 @@ def test_a_removal_that_is_stopped_anywhere_is_ended_by_the_next_one(
 
     async def work() -> None:
         await tally.play("undisturbed", play(removal, {}))
-        for number, call in enumerate(await _calls(removal)):
-            for fault in STOPS:
-                if may_meet(fault, call):
-                    await tally.play(f"{number} {call} {fault}", play(removal, {number: fault}))
+        await tally.play_each(await _calls(removal), stops, partial(play, removal))
 
     in_jumping_time(work())
     tally.close(record_property, 5)
@@ -260,9 +258,7 @@ def test_a_call_that_fails_in_a_removal_is_told_as_it_is(
     tally, removal = Tally(), REMOVALS[name]
 
     async def work() -> None:
-        for number, call in enumerate(await _calls(removal)):
-            for fault in failures(call):
-                await tally.play(f"{number} {call} {fault}", play(removal, {number: fault}))
+        await tally.play_each(await _calls(removal), failures, partial(play, removal))
 
     in_jumping_time(work())
     tally.close(record_property, 2)

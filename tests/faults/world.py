@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from schedules import Process
 
-    from flysync.model.core import AppName, ProjectView, RunId, SecretName
+    from flysync.model.core import AppName, RunId, SecretName
     from flysync.model.fly import AppAtFly, Rollout
     from flysync.ports import Intent, OnProgress
     from flysync.secret import Secret
@@ -174,18 +174,12 @@ class WatchedRecords(InMemoryRecords):
         self._world = world
 
     async def begin(
-        self,
-        intent: Intent,
-        fingerprints: Mapping[SecretName, str | None],
-        *,
-        seen: ProjectView,
-        anew: bool,
-        take_over: bool = False,
+        self, intent: Intent, fingerprints: Mapping[SecretName, str | None], *, anew: bool, **more: Any
     ) -> None:
         """Write an intent; another value lets roll-outs count anew, and so does who insists."""
         app = intent.app or ""
         before = {name: record.fingerprint for (its, name), record in self.secrets.items() if its == app}
-        await super().begin(intent, fingerprints, seen=seen, anew=anew, take_over=take_over)
+        await super().begin(intent, fingerprints, anew=anew, **more)
         new = (name for name, its in fingerprints.items() if anew or name not in before or before[name] != its)
         self._world.epochs.update((app, name) for name in new)
 
