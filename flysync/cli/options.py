@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -182,7 +183,7 @@ def takes(*bundles: Callable[..., Any]) -> Callable[[Callable[..., None]], Calla
             command(*made, **given)
 
         own, *shared = ([*inspect.signature(function).parameters.values()] for function in (command, *bundles))
-        parameters = sum(reversed(shared), own[len(bundles) :])
+        parameters = [*own[len(bundles) :], *chain.from_iterable(reversed(shared))]
         called.__name__, called.__doc__ = command.__name__, _EXAMPLES.sub(r"\1\b\n\1\2", command.__doc__ or "")
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -89,8 +89,8 @@ class Connection:
         """
         Do *work* in one transaction, and give what it gives once that is committed.
 
-        What certainly was not committed (a connection that broke before, a deadlock) is done anew, so *work* may be
-        called several times.
+        *work* may be called several times: it is repeated where it was certainly not committed (a connection that broke
+        before, a deadlock).
 
         Raises:
             DatabaseUnavailable: Postgres is out of reach, slow or shutting down; a commit may have happened.
