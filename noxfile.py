@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -22,6 +23,9 @@ TEST = nox.project.dependency_groups(nox.project.load_toml(), "test")
 PARALLEL = ("-n", str(3 * (os.cpu_count() or 1)), "--dist", "worksteal")
 COVERAGE = bool(os.environ.get("COVERAGE"))
 LINT = nox.project.dependency_groups(nox.project.load_toml(), "lint")
+SUPPLY = nox.project.dependency_groups(nox.project.load_toml(), "supply")
+#: All that runs beside flysync, with the sums of its files.
+RUNTIME = "docs/deploy/requirements.txt"
 
 
 def _install(session: nox.Session, *more: str, extras: str = "demo,worker") -> None:
@@ -122,6 +126,20 @@ def soak_worker(session: nox.Session) -> None:
     session.run("python", "tests/faults/soak_worker.py", *session.posargs, env={"PYTHONPATH": "tests/e2e"})
 
 
+@nox.session(name="soak-watch")
+def soak_watch(session: nox.Session) -> None:
+    """Let watchers bring what jobs do not, some of which are lost; `--jobs N`, `--projects N`, `--seed N`."""
+    _install(session, *TEST)
+    session.run("python", "tests/faults/soak_watch.py", *session.posargs, env={"PYTHONPATH": "tests/e2e"})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed every entrance with odd input for ten minutes; `--seconds N`, `--seed N`, `--case ENTRANCE[:NUMBER]`."""
+    _install(session, *TEST)
+    session.run("python", "tests/faults/fuzz.py", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Record the transcripts and draw the pictures of docs/ anew, from what the commands print."""
@@ -132,23 +150,41 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def pins(session: nox.Session) -> None:
-    """Write constraints.txt anew, for every platform and without any index address."""
+    """Write all pins, for every platform and without any index address; `--upgrade` takes newer ones."""
     session.install("uv")
-    session.run(
-        "uv",
-        "pip",
-        "compile",
-        "pyproject.toml",
-        "--extra=demo",
-        "--extra=worker",
-        "--group=test",
-        "--group=lint",
-        "--universal",
-        "--no-emit-index-url",
-        "--no-annotate",
-        "--no-header",
-        "--output-file=constraints.txt",
-    )
+    compiled = ("uv", "pip", "compile", "--universal", "--no-emit-index-url", "--no-annotate", "--no-header", "-q")
+    groups = (f"--group={group}" for group in ("test", "lint", "supply", "build"))
+    everything = ("pyproject.toml", "--extra=demo", "--extra=worker", *groups, *session.posargs)
+    session.run(*compiled, *everything, "-o", "constraints.txt")
+    hashed = (*compiled, "--constraint=constraints.txt", "--generate-hashes")
+    session.run(*hashed, "pyproject.toml", "--extra=worker", "-o", RUNTIME)
+    session.run(*hashed, "--group=build", "-o", "docs/deploy/build.txt")
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Write what the image of docs/deploy holds as CycloneDX (JSON), to sbom.json or the file that is named."""
+    session.install("-c", "constraints.txt", *SUPPLY)
+    command = ("cyclonedx-py", "requirements", RUNTIME, "--pyproject=pyproject.toml", "--mc-type=application")
+    session.run(*command, "--output-reproducible", "-o", *(session.posargs or ["sbom.json"]))
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask for known holes in all pins; without an answer it fails as well, and says that nobody knows."""
+    session.install("-c", "constraints.txt", *SUPPLY)
+    told = Path(session.create_tmp()) / "audit.json"
+    told.unlink(missing_ok=True)
+    # Strictly, else what the service has no answer for would count as sound.
+    command = ("pip-audit", "--strict", "--disable-pip", "--no-deps", "-r", "constraints.txt", "-f", "json", "-o", told)
+    session.run(*command, "--progress-spinner=off", *session.posargs, success_codes=(0, 1))
+    if not told.exists():
+        session.error("not checked: without an answer nobody knows whether the pins have known holes")
+    pinned = json.loads(told.read_text())["dependencies"]
+    holes = [f"{one['name']} {one['version']}: {hole['id']}" for one in pinned for hole in one["vulns"]]
+    if holes:
+        session.error("known holes: " + ", ".join(holes))
+    session.log(f"no known hole in {len(pinned)} pins")
 
 
 if __name__ == "__main__":

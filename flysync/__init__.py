@@ -11,9 +11,7 @@ Each name is loaded when it is first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's takes 10 ms, in which the command line does not catch signals yet
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError
     from flysync.library import sync_credentials_to_flyio, sync_project
@@ -46,5 +44,7 @@ def __getattr__(name: str) -> object:
         return version("flysync")
     if name not in __all__:
         raise AttributeError(f"module 'flysync' has no attribute {name!r}")
+    from importlib import import_module
+
     homes = (import_module(f"flysync.{home}") for home in _HOMES)
     return next(getattr(home, name) for home in homes if hasattr(home, name))

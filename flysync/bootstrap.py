@@ -6,20 +6,18 @@ Each is built when it is first used: a sync with nothing to do never loads Dayto
 
 from __future__ import annotations
 
-import getpass
-import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flysync.errors import ConfigError
 from flysync.secret import Secret
-from flysync.settings import Source, dotenv, loading
+from flysync.settings import dotenv, loading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from flysync import ports
     from flysync.adapters.clock import RealClock
@@ -49,21 +47,32 @@ def load_settings(
     directory: Path | None = None,
 ) -> Settings:
     """
-    Read the settings of this process: its environment, *env_file*, `.env` in *directory*, the system's keyring.
+    Read the settings of this process; each is that of the first of these that has it.
+
+    Its environment, *env_file*, what `config set` has stored in the system's keyring, `.env` in *directory* (secrets
+    alone), whatever else is in the keyring.
 
     Raises:
         ConfigError: all problems, in one message.
     """
-    from flysync.adapters.keyring import look_up
+    from flysync.adapters import keyring
 
-    return loading.load(_sources(env_file, environ, directory), needs=required, lookup=look_up, user=_user())
+    sources = dotenv.sources(env_file, environ, directory)
+    return loading.load(sources, needs=required, lookup=keyring.look_up, stored=keyring.names)
 
 
 def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) -> tuple[ConfigReport, Settings]:
-    """Give what may be shown of every setting of this process and its source, and those that are valid."""
-    from flysync.adapters.keyring import look_up
+    """
+    Give what may be shown of every setting of this process and its source, and those that are valid.
 
-    return loading.survey(_sources(env_file), lookup=look_up if with_keyring else None, user=_user())
+    Without the keyring they are those that win over it: `.env` is left out as well.
+    """
+    from flysync.adapters import keyring
+
+    sources = dotenv.sources(env_file, None, None)
+    if not with_keyring:
+        return loading.survey([source for source in sources if not source.is_dot_env])
+    return loading.survey(sources, lookup=keyring.look_up, stored=keyring.names)
 
 
 def keep_secret(name: str, value: Secret) -> None:
@@ -78,25 +87,6 @@ def forget_secret(name: str) -> bool:
     from flysync.adapters.keyring import remove
 
     return remove(name)
-
-
-def _sources(
-    env_file: Path | None, environ: Mapping[str, str] | None = None, directory: Path | None = None
-) -> list[Source]:
-    """Give the sources of this process' settings in order of precedence."""
-    sources = [Source(label="environment", values=os.environ if environ is None else environ)]
-    if env_file is not None:
-        sources.append(dotenv.read(env_file))
-    if (dot_env := (directory or Path()) / ".env").is_file():
-        sources.append(dotenv.read(dot_env, is_dot_env=True))
-    return sources
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container that has no name for its user
-        return f"uid {os.getuid()}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +118,7 @@ async def open_services(
     *controls* are the addresses that are tried where Fly does not answer (`FlyctlAccess`).
     """
     from flysync.adapters.clock import RealClock
+    from flysync.model.allowed import Allowed
     from flysync.ports import SnapshotServices
 
     async with AsyncExitStack() as opened:
@@ -138,6 +129,7 @@ async def open_services(
             lock=_when_used(parts.lock),
             sandboxes=_when_used(parts.sandboxes),
             clock=parts.clock,
+            allowed=Allowed(apps=settings.apps, reserved=settings.reserved_names),
             keep_days=settings.keep_runs_days,
             flyctl=parts.flyctl,
             smoke_s=limits.smoke_s,
@@ -170,6 +162,7 @@ def open_queue(settings: Settings, name: str, *, limits: Limits = _LIMITS) -> po
         _given(settings.redis_url),
         name,
         RealClock(),
+        prefix=settings.queue_prefix,
         keep_values=settings.value_source == "caller",
         lock_s=limits.job_lock_s,
         stalled_check_s=limits.stalled_check_s,
@@ -195,8 +188,14 @@ class _Parts:
     def _connection(self) -> Connection:
         from flysync.adapters.postgres import Connection
 
-        url, sees_all_rows = _given(self.settings.database_url), self.settings.row_security == "complete"
-        connection = Connection(url, self.settings.db_schema, sees_all_rows=sees_all_rows)
+        given = self.settings
+        connection = Connection(
+            _given(given.database_url),
+            given.db_schema,
+            state_schema=given.state_schema,
+            most=8,  # twenty runs on one would wait for each other, 13 s where it is 20 ms away (measured)
+            sees_all_rows=given.row_security == "complete",
+        )
         self.opened.push_async_callback(connection.aclose)
         return connection
 
@@ -208,7 +207,7 @@ class _Parts:
     def admin(self) -> ports.DatabaseAdmin:
         from flysync.adapters.postgres import PostgresAdmin
 
-        return PostgresAdmin(self._connection)
+        return PostgresAdmin(self._connection, values=self.settings.value_source == "database")
 
     def lock(self) -> ports.AppLock:
         from flysync.adapters.postgres import PostgresLock
@@ -229,8 +228,13 @@ class _Parts:
 
     def sandboxes(self) -> ports.Sandboxes:
         from flysync.adapters.daytona import DaytonaSandboxes
+        from flysync.adapters.flyctl import needed_hosts
 
-        sandboxes = DaytonaSandboxes(*self._account, self.settings.snapshot, clock=self.clock)
+        given, snapshot = self.settings, self.settings.snapshot
+        hosts = (
+            needed_hosts(given.flyctl_base_urls, given.flyctl_install_url, snapshot) if given.egress == "fly" else ()
+        )
+        sandboxes = DaytonaSandboxes(*self._account, snapshot, clock=self.clock, hosts=hosts)
         self.opened.push_async_callback(sandboxes.aclose)
         return sandboxes
 
@@ -248,7 +252,7 @@ class _Parts:
         return Source(
             version=self.settings.flyctl_version,
             install_url=self.settings.flyctl_install_url,
-            sha256=self.settings.flyctl_sha256,
+            sums=self.settings.flyctl_sha256 or (),
         )
 
     def recipe(self) -> ports.Recipe:
@@ -263,6 +267,8 @@ class _Parts:
             sandbox=sandbox,
             run_id=run_id,
             token=self.settings.fly_api_token or Secret(""),  # network and flyctl can be checked without one
+            one_app=self.settings.narrow_token is not None,
+            server_time=self._connection.now if self.settings.database_url else lambda: None,
             base_urls=self.settings.flyctl_base_urls,
             clock=self.clock,
             end_at=end_at,
@@ -288,5 +294,5 @@ def _when_used(build: Callable[[], T]) -> T:
 def _given(secret: Secret | None) -> Secret:
     """Give a secret that the command should have required."""
     if secret is None:
-        raise ConfigError("a setting that this command needs is missing", hint="see docs/settings.md for the list")
+        raise ConfigError("a setting that this command needs is missing", hint="see `flysync config show`")
     return secret

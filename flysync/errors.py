@@ -7,10 +7,25 @@ Anything else that is raised is a bug.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 #: sysexits.h EX_TEMPFAIL: "temporary failure; user is invited to retry".
-_EXIT_TEMPORARY = 75
+EXIT_TEMPORARY = 75
+
+
+class Scope(StrEnum):
+    """Whom an error concerns; from this and `temporary` follows what a caller does with its other calls."""
+
+    CALL = "call"  #: This call alone, whatever it is about.
+    SETUP = "setup"  #: Every project of this installation, until somebody mends it.
+    SERVICE = "service"  #: Every project, until an outside service is well again.
+    APP = "app"  #: One project and its app.
+    CREDENTIAL = "credential"  #: One credential.
+
+
+_CALL, _SETUP, _SERVICE, _, _CREDENTIAL = Scope
+_LATER, _SAFE = "run the same command again later", "run the same command again; that is safe"
 
 
 class FlysyncError(Exception):
@@ -22,21 +37,28 @@ class FlysyncError(Exception):
     a service asked us to wait.
     """
 
-    #: Stable name for callers.
-    code: ClassVar[str] = "error"
-    #: Whether the same call may succeed later.
-    temporary: ClassVar[bool] = False
-    #: What to do where the one who raised it knew nothing better.
-    default_hint: ClassVar[str | None] = None
-    #: The exit status of a command that ends with this error.
-    exit_code: int = 1
+    code: ClassVar[str] = "error"  #: Stable name for callers.
+    temporary: ClassVar[bool] = False  #: Whether the same call may succeed later.
+    scope: Scope = Scope.APP  #: Whom it concerns, unless the one who raised it knew better.
+    service: str | None = None  #: The outside service at fault, unless the one who raised it knew better.
+    default_hint: ClassVar[str | None] = None  #: What to do where the one who raised it knew nothing better.
+    exit_code: int = 1  #: The exit status of a command that ends with this error.
+    may_be_one_projects: bool = False  #: Whether one project alone may meet it, though its scope is the setup.
 
     def __init_subclass__(
-        cls, *, code: str, temporary: bool = False, exit_code: int = 1, hint: str | None = None
+        cls,
+        *,
+        code: str,
+        scope: Scope = Scope.APP,
+        temporary: bool = False,
+        exit_code: int = 1,
+        service: str | None = None,
+        hint: str | None = None,
     ) -> None:
         assert cls.__bases__ == (FlysyncError,), "each kind is looked up one level down"
-        cls.code, cls.temporary, cls.default_hint = code, temporary, hint
-        cls.exit_code = _EXIT_TEMPORARY if temporary else exit_code
+        cls.code, cls.scope, cls.temporary, cls.service = code, scope, temporary, service
+        cls.default_hint = hint or cls.default_hint
+        cls.exit_code = EXIT_TEMPORARY if temporary else exit_code
 
     def __init__(
         self,
@@ -48,28 +70,28 @@ class FlysyncError(Exception):
         setting: str | None = None,
         name: str | None = None,
         retry_after_s: float | None = None,
+        scope: Scope | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint or self.default_hint
-        self.service = service
+        self.service = service or self.service
         self.phase = phase
         self.setting = setting
         self.name = name
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = retry_after_s and min(retry_after_s, 3600.0)  # a service's header may hold anything
+        self.scope = scope or self.scope
 
 
-class UsageError(FlysyncError, code="usage", exit_code=2):
+class UsageError(FlysyncError, code="usage", scope=_CALL, exit_code=2):
     """A command or a call that makes no sense."""
 
 
-class ConfigError(FlysyncError, code="config", exit_code=2):
+class ConfigError(FlysyncError, code="config", scope=_SETUP, exit_code=2):
     """Settings or a database that flysync cannot work with; all problems in one message."""
 
 
-class Interrupted(
-    FlysyncError, code="interrupted", hint="run the same command again; it sets and deploys what is missing"
-):
+class Interrupted(FlysyncError, code="interrupted", scope=_CALL, temporary=True, hint=_SAFE):
     """Ctrl-C or SIGTERM ended the run, after cleaning up."""
 
     def __init__(self, message: str, *, signal_number: int = 2, phase: str | None = None) -> None:
@@ -77,137 +99,156 @@ class Interrupted(
         self.exit_code = 128 + signal_number  # as a shell would say
 
 
-class Locked(
-    FlysyncError,
-    code="locked",
-    temporary=True,
-    hint="run the same command again later, or wait longer with --lock-wait",
-):
+class Locked(FlysyncError, code="locked", temporary=True):
     """Another run holds the app's lock."""
 
-
-class TimedOut(
-    FlysyncError, code="timeout", temporary=True, hint="run the same command again, or allow more time with --timeout"
-):
-    """A time limit ran out."""
+    default_hint = "run the same command again later, or wait longer with --lock-wait"
 
 
-class RateLimited(FlysyncError, code="rate_limited", temporary=True, hint="run the same command again later"):
+class TimedOut(FlysyncError, code="timeout", temporary=True):
+    """A time limit ran out: of one call of *service*, or of the run."""
+
+    default_hint = "run the same command again, or allow more time with --timeout"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, service: str | None = None, phase: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, service=service, phase=phase, scope=_SERVICE if service else None)
+
+
+class RateLimited(FlysyncError, code="rate_limited", scope=_SERVICE, temporary=True, hint=_LATER):
     """A service asks for fewer requests."""
 
 
-class AccessDenied(FlysyncError, code="access_denied"):
+class AccessDenied(FlysyncError, code="access_denied", scope=_SETUP):
     """A service refuses the token it was given."""
 
 
 class DatabaseUnavailable(
-    FlysyncError,
-    code="database_unavailable",
-    temporary=True,
-    hint="check DATABASE_URL and whether the server runs; `flysync db check` tries it",
+    FlysyncError, code="database_unavailable", service="postgres", scope=_SERVICE, temporary=True
 ):
     """Postgres is out of reach."""
 
+    default_hint = "check DATABASE_URL and whether the server runs; `flysync db check` tries it"
 
-class NotRecorded(
-    FlysyncError, code="not_recorded", temporary=True, hint="run the same command again; it repairs the record"
-):
+
+class NotRecorded(FlysyncError, code="not_recorded", scope=_SERVICE, temporary=True):
     """The work is done, but the state or the action could not be written."""
 
+    default_hint = "run the same command again; it repairs the record"
 
-class ProjectNotFound(
-    FlysyncError, code="project_not_found", hint="check the project's id; `flysync status` lists those that are known"
-):
+
+class ProjectNotFound(FlysyncError, code="project_not_found"):
     """The project has neither a credential nor a deployment."""
 
+    default_hint = "check the project's id; `flysync status` lists those that are known"
 
-class AmbiguousDeployment(
-    FlysyncError, code="ambiguous_deployment", hint="name the app with --app, or repair project_deployments"
-):
+
+class AmbiguousDeployment(FlysyncError, code="ambiguous_deployment"):
     """The two newest deployments of a project name different apps."""
 
+    default_hint = "name the app with --app, or repair project_deployments"
 
-class CredentialNotFound(FlysyncError, code="credential_not_found"):
+
+class CredentialNotFound(FlysyncError, code="credential_not_found", scope=_CREDENTIAL):
     """The project has no credential of this name."""
 
 
-class RunNotFound(
-    FlysyncError,
-    code="run_not_found",
-    hint="`flysync history --project ID` lists them; those past FLYSYNC_KEEP_RUNS_DAYS are gone",
-):
+class RunNotFound(FlysyncError, code="run_not_found", scope=_CALL):
     """No run has this id, or more than one begins so."""
 
+    default_hint = "`flysync history --project ID` lists them; those past FLYSYNC_KEEP_RUNS_DAYS are gone"
 
-class InvalidCredential(FlysyncError, code="invalid_credential"):
+
+class InvalidCredential(FlysyncError, code="invalid_credential", scope=_CREDENTIAL):
     """A name or a value that cannot be carried to Fly as it is; *name*, where it is Fly that refuses it."""
 
 
 class DaytonaUnavailable(
-    FlysyncError, code="daytona_unavailable", temporary=True, hint="run the same command again later"
+    FlysyncError, code="daytona_unavailable", service="daytona", scope=_SERVICE, temporary=True, hint=_LATER
 ):
     """Daytona is out of reach, or lost the sandbox."""
 
 
-class SandboxNotFound(FlysyncError, code="sandbox_not_found"):
+class QuotaReached(FlysyncError, code="quota_reached", scope=_SERVICE, temporary=True, service="daytona"):
+    """Daytona's quota is used up: sandboxes that end give some of it back."""
+
+    default_hint = "`flysync sandbox prune` deletes leftovers; or ask Daytona for a higher limit"
+
+
+class DaytonaRefused(FlysyncError, code="daytona_refused", scope=_SETUP, service="daytona"):
+    """Daytona makes no sandbox for this account or with these settings, and the key is not the reason."""
+
+    default_hint = "Daytona's dashboard says more; correct what the message names"
+
+
+class SandboxNotFound(FlysyncError, code="sandbox_not_found", scope=_CALL):
     """The sandbox or the snapshot that was asked for does not exist."""
 
 
-class FlyUnavailable(FlysyncError, code="fly_unavailable", temporary=True, hint="run the same command again later"):
+class FlyUnavailable(FlysyncError, code="fly_unavailable", service="fly", scope=_SERVICE, temporary=True, hint=_LATER):
     """Fly.io's API is out of reach, or answers with an error of its own."""
 
 
-class FlyctlFailed(
-    FlysyncError,
-    code="flyctl_failed",
-    temporary=True,
-    hint="run the same command again; if it stays, try flyctl by hand in a sandbox (`--sandbox ID`)",
-):
+class FlyRefused(FlysyncError, code="fly_refused", scope=_SETUP, service="fly"):
+    """Fly does nothing for the organization of an app, and the token is not the reason."""
+
+
+class FlyctlFailed(FlysyncError, code="flyctl_failed", temporary=True):
     """flyctl failed, before anything was stored or for a reason that is not known."""
+
+    default_hint = "run the same command again; if it stays, try flyctl by hand in a sandbox (`--sandbox ID`)"
+
+
+class FlyctlChanged(FlysyncError, code="flyctl_changed", scope=_SETUP):
+    """The flyctl that was downloaded has another sum than those that are set; it was not run."""
+
+    default_hint = "set FLYSYNC_FLYCTL_SHA256 to sums of programs you trust"
 
 
 class AppNotFound(FlysyncError, code="app_not_found", exit_code=0):
     """Fly knows no such app; the entrance tells it as a warning, the outcome is `skipped`."""
 
 
-class AppNotVisible(
-    FlysyncError, code="app_not_visible", hint="was it deleted, or is FLY_API_TOKEN one of another organisation?"
-):
-    """flysync has deployed to the app before, and Fly now says that it does not exist."""
+class AppNotVisible(FlysyncError, code="app_not_visible"):
+    """Fly says that an app does not exist that flysync has deployed to before, or that a deploy token may not see."""
 
 
 class AppMoved(FlysyncError, code="app_moved", temporary=True, hint="run the same command again"):
     """The project's app changed while the run was under way, and then again."""
 
 
-class NotOwner(
-    FlysyncError, code="not_owner", hint="check project_deployments; `--take-over` makes the app this project's"
-):
+class NotOwner(FlysyncError, code="not_owner"):
     """The app's secrets belong to another project."""
 
+    default_hint = "check project_deployments; `--take-over` makes the app this project's"
 
-class DeployIncomplete(
-    FlysyncError,
-    code="deploy_incomplete",
-    temporary=True,
-    hint="run the same command again; the roll-out is tried once more",
-):
+
+class NotAllowed(FlysyncError, code="not_allowed", hint="to allow it, change the setting: `flysync config show`"):
+    """By the settings, flysync does not touch the app, or no secret of this name."""
+
+
+class PruneRefused(FlysyncError, code="prune_refused"):
+    """So many rows are gone that it may be a mistake: no secret was removed."""
+
+    default_hint = "compare `flysync status --project ID` with what is meant to be there; --yes removes them"
+
+
+class DeployIncomplete(FlysyncError, code="deploy_incomplete", temporary=True):
     """The values are stored, but the roll-out failed or ran out of time."""
 
+    default_hint = "run the same command again; the roll-out is tried once more"
 
-class DeployFailed(
-    FlysyncError,
-    code="deploy_failed",
-    hint="look at the app's own logs (`fly logs`); with --force the change is rolled out once more",
-):
+
+class DeployFailed(FlysyncError, code="deploy_failed"):
     """The same value has been rolled out twice, and twice the app failed, or the time ran out."""
 
+    default_hint = "look at the app's own logs (`fly logs`); with --force the change is rolled out once more"
 
-class OutcomeUnknown(
-    FlysyncError, code="outcome_unknown", temporary=True, hint="run the same command again; that is safe"
-):
+
+class OutcomeUnknown(FlysyncError, code="outcome_unknown", temporary=True, hint=_SAFE):
     """The answer was lost, and looking it up failed."""
 
 
-class RedisUnavailable(FlysyncError, code="redis_unavailable", temporary=True):
+class RedisUnavailable(FlysyncError, code="redis_unavailable", service="redis", scope=_SERVICE, temporary=True):
     """Redis is out of reach."""

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import CredentialNotFound, DeployFailed, InvalidCredential, NotOwner, UsageError
 from flysync.model.core import Reason, State, value_problem
+from flysync.model.similar import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flysync.errors import FlysyncError
+    from flysync.model.allowed import Allowed
     from flysync.model.core import ProjectView, SecretName, SecretRecord, SyncOptions
     from flysync.secret import Secret
 
@@ -29,11 +31,9 @@ class Change:
     secret: Secret | None
     fingerprint: str | None
     reason: Reason
-    #: Whether it is set (or removed); else it is left as it is.
-    set: bool = False
-    #: Whether Fly is asked before that is decided.
-    check: bool = False
-    #: Whether the caller gave another value than the row has.
+    set: bool = False  #: Whether it is set (or removed); else it is left as it is.
+    check: bool = False  #: Whether Fly is asked before that is decided.
+    #: Whether the row decides against the caller: it has another value, or it is there though its secret was to go.
     superseded: bool = False
 
     @property
@@ -65,7 +65,9 @@ class Plan:
         return tuple(change.name for change in self.changes if change.is_work)
 
 
-def plan(view: ProjectView, names: Iterable[SecretName] | None, options: SyncOptions, *, removes: bool = False) -> Plan:
+def plan(
+    view: ProjectView, names: Iterable[SecretName] | None, options: SyncOptions, allowed: Allowed, *, removes: bool
+) -> Plan:
     """
     Decide for each of *names*, or of all credentials, whether it is set (removed), looked up at Fly, or left alone.
 
@@ -74,18 +76,19 @@ def plan(view: ProjectView, names: Iterable[SecretName] | None, options: SyncOpt
     """
     if names is None:  # whoever removes says what
         names = () if removes else view.credentials
-    names = tuple(dict.fromkeys(names))
+    refusals = {name: refusal for name in names if (refusal := allowed.refusal(view.app, name))}
+    names = tuple(name for name in dict.fromkeys(names) if name not in refusals)
     if error := _not_owner(view, options):
-        return Plan(failures=tuple((name, error) for name in names))
-    if removes and not options.force:
+        return Plan(failures=(*refusals.items(), *((name, error) for name in names)))
+    if removes and not (options.force or options.if_gone):
         _refuse(view, names)
     decide = _removal if removes else _change
     changes: list[Change] = []
-    failures: list[tuple[SecretName, FlysyncError]] = []
+    failures: list[tuple[SecretName, FlysyncError]] = [*refusals.items()]
     for name in names:
         try:
             changes.append(decide(name, view, options))
-        except (CredentialNotFound, InvalidCredential, DeployFailed) as problem:
+        except (CredentialNotFound, InvalidCredential, DeployFailed, UsageError) as problem:
             failures.append((name, problem))
     return Plan(changes=tuple(changes), failures=tuple(failures))
 
@@ -129,18 +132,20 @@ def _not_owner(view: ProjectView, options: SyncOptions) -> NotOwner | None:
 
 def _refuse(view: ProjectView, names: tuple[SecretName, ...]) -> None:
     if kept := [name for name in names if name in view.credentials]:
-        raise UsageError(
-            f"still in cloud_credentials of {view.project}: {', '.join(kept)}",
-            hint="delete the rows first, or the next sync brings them back; --force removes them at Fly all the same",
-        )
-    if foreign := [name for name in names if name not in view.records]:
-        raise UsageError(
-            f"flysync never wrote these to {view.app}: {', '.join(foreign)}",
-            hint="check the names with `flysync status --live`; --force removes them all the same",
-        )
+        hint = "delete the rows first, or the next sync brings them back; --force removes them at Fly all the same"
+        raise UsageError(f"still in cloud_credentials of {view.project}: {', '.join(kept)}", hint=hint)
+    ours = {name for name, row in view.records.items() if row.written_at or row.state is not State.REQUESTED}
+    if foreign := [name for name in names if name not in ours]:
+        asked = [f"{name}: {near}" for name in foreign if (near := did_you_mean(name, ours))]
+        hint = " ".join((*asked, "check the names with `flysync status --live`; --force removes them all the same"))
+        raise UsageError(f"flysync never wrote these to {view.app}: {', '.join(foreign)}", hint=hint)
 
 
 def _removal(name: SecretName, view: ProjectView, options: SyncOptions) -> Change:
+    if options.if_gone:
+        if name in view.credentials:
+            return Change(name=name, secret=None, fingerprint=None, reason=Reason.UNCHANGED, superseded=True)
+        _refuse(view, (name,))
     record = view.records.get(name)
     may_try_again = options.retry or bool(view.open_runs)
     # What has a fingerprint was set last: its tries are those of the value.
@@ -152,15 +157,9 @@ def _removal(name: SecretName, view: ProjectView, options: SyncOptions) -> Chang
 def _change(name: SecretName, view: ProjectView, options: SyncOptions) -> Change:
     secret, superseded = _value(name, view, options)
     fingerprint = secret.fingerprint(view.key, view.app or "", name)
-    reason, is_set, is_checked = _decide(view.records.get(name), fingerprint, view, options)
+    reason, sets, asks = _decide(view.records.get(name), fingerprint, view, options)
     return Change(
-        name=name,
-        secret=secret,
-        fingerprint=fingerprint,
-        reason=reason,
-        set=is_set,
-        check=is_checked,
-        superseded=superseded,
+        name=name, secret=secret, fingerprint=fingerprint, reason=reason, set=sets, check=asks, superseded=superseded
     )
 
 
@@ -168,20 +167,20 @@ def _value(name: SecretName, view: ProjectView, options: SyncOptions) -> tuple[S
     """Give the value to send, and whether the caller had given another one."""
     row = view.credentials.get(name)
     if row is None:
-        raise CredentialNotFound(
-            f"{view.project} has no credential {name}",
-            hint=f"add {name} in the console first, or check its spelling",
-        )
+        hint = f"add {name} in the console first, or check its spelling"
+        raise CredentialNotFound(f"{view.project} has no credential {name}", hint=hint)
+    if row.left_out:
+        raise InvalidCredential(f"{name} was not read, the project has so many values", hint=f"sync {name} by its name")
     if row.problem:
-        raise InvalidCredential(f"{name} {row.problem}", hint=f"save {name} again")
+        raise InvalidCredential(f"{name} {row.problem}", hint="correct its row in cloud_credentials")
     from_caller = is_from_caller(view, options)
     given = options.values.get(name)
     secret = given if from_caller else row.secret
     if secret is None:
-        raise InvalidCredential(
-            f"{name} has no value" + (" from the caller" if from_caller else " in cloud_credentials"),
-            hint="give it on standard input with --value-stdin" if from_caller else f"save {name} again",
-        )
+        if from_caller:
+            hint = "give it on standard input with --value-stdin"
+            raise InvalidCredential(f"{name} has no value from the caller", hint=hint)
+        raise InvalidCredential(f"{name} has no value in cloud_credentials", hint=f"save {name} again")
     if problem := value_problem(name, secret, empty_allowed=options.empty_allowed):
         raise InvalidCredential(f"the value of {name} {problem}", hint=f"save {name} again")
     return secret, given is not None and secret != given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import secrets
 import signal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from parts import need
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -21,11 +23,13 @@ from flysync.sim.valkey import EmbeddedValkey
 from flysync.sim.valkey import why_unavailable as valkey_unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 #: Settings of flysync, of what it runs, and of libpq.
-_AMBIENT = ("DATABASE_URL", "REDIS_URL", "FLY_", "FLYCTL_", "DAYTONA_", "FLYSYNC_", "PG")
+_AMBIENT = ("DATABASE_URL", "REDIS_URL", "FLY_", "FLYCTL_", "DAYTONA_", "FLYSYNC_", "PG", "XDG_CONFIG_HOME")
 _KEPT = "FLYSYNC_TEST_"
+#: How long a teardown may take, that of all servers included.
+_TEARDOWN_S = 120
 
 
 class Server(Protocol):
@@ -165,6 +169,21 @@ def emptied_database(used_database: str) -> str:
         for (name,) in connection.execute(tables).fetchall():
             connection.execute(f"DELETE FROM {name}".encode())
     return used_database
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """
+    End a process whose test hangs while it is torn down, with its stacks; xdist starts another one.
+
+    pytest-timeout watches it no more once an exception was raised, its own included, and closing a loop waits for
+    tasks that may not heed a cancellation.
+    """
+    faulthandler.dump_traceback_later(_TEARDOWN_S, file=item.config.stash[fault_handler_stderr_fd_key], exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from bullmq import Job as BullJob
-from bullmq import Worker
 from bullmq.custom_errors import DelayedError
 from typing_extensions import override
 
+from flysync.adapters.bullmq_worker import TOO_LARGE, UNREADABLE, SteadyWorker
 from flysync.adapters.redis import Redis, with_options
-from flysync.errors import ConfigError
+from flysync.errors import ConfigError, FlysyncError
 from flysync.logs import LOGGER
 from flysync.ports import Disposition, Job, JobQueue, Verdict
 from flysync.secret import Secret
@@ -26,10 +26,11 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from bullmq import Job as BullJob
+
     from flysync.ports import Clock
 
-#: The name of our jobs.
-JOB_NAME = "sync-flyio-secrets"
+JOB_NAME, REMOVAL_NAME = "sync-flyio-secrets", "unset-flyio-secrets"
 _VALUE = "credentialValue"
 #: The pauses between a job's attempts, at first and at most; jittered.
 _FIRST_S = 5.0
@@ -59,9 +60,18 @@ redis.call('RPUSH', KEYS[2], ARGV[1])
 _OLDEST = """
 local id = redis.call('LINDEX', KEYS[1], -1) or redis.call('ZRANGE', KEYS[2], 0, 0)[1]
 if not id then return 0 end
-local added = redis.call('HGET', ARGV[1] .. id, 'timestamp') or 0
+local added = tonumber(redis.call('HGET', ARGV[1] .. id, 'timestamp') or '') or 1/0
 local now = redis.call('TIME')
 return math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - added)
+"""
+#: Whether an event says that a job was added; it is not fetched, for it has the job's name.
+_WAS_ADDED = """
+for _, event in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1000)) do
+    local its = {}
+    for at = 1, #event[2], 2 do its[event[2][at]] = event[2][at + 1] end
+    if its.event == 'added' and its.jobId == ARGV[1] then return 1 end
+end
+return 0
 """
 
 
@@ -90,14 +100,15 @@ class BullmqJobs(JobQueue):
         clock: Clock,
         *,
         keep_values: bool,
+        prefix: str = "bull",
         lock_s: float = 30,
         stalled_check_s: float = 15,
     ) -> None:
-        self._url, self._queue, self._clock = url, queue, clock
+        self._url, self._queue, self._prefix, self._clock = url, queue, prefix, clock
         self._keep_values = keep_values
         self._lock_ms, self._stalled_check_ms = int(lock_s * 1000), int(stalled_check_s * 1000)
         self._redis = Redis(url)
-        self._worker: Any = None
+        self._worker: SteadyWorker | None = None
         self._fatal: ConfigError | None = None
         self._is_bullmq = self._is_stopped = False
         self._strangers: set[str] = set()
@@ -106,8 +117,10 @@ class BullmqJobs(JobQueue):
     @override
     async def check(self) -> None:
         await self._redis.check()
-        ids = await self._redis.answer("exists", self._key("id"))
-        meta = await self._redis.answer("exists", self._key("meta"))
+        await self._redis.try_out(self._key(f"flysync-check:{uuid4().hex}"))
+        await self.oldest_s()
+        ids = await self._redis.ask("exists", self._key("id"))
+        meta = await self._redis.ask("exists", self._key("meta"))
         # Bull writes no `meta`, and our own check for stalled jobs will: later on they look the same.
         self._is_bullmq = bool(meta)
         if ids and not meta:
@@ -115,48 +128,30 @@ class BullmqJobs(JobQueue):
 
     @override
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
-        give_back, turn = self._give_back, asyncio.Lock()
-
-        class OneFetch(Worker):  # type: ignore[misc]
-            """
-            Fetches one job at a time, and keeps none when it is stopped.
-
-            The library starts a fetch for every free place whenever a job comes in (read: Worker.run).
-            """
-
-            async def getNextJob(self, token: str) -> BullJob | None:  # noqa: N802 - the library's name
-                async with turn:
-                    job = None if self.closing else await super().getNextJob(token)
-                if job is None or not self.closing:
-                    return job
-                with suppress(DelayedError):
-                    await give_back(job, token, 0.0)
-                return None
-
         async def process(job: BullJob, token: str) -> object:
             try:
                 return await self._process(job, token, handle)
             except asyncio.CancelledError:
-                if self._worker.closing:
+                if self._is_stopped:
                     raise
                 raise JobFailed(_CUT_SHORT) from None
+            except (DelayedError, JobFailed):
+                raise
+            except Exception as error:  # noqa: BLE001 - the library stores its text, which may hold a value
+                raise JobFailed(Verdict.of_bug(error)) from None
 
-        self._worker = OneFetch(
-            self._queue,
-            process,
-            {
-                "connection": with_options(self._url, socket_timeout=30),
-                "autorun": False,
-                "concurrency": _IN_HAND,
-                "drainDelay": 1,
-                "lockDuration": self._lock_ms,
-                "stalledInterval": self._stalled_check_ms,
-                "maxStalledCount": _STALLS,
-                "runRetryDelay": 2_000,
-                "settings": {"backoffStrategy": self._backoff_ms},
-            },
-        )
-        self._worker.on("error", lambda error, *_: LOGGER.warning("error in the queue (%s)", type(error).__name__))
+        options = {
+            "connection": with_options(self._url, socket_timeout=30, encoding_errors="surrogateescape"),
+            "prefix": self._prefix,
+            "autorun": False,
+            "concurrency": _IN_HAND,
+            "drainDelay": 1,
+            "lockDuration": self._lock_ms,
+            "stalledInterval": self._stalled_check_ms,
+            "maxStalledCount": _STALLS,
+            "settings": {"backoffStrategy": self._backoff_ms},
+        }
+        self._worker = SteadyWorker(self._queue, process, options, self._clock, self._give_back)
         if not self._is_stopped:
             await self._worker.run()
         if self._fatal:
@@ -168,9 +163,7 @@ class BullmqJobs(JobQueue):
     def stop(self) -> None:
         self._is_stopped = True
         if self._worker is not None:
-            self._worker.closing = True
-            if self._worker.waiting:
-                self._worker.waiting.cancel()
+            self._worker.stop()
 
     @override
     async def close(self) -> None:
@@ -183,94 +176,123 @@ class BullmqJobs(JobQueue):
                 await self._worker.close(force=True)
         for job_id in self._taken_from_bull:  # back to where they were
             keys = map(self._key, ("active", "wait", f"{job_id}:lock"))
-            await self._redis.answer("eval", _PUT_BACK, 3, *keys, job_id)
+            with suppress(FlysyncError):
+                await self._redis.ask("eval", _PUT_BACK, 3, *keys, job_id)
         await self._redis.aclose()
 
     @override
-    async def oldest_s(self) -> float | None:
-        age_ms = await self._redis.answer("eval", _OLDEST, 2, *map(self._key, ("wait", "prioritized", "")))
-        return None if age_ms is None else int(age_ms) / 1000
+    async def oldest_s(self) -> float:
+        if self._worker is not None and self._worker.trouble is not None:
+            raise self._worker.trouble.with_traceback(None)
+        return int(await self._redis.ask("eval", _OLDEST, 2, *map(self._key, ("wait", "prioritized", "")))) / 1000
 
     async def _process(self, job: BullJob, token: str, handle: Callable[[Job], Awaitable[Verdict]]) -> object:
         # For this attempt; Redis keeps what the producer said.
-        job.opts.update({name: given for name, given in _OPTIONS.items() if not job.opts.get(name)}, stackTraceLimit=0)
+        ours = {name: given for name, given in _OPTIONS.items() if not _is_usable(name, job.opts.get(name))}
+        job.opts.update(ours, stackTraceLimit=0)
+        job.attempts = job.opts["attempts"]
         if not self._is_bullmq and not await self._was_added_by_bullmq(job):
             self._taken_from_bull.append(job.id)  # put back as soon as no more are taken
             self._fatal = self._bull()
             self.stop()
             raise DelayedError
         self._is_bullmq = True
-        if job.name != JOB_NAME:
-            self._warn_of_stranger(job.name[:_NAME_LENGTH])
-            await self._give_back(job, token, _PUT_BACK_S)
-        ours = self._read(job, await self._scrubbed(job), await self._now_s())
-        verdict = await handle(ours)
+        if job.name not in {JOB_NAME, REMOVAL_NAME}:
+            self._warn_of_stranger(str(job.name)[:_NAME_LENGTH])
+            await self._give_back(job, token, after_s=_PUT_BACK_S)
+            raise DelayedError
+        now_s = await self._now_s()  # first: what fails behind the next line loses the value
+        keep_values = self._keep_values and job.name == JOB_NAME
+        value, problem = await self._scrubbed(job)
+        if keep_values and not problem and not isinstance(value, str | None):
+            problem = "credentialValue is not a string"
+        if problem and not keep_values:
+            await job.updateData({})  # a value may be anywhere in it, and is not needed
+        kept = Secret(value) if keep_values and isinstance(value, str) else None
+        verdict = await handle(_read(job, kept, problem, now_s))
         waits = verdict.disposition is Disposition.RETRY and job.attemptsMade + 1 < job.opts["attempts"]
-        if ours.value is not None and (waits or verdict.disposition is Disposition.RELEASE):
-            # Nobody else has it, and another process may take the job next.
-            await job.updateData({**job.data, _VALUE: ours.value.reveal()})
+        keeps = waits or verdict.disposition is Disposition.RELEASE or verdict.is_refused
+        if keep_values and value is not None and keeps:
+            # Nobody else has it, and another process may take the job next, or somebody correct it.
+            await job.updateData({**job.data, _VALUE: value})
         if verdict.disposition is Disposition.RELEASE:
-            await self._give_back(job, token, 0.0)
+            await self._give_back(job, token)
+            raise DelayedError
         if verdict.disposition is Disposition.DONE:
             return dict(verdict.result)
         job.discarded = not waits
         raise JobFailed(verdict)
 
-    async def _scrubbed(self, job: BullJob) -> object:
-        """Remove the value from Redis, and give it, whatever it is."""
-        if not isinstance(job.data, dict) or _VALUE not in job.data:
-            return None
-        given = job.data[_VALUE]
-        await job.updateData({name: value for name, value in job.data.items() if name != _VALUE})
-        return given
-
-    def _read(self, job: BullJob, value: object, now_s: float) -> Job:
-        data, added_at = job.data if isinstance(job.data, dict) else {}, job.timestamp / 1000
-        return Job(
-            id=str(job.id),
-            project=data.get("projectId"),
-            credential=data.get("credentialName"),
-            value=Secret(value) if self._keep_values and isinstance(value, str) else None,
-            has_bad_value=self._keep_values and not isinstance(value, str | None),
-            added_at=added_at,
-            age_then_s=max(0.0, now_s - added_at),
-        )
+    async def _scrubbed(self, job: BullJob) -> tuple[object, str]:
+        """Remove the value from Redis, and give it, whatever it is, and what is wrong with the data."""
+        if job.data is UNREADABLE:
+            return None, "fields are not what BullMQ stores"
+        if not isinstance(job.data, dict):
+            return None, "data has more than 1 MiB" if job.data == TOO_LARGE else "data is not an object"
+        value = job.data.get(_VALUE)
+        if _VALUE in job.data:
+            try:
+                await job.updateData({name: given for name, given in job.data.items() if name != _VALUE})
+            except (ValueError, RecursionError):
+                return None, "data holds a number that JSON does not have, or is nested too deeply"
+        return value, ""
 
     def _backoff_ms(self, attempts: int, _type: str, error: Exception, _job: BullJob) -> int:
         pause_s = min(_FIRST_S * 2.0 ** min(attempts - 1, 10), _LAST_S) * (0.5 + self._clock.jitter())
         return round(1000 * max(pause_s, getattr(error, "retry_after_s", 0.0)))
 
-    async def _give_back(self, job: BullJob, token: str, after_s: float) -> None:
+    async def _give_back(self, job: BullJob, token: str, *, after_s: float = 0.0) -> None:
         """Let any worker take a job again later; no attempt is lost."""
         now_ms = round(1000 * await self._now_s())
         await job.backend.moveToDelayed(job.id, now_ms, round(after_s * 1000), token, {"skipAttempt": True})
-        raise DelayedError
 
     async def _now_s(self) -> float:
         """Give the time by Redis' clock: this machine's may be wrong, and the producers' are unknown."""
-        time = await self._redis.answer("time")
-        if time is None:  # no verdict can be stored either: other workers will find the job stalled
-            raise ConnectionError("Redis does not answer")
-        return float(time[0]) + float(time[1]) / 1_000_000
+        seconds, microseconds = await self._redis.ask("time")
+        return float(seconds) + float(microseconds) / 1_000_000
 
     def _warn_of_stranger(self, name: str) -> None:
         if name not in self._strangers and len(self._strangers) < _IN_HAND:
             self._strangers.add(name)
-            LOGGER.error(
-                "queue %s has jobs named %r, which are put back: give flysync a queue of its own", self._queue, name
-            )
+            message = "queue %s has jobs named %r, which are put back: give flysync a queue of its own"
+            LOGGER.error(message, self._queue, name)
 
     async def _was_added_by_bullmq(self, job: BullJob) -> bool:
         """Tell for the first job of a queue that was empty: unlike Bull, BullMQ writes an event for each new job."""
-        events = await self._redis.answer("xrange", self._key("events"), count=1000)
-        return any(event.get("jobId") == job.id and event.get("event") == "added" for _, event in events or ())
+        return bool(await self._redis.ask("eval", _WAS_ADDED, 1, self._key("events"), job.id))
 
     def _key(self, name: str) -> str:
-        return f"bull:{self._queue}:{name}"
+        return f"{self._prefix}:{self._queue}:{name}"
 
     def _bull(self) -> ConfigError:
-        return ConfigError(
-            f"queue {self._queue} belongs to Bull, and flysync needs one of BullMQ",
-            hint="move the producer to BullMQ (npm install bullmq ioredis), or name another queue with --queue",
-            service="redis",
-        )
+        message = f"queue {self._queue} belongs to Bull, and flysync needs one of BullMQ"
+        hint = "move the producer to BullMQ (npm install bullmq ioredis), or name another queue with --queue"
+        return ConfigError(message, hint=hint, service="redis")
+
+
+def _read(job: BullJob, value: Secret | None, problem: str, now_s: float) -> Job:
+    data, added_at = job.data if isinstance(job.data, dict) else {}, max(0, min(job.timestamp, 2**53)) / 1000
+    return Job(
+        id=str(job.id),
+        project=data.get("projectId"),
+        credential=data.get("credentialName"),
+        value=value,
+        removes=job.name == REMOVAL_NAME,
+        problem=problem,
+        added_at=added_at,
+        age_then_s=max(0.0, now_s - added_at),
+    )
+
+
+def _is_usable(name: str, given: Any) -> bool:
+    """Tell whether the library can work with a producer's option: others end in an error, and the job in nothing."""
+    if name == "attempts":
+        return _is_count(given)
+    if name == "backoff":
+        kind, delay = (given.get("type"), given.get("delay")) if isinstance(given, dict) else (None, None)
+        return isinstance(kind, str) and (kind not in {"fixed", "exponential"} or _is_count(delay))
+    return given is True or _is_count(given) or (isinstance(given, dict) and all(map(_is_count, given.values())))
+
+
+def _is_count(given: object) -> bool:
+    return type(given) is int and 0 < given < 2**53

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from flysync.adapters.daytona_errors import alone, cancellable, did_not_run, if_there, shown, translated
-from flysync.adapters.daytona_sdk import ATTEMPTS, Account, state_of
+from flysync.adapters.daytona_create import Asked, Creator
+from flysync.adapters.daytona_errors import alone, cancellable, did_not_run, if_there, translated
+from flysync.adapters.daytona_sdk import MOST_LISTED, state_of
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
 from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
@@ -37,9 +38,6 @@ _PAGE = 100
 _LIST_S = 60.0
 _REMOVE_CALL_S = 10.0
 _POLL_S = 0.5
-#: States on the way to `started`, and those from which none leads there (SandboxState of the SDK 0.226.1).
-_BECOMING = {"creating", "starting", "pending_build", "building_snapshot", "pulling_snapshot", "restoring", "unknown"}
-_FAILED = {"error", "build_failed"}
 #: Carries a sandbox's name: it loses the name itself with its first DELETE, and runs on until it is destroyed.
 _NAME_LABEL = "flysync-sandbox"
 _TTL_LABEL = "flysync-ttl-s"
@@ -87,21 +85,12 @@ class DaytonaSandbox(Sandbox):
 
 
 @dataclass(eq=False, repr=False)
-class DaytonaSandboxes(Account, Sandboxes):
-    """
-    Sandboxes at Daytona.
-
-    *snapshot* is what they start from, Daytona's default one where it is absent. A call that creates may take
-    *create_call_s*, one that looks up *look_up_s*.
-    """
+class DaytonaSandboxes(Creator, Sandboxes):
+    """Sandboxes at Daytona; those that are created start from *snapshot*, or from Daytona's default one."""
 
     snapshot: str | None
-    create_call_s: float = field(default=60.0, kw_only=True)
-    look_up_s: float = field(default=15.0, kw_only=True)
-    _known: dict[str, AsyncSandbox] = field(default_factory=dict, init=False)
-    #: The names under which Daytona has refused to make anything, at the first word: what it refuses to delete as well
-    #: is not there.
-    _refused: set[str] = field(default_factory=set, init=False)
+    #: All that those that are created may reach, if there are any; that Daytona sees to it is assumed.
+    hosts: Sequence[str] = field(default=(), kw_only=True)
 
     @override
     @alone()
@@ -109,41 +98,22 @@ class DaytonaSandboxes(Account, Sandboxes):
         self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
     ) -> DaytonaSandbox:
         """See the port; a sandbox whose answer was lost is found by its name."""
-        from daytona import CreateSandboxFromSnapshotParams, DaytonaConflictError, DaytonaError
+        from daytona import CreateSandboxFromSnapshotParams
 
-        snapshot = snapshot or self.snapshot
         params = CreateSandboxFromSnapshotParams(
             name=name,
             labels={**labels, _NAME_LABEL: name, _TTL_LABEL: str(math.ceil(ttl_s))},
-            snapshot=snapshot,
+            snapshot=snapshot or self.snapshot,
+            domain_allow_list=",".join(self.hosts) or None,
             ephemeral=True,
             auto_stop_interval=_AUTO_STOP_MINUTES,
             ttl_minutes=max(1, math.ceil(ttl_s / 60)),
         )
-        last: FlysyncError = TimedOut("Daytona made no sandbox in time", service="daytona", phase="create")
-        self._sdk()  # loading it may take seconds, which are not Daytona's
-        end_at = self.clock.monotonic() + timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                for attempt in range(1, ATTEMPTS + 1):
-                    try:
-                        made = await cancellable(self._sdk().create(params, timeout=self.create_call_s))
-                        return self._keep(name, made)
-                    except DaytonaError as error:
-                        if await cancellable(self._made_usable(snapshot, error)):
-                            continue
-                        last = translated(error, "create", self.api_key)
-                        exists = isinstance(error, DaytonaConflictError)
-                        if attempt == 1 and not (last.temporary or exists):
-                            self._refused.add(name)
-                        if not (last.temporary or exists) or (attempt == ATTEMPTS and not exists):
-                            raise last from None
-                        if found := await self._found(name, end_at):
-                            return found
-                        await self._pause(self._backoff_s(attempt), last, end_at)
-        except TimeoutError:
-            pass
-        raise last
+        return DaytonaSandbox(await self._created(name, params, timeout_s))
+
+    @override
+    def may_come(self, name: str) -> bool:
+        return bool(self._asked.get(name))
 
     @override
     @alone()
@@ -162,7 +132,38 @@ class DaytonaSandboxes(Account, Sandboxes):
     @override
     @alone()
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
-        """See the port; 409 means that its state is changing, so it is asked again until *timeout_s* is over."""
+        asked = self._asked.pop(name, None)
+        if asked is Asked.NOTHING:
+            return False
+        try:
+            was_there = await self._removed(name, timeout_s, gone=gone)
+        finally:
+            self._known.pop(name, None)
+        if was_there:
+            self._gate.make_room()
+        elif asked is Asked.UNANSWERED:  # it may still come
+            message = f"Daytona has not answered whether it made sandbox {name}"
+            raise TimedOut(message, service="daytona", phase="delete")
+        return was_there
+
+    @override
+    @alone()
+    async def list(self) -> Sequence[SandboxInfo]:
+        from daytona import ListSandboxesQuery
+
+        async def pages() -> list[SandboxInfo]:
+            query = ListSandboxesQuery(labels={"app": "flysync"}, limit=_PAGE)
+            found: list[SandboxInfo] = []
+            async for one in self._sdk().list(query, request_timeout=self.look_up_s):
+                found.append(_info(one))
+                if len(found) == MOST_LISTED:
+                    break
+            return found
+
+        return await self._call("list", pages, _LIST_S)
+
+    async def _removed(self, name: str, timeout_s: float, *, gone: bool) -> bool:
+        """Ask for it until *timeout_s* is over: 409 means that its state is changing; tell whether it was there."""
         from daytona import DaytonaConflictError, DaytonaError, DaytonaNotFoundError
 
         last: FlysyncError = TimedOut(f"sandbox {name} was not deleted in time", service="daytona", phase="delete")
@@ -177,38 +178,19 @@ class DaytonaSandboxes(Account, Sandboxes):
                     try:
                         sandbox = sandbox or await cancellable(self._looked_up(name, labelled=gone))
                         if sandbox is None:
-                            break
+                            return False
                         await cancellable(sandbox.delete(timeout=call_s))
                         if not gone:
-                            break
+                            return True
                     except DaytonaNotFoundError:
-                        break
+                        return sandbox is not None
                     except DaytonaError as error:
                         last = translated(error, "delete", self.api_key)
                         if not (last.temporary or isinstance(error, DaytonaConflictError)):
-                            if name in self._refused:
-                                break
                             raise last from None
                     await self._pause(min(_POLL_S * attempt, 3.0) * (0.5 + self.clock.jitter()), last, end_at)
         except TimeoutError:
             raise last from None
-        self._known.pop(name, None)
-        return sandbox is not None
-
-    @override
-    @alone()
-    async def list(self) -> Sequence[SandboxInfo]:
-        from daytona import ListSandboxesQuery
-
-        async def pages() -> list[SandboxInfo]:
-            query = ListSandboxesQuery(labels={"app": "flysync"}, limit=_PAGE)
-            return [_info(one) async for one in self._sdk().list(query, request_timeout=self.look_up_s)]
-
-        return await self._call("list", pages, _LIST_S)
-
-    def _keep(self, name: str, sandbox: AsyncSandbox) -> DaytonaSandbox:
-        self._known[name] = sandbox
-        return DaytonaSandbox(sandbox)
 
     async def _looked_up(self, name: str, *, labelled: bool) -> AsyncSandbox | None:
         """Find a sandbox by its id or name, or (*labelled*) by its label; the list lags, either way."""
@@ -223,30 +205,6 @@ class DaytonaSandboxes(Account, Sandboxes):
             async for listed in self._sdk().list(query, request_timeout=self.look_up_s):
                 return await if_there(partial(self._sdk().get, listed.id, request_timeout=self.look_up_s))
         return None
-
-    async def _found(self, name: str, end_at: float) -> DaytonaSandbox | None:
-        """
-        Look for a sandbox whose creation was not answered, and wait until it has started.
-
-        Told is what will not change: a refused key, and a sandbox that does not start.
-        """
-        from daytona import DaytonaError
-
-        try:
-            sandbox = await cancellable(self._sdk().get(name, request_timeout=self.look_up_s))
-        except DaytonaError as error:
-            cause = translated(error, "create", self.api_key)
-            if isinstance(cause, AccessDenied):
-                raise cause from None
-            await self._pause(0.0, cause, end_at)
-            return None
-        if state_of(sandbox) in _BECOMING:
-            with suppress(DaytonaError):  # whatever it was, the state tells
-                await cancellable(sandbox.wait_for_sandbox_start(timeout=self.create_call_s))
-        if state_of(sandbox) in _FAILED:
-            reason = shown(sandbox.error_reason or state_of(sandbox), self.api_key)
-            raise DaytonaUnavailable(f"the sandbox did not start: {reason}", service="daytona", phase="create")
-        return self._keep(name, sandbox) if state_of(sandbox) == "started" else None
 
 
 def _info(sandbox: AsyncSandbox) -> SandboxInfo:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from flysync.adapters.daytona_errors import cancellable, is_quota, quota, translated
-from flysync.errors import AccessDenied, ConfigError, DaytonaUnavailable, SandboxNotFound, TimedOut
+from flysync.adapters.daytona_errors import cancellable, translated
+from flysync.errors import QuotaReached, SandboxNotFound, Scope, TimedOut
 from flysync.model.snapshot import BROKEN, SETTLED
 
 if TYPE_CHECKING:
@@ -28,14 +31,19 @@ T = TypeVar("T")
 #: How often a call that failed for a passing reason is made.
 ATTEMPTS = 3
 _POLL_S = 0.5
+#: The most sandboxes or snapshots of a list: nobody has more, and what answers may never end.
+MOST_LISTED = 2_000
 
-#: What the SDK would look for in a stray `.env`; a variable that is set, even to nothing, keeps the file out.
+#: All that the SDK would look for in the environment, then in `.env.local` and `.env` (read: its `DaytonaEnvReader`);
+#: a variable that is set, even to nothing, is not looked for in a file.
 _SDK_VARIABLES = {
     "DAYTONA_OTEL_ENABLED": "false",
     "DAYTONA_EXPERIMENTAL_OTEL_ENABLED": "false",
     "DAYTONA_TARGET": "",
     "DAYTONA_ORGANIZATION_ID": "",
     "DAYTONA_JWT_TOKEN": "",
+    "DAYTONA_HAPPY_EYEBALLS_DELAY": "",
+    "DAYTONA_USE_DEPRECATED_POLLING": "",
 }
 
 
@@ -82,8 +90,10 @@ class Account:
 
     async def _pause(self, pause_s: float, failure: FlysyncError, end_at: float) -> None:
         """Wait, for as long as Daytona asks at least; where there is no such time left, *failure* is the end."""
-        pause_s = max(failure.retry_after_s or 0.0, pause_s)
-        if failure.retry_after_s and self.clock.monotonic() + pause_s > end_at:
+        # The pause of a quota is our advice to callers; here it is tried for a moment.
+        asked_s = 0.0 if isinstance(failure, QuotaReached) else failure.retry_after_s or 0.0
+        pause_s = max(asked_s, pause_s)
+        if asked_s and self.clock.monotonic() + pause_s > end_at:
             raise failure from None
         await self.clock.sleep(pause_s)
 
@@ -119,69 +129,78 @@ class Account:
     async def _activated(self, snapshot: Snapshot) -> Snapshot:
         """Activate an inactive snapshot, and give it as it is then."""
         from aiohttp import ClientError
+        from daytona.common.errors import create_daytona_error
         from daytona_api_client_async.exceptions import OpenApiException
 
         try:
             return await self._sdk().snapshot.activate(snapshot)
         except (OpenApiException, ClientError) as failure:  # this one call of the SDK translates nothing
-            status = getattr(failure, "status", None)
-            what = f"Daytona does not activate snapshot {snapshot.name} ({status or 'out of reach'})"
-            if is_quota(str(getattr(failure, "body", ""))):
-                raise quota(f"{what}: its quota is used up", "activate") from None
-            if status in {401, 403}:
-                hint = "give the key the right to write snapshots, or leave FLYSYNC_SNAPSHOT out"
-                raise AccessDenied(
-                    what, hint=hint, service="daytona", phase="activate", setting="DAYTONA_API_KEY"
-                ) from None
-            raise DaytonaUnavailable(what, service="daytona", phase="activate") from None
+            said = ""
+            with suppress(TypeError, ValueError, LookupError):
+                said = str(json.loads(getattr(failure, "body", None))["message"])  # type: ignore[arg-type]
+            status, headers = getattr(failure, "status", None), getattr(failure, "headers", None)
+            raise create_daytona_error(said, status_code=status, headers=headers) from failure
 
     def _backoff_s(self, attempt: int) -> float:
         return float(2 ** (attempt - 1)) * (0.5 + self.clock.jitter())
 
 
 def _new_client(api_key: Secret, api_url: str, target: str | None) -> AsyncDaytona:
-    """
-    Give a client that heeds no file and no variable but what it is given, and leaves signals alone.
-
-    Raises:
-        ConfigError: a file that the SDK reads, whatever it is given, cannot be read.
-    """
+    """Give a client that heeds no file and no variable but what it is given, and leaves signals alone."""
     from daytona import AsyncDaytona, DaytonaConfig
+
+    from flysync.adapters.daytona_session import bound
 
     # aiohttp warns of bodies over 1 MiB that are not streamed; a batch of secrets may be one.
     warnings.filterwarnings("ignore", category=ResourceWarning, message="Sending a large body")
-    with warnings.catch_warnings(), _environment(_SDK_VARIABLES):
+    with warnings.catch_warnings(), _environment(_SDK_VARIABLES), _no_files():
         # Polling is called deprecated; the other way opens a websocket per client, sends the key over it and takes
         # over SIGINT (daytona.md 7). A sandbox that is started in create's answer is never polled.
         warnings.simplefilter("ignore")
         config = DaytonaConfig(api_key=api_key.reveal(), api_url=api_url, target=target, use_deprecated_polling=True)
-        try:
-            return AsyncDaytona(config)
-        except UnicodeDecodeError:  # it reads these files in any case; the error holds the file
-            pass
-    message = ".env or .env.local in this directory is not UTF-8, and Daytona's SDK reads it"
-    hint = "save it as UTF-8, or run flysync in another directory"
-    raise ConfigError(message, hint=hint, service="daytona", phase="create")
+        client = AsyncDaytona(config)
+    bound(client)
+    return client
+
+
+@contextmanager
+def _no_files() -> Iterator[None]:
+    """
+    Keep the SDK from opening `.env.local` and `.env`, for as long as it lasts.
+
+    It reads both, whatever it is given, and they may be anything: no text, not ours to read, a pipe that never ends.
+    """
+    env: Any = sys.modules.get("daytona._utils.env", SimpleNamespace(dotenv_values=None))  # none of its public parts
+    read, env.dotenv_values = env.dotenv_values, lambda _path: {}
+    try:
+        yield
+    finally:
+        env.dotenv_values = read
 
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables for as long as it lasts."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _unusable(what: str) -> SandboxNotFound:
     hint = "check FLYSYNC_SNAPSHOT, or leave it out for Daytona's default one"
-    return SandboxNotFound(what, hint=hint, service="daytona", phase="create", setting="FLYSYNC_SNAPSHOT")
+    setting = "FLYSYNC_SNAPSHOT"
+    return SandboxNotFound(what, hint=hint, service="daytona", phase="create", setting=setting, scope=Scope.SETUP)
+
+
+def forget(task: asyncio.Future[T]) -> None:
+    """End a call whose result nobody asks for, an error among them."""
+    task.cancel()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def state_of(thing: object) -> str:

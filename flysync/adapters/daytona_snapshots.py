@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from typing_extensions import override
 
 from flysync.adapters.daytona_errors import alone, cancellable, if_there, shown
-from flysync.adapters.daytona_sdk import Account, state_of
+from flysync.adapters.daytona_sdk import MOST_LISTED, Account, forget, state_of
 from flysync.errors import SandboxNotFound, TimedOut
 from flysync.model.snapshot import FLYCTL_LABEL, SnapshotInfo
 from flysync.ports import Snapshots
@@ -54,7 +54,7 @@ class DaytonaSnapshots(Account, Snapshots):
             while page <= last:
                 answer = await self._within(self._sdk().snapshot.list(page, _PAGE))
                 found += [self._info(one) for one in answer.items]
-                page, last = page + 1, answer.total_pages
+                page, last = page + 1, min(answer.total_pages, MOST_LISTED // _PAGE)
             return found
 
         return await self._call("list", pages, timeout_s)
@@ -86,7 +86,7 @@ class DaytonaSnapshots(Account, Snapshots):
             await asyncio.wait({creating}, timeout=self.log_s)
             return found
         finally:
-            _forget(creating)
+            forget(creating)
 
     @override
     @alone()
@@ -117,7 +117,7 @@ class DaytonaSnapshots(Account, Snapshots):
         try:
             await asyncio.wait({creating, waiting}, timeout=self.create_call_s, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            _forget(creating)
+            forget(creating)
             raise
         finally:
             waiting.cancel()
@@ -126,7 +126,7 @@ class DaytonaSnapshots(Account, Snapshots):
         error = creating.exception() if creating.done() else DaytonaTimeoutError("no answer")
         if error is None or isinstance(error, DaytonaConflictError):
             return creating  # there is one of this name: somebody else's, or ours whose answer was lost
-        _forget(creating)
+        forget(creating)
         raise error
 
     async def _settled(self, name: str, end_at: float) -> SnapshotInfo:
@@ -173,9 +173,3 @@ class DaytonaSnapshots(Account, Snapshots):
             flyctl=label[1] if label else None,
             reason=shown(snapshot.error_reason, self.api_key) if snapshot.error_reason else None,
         )
-
-
-def _forget(task: asyncio.Future[Snapshot]) -> None:
-    """End a call whose result nobody asks for, an error among them."""
-    task.cancel()
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())

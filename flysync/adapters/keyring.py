@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future
-from contextlib import suppress
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flysync.errors import ConfigError
 from flysync.settings import read_secret
+from flysync.settings.dotenv import run_with_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flysync.secret import Secret
 
@@ -30,6 +31,12 @@ _UNSAFE = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")
 _RECOMMENDED = 1
 
 
+def names() -> set[str]:
+    """Give the names of what this user has stored, without asking the keyring; ConfigError: they cannot be read."""
+    with _notes() as notes:
+        return set(os.listdir(notes) if os.path.lexists(notes) else ())  # noqa: PTH208 - pathlib's raises
+
+
 def look_up(name: str) -> Secret | None:
     """
     Give a secret from the keyring, or nothing.
@@ -38,7 +45,7 @@ def look_up(name: str) -> Secret | None:
         ConfigError: it is invalid.
         Exception: whatever the keyring's backend raises; TimeoutError if it does not answer.
     """
-    text = _answer(lambda: _read(name), _READ_S)
+    text = run_with_timeout(lambda: _read(name), _READ_S)
     return None if text is None else read_secret(name, text)
 
 
@@ -47,7 +54,7 @@ def store(name: str, value: Secret, *, timeout_s: float = _CHANGE_S) -> None:
     Store a secret in the keyring, and read it back.
 
     Raises:
-        ConfigError: no keyring here is safe, it failed, or it gives another text back.
+        ConfigError: no keyring here is safe, it failed, it gives another text back, or its name cannot be noted.
     """
 
     def work() -> None:
@@ -65,6 +72,9 @@ def store(name: str, value: Secret, *, timeout_s: float = _CHANGE_S) -> None:
             raise ConfigError(f"the system keyring did not store {name} unchanged", hint=_ELSEWHERE, setting=name)
 
     _change(work, name, timeout_s)
+    with _notes() as notes:
+        notes.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (notes / name).touch(mode=0o600)
 
 
 def remove(name: str, *, timeout_s: float = _CHANGE_S) -> bool:
@@ -72,7 +82,7 @@ def remove(name: str, *, timeout_s: float = _CHANGE_S) -> bool:
     Remove a secret from the keyring, and tell whether it was there.
 
     Raises:
-        ConfigError: it failed, or it is still there.
+        ConfigError: it failed, it is still there, or it cannot be noted.
     """
 
     def work() -> bool:
@@ -85,11 +95,29 @@ def remove(name: str, *, timeout_s: float = _CHANGE_S) -> bool:
             raise ConfigError(f"the system keyring still has {name}", hint=_BY_HAND, setting=name)
         return True
 
-    return _change(work, name, timeout_s)
+    was_there = _change(work, name, timeout_s)
+    with _notes() as notes:
+        (notes / name).unlink(missing_ok=True)
+    return was_there
 
 
-_ELSEWHERE = "set it in the environment or in .env instead; see docs/settings.md"
+_ELSEWHERE = "set it in the environment or with --env-file instead"
 _BY_HAND = f'look for the service "{SERVICE}" in the system\'s own keyring tool'
+
+
+@contextmanager
+def _notes() -> Iterator[Path]:
+    """Give the directory that has an empty file for each name stored: no writer can spoil it for another one."""
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(config):  # noqa: PTH117 - to be ignored, says the XDG Base Directory Specification
+        config = os.path.expanduser("~/.config")  # noqa: PTH111 - pathlib's raises where there is no home
+    notes = Path(config, SERVICE, "keyring")
+    try:
+        yield notes
+    except OSError as error:
+        message = f"{notes}, the list of what is in the keyring, cannot be used: {error.strerror}"
+        hint = "remove it, and store each secret again: flysync config set NAME"
+        raise ConfigError(message, hint=hint) from None
 
 
 def _read(name: str) -> str | None:
@@ -119,23 +147,9 @@ def _is_safe(backend: Any) -> bool:
 
 def _change(work: Callable[[], T], name: str, timeout_s: float) -> T:
     try:
-        return _answer(work, timeout_s)
+        return run_with_timeout(work, timeout_s)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - backends raise anything, and the text may hold the secret
         message = f"the system keyring failed for {name} ({type(error).__name__})"
         raise ConfigError(message, hint=_ELSEWHERE, setting=name) from None
-
-
-def _answer(work: Callable[[], T], timeout_s: float) -> T:
-    """Do *work* in a thread that can be abandoned; TimeoutError says that it was."""
-    answer: Future[T] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(work())
-        except Exception as error:  # noqa: BLE001 - raised for the caller below
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    return answer.result(timeout_s)

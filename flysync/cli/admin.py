@@ -16,15 +16,10 @@ if TYPE_CHECKING:
     from flysync.settings import Settings
 
 
+_a_name = name_of("a Daytona snapshot", is_snapshot_name)
 SnapshotName = Annotated[
     str | None,
-    typer.Option(
-        "--name",
-        metavar="NAME",
-        parser=name_of("a Daytona snapshot", is_snapshot_name),
-        help="Its name.",
-        show_default="flysync-flyctl-VERSION",
-    ),
+    typer.Option("--name", metavar="NAME", parser=_a_name, help="Its name.", show_default="flysync-flyctl-VERSION"),
 ]
 
 
@@ -155,4 +150,4 @@ def snapshot_list(output: Output) -> None:
 def _pinned(settings: "Settings") -> "Pinned":
     from flysync.handlers.snapshots import Pinned
 
-    return Pinned(snapshot=settings.snapshot, version=settings.flyctl_version, sha256=settings.flyctl_sha256)
+    return Pinned(snapshot=settings.snapshot, version=settings.flyctl_version, sums=settings.flyctl_sha256 or ())

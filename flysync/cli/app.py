@@ -20,7 +20,7 @@ class CommandGroup(TyperGroup):
         """Give the command that *args* begin with."""
         name = args[0]
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
-            similar = get_close_matches(name, list(self.commands), n=1)
+            similar = get_close_matches(name.lower(), list(self.commands), n=1)
             hint = see_help(ctx.command_path, [f"`{ctx.command_path} {one}`" for one in similar])
             raise UsageError("no such command", hint=hint)
         if ctx.obj is not None:

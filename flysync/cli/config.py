@@ -30,7 +30,7 @@ def config_show(output: Output) -> None:
     Show every setting and where it comes from.
 
     One line each: the name, the source (environment, .env:3, keyring, default, not set) and the value. Of a secret only
-    the length is shown. No database is opened.
+    the length is shown. What is ignored of .env is a warning. No database is opened.
 
     Exit status: 2 if a setting is invalid; all settings are shown even so.
 
@@ -52,7 +52,8 @@ def config_set(output: Output, name: Name) -> None:
 
     One of FLY_API_TOKEN, DAYTONA_API_KEY, DATABASE_URL and REDIS_URL. It is asked for on a terminal and not echoed,
     else read from standard input; it is never an argument. It is checked first, and read back afterwards. A keyring
-    that would store it as plain text, or not at all, is refused. The environment and .env override the keyring.
+    that would store it as plain text, or not at all, is refused. What is stored here comes before .env of the working
+    directory; the environment and --env-file override it.
 
     Examples:
         flysync config set FLY_API_TOKEN
@@ -64,7 +65,7 @@ def config_set(output: Output, name: Name) -> None:
 
     others = _settings_without_keyring(output, name)
     try:
-        value = read_secret(name, stdin.read_text(name), where="standard input")
+        value = read_secret(name, stdin.read_text(name, env_file=output.env_file), where="standard input")
     except UnicodeDecodeError:
         value = None
     if value is None:
@@ -107,7 +108,7 @@ def _settings_without_keyring(output: Output, name: str) -> "ConfigReport":
         message = f"{name} is not a secret" if name in VARIABLES else "NAME is not the name of a secret setting"
         if "=" in name:
             message = "NAME is a name only; values are never given as arguments"
-        hint = f"the keyring keeps {', '.join(SECRETS)}; set others in the environment or in .env (docs/settings.md)"
+        hint = f"the keyring keeps {', '.join(SECRETS)}; set others in the environment or with --env-file"
         raise UsageError(message, hint=hint)
     report, settings = bootstrap.survey_settings(env_file=output.env_file, with_keyring=False)
     no_keyring = report.line("FLYSYNC_NO_KEYRING")

@@ -10,11 +10,12 @@ from flysync.cli.signals import SIGNALS
 
 Keep = Annotated[bool, typer.Option("--keep", help="Keep the simulated services running.")]
 WithWorker = Annotated[bool, typer.Option("--worker", help="Send the credentials through a queue and a worker.")]
+WithWatch = Annotated[bool, typer.Option("--watch", help="Let flysync watch find the credentials by itself.")]
 
 
 @app.command()
 @takes()
-def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
+def demo(keep: Keep = False, with_worker: WithWorker = False, with_watch: WithWatch = False) -> None:
     """
     Run the whole flow on loopback; nothing to set up.
 
@@ -23,18 +24,21 @@ def demo(keep: Keep = False, with_worker: WithWorker = False) -> None:
 
     Examples:
         flysync demo
-        flysync demo --worker
+        flysync demo --watch
         flysync demo --keep
     """
-    from flysync.errors import ConfigError
+    from flysync.errors import ConfigError, UsageError
     from flysync.extras import how_to_add
 
+    if with_worker and with_watch:
+        raise UsageError("the demo takes either --worker or --watch", hint="give one of them")
     try:
         from flysync.sim.demo import main as play
     except ImportError:
         raise ConfigError("the demo needs more packages", hint=how_to_add("demo")) from None
     try:
-        code = play(keep=keep, worker=with_worker)
+        code = play(keep=keep, worker=with_worker, watch=with_watch)
     except ImportError:
         raise ConfigError("the worker needs more packages", hint=how_to_add("demo,worker")) from None
+    SIGNALS.note()
     raise typer.Exit(SIGNALS.exit_code if SIGNALS.received else code)

@@ -16,16 +16,18 @@ from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption
 from typer._click.exceptions import UsageError as ParserError
 from typer.core import TyperGroup
 
-from flysync.cli import admin, config, demo, inspect, sync
+from flysync.cli import admin, config, demo, inspect, processes, sync
 from flysync.cli.app import app, see_help
-from flysync.cli.output import Output
+from flysync.cli.output import Output, give_up
 from flysync.cli.signals import SIGNALS
-from flysync.errors import FlysyncError, Interrupted, UsageError
+from flysync.errors import EXIT_TEMPORARY, FlysyncError, Interrupted, UsageError
 
-__all__ = ["admin", "app", "config", "demo", "inspect", "main", "sync"]
+__all__ = ["admin", "app", "config", "demo", "inspect", "main", "processes", "sync"]
 
 #: An option as ours are; anything else may be the first line of a key.
 _OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")
+#: What Typer prints itself.
+_PRINTED = {"-h", "--help", "--version"}
 
 
 def main() -> NoReturn:
@@ -35,15 +37,29 @@ def main() -> NoReturn:
     code: object = 0
     if completes := "_FLYSYNC_COMPLETE" in os.environ:  # nothing else gets onto the line that somebody is typing
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.unraisablehook = _unraisable
     try:
-        SIGNALS.interrupt()
-        code = app(obj=output, prog_name="flysync", standalone_mode=False)
-    except SystemExit as end:  # how Typer ends all that has to do with completion
-        code = end.code
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last stop: misuse, failures and bugs
+        try:
+            SIGNALS.interrupt()
+            code = app(obj=output, prog_name="flysync", standalone_mode=False)
+            if SIGNALS.was_swallowed:
+                code = _failed(KeyboardInterrupt(), output)
+        except SystemExit as end:  # how Typer ends all that has to do with completion
+            code = end.code
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last stop: misuse, failures and bugs
+            SIGNALS.note()
+            code = 0 if completes else _failed(error, output)
         SIGNALS.note()
-        code = 0 if completes else _failed(error, output)
-    _exit(code if isinstance(code, int) else 0)
+    except KeyboardInterrupt as error:  # the only one that there can be, right before it was only noted
+        code = _failed(error, output)
+    is_lost = sys.stdout is None and sys.__stdout__ is not None  # the result: the same command can tell it again
+    _exit((code if isinstance(code, int) else 0) or (EXIT_TEMPORARY if is_lost else 0))
+
+
+def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of an interruption that came where Python lets no exception out (an import's lock): it is noted."""
+    if not isinstance(ignored.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(ignored)
 
 
 def _failed(error: BaseException, output: Output) -> int:
@@ -54,24 +70,30 @@ def _failed(error: BaseException, output: Output) -> int:
         typer.echo(error.format_message(), err=True)
         return 2
     if isinstance(error, ParserError):
-        return output.fail(_misuse(error))
+        return output.fail(_misuse(error, output.command))
+    if isinstance(error, OSError) and _PRINTED & set(sys.argv):
+        give_up(sys.stdout, error)
+        return 0
     if isinstance(error, OSError) and "--install-completion" in sys.argv:
         hint = "print it with --show-completion, and put it where your shell looks for it"
         return output.fail(UsageError(f"the completion could not be installed: {error.strerror}", hint=hint))
     return output.fail(error)
 
 
-def _misuse(error: ParserError) -> UsageError:
+def _misuse(error: ParserError, command: str) -> UsageError:
     """
     Give what the parser has refused as an error of ours.
 
     A word that it does not know is never shown: it may be a value in the wrong place.
     """
-    path = "flysync" if error.ctx is None else error.ctx.command_path
+    path = error.ctx.command_path if error.ctx else " ".join(dict.fromkeys(("flysync", command)))
     if isinstance(error, NoSuchOption):
         name = f": {error.option_name}" if _OPTION.fullmatch(error.option_name) else ""
-        return UsageError(f"no such option{name}", hint=see_help(path, error.possibilities or ()))
+        known = {option for parameter in error.cmd.params for option in parameter.opts} if error.cmd else ()
+        meant = error.possibilities or [f"-{word}" for word in sys.argv if f"-{word}" in known]
+        return UsageError(f"no such option{name}", hint=see_help(path, meant))
     message = error.format_message().rstrip(".")
+    message = message[0].lower() + message[1:]
     if isinstance(error.cmd, TyperGroup) and type(error) in {ParserError, NoArgsIsHelpError}:
         message = "a command is needed"
     elif type(error) is ParserError:  # there is no type for it

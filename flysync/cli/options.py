@@ -8,6 +8,7 @@ together.)
 """
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,37 +19,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flysync.cli.hardening import hide
 from flysync.cli.output import Output
 from flysync.errors import ConfigError, UsageError
-from flysync.model.core import (
-    AppName,
-    Origin,
-    ProjectId,
-    SecretName,
-    SyncOptions,
-    is_app_name,
-    project_id,
-    secret_name,
-)
+from flysync.model.checks import LONGEST_S
+from flysync.model.core import AppName, Origin, ProjectId, SecretName, SyncOptions, is_app_name
+from flysync.model.names import project_id, secret_name
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.names import Known
 
-#: Seconds; no sandbox should live longer.
-_LONGEST_S = 24 * 3600.0
 #: Seconds for completing a word: the database has one, but a keyring or a name server may not answer either.
 _COMPLETION_S = 3.0
 
 
-def read_duration(text: str | float) -> float:
+def read_duration(text: str | float, *, longest_s: float = LONGEST_S, longest: str = "24h") -> float:
     """Read a duration: 90, 90s, 10m or 1h; a default is a number already."""
     if not isinstance(text, str):
         return text
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)?", text)
     length = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"] if match else -1.0
-    if not 0 <= length <= _LONGEST_S:
-        raise typer.BadParameter("use a duration such as 90s, 10m or 1h, up to 24h")
+    if not 0 <= length <= longest_s:
+        raise typer.BadParameter(f"use a duration such as 90s, 10m or 1h, up to {longest}")
     return length
+
+
+def read_age(text: str | float) -> float:
+    """Read a duration that may be as long as 90 days."""
+    return read_duration(text, longest_s=90 * 24 * 3600, longest="2160h")
 
 
 def read_positive(text: str | float) -> float:
@@ -61,10 +59,8 @@ def read_positive(text: str | float) -> float:
 def read_name(text: str) -> SecretName:
     """Read a credential's name; NAME=VALUE is refused without showing it."""
     if "=" in text:
-        raise UsageError(
-            "--name takes a name only; values are never given as arguments",
-            hint="the value is read from cloud_credentials, or from standard input with --value-stdin",
-        )
+        hint = "the value is read from cloud_credentials, or from standard input with --value-stdin"
+        raise UsageError("--name takes a name only; values are never given as arguments", hint=hint)
     return secret_name(text)
 
 
@@ -77,6 +73,17 @@ def name_of(what: str, is_valid: Callable[[str], bool]) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def number_option(name: str, *, least: int = 1, most: int, **more: Any) -> Any:
+    """Give an option that takes a whole number; Typer's own repeats what was given, which may be a value."""
+
+    def read(text: str | int) -> int:
+        if not re.fullmatch("[0-9]{1,9}", str(text)) or not least <= int(text) <= most:
+            raise typer.BadParameter(f"use a whole number from {least:,} to {most:,}")
+        return int(text)
+
+    return typer.Option(name, parser=read, **more)
 
 
 def _completes(kind: "Known") -> Callable[[typer.Context, str], list[str]]:
@@ -129,7 +136,7 @@ Verbose = Annotated[
     int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Say more; twice for every detail.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
-EnvFile = Annotated[Path | None, typer.Option("--env-file", metavar="FILE", help="Also read settings from this file.")]
+EnvFile = Annotated[str | None, typer.Option("--env-file", metavar="FILE", help="Also read settings from this file.")]
 
 Project = Annotated[ProjectId, _project_option(help="The platform's id of the project.")]
 OneProject = Annotated[ProjectId | None, _project_option(help="Only this project.")]
@@ -137,9 +144,9 @@ DoctorProject = Annotated[ProjectId | None, _project_option(help="Check this pro
 Names = Annotated[list[SecretName], _name_option(help="A credential's name; may be repeated.")]
 OneName = Annotated[SecretName | None, _name_option(help="Only runs that were about this credential.")]
 App = Annotated[AppName | None, _app_option(help="Use this app, not the newest deployment's.")]
-OneApp = Annotated[
-    AppName | None, _app_option(help="Only this app.", parser=AppName)
-]  # the table may name an impossible one
+#: The table may name an impossible one.
+_any_app = name_of("an app", lambda text: text != "" and len(text) <= 256)  # noqa: PLR2004
+OneApp = Annotated[AppName | None, _app_option(help="Only this app.", parser=_any_app)]
 DoctorApp = Annotated[AppName | None, _app_option(help="Check this app at Fly.")]
 
 Stage = Annotated[bool, typer.Option("--stage", help="Store only; a later deploy restarts the machines.")]
@@ -149,6 +156,9 @@ Verify = Annotated[bool, typer.Option("--verify", help="Ask Fly even if nothing 
 Force = Annotated[bool, typer.Option("--force", help="Set and deploy again, whatever the record says.")]
 ForceUnset = Annotated[
     bool, typer.Option("--force", help="Remove them even if they are in the table, or not set by flysync.")
+]
+IfGone = Annotated[
+    bool, typer.Option("--if-gone", help="Leave those alone that are in the table, instead of refusing.")
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Roll the removal out again after deploy_failed.")]
 TakeOver = Annotated[
@@ -195,19 +205,18 @@ def takes(*bundles: Callable[..., Any]) -> Callable[[Callable[..., None]], Calla
 
 
 def common(
-    context: typer.Context,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
+    context: typer.Context, env_file: EnvFile = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = 0
 ) -> Output:
     """Give the output of the command, as the options before and after its name want it."""
-    if env_file is not None and not env_file.is_file():
-        raise ConfigError(f"{env_file} is not a file", hint="check --env-file")
+    # A pipe will do. (pathlib's functions raise for a name that is too long.)
+    if env_file is not None and (os.path.isdir(env_file) or not os.path.exists(env_file)):  # noqa: PTH110, PTH112
+        raise ConfigError(f"{env_file or 'an empty name'} is not a file", hint="check --env-file")
+    if context.invoked_subcommand is None:  # here is the command itself; no setting has been read yet
+        hide()
     output = context.ensure_object(Output)
     output.as_json = output.as_json or as_json
     output.verbosity = -1 if quiet or output.verbosity < 0 else output.verbosity + verbose
-    output.env_file = env_file or output.env_file
+    output.env_file = Path(env_file) if env_file else output.env_file
     return output
 
 
@@ -232,6 +241,7 @@ def unset_options(
     app: App = None,
     dry_run: DryRun = False,
     force: ForceUnset = False,
+    if_gone: IfGone = False,
     retry: Retry = False,
     take_over: TakeOver = False,
     sandbox: SandboxId = None,

@@ -19,38 +19,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from flysync.model.reports import Note, Report, SyncReport
+    from flysync.model.reports import FleetReport, Note, Report, SyncReport
 
-#: The descriptors.
 _STDOUT, _STDERR = 1, 2
 
 
-class _Bug(
-    FlysyncError,
-    code="internal_error",
-    hint="please report it with the traceback on stderr, which holds no values",
-):
+class _Bug(FlysyncError, code="internal_error"):
     """An exception that was not raised on purpose, by its kind alone: its text may hold a value."""
+
+    default_hint = "please report it with the traceback on stderr, which holds no values"
 
 
 @dataclass(kw_only=True, slots=True)
 class Output:
     """How a command shows its report, and what it is to show until then."""
 
-    #: As the caller would type it, for the JSON.
-    command: str = "flysync"
+    command: str = "flysync"  #: As the caller would type it, for the JSON.
     as_json: bool = False
-    #: -1 with -q, 1 with -v, 2 with -vv.
-    verbosity: int = 0
+    verbosity: int = 0  #: -1 with -q, 1 with -v, 2 with -vv.
     env_file: Path | None = None
-    #: Warnings about the settings; those of the report come after them.
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Note, ...] = ()  #: Warnings about the settings; those of the report come after them.
     #: Gives the report of the sync in progress, as far as it has come.
-    unfinished: Callable[[], SyncReport] | None = None
-    #: What an interruption leaves behind, where a report does not say it.
-    left: str | None = None
-    #: Whether stdout has its result, or is just getting it.
-    _has_result: bool = False
+    unfinished: Callable[[], SyncReport | FleetReport] | None = None
+    left: str | None = None  #: What an interruption leaves behind, where a report does not say it.
+    _has_result: bool = False  #: Whether stdout has its result, or is just getting it.
+    _list: str | None = None  #: The key of the list that stdout has the first items of; JSON only.
 
     def warn(self, notes: tuple[Note, ...]) -> None:
         """Show warnings about the settings now; JSON has them beside those of the report."""
@@ -63,6 +56,23 @@ class Output:
         """Show something besides the result, which JSON has no place for; not with -q."""
         if not self.as_json and self.verbosity >= 0:
             write(sys.stderr, "\n".join(lines))
+
+    def more(self, key: str, part: Report) -> None:
+        """Show a part of the report that comes; of JSON the items of its list *key*, which the rest then closes."""
+        from flysync.cli import render
+
+        if not self.as_json:
+            if self.verbosity >= 0:
+                write(sys.stdout, "\n".join(render.as_text(part)))
+            return
+        import json
+
+        if items := render.as_json(self.command, part)[key]:
+            head = {"schema": render.SCHEMA, "command": self.command}
+            before = ", " if self._list else f"{json.dumps(head)[:-1]}, {json.dumps(key)}: ["
+            self._has_result, self._list = True, key  # from here on, until it is written
+            write(sys.stdout, before + ", ".join(map(json.dumps, items)), end="")
+            self._has_result = False
 
     def show(self, report: Report) -> None:
         """Show a report: its warnings, what was found or done, why it failed, and what to run next."""
@@ -106,7 +116,13 @@ class Output:
         if self.as_json:
             import json
 
-            yield _STDOUT, [json.dumps(render.as_json(self.command, report, self.notes))]
+            whole = render.as_json(self.command, report, self.notes)
+            if self._list is None:
+                yield _STDOUT, [json.dumps(whole)]
+                return
+            items = "".join(f", {json.dumps(item)}" for item in whole.pop(self._list, ()))
+            rest = {name: value for name, value in whole.items() if name not in {"schema", "command"}}
+            yield _STDOUT, [f"{items}], {json.dumps(rest)[1:]}"]
             return
         is_quiet = self.verbosity < 0
         if not is_quiet:
@@ -125,21 +141,27 @@ def is_lively() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def write(stream: Any, text: str) -> None:
+def write(stream: Any, text: str, *, end: str = "\n") -> None:
     """Print what the stream's encoding can hold; a reader who has gone is no failure."""
     if not text or stream is None:  # Python has no stream where its descriptor was closed
         return
     with suppress(AttributeError):  # the spinner's has none, and shows everything
         stream.reconfigure(errors="backslashreplace")
     try:
-        stream.write(text + "\n")
+        stream.write(text + end)
         stream.flush()
     except OSError as error:
-        # Python flushes once more at exit, and would complain.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            write(sys.stderr, f"error: the result could not be written: {error.strerror}")
+        give_up(stream, error)
+
+
+def give_up(stream: Any, error: OSError) -> None:
+    """Write no more to a stream that takes nothing; where it is the result's, say so, and leave no stdout."""
+    # Python flushes once more at exit, and would complain.
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+        write(sys.stderr, f"error: the result could not be written: {error.strerror}")
+        sys.stdout = None
 
 
 def _write_at_once(descriptor: int, text: str, *, end: str = "\n") -> None:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from flysync.cli.output import Output
     from flysync.errors import Interrupted
+    from flysync.model.core import ProjectId
     from flysync.model.fly import Machines
-    from flysync.model.reports import Report, SyncReport
+    from flysync.model.reports import FleetReport, Report, SyncReport
     from flysync.secret import Secret
 
 
@@ -106,23 +107,37 @@ class FleetProgress:
     """Follows a sync of all projects: a line per project on stdout, and below them a bar on a terminal."""
 
     def __init__(self, output: Output) -> None:
-        self.reports: list[SyncReport] = []
         self._output = output
         self._bar: Any = None
         self._has_bar = not output.as_json and output.verbosity == 0 and is_lively()
 
-    def begin(self, total: int) -> None:
+    def begin(self, known: Callable[[], FleetReport]) -> None:
+        """Remember who gives the report."""
+        self._output.unfinished = known
+
+    def found(self, more: int) -> None:
         """Show how many projects are to be synced."""
-        if self._has_bar and total:
+        if self._bar is None and self._has_bar and more:
             self._bar = _bar()
-            self._bar.add_task("projects", total=total)
+            self._bar.add_task("projects", total=0)
             self._bar.start()
+        if self._bar is not None:
+            (task,) = self._bar.tasks
+            self._bar.update(task.id, total=task.total + more)
+
+    def unchanged(self, projects: Sequence[ProjectId]) -> None:
+        """JSON names those that are up to date; there may be very many of them, so it does at once."""
+        if self._output.as_json:
+            from flysync.model.core import RunId
+            from flysync.model.reports import FleetReport, SyncReport
+
+            its = (SyncReport(run_id=RunId(""), project=project, is_settled=True) for project in projects)
+            self._output.more("projects", FleetReport(projects=tuple(its)))
 
     def done(self, report: SyncReport) -> None:
         """Show what one project came to."""
         from flysync.cli.render.sync import project_text
 
-        self.reports.append(report)
         if self._output.as_json or self._output.verbosity < 0:
             return
         # stdout goes to the terminal by itself, or to a file: the bar makes room for it.
@@ -134,10 +149,11 @@ class FleetProgress:
             self._bar.advance(self._bar.task_ids[0])
 
     def interrupted(self, error: Interrupted) -> Report:
-        """Give the reports of the projects that are done, ended by a signal."""
-        from flysync.model.reports import FleetReport
+        """Give what each project has come to, ended by a signal."""
+        from flysync.model.reports import Report
 
-        return FleetReport(projects=tuple(self.reports), error=error)
+        known = self._output.unfinished
+        return Report(error=error) if known is None else replace(known(), error=error)
 
     def stop(self) -> None:
         """Remove the bar."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from flysync.model.reports import Report
     from flysync.settings import Settings
 
+    Follower = Progress | FleetProgress
+
 
 def load_settings(output: Output, needs: Sequence[str]) -> Settings:
     """
@@ -38,10 +40,7 @@ def load_settings(output: Output, needs: Sequence[str]) -> Settings:
 
 
 def run_sync(
-    output: Output,
-    options: SyncOptions,
-    handler: Callable[..., Awaitable[Report]],
-    progress: Progress | FleetProgress | None = None,
+    output: Output, options: SyncOptions, handler: Callable[..., Awaitable[Report]], progress: Follower | None = None
 ) -> NoReturn:
     """Run a handler that takes the options of a sync and somebody who follows it."""
     from flysync import bootstrap
@@ -53,10 +52,7 @@ def run_sync(
 
 
 def run_handler(
-    output: Output,
-    settings: Settings,
-    handler: Callable[..., Awaitable[Report]],
-    progress: Progress | FleetProgress | None = None,
+    output: Output, settings: Settings, handler: Callable[..., Awaitable[Report]], progress: Follower | None = None
 ) -> NoReturn:
     """Open the services, call *handler* with them, show its report, and exit with its code."""
     from flysync import bootstrap
@@ -75,7 +71,7 @@ def exit_with(output: Output, report: Report) -> NoReturn:
     raise typer.Exit(report.exit_code)
 
 
-def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Progress | FleetProgress) -> Report:
+def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Follower) -> Report:
     """
     Run *work* to its end, or to that of its cleaning up after Ctrl-C or SIGTERM; give the last report there is.
 
@@ -92,10 +88,11 @@ def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Progress |
                 loop.call_soon_threadsafe(task.cancel)
 
         SIGNALS.on_first = cancel
-        if SIGNALS.received:  # where its exception was swallowed
+        if SIGNALS.received:  # just now, or where Python has swallowed the exception
             task.cancel()
         return await task
 
+    SIGNALS.note()  # asyncio may not be interrupted while it begins
     try:
         return asyncio.run(body())
     except (asyncio.CancelledError, FlysyncError) as error:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,53 +13,33 @@ from flysync.cli.options import (
     OneProject,
     Project,
     common,
-    name_of,
-    read_duration,
+    number_option,
+    read_age,
     sync_options,
     takes,
     time_option,
     unset_options,
 )
 from flysync.cli.output import Output
-from flysync.errors import ConfigError, UsageError
-from flysync.model.core import SyncOptions
-from flysync.worker.options import WorkerOptions
-
-if TYPE_CHECKING:
-    from flysync.model.reports import Report
-    from flysync.ports import Services
-
+from flysync.errors import UsageError
+from flysync.model.core import Pruning, SyncOptions
 
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Read the value from standard input.")]
 All = Annotated[bool, typer.Option("--all", help="All projects that have credentials.")]
 AtATime = Annotated[
     int | None,
-    typer.Option("--concurrency", min=1, max=100, metavar="N", show_default="4", help="Projects at a time (--all)."),
+    number_option("--concurrency", most=100, metavar="N", show_default="4", help="Projects at a time (--all)."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Queue = Annotated[
-    str | None,
-    typer.Option(
-        "--queue",
-        metavar="NAME",
-        parser=name_of(
-            "a queue: BullMQ's are not empty and have no colon", lambda text: text != "" and ":" not in text
-        ),
-        show_default="FLYSYNC_QUEUE, else flyio-secrets",
-        help="The queue that the backend adds its jobs to.",
-    ),
+Prune = Annotated[bool, typer.Option("--prune", help="Remove secrets whose rows are gone, after the sync.")]
+PruneAfter = Annotated[
+    float | None,
+    time_option("--prune-after", show_default="24h", help="How long a row has to be gone.", parser=read_age),
 ]
-
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=100, metavar="N", help="Runs at a time.")]
-Grace = Annotated[
-    float,
-    time_option("--grace", show_default="30s", help="Time for runs to end after SIGTERM.", parser=read_duration),
+_DAY_S = 86_400.0
+PruneYes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Remove even more than half of an app's secrets, or more than 20 (--prune).")
 ]
-HealthPort = Annotated[
-    int | None,
-    typer.Option("--health-port", min=0, max=65535, metavar="PORT", help="Serve /healthz, /readyz and /metrics here."),
-]
-HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="The address to serve them on.")]
 
 
 @app.command()
@@ -82,7 +62,7 @@ def sync(output: Output, options: SyncOptions, project: Project, name: Names, va
     from flysync.handlers.sync.entry import sync_credentials_to_flyio
 
     if value_stdin:
-        options = replace(options, values={name[0]: stdin.read_value(name)})
+        options = replace(options, values={name[0]: stdin.read_value(name, env_file=output.env_file)})
     run.run_sync(output, options, partial(sync_credentials_to_flyio, project, name))
 
 
@@ -94,32 +74,57 @@ def sync_project(
     project: OneProject = None,
     all_projects: All = False,
     concurrency: AtATime = None,
+    prune: Prune = False,
+    prune_after_s: PruneAfter = None,
+    yes: PruneYes = False,
 ) -> None:
     """
     Copy all credentials of a project, or of all, into the apps.
 
     Does what `flysync sync` does, for all names: whatever is new or has changed is set at once, with one restart. A
     credential that cannot be sent fails alone, and makes the exit status 1. With --all a project that fails does not
-    stop the others.
+    stop the others, but a fault that all would meet does: a refused key, wrong settings, a missing table. Stopped by
+    that or by Ctrl-C, it names the projects that were interrupted and not begun, and the sandboxes that may be left.
+
+    With --prune, secrets that flysync set and whose rows are gone are removed after that, with a restart of its own: a
+    day after a prune first missed the row (--prune-after). Where an app misses more than half of its secrets, or more
+    than 20, nothing is removed and the exit status is 1, unless --yes is given.
 
     Examples:
-        flysync sync-project --project proj123 --dry-run
+        flysync sync-project --project proj123 --prune --prune-after 0s --dry-run
         flysync sync-project --project proj123 --force --reason "new machines"
-        flysync sync-project --all --concurrency 8
+        flysync sync-project --all --concurrency 8 --prune
     """
     from flysync.handlers.sync import all_projects as fleet
-    from flysync.handlers.sync import entry
+    from flysync.handlers.sync import entry, prune_secrets
 
     if all_projects == (project is not None):
-        raise UsageError("a project is needed, or all of them", hint="give one of --project ID and --all")
+        raise UsageError("sync-project takes either --project ID or --all", hint="give one of them")
+    if prune and (options.app or options.stage or not options.wait):
+        hint = "leave them out, or remove secrets by their names with `flysync unset`"
+        raise UsageError("--app, --stage and --no-wait do not go with --prune", hint=hint)
+    pruning = pruning_of(prune=prune, after_s=prune_after_s, yes=yes)
     if project is not None:
         if concurrency is not None:
             raise UsageError("--concurrency goes with --all", hint="leave it out")
-        run.run_sync(output, options, partial(entry.sync_project, project))
+        if pruning is None:
+            run.run_sync(output, options, partial(entry.sync_project, project))
+        run.run_sync(output, options, partial(prune_secrets.prune_project, project, pruning=pruning, syncs=True))
     if options.app or options.sandbox or options.take_over:
         hint = "leave them out, or give --project ID"
         raise UsageError("--app, --sandbox and --take-over are for one project", hint=hint)
-    run.run_sync(output, options, partial(fleet.sync_all, concurrency=concurrency or 4), progress.FleetProgress(output))
+    if yes:
+        hint = "leave it out; what it is needed for names the project and the command"
+        raise UsageError("--yes is for one project: an emptied table must not empty all apps", hint=hint)
+    sync_all = partial(fleet.sync_all, concurrency=concurrency or 4, pruning=pruning)
+    run.run_sync(output, options, sync_all, progress.FleetProgress(output))
+
+
+def pruning_of(*, prune: bool, after_s: float | None, yes: bool = False) -> Pruning | None:
+    """Give which secrets are to be removed; UsageError: something goes with --prune that was given without it."""
+    if not prune and (yes or after_s is not None):
+        raise UsageError("--prune-after and --yes go with --prune", hint="leave them out, or give --prune")
+    return Pruning(after_s=_DAY_S if after_s is None else after_s, yes=yes) if prune else None
 
 
 @app.command()
@@ -129,7 +134,8 @@ def unset(output: Output, options: SyncOptions, project: Project, name: Names, y
     Remove secrets from a project's app, with one restart.
 
     Removes secrets that flysync set and whose credentials are gone from the table; others are refused without --force.
-    Asks first on a terminal; elsewhere --yes is needed.
+    With --if-gone, those whose credentials are there are left alone, and a refused one keeps no other from being
+    removed. Asks first on a terminal; elsewhere --yes is needed.
 
     Examples:
         flysync unset --project proj123 --name OLD_KEY --dry-run
@@ -140,45 +146,3 @@ def unset(output: Output, options: SyncOptions, project: Project, name: Names, y
     if not options.dry_run and not yes:
         stdin.confirm(f"Remove {', '.join(name)} from the app of {project}, and restart its machines?")
     run.run_sync(output, options, partial(unset_secrets, project, name))
-
-
-@app.command()
-@takes(common)
-def worker(
-    output: Output,
-    queue: Queue = None,
-    concurrency: Concurrency = 5,
-    grace: Grace = 30.0,
-    health_port: HealthPort = None,
-    health_host: HealthHost = "127.0.0.1",
-) -> None:
-    """
-    Process jobs from the backend's queue, until SIGTERM.
-
-    Takes the jobs named sync-flyio-secrets from a queue of BullMQ and does what `flysync sync` does. It logs to
-    standard error, one line of JSON per event. On the first SIGTERM the current runs may go on as long as --grace says,
-    all other jobs are given back, and the exit status is 0.
-
-    Examples:
-        flysync worker --concurrency 10 --health-port 9090
-        flysync worker --queue my-queue --grace 60s
-    """
-    from flysync import bootstrap, logs
-    from flysync.extras import how_to_add
-    from flysync.model.reports import Report
-
-    try:
-        from flysync.worker.process import Work
-    except ImportError:
-        raise ConfigError("the worker needs more packages", hint=how_to_add("worker")) from None
-    settings = run.load_settings(output, bootstrap.WORKER)
-    logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
-    options = WorkerOptions(concurrency=concurrency, grace_s=grace, health_port=health_port, health_host=health_host)
-    options = replace(options, sync=settings.complete(options.sync))
-    bootstrap.load_sdk()  # it takes a second, in which no other job would go on
-
-    async def work(services: "Services") -> "Report":
-        await Work(bootstrap.open_queue(settings, queue or settings.queue), services, options).run()
-        return Report()
-
-    run.run_handler(output, settings, work)

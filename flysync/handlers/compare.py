@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from flysync.errors import AppNotVisible, OutcomeUnknown
+from flysync.errors import AmbiguousDeployment, AppNotVisible, OutcomeUnknown
 from flysync.model.core import Outcome, Reason, State
 from flysync.model.fly import Condition, FlyStatus
 from flysync.model.reports import Note
@@ -16,55 +16,76 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable
 
     from flysync.errors import DeployFailed
-    from flysync.model.core import AppName, SecretName, SecretRecord, SyncOptions
+    from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord, SyncOptions
     from flysync.model.fly import AppAtFly, Machine
+    from flysync.model.reports import StatusRow
     from flysync.plan import Change
 
 _ON_MACHINES = frozenset({FlyStatus.DEPLOYED, FlyStatus.PARTIAL})
 _WAITING = frozenset({FlyStatus.STAGED, FlyStatus.PARTIAL})
 #: flyctl shows no status of secrets where an app has more machines than these (read: secrets/list.go).
 _MOST_MACHINES = 100
+_TOO_MANY = f"flyctl shows no status of secrets where an app has more than {_MOST_MACHINES} machines"
 
 
 class Live(StrEnum):
     """How a secret stands at Fly, in words for a person."""
 
-    #: The machines run with what we wrote last.
-    RUNNING = "running"
-    #: They have it, and are stopped or suspended: they will start with it.
-    AT_REST = "on stopped machines"
+    RUNNING = "running"  #: The machines run with what we wrote last.
+    AT_REST = "on stopped machines"  #: They have it, and are stopped or suspended: they start with it.
     #: They have it, and one of them does not run: it has crashed, or a health check is critical.
     DOWN = "machines down"
-    #: Some of them have it.
-    PARTLY = "on some machines"
-    #: Fly has what we wrote last, and no machine runs with it.
-    NOT_DEPLOYED = "not deployed"
-    #: Fly has it, and the app has no machine.
-    NO_MACHINES = "no machines"
-    #: Fly has it no more.
-    MISSING = "missing"
-    #: Somebody else has set it since.
-    CHANGED = "changed at Fly"
-    #: Fly has what we wrote, and does not show what the machines run with.
-    UNKNOWN = "unknown"
-    #: Fly has what we wrote, and the table has it no more.
-    ORPHANED = "orphaned"
-    #: Neither Fly nor the table has what we wrote.
-    GONE = "gone"
-    #: It is at Fly, and we never wrote it.
-    FOREIGN = "foreign"
-    #: There is no such app.
-    NO_APP = "no app"
+    PARTLY = "on some machines"  #: Some of them have it.
+    NOT_DEPLOYED = "not deployed"  #: Fly has what we wrote last, and no machine runs with it.
+    NO_MACHINES = "no machines"  #: Fly has it, and the app has no machine.
+    MISSING = "missing"  #: Fly has it no more.
+    CHANGED = "changed at Fly"  #: Somebody else has set it since.
+    UNKNOWN = "unknown"  #: Fly has what we wrote, and does not show what the machines run with.
+    ORPHANED = "orphaned"  #: Fly has what we wrote, and the table has it no more.
+    GONE = "gone"  #: Neither Fly nor the table has what we wrote.
+    FOREIGN = "foreign"  #: It is at Fly, and we never wrote it.
+    NO_APP = "no app"  #: There is no such app.
 
 
 def not_visible(app: AppName, phase: str | None) -> AppNotVisible:
-    """Give the error for an app that has secrets of ours, and that Fly does not know any more."""
-    return AppNotVisible(
-        f"flysync has deployed to {app} before, and Fly.io now says that it does not exist",
-        service="fly",
-        phase=phase,
-        setting="FLY_API_TOKEN",
+    """
+    Give the error for an app that has secrets of ours, and that Fly does not know any more.
+
+    Fly says the same of an app that was deleted and of one that this token may not see.
+    """
+    message = f"flysync has deployed to {app} before, and Fly.io now says that it does not exist"
+    hint = (
+        "it was deleted, or belongs to an organisation that FLY_API_TOKEN does not reach: Fly.io says the same of"
+        " both. If the project has another app now, project_deployments has to name it in a newer row"
     )
+    return AppNotVisible(message, hint=hint, service="fly", phase=phase, setting="FLY_API_TOKEN")
+
+
+def ambiguous(view: ProjectView) -> AmbiguousDeployment:
+    """Give the error for a project that is deployed to several apps."""
+    return AmbiguousDeployment(f"the newest deployments of {view.project} name several apps: {', '.join(view.apps)}")
+
+
+def not_found(view: ProjectView) -> Note:
+    """Warn of an app that Fly does not know; where a caller has named it, the project's own may be meant."""
+    message = f"Fly.io knows no app {view.app}: it does not exist, or the token cannot see it"
+    if own := [app for app in view.apps if app != view.app]:
+        message += f"; the newest deployment of {view.project} names {' and '.join(own)}"
+    return Note(code="app_not_found", message=message)
+
+
+def lost_apps(deployed: Collection[tuple[AppName, Live | None]]) -> list[Note]:
+    """Warn of apps to which secrets were *deployed*, and that Fly does not show now, or shows without any of these."""
+    notes = []
+    for app in dict(deployed):
+        shown = {live for its_app, live in deployed if its_app == app}
+        if Live.NO_APP in shown:
+            error = not_visible(app, None)
+            notes.append(Note(code=error.code, message=f"{error.message}: {error.hint}", names=(app,)))
+        elif shown == {Live.MISSING}:
+            message = f"{app} has nothing of what flysync deployed to it: was it deleted, and made again?"
+            notes.append(Note(code="app_made_again", message=message, names=(app,)))
+    return notes
 
 
 def managed(machines: Iterable[Machine]) -> list[Machine]:
@@ -185,35 +206,42 @@ class LiveSecrets:
             return None, Reason.DRIFTED, None
         return None, Reason.REQUESTED, None
 
-    def live(self, name: SecretName, record: SecretRecord | None) -> Live:
-        """Say how a secret stands."""
+    def live(self, name: SecretName, record: SecretRecord | None) -> tuple[Live, str | None]:
+        """Say how a secret stands; and why nobody can tell, where nobody can."""
         if name not in self._secrets:
-            return Live.MISSING
+            return Live.MISSING, None
         if record is None or record.fingerprint is None:
-            return Live.FOREIGN
+            return Live.FOREIGN, None
+        if record.fly_digest_mac is None:
+            return Live.UNKNOWN, "the run that wrote it could not look at it afterwards"
         if not self.is_ours(record):
-            # Without a digest of ours, a run was cut short between writing and looking.
-            return Live.CHANGED if record.fly_digest_mac else Live.UNKNOWN
-        status = self._secrets[name].status
-        if status is FlyStatus.DEPLOYED:
-            return self._running()
+            return Live.CHANGED, None
+        live = self._on_machines(self._secrets[name].status, record)
+        return live, self._why_unknown() if live is Live.UNKNOWN else None
+
+    def _on_machines(self, status: FlyStatus, record: SecretRecord) -> Live:
+        """Say how the machines stand to a secret of ours."""
         if status is FlyStatus.PARTIAL:
             return Live.PARTLY
-        if self.machines is not None and not self._managed:
-            return Live.NO_MACHINES
-        if self._sees_machines or (record.state is State.STORED and self.machines):
-            return Live.NOT_DEPLOYED
-        return Live.UNKNOWN
-
-    def _running(self) -> Live:
-        """Say how the machines are that have a secret."""
-        if self.machines is None:
-            return Live.UNKNOWN
+        if status is not FlyStatus.DEPLOYED:
+            if self.machines is not None and not self._managed:
+                return Live.NO_MACHINES
+            is_told = self._sees_machines or (record.state is State.STORED and self.machines)
+            return Live.NOT_DEPLOYED if is_told else Live.UNKNOWN
         if self.down():
             return Live.DOWN
-        if self.unclear():
+        if self.machines is None or self.unclear():
             return Live.UNKNOWN
         return Live.RUNNING if any(one.state == "started" for one in self._managed) else Live.AT_REST
+
+    def _why_unknown(self) -> str:
+        if self.machines is None:
+            return "the machines could not be listed" + (f": {self.error.message}" if self.error else "")
+        if len(self._managed) > _MOST_MACHINES:
+            return _TOO_MANY
+        if unclear := self.unclear():
+            return f"it cannot be said yet whether these run: {', '.join(sorted(machine.id for machine in unclear))}"
+        return "Fly.io does not show what the machines run with"
 
     def warnings(self) -> list[Note]:
         """Give what is to be said of the app's machines, whatever is done."""
@@ -222,8 +250,7 @@ class LiveSecrets:
             message = f"no command for secrets reaches machines that `fly deploy` did not make: {', '.join(loose)}"
             notes.append(Note(code="loose_machines", message=message, names=tuple(loose)))
         if len(self._managed) > _MOST_MACHINES:
-            message = f"flyctl shows no status of secrets where an app has more than {_MOST_MACHINES} machines"
-            notes.append(Note(code="machines_not_seen", message=message))
+            notes.append(Note(code="machines_not_seen", message=_TOO_MANY))
         return notes
 
     def staged_by_others(self, known: Container[str]) -> Note | None:
@@ -236,8 +263,12 @@ class LiveSecrets:
 def machines_down(machines: Iterable[Machine]) -> Note:
     """Give the warning about machines that are down, and that a roll-out of ours has not put down."""
     names = tuple(sorted(machine.id for machine in machines))
-    return Note(
-        code="machines_down",
-        message=f"down, and not by a roll-out of flysync's: {', '.join(names)}; look at `fly logs`",
-        names=names,
-    )
+    message = f"down, and not by a roll-out of flysync's: {', '.join(names)}; look at `fly logs`"
+    return Note(code="machines_down", message=message, names=names)
+
+
+def left_out(rows: Iterable[StatusRow]) -> Iterable[Note]:
+    """Say that values were not compared, because there is so much of them."""
+    if number := sum(row.credential is not None and row.credential.left_out for row in rows):
+        message = f"{number:,} of the largest values were not compared: there is too much of all; ask for one project"
+        yield Note(code="values_not_compared", message=message)

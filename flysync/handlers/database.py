@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckReport(Report):
-    """What `db check` has found."""
+    """What was found."""
 
     findings: tuple[Finding, ...]
 

@@ -6,16 +6,17 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.errors import AppNotFound, FlysyncError
+from flysync.errors import AppNotFound, AppNotVisible, FlysyncError
 from flysync.handlers.sandbox import ReadOnlySandbox
-from flysync.model.fly import SMOKE_S
+from flysync.model.fly import SMOKE_S, TO_MAKE_ONE, TokenKind
+from flysync.model.reports import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from flysync.model.core import AppName
     from flysync.model.fly import AppAtFly, Machine
-    from flysync.model.reports import NextStep, Note
+    from flysync.model.reports import NextStep
     from flysync.ports import SandboxFlyctl, Services
 
 #: Seconds for a look at one app, and more for each further one.
@@ -29,14 +30,10 @@ _AT_A_TIME = 8
 class LiveApp:
     """What Fly shows of one app."""
 
-    #: Whether Fly knows it.
-    exists: bool = True
-    #: Absent where it could not be seen.
-    shown: AppAtFly | None = None
-    #: What kept us from seeing all of it.
-    error: FlysyncError | None = None
-    #: Seconds for which a machine has to stay up before it counts as running.
-    smoke_s: float = SMOKE_S
+    exists: bool = True  #: Whether Fly knows it.
+    shown: AppAtFly | None = None  #: Absent where it could not be seen.
+    error: FlysyncError | None = None  #: What kept us from seeing all of it.
+    smoke_s: float = SMOKE_S  #: Seconds for which a machine has to stay up before it counts as running.
 
     @property
     def machines(self) -> tuple[Machine, ...] | None:
@@ -63,19 +60,34 @@ async def look_at(apps: Iterable[AppName], *, services: Services) -> LiveApps:
     async with reading as sandbox:
         flyctl = reading.flyctl(sandbox)
         try:
-            await flyctl.prepare()
+            if changed := (await flyctl.prepare()).changed:
+                reading.notes.append(Note(code="flyctl_changed", message=changed))
             looks = await asyncio.gather(*(_look(name, flyctl, turns, services.smoke_s) for name in names))
         except FlysyncError as error:
             looks = [LiveApp(error=error) for _ in names]
     return LiveApps(apps=dict(zip(names, looks, strict=True)), notes=reading.notes, next=reading.next)
 
 
+async def hidden(app: AppName, flyctl: SandboxFlyctl, phase: str | None) -> AppNotVisible | None:
+    """Give the error for an app that is not found by a deploy token: to it, every app but its own is not there."""
+    if (await flyctl.access().token()).kind is not TokenKind.DEPLOY:
+        return None
+    message = f"Fly.io knows no app {app} by FLY_API_TOKEN, which is a deploy token, and serves no app but its own"
+    return AppNotVisible(message, hint=TO_MAKE_ONE, service="fly", phase=phase, setting="FLY_API_TOKEN")
+
+
 async def _look(app: AppName, flyctl: SandboxFlyctl, turns: asyncio.Semaphore, smoke_s: float) -> LiveApp:
     try:
         async with turns:
-            shown = await flyctl.secrets(app).look()
-    except AppNotFound:
-        return LiveApp(exists=False)
+            return await _seen(app, flyctl, smoke_s)
     except FlysyncError as error:
         return LiveApp(error=error)
+
+
+async def _seen(app: AppName, flyctl: SandboxFlyctl, smoke_s: float) -> LiveApp:
+    try:
+        shown = await flyctl.secrets(app).look()
+    except AppNotFound as absent:
+        error = await hidden(app, flyctl, absent.phase)
+        return LiveApp(exists=error is not None, error=error)
     return LiveApp(shown=shown, error=shown.error, smoke_s=smoke_s)

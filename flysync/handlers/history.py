@@ -1,4 +1,4 @@
-"""The runs of a project so far, or one of them in full; from our own record."""
+"""The runs of a project or of all so far, or one of them in full; from our own record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import RunNotFound, UsageError
-from flysync.model.reports import NextStep, Report, command
+from flysync.model.reports import NextStep, Note, Report, command
 
 if TYPE_CHECKING:
     from flysync.model.core import ProjectId, SecretName
@@ -24,9 +24,10 @@ STEPS = ("read", "lock", "fence", "create", "flyctl", "set", "unset", "list", "d
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HistoryReport(Report):
-    """The runs of a project, the newest first."""
+    """The runs of a project or of all, the newest first."""
 
     runs: tuple[RunRow, ...]
+    of_all: bool = False  #: Whether they are of all projects.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,21 +40,33 @@ class RunReport(Report):
 
 
 async def history(
-    project: ProjectId, *, services: Services, name: SecretName | None = None, limit: int = 20
+    project: ProjectId | None,
+    *,
+    services: Services,
+    name: SecretName | None = None,
+    limit: int = 20,
+    failed: bool = False,
+    since_s: float | None = None,
 ) -> HistoryReport:
     """
-    Give the newest *limit* runs of *project*; with *name*, only those that were about it.
+    Give the newest *limit* runs of *project*, or of all.
+
+    Of them only those that were about *name*, that *failed*, that did not end before the last *since_s* seconds.
 
     Raises:
         ProjectNotFound: the project is in none of the tables.
     """
-    runs = await services.records.history(project, name=name, limit=limit)
-    failed = next((run for run in runs if run.error_code is not None), None)
-    if failed is None:
-        step = _status(project)
+    runs = await services.records.history(project, name=name, limit=limit, failed=failed, since_s=since_s)
+    notes = await _no_runs(project, name, services) if project and name and not runs else []
+    failure = next((run for run in runs if run.error_code is not None), None)
+    if failure is not None:
+        step = NextStep(command=command("history", failure.run_id), why="shows the newest failure")
+    elif project is None:
+        step = NextStep(command="flysync status", why="shows how far all projects have come")
     else:
-        step = NextStep(command=command("history", failed.run_id), why="shows the newest failure")
-    return HistoryReport(runs=tuple(map(_in_order, runs)), next=(step,))
+        step = _status(project)
+    found = tuple(map(_in_order, runs))
+    return HistoryReport(runs=found, of_all=project is None, warnings=tuple(notes), next=(step,))
 
 
 async def one_run(start: str, *, services: Services) -> RunReport:
@@ -64,24 +77,28 @@ async def one_run(start: str, *, services: Services) -> RunReport:
         UsageError: no run's id can begin with it, or it is too short.
         RunNotFound: there is none, or more than one.
     """
+    start = start.lower()
     if not _ID.fullmatch(start):
-        raise UsageError(
-            "that is not the id of a run",
-            hint="give the id that `flysync history --project ID` shows, or at least its first 6 characters",
-        )
+        hint = "give the id that `flysync history --project ID` shows, or at least its first 6 characters"
+        raise UsageError("that is not the id of a run", hint=hint)
     runs = await services.records.find_runs(start)
     if not runs:
-        raise RunNotFound(f"there is no run whose id begins with {start}")
+        near = await services.records.similar_run(start)
+        meant = near and f"did you mean {near}? {RunNotFound.default_hint}"
+        raise RunNotFound(f"there is no run whose id begins with {start}", hint=meant)
     if len(runs) > 1:
         ids = ", ".join(run.run_id for run, _ in runs)
         raise RunNotFound(f"there is more than one run whose id begins with {start}: {ids}", hint="give more of the id")
     run, action = runs[0]
     outcomes = action.details.get("outcomes") if action else None
-    return RunReport(
-        run=_in_order(run),
-        sent={str(name): str(outcome) for name, outcome in outcomes.items()} if isinstance(outcomes, Mapping) else None,
-        next=(_status(run.project),),
-    )
+    sent = {str(name): str(outcome) for name, outcome in outcomes.items()} if isinstance(outcomes, Mapping) else None
+    return RunReport(run=_in_order(run), sent=sent, next=(_status(run.project),))
+
+
+async def _no_runs(project: ProjectId, name: SecretName, services: Services) -> list[Note]:
+    """Say what may have been meant by a name that no run was about; a credential that was never sent is none."""
+    hint = (await services.records.similar_credentials(project, [name])).get(name)
+    return [Note(code="no_runs", message=f"no run was about {name}. {hint}", names=(name,))] if hint else []
 
 
 def _status(project: ProjectId) -> NextStep:

@@ -28,14 +28,10 @@ _REMOVE_S = 60.0
 class Use(StrEnum):
     """Whether a sandbox is still in use."""
 
-    #: Its run is in progress.
-    LIVING = "living"
-    #: Its run has ended, or died.
-    DEAD = "dead"
-    #: It has outlived its ttl.
-    EXPIRED = "expired"
-    #: Its run belongs to another database.
-    FOREIGN = "foreign"
+    LIVING = "living"  #: Its run is in progress.
+    DEAD = "dead"  #: Its run has ended, or died.
+    EXPIRED = "expired"  #: It has outlived its ttl.
+    FOREIGN = "foreign"  #: Its run belongs to another database.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,10 +40,8 @@ class SandboxLine:
 
     sandbox: SandboxInfo
     use: Use
-    #: Seconds since it was created, by Daytona's clock and Postgres'.
-    age_s: float | None
-    #: Whether it was deleted; absent where that was not tried.
-    removed: bool | None = None
+    age_s: float | None  #: Seconds since it was created, by Daytona's clock and Postgres'.
+    removed: bool | None = None  #: Whether it was deleted; absent where that was not tried.
 
     @property
     def is_left(self) -> bool:
@@ -85,7 +79,8 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
             except FlysyncError as failure:
                 error, removed = failure, False
         lines.append(replace(line, removed=removed))
-    for run in (await services.records.overview(None, values=False)).open_runs:
+    open_runs, _ = await services.records.unfinished_runs()
+    for run in open_runs:
         if run.seconds_left <= 0:
             await services.records.close_run(run.run_id)
     return _report(lines, error)

@@ -60,11 +60,9 @@ class ThrowAwaySandbox:
 
     async def create(self, *, timeout_s: float) -> Sandbox:
         """Make it."""
-        self._creating = asyncio.ensure_future(
-            self._services.sandboxes.create(
-                self.name, self._labels, ttl_s=self._ttl_s, timeout_s=timeout_s, snapshot=self._snapshot
-            )
-        )
+        sandboxes, ttl_s = self._services.sandboxes, self._ttl_s
+        made = sandboxes.create(self.name, self._labels, ttl_s=ttl_s, timeout_s=timeout_s, snapshot=self._snapshot)
+        self._creating = asyncio.ensure_future(made)
         return await asyncio.shield(self._creating)
 
     async def delete(self, *, gone: bool = False) -> str | None:
@@ -79,54 +77,47 @@ class ThrowAwaySandbox:
         try:
             async with asyncio.timeout(_DELETE_S):
                 # One that is still being made cannot be found by its name, and would come to life afterwards.
-                await asyncio.wait({creating}, timeout=_DELETE_S / 2)
-                may_come = creating.cancel()
-                was_there = await self._services.sandboxes.remove(self.name, timeout_s=_DELETE_S / 2, gone=gone)
+                if self._services.sandboxes.may_come(self.name):
+                    await asyncio.wait({creating}, timeout=_DELETE_S / 2)
+                creating.cancel()
+                await self._services.sandboxes.remove(self.name, timeout_s=_DELETE_S / 2, gone=gone)
         except FlysyncError as error:
             return error.code
         except TimeoutError:
             return "timeout"
-        return "Daytona has not answered whether it made it" if may_come and not was_there else None
+        return None
 
 
-class ReadOnlySandbox:
+class ReadOnlySandbox(ThrowAwaySandbox):
     """A sandbox to look from, used as a context manager; nothing is written there, so it has no intent."""
 
     def __init__(self, services: Services, *, timeout_s: float, snapshot: str | None = None) -> None:
-        self._services = services
-        self._timeout_s = timeout_s
-        self._end_at = services.clock.monotonic() + timeout_s
-        self._run_id = RunId(services.clock.new_id())
-        self._own = ThrowAwaySandbox(
-            services,
-            f"flysync-{self._run_id}",
-            {"flysync-run": self._run_id},
-            ttl_s=timeout_s + _TTL_MARGIN_S,
-            snapshot=snapshot,
-        )
-        self.name = self._own.name
+        self._timeout_s, self._end_at = timeout_s, services.clock.monotonic() + timeout_s
+        self._run_id = run_id = RunId(services.clock.new_id())
+        ttl_s = timeout_s + _TTL_MARGIN_S
+        super().__init__(services, f"flysync-{run_id}", {"flysync-run": run_id}, ttl_s=ttl_s, snapshot=snapshot)
         #: What has to be said of it afterwards.
         self.notes: list[Note] = []
         self.next: list[NextStep] = []
 
     async def __aenter__(self) -> Sandbox:
         try:
-            return await self._own.create(timeout_s=self._timeout_s)
+            return await self.create(timeout_s=self._timeout_s)
         except BaseException:
-            await shielded(self._delete())
+            await shielded(self._leave())
             raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await shielded(self._delete())
+        await shielded(self._leave())
 
     def flyctl(self, sandbox: Sandbox) -> SandboxFlyctl:
         """Give the flyctl of the *sandbox* that was entered; it is still to be prepared."""
         return self._services.flyctl(sandbox, self._run_id, end_at=self._end_at)
 
-    async def _delete(self) -> None:
-        if (why := await self._own.delete()) is not None:
+    async def _leave(self) -> None:
+        if (why := await self.delete()) is not None:
             message = f"sandbox {self.name} may be left ({why}); it ends by itself"
             self.notes.append(Note(code="sandbox_left", message=message, names=(self.name,)))
             self.next.append(PRUNE)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
 from flysync.handlers.sandbox import ReadOnlySandbox
 from flysync.model.reports import NextStep, Report, command
+from flysync.model.snapshot import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports import BuildListener, SnapshotServices
 
-#: What the names of ours begin with, unless somebody has chosen another.
-_PREFIX = "flysync-flyctl-"
 _LIST_S = 60.0
 #: Seconds that a sandbox may take to start from the snapshot and to show its flyctl.
 _CHECK_S = 180.0
@@ -48,8 +47,8 @@ class Pinned:
     snapshot: str | None
     #: FLYSYNC_FLYCTL_VERSION.
     version: str
-    #: FLYSYNC_FLYCTL_SHA256: that of the archive, or of the program in it.
-    sha256: str | None
+    #: FLYSYNC_FLYCTL_SHA256: those of archives, or of the programs in them.
+    sums: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,9 +75,7 @@ class SnapshotReport(Report):
 async def list_snapshots(pinned: Pinned, *, services: SnapshotServices) -> SnapshotReport:
     """Give the snapshots that are ours, and the one in use."""
     lines = [_line(snapshot, pinned) for snapshot in await services.snapshots.list(timeout_s=_LIST_S)]
-    ours = tuple(
-        line for line in lines if line.in_use or line.snapshot.flyctl or line.snapshot.name.startswith(_PREFIX)
-    )
+    ours = tuple(line for line in lines if line.in_use or line.snapshot.flyctl or line.snapshot.name.startswith(PREFIX))
     used = next((line.snapshot for line in ours if line.in_use), None)
     return SnapshotReport(lines=ours, next=_next(used, pinned))
 
@@ -92,7 +89,7 @@ async def build_snapshot(
     An existing one is used as it is, activated or waited for. What was begun at Daytona goes on there, also where this
     fails.
     """
-    name = name or f"{_PREFIX}{pinned.version}"
+    name = name or f"{PREFIX}{pinned.version}"
     left_s = partial(_left_s, services.clock.monotonic() + timeout_s, services)
     listener.leaves(
         "what has begun at Daytona goes on there: `flysync snapshot list` shows it; the same command waits for it"
@@ -108,7 +105,7 @@ async def build_snapshot(
     error: FlysyncError | None
     try:
         async with reading as sandbox, asyncio.timeout(limit_s := left_s()):
-            flyctl = await services.recipe.look(sandbox, timeout_s=limit_s)
+            flyctl = await services.recipe.look(sandbox, timeout_s=limit_s, was_checked=way is Way.BUILT)
         line = replace(line, flyctl=flyctl)
         error = _problem(snapshot, flyctl, pinned)
     except TimeoutError:
@@ -119,8 +116,8 @@ async def build_snapshot(
         listener.leaves("run the same command again")
     if line.flyctl and not error:
         settings = {} if line.in_use else {"FLYSYNC_SNAPSHOT": snapshot.name}
-        if not pinned.sha256:
-            settings["FLYSYNC_FLYCTL_SHA256"] = line.flyctl.sha256
+        if line.flyctl.sha256 not in pinned.sums:
+            settings["FLYSYNC_FLYCTL_SHA256"] = ",".join((*pinned.sums, line.flyctl.sha256))
         line = replace(line, settings=settings)
     return SnapshotReport(lines=(line,), error=error, warnings=tuple(reading.notes), next=tuple(reading.next))
 
@@ -165,10 +162,10 @@ def _problem(snapshot: SnapshotInfo, flyctl: Flyctl | None, pinned: Pinned) -> S
     """Say why the flyctl of a snapshot is not the pinned one, or nothing."""
     if flyctl is None:
         return _unusable(snapshot, "has no working flyctl")
+    if flyctl.version is None:
+        return _unusable(snapshot, "has a flyctl whose own sum is not in FLYSYNC_FLYCTL_SHA256, so it was not run")
     if flyctl.version != pinned.version:
         return _unusable(snapshot, f"has flyctl {flyctl.version}, but FLYSYNC_FLYCTL_VERSION is {pinned.version}")
-    if pinned.sha256 and pinned.sha256 not in {flyctl.sha256, flyctl.archive_sha256}:
-        return _unusable(snapshot, "has a flyctl whose sum is not that of FLYSYNC_FLYCTL_SHA256")
     return None
 
 

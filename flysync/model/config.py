@@ -13,14 +13,11 @@ class SettingLine:
     """One setting, as `config show` shows it."""
 
     name: str
-    #: The place, as in messages (`environment`, `.env:3`, `keyring`), or `default`, or `not set`.
-    source: str
+    source: str  #: The place, as in messages (`environment`, `.env:3`, `keyring`), or `default`, or `not set`.
     #: What may be shown of it: of a secret its size; absent where there is nothing, or nothing valid.
     shown: str | None
-    #: Whether any source has it.
-    is_set: bool
-    #: Whether what the source has is valid.
-    is_usable: bool
+    is_set: bool  #: Whether any source has it.
+    is_usable: bool  #: Whether what the source has is valid.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +26,7 @@ class ConfigReport(Report):
 
     lines: tuple[SettingLine, ...]
     problems: tuple[str, ...] = ()
-    #: Whether some are no setting's: a line or a file that cannot be read may have held any.
-    has_unread: bool = False
+    has_unread: bool = False  #: Whether some are no setting's: a line or a file that cannot be read may have held any.
 
     def line(self, name: str) -> SettingLine:
         """Give that of one setting."""
@@ -42,8 +38,7 @@ class KeyringChange(StrEnum):
 
     STORED = "stored"
     REMOVED = "removed"
-    #: It was not there to be removed.
-    ABSENT = "absent"
+    ABSENT = "absent"  #: It was not there to be removed.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

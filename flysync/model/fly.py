@@ -18,8 +18,7 @@ class FlyStatus(StrEnum):
 
     DEPLOYED = "Deployed"
     PARTIAL = "Partial"
-    #: Staged, or flyctl could not see the machines (flyctl.md, top).
-    STAGED = "Staged"
+    STAGED = "Staged"  #: Staged, or flyctl could not see the machines (flyctl.md, top).
     UNKNOWN = "Unknown"
 
 
@@ -28,10 +27,8 @@ class FlySecret:
     """A secret as Fly shows it."""
 
     name: str
-    #: Opaque; equal values of one secret have equal digests.
-    digest: str
-    #: Absent above 100 machines.
-    status: FlyStatus = FlyStatus.UNKNOWN
+    digest: str  #: Opaque; equal values of one secret have equal digests.
+    status: FlyStatus = FlyStatus.UNKNOWN  #: Absent above 100 machines.
 
 
 class Condition(StrEnum):
@@ -55,18 +52,15 @@ class Machine:
     """One machine of an app, as Fly lists it."""
 
     id: str
-    #: In Fly's own word: started, stopped, suspended, ...
-    state: str
-    #: The release that it was last updated for; absent where it has none.
-    release: int | None = None
+    state: str  #: In Fly's own word: started, stopped, suspended, ...
+    release: int | None = None  #: The release that it was last updated for; absent where it has none.
     #: Whether a roll-out of secrets reaches it: `fly launch` or `fly deploy` made it, for one of the app's processes.
     is_managed: bool = True
     #: Whether it has ended by itself since it was last started: with a code other than 0, or out of memory.
     has_crashed: bool = False
     #: Seconds since it last ended, by the sandbox's clock; absent where it never has.
     exited_ago_s: float | None = None
-    #: Whether one of its health checks is critical.
-    is_critical: bool = False
+    is_critical: bool = False  #: Whether one of its health checks is critical.
 
     @property
     def has_ended(self) -> bool:
@@ -93,8 +87,7 @@ class AppAtFly:
     """What Fly shows of an app: its secrets, and its machines."""
 
     secrets: tuple[FlySecret, ...]
-    #: Absent where they could not be listed, for the reason *error*.
-    machines: tuple[Machine, ...] | None
+    machines: tuple[Machine, ...] | None  #: Absent where they could not be listed, for the reason *error*.
     error: FlysyncError | None = None
 
 
@@ -109,20 +102,14 @@ class Machines:
 class RolloutEnd(StrEnum):
     """How `flyctl secrets deploy` ended. What a roll-out came to is for the machines to say."""
 
-    #: Exit status 0.
-    SUCCEEDED = "succeeded"
-    #: There is no machine to deploy to.
-    NO_MACHINES = "no machines"
-    #: It ended before a machine was touched.
-    UNTOUCHED = "untouched"
-    #: flyctl says that a machine did not start, or did not become healthy.
-    APP_FAILED = "app failed"
-    #: It ran out of the time that it was given.
-    OUT_OF_TIME = "out of time"
+    SUCCEEDED = "succeeded"  #: Exit status 0.
+    NO_MACHINES = "no machines"  #: There is no machine to deploy to.
+    UNTOUCHED = "untouched"  #: It ended before a machine was touched.
+    APP_FAILED = "app failed"  #: flyctl says that a machine did not start, or did not become healthy.
+    OUT_OF_TIME = "out of time"  #: It ran out of the time that it was given.
     #: It ended for another reason: Fly's own trouble, a lease, the network, a signal, a text that nobody knows.
     BROKEN_OFF = "broken off"
-    #: Its answer was lost: it may be at work still.
-    UNKNOWN = "unknown"
+    UNKNOWN = "unknown"  #: Its answer was lost: it may be at work still.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,11 +117,9 @@ class Rollout:
     """What is known of a roll-out by flyctl's word."""
 
     end: RolloutEnd
-    #: The release's number, where it succeeded and its answer was not lost.
-    release: int | None = None
+    release: int | None = None  #: The release's number, where it succeeded and its answer was not lost.
     machines: Machines | None = None
-    #: Why it did not succeed.
-    error: FlysyncError | None = None
+    error: FlysyncError | None = None  #: Why it did not succeed.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,37 +127,32 @@ class Flyctl:
     """The flyctl that a sandbox uses."""
 
     version: str
-    #: Whether the sandbox had it; else it was installed.
-    was_there: bool
-    #: The version of one that was there, and that is too old to be used.
-    too_old: str | None = None
+    was_there: bool  #: Whether the sandbox had it; else it was installed.
+    too_old: str | None = None  #: The version of one that was there, and that is too old to be used.
+    changed: str = ""  #: Which were there and were not run because of their sums, in words for people.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reach:
     """Which addresses answer to a sandbox, with whatever words."""
 
-    #: Fly's own, by name.
-    fly: Mapping[str, bool]
-    #: One that every tier of Daytona's lets through, and one that only the higher do; asked where Fly is amiss.
+    fly: Mapping[str, bool]  #: Fly's own, by name.
+    #: One that every tier of Daytona's lets through, and one that only the higher do; not always asked.
     essential: bool | None = None
     other: bool | None = None
 
 
-class TokenKind(StrEnum):
-    """Whose a token is, as far as flyctl can tell without asking Fly."""
+#: How to come by a token (read: internal/command/tokens/create.go).
+TO_MAKE_ONE = "`fly tokens create org -o ORG` makes one for all apps, `fly tokens create deploy -a APP` for one alone"
 
-    #: For some apps alone.
-    DEPLOY = "deploy"
-    #: For all of an organisation.
-    ORG = "org"
-    #: A person's, which only their login makes whole.
-    PERSONAL = "personal"
-    #: No macaroon: a person's, of the older kind (OAuth). It says nothing about itself.
-    OAUTH = "oauth"
-    #: It begins like a macaroon and is none: flyctl would leave it out of its requests (flyctl.md 2.2).
-    DAMAGED = "damaged"
-    UNKNOWN = "unknown"
+
+class TokenKind(StrEnum):
+    """Whose a token is, as far as that can be told without asking Fly."""
+
+    DEPLOY = "deploy"  #: For some apps alone.
+    ORG = "org"  #: For all of an organisation.
+    PERSONAL = "personal"  #: A person's, which only their login makes whole.
+    OAUTH = "oauth"  #: No macaroon: a person's, of the older kind (OAuth). It says nothing about itself.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +160,8 @@ class Token:
     """What a token says about itself."""
 
     kind: TokenKind
+    #: Whether each sandbox gets one that ends minutes after it is used: all of it are macaroons.
+    can_be_narrowed: bool = True
     #: Both absent where it says nothing about it.
     expires_at: datetime | None = None
-    #: Seconds until then by the sandbox's clock, which flyctl goes by; less than none once it is over.
-    left_s: float | None = None
+    left_s: float | None = None  #: Seconds until then; less than none once it is over.

@@ -9,14 +9,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from datetime import UTC
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from flysync.errors import ProjectNotFound
 from flysync.model.core import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from flysync.errors import FlysyncError
@@ -28,6 +26,11 @@ if TYPE_CHECKING:
 def command(*words: str) -> str:
     """Give a command of flysync's, quoted for a shell."""
     return shlex.join(("flysync", *words))
+
+
+def chosen(**options: str | None) -> list[str]:
+    """Give the words of those options of a command that have a value."""
+    return [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
 
 
 def printable(text: str) -> str:
@@ -42,25 +45,30 @@ def utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
-def project_not_found(project: ProjectId, message: str, known: Iterable[str]) -> ProjectNotFound:
-    """Give the error of an unknown project; its hint names similar ids among *known*."""
-    # 0.75 is one wrong letter in four, and takes 75 ms for a thousand ids of 36 (measured).
-    similar = get_close_matches(project, list(known), n=3, cutoff=0.75)
-    hint = f"did you mean {' or '.join(similar)}? `flysync status` lists all that are known" if similar else None
-    return ProjectNotFound(message, hint=hint)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CredentialReport:
     """What happened to one credential."""
 
     name: SecretName
-    #: Absent where nothing has happened: `--dry-run`.
-    outcome: Outcome | None
+    outcome: Outcome | None  #: Absent where nothing has happened: `--dry-run`.
     reason: Reason | None = None
-    #: The error's code, and the reason in words, where it failed.
-    code: str | None = None
-    message: str | None = None
+    error: FlysyncError | None = None  #: Why it failed.
+
+    @property
+    def code(self) -> str | None:
+        """The error's code."""
+        return self.error.code if self.error else None
+
+    @property
+    def message(self) -> str | None:
+        """The error's reason in words."""
+        return self.error.message if self.error else None
+
+    @property
+    def result(self) -> dict[str, str]:
+        """Outcome, code and message, those that there are: for the record, which holds no value either."""
+        facts = {"outcome": self.outcome, "code": self.code, "message": self.message}
+        return {word: str(fact) for word, fact in facts.items() if fact is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,11 +95,9 @@ PRUNE = NextStep(command="flysync sandbox prune", why="removes leftover sandboxe
 class Report:
     """What a command came to. Each handler's report adds what it found or did; shown, all of them are alike."""
 
-    #: What made it fail, as a whole or in part.
-    error: FlysyncError | None = None
+    error: FlysyncError | None = None  #: What made it fail, as a whole or in part.
     warnings: tuple[Note, ...] = ()
-    #: The commands that are worth running next.
-    next: tuple[NextStep, ...] = ()
+    next: tuple[NextStep, ...] = ()  #: The commands that are worth running next.
 
     @property
     def exit_code(self) -> int:
@@ -112,18 +118,31 @@ class SyncReport(Report):
     Its error is that of a single credential, too: any temporary failure before a permanent one.
     """
 
-    run_id: RunId
+    run_id: RunId  #: Empty where the project had no turn.
     project: ProjectId
     app: AppName | None = None
     credentials: tuple[CredentialReport, ...] = ()
     release: int | None = None
     machines: Machines | None = None
-    #: Whether state and action were written down; absent where nothing was to be written.
-    recorded: bool | None = None
-    #: The other run that did the work.
-    covered_by: RunId | None = None
+    recorded: bool | None = None  #: Whether state and action were written down; absent where nothing was to be written.
+    covered_by: RunId | None = None  #: The other run that did the work.
+    removed_by: RunId | None = None  #: The run after this one that removed what has no row any more.
     dry_run: bool = False
     timings_ms: Mapping[str, int] = field(default_factory=dict)
+    is_settled: bool = False  #: Whether it was up to date by the project's record, and not looked at.
+
+    @property
+    def reached(self) -> set[str | None]:
+        """
+        The services that have certainly done their part; None stands for the settings.
+
+        Who has only read shows nothing of Postgres: what refuses may be a table or a right that writing needs.
+        """
+        steps = self.timings_ms.keys()
+        at_postgres = {None, "postgres"} if "create" in steps else set()
+        at_daytona = {"daytona"} if "flyctl" in steps else set()
+        at_fly = {"fly"} if self.error is None and steps & {"set", "list"} else set()
+        return {*at_postgres, *at_daytona, *at_fly}
 
     @property
     def outcome(self) -> str | None:
@@ -133,6 +152,8 @@ class SyncReport(Report):
         `unchanged` beside `synced` is `synced`; without any credential, `failed` or `unchanged`.
         """
         outcomes = {credential.outcome for credential in self.credentials}
+        if not self.run_id:
+            return Outcome.UNCHANGED if self.is_settled else None
         if not outcomes:
             return Outcome.FAILED if self.error else Outcome.UNCHANGED
         return None if None in outcomes else _shared(outcomes)
@@ -151,20 +172,22 @@ class FleetReport(Report):
     What a sync of all projects did.
 
     Where nothing else ended it, its error is the gravest of a project: one that may pass before one that does not.
+    Its warnings are of sandboxes that may be left, too.
     """
 
     projects: tuple[SyncReport, ...]
+    unchanged: int = 0  #: How many others were up to date by their record and were not looked at.
 
     def __post_init__(self) -> None:
         errors = [project.error for project in self.projects if project.error is not None]
-        steps = [step for project in self.projects for step in project.next]
+        left = [note for project in self.projects for note in project.warnings if note.code == "sandbox_left"]
         object.__setattr__(self, "error", self.error or max(errors, key=lambda error: error.temporary, default=None))
-        object.__setattr__(self, "next", self.next or tuple(dict.fromkeys(steps)))
+        object.__setattr__(self, "warnings", tuple(dict.fromkeys((*self.warnings, *left))))
 
     @property
     def outcome(self) -> str | None:
         """The outcome that all projects share, else `partial`; `unchanged` beside `synced` is `synced`."""
-        outcomes = {project.outcome for project in self.projects}
+        outcomes = {project.outcome for project in self.projects} | ({Outcome.UNCHANGED} if self.unchanged else set())
         return _shared(outcomes) if outcomes else Outcome.UNCHANGED
 
 
@@ -175,39 +198,37 @@ class StatusRow:
     project: ProjectId
     app: AppName | None
     name: SecretName | None = None
-    #: The row in `cloud_credentials`; absent where there is none (any more).
-    credential: Credential | None = None
+    credential: Credential | None = None  #: The row in `cloud_credentials`; absent where there is none (any more).
     updated_at: datetime | None = None
     record: SecretRecord | None = None
     #: Who started the run that wrote it last, and by which way.
     actor: str | None = None
     origin: str | None = None
+    #: The newest run that was about it; looked for only where it is not deployed, or was asked for since.
+    tried: RunRow | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overview:
-    """What the database knows of one project or of all."""
+    """What the database knows of some projects."""
 
     rows: tuple[StatusRow, ...]
     open_runs: tuple[OpenRun, ...]
-    #: Postgres' clock.
-    now: datetime
     key: Secret
+    died: Collection[RunId] = ()  #: Open runs whose app nobody has locked: their process is gone.
     #: The project that each app's secrets belong to, where they belong to one.
     owners: Mapping[AppName, ProjectId] = field(default_factory=dict)
     #: The projects of each app that the newest deployments of several name.
     shared: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
 
-    def shared_apps(self) -> list[Note]:
-        """Warn of apps that several projects deploy to: the secrets of each belong to one of them alone."""
-        notes = []
-        for app, projects in self.shared.items():
-            owner = (
-                f"project {self.owners[app]} owns its secrets" if app in self.owners else "nobody owns its secrets yet"
-            )
-            message = f"{app} is the newest deployment of several projects: {', '.join(projects)}; {owner}"
-            notes.append(Note(code="shared_app", message=message, names=(app, *projects)))
-        return notes
+    @property
+    def several(self) -> dict[ProjectId, set[AppName]]:
+        """The apps of each project whose newest deployments name several."""
+        apps: dict[ProjectId, set[AppName]] = {}
+        for row in self.rows:
+            if row.app is not None and row.credential is not None:
+                apps.setdefault(row.project, set()).add(row.app)
+        return {project: its for project, its in apps.items() if len(its) > 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,48 +237,46 @@ class RunRow:
 
     run_id: RunId
     project: ProjectId
-    #: Absent where the project had none.
-    app: AppName | None
+    app: AppName | None  #: Absent where the project had none.
     names: tuple[SecretName, ...]
     origin: str
     actor: str
     reason: str | None
     started_at: datetime
-    #: Absent where the run ended before it had one; so is the deadline.
-    sandbox: str | None
+    sandbox: str | None  #: Absent where the run ended before it had one; so is the deadline.
     deadline: datetime | None
-    #: Absent while the run is in progress, or where it died unnoticed.
-    finished_at: datetime | None
+    finished_at: datetime | None  #: Absent while the run is in progress, or where it died.
     outcome: str | None
     error_code: str | None
     release: int | None
-    #: By step.
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float]  #: By step.
+    #: Of each credential its outcome, code and message, as in `RunEnd`; empty before it has ended, and of older runs.
+    results: Mapping[str, Mapping[str, str]]
+    died: bool = False  #: Whether it has no end and nobody holds the lock of its app: its process is gone.
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended with an error, or died."""
+        return self.error_code is not None or self.died
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """One thing that `db check` or `doctor` looked at."""
 
-    #: "ok", "warning" or "failed"; of the doctor also "skipped".
-    verdict: str
-    #: The relation, the setting, or the part of the world.
-    subject: str
+    verdict: str  #: "ok", "warning" or "failed"; of the doctor also "skipped".
+    subject: str  #: The relation, the setting, or the part of the world.
     message: str
-    #: The statement or the command that fixes it, or what else to do.
-    hint: str | None = None
-    #: The code of the error that made it fail; `config` where there is none.
-    code: str | None = None
-    #: Whether `flysync db init` fixes it.
-    init_fixes_it: bool = False
+    hint: str | None = None  #: The statement or the command that fixes it, or what else to do.
+    code: str | None = None  #: The code of the error that made it fail; `config` where there is none.
+    init_fixes_it: bool = False  #: Whether `flysync db init` fixes it.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InitReport(Report):
     """What `db init` has done."""
 
-    #: The relations that it has made.
-    created: tuple[str, ...]
+    created: tuple[str, ...]  #: The relations that it has made.
     #: The version of the tables that it has migrated; absent where there was nothing to migrate.
     migrated_from: int | None = None
     #: Apps that had secrets of several projects when they were migrated; the first owns them now.

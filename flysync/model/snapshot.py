@@ -14,6 +14,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.:-]+(/[A-Za-z0-9_.:-]+)*")
 #: States without use, and those that do not change by themselves (SnapshotState of the SDK 0.226.1).
 BROKEN = frozenset({"error", "build_failed", "removing"})
 SETTLED = BROKEN | {"active", "inactive"}
+#: What the names of ours begin with, unless somebody has chosen another.
+PREFIX = "flysync-flyctl-"
 #: The label of an image of ours that says which version of flyctl is in it.
 FLYCTL_LABEL = "flysync.flyctl"
 
@@ -27,11 +29,8 @@ def is_snapshot_name(text: str) -> bool:
 class Flyctl:
     """A flyctl that is there."""
 
-    version: str
-    #: The SHA-256 sum of the program.
-    sha256: str
-    #: That of the archive it came in; absent where nobody has written it down.
-    archive_sha256: str | None = None
+    version: str | None  #: Absent where it was not run, because its sum is none of those that are set.
+    sha256: str  #: The SHA-256 sum of the program.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,16 +39,13 @@ class SnapshotInfo:
 
     id: str
     name: str
-    #: In Daytona's own word; one that is neither settled nor known is on its way.
-    state: str
+    state: str  #: In Daytona's own word; one that is neither settled nor known is on its way.
     created_at: datetime | None
-    #: What it was pulled from; absent where it was built.
-    image: str | None = None
+    image: str | None = None  #: What it was pulled from; absent where it was built.
     size_gb: float | None = None
     #: The version of flyctl that its Dockerfile says is in it; absent where it is not one of ours.
     flyctl: str | None = None
-    #: Why it is broken, in Daytona's words.
-    reason: str | None = None
+    reason: str | None = None  #: Why it is broken, in Daytona's words.
 
     @property
     def is_broken(self) -> bool:

@@ -6,34 +6,36 @@ Pure interfaces: `adapters/` has the real ones, `tests/doubles` those in memory,
 """
 
 from flysync.ports.database import AppLock, DatabaseAdmin, LockHandle, Records
-from flysync.ports.fly import (
-    AnswerLost,
-    FlyAccess,
-    NotSent,
-    OnProgress,
-    Sandbox,
-    Sandboxes,
-    SandboxFlyctl,
-    SecretStore,
-)
+from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, OnProgress, Sandbox, Sandboxes, SandboxFlyctl, SecretStore
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
-from flysync.ports.runs import Action, BadTry, DatabaseServer, Intent, RunEnd, RunSeen, RunsSeen
-from flysync.ports.world import (
-    BuildListener,
-    Clock,
-    ProgressListener,
-    Recipe,
-    Services,
-    Snapshots,
-    SnapshotServices,
+from flysync.ports.runs import (
+    Action,
+    Backlog,
+    BadTry,
+    Candidate,
+    DatabaseServer,
+    Intent,
+    MissingPage,
+    MissingSecrets,
+    ProjectsPage,
+    ProjectStanding,
+    RunEnd,
+    RunSeen,
+    RunsSeen,
+    Settlement,
+    SharedApp,
+    StandingsPage,
 )
+from flysync.ports.world import BuildListener, Clock, ProgressListener, Recipe, Services, Snapshots, SnapshotServices
 
 __all__ = [
     "Action",
     "AnswerLost",
     "AppLock",
+    "Backlog",
     "BadTry",
     "BuildListener",
+    "Candidate",
     "Clock",
     "DatabaseAdmin",
     "DatabaseServer",
@@ -43,9 +45,13 @@ __all__ = [
     "Job",
     "JobQueue",
     "LockHandle",
+    "MissingPage",
+    "MissingSecrets",
     "NotSent",
     "OnProgress",
     "ProgressListener",
+    "ProjectStanding",
+    "ProjectsPage",
     "Recipe",
     "Records",
     "RunEnd",
@@ -56,7 +62,10 @@ __all__ = [
     "Sandboxes",
     "SecretStore",
     "Services",
+    "Settlement",
+    "SharedApp",
     "SnapshotServices",
     "Snapshots",
+    "StandingsPage",
     "Verdict",
 ]

@@ -23,8 +23,7 @@ OnProgress = Callable[[Machines], None]
 class Sandbox(Protocol):
     """A container that runs shell scripts."""
 
-    #: Daytona's id of it.
-    id: str
+    id: str  #: Daytona's id of it.
 
     async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
         """
@@ -59,7 +58,8 @@ class Sandboxes(Protocol):
     """
     The place where sandboxes come from.
 
-    Errors common to all calls: DaytonaUnavailable, RateLimited, TimedOut: try again; AccessDenied: the key is refused.
+    Errors common to all calls: DaytonaUnavailable, QuotaReached, RateLimited, TimedOut: try again; AccessDenied: the
+    key is refused; DaytonaRefused, ConfigError: somebody has to mend the account, a setting, or what is in the way.
     """
 
     async def create(
@@ -68,11 +68,15 @@ class Sandboxes(Protocol):
         """
         Make a sandbox under a unique *name*, from *snapshot* or the usual one, gone after *ttl_s* whatever happens.
 
-        After a temporary error there may be a sandbox of this name.
+        After a temporary error there may be a sandbox of this name, or one may still come: `remove` tells. An answer
+        may take until *timeout_s* is over; for a limit it is waited together with the other creates of this process.
 
         Raises:
             SandboxNotFound: the snapshot does not exist.
         """
+
+    def may_come(self, name: str) -> bool:
+        """Tell whether something may come of a `create` that goes on: not where it only waits for a limit."""
 
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> Sandbox:
         """
@@ -87,7 +91,7 @@ class Sandboxes(Protocol):
         Delete a sandbox by id or name, and tell whether there was one; there being none is fine.
 
         It returns when Daytona has accepted the deletion; with *gone*, when nothing of the sandbox is left, though
-        somebody else has begun to delete it. After an error it may still be there.
+        somebody else has begun to delete it. After an error it may still be there, or still come.
         """
 
     async def list(self) -> Sequence[SandboxInfo]:
@@ -98,11 +102,11 @@ class SandboxFlyctl(Protocol):
     """
     The flyctl of one sandbox, for one run: found, or installed, once for all that is done with it.
 
-    Errors: FlyctlFailed, FlyUnavailable, DaytonaUnavailable, RateLimited, TimedOut.
+    Errors: FlyctlFailed, FlyctlChanged, FlyUnavailable, DaytonaUnavailable, RateLimited, TimedOut.
     """
 
     async def prepare(self) -> Flyctl:
-        """Find a flyctl or install one; all but `FlyAccess.reach` needs it. A second call does nothing more."""
+        """Find a flyctl or install one, none with another sum than are set; a second call does nothing more."""
 
     def secrets(self, app: AppName) -> SecretStore:
         """Give the secrets of *app*."""
@@ -118,8 +122,8 @@ class SecretStore(Protocol):
     """
     An app's secrets at Fly.
 
-    Errors common to all calls: AppNotFound, AccessDenied, FlyUnavailable, RateLimited, FlyctlFailed,
-    DaytonaUnavailable, TimedOut; OutcomeUnknown where the answer was lost and looking it up failed.
+    Errors common to all calls: AppNotFound, AccessDenied, FlyRefused, FlyUnavailable, RateLimited, FlyctlFailed,
+    ConfigError, DaytonaUnavailable, TimedOut; OutcomeUnknown where the answer was lost and looking it up failed.
     """
 
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
@@ -154,11 +158,12 @@ class FlyAccess(Protocol):
     """
     What lies between a sandbox and Fly: the network, and what the token is good for. Nothing is changed at Fly.
 
-    Errors common to all calls: AccessDenied, FlyUnavailable, RateLimited, FlyctlFailed, DaytonaUnavailable, TimedOut.
+    Errors common to all calls: AccessDenied, FlyRefused, FlyUnavailable, RateLimited, FlyctlFailed, ConfigError,
+    DaytonaUnavailable, TimedOut.
     """
 
-    async def reach(self) -> Reach | None:
-        """Try Fly's addresses, and where one is amiss others too; nothing where the sandbox has no means to."""
+    async def reach(self, *, others: bool = False) -> Reach | None:
+        """Try Fly's addresses, and where one is amiss, or with *others*, others too; nothing where it cannot try."""
 
     async def token(self) -> Token:
         """Give what the token says about itself, without asking Fly."""
@@ -166,5 +171,5 @@ class FlyAccess(Protocol):
     async def sign_in(self) -> None:
         """Make sure that Fly accepts the token; raises AccessDenied if not."""
 
-    async def see(self, app: AppName) -> None:
-        """Make sure that the token shows *app*; raises AppNotFound if there is none, or not for this token."""
+    async def see(self, app: AppName, *, alone: bool = False) -> None:
+        """Make sure that the token, or with *alone* one for this app only, shows *app*; raises AppNotFound if not."""

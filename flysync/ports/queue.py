@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 class Disposition(StrEnum):
     """What happens to a job."""
 
-    #: It is completed, with what happened to its credential.
-    DONE = "done"
-    #: It is tried again later, until its attempts are used up.
-    RETRY = "retry"
-    #: It has failed for good.
-    FAIL = "fail"
-    #: It is given back as it was, and loses no attempt.
-    RELEASE = "release"
+    DONE = "done"  #: It is completed, with what happened to its credential.
+    RETRY = "retry"  #: It is tried again later, until its attempts are used up.
+    FAIL = "fail"  #: It has failed for good.
+    RELEASE = "release"  #: It is given back as it was, and loses no attempt.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,30 +27,32 @@ class Verdict:
     """What happens to one job, and what is stored of it; never a value."""
 
     disposition: Disposition
-    #: The job's result: names, outcomes and ids.
-    result: Mapping[str, object] = field(default_factory=dict)
+    result: Mapping[str, object] = field(default_factory=dict)  #: The job's result: names, outcomes and ids.
     code: str = ""
     message: str = ""
-    #: The outside service at fault, if there is one.
-    service: str | None = None
-    #: Seconds that the service asked us to wait.
-    retry_after_s: float | None = None
+    retry_after_s: float | None = None  #: Seconds that the service asked us to wait.
+    #: Whether nothing was begun, because of what the job holds: then it keeps its value, for who corrects it.
+    is_refused: bool = False
+
+    @classmethod
+    def of_bug(cls, bug: BaseException) -> Verdict:
+        """Give the verdict where an exception was not raised on purpose, by its kind: its text may hold a value."""
+        return cls(disposition=Disposition.RETRY, code="internal_error", message=type(bug).__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A job `sync-flyio-secrets`, as it was picked up."""
+    """A job `sync-flyio-secrets` or `unset-flyio-secrets`, as it was picked up."""
 
     id: str
     #: projectId and credentialName as the producer gave them: of any type and any length.
     project: object
     credential: object
-    #: Absent if the producer gave none, or if values of jobs do not count.
+    #: Absent if the producer gave none, or if values of jobs do not count: that of a removal never does.
     value: Secret | None
-    #: Whether the producer gave a value that is not a string, if values of jobs count.
-    has_bad_value: bool = False
-    #: When it was added, in seconds since 1970 by the producer's clock.
-    added_at: float
+    removes: bool = False  #: Whether the secret is to be removed.
+    problem: str = ""  #: What is wrong with it as a whole, in words that follow "the job's".
+    added_at: float  #: When it was added, in seconds since 1970 by the producer's clock.
     #: Its age in seconds when it was picked up, by Redis' clock; and when that was, by the monotonic clock.
     age_then_s: float = 0.0
     picked_at: float = field(default_factory=time.monotonic)
@@ -67,7 +65,7 @@ class Job:
 
 class JobQueue(Protocol):
     """
-    A queue of jobs `sync-flyio-secrets`.
+    A queue of jobs `sync-flyio-secrets` and `unset-flyio-secrets`.
 
     A value is removed from the queue's store before the job is handed on; jobs of another name are put back.
     """
@@ -78,8 +76,8 @@ class JobQueue(Protocol):
 
         Raises:
             RedisUnavailable: it is out of reach.
-            AccessDenied: it refuses the password.
-            ConfigError: jobs could be lost, or it belongs to another library.
+            AccessDenied: it refuses the password, or a right that is needed.
+            ConfigError: jobs could be lost, it cannot serve as a queue, or belongs to another library.
         """
 
     async def run(self, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
@@ -87,6 +85,7 @@ class JobQueue(Protocol):
         Hand each job to *handle*, many at a time, and do what the verdict says; until `stop`.
 
         Raises:
+            RedisUnavailable, AccessDenied, ConfigError: no job could be taken from the start.
             RuntimeError: the library has given up; no more jobs are taken.
         """
 
@@ -96,5 +95,10 @@ class JobQueue(Protocol):
     async def close(self) -> None:
         """Wait until all verdicts are stored, and close the connections."""
 
-    async def oldest_s(self) -> float | None:
-        """Give the age in seconds of the oldest waiting job; 0 if none waits, None if Redis does not answer."""
+    async def oldest_s(self) -> float:
+        """
+        Give the age in seconds of the oldest waiting job; 0 if none waits.
+
+        Raises:
+            RedisUnavailable, AccessDenied, ConfigError: no job can be taken.
+        """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from flysync.model.fly import SMOKE_S
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from flysync.model.allowed import Allowed
     from flysync.model.core import RunId
     from flysync.model.reports import SyncReport
     from flysync.model.snapshot import Flyctl, SnapshotInfo
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from flysync.ports.fly import OnProgress, Sandbox, Sandboxes, SandboxFlyctl
 
 
+@runtime_checkable
 class ProgressListener(Protocol):
     """Somebody who follows a run."""
 
@@ -113,9 +115,11 @@ class Recipe(Protocol):
             ConfigError: it would have to hold what nobody may be shown.
         """
 
-    async def look(self, sandbox: Sandbox, *, timeout_s: float) -> Flyctl | None:
+    async def look(self, sandbox: Sandbox, *, timeout_s: float, was_checked: bool) -> Flyctl | None:
         """
         Give the flyctl that a sandbox has on its PATH, if it has one that works.
+
+        It is run if its sum is one of those that are set, or *was_checked* when the snapshot was built.
 
         Raises:
             DaytonaUnavailable, RateLimited, TimedOut, SandboxNotFound: it was not looked at.
@@ -127,16 +131,14 @@ class Services:
     """Everything outside that the handlers use."""
 
     records: Records
-    #: The tables themselves.
-    admin: DatabaseAdmin
+    admin: DatabaseAdmin  #: The tables themselves.
     lock: AppLock
     sandboxes: Sandboxes
     clock: Clock
-    #: Days that finished runs are kept.
-    keep_days: int
+    allowed: Allowed  #: The apps and the names that may be touched.
+    keep_days: int  #: Days that finished runs are kept.
     flyctl: FlyctlFactory
-    #: Seconds for which a machine has to stay up before it counts as running.
-    smoke_s: float = SMOKE_S
+    smoke_s: float = SMOKE_S  #: Seconds for which a machine has to stay up before it counts as running.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,5 +146,4 @@ class SnapshotServices(Services):
     """What those need who build snapshots."""
 
     snapshots: Snapshots
-    #: What they are made of.
-    recipe: Recipe
+    recipe: Recipe  #: What they are made of.

@@ -4,7 +4,7 @@ From flags, environment, files and keyring to one frozen `Settings`.
 `bootstrap.load_settings` reads the sources; `load` makes settings of them and `survey` shows them, without any I/O.
 """
 
-from flysync.settings.loading import Source, load, read_secret, survey
-from flysync.settings.table import SECRETS, VARIABLES, Settings
+from flysync.settings.loading import Source, load, survey
+from flysync.settings.table import SECRETS, VARIABLES, Settings, read_secret
 
 __all__ = ["SECRETS", "VARIABLES", "Settings", "Source", "load", "read_secret", "survey"]

@@ -7,23 +7,49 @@ The error's text continues a sentence that starts with the setting's name, and n
 from __future__ import annotations
 
 import re
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from flysync.model import macaroon
+from flysync.model.core import APP_NAME
+from flysync.model.names import SECRET_NAME
 from flysync.secret import Secret
+from flysync.settings import database_url, redis_address
 
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: http, but to this machine: whoever is in between can read it.
+PLAIN_HTTP = re.compile(r"(?i)http://(?!([^@/]*@)?(localhost|127(\.[0-9]+){3}|\[::1\])(:[0-9]+)?(/|$))")
+#: A variable, or a whole part of an address that is a variable or a placeholder. (`$user` is one of Postgres' own.)
+_UNFILLED = re.compile(r"\$\{\w|(?<![^:/@=\s])(\$[A-Z_][A-Z0-9_]*|<[^<>]*>)(?![^:/@?&\s])")
 
 
-def plain(text: str) -> str:
-    """Accept any printable text."""
+def plain(text: str, longest: int = 1_000) -> str:
+    """Accept any printable text that is not endless."""
+    if len(text) > longest:
+        raise ValueError(f"has more than {longest:,} characters")
     if not text.isprintable():
         raise ValueError("contains a control character, or is not UTF-8")
     return text
 
 
+def name(text: str) -> str:
+    """Accept the name of something."""
+    return filled(plain(text))
+
+
+def schema(text: str) -> str:
+    """Accept the name of one schema, none of Postgres' own."""
+    if not re.fullmatch(rb'(?!pg_)[^,"]{1,63}', name(text).encode()):
+        raise ValueError('is not the name of one schema (at most 63 bytes, without commas and quotes, not "pg_...")')
+    return text
+
+
 def flag(text: str) -> bool:
     """Accept yes or no."""
-    if (value := _WORDS.get(text.strip().lower())) is None:
+    if (value := redis_address.FLAGS.get(text.strip().lower())) is None:
         raise ValueError("is neither true nor false (1, true, yes, on, 0, false, no, off)")
     return value
 
@@ -37,6 +63,7 @@ def days(text: str) -> int:
 
 def url(text: str) -> str:
     """Accept an HTTP address."""
+    filled(text)
     try:
         parts = urlsplit(text)
         is_known = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
@@ -45,6 +72,13 @@ def url(text: str) -> str:
     if not is_known or not re.fullmatch(r"[!-~]+", text):
         raise ValueError("is not an http:// or https:// address")
     return text
+
+
+def installer(text: str) -> str:
+    """Accept the address of what is run in the end: nobody in between may replace it."""
+    if PLAIN_HTTP.match(text):
+        raise ValueError("is http: anybody in between could replace what is run, so it has to be https")
+    return script_url(text)
 
 
 def script_url(text: str) -> str:
@@ -66,56 +100,77 @@ def version(text: str) -> str:
     return text.removeprefix("v")
 
 
-def sha256(text: str) -> str:
-    """Accept a SHA-256 sum."""
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise ValueError("is not a SHA-256 sum (64 hexadecimal digits)")
-    return text.lower()
+def sums(text: str) -> tuple[str, ...]:
+    """Accept SHA-256 sums, also as GitHub writes them (`sha256:...`)."""
+    words = [word.removeprefix("sha256:") for word in re.split(r"[,\s]+", text) if word]
+    if not words or not all(re.fullmatch(r"[0-9a-fA-F]{64}", word) for word in words):
+        raise ValueError("is not one or more SHA-256 sums (64 hexadecimal digits each, separated by commas)")
+    return tuple(word.lower() for word in words)
 
 
-def row_security(text: str) -> str:
-    """Take the word for what to do where row level security may hide rows."""
-    if text not in {"refuse", "complete"}:
-        raise ValueError('is neither "refuse" nor "complete"')
-    return text
+def one_of(*words: str) -> Callable[[str], str]:
+    """Accept one of these words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError("is not " + " or ".join(f'"{word}"' for word in words))
+        return text
+
+    return read
 
 
-def value_source(text: str) -> str:
-    """Accept a source of values."""
-    if text not in {"database", "caller"}:
-        raise ValueError('is neither "database" nor "caller"')
-    return text
+def _patterns(text: str, *, of: re.Pattern[str]) -> tuple[str, ...]:
+    """Accept patterns with commas or spaces between them; each has to match a name that there could be."""
+    if not (found := tuple(re.findall(r"[^\s,]+", text))):
+        raise ValueError("is set, but empty: name what is meant, or take it away")
+    for place, pattern in enumerate(found, 1):
+        least = pattern.replace("?", "a")
+        if not any(of.fullmatch(re.sub(r"^\*+", first, least).replace("*", "")) for first in ("", "a")):
+            raise ValueError(f"can match nothing with its pattern {place}: it takes parts of names, *, ? and commas")
+    return found
+
+
+app_patterns, name_patterns = partial(_patterns, of=APP_NAME), partial(_patterns, of=SECRET_NAME)
 
 
 def queue(text: str) -> str:
     """Accept the name of a BullMQ queue."""
     if ":" in text:
         raise ValueError("contains a colon, and a queue's name cannot")
-    return plain(text)
+    return name(text)
 
 
-def key(text: str) -> Secret:
-    """Accept a key without whitespace."""
+def filled(text: str) -> str:
+    """Accept what has no quotes around it, and nothing that is to be filled in; docker's --env-file keeps both."""
+    if text.lstrip()[:1] in {"'", '"'}:
+        raise ValueError("stands in quotes that are a part of it: remove them")
+    if _UNFILLED.search(text):
+        raise ValueError("has a variable or placeholder that nobody has filled in (a $ or < that is meant: %24, %3C)")
+    return text
+
+
+def api_key(text: str) -> Secret:
+    """Accept a key: none has a quote, which docker's --env-file keeps, nor what is a part of `${…}` or `<…>`."""
+    if re.search(r"[\"'`$<>]", text):
+        raise ValueError("contains a quote, $, < or >: the value alone is needed, without quotes and variables")
     if not re.fullmatch(r"[!-~]+", text):
         raise ValueError("contains whitespace, a line break or a character that is not ASCII")
     return Secret(text)
 
 
 def fly_token(text: str) -> Secret:
-    """Accept a Fly token; an organisation's is `FlyV1 fm2_…`, with one space."""
-    key(text.removeprefix("FlyV1 "))
+    """Accept a Fly token; an organisation's is `FlyV1 fm2_…`, with one space, and must be whole to be narrowed."""
+    api_key(text.removeprefix("FlyV1 "))
+    macaroon.described(text, now=0)
     return Secret(text)
 
 
 def database(text: str) -> Secret:
-    """Accept what libpq calls a connection string."""
-    if not re.match(r"postgres(ql)?://|\s*\w+\s*=", text):
-        raise ValueError("is neither a postgresql:// address nor a list of key=value")
-    return Secret(plain(text))
+    """Accept what libpq calls a connection string, and what others write in its place."""
+    database_url.read(filled(plain(text, 10_000)))
+    return Secret(text)
 
 
 def redis(text: str) -> Secret:
     """Accept a Redis address."""
-    if not re.match(r"(rediss?|unix)://", text):
-        raise ValueError("is not a redis:// address")
-    return key(text)
+    return Secret(redis_address.read(filled(text)))

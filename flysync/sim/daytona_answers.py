@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class Refusal(Exception):
     """The API says no: a status and a sentence."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.headers = headers
 
     def answer(self, request: web.Request) -> web.Response:
         """Give the response that the client gets."""
@@ -34,7 +35,7 @@ class Refusal(Exception):
 
     def _respond(self, request: web.Request, **more: str) -> web.Response:
         body = {"path": request.path_qs, "timestamp": now(), "statusCode": self.status, "message": self.message}
-        return web.json_response(body | more, status=self.status)
+        return web.json_response(body | more, status=self.status, headers=self.headers)
 
 
 class ToolboxRefusal(Refusal):

@@ -195,6 +195,7 @@ class Sandbox:
             "labels": view.labels,
             "public": bool(self.asked.get("public")),
             "networkBlockAll": bool(self.asked.get("networkBlockAll")),
+            "domainAllowList": self.asked.get("domainAllowList"),
             "target": self.asked.get("target") or REGION,
             "cpu": 1,
             "gpu": 0,

@@ -57,6 +57,16 @@ class Fleet(Loopback):
         self.delete_delay_s = 0.0
         #: How many sandboxes there may be, counted as CPUs (read: sandbox.service.ts); nothing for any number.
         self.quota: int | None = None
+        #: With which status that is refused: 403 before, 400 since (read).
+        self.quota_status = 400
+        #: How many creates a second are let through; nothing for any number (docs: limits.mdx).
+        self.creates_per_s: int | None = None
+        #: Where not empty, the organization is suspended for this reason (read: organization.service.ts).
+        self.suspended = ""
+        #: Whether the organization's tier limits the network itself, and so takes no list of hosts (read:
+        #: daytonaio/daytona#5163, of v0.214). One that is taken is kept and shown; sandboxes are local processes, so
+        #: nothing enforces it here, and that the real one does is assumed.
+        self.network_restricted = False
         #: How many of the next commands the platform runs twice, answering with what the second run gave.
         self.replay_next_exec = 0
         #: How long after the first run the second starts; nothing: when the first has ended.
@@ -72,6 +82,7 @@ class Fleet(Loopback):
         #: Called with a sandbox's directory before it is removed.
         self.before_destroy: list[Callable[[Path], None]] = []
         self.snapshots = Snapshots(self.spawn)
+        self._creates: list[float] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._base = Path()
 
@@ -109,8 +120,9 @@ class Fleet(Loopback):
         Make a sandbox, and wait as long for it as the real API does.
 
         Raises:
-            Refusal: 400 or 409, as the real one words it.
+            Refusal: 400, 403, 409 or 429, as the real one words it.
         """
+        self._count_create()
         sandbox = self._admit(body)
         self.sandboxes[sandbox.id] = sandbox
         sandbox.change(state=SandboxState.CREATING)
@@ -167,12 +179,25 @@ class Fleet(Loopback):
             raise Refusal(404, f"Sandbox with ID or name {id_or_name} not found")
         return sandbox
 
+    def _count_create(self) -> None:
+        """Refuse one that is too much for this second; those that are refused count as well (assumed)."""
+        second = time.monotonic() // 1
+        self._creates = [one for one in self._creates if one == second] + [second]
+        if self.creates_per_s is not None and len(self._creates) > self.creates_per_s:
+            raise Refusal(429, "Rate limit exceeded", headers={"Retry-After-sandbox-create": "1"})
+
     def _admit(self, body: dict[str, Any]) -> Sandbox:
         """Check a request to create in the order of the real one, and make what it asks for."""
+        if self.suspended:
+            raise Refusal(403, f"Organization is suspended: {self.suspended}")
+        if self.network_restricted and body.get("domainAllowList"):
+            page = "https://www.daytona.io/docs/en/network-limits/#tier-based-network-restrictions"
+            words = "Network access is restricted and cannot be overridden at the sandbox level."
+            raise Refusal(400, f"{words} Remove domainAllowList from the request. See {page}")
         files, snapshot = self._image(body)
         if self.quota is not None and len(self.sandboxes) >= self.quota:
             advice = "To increase concurrency limits, upgrade your organization's Tier"
-            raise Refusal(400, f"Total CPU limit exceeded. Maximum allowed: {self.quota}.\n{advice}")
+            raise Refusal(self.quota_status, f"Total CPU limit exceeded. Maximum allowed: {self.quota}.\n{advice}")
         sandbox_id = str(uuid4())
         name = daytona_answers.text(body, "name", sandbox_id)
         if any(name == sandbox.name for sandbox in self.sandboxes.values()):

@@ -12,17 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def run(*, keep: bool = False, worker: bool = False, say: Callable[[str], None] = print) -> int:
+async def run(
+    *, keep: bool = False, worker: bool = False, watch: bool = False, say: Callable[[str], None] = print
+) -> int:
     """
     Tell the story; give 0 where all of it went as told.
 
-    With *worker* it goes through the queue. With *keep* the world stays up until Ctrl-C.
+    With *worker* it goes through the queue; with *watch* nobody calls, and `flysync watch` finds it. With *keep* the
+    world stays up until Ctrl-C.
     """
     kind = Story
     if worker:
         from flysync.sim.demo_queue import QueueStory
 
         kind = QueueStory
+    elif watch:
+        from flysync.sim.demo_watch import WatchStory
+
+        kind = WatchStory
     async with Simulation() as world, kind(world, say) as story:
         await story.tell()
         if keep:
@@ -30,9 +37,9 @@ async def run(*, keep: bool = False, worker: bool = False, say: Callable[[str], 
     return 0 if story.is_good else 1
 
 
-def main(*, keep: bool = False, worker: bool = False) -> int:
+def main(*, keep: bool = False, worker: bool = False, watch: bool = False) -> int:
     """Run the demo; see `run`."""
     try:
-        return asyncio.run(run(keep=keep, worker=worker))
+        return asyncio.run(run(keep=keep, worker=worker, watch=watch))
     except KeyboardInterrupt:
         return 130

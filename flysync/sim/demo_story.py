@@ -132,6 +132,12 @@ class Story:
                     value,
                 )
 
+    async def _asked(self, query: LiteralString, *given: str) -> str:
+        """Give what a query says, as text."""
+        async with await psycopg.AsyncConnection.connect(self._world.dsn, autocommit=True) as connection:
+            row = await (await connection.execute(query, given)).fetchone()
+        return str(row[0]) if row else ""
+
     @staticmethod
     async def _insert(connection: psycopg.AsyncConnection[Any], query: LiteralString, *values: str) -> None:
         await connection.execute(query, values)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import secrets as random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from flysync.sim import macaroon
 from flysync.sim.fly_machine import IMAGE, Machine
 from flysync.sim.fly_vault import Refusal, Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,8 @@ class Token:
     org: str = "personal"
     #: The only app it may touch; empty for all apps of the organisation.
     app: str = ""
+    #: The numbers of the apps that its caveats name; absent where they name none.
+    numbers: Collection[int] | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -228,10 +231,24 @@ class World:
         """Honour the token *value* no longer."""
         self.tokens.pop(value, None)
 
+    def honoured(self, value: str) -> Token | None:
+        """Give the token *value*, or the macaroon that it narrows, with what that leaves; nothing once it is over."""
+        known = self.tokens.get(value)
+        if not value.startswith("fm2_"):
+            return known
+        if known is None:
+            known = next((one for one in self.tokens.values() if macaroon.narrows(one.value, value)), None)
+        if known is None or macaroon.ends(value) <= self.now().timestamp():
+            return None
+        return replace(known, value=value, numbers=macaroon.apps(value))
+
     def visible_app(self, name: str, tokens: Sequence[Token]) -> App | None:
         """Give the app *name* if one of *tokens* may see it."""
         app = self.apps.get(name)
-        if app and any(token.org == app.org and token.app in ("", name) for token in tokens):
+        if app and any(
+            token.org == app.org and token.app in ("", name) and (token.numbers is None or app.number in token.numbers)
+            for token in tokens
+        ):
             return app
         return None
 

@@ -60,7 +60,7 @@ def bearer_tokens(request: web.Request, world: World) -> list[Token]:
     scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
     if scheme not in ("Bearer", "FlyV1"):
         return []
-    return [world.tokens[value] for value in rest.strip().split(",") if value in world.tokens]
+    return [token for value in rest.strip().split(",") if (token := world.honoured(value))]
 
 
 def stamp(at: datetime) -> str:

@@ -18,17 +18,15 @@ from typing import TYPE_CHECKING, Self
 
 from flysync.secret import Secret
 from flysync.sim import flyctl as stand_in
+from flysync.sim import macaroon
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
-from flysync.sim.installer import Tarballs
 from flysync.sim.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-#: Opaque on purpose: flyctl drops a made-up macaroon before it sends anything (flyctl.md 0.9).
-_FLY_TOKEN = "sim-fly-token-3f9a1c77"
 _DAYTONA_KEY = "dtn_sim_5b21e0c4"
 _DATABASE = "platform"
 
@@ -44,6 +42,8 @@ class Simulation:
     def __init__(self, *, flyctl: Path | None = None, shell: str = "", dsn: str | None = None) -> None:
         self.daytona = Daytona(api_key=_DAYTONA_KEY, shell=shell)
         self.fly = Fly(flyctl=flyctl)
+        #: A whole organisation's.
+        self.fly_token = macaroon.macaroon(macaroon.organization(9))
         self.dsn = dsn or ""
         self.postgres: EmbeddedPostgres | None = None
         #: What was found of the watched values in sandboxes, before they were destroyed: value's number, path.
@@ -61,7 +61,7 @@ class Simulation:
                 self.dsn = await asyncio.to_thread(self.postgres.create_database, _DATABASE)
             await stack.enter_async_context(self.daytona)
             await stack.enter_async_context(self.fly)
-            self.fly.add_token(_FLY_TOKEN)
+            self.fly.add_token(self.fly_token)
             self.daytona.before_destroy.append(self.search)
             built = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flysync-")))
             self.daytona.snapshots.built_files = _built(built)
@@ -79,7 +79,7 @@ class Simulation:
             "DATABASE_URL": self.dsn,
             "DAYTONA_API_KEY": _DAYTONA_KEY,
             "DAYTONA_API_URL": self.daytona.api_url,
-            "FLY_API_TOKEN": _FLY_TOKEN,
+            "FLY_API_TOKEN": self.fly_token,
             "FLY_API_BASE_URL": self.fly.url,
             "FLY_FLAPS_BASE_URL": self.fly.url,
             "FLY_UIEX_BASE_URL": self.fly.url,
@@ -118,8 +118,5 @@ class Simulation:
 
 
 def _built(directory: Path) -> dict[str, Path]:
-    """Give what a Dockerfile of ours puts on the PATH, whatever the version: the stand-in, and an archive's sum."""
-    record = directory / "flyctl.sha256"
-    archive = f"flyctl_{stand_in.VERSION}_Linux_x86_64.tar.gz"
-    record.write_text(f"{Tarballs(None).sha256(stand_in.VERSION)}  {archive}\n", encoding="utf-8")
-    return {"flyctl": stand_in.launcher(directory / "flyctl"), record.name: record}
+    """Give what a Dockerfile of ours puts on the PATH, whatever the version: the stand-in."""
+    return {"flyctl": stand_in.launcher(directory / "flyctl")}

@@ -1,1 +1,1 @@
-"""The worker: it takes jobs from the queue and syncs their credentials."""
+"""The worker: it takes jobs from the queue, and syncs credentials or removes their secrets."""

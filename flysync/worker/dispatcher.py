@@ -2,7 +2,9 @@
 From jobs to syncs: jobs of one project are synced together, and each job gets a verdict of its own.
 
 What has gathered in a project's queue goes into one sync; what arrives meanwhile goes into further ones, which the
-first may cover (design 4). A sync that an outage has stopped is repeated later, and costs none of its jobs an attempt.
+first may cover (design 4). Removals go together in the same way, before or after the syncs: their order does not
+matter, for the rows decide. A job that a fault of the setup or of a service has stopped is held: its sync is repeated
+later, and costs it no attempt.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ import asyncio
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flysync.errors import FlysyncError
 from flysync.logs import LOGGER
 from flysync.model.core import Outcome
 from flysync.ports import Disposition, Verdict
-from flysync.worker.verdict import is_outage, of_error, of_report
+from flysync.worker.verdict import is_held, of_error, of_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
     from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
@@ -28,19 +30,12 @@ if TYPE_CHECKING:
     from flysync.secret import Secret
     from flysync.worker.circuit_breaker import CircuitBreaker
 
-    #: Syncs credentials of a project; the values are those that came with the jobs.
-    Handler = Callable[
-        [ProjectId, Sequence[SecretName], Mapping[SecretName, Secret]], Coroutine[object, object, SyncReport]
-    ]
-
 #: A backend that saves three credentials adds three jobs within some milliseconds. So a sync starts when no job of the
 #: project has come for the first number of seconds, and after the second one in any case.
 _QUIET_S = 0.025
 _GATHER_S = 0.1
 #: Syncs of one project at a time: one that runs, and others whose requests it may cover.
 _SYNCS_PER_PROJECT = 5
-#: How often an outage may stop a job's sync before the job is told.
-_OUTAGE_ATTEMPTS = 12
 #: How many credentials are remembered with the time of their newest value.
 _REMEMBERED = 10_000
 
@@ -51,6 +46,15 @@ _SUPERSEDED = Verdict(
 )
 
 
+class Handler(Protocol):
+    """Syncs credentials of a project, with the values that came with the jobs; or removes secrets from its app."""
+
+    def __call__(
+        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret], *, removes: bool
+    ) -> Coroutine[object, object, SyncReport]:
+        """Do it, and say what was done."""
+
+
 @dataclass(eq=False)
 class _Request:
     """A job that waits for its verdict."""
@@ -58,9 +62,10 @@ class _Request:
     name: SecretName
     job: Job
     verdict: asyncio.Future[Verdict]
-    #: How many outages have stopped its sync, and the pause that the last service asked for.
-    outages: int = 0
-    retry_after_s: float = 0.0
+    #: How often its sync was stopped by what was no fault of its own; by which service, and since when by this one.
+    times_held: int = 0
+    held_by: str | None = ""
+    held_since: float = 0.0
 
 
 @dataclass
@@ -69,8 +74,11 @@ class ProjectQueue:
 
     waiting: list[_Request] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    #: What takes them.
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None = None  #: What takes them.
+
+    def removes_next(self) -> bool:
+        """Whether the request that has waited longest is a removal."""
+        return bool(self.waiting) and self.waiting[0].job.removes
 
     async def gathered(self) -> None:
         """Wait until no more requests are coming in, but not for long."""
@@ -81,14 +89,11 @@ class ProjectQueue:
                     before = len(self.waiting)
                     await asyncio.sleep(_QUIET_S)
 
-    def add(self, *requests: _Request) -> None:
-        """Add requests."""
-        self.waiting += requests
-        self.arrived.set()
-
     def take(self) -> list[_Request]:
-        """Take all that wait."""
-        taken, self.waiting = self.waiting, []
+        """Take all that wait for the same as the first: for a sync, or for a removal."""
+        removes = self.removes_next()
+        taken = [request for request in self.waiting if request.job.removes is removes]
+        self.waiting = [request for request in self.waiting if request.job.removes is not removes]
         self.arrived.clear()
         return taken
 
@@ -108,14 +113,14 @@ class Dispatcher:
         self._syncs_per_project = _SYNCS_PER_PROJECT if may_cover else 1
         self._queues: dict[ProjectId, ProjectQueue] = defaultdict(ProjectQueue)
         self._syncs: set[asyncio.Task[None]] = set()
-        #: Requests that were stopped by an outage, until they are back in their queues.
-        self._delayed: set[_Request] = set()
+        self._held: set[_Request] = set()  #: Requests that are held, until they are back in their queues.
+        self._passed_at: dict[str | None, float] = {}  #: When the newest sync began that has got through at a service.
         #: When the newest value of a credential was added, if values come with jobs.
         self._newest: dict[tuple[ProjectId, SecretName], float] = {}
         self._is_closing = False
 
     async def sync(self, project: ProjectId, name: SecretName, job: Job) -> Verdict:
-        """Have a credential synced, and give the verdict on *job*."""
+        """Have a credential synced, or its secret removed, and give the verdict on *job*."""
         if self._is_closing:
             return _RELEASED
         if job.value is not None and self._is_superseded((project, name), job.added_at):
@@ -126,17 +131,20 @@ class Dispatcher:
 
     def oldest_s(self) -> float:
         """Give the age in seconds of the oldest job that waits here; 0 if none does."""
-        waiting = (*self._delayed, *(request for queue in self._queues.values() for request in queue.waiting))
-        return max((request.job.age_s for request in waiting), default=0.0)
+        return max((request.job.age_s for request in self._waiting()), default=0.0)
+
+    def _waiting(self) -> list[_Request]:
+        return [*self._held, *(request for queue in self._queues.values() for request in queue.waiting)]
 
     async def close(self, grace_s: float) -> None:
         """Give back what has not begun; what runs has *grace_s* to end, and is then cancelled, and cleans up."""
         self._is_closing = True
         for queue in self._queues.values():
-            _settle(queue.take(), _RELEASED)
+            _settle(queue.waiting, _RELEASED)
+            queue.waiting = []
             if queue.task is not None:
                 queue.task.cancel()
-        _settle(self._delayed, _RELEASED)
+        _settle(self._held, _RELEASED)
         if self._syncs:
             _, late = await asyncio.wait(set(self._syncs), timeout=grace_s)
             for sync in late:
@@ -156,7 +164,8 @@ class Dispatcher:
 
     def _enqueue(self, project: ProjectId, requests: list[_Request]) -> None:
         queue = self._queues[project]
-        queue.add(*requests)
+        queue.waiting += requests
+        queue.arrived.set()
         if queue.task is None or queue.task.done():  # done, but still there: it had a bug
             queue.task = asyncio.create_task(self._work_on(project, queue))
 
@@ -169,15 +178,16 @@ class Dispatcher:
     async def _work_through(self, project: ProjectId, queue: ProjectQueue) -> None:
         await queue.gathered()
         async with self._places, self._breaker.slot():
+            most = 1 if queue.removes_next() else self._syncs_per_project
             syncs = {self._start(project, queue.take())} if queue.waiting else set()
             while syncs:
-                if len(syncs) < self._syncs_per_project and not self._breaker.is_open():
+                if len(syncs) < most and self._breaker.reason is None and not queue.removes_next():
                     more = asyncio.create_task(queue.arrived.wait())
                     await asyncio.wait({*syncs, more}, return_when=asyncio.FIRST_COMPLETED)
                     more.cancel()
                     if queue.waiting:
                         await queue.gathered()
-                    if queue.waiting and not all(sync.done() for sync in syncs):
+                    if queue.waiting and not queue.removes_next() and not all(sync.done() for sync in syncs):
                         syncs.add(self._start(project, queue.take()))
                 else:
                     await asyncio.wait(syncs, return_when=asyncio.FIRST_COMPLETED)
@@ -191,51 +201,70 @@ class Dispatcher:
             self._syncs.discard(done)
             if done.cancelled():
                 _settle(requests, _RELEASED)
+            elif bug := done.exception():
+                _settle(requests, Verdict.of_bug(bug))
 
         sync.add_done_callback(finished)
         return sync
 
     async def _sync(self, project: ProjectId, requests: list[_Request]) -> None:
-        """Call the handler once for all *requests*; those that an outage stops wait for another sync."""
+        """Call the handler once for all *requests*; those that are held wait for another sync."""
         names = list(dict.fromkeys(request.name for request in requests))
         # The newest job's value counts, as the newest row's would.
         ordered = sorted(requests, key=lambda request: request.job.added_at)
         values = {request.name: request.job.value for request in ordered if request.job.value is not None}
+        begun_at = asyncio.get_running_loop().time()
         try:
-            report = await self._handler(project, names, values)
-            verdicts = [of_report(report, request.name, age_s=request.job.age_s) for request in requests]
+            report = await self._handler(project, names, values, removes=requests[0].job.removes)
+            ends = [of_report(report, request.name, request.job) for request in requests]
         except FlysyncError as error:
-            verdicts = [of_error(error, age_s=request.job.age_s) for request in requests]
-        except Exception as error:  # noqa: BLE001 - a bug; its text may hold a value
-            verdict = Verdict(disposition=Disposition.RETRY, code="internal_error", message=type(error).__name__)
-            verdicts = [verdict] * len(requests)
-        outage = next(filter(is_outage, verdicts), None)
-        self._breaker.record(project, outage)
-        if outage is not None:
-            LOGGER.info("%s waits: %s (%s)", project, outage.message, outage.code)
-        stopped = []
-        for request, verdict in zip(requests, verdicts, strict=True):
-            request.outages += is_outage(verdict)
-            if is_outage(verdict) and request.outages < _OUTAGE_ATTEMPTS:
-                request.retry_after_s = verdict.retry_after_s or 0.0
-                stopped.append(request)
+            report, ends = None, [error] * len(requests)
+        held: dict[_Request, FlysyncError] = {}
+        for request, end in zip(requests, ends, strict=True):
+            if not isinstance(end, FlysyncError):
+                _settle([request], end)
+            elif self._is_held(request, end):
+                held[request] = end
             else:
-                _settle([request], verdict)
-        if stopped:
-            self._delay(project, stopped)
+                _settle([request], of_error(end, age_s=request.job.age_s))
+        if held:
+            self._hold(project, held)
+        elif report is not None:
+            self._breaker.passed(report.reached)
+            self._passed_at |= dict.fromkeys(report.reached, begun_at)
+        if not self._waiting():  # nobody is left to find out that it is over
+            self._breaker.close("none waits any more")
 
-    def _delay(self, project: ProjectId, requests: list[_Request]) -> None:
-        """Queue requests again after a pause of their own: the service may be out of reach for this project alone."""
+    def _is_held(self, request: _Request, error: FlysyncError) -> bool:
+        """
+        Tell whether a job waits for another sync.
+
+        One that a service refuses does not, where a sync that began after the first refusal has got through there: the
+        refusal is about its own project then.
+        """
+        if not is_held(error):
+            return False
+        if request.held_by != error.service:
+            request.held_by, request.held_since = error.service, asyncio.get_running_loop().time()
+        return error.temporary or self._passed_at.get(error.service, 0.0) <= request.held_since
+
+    def _hold(self, project: ProjectId, held: Mapping[_Request, FlysyncError]) -> None:
+        """Queue requests again after a pause of their own: it may be their project alone that does not get through."""
+        requests, error = [*held], next(iter(held.values()))
+        self._breaker.failed(project, error)
+        LOGGER.info("%s waits: %s (%s)", project, error.message, error.code)
         if self._is_closing:
             _settle(requests, _RELEASED)
             return
-        self._delayed.update(requests)
-        pause_s = self._breaker.pause_s(max(request.outages for request in requests))
-        after_s = max(pause_s, *(request.retry_after_s for request in requests))
+        self._held.update(requests)
+        for request in requests:
+            request.times_held += 1
+        pause_s = self._breaker.pause_s(max(request.times_held for request in requests))
+        after_s = max(pause_s, error.retry_after_s or 0.0)
         asyncio.get_running_loop().call_later(after_s, self._requeue, project, requests)
 
     def _requeue(self, project: ProjectId, requests: list[_Request]) -> None:
-        self._delayed.difference_update(requests)
+        self._held.difference_update(requests)
         if not self._is_closing:
             self._enqueue(project, requests)
 

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, UsageError
-from flysync.handlers.sync.entry import sync_credentials_to_flyio
+from flysync.handlers.sync.entry import sync_credentials_to_flyio, unset_secrets
 from flysync.logs import LOGGER
-from flysync.model.core import ProjectId, SecretName, secret_name
+from flysync.model.names import project_id, secret_name
 from flysync.ports import Disposition
 from flysync.worker.circuit_breaker import CircuitBreaker
 from flysync.worker.dispatcher import Dispatcher
-from flysync.worker.metrics import Metrics, SandboxCounter, served
+from flysync.worker.metrics import SandboxCounter, WorkerMetrics, served
 from flysync.worker.slots import LimitedLock
 from flysync.worker.verdict import of_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
     from flysync.ports import Job, JobQueue, Services, Verdict
     from flysync.secret import Secret
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
 _PROJECTS_PER_RUN = 4
 #: Seconds between two checks that Redis answers.
 _REDIS_CHECK_S = 5.0
-#: The most characters of a job's id in the log: producers may choose their own; of a project's id; and of a name.
+#: The most characters of a job's id in the log: producers may choose their own.
 _ID_LENGTH = 128
-_PROJECT_LENGTH = 256
-_NAME_LENGTH = 128
+#: The largest number that JavaScript does not round.
+_LARGEST = 2**53 - 1
 #: How JSON calls what Python has made of it; a boolean is a number, too.
 _TYPES = {bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
 
@@ -49,15 +50,11 @@ class Work:
     def __init__(self, queue: JobQueue, services: Services, options: WorkerOptions) -> None:
         self._queue = queue
         self._options = options
-        self._metrics = Metrics()
+        self._metrics = WorkerMetrics(services.records.backlog)
         self._services = replace(services, lock=LimitedLock(services.lock, slots=options.concurrency))
         self._breaker = CircuitBreaker(services.clock, LOGGER.warning)
-        self._dispatcher = Dispatcher(
-            self._sync,
-            self._breaker,
-            projects=options.concurrency * _PROJECTS_PER_RUN,
-            may_cover=options.sync.value_source != "caller",
-        )
+        projects, may_cover = options.concurrency * _PROJECTS_PER_RUN, options.sync.value_source != "caller"
+        self._dispatcher = Dispatcher(self._sync, self._breaker, projects=projects, may_cover=may_cover)
         self._is_closing = False
 
     async def run(self) -> None:
@@ -71,11 +68,7 @@ class Work:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._queue.close)
             await self._queue.check()
-            if self._options.health_port is not None:
-                port = await stack.enter_async_context(
-                    served(self._options.health_host, self._options.health_port, self._metrics, self._why_not_ready)
-                )
-                LOGGER.info("health checks are served at http://%s:%d", self._options.health_host, port)
+            await stack.enter_async_context(served(self._options, self._metrics, self._why_not_ready))
             LOGGER.info("the worker takes jobs")
             watching = asyncio.create_task(self._watch_redis())
             stack.callback(watching.cancel)
@@ -96,44 +89,51 @@ class Work:
         since, subject = time.monotonic(), "a job"
         try:
             project, name = _requested(job)
-            subject = f"{name} of {project}"
-            verdict = await self._dispatcher.sync(project, name, job)
         except FlysyncError as error:
-            verdict = of_error(error, age_s=job.age_s)
-        self._metrics.count(verdict)
+            verdict = replace(of_error(error, age_s=job.age_s), is_refused=True)
+        else:
+            subject = f"{'removal of ' if job.removes else ''}{name} of {project}"
+            verdict = await self._dispatcher.sync(project, name, job)
+        self._metrics.count(job, verdict)
         _log(job.id, subject, verdict, time.monotonic() - since)
         return verdict
 
     async def _sync(
-        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret]
+        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret], *, removes: bool
     ) -> SyncReport:
-        options = replace(self._options.sync, values=values, lock_wait_s=self._options.sync.timeout_s)
-        counter = SandboxCounter(self._metrics.sandboxes)
-        try:
-            report = await sync_credentials_to_flyio(project, names, options, services=self._services, listener=counter)
-        finally:
-            counter.close()
+        given, handler = self._options.sync, unset_secrets if removes else sync_credentials_to_flyio
+        options = replace(given, values=values, if_gone=removes, lock_wait_s=given.timeout_s)
+        with closing(SandboxCounter(self._metrics.sandboxes)) as counter:
+            report = await handler(project, names, options, services=self._services, listener=counter)
         self._metrics.measure(report)
         return report
 
     async def _watch_redis(self) -> None:
-        """Log when Redis goes and when it is back: the queue's library says neither."""
-        was_there = True
+        """Log why no job can be taken, and when they can be again: the queue's library says neither."""
+        told = ""
         while True:
             await asyncio.sleep(_REDIS_CHECK_S)
-            is_there = await self._queue.oldest_s() is not None
-            if is_there != was_there:
-                LOGGER.warning("Redis is %s", "back" if is_there else "out of reach; running syncs go on")
-            was_there = is_there
+            problem = await self._queue_problem()
+            message = f"no job can be taken: {problem.message} ({problem.code})" if problem else ""
+            if message != told:
+                LOGGER.warning("%s", f"{message}; running syncs go on" if message else "jobs can be taken again")
+            told = message
+
+    async def _queue_problem(self) -> FlysyncError | None:
+        """Say why no job can be taken, if so; measure how long jobs wait."""
+        oldest_s = self._dispatcher.oldest_s()
+        try:
+            oldest_s = max(oldest_s, await self._queue.oldest_s())
+        except FlysyncError as error:
+            return error
+        finally:
+            self._metrics.oldest.set(oldest_s)
+        return None
 
     async def _why_not_ready(self) -> str:
-        oldest_s = await self._queue.oldest_s()
-        self._metrics.oldest.set(max(oldest_s or 0.0, self._dispatcher.oldest_s()))
-        self._metrics.outage.clear()
-        out_of_reach = "redis" if oldest_s is None else self._breaker.service
-        if out_of_reach:
-            self._metrics.outage.labels(out_of_reach).set(1)
-            return f"{out_of_reach} is out of reach"
+        reason = self._metrics.held_by = await self._queue_problem() or self._breaker.reason
+        if reason is not None:
+            return f"jobs are held: {reason.message} ({reason.code})"
         return "the worker is shutting down" if self._is_closing else ""
 
 
@@ -145,22 +145,22 @@ def _requested(job: Job) -> tuple[ProjectId, SecretName]:
         UsageError: a field is missing, or does not hold what it has to.
         InvalidCredential: no credential can have this name.
     """
-    project = _text("projectId", job.project, _PROJECT_LENGTH)
-    name = secret_name(_text("credentialName", job.credential, _NAME_LENGTH))
-    if job.has_bad_value:
-        raise UsageError("the job's credentialValue is not a string")
-    return ProjectId(project), name
+    if job.problem:
+        raise UsageError(f"the job's {job.problem}")
+    project, number = job.project, job.project
+    if isinstance(number, int | float) and not isinstance(number, bool):
+        if number != number // 1 or abs(number) > _LARGEST:
+            raise UsageError("the job's projectId is a number that is no integer, or too large to be exact")
+        project = str(int(number))
+    of = project_id(_text("projectId", project), "the job's projectId")
+    return of, secret_name(_text("credentialName", job.credential), "the job's credentialName")
 
 
-def _text(field: str, given: object, length: int) -> str:
+def _text(field: str, given: object) -> str:
     if given is None or given == "":
         raise UsageError(f"the job's {field} is missing or empty")
     if not isinstance(given, str):
         raise UsageError(f"the job's {field} is {_TYPES.get(type(given), 'something else')}, not a string")
-    if len(given) > length:
-        raise UsageError(f"the job's {field} has {len(given):,} characters; the limit is {length}")
-    if "\0" in given or any("\ud800" <= character <= "\udfff" for character in given):
-        raise UsageError(f"the job's {field} contains a character that no database can store")
     return given
 
 

@@ -21,7 +21,7 @@ from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from daytona import AsyncDaytona, AsyncSandbox
@@ -95,10 +95,15 @@ async def new_sandboxes(daytona: Daytona, clock: QuickClock) -> AsyncIterator[Ca
     made: list[DaytonaSandboxes] = []
 
     def make(
-        *, api_url: str = "", target: str | None = "us", snapshot: str | None = None, **limits: float
+        *,
+        api_url: str = "",
+        target: str | None = "us",
+        snapshot: str | None = None,
+        hosts: Sequence[str] = (),
+        **limits: float,
     ) -> DaytonaSandboxes:
-        key = Secret(daytona.api_key)
-        made.append(DaytonaSandboxes(key, api_url or daytona.api_url, target, snapshot, clock=clock, **limits))
+        key, url = Secret(daytona.api_key), api_url or daytona.api_url
+        made.append(DaytonaSandboxes(key, url, target, snapshot, clock=clock, hosts=hosts, **limits))
         return made[-1]
 
     yield make

@@ -1,4 +1,4 @@
-"""pgbouncer in transaction mode, before a server of the tests."""
+"""pgbouncer, in transaction mode unless it is told otherwise, before a server of the tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -35,8 +34,12 @@ auth_file = {directory}/users
 
 
 @contextmanager
-def pgbouncer(dsn: str) -> Iterator[Callable[[str], str]]:
-    """Run a pgbouncer before the server of *dsn*; what is given turns an address into one that goes through it."""
+def pgbouncer(dsn: str, more: str = "") -> Iterator[Callable[[str], str]]:
+    """
+    Run a pgbouncer before the server of *dsn*, with *more* settings, the last of which count.
+
+    What is given turns an address into one that goes through it.
+    """
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     known = conninfo_to_dict(dsn)
     if program is None or "password" not in known:
@@ -48,7 +51,7 @@ def pgbouncer(dsn: str) -> Iterator[Callable[[str], str]]:
     settings = _SETTINGS.format(
         host=known.get("host", "127.0.0.1"), port=known.get("port", 5432), listen_port=listen_port, directory=directory
     )
-    (directory / "settings").write_text(settings)
+    (directory / "settings").write_text(f"{settings}\n{more}\n")
     (directory / "users").write_text(f'"{known["user"]}" "{known["password"]}"\n')
     account = "nobody" if os.geteuid() == 0 else None  # it does not run as root
     for path in (directory, *directory.iterdir()):
@@ -58,7 +61,7 @@ def pgbouncer(dsn: str) -> Iterator[Callable[[str], str]]:
     try:
         with subprocess.Popen(command, user=account, stderr=subprocess.PIPE, cwd="/") as process:
             try:
-                _wait_for(process, make_conninfo(dsn, host="127.0.0.1", port=listen_port))
+                _wait_for(process, listen_port)
                 yield lambda address: make_conninfo(address, host="127.0.0.1", port=listen_port)
             finally:
                 process.kill()
@@ -66,13 +69,13 @@ def pgbouncer(dsn: str) -> Iterator[Callable[[str], str]]:
         shutil.rmtree(directory)
 
 
-def _wait_for(process: subprocess.Popen[bytes], dsn: str) -> None:
-    """Wait until it lets clients through."""
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until it takes connections."""
     give_up = time.monotonic() + 20
     while True:
         try:
-            psycopg.connect(dsn).close()
-        except psycopg.OperationalError:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
             assert process.poll() is None, "pgbouncer did not start"
             assert time.monotonic() < give_up
             time.sleep(0.02)

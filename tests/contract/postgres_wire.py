@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
 
 
@@ -17,10 +18,11 @@ class Wire:
 
     `turns` counts round trips, `said` is all that the client has sent. What it says holding `cut_at` is passed on (or
     not: `swallow`), and then the connection is cut, once; the answer never arrives. After `freeze`, or what holds
-    `freeze_at`, nothing passes.
+    `freeze_at`, nothing passes. With *tls* the client has to speak that.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.turns = 0
         self.said = bytearray()
         self.cut_at: bytes | None = None
@@ -36,7 +38,8 @@ class Wire:
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        self.dsn = make_conninfo(self._target, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable")
+        mode = "require" if self._tls else "disable"
+        self.dsn = make_conninfo(self._target, host="127.0.0.1", port=port, sslmode=mode, gssencmode="disable")
         return self
 
     async def __aexit__(
@@ -61,8 +64,12 @@ class Wire:
         assert task is not None
         self._tasks.add(task)
         try:
+            if self._tls is not None:
+                await client.readexactly(8)  # SSLRequest
+                to_client.write(b"S")
+                await to_client.start_tls(self._tls)
             await self._pass(client, to_client)
-        except (OSError, asyncio.CancelledError):
+        except (OSError, EOFError, asyncio.CancelledError):
             pass
         finally:
             to_client.close()

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 from records_contract import APP, DONE, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, finish, intent
 
-from flysync.model.core import ProjectId, RunId, SecretName, State
+from flysync.model.core import AppName, ProjectId, RunId, SecretName, State
 from flysync.ports import Action, RunEnd
 
 if TYPE_CHECKING:
     from records_contract import RecordsWorld
 
 FAILED = RunEnd(outcome="failed", error_code="timeout", release=None, seconds={"read": 0.25, "create": 12})
+
+RESULTS: dict[str, dict[str, str]] = {
+    KEY: {"outcome": "synced"},
+    TOKEN: {"outcome": "failed", "code": "timeout", "message": "it took too long"},
+}
 
 
 class HistoryContract:
@@ -32,10 +37,16 @@ class HistoryContract:
     async def test_all_that_a_row_has(self, world: RecordsWorld) -> None:
         """An open run has no end; one that has ended has it, with the seconds of each step."""
         its = await begin(world, names=[TOKEN, KEY])
+        (died,) = await world.records.history(PROJECT, name=None, limit=1)
+        held = await world.lock.try_acquire(APP)
         (before,) = await world.records.history(PROJECT, name=None, limit=1)
-        await world.records.finish(its, replace(DONE, error_code="timeout"), {}, None, all_up=False, keep_days=90)
+        end = replace(DONE, error_code="timeout", results=RESULTS)
+        await world.records.finish(its, end, {}, None, all_up=False, keep_days=90)
         (after,) = await world.records.history(PROJECT, name=None, limit=1)
 
+        assert held
+        await held.release()
+        assert (True, replace(died, died=False)) == (died.died, before)
         assert before.deadline is not None
         assert timedelta(0) < before.deadline - before.started_at < timedelta(minutes=2)
         assert (its.run_id, PROJECT, APP, (TOKEN, KEY), "cli", "ann", None, its.sandbox) == (
@@ -49,7 +60,7 @@ class HistoryContract:
             before.sandbox,
         )
         assert [None] * 4 == [before.finished_at, before.outcome, before.error_code, before.release]
-        assert {} == before.seconds
+        assert [{}, {}] == [before.seconds, before.results]
         assert after.finished_at is not None
         assert (
             replace(
@@ -59,6 +70,7 @@ class HistoryContract:
                 error_code="timeout",
                 release=7,
                 seconds={"deploy": 1.5},
+                results=RESULTS,
             )
             == after
         )
@@ -67,11 +79,11 @@ class HistoryContract:
     async def test_a_run_that_never_had_an_app(self, world: RecordsWorld) -> None:
         """It came to nothing, and is told all the same."""
         its = intent(app=None, names=(), sandbox="", reason="why")
-        await world.records.note_run(its, FAILED)
+        await world.records.note_run(its, replace(FAILED, results=RESULTS))
         (run,) = await world.records.history(PROJECT, name=None, limit=1)
 
         assert (None, None, None, (), "why") == (run.app, run.sandbox, run.deadline, run.names, run.reason)
-        assert ("failed", "timeout", FAILED.seconds) == (run.outcome, run.error_code, run.seconds)
+        assert ("failed", "timeout", FAILED.seconds, RESULTS) == (run.outcome, run.error_code, run.seconds, run.results)
 
     async def test_a_run_that_somebody_closed(self, world: RecordsWorld) -> None:
         """Nobody knows what became of it."""
@@ -116,6 +128,35 @@ class HistoryContract:
         assert {"01k3ac"} == await found("01k3ac")
         assert 2 == len(await found("01k3a"))
         assert set() == await found("1k3ab") | await found("01k3ad") | await found("01k%") | await found("01k3a_")
+
+    async def test_a_run_is_alive_as_long_as_its_app_is_locked(self, world: RecordsWorld) -> None:
+        """Its own app; one that nobody holds has died, and one that has ended has not."""
+        its = await begin(world)
+        own, other = await world.lock.try_acquire(APP), await world.lock.try_acquire(AppName("other"))
+
+        async def died() -> bool:
+            ((run, _),) = await world.records.find_runs(its.run_id)
+            return run.died
+
+        assert own
+        assert other
+        assert not await died()
+        await own.release()
+        assert await died()
+        await finish(world, its, {})
+        assert not await died()
+        await other.release()
+
+    async def test_the_run_that_was_meant(self, world: RecordsWorld) -> None:
+        """By an id with one slip, or the beginning of one; two that are as near are no answer."""
+        one, two = "01k3abcdefghjkmnpqrstvwxyz", "01k3zz4mznb0v2c8x7l6k5j3hg"
+        for run_id in (one, two):
+            await world.records.note_run(intent(run_id), FAILED)
+
+        for start in (one[:9] + "w" + one[10:], one[:9] + one[10:], "01k4abc", "01k3bac"):
+            assert one == await world.records.similar_run(start), start
+        for start in ("01k3ww", "z" * 26):
+            assert await world.records.similar_run(start) is None, start
 
     async def test_three_runs_are_enough(self, world: RecordsWorld) -> None:
         """To see that there are too many."""

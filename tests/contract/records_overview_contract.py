@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from records_contract import APP, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin
+from records_contract import APP, DONE, EVERY, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, finish, intent
 
 from flysync.errors import ProjectNotFound
-from flysync.model.core import AppName
+from flysync.model.core import AppName, SecretName, State
+from flysync.ports import RunEnd
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -32,8 +34,58 @@ class OverviewContract:
         assert Secret("one") == row.credential.secret
         assert await world.record() == row.record
         assert row.updated_at is not None
-        assert abs(overview.now - row.updated_at) < timedelta(minutes=1)
+        assert abs((await world.records.runs([])).now - row.updated_at) < timedelta(minutes=1)
         assert ["run1"] == [run.run_id for run in overview.open_runs]
+
+    async def test_a_run_that_died(self, world: RecordsWorld) -> None:
+        """It is open, and nobody holds the lock of its app; another app's lock is none of its own."""
+        world.put(PROJECT, KEY, "one")
+        world.deploy(PROJECT, APP, NOON)
+        await begin(world)
+        own, other = await world.lock.try_acquire(APP), await world.lock.try_acquire(AppName("other"))
+        alive = await world.records.overview(PROJECT, values=False)
+        assert own
+        assert other
+        await own.release()
+        died = await world.records.overview(PROJECT, values=False)
+        runs, dead = await world.records.unfinished_runs()
+        await other.release()
+
+        assert [set(), {"run1"}, {"run1"}] == [set(alive.died), set(died.died), set(dead)]
+        assert ["run1"] == [run.run_id for run in died.open_runs] == [run.run_id for run in runs]
+
+    async def test_the_run_that_tried_last(self, world: RecordsWorld) -> None:
+        """Where it is not deployed, or was asked for since: the newest of its project, its app and its name."""
+        world.put(PROJECT, KEY, "one")
+        world.put(PROJECT, TOKEN, "two")
+        world.deploy(PROJECT, APP, NOON)
+
+        async def tried() -> dict[str | None, str | None]:
+            return {row.name: row.tried.run_id if row.tried else None for row in await world.rows()}
+
+        assert {KEY: None, TOKEN: None} == await tried()
+        its = await begin(world, names=[KEY])
+        assert {KEY: "run1", TOKEN: None} == await tried()
+        await finish(world, its, {KEY: State.DEPLOYED})
+        assert {KEY: None, TOKEN: None} == await tried()
+        await world.records.request(APP, PROJECT, [KEY])
+        end = RunEnd(outcome="failed", error_code="locked", release=None, seconds={})
+        await world.records.note_run(intent("run2", KEY, TOKEN), end)
+        await world.records.note_run(replace(intent("run3", KEY, TOKEN), project=OTHER), end)
+        await world.records.note_run(replace(intent("run4", KEY, TOKEN), app=AppName("other")), end)
+        assert {KEY: "run2", TOKEN: "run2"} == await tried()
+        (key, _) = sorted(await world.rows(), key=lambda row: row.name != KEY)
+        assert key.tried
+        assert ("failed", "locked", (TOKEN, KEY)) == (key.tried.outcome, key.tried.error_code, key.tried.names)
+
+    async def test_a_run_of_thousands_of_credentials(self, world: RecordsWorld) -> None:
+        """It is read once, and not once for each of them: that was more than Postgres can answer."""
+        names = [SecretName(f"{'A' * 120}_{number}") for number in range(2200)]
+        world.deploy(PROJECT, APP, NOON)
+        await world.records.request(APP, PROJECT, names)
+        await world.records.note_run(intent("run1", *names), DONE)
+
+        assert ["run1"] * len(names) == [row.tried and row.tried.run_id for row in await world.rows()]
 
     async def test_the_projects_that_have_credentials(self, world: RecordsWorld) -> None:
         """Each once, in order; one that is only deployed has nothing to bring."""
@@ -42,7 +94,7 @@ class OverviewContract:
         world.put("a", KEY, "one")
         world.deploy("c", APP, NOON)
 
-        assert ["a", "b"] == list(await world.records.all_projects())
+        assert ["a", "b"] == [one.project for one in (await world.records.candidates(None, **EVERY)).candidates]
 
     async def test_a_credential_that_was_never_sent(self, world: RecordsWorld) -> None:
         """A credential without a record has a row, deployed or not."""
@@ -111,7 +163,7 @@ class OverviewContract:
     async def test_values_are_left_alone_unless_asked_for(self, world: RecordsWorld) -> None:
         """Without *values*, no secret is read."""
         world.put(PROJECT, KEY, "one")
-        (row,) = (await world.records.overview(None, values=False)).rows
+        (row,) = (await world.records.overview(PROJECT, values=False)).rows
 
         assert row.credential is not None
         assert row.credential.secret is None

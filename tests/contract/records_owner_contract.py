@@ -61,7 +61,7 @@ class OwnerContract:
         seen = await world.view_of(OTHER)
         its = intent("run2", project=OTHER)
         with pytest.raises(NotOwner):
-            await world.records.begin(its, {KEY: None}, seen=seen, anew=True)
+            await world.records.begin(its, {KEY: None}, seen=seen, insists=True)
 
         assert State.DEPLOYED is (await world.record()).state
 
@@ -99,7 +99,7 @@ class OwnerContract:
         app = AppName("elsewhere")
         world.deploy(OTHER, app, NOON + HOUR)
         seen = await world.view_of(OTHER)
-        await world.records.begin(intent("run2", project=OTHER, app=app), {KEY: "f1"}, seen=seen, anew=False)
+        await world.records.begin(intent("run2", project=OTHER, app=app), {KEY: "f1"}, seen=seen, insists=False)
 
         assert (OTHER, PROJECT) == ((await world.view_of(OTHER)).owner, (await world.view()).owner)
 
@@ -236,6 +236,23 @@ class OwnerContract:
             view.down_before,
         )
 
+    async def test_a_project_without_a_deployment_has_the_app_that_it_owns(self, world: RecordsWorld) -> None:
+        """Where that is asked for, and the last one of several; also where nothing else is left of the project."""
+        gone, last = ProjectId("gone"), AppName("last")
+        for number, app in enumerate((AppName("first"), last)):
+            its = intent(f"run{number}", app=app, project=gone)
+            await world.records.begin(its, {}, seen=await world.view(app=app), insists=False)
+        view = await world.records.view(gone, [KEY], app=None, owned=True, values=False)
+        named = await world.records.view(gone, [KEY], app=AppName("first"), owned=True, values=False)
+        deployed = await world.records.view(PROJECT, [KEY], app=None, owned=True, values=False)
+
+        assert (last, (), gone) == (view.app, view.apps, view.owner)
+        assert ("first", APP) == (named.app, deployed.app)
+        with pytest.raises(ProjectNotFound):
+            await world.view_of(gone)
+        world.put(gone, KEY, "one")
+        assert (await world.view_of(gone)).app is None
+
     async def test_what_is_told_of_all_apps(self, world: RecordsWorld) -> None:
         """Whose they are, whatever there is of them, and to which several projects are deployed."""
         world.deploy(THIRD, "elsewhere", NOON)
@@ -243,12 +260,12 @@ class OwnerContract:
         world.deploy("fourth", "alone", NOON + HOUR)
         await begin(world)
         gone = intent("run2", app=AppName("gone"))
-        await world.records.begin(gone, {}, seen=await world.view(app=gone.app), anew=False)
-        everything = await world.records.overview(None, values=False)
+        await world.records.begin(gone, {}, seen=await world.view(app=gone.app), insists=False)
+        everything = await world.records.overview(*await world.projects(), values=False)
         its = await world.records.overview(OTHER, values=False)
         alone = await world.records.overview(THIRD, values=False)
 
-        assert {APP: PROJECT, gone.app: PROJECT} == everything.owners
+        assert {APP: PROJECT} == everything.owners
         assert {APP: (PROJECT, OTHER)} == everything.shared
         assert ({APP: PROJECT}, {APP: (PROJECT, OTHER)}) == (its.owners, its.shared)
         assert ({}, {}) == (alone.owners, alone.shared)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from records_contract import APP, KEY, NOON
+from records_contract import APP, KEY, NOON, TOKEN
 
 from flysync.errors import ProjectNotFound
-from flysync.model.core import ProjectId
+from flysync.model.core import ProjectId, SecretName
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,3 +54,45 @@ class UnknownProjectContract:
     async def test_none_is_near(self, world: RecordsWorld, call: str, project: str) -> None:
         """Then all of them are to be looked at."""
         assert ProjectNotFound.default_hint == await self._hint(world, call, project)
+
+
+class SimilarContract:
+    """Where a credential may be that a project does not have."""
+
+    async def _hint(self, world: RecordsWorld, name: str, project: str = "proj123") -> str | None:
+        return (await world.records.similar_credentials(ProjectId(project), [SecretName(name)])).get(SecretName(name))
+
+    @pytest.mark.parametrize(
+        "name", ["aws_access_key_id", "AWS_ACCESS_KEYID", "aws_acess_key_id", "AWS_ACCESS_KEY_ID_"]
+    )
+    async def test_another_name(self, world: RecordsWorld, name: str) -> None:
+        """Case does not count; what is near is named, and nothing that is not."""
+        world.put("proj123", "AWS_ACCESS_KEY_ID", "canary")
+        world.put("proj123", "TOKEN", "canary")
+
+        assert "did you mean AWS_ACCESS_KEY_ID?" == await self._hint(world, name)
+        assert await self._hint(world, "NOTHING_LIKE_IT") is None
+        assert await self._hint(world, "TOKEN") is None, "it is there"
+
+    async def test_another_project(self, world: RecordsWorld) -> None:
+        """A few that have it are named; of many only those with a similar id."""
+        world.put("proj123", "TOKEN", "canary")
+        world.put("acme", KEY, "canary")
+        assert f"project acme has a credential {KEY}: is proj123 the right project?" == await self._hint(world, KEY)
+        world.put("proj124", KEY, "canary")
+        assert "projects acme, proj124 have a credential" in str(await self._hint(world, KEY))
+        for number in range(9):
+            world.put(f"customer-{number}", KEY, "canary")
+
+        assert f"project proj124 has a credential {KEY}: is proj123 the right project?" == await self._hint(world, KEY)
+        assert await self._hint(world, KEY, "zebra") is None
+
+    async def test_both_and_several_names(self, world: RecordsWorld) -> None:
+        """Each name has its own hint; no value is in one."""
+        world.put("proj123", "AWS_KEYS", "canary")
+        world.put("proj124", KEY, "canary")
+        hints = await world.records.similar_credentials(ProjectId("proj123"), [KEY, TOKEN])
+
+        assert {
+            KEY: f"did you mean AWS_KEYS? project proj124 has a credential {KEY}: is proj123 the right project?"
+        } == hints

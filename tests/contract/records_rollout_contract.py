@@ -103,7 +103,7 @@ class RolloutContract:
         assert (3, math.inf, 9, False) == tries(await world.record())
 
     @pytest.mark.parametrize(
-        ("fingerprint", "anew", "left"),
+        ("fingerprint", "insists", "left"),
         [
             ("f1", False, (1, math.inf, 7, True)),
             ("f2", False, (0, None, None, False)),
@@ -111,14 +111,19 @@ class RolloutContract:
         ],
     )
     async def test_another_value_starts_again(
-        self, world: RecordsWorld, fingerprint: str, *, anew: bool, left: tuple[int, float | None, int | None, bool]
+        self,
+        world: RecordsWorld,
+        fingerprint: str,
+        *,
+        insists: bool,
+        left: tuple[int, float | None, int | None, bool],
     ) -> None:
         """Tries of the same value add up over runs, until it is forced."""
         await begin(world)
         await self._end(world, bad=BAD)
         await world.records.begin_rollout(RUN, APP, [KEY], down=())
         await world.records.close_run(RUN)
-        await begin(world, LATER, fingerprint, anew=anew)
+        await begin(world, LATER, fingerprint, insists=insists)
 
         assert left == tries(await world.record())
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from records_contract import APP, BAD, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, finish, intent
 
-from flysync.errors import Locked, NotRecorded
+from flysync.errors import ConfigError, Locked, NotRecorded
 from flysync.model.core import AppName, OpenRun, RunId, State
 from flysync.ports import Action
 
@@ -95,7 +95,7 @@ class StateContract:
     async def test_begin_adds_to_the_intent_of_the_same_run(self, world: RecordsWorld) -> None:
         """A run that takes in more names is still one open run, and its deadline moves only forward."""
         its = await begin(world)
-        await world.records.begin(replace(its, deadline_s=5.0), {TOKEN: "f2"}, seen=await world.view(), anew=False)
+        await world.records.begin(replace(its, deadline_s=5.0), {TOKEN: "f2"}, seen=await world.view(), insists=False)
         _, runs = await world.records.poll_lock(APP, [])
 
         assert ["run1"] == [run.run_id for run in runs]
@@ -134,7 +134,7 @@ class StateContract:
     async def test_a_borrowed_sandbox_is_told(self, world: RecordsWorld) -> None:
         """A sandbox that has not the run's name is somebody else's."""
         its = intent(sandbox="my-box", borrowed=True, deadline_s=-1.0)
-        await world.records.begin(its, {}, seen=await world.view(), anew=False)
+        await world.records.begin(its, {}, seen=await world.view(), insists=False)
         (run,) = (await world.view()).open_runs
 
         assert ("my-box", True, 0.0) == (run.sandbox, run.borrowed, run.seconds_left)
@@ -179,7 +179,7 @@ class StateContract:
         for number in (1, 2):
             view = await world.view()
             removal = intent(f"removal{number}")
-            await world.records.begin(removal, {KEY: None}, seen=view, anew=False)
+            await world.records.begin(removal, {KEY: None}, seen=view, insists=False)
             await world.records.stored(removal.run_id, APP, {KEY: None})
             rows = await world.records.end_rollout(removal.run_id, APP, [KEY], BAD)
             assert [number] == [row.bad_tries for row in rows.values()]
@@ -188,7 +188,7 @@ class StateContract:
             await world.records.close_run(removal.run_id)
 
         last = intent("last")
-        await world.records.begin(last, {KEY: None}, seen=await world.view(), anew=False)
+        await world.records.begin(last, {KEY: None}, seen=await world.view(), insists=False)
         await finish(world, last, {KEY: State.UNSET, EXTRA: State.DEPLOYED})
 
         assert KEY not in (await world.view()).records
@@ -212,6 +212,19 @@ class StateContract:
 
         assert (PROJECT, "sync-flyio-secrets", "success") == (row.project, row.action, row.status)
         assert {KEY: "synced"} == row.details["outcomes"]
+
+    async def test_no_run_begins_whose_action_would_be_refused(self, world: RecordsWorld) -> None:
+        """It would be told in the end alone, when the machines have restarted; nothing is written of it."""
+        await begin(world)
+        actions = world.actions()
+        with world.refusing_actions():
+            for names in ([KEY], [TOKEN]):
+                with pytest.raises(ConfigError):
+                    await begin(world, "run2", "f2", names)
+
+        assert [] == actions
+        assert ("f1", "run1") == ((await world.record()).fingerprint, (await world.record()).run_id)
+        assert await world.ending("run2") is None
 
     async def test_a_run_ends_once(self, world: RecordsWorld) -> None:
         """A second end, or one after a fence, is refused, and so is its action."""
@@ -268,13 +281,12 @@ class StateContract:
         """Who has found sandboxes learns of their runs: open, past their deadline, finished, never begun, unknown."""
         await begin(world, "open")
         its = intent("late", deadline_s=-1.0)
-        await world.records.begin(its, {}, seen=await world.view(), anew=False)
+        await world.records.begin(its, {}, seen=await world.view(), insists=False)
         await finish(world, await begin(world, "done"), {})
         await world.records.note_run(replace(intent("noted"), app=None, sandbox=""), DONE)
         names = ["open", "late", "done", "noted", "never", "odd\0"]
         seen = await world.records.runs([RunId(name) for name in names])
         nothing = await world.records.runs([])
-        overview = await world.records.overview(None, values=False)
 
         assert {"open": (APP, False), "late": (APP, False), "done": (APP, True), "noted": (None, True)} == {
             run_id: (run.app, run.finished) for run_id, run in seen.known.items()
@@ -282,7 +294,7 @@ class StateContract:
         assert 50 < seen.known[RunId("open")].seconds_left <= 60
         assert [0, 0] == [seen.known[RunId(name)].seconds_left for name in ("late", "noted")]
         assert {} == nothing.known
-        assert seen.now <= nothing.now <= overview.now
+        assert seen.now <= nothing.now
         assert "UTC" == str(seen.now.tzinfo)
 
     async def test_watch_tells_of_rows_and_runs(self, world: RecordsWorld) -> None:

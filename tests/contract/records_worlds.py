@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
 from doubles import InMemoryRecords
-from records_contract import ActionRow, RecordsWorld
+from records_contract import APP, ActionRow, RecordsWorld
 
-from flysync.adapters.postgres import Connection, PostgresRecords
+from flysync.adapters.postgres import Connection, PostgresLock, PostgresRecords
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from datetime import datetime
     from typing import LiteralString
 
     from flysync.model.core import RunId
+    from flysync.ports import AppLock
 
 
 class MemoryWorld(RecordsWorld):
@@ -28,6 +29,7 @@ class MemoryWorld(RecordsWorld):
 
     def __init__(self) -> None:
         self.records = self.memory = InMemoryRecords()
+        self.lock = self.memory.lock
 
     def put(self, project: str, name: str, value: str | None) -> None:
         """Store a credential."""
@@ -48,18 +50,32 @@ class MemoryWorld(RecordsWorld):
             for row in self.memory.actions
         ]
 
+    @contextmanager
+    def refusing_actions(self) -> Iterator[None]:
+        """Take no action."""
+        self.memory.takes_actions = False
+        try:
+            yield
+        finally:
+            self.memory.takes_actions = True
+
     def age(self, run_id: RunId, days: int) -> None:
         """Move the end of a run into the past."""
         run = self.memory.run_rows[run_id]
         assert run.finished_at is not None
         run.finished_at -= timedelta(days=days)
 
+    def miss(self, name: str, seconds: float) -> None:
+        """Move the time at which a secret was first missed."""
+        self.memory.missing_since[APP, name] -= timedelta(seconds=seconds)
+
 
 class PostgresWorld(RecordsWorld):
     """The tables in Postgres, and the backend's own connection to them."""
 
-    def __init__(self, records: PostgresRecords, backend: psycopg.Connection) -> None:
+    def __init__(self, records: PostgresRecords, lock: AppLock, backend: psycopg.Connection) -> None:
         self.records = records
+        self.lock = lock
         self.backend = backend
 
     def run(self, *statements: LiteralString) -> None:
@@ -97,6 +113,15 @@ class PostgresWorld(RecordsWorld):
         rows = self.backend.execute("SELECT project_id, action, status, details FROM project_actions ORDER BY id")
         return [ActionRow(*row) for row in rows]
 
+    @contextmanager
+    def refusing_actions(self) -> Iterator[None]:
+        """Take no action."""
+        self.run("ALTER TABLE project_actions ADD CONSTRAINT full_up CHECK (false) NOT VALID")
+        try:
+            yield
+        finally:
+            self.run("ALTER TABLE project_actions DROP CONSTRAINT full_up")
+
     def age(self, run_id: RunId, days: int) -> None:
         """Move the end of a run into the past."""
         self.backend.execute(
@@ -104,13 +129,25 @@ class PostgresWorld(RecordsWorld):
             [days, run_id],
         )
 
+    def miss(self, name: str, seconds: float) -> None:
+        """Move the time at which a secret was first missed."""
+        self.backend.execute(
+            "UPDATE flysync_secrets SET missing_since = missing_since - make_interval(secs => %s)"
+            " WHERE app = %s AND name = %s",
+            [seconds, APP, name],
+        )
+
 
 @asynccontextmanager
-async def opened(dsn: str, schema: str | None = None, *, pooled: str | None = None) -> AsyncIterator[PostgresWorld]:
+async def opened(
+    dsn: str, schema: str | None = None, *, pooled: str | None = None, state_schema: str | None = None
+) -> AsyncIterator[PostgresWorld]:
     """Open the tables at an address, for the backend, and for flysync by way of a pooler where there is one."""
-    connection = Connection(Secret(pooled or dsn), schema)
+    connection = Connection(Secret(pooled or dsn), schema, state_schema=state_schema)
+    lock = PostgresLock(connection)
     try:
         with psycopg.connect(dsn, autocommit=True) as backend:
-            yield PostgresWorld(PostgresRecords(connection), backend)
+            yield PostgresWorld(PostgresRecords(connection), lock, backend)
     finally:
+        await lock.aclose()
         await connection.aclose()

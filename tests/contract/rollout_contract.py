@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import cases
 from secret_store_contract import put, statuses
 
 from flysync.errors import FlyctlFailed, TimedOut
@@ -47,7 +48,7 @@ class RolloutContract:
         assert rollout.machines == Machines(updated=2, total=len({machine.id for machine in found}))
         assert [UP, UP] == await conditions(store)
 
-    @pytest.mark.parametrize("victim", [0, 1], ids=["the first", "the last"])
+    @cases("victim", [0, 1], ids=["the first", "the last"], quick=1)
     async def test_an_app_that_crashes_is_told_and_seen(self, world: StoreWorld, victim: int) -> None:
         """The roll-out ends there; what it has touched has the new release, up or down, and that is all Fly goes by."""
         store = await world.store("acme")
@@ -180,6 +181,7 @@ class RolloutContract:
         )
         assert [UP, UNCLEAR] == await conditions(store)
 
+    @pytest.mark.slow
     async def test_who_does_not_wait_runs_out_of_no_time(self, world: StoreWorld) -> None:
         """The machines are as they are."""
         store = await world.store("acme")

@@ -17,6 +17,7 @@ from flysync.adapters.flyctl import FlyctlSandbox, Source, Steps
 from flysync.errors import FlyUnavailable
 from flysync.model.core import AppName, RunId
 from flysync.secret import Secret
+from flysync.sim import macaroon
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
 from flysync.sim.fly_machine import Crash
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from flysync.ports import Sandbox, SandboxFlyctl, SecretStore
 
-TOKEN = "contract-token"
+TOKEN = macaroon.macaroon(macaroon.organization(9))
 _TARBALL = "flyctl/flyctl_{version}_Linux_{arch}.tar.gz"
 
 
@@ -201,8 +202,8 @@ class LoopbackWorld(StoreWorld):
     async def flyctl(self) -> SandboxFlyctl:
         return self.of(await self.box())
 
-    def of(self, box: Sandbox, sha256: str | None = None) -> FlyctlSandbox:
-        """Give the flyctl of *box*; with *sha256*, one that has this sum."""
+    def of(self, box: Sandbox, *sums: str) -> FlyctlSandbox:
+        """Give the flyctl of *box*; with *sums*, one that has one of them."""
         steps = Steps(
             sandbox=box,
             run_id=RunId("run1"),
@@ -211,8 +212,8 @@ class LoopbackWorld(StoreWorld):
             clock=QuickClock(),
             end_at=QuickClock().monotonic() + 600,
         )
-        url = f"{self.fly.url}/" + (_TARBALL if sha256 else "install.sh")
-        return FlyctlSandbox(steps, source=Source(version="0.4.87", install_url=url, sha256=sha256))
+        url = f"{self.fly.url}/" + (_TARBALL if sums else "install.sh")
+        return FlyctlSandbox(steps, source=Source(version="0.4.87", install_url=url, sums=sums))
 
     def stored(self, app: str) -> dict[str, str]:
         return self.apps[app].secrets

@@ -112,6 +112,17 @@ class TestWhatIsSent:
 
         assert ("with-flyctl", None) == (sent["snapshot"], sent.get("target"))
 
+    async def test_a_limit_to_hosts(self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes]) -> None:
+        """Sent with every sandbox that is made; without one Daytona is told nothing of hosts."""
+        limited = new_sandboxes(hosts=("api.fly.test", "fly.test"))
+        for boxes, name in ((limited, "a"), (limited, "b"), (new_sandboxes(), "c")):
+            await boxes.create(name, {}, ttl_s=60, timeout_s=20)
+        sent = [
+            json.loads(record.body).get("domainAllowList") for record in daytona.requests(r"POST /api/sandbox(\?|$)")
+        ]
+
+        assert ["api.fly.test,fly.test"] * 2 + [None] == sent
+
     @pytest.mark.parametrize("target", ["us", None])
     async def test_a_stray_env_file_changes_nothing(
         self,

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts import cases
 from sandboxes_contract import make
 
 from flysync import errors
@@ -188,7 +189,7 @@ class TestNothingIsTold:
         assert [] == [piece for piece in [*Secret(VALUE).encodings(), KEY] if piece in text]
 
     @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 429, 500])
-    @pytest.mark.parametrize("call", ["create", "attach", "remove", "list"])
+    @cases("call", ["create", "attach", "remove", "list"], quick=2)
     async def test_no_other_call_tells_the_key(
         self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes], call: str, status: int
     ) -> None:

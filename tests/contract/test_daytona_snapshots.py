@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from doubles import InMemorySnapshots
+from parts import cases
 from snapshots_contract import DOCKERFILE, SnapshotsContract, SnapshotsWorld, build
 from test_daytona_failures import ANSWERS, HTML, always, error_of
 
@@ -165,7 +166,7 @@ class TestWhatIsSent:
 class TestFailures:
     """Daytona answers with errors, or not at all."""
 
-    @pytest.mark.parametrize(
+    @cases(
         ("match", "fault"),
         [
             (CREATE, {"kind": FaultKind.DROP_BEFORE}),
@@ -182,6 +183,7 @@ class TestFailures:
             (LOG, {"kind": FaultKind.HANG, "times": 99}),
             ("GET /snapshots/.*/build-logs", {"kind": FaultKind.HANG}),
         ],
+        quick=4,
     )
     async def test_a_build_is_followed_whatever_gets_lost(
         self, daytona: Daytona, impatient_snapshots: DaytonaSnapshots, match: str, fault: dict[str, Any]
@@ -233,11 +235,11 @@ class TestFailures:
         work = build(snapshots) if call == "build" else snapshots.activate("asleep", timeout_s=10)
         error = await error_of(work)
 
-        assert (errors.DaytonaUnavailable, None) == (type(error), error.setting)
-        assert "quota" in str(error)
+        assert (errors.QuotaReached, None) == (type(error), error.setting)
+        assert "Snapshot quota exceeded. Maximum allowed: 0" in str(error)
         assert "higher limit" in str(error.hint)
 
-    @pytest.mark.parametrize(
+    @cases(
         ("fault", "kind"),
         [
             ({"status": 403}, errors.AccessDenied),
@@ -245,6 +247,7 @@ class TestFailures:
             ({"kind": FaultKind.DROP_BEFORE}, errors.DaytonaUnavailable),
             ({"kind": FaultKind.HANG}, errors.TimedOut),
         ],
+        quick=3,
     )
     async def test_one_that_cannot_be_woken_up_is_told(
         self,

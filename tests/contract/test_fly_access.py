@@ -1,22 +1,24 @@
 from __future__ import annotations
 
 import shutil
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from doubles import InMemoryFly, InMemoryFlyctl, InMemorySandboxes
-from fly_access_contract import DAY_S, AccessWorld, FlyAccessContract, tokens
+from fly_access_contract import AccessWorld, FlyAccessContract
 from flyctl_runner import KINDS, REAL
 from quick_clock import QuickClock
 from store_worlds import Overheard
 
 from flysync.adapters.daytona import DaytonaSandboxes
-from flysync.adapters.flyctl import FlyctlSandbox, Source, Steps
-from flysync.errors import AccessDenied
+from flysync.adapters.flyctl import FlyctlSandbox, Source, Steps, needed_hosts
+from flysync.errors import AccessDenied, AppNotFound, Scope
 from flysync.model.core import AppName, RunId
 from flysync.secret import Secret
+from flysync.sim import macaroon as made
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
 from flysync.sim.flyctl import launcher
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from flysync.ports import Sandbox, SandboxFlyctl
 
-TOKEN = "contract-token"
+TOKEN = made.macaroon(made.organization(9))
 NOWHERE = "http://127.0.0.1:9/"
 
 
@@ -43,7 +45,7 @@ class MemoryWorld(AccessWorld):
         return InMemoryFlyctl(self.fly, self.boxes.add("box"))
 
     def refuse(self) -> None:
-        for call in ("sign-in", "see"):
+        for call in ("sign-in", "see", "see alone"):
             self.fly.failures[call] = [AccessDenied("Fly.io refuses the token")]
 
     async def lose_sandbox(self) -> None:
@@ -117,27 +119,6 @@ class TestRealAccess(FlyAccessContract):
             yield world
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_what_tokens_say_of_themselves(kind: str) -> None:
-    """Kind and end of each, and nothing else leaves the sandbox: no caveat's body, no piece of the token."""
-    async with loopback(REAL if kind == "real" else None) as world:
-        box = Overheard(await world.boxes.create("box", {}, ttl_s=600, timeout_s=30))
-        await world.of(box).prepare()
-        for name, (text, expected, days) in tokens().items():
-            world.token = text
-            flyctl = world.of(Renamed(box, name))
-            box.said = ""
-            await flyctl.prepare()
-            token = await flyctl.access().token()
-
-            left = None if token.left_s is None else round(token.left_s / DAY_S)
-            assert (name, expected, days) == (name, token.kind, left)
-            assert (days is None) == (token.expires_at is None)
-            shown = box.said.partition("now ")[2].split("\n")
-            assert {"at", "has", "is", "until", ""} >= {line.split(" ")[0].rstrip("01") for line in shown[1:]}
-            assert text.partition("_")[2][:12] not in box.said
-
-
 class Renamed:
     """A sandbox in which each run has a directory of its own."""
 
@@ -152,26 +133,71 @@ class Renamed:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_macaroon_is_sent_until_it_has_ended(kind: str) -> None:
-    """With the scheme that goes with it; one that is over stays at home, and the request goes without."""
+async def test_only_a_narrowed_token_is_sent(kind: str) -> None:
+    """With the scheme that goes with it, and another one for each step; one that is over stays at home."""
     async with loopback(REAL if kind == "real" else None) as world:
-        good, over = (tokens()[name][0] for name in ("deploy", "over"))
-        for text in (good, over):
-            world.fly.add_token(text.rpartition(" ")[2])
-        world.token = good
+        world.token = f"FlyV1 {TOKEN}"
         access = await world.access()
         before = len(world.fly.records)
         await access.sign_in()
-        await access.see(AppName("acme"))
-        sent = {record.headers["Authorization"] for record in world.fly.records[before:]}
-        assert {good} == sent
+        await access.see(AppName("acme"), alone=True)
+        sent = [record.headers["Authorization"] for record in world.fly.records[before:]]
+        apps = [
+            (made.narrows(TOKEN, one.removeprefix("FlyV1 ")), made.apps(one.removeprefix("FlyV1 "))) for one in sent
+        ]
+        # The look-up is this machine's, and no sandbox sees what it has.
+        assert [(True, None), (True, None), (True, {1}), (True, {1}), (True, {1})] == apps
+        assert f"FlyV1 {TOKEN}" == sent[1]
+        assert 3 == len(set(sent))
 
+        over = made.macaroon(made.until(1_000_000_000))
+        world.fly.add_token(over)
         world.token = over
         await world.boxes.remove("box", timeout_s=10, gone=True)
         access = await world.access()
         with pytest.raises(AccessDenied):
             await access.sign_in()
         assert "Bearer" == world.fly.records[-1].headers["Authorization"].strip()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_token_for_one_app_shows_no_other(kind: str) -> None:
+    """Nor does one that is over show its own: that is no fault of the token's, and the step is made again."""
+    async with loopback(REAL if kind == "real" else None) as world:
+        other = world.fly.add_app("other", machines=1)
+        flyctl = world.of(await world.boxes.create("box", {}, ttl_s=600, timeout_s=30))
+        await flyctl.prepare()
+        steps = flyctl._steps
+        await flyctl.access().see(AppName("other"))
+        steps._ids[AppName("acme")] = other.number
+        with pytest.raises(AppNotFound):
+            await flyctl.access().see(AppName("acme"), alone=True)
+
+        made_for = iter([time.time() - 10_000, *[time.time()] * 9])
+        steps.server_time = lambda: next(made_for)
+        before = len(world.fly.records)
+        await flyctl.access().see(AppName("acme"))
+        assert ["", "FlyV1"] == list(
+            dict.fromkeys(
+                record.headers["Authorization"].partition(" ")[0].removeprefix("Bearer")
+                for record in world.fly.records[before:]
+            )
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_list_of_an_app_of_another_organisation(kind: str) -> None:
+    """Refused for that app alone: the token is a good one, and one row of a tenant's holds no worker."""
+    async with loopback(REAL if kind == "real" else None) as world:
+        flyctl = await world.flyctl()
+        await flyctl.prepare()
+        with pytest.raises(AccessDenied, match="may not see theirs") as theirs:
+            await flyctl.secrets(AppName("theirs")).look()
+        world.refuse()
+        with pytest.raises(AccessDenied) as refused:
+            await flyctl.secrets(AppName("acme")).look()
+
+    assert (Scope.APP, Scope.SETUP) == (theirs.value.scope, refused.value.scope)
 
 
 async def test_an_app_is_looked_up_as_a_sync_does_it() -> None:
@@ -201,6 +227,20 @@ async def test_others_are_asked_where_fly_does_not_answer(essential: bool, other
         assert reach is not None
         assert [False, False, True] == list(reach.fly.values())
         assert (essential, other) == (reach.essential, reach.other)
+
+
+def test_the_hosts_that_a_sandbox_needs() -> None:
+    """Fly's, wherever flyctl is told to look; the installer's unless the snapshot is one of ours, with a flyctl."""
+    fly, ours = ["api.fly.io", "api.machines.dev"], "flysync-flyctl-0.4.87"
+    releases = ["github.com", "objects.githubusercontent.com", "release-assets.githubusercontent.com"]
+    installer, elsewhere = "https://fly.io/install.sh", "https://files.test:8443/{version}_{arch}.tar.gz"
+    urls = {"FLY_API_BASE_URL": "http://fly.test:1", "FLY_FLAPS_BASE_URL": "https://fly.test/x"}
+
+    assert [*fly, "fly.io", *releases] == list(needed_hosts({}, installer, None))
+    assert [*fly, "fly.io", *releases] == list(needed_hosts({}, installer, "somebody-elses"))
+    assert [*fly, "fly.test", "files.test", "fly.io", *releases] == list(needed_hosts(urls, elsewhere, "x"))
+    assert fly == list(needed_hosts({}, installer, ours))
+    assert [*fly, "fly.test"] == list(needed_hosts(urls, elsewhere, ours))
 
 
 async def test_without_curl_nothing_can_be_said(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts import cases
 
 from flysync.sim.fly_machine import Crash
 
@@ -51,10 +52,11 @@ async def statuses(flyctl: Runner) -> list[str]:
 class TestACrash:
     """An app that ends by itself."""
 
-    @pytest.mark.parametrize(
+    @cases(
         ("machines", "victim", "touched", "status"),
         [(1, 0, 1, "Deployed"), (3, 0, 1, "Partial"), (3, 2, 3, "Deployed")],
         ids=["the only one", "the first", "the last"],
+        quick=1,
     )
     async def test_before_anybody_saw_it_started(
         self, flyctl: Runner, fly: Fly, machines: int, victim: int, touched: int, status: str

@@ -25,10 +25,12 @@ pytestmark = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("tar"
 
 WITH_PARTS, AS_IT_IS = "flyctl/flyctl_{version}_Linux_{arch}.tar.gz", "flyctl/flyctl_0.4.87_Linux_x86_64.tar.gz"
 
+PROGRAMS = ("sh", "date", "mkdir", "cat", "timeout", "base64", "tr", "sed", "env", "mv", "head", "curl", "tar", "gzip")
 
-async def installed(home: Path, url: str, sha256: str | None = None) -> Answer:
+
+async def installed(home: Path, url: str, *sums: str, path: str = os.environ["PATH"]) -> Answer:
     """Run the step that installs flyctl."""
-    source = Source(version="0.4.87", install_url=url, sha256=sha256)
+    source = Source(version="0.4.87", install_url=url, sums=sums)
     step = Step(
         run_id=RunId("run1"),
         name="1-install",
@@ -37,7 +39,7 @@ async def installed(home: Path, url: str, sha256: str | None = None) -> Answer:
         nonce="n0nce",
         exports={},
     )
-    env = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    env = {"PATH": path, "HOME": str(home)}
     done = await asyncio.to_thread(
         subprocess.run, ["/bin/sh", "-c", step.script()], env=env, capture_output=True, text=True, check=True
     )
@@ -47,23 +49,46 @@ async def installed(home: Path, url: str, sha256: str | None = None) -> Answer:
 
 @pytest.mark.parametrize("place", [WITH_PARTS, AS_IT_IS, "install.sh"])
 async def test_it_is_installed(fly: Fly, tmp_path: Path, place: str) -> None:
-    """By the installer, or from an archive, whose address may have parts to fill in."""
-    sha256 = None if place == "install.sh" else fly.tarball_sha256("0.4.87")
-    answer = await installed(tmp_path, f"{fly.url}/{place}", sha256)
+    """By the installer, or from an archive, whose address may have parts to fill in; any of the sums will do."""
+    sums = [] if place == "install.sh" else ["0" * 64, fly.tarball_sha256("0.4.87"), "1" * 64]
+    answer = await installed(tmp_path, f"{fly.url}/{place}", *sums)
 
     assert (0, {"0": "0.4.87"}) == (answer.code, install.versions(answer.stdout))
 
 
 @pytest.mark.parametrize(
-    ("place", "sha256", "code"),
-    [(WITH_PARTS, "0" * 64, 66), ("flyctl/nothing.tar.gz", "0" * 64, 68), ("nothing.sh", None, 68)],
+    ("place", "sums", "code"),
+    [(WITH_PARTS, ["0" * 64], 66), ("flyctl/nothing.tar.gz", ["0" * 64], 63), ("nothing.sh", [], 68)],
 )
-async def test_it_is_not_installed(fly: Fly, tmp_path: Path, place: str, sha256: str | None, code: int) -> None:
+async def test_it_is_not_installed(fly: Fly, tmp_path: Path, place: str, sums: list[str], code: int) -> None:
     """Another sum, and an address where nothing is: the step ends, and says which."""
-    answer = await installed(tmp_path, f"{fly.url}/{place}", sha256)
+    answer = await installed(tmp_path, f"{fly.url}/{place}", *sums)
 
-    assert code == answer.code
+    assert (code, {}) == (answer.code, install.versions(answer.stdout))
     assert not (tmp_path / ".flysync/run1/flyctl0").exists()
+
+
+@pytest.mark.parametrize(("place", "sums"), [("install.sh", []), (WITH_PARTS, ["0" * 64])])
+async def test_nothing_is_fetched_from_where_others_can_be_in_between(
+    fly: Fly, tmp_path: Path, place: str, sums: list[str]
+) -> None:
+    """An address may lead on to https only."""
+    to = {"Location": f"{fly.url}/elsewhere"}
+    fly.faults.append(Fault(match="GET /(install|flyctl)", status=302, headers=to))
+    answer = await installed(tmp_path, f"{fly.url}/{place}", *sums)
+
+    assert (63 if sums else 68, []) == (answer.code, fly.requests("GET /elsewhere"))
+
+
+@pytest.mark.parametrize("lacks", [{"sha256sum"}, {"sha256sum", "curl"}])
+async def test_what_cannot_be_summed_is_not_run(fly: Fly, tmp_path: Path, lacks: set[str]) -> None:
+    """A sandbox without sha256sum is told as that, whatever else it lacks."""
+    (tmp_path / "bin").mkdir()
+    for name in {*PROGRAMS, "uname", "chmod", "rm"} - lacks:
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    answer = await installed(tmp_path, f"{fly.url}/{WITH_PARTS}", "0" * 64, path=str(tmp_path / "bin"))
+
+    assert (64, []) == (answer.code, fly.requests("GET /flyctl/"))
 
 
 NOTHING = "exit 0\n"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 from flyctl_runner import REAL, Outcome, Runner
+from parts import cases
 
 from flysync.sim.fly import Fly
 from flysync.sim.loopback import Fault
@@ -44,9 +45,10 @@ async def version_of(shell: Runner, path: Path) -> str:
     return str(json.loads(outcome.stdout)["Version"])
 
 
-@pytest.mark.parametrize(
+@cases(
     ("arguments", "version"),
     [((), "0.4.87"), (("latest",), "0.4.87"), (("0.4.5",), "0.4.5"), (("v0.4.6", "--non-interactive"), "0.4.6")],
+    quick=1,
 )
 async def test_a_version_is_installed(shell: Runner, arguments: tuple[str, ...], version: str) -> None:
     """The version that was asked for, with or without a `v`, or the latest, is put below HOME."""

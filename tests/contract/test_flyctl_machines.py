@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts import cases
 
 from flysync.sim.loopback import Fault, FaultKind
 
@@ -132,7 +133,7 @@ def own(request: dict[str, Any]) -> dict[str, Any]:
 class TestWhoIsCaredFor:
     """Which machines a roll-out updates and starts, and `secrets list` counts."""
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @cases("kind", [*KINDS], quick=2)
     async def test_a_machine(self, flyctl: Runner, fly: Fly, kind: str) -> None:
         """Those that count are updated, of tests and canaries too; only those that ran or failed are started."""
         made_of, updated, launched = KINDS[kind]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from flyctl_runner import Runner, normal
+from parts import cases
 
 from flysync.sim.loopback import Fault, FaultKind
 
@@ -215,7 +216,7 @@ class TestDirectories:
 class TestAnswersThatAreNone:
     """What flyctl makes of answers that it cannot read, or does not read at all."""
 
-    @pytest.mark.parametrize(
+    @cases(
         ("body", "said"),
         [
             ("<html>", "invalid character '<' looking for beginning of value"),
@@ -223,6 +224,7 @@ class TestAnswersThatAreNone:
             ("", "unexpected end of JSON input"),
         ],
         ids=["HTML", "half", "empty"],
+        quick=1,
     )
     async def test_an_answer_about_a_release(self, flyctl: Runner, fly: Fly, body: str, said: str) -> None:
         """It is asked for three times, and then nothing is rolled out."""

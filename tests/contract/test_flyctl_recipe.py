@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 INSTALLER = "https://fly.io/install.sh"
 
 
-def recipe(*, version: str = "0.4.87", sha256: str | None = None, url: str = INSTALLER) -> FlyctlRecipe:
+def recipe(*sums: str, version: str = "0.4.87", url: str = INSTALLER) -> FlyctlRecipe:
     """Give a recipe."""
-    return FlyctlRecipe(Source(version=version, install_url=url, sha256=sha256), clock=RealClock())
+    return FlyctlRecipe(Source(version=version, install_url=url, sums=sums), clock=RealClock())
 
 
 async def fetched(recipe: FlyctlRecipe, root: Path) -> subprocess.CompletedProcess[str]:
@@ -45,13 +45,15 @@ async def fetched(recipe: FlyctlRecipe, root: Path) -> subprocess.CompletedProce
     return await asyncio.to_thread(subprocess.run, ["/bin/sh", "-c", text], capture_output=True, text=True, check=False)
 
 
-async def looked(daytona: Daytona, client: AsyncDaytona, files: dict[str, Path]) -> Flyctl | None:
+async def looked(
+    daytona: Daytona, client: AsyncDaytona, files: dict[str, Path], *sums: str, was_checked: bool = False
+) -> Flyctl | None:
     """Look into a sandbox that has *files* on its PATH."""
     daytona.add_snapshot("built", files=files)
     from daytona import CreateSandboxFromSnapshotParams
 
     sandbox = await client.create(CreateSandboxFromSnapshotParams(snapshot="built"))
-    return await recipe().look(DaytonaSandbox(sandbox), timeout_s=60)
+    return await recipe(*sums).look(DaytonaSandbox(sandbox), timeout_s=60, was_checked=was_checked)
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("tar")), reason="a build needs curl and tar")
@@ -60,34 +62,31 @@ class TestFetching:
 
     @pytest.mark.parametrize("place", ["flyctl_{version}_Linux_{arch}.tar.gz", "flyctl_0.4.87_Linux_x86_64.tar.gz"])
     @pytest.mark.parametrize("pin", ["none", "archive", "program"])
-    async def test_the_program_is_there_beside_its_archives_sum(
-        self, fly: Fly, tmp_path: Path, pin: str, place: str
-    ) -> None:
-        """Whichever of the two sums is pinned, and whether the address has parts to fill in; nothing else is left."""
+    async def test_the_program_is_there_and_nothing_else(self, fly: Fly, tmp_path: Path, pin: str, place: str) -> None:
+        """Whichever of the two sums is pinned, among others, and whether the address has parts to fill in."""
         archive = fly.tarball_sha256("0.4.87")
         program = hashlib.sha256(launcher(tmp_path / "flyctl").read_bytes()).hexdigest()
-        sums = {"none": None, "archive": archive, "program": program.upper()}
-        done = await fetched(recipe(sha256=sums[pin], url=f"{fly.url}/flyctl/{place}"), tmp_path)
+        sums = {"none": [], "archive": ["0" * 64, archive], "program": [program, "0" * 64]}
+        done = await fetched(recipe(*sums[pin], url=f"{fly.url}/flyctl/{place}"), tmp_path)
         flyctl = tmp_path / "bin/flyctl"
 
         assert (0, "") == (done.returncode, done.stderr)
         assert (program, 0o755) == (hashlib.sha256(flyctl.read_bytes()).hexdigest(), flyctl.stat().st_mode & 0o777)
-        record = (tmp_path / "bin/flyctl.sha256").read_text()
-        assert re.fullmatch(rf"{archive}  flyctl_0\.4\.87_Linux_(x86_64|arm64)\.tar\.gz\n", record)
-        assert [] == list((tmp_path / "tmp").iterdir())
+        assert re.match(rf"{archive}  flyctl_0\.4\.87_Linux_(x86_64|arm64)\.tar\.gz\n{program}  ", done.stdout)
+        assert ([flyctl], []) == (list((tmp_path / "bin").iterdir()), list((tmp_path / "tmp").iterdir()))
 
     @pytest.mark.parametrize(
-        ("sha256", "place", "code", "said"),
+        ("sums", "place", "code", "said"),
         [
-            ("0" * 64, "flyctl_{version}_Linux_{arch}.tar.gz", 66, "FLYSYNC_FLYCTL_SHA256"),
-            (None, "nothing.tar.gz", 22, ""),
+            (["0" * 64], "flyctl_{version}_Linux_{arch}.tar.gz", 66, "FLYSYNC_FLYCTL_SHA256"),
+            ([], "nothing.tar.gz", 22, ""),
         ],
     )
     async def test_a_build_without_the_right_flyctl_fails(
-        self, fly: Fly, tmp_path: Path, sha256: str | None, place: str, code: int, said: str
+        self, fly: Fly, tmp_path: Path, sums: list[str], place: str, code: int, said: str
     ) -> None:
         """Another sum, and an archive that is not there."""
-        done = await fetched(recipe(sha256=sha256, url=f"{fly.url}/flyctl/{place}"), tmp_path)
+        done = await fetched(recipe(*sums, url=f"{fly.url}/flyctl/{place}"), tmp_path)
 
         assert (code, True) == (done.returncode, said in done.stdout)
 
@@ -115,24 +114,38 @@ class TestFetching:
 class TestLooking:
     """What a sandbox has on its PATH."""
 
-    async def test_version_and_sums_are_read(self, daytona: Daytona, client: AsyncDaytona, tmp_path: Path) -> None:
-        """That of the program is counted, that of the archive is as it was written down."""
-        program, record = launcher(tmp_path / "program", version="0.4.90"), tmp_path / "record"
-        record.write_text(f"{'a' * 64}  flyctl_0.4.90_Linux_x86_64.tar.gz\n")
-        found = await looked(daytona, client, {"flyctl": program, "flyctl.sha256": record})
-
-        assert found is not None
-        assert ("0.4.90", "a" * 64) == (found.version, found.archive_sha256)
-        assert hashlib.sha256(program.read_bytes()).hexdigest() == found.sha256
-
-    async def test_a_flyctl_of_somebody_elses_has_no_archive(
-        self, daytona: Daytona, client: AsyncDaytona, tmp_path: Path
+    @pytest.mark.parametrize(
+        ("sums", "was_checked", "is_run"),
+        [
+            (["its own"], False, True),
+            (["0" * 64, "its own"], False, True),
+            ([], False, True),
+            (["a" * 64], True, True),
+            (["a" * 64], False, False),
+        ],
+    )
+    async def test_version_and_sum_are_read(
+        self,
+        daytona: Daytona,
+        client: AsyncDaytona,
+        tmp_path: Path,
+        *,
+        sums: list[str],
+        was_checked: bool,
+        is_run: bool,
     ) -> None:
-        """Nobody has written down what it came in."""
-        found = await looked(daytona, client, {"flyctl": launcher(tmp_path / "program")})
+        """It is run if its own sum is set, or was checked when it was built; a record beside it proves nothing."""
+        program, record = launcher(tmp_path / "program", version="0.4.90"), tmp_path / "record"
+        program.write_text(program.read_text().replace("\n", f"\n: >{tmp_path}/ran\n", 1))
+        record.write_text(f"{'a' * 64}  flyctl_0.4.90_Linux_x86_64.tar.gz\n")
+        own = hashlib.sha256(program.read_bytes()).hexdigest()
+        given = [one.replace("its own", own) for one in sums]
+        files = {"flyctl": program, "flyctl.sha256": record}
+        found = await looked(daytona, client, files, *given, was_checked=was_checked)
 
         assert found is not None
-        assert found.archive_sha256 is None
+        assert ("0.4.90" if is_run else None, own) == (found.version, found.sha256)
+        assert is_run == (tmp_path / "ran").exists()
 
     @pytest.mark.parametrize("text", ["#!/bin/sh\necho broken\n", "#!/bin/sh\nexit 1\n", "no program at all"])
     async def test_one_that_does_not_work_is_none(

@@ -15,7 +15,7 @@ from rollout_contract import machines
 from secret_store_contract import put
 from store_worlds import LoopbackWorld, Overheard, loopback
 
-from flysync.errors import AppNotFound, FlyctlFailed, FlyUnavailable, RateLimited
+from flysync.errors import AppNotFound, FlyctlFailed, FlysyncError, FlyUnavailable, RateLimited
 from flysync.model.core import AppName
 from flysync.model.fly import Machines, RolloutEnd
 from flysync.sim.fly_machine import Crash
@@ -45,26 +45,26 @@ async def stand_in() -> AsyncIterator[LoopbackWorld]:
         yield world
 
 
-@pytest.mark.parametrize(
-    ("match", "sha256", "said"),
+@cases(
+    ("match", "sums", "said"),
     [
-        ("GET /install.sh", None, "flyctl's installer could not be downloaded"),
-        ("GET /app/flyctl_releases", None, "flyctl's installer failed"),
-        ("GET /flyctl/flyctl_", "0" * 64, "flyctl's installer could not be downloaded"),
-        ("nothing", "0" * 64, "does not have the sum in FLYSYNC_FLYCTL_SHA256"),
+        ("GET /install.sh", [], "flyctl's installer could not be downloaded"),
+        ("GET /app/flyctl_releases", [], "flyctl's installer failed"),
+        ("GET /flyctl/flyctl_", ["0" * 64], "flyctl's archive could not be downloaded"),
     ],
+    quick=1,
 )
 async def test_why_no_flyctl_could_be_installed(
-    stand_in: LoopbackWorld, match: str, sha256: str | None, said: str
+    stand_in: LoopbackWorld, match: str, sums: list[str], said: str
 ) -> None:
     """The reason comes out of the sandbox."""
     stand_in.fly.faults.append(Fault(match=match, status=404, body="", times=99))
 
     with pytest.raises(FlyctlFailed, match=said):
-        await stand_in.of(await stand_in.box(), sha256).prepare()
+        await stand_in.of(await stand_in.box(), *sums).prepare()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "said"),
     [
         ("exit 0\n", r"neither where it was told to put it .* nor in ~/\.fly/bin"),
@@ -74,6 +74,7 @@ async def test_why_no_flyctl_could_be_installed(
         ),
         ('mkdir -p "$FLYCTL_INSTALL/bin"; cd "$FLYCTL_INSTALL/bin"; ln -sf /bin/true flyctl', "does not run"),
     ],
+    quick=1,
 )
 async def test_an_installer_that_leaves_nothing_of_use(stand_in: LoopbackWorld, text: str, said: str) -> None:
     """Its exit status 0 proves nothing."""
@@ -183,7 +184,7 @@ async def test_secrets_and_machines_come_in_one_step(world: LoopbackWorld) -> No
 
 
 @cases("words", ["rate limit exceeded", "Too Many Requests", "machines.list: rate limited, try again in 1s"], quick=1)
-@pytest.mark.parametrize("call", ["set", "look", "deploy"])
+@cases("call", ["set", "look", "deploy"], quick=1)
 async def test_a_rate_limit_is_told_as_that(world: LoopbackWorld, call: str, words: str) -> None:
     """Flyctl shows the Machines API's words and no status."""
     store = await world.store("acme")
@@ -197,10 +198,50 @@ async def test_a_rate_limit_is_told_as_that(world: LoopbackWorld, call: str, wor
         await (put(store, A="1") if call == "set" else store.look())
 
 
+TRIAL = "trial has ended, please add a credit card by visiting https://fly.io/trial"
+#: Where Fly "could not reserve resource for machine", flyctl makes a new one elsewhere (machines_deploymachinesapp.go).
+FULL = "insufficient CPUs available to fulfill request"
+
+
+@cases(
+    ("call", "status", "body", "code", "scope", "said"),
+    [
+        ("set", 403, f'{{"error": "{TRIAL}"}}', "fly_refused", "setup", "'trial has ended'"),
+        ("look", 403, f'{{"error": "{TRIAL}"}}', "fly_refused", "setup", "'trial has ended'"),
+        ("deploy", 403, f'{{"error": "{TRIAL}"}}', "fly_refused", "setup", "'trial has ended'"),
+        ("deploy", 409, f'{{"error": "{FULL}"}}', "flyctl_failed", "app", "no room for a machine of acme"),
+        ("set", 413, "<html>canary", "flyctl_failed", "app", "refuses a request with status 413"),
+        ("look", 423, "canary", "flyctl_failed", "app", "refuses a request with status 423"),
+        ("look", 504, "upstream request timeout", "fly_unavailable", "service", "answers with an error"),
+        ("look", 401, "canary", "access_denied", "setup", "refuses the token"),
+    ],
+    quick=2,
+)
+async def test_whom_an_answer_of_flys_concerns(
+    world: LoopbackWorld, call: str, status: int, body: str, code: str, scope: str, said: str
+) -> None:
+    """By the words that it is known to use, or by the status where flyctl shows one."""
+    store = await world.store("acme")
+    match = _MACHINE if call == "deploy" else "(GET|POST) /v1/apps/acme/"
+    world.fly.faults.append(Fault(match=match, status=status, body=body, times=99))
+    error: FlysyncError | None
+    if call == "deploy":
+        error = (await store.deploy(wait=True, timeout_s=60)).error
+    else:
+        with pytest.raises(FlysyncError) as caught:
+            await (put(store, A="1") if call == "set" else store.look())
+        error = caught.value
+
+    assert error is not None
+    assert (code, scope) == (error.code, error.scope)
+    assert said in error.message
+    assert "canary" not in error.message
+
+
 @cases(
     ("fault", "end", "code"),
     [
-        (Fault(match="POST /api/v1/releases", status=500), RolloutEnd.UNTOUCHED, "flyctl_failed"),
+        (Fault(match="POST /api/v1/releases", status=500), RolloutEnd.UNTOUCHED, "fly_unavailable"),
         (Fault(match="POST /graphql", kind=FaultKind.DROP_BEFORE), RolloutEnd.UNTOUCHED, "fly_unavailable"),
         (Fault(match=_MACHINE, status=500, body='{"error": "no host"}'), RolloutEnd.BROKEN_OFF, "flyctl_failed"),
         (Fault(match=_MACHINE, status=500, skip=1, body="<html>"), RolloutEnd.BROKEN_OFF, "fly_unavailable"),
@@ -268,7 +309,7 @@ async def test_a_list_of_secrets_that_fails(world: LoopbackWorld) -> None:
         await store.look()
 
 
-@pytest.mark.parametrize("crashes", [False, True])
+@cases("crashes", [False, True], quick=1)
 async def test_a_roll_out_is_looked_on(world: LoopbackWorld, crashes: bool) -> None:
     """Machine by machine, while it goes on; how it ends is told as it is."""
     store = await world.store("acme")

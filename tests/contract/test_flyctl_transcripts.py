@@ -50,6 +50,7 @@ async def _do_again(path: Path, directory: Path) -> dict[int, Outcome]:
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run", [run for run in RUNS if not run.why_not], ids=lambda run: f"line {run.line}: {run.command}"
 )

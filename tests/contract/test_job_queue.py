@@ -10,7 +10,7 @@ from doubles import InMemoryJobs
 from job_queue_contract import JobQueueContract, QueueWorld
 from quick_clock import QuickClock
 
-from flysync.adapters.bullmq import JOB_NAME, BullmqJobs
+from flysync.adapters.bullmq import JOB_NAME, REMOVAL_NAME, BullmqJobs
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -33,17 +33,23 @@ class MemoryWorld(QueueWorld):
         return self._jobs
 
     async def add(
-        self, credential: object, *, project: object = "p", value: object = "a value", attempts: int = 3
+        self,
+        credential: object,
+        *,
+        project: object = "p",
+        value: object = "a value",
+        attempts: int = 3,
+        removes: bool = False,
     ) -> str:
         kept = Secret(value) if isinstance(value, str) else value
-        return self._jobs.add(credential, project, value=kept, attempts=attempts).id
+        return self._jobs.add(credential, project, value=kept, attempts=attempts, removes=removes).id
 
     async def look(self, job_id: str) -> tuple[str, int]:
         job = self._jobs.jobs[int(job_id) - 1]
         return job.state, job.attempts_made
 
     async def kept(self) -> str:
-        return "".join(job.value.reveal() for job in self._jobs.jobs if isinstance(job.value, Secret))
+        return str([job.value.reveal() if isinstance(job.value, Secret) else job.value for job in self._jobs.jobs])
 
 
 class TestInMemoryJobs(JobQueueContract):
@@ -67,11 +73,17 @@ class BullmqWorld(QueueWorld):
         return BullmqJobs(Secret(self._url), self._name, QuickClock(), keep_values=keep_values)
 
     async def add(
-        self, credential: object, *, project: object = "p", value: object = "a value", attempts: int = 3
+        self,
+        credential: object,
+        *,
+        project: object = "p",
+        value: object = "a value",
+        attempts: int = 3,
+        removes: bool = False,
     ) -> str:
         data = {"projectId": project, "credentialName": credential, "credentialValue": value}
         options = {"attempts": attempts, "backoff": {"type": "fixed", "delay": 50}}
-        return str((await self._queue.add(JOB_NAME, data, options)).id)
+        return str((await self._queue.add(REMOVAL_NAME if removes else JOB_NAME, data, options)).id)
 
     async def look(self, job_id: str) -> tuple[str, int]:
         state = str(await self._queue.backend.getState(job_id))  # first: what is read later is what it came with

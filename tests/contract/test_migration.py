@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 import pytest
@@ -12,12 +12,19 @@ from records_contract import APP, KEY, NOON, PROJECT, TOKEN, begin, finish, inte
 from records_worlds import PostgresWorld, opened
 from test_schema import admin, problems
 
+from flysync.adapters.postgres import Connection, PostgresAdmin
 from flysync.errors import ConfigError, DatabaseUnavailable, TimedOut
 from flysync.model.core import AppName, ProjectId, State
 from flysync.model.reports import InitReport
+from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from typing import LiteralString
+
+    from flysync.adapters.postgres.connection import Work
+
+T = TypeVar("T")
 
 #: The tables of version 1, as its `db init` made them.
 VERSION_1 = """
@@ -89,6 +96,27 @@ VERSION_1 = """
     CREATE UNIQUE INDEX flysync_meta_single ON flysync_meta ((true));
     INSERT INTO flysync_meta (schema_version, fingerprint_key) VALUES (1, 'the key of version 1')
 """
+
+#: What version 2 had more; a database that was migrated to it has the same.
+VERSION_2 = (
+    VERSION_1
+    + """;
+    CREATE INDEX project_deployments_app ON project_deployments (fly_app_name);
+    ALTER TABLE flysync_runs RENAME COLUMN door TO origin;
+    ALTER TABLE flysync_secrets
+        DROP COLUMN rollouts,
+        ADD COLUMN bad_tries integer NOT NULL DEFAULT 0 CONSTRAINT flysync_secrets_bad_tries CHECK (bad_tries >= 0),
+        ADD COLUMN longest_limit_s double precision,
+        ADD COLUMN failed_release integer,
+        ADD COLUMN rollout text,
+        ADD COLUMN rollout_after integer;
+    CREATE TABLE flysync_apps (
+        app text PRIMARY KEY, project_id text NOT NULL, since timestamptz NOT NULL DEFAULT now(), down_before text[]
+    );
+    ALTER TABLE flysync_meta ADD COLUMN closed_until timestamptz;
+    UPDATE flysync_meta SET schema_version = 2
+"""
+)
 
 #: What version 1 may have written there: two projects at one app, roll-outs that failed or were killed, a request, a
 #: run that has ended, and one that died long ago.
@@ -171,7 +199,7 @@ def version(backend: psycopg.Connection) -> tuple[object, ...] | None:
     return (backend.execute("SELECT schema_version FROM flysync_meta").fetchone() or ()) + (not is_closed(backend),)
 
 
-async def test_version_1_becomes_version_2(old: psycopg.Connection) -> None:
+async def test_version_1_becomes_this_one(old: psycopg.Connection) -> None:
     """With all that was in it, and nothing else has to be done."""
     report = await init(old)
     async with opened(dsn_of(old)) as world:
@@ -180,7 +208,7 @@ async def test_version_1_becomes_version_2(old: psycopg.Connection) -> None:
 
     assert (
         InitReport(
-            created=("flysync_apps",),
+            created=("flysync_apps", "flysync_projects", "flysync_status"),
             migrated_from=1,
             shared_apps={APP: (PROJECT, ProjectId("proj456"))},
         )
@@ -192,6 +220,86 @@ async def test_version_1_becomes_version_2(old: psycopg.Connection) -> None:
     assert ["dead"] == [run.run_id for run in view.open_runs]
     assert [("run1", "queue")] == [(run.run_id, run.origin) for run in history]
     assert InitReport(created=()) == await init(old)
+
+
+#: What is wrong with a project of two credentials that have arrived, in a statement; with the last ones nothing is.
+UNSETTLED: dict[str, LiteralString] = {
+    "changed": "UPDATE cloud_credentials SET credential_value = 'n' WHERE project_id = %(p)s AND credential_name = 'A'",
+    "empty": "UPDATE cloud_credentials SET credential_value = NULL WHERE project_id = %(p)s AND credential_name = 'A'",
+    "more": "INSERT INTO cloud_credentials VALUES (%(p)s, 'C', 'three')",
+    "stored": "UPDATE flysync_secrets SET state = 'stored' WHERE project_id = %(p)s AND name = 'A'",
+    "requested": "UPDATE flysync_secrets SET requested_at = now() WHERE project_id = %(p)s AND name = 'A'",
+    "unsent": "DELETE FROM flysync_secrets WHERE project_id = %(p)s AND name = 'A'",
+    "moved": "INSERT INTO project_deployments VALUES (%(p)s, 'another', now())",
+    "two apps": "INSERT INTO project_deployments VALUES (%(p)s, 'another', '2026-01-01')",
+    "no app": "DELETE FROM project_deployments WHERE project_id = %(p)s",
+    "owned": "UPDATE flysync_apps SET project_id = 'x' WHERE app = 'app of ' || %(p)s",
+    "busy": "INSERT INTO flysync_runs (run_id, project_id, app, origin, actor, sandbox, deadline)"
+    " VALUES ('r', %(p)s, 'app of ' || %(p)s, 'cli', 'ann', 's', now() - interval '1 day')",
+}
+SETTLED: dict[str, LiteralString] = {
+    "plain": "SELECT %(p)s",
+    "orphan": "INSERT INTO flysync_secrets (app, name, project_id, state)"
+    " VALUES ('app of ' || %(p)s, 'C', %(p)s, 'stored')",
+    "deployed again": "INSERT INTO project_deployments VALUES (%(p)s, 'app of ' || %(p)s, now())",
+}
+
+
+@pytest.mark.parametrize("values", [True, False])
+async def test_version_2_becomes_this_one(new_database: Callable[..., str], *, values: bool) -> None:
+    """With its keys and rows; projects of which all has arrived are settled, and the others are looked at."""
+    dsn, key = new_database(), Secret("the key of version 1")
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        backend.execute(VERSION_2)
+        for project, statement in (UNSETTLED | SETTLED).items():
+            app = f"app of {project}"
+            backend.execute("INSERT INTO project_deployments VALUES (%s, %s, '2026-01-01')", [project, app])
+            backend.execute("INSERT INTO flysync_apps VALUES (%s, %s)", [app, project])
+            for name, value in (("A", "öne"), ("B", "x" * 131_000)):
+                sent = Secret(value if values else "of the caller").fingerprint(key, app, name)
+                backend.execute("INSERT INTO cloud_credentials VALUES (%s, %s, %s)", [project, name, value])
+                backend.execute(
+                    "INSERT INTO flysync_secrets (app, name, project_id, fingerprint, state)"
+                    " VALUES (%s, %s, %s, %s, 'deployed')",
+                    [app, name, project, sent],
+                )
+            backend.execute(statement, {"p": project})
+    async with admin(dsn, values=values) as tables, opened(dsn) as world:
+        report = await tables.init()
+        page = await world.records.candidates(None, values=values, unsettled=True, everything=False, limit=100)
+        again = await tables.init()
+        found = [one for one in await tables.check() if one.verdict != "ok"]
+        view = await world.records.view(ProjectId("plain"), None, app=None, values=values)
+
+    # Of the caller's own values nobody knows whether they have changed.
+    same = set() if values else {"changed", "empty"}
+    assert (2, ("flysync_projects", "flysync_status")) == (report.migrated_from, report.created)
+    assert {*UNSETTLED} - same == {one.project for one in page.candidates}
+    assert {*SETTLED} | same == {*page.unchanged}
+    assert ("the key of version 1", True) == (view.key.reveal(), view.standing is not None and view.standing.settled)
+    assert InitReport(created=()) == again
+    assert [] == found
+
+
+async def test_whoever_may_not_read_the_backends_tables_leaves_all_to_do(new_database: Callable[..., str]) -> None:
+    """It migrates all the same."""
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        backend.execute(VERSION_2)
+        role = f"flysync_test_{backend.info.dbname[-12:]}"
+        owned = "flysync_runs, flysync_secrets, flysync_apps, flysync_meta"
+        backend.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw'; GRANT ALL ON SCHEMA public TO {role}".encode())
+        for table in owned.split(", "):
+            backend.execute(f"ALTER TABLE {table} OWNER TO {role}".encode())
+        try:
+            async with admin(psycopg.conninfo.make_conninfo(dsn, user=role, password="pw")) as tables:
+                report = await tables.init()
+            rows = backend.execute("SELECT count(*) FROM flysync_projects").fetchall()
+        finally:
+            backend.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
+
+    assert 2 == report.migrated_from
+    assert [(0,)] == rows
 
 
 async def test_what_roll_outs_came_to_is_not_known(old: psycopg.Connection) -> None:
@@ -223,7 +331,7 @@ async def test_version_1_is_told_as_what_it_is(old: psycopg.Connection) -> None:
     hints = []
     async with opened(dsn_of(old)) as world:
         for call in (world.view(), world.rows(None), world.records.request(APP, PROJECT, [KEY])):
-            with pytest.raises(ConfigError, match="version 1, and this flysync works with 2") as caught:
+            with pytest.raises(ConfigError, match="version 1, and this flysync works with 3") as caught:
                 await call
             hints.append(caught.value.hint)
     (finding,) = await problems(dsn_of(old))
@@ -276,6 +384,31 @@ async def test_whoever_interrupts_it_opens_the_door(old: psycopg.Connection) -> 
     assert (1, True) == version(old)
 
 
+class Cut(Connection):
+    """A connection whose first answer comes too late for whoever waits for it."""
+
+    was_cut = False
+
+    async def run(self, work: Work[T], *, limit_s: float | None = None) -> T:
+        """Do the work; the first time, its caller is interrupted then."""
+        done = await super().run(work, limit_s=limit_s)
+        if not self.was_cut:
+            self.was_cut = True
+            raise asyncio.CancelledError
+        return done
+
+
+async def test_whoever_is_interrupted_before_the_answer_opens_the_door(old: psycopg.Connection) -> None:
+    """It may have been closed by then."""
+    connection = Cut(Secret(dsn_of(old)), None)
+    with pytest.raises(asyncio.CancelledError):
+        await PostgresAdmin(connection).init()
+    await connection.aclose()
+
+    assert connection.was_cut
+    assert (1, True) == version(old)
+
+
 async def test_a_run_that_begins_in_the_last_moment(old: psycopg.Connection) -> None:
     """Who was writing its intent when the door was closed has it written, and is waited for."""
     with psycopg.connect(dsn_of(old)) as other:
@@ -304,7 +437,7 @@ async def test_two_migrate_at_once(old: psycopg.Connection) -> None:
     reports = await asyncio.gather(init(old), init(old))
 
     assert {None, 1} == {report.migrated_from for report in reports}
-    assert (2, True) == version(old)
+    assert (3, True) == version(old)
 
 
 async def test_tables_that_are_missing_are_made(old: psycopg.Connection) -> None:
@@ -312,7 +445,7 @@ async def test_tables_that_are_missing_are_made(old: psycopg.Connection) -> None
     old.execute("DROP TABLE flysync_secrets, flysync_runs")
     report = await init(old)
 
-    assert ("flysync_runs", "flysync_secrets", "flysync_apps") == report.created
+    assert ("flysync_runs", "flysync_secrets", "flysync_apps", "flysync_projects", "flysync_status") == report.created
     assert [] == await problems(dsn_of(old))
 
 
@@ -345,11 +478,11 @@ async def test_a_closed_door_stops_only_those_who_come(world: PostgresWorld) -> 
     world.deploy("proj456", "shop", NOON)
     world.run(CLOSE)
     seen = await world.view()
-    await world.records.begin(its, {TOKEN: "f2"}, seen=seen, anew=False)
+    await world.records.begin(its, {TOKEN: "f2"}, seen=seen, insists=False)
     for app, project in ((APP, PROJECT), (AppName("shop"), ProjectId("proj456"))):
         late = intent("late", app=app, project=project)
         with pytest.raises(DatabaseUnavailable, match="being migrated"):
-            await world.records.begin(late, {KEY: "f1"}, seen=before, anew=False)
+            await world.records.begin(late, {KEY: "f1"}, seen=before, insists=False)
     with pytest.raises(DatabaseUnavailable, match="being migrated"):
         await world.view_of(ProjectId("proj456"))
     await world.records.begin_rollout(its.run_id, APP, [KEY, TOKEN], down=())

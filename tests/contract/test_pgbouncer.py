@@ -14,7 +14,7 @@ from records_rollout_contract import RolloutContract
 from records_state_contract import StateContract
 from records_worlds import opened
 from test_lock import APP, LockContract, LockWorld, held_soon, holding, postgres_world
-from test_schema import BACKENDS, OURS, admin, problems
+from test_schema import BACKENDS, OURS, VIEW, admin, problems
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,6 +37,7 @@ class Pooled:
             yield world
 
 
+@pytest.mark.slow
 class TestViewThroughPgbouncer(Pooled, ViewContract):
     """What is read."""
 
@@ -45,14 +46,17 @@ class TestStateThroughPgbouncer(Pooled, StateContract):
     """What is written."""
 
 
+@pytest.mark.slow
 class TestRolloutThroughPgbouncer(Pooled, RolloutContract):
     """What roll-outs came to."""
 
 
+@pytest.mark.slow
 class TestOwnerThroughPgbouncer(Pooled, OwnerContract):
     """Whose an app is."""
 
 
+@pytest.mark.slow
 class TestOverviewThroughPgbouncer(Pooled, OverviewContract):
     """What is told."""
 
@@ -96,5 +100,5 @@ async def test_the_tables_are_made_and_checked(new_database: Callable[..., str],
     async with admin(dsn, "ours") as tables:
         created = list((await tables.init()).created)
 
-    assert ["schema ours", *BACKENDS, *OURS] == created
+    assert ["schema ours", *BACKENDS, *OURS, VIEW] == created
     assert [] == await problems(dsn, "ours")

@@ -3,13 +3,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from records_backlog_contract import BacklogContract
 from records_contract import RecordsWorld, ViewContract
 from records_history_contract import HistoryContract
+from records_missing_contract import MissingContract
 from records_overview_contract import OverviewContract
 from records_owner_contract import OwnerContract
-from records_projects_contract import UnknownProjectContract
+from records_projects_contract import SimilarContract, UnknownProjectContract
 from records_rollout_contract import RolloutContract
+from records_standing_contract import StandingContract
 from records_state_contract import StateContract
+from records_survey_contract import SurveyContract
 from records_worlds import MemoryWorld, opened
 
 if TYPE_CHECKING:
@@ -55,12 +59,32 @@ class TestOverviewInMemory(InMemory, OverviewContract):
     """What is told, in memory."""
 
 
+class TestStandingInMemory(InMemory, StandingContract):
+    """What projects have come to, in memory."""
+
+
+class TestSurveyInMemory(InMemory, SurveyContract):
+    """The double."""
+
+
 class TestHistoryInMemory(InMemory, HistoryContract):
     """What was done, in memory."""
 
 
+class TestBacklogInMemory(InMemory, BacklogContract):
+    """What is left to do, in memory."""
+
+
 class TestUnknownProjectInMemory(InMemory, UnknownProjectContract):
     """What nobody knows, in memory."""
+
+
+class TestSimilarInMemory(InMemory, SimilarContract):
+    """What may have been meant, in memory."""
+
+
+class TestMissingInMemory(InMemory, MissingContract):
+    """What has lost its row, in memory."""
 
 
 class TestViewInPostgres(InPostgres, ViewContract):
@@ -83,9 +107,29 @@ class TestOverviewInPostgres(InPostgres, OverviewContract):
     """What is told, in Postgres."""
 
 
+class TestStandingInPostgres(InPostgres, StandingContract):
+    """What projects have come to, in Postgres."""
+
+
+class TestSurveyInPostgres(InPostgres, SurveyContract):
+    """The tables."""
+
+
 class TestHistoryInPostgres(InPostgres, HistoryContract):
     """What was done, in Postgres."""
 
 
+class TestBacklogInPostgres(InPostgres, BacklogContract):
+    """What is left to do, in Postgres."""
+
+
 class TestUnknownProjectInPostgres(InPostgres, UnknownProjectContract):
     """What nobody knows, in Postgres."""
+
+
+class TestSimilarInPostgres(InPostgres, SimilarContract):
+    """What may have been meant, in Postgres."""
+
+
+class TestMissingInPostgres(InPostgres, MissingContract):
+    """What has lost its row, in Postgres."""

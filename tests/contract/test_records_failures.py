@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from parts import cases
 from postgres_wire import Wire
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from records_contract import APP, BAD, KEY, NOON, PROJECT, begin, finish
+from records_contract import APP, BAD, KEY, NOON, PROJECT, TOKEN, begin, finish, intent
 from records_worlds import PostgresWorld, opened
+from test_records_postgres import dsn_of
+from test_schema import problems
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords
 from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
@@ -56,45 +59,82 @@ async def failure(dsn: str, schema: str | None = None) -> FlysyncError:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    ("harm", "shown"),
-    [
-        ("ALTER TABLE project_actions ADD COLUMN tenant text NOT NULL", "23502"),
-        (
-            "ALTER TABLE project_actions ADD CONSTRAINT only_ok CHECK (status = 'ok')",
-            "SQLSTATE 23514, constraint only_ok",
-        ),
-        ("ALTER TABLE project_actions ALTER COLUMN details TYPE int USING 1", "42804"),
-        ("ALTER TABLE project_actions ALTER COLUMN action TYPE int USING 1", "42804"),
-        (
-            (
-                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE '%', NEW; END $$;"
-                "CREATE TRIGGER refuse BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION refuse()"
-            ),
-            "P0001",
-        ),
-        (
-            (
-                "CREATE FUNCTION cast_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM NEW.details::text::int;"
-                " RETURN NEW; END $$;"
-                "CREATE TRIGGER cast_it BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION cast_it()"
-            ),
-            "22P02",
-        ),
-    ],
-)
-async def test_no_text_of_postgres_is_shown(world: PostgresWorld, harm: LiteralString, shown: str) -> None:
-    """Postgres quotes rows and values in its errors; flysync shows the code and the constraint's name."""
-    world.run(harm)
-    its = await begin(world)
-    action = Action(action="sync", details={"reason": CANARY})
-    with pytest.raises(ConfigError) as caught:
-        await finish(world, its, {KEY: State.DEPLOYED}, action)
+#: What a backend may do to its audit so that it takes no row of ours: and what is shown of the refusal.
+REFUSALS: dict[LiteralString, str] = {
+    "ALTER TABLE project_actions ADD COLUMN tenant text NOT NULL": "23502, table project_actions, column tenant",
+    "ALTER TABLE project_actions ADD CONSTRAINT only_ok CHECK (status = 'ok')": "23514, table project_actions, constr",
+    "ALTER TABLE project_actions ADD CONSTRAINT known CHECK (NOT details ? 'release')": "constraint known",
+    """CREATE TABLE ok (id text PRIMARY KEY); ALTER TABLE project_actions ADD CONSTRAINT later
+       FOREIGN KEY (status) REFERENCES ok DEFERRABLE INITIALLY DEFERRED""": "23503, table project_actions",
+    "ALTER TABLE project_actions ALTER COLUMN details TYPE int USING 1": "42804",
+    "ALTER TABLE project_actions ALTER COLUMN action TYPE int USING 1": "42804",
+    "ALTER TABLE project_actions ALTER COLUMN action TYPE varchar(9)": "22001",
+    "ALTER TABLE project_actions RENAME details TO more": "project_actions.details: no such column",
+    "ALTER TABLE project_actions RENAME TO audit": "project_actions not found",
+    """ALTER TABLE project_actions RENAME TO audit; CREATE VIEW project_actions AS SELECT DISTINCT project_id, action,
+       status, details, created_at FROM audit""": "55000",
+    """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE '%', NEW; END $$;
+       CREATE TRIGGER refuse BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION refuse()""": "P0001",
+    """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE '%', NEW; END $$;
+       CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON project_actions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+       EXECUTE FUNCTION refuse()""": "P0001",
+    """CREATE FUNCTION cast_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM NEW.details::text::int;
+       RETURN NEW; END $$;
+       CREATE TRIGGER cast_it BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION cast_it()""": "22P02",
+    """CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO notes VALUES (NEW.*); END $$;
+       CREATE TRIGGER note BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION note()""": "SQLSTATE 42P01",
+    """CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE flysync_meta SET n = now(); END $$;
+       CREATE TRIGGER note BEFORE INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION note()""": "SQLSTATE 42703",
+}
 
-    assert shown in caught.value.message
-    assert "flysync db check" in str(caught.value.hint)
-    assert CANARY not in told(caught.value)
+
+@cases(("harm", "shown"), [*REFUSALS.items()], quick=5)
+async def test_what_refuses_an_action_stops_the_run(world: PostgresWorld, harm: LiteralString, shown: str) -> None:
+    """
+    It is refused before anything is sent, as in the end, and nothing is written; `db check` knows it too.
+
+    Postgres quotes rows and values in its errors; flysync shows the code and the names of table, column, constraint.
+    """
+    before = await begin(world)
+    world.run(harm)
+    with pytest.raises(ConfigError) as early:
+        await world.records.begin(intent("run2", reason=CANARY), {TOKEN: "f1"}, seen=await world.view(), insists=False)
+    action = Action(action="sync-flyio-secrets", details={"reason": CANARY, "release": 1})
+    with pytest.raises(ConfigError) as late:
+        await finish(world, before, {KEY: State.DEPLOYED}, action)
+    checked = [finding.verdict for finding in await problems(dsn_of(world)) if finding.subject == "project_actions"]
+
+    assert shown in early.value.message
+    assert (early.value.message, early.value.hint) == (late.value.message, late.value.hint)
+    assert "flysync db" in str(early.value.hint)
+    assert CANARY not in told(early.value) + told(late.value)
     assert State.WRITING is (await world.record()).state
+    assert await world.ending("run2") is None
+    assert "failed" in checked
+
+
+async def test_nobody_sees_that_an_action_was_tried(world: PostgresWorld, database: str) -> None:
+    """What a trigger has done with it is taken back, and no notice of it is sent; it takes no further round trip."""
+    world.run(
+        "CREATE TABLE seen (details jsonb)",
+        """CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           INSERT INTO seen VALUES (NEW.details); NOTIFY actions; RETURN NEW; END $$""",
+        "CREATE TRIGGER see AFTER INSERT ON project_actions FOR EACH ROW EXECUTE FUNCTION see()",
+        "LISTEN actions",
+    )
+    async with Wire(database) as wire:
+        connection = Connection(Secret(wire.dsn))
+        records = PostgresRecords(connection)
+        seen = await records.view(PROJECT, None, app=None, values=True)
+        before = wire.turns
+        await records.begin(intent(), {KEY: "f1"}, seen=seen, insists=False)
+        turns = wire.turns - before
+        await connection.aclose()
+
+    assert 4 == turns
+    assert b"INSERT INTO project_actions" in wire.said
+    assert ([], []) == (world.actions(), world.backend.execute("SELECT * FROM seen").fetchall())
+    assert [] == list(world.backend.notifies(timeout=0.1))
 
 
 async def test_a_value_of_another_type_is_not_shown(world: PostgresWorld) -> None:
@@ -137,8 +177,8 @@ async def test_a_connection_that_does_not_come_about(
     [
         f"postgresql://ann:{CANARY}%zz@host/db",
         f"postgresql://ann:pa/{CANARY}@host/db",
-        f"postgresql://ann:pw@host/db?schema={CANARY}",
-        f"postgresql+asyncpg://ann:{CANARY}@host/db",
+        f"postgresql://ann:p@{CANARY}@host/db",
+        f"mysql://ann:{CANARY}@host/db",
         f"host=localhost pasword={CANARY}",
         f"postgresql://ann:{CANARY}@127.0.0.1:1/db?sslmode={CANARY}",
         f"{CANARY}\ud800",
@@ -156,7 +196,7 @@ async def test_an_address_that_is_none(dsn: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "named", "hint"),
     [
-        ("DROP TABLE flysync_secrets, project_deployments", "project_deployments, flysync_secrets", "db init"),
+        ("DROP TABLE flysync_secrets, project_deployments CASCADE", "project_deployments, flysync_secrets", "db init"),
         ("DROP TABLE flysync_meta", "flysync_meta", "db init"),
         ("DROP TABLE cloud_credentials", "cloud_credentials", "db check"),
         ("ALTER TABLE project_deployments RENAME fly_app_name TO app", "project_deployments.fly_app_name", "db check"),
@@ -203,7 +243,7 @@ async def test_a_session_that_takes_no_writes(world: PostgresWorld, database: st
     async with opened(database) as session:
         for call in (
             session.view(),
-            session.records.overview(None, values=False),
+            session.records.overview(PROJECT, values=False),
             session.records.request(APP, PROJECT, [KEY]),
         ):
             with pytest.raises(ConfigError, match="default_transaction_read_only is on"):
@@ -302,9 +342,19 @@ async def test_a_lock_that_nobody_gives_back(world: PostgresWorld, database: str
     assert {KEY} == set(view.credentials)
 
 
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "9999-12-31 23:00-14", "0001-01-01 BC"])
+async def test_a_moment_that_nobody_can_show(world: PostgresWorld, moment: str) -> None:
+    """A time of the backend's that Python has no year for is left out, and hides no row."""
+    world.backend.execute("UPDATE cloud_credentials SET updated_at = %s", [moment])
+    (row,) = await world.rows()
+
+    assert (KEY, None) == (row.name, row.updated_at)
+
+
 async def test_what_cannot_be_read_is_not_shown(world: PostgresWorld) -> None:
-    """A moment that Python has no year for is a matter for `db check`."""
-    world.run("UPDATE cloud_credentials SET updated_at = '20000-01-01'")
+    """A moment of flysync's own that Python has no year for is a matter for `db check`."""
+    await begin(world)
+    world.run("UPDATE flysync_secrets SET deployed_at = '20000-01-01'")
     with pytest.raises(ConfigError, match="cannot read"):
         await world.rows()
 

@@ -1,24 +1,30 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 import pytest
+from doubles import InMemorySandboxes
 from postgres_wire import Wire
 from psycopg.conninfo import make_conninfo
-from records_contract import APP, EXTRA, KEY, NOON, PROJECT, TOKEN, begin, finish, intent
+from records_contract import APP, EVERY, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, finish, intent
 from records_worlds import PostgresWorld, opened
 
-from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords, state
-from flysync.errors import DatabaseUnavailable, ProjectNotFound
-from flysync.model.core import SecretName, State
+from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords, lock, projects, state
+from flysync.bootstrap import load_settings, open_services
+from flysync.errors import ConfigError, DatabaseUnavailable, InvalidCredential, ProjectNotFound, Scope
+from flysync.model.core import RunId, SecretName, State
 from flysync.ports import Action
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from typing import LiteralString
 
     from flysync.adapters.postgres.session import Session
 
@@ -84,13 +90,28 @@ async def test_views_stand_for_tables(new_database: Callable[..., str]) -> None:
         project = type(PROJECT)("11111111-1111-1111-1111-111111111111")
         view = await world.records.view(project, None, app=None, values=True)
         its = replace(intent(), project=project)
-        await world.records.begin(its, {KEY: "f1"}, seen=view, anew=False)
+        await world.records.begin(its, {KEY: "f1"}, seen=view, insists=False)
         await finish(world, its, {KEY: State.DEPLOYED}, Action(action="sync", details={}))
         audit = world.backend.execute("SELECT project, what, ok FROM platform.audit").fetchall()
 
     assert ("acme-web", Secret("one")) == (view.app, view.credentials[KEY].secret)
     assert "stands twice in cloud_credentials" == view.credentials[TOKEN].problem
     assert [(project, "sync", "success")] == audit
+
+
+async def test_a_state_that_flysync_did_not_write(new_database: Callable[..., str]) -> None:
+    """Nobody knows what it stands for: it counts as what may be half done, which is sent again."""
+    dsn = new_database()
+    await initialised(dsn)
+    async with opened(dsn) as world:
+        world.put(PROJECT, KEY, "v")
+        world.run(
+            "INSERT INTO project_deployments (project_id, fly_app_name) VALUES ('proj123', 'acme-web')",
+            "INSERT INTO flysync_secrets (app, name, project_id, state) VALUES ('acme-web', 'AWS_KEY', 'proj123', 'x')",
+        )
+        view = await world.view()
+
+    assert State.WRITING is view.records[KEY].state
 
 
 async def test_the_schema_is_found_by_the_search_path(new_database: Callable[..., str]) -> None:
@@ -137,6 +158,81 @@ async def test_values_in_another_encoding_arrive_as_utf8(new_database: Callable[
     assert Secret("café") == view.credentials[KEY].secret
 
 
+async def test_a_value_is_as_large_as_can_be_carried(world: PostgresWorld) -> None:
+    """One that is larger by a byte is not fetched; it is known by its size."""
+    world.run(
+        "UPDATE cloud_credentials SET credential_value = repeat('x', 131071) WHERE credential_name = 'AWS_KEY'",
+        "UPDATE cloud_credentials SET credential_value = repeat('x', 131072) WHERE credential_name = 'API_TOKEN'",
+    )
+    known = (await world.view()).credentials
+    listed = {row.name: row.credential for row in await world.rows()}
+
+    assert "has 131,072 bytes; 131,061 is the most that flyctl can be given" == known[TOKEN].problem
+    assert Secret("x" * 131_071) == known[KEY].secret
+    assert {KEY: known[KEY], TOKEN: known[TOKEN]} == listed
+
+
+async def test_values_that_are_too_many_together(world: PostgresWorld) -> None:
+    """No run reads them all; one that names some does, and a list of all compares the smallest."""
+    world.run(
+        "INSERT INTO cloud_credentials SELECT 'proj123', 'N' || number, repeat('x', 130000)"
+        " FROM generate_series(1, 259) AS number"
+    )
+    with pytest.raises(InvalidCredential, match="more than 33,554,432 bytes") as caught:
+        await world.view()
+    some = (await world.view(KEY)).credentials
+    rows = [row.credential for row in await world.rows() if row.credential]
+
+    assert Scope.APP is caught.value.scope
+    assert Secret("one") == some[KEY].secret
+    assert (261, 1) == (len(rows), sum(one.left_out for one in rows))
+    assert {KEY, TOKEN} <= {one.name for one in rows if one.secret}
+
+
+async def test_a_view_computes_each_value_once(world: PostgresWorld) -> None:
+    """It may decrypt, or ask somebody: its size and what is sent are of one call."""
+    world.run(
+        "ALTER TABLE cloud_credentials RENAME TO kept",
+        "CREATE SEQUENCE calls",
+        """CREATE FUNCTION decrypted(text) RETURNS text LANGUAGE sql STABLE
+           AS $$ SELECT $1 || left(nextval('calls')::text, 0) $$""",
+        "CREATE VIEW cloud_credentials AS SELECT project_id, credential_name, updated_at,"
+        " decrypted(credential_value) AS credential_value FROM kept",
+    )
+    view = await world.view()
+
+    assert Secret("one") == view.credentials[KEY].secret
+    assert [(2,)] == world.backend.execute("SELECT last_value FROM calls").fetchall()
+
+
+async def test_texts_that_are_far_too_long(world: PostgresWorld) -> None:
+    """The backend's are cut, and what is cut is nobody's id or name; those of ours are refused as a whole."""
+    world.run(
+        "DROP INDEX project_deployments_newest, project_deployments_app",
+        "ALTER TABLE cloud_credentials DROP CONSTRAINT cloud_credentials_project_id_credential_name_key",
+        "INSERT INTO cloud_credentials SELECT id, repeat('N', 1000000), 'x'"
+        " FROM unnest(ARRAY[repeat('p', 1000000), 'p124']) AS id",
+        "INSERT INTO project_deployments SELECT id, repeat('a', 1000000), now()"
+        " FROM unnest(ARRAY[repeat('p', 1000000), 'p124']) AS id",
+        "INSERT INTO project_actions (project_id, action, status, details) VALUES"
+        " ('proj123', 'x', 'y', jsonb_build_object('run_id', 'run1', 'more', repeat('x', 1000000)))",
+    )
+    await finish(world, await begin(world), {KEY: State.DEPLOYED})
+    rows = [(row.project, row.app or "", row.name or "") for row in await world.rows(None)]
+    page, apps = await world.records.candidates(None, **EVERY), await world.records.newest_apps(9)
+
+    assert ({PROJECT, "p124"}, 101, 129) == (
+        {one[0] for one in rows},
+        *(max(len(one[i]) for one in rows) for i in (1, 2)),
+    )
+    assert {101} == {len(one) for one in apps} - {len(APP)}
+    assert {PROJECT, "p124"} >= {candidate.project for candidate in page.candidates}, "nobody could name it"
+    assert [None] == [action for _, action in await world.records.find_runs("run1")]
+    world.run("UPDATE flysync_runs SET reason = repeat('x', 70000000)")
+    with pytest.raises(ConfigError, match="more about this than flysync reads at once"):
+        await world.records.history(PROJECT, name=None, limit=9)
+
+
 async def test_a_table_without_values(world: PostgresWorld) -> None:
     """A backend that encrypts at rest has no such column: names are read, values come from the caller."""
     world.run("ALTER TABLE cloud_credentials DROP COLUMN credential_value")
@@ -162,6 +258,15 @@ async def test_a_project_that_nobody_knows_takes_no_long_search(world: PostgresW
     assert time.monotonic() - start < 12, "the limit of other statements is 15 s"
     assert ProjectNotFound.default_hint == caught.value.hint
     assert [] == list(await world.records.find_runs("run"))
+
+
+async def test_what_may_have_been_meant_takes_no_long_search(world: PostgresWorld) -> None:
+    """Where it takes more than a second, there is no hint, and no error in the place of the one that has it."""
+    with world.backend.transaction():
+        world.run("LOCK TABLE cloud_credentials, flysync_runs IN ACCESS EXCLUSIVE MODE")
+        assert {} == await world.records.similar_credentials(PROJECT, [EXTRA])
+        assert await world.records.similar_run("01k3abc") is None
+    assert [KEY] == list(await world.records.similar_credentials(OTHER, [KEY])), "it is usable afterwards"
 
 
 async def test_the_action_of_a_run_among_those_of_others(world: PostgresWorld) -> None:
@@ -191,7 +296,7 @@ async def test_rights_on_columns_are_enough(world: PostgresWorld) -> None:
         f"GRANT SELECT (project_id, credential_name, credential_value, updated_at) ON cloud_credentials TO {role}",
         f"GRANT SELECT (project_id, fly_app_name, created_at) ON project_deployments TO {role}",
         f"GRANT INSERT (project_id, action, status, details) ON project_actions TO {role}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON flysync_runs, flysync_secrets TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON flysync_runs, flysync_secrets, flysync_projects TO {role}",
         f"GRANT SELECT, INSERT, UPDATE ON flysync_apps TO {role}",
         f"GRANT SELECT ON flysync_meta TO {role}",
     )
@@ -210,6 +315,39 @@ async def test_rights_on_columns_are_enough(world: PostgresWorld) -> None:
     assert 1 == len(world.actions())
 
 
+async def test_what_is_left_to_do_is_found_by_indexes(world: PostgresWorld) -> None:
+    """It is asked every minute: of 100,000 projects and as many runs, those that are done with are not read."""
+    world.run(
+        "INSERT INTO flysync_projects (project_id, settled, error_code, try_at, behind_since)"
+        " SELECT 'p' || n, n % 1000 <> 0, CASE WHEN n % 1000 = 0 THEN 'fly_unavailable' END, now(), now()"
+        " FROM generate_series(1, 100000) AS n",
+        "INSERT INTO cloud_credentials SELECT 'p' || n, 'KEY', 'one' FROM generate_series(1, 100000) AS n",
+        "INSERT INTO flysync_runs (run_id, project_id, app, origin, actor, sandbox, deadline, finished_at)"
+        " SELECT 'r' || n, 'p', 'a', 'cli', 'ann', 's', now(), CASE WHEN n > 5 THEN now() END"
+        " FROM generate_series(1, 100000) AS n",
+        "ANALYZE flysync_projects, flysync_runs, cloud_credentials",
+    )
+    (plan,) = world.backend.execute(f"EXPLAIN (FORMAT JSON) {projects._BACKLOG}".encode()).fetchone() or ()
+    backlog = await world.records.backlog()
+
+    assert "flysync_projects_unsettled" in str(plan)
+    assert [] == re.findall(r"'Seq Scan'[^{]*'Relation Name': 'flysync_(?:projects|runs)'", str(plan))
+    assert (100, {"fly_unavailable": 100}, 5) == (backlog.behind, dict(backlog.failed), backlog.open_runs)
+
+
+async def test_what_is_missing_goes_by_the_collation_of_our_own_table(world: PostgresWorld) -> None:
+    """Where the backend's sorts otherwise, ids that are there would be outside of the range, and all of them missed."""
+    await finish(world, await begin(world), {KEY: State.DEPLOYED})
+    world.run(
+        "DROP VIEW flysync_status",
+        'ALTER TABLE cloud_credentials ALTER COLUMN project_id TYPE text COLLATE "POSIX"',
+        'ALTER TABLE flysync_secrets ALTER COLUMN project_id TYPE text COLLATE "C"',
+    )
+    page = await world.records.missing(None, project=None, notes=True, limit=10)
+
+    assert () == page.found
+
+
 async def test_times_are_in_utc(world: PostgresWorld, database: str) -> None:
     """The session's time zone, and times without a zone or an end, change nothing."""
     world.run(
@@ -225,6 +363,27 @@ async def test_times_are_in_utc(world: PostgresWorld, database: str) -> None:
     assert record.requested_at is not None
     assert "UTC" == str(record.requested_at.tzinfo)
     assert None in {row.updated_at for row in rows}
+
+
+async def test_a_token_ends_by_the_clock_of_the_server(world: PostgresWorld, database: str) -> None:
+    """It is learned with whatever is asked; until then this machine's has to do."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA ahead")
+        connection.execute(
+            "CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz"
+            " LANGUAGE SQL AS $$ SELECT now() + interval '1 hour' $$"
+        )
+    environ = {"DATABASE_URL": dsn_of(world), "FLY_API_TOKEN": "t", "FLYSYNC_DB_SCHEMA": "ahead,pg_catalog,public"}
+    settings = load_settings(["DATABASE_URL"], environ={**environ, "FLYSYNC_NO_KEYRING": "1"}, directory=Path("/"))
+    async with open_services(settings) as services:
+        box = InMemorySandboxes().add("box")
+        steps = cast("Any", services.flyctl(box, RunId("r"), end_at=0.0))._steps
+        here, before = time.time(), steps.now()
+        await services.records.runs([])
+        after = steps.now()
+
+    assert abs(before - here) < 60
+    assert abs(after - here - 3600) < 60
 
 
 async def test_a_broken_connection_is_opened_again(world: PostgresWorld) -> None:
@@ -245,8 +404,33 @@ async def test_calls_wait_for_their_turn(world: PostgresWorld) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'flysync'"
     ).fetchone()
 
-    assert [{KEY}] * 8 == [set(view.credentials) for view in views]
+    assert [{KEY, TOKEN}] * 8 == [set(view.credentials) for view in views]
     assert (1,) == backends
+
+
+async def test_calls_share_some_connections(database: str) -> None:
+    """They are opened as they are needed, and no more than may be; one that broke while nobody looked tells of all."""
+
+    async def work(session: Session) -> int:
+        await barrier.wait()
+        return session.info.backend_pid
+
+    async def three() -> list[int]:
+        return await asyncio.gather(*(connection.run(work) for _ in range(3)))
+
+    barrier, connection = asyncio.Barrier(1), Connection(Secret(database), most=3)
+    alone = {await connection.run(work) for _ in range(2)}
+    barrier = asyncio.Barrier(3)
+    at_once = await three()
+    with psycopg.connect(database, autocommit=True) as backend:
+        backend.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [at_once])
+    barrier = asyncio.Barrier(1)
+    new = await connection.run(work)
+    barrier = asyncio.Barrier(3)
+    late = [*(await three()), *(await three())]
+    await connection.aclose()
+
+    assert (1, 3, 3) == (len(alone), len({*alone, *at_once}), len({new, *late}))
 
 
 async def test_a_cancelled_call_leaves_nothing_behind(world: PostgresWorld) -> None:
@@ -340,3 +524,46 @@ async def test_a_deadlock_is_tried_again(world: PostgresWorld, database: str, mo
 def dsn_of(world: PostgresWorld) -> str:
     """Give the address of a world's database, with its password."""
     return make_conninfo(world.backend.info.dsn, password=world.backend.info.password)
+
+
+async def test_a_run_that_ends_while_the_locks_are_looked_at_has_not_died(
+    world: PostgresWorld, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query sees rows that are older than the locks; so one that seems dead is looked at once more."""
+    its = await begin(world)
+    session = await Connection(Secret(database)).connect()
+    look = session.scalars
+
+    async def ends_after_it(query: LiteralString, given: Mapping[str, Any] | None = None) -> list[Any]:
+        found: list[Any] = await look(query, given)
+        if world.backend.execute("SELECT 1 FROM flysync_runs WHERE finished_at IS NULL").fetchone():
+            await finish(world, its, {})
+        return found
+
+    assert {its.run_id} == await lock.died(session, [its.run_id])
+    monkeypatch.setattr(session, "scalars", ends_after_it)
+    assert set() == await lock.died(session, [its.run_id])
+    await session.close()
+
+
+async def test_who_may_do_the_least_sees_who_holds_a_lock(world: PostgresWorld, database: str) -> None:
+    """A role that has not a right but those that flysync needs, and is not the holder."""
+    await begin(world)
+    world.run(
+        "CREATE ROLE looks LOGIN PASSWORD 'x'",
+        "GRANT SELECT ON cloud_credentials, project_deployments, flysync_runs, flysync_secrets, flysync_apps,"
+        " flysync_meta TO looks",
+    )
+    connection = Connection(Secret(make_conninfo(database, user="looks", password="x")))
+    records = PostgresRecords(connection)
+    try:
+        died = (await records.overview(PROJECT, values=False)).died
+        held = await world.lock.try_acquire(APP)
+        alive = (await records.overview(PROJECT, values=False)).died
+        assert held
+        await held.release()
+    finally:
+        await connection.aclose()
+        world.run("DROP OWNED BY looks", "DROP ROLE looks")
+
+    assert [{"run1"}, set()] == [died, alive]

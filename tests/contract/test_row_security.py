@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from parts import cases
 from psycopg.conninfo import make_conninfo
-from records_contract import APP, KEY, NOON, PROJECT, TOKEN, begin, finish
+from records_contract import APP, EVERY, KEY, NOON, PROJECT, TOKEN, begin, finish
 from records_worlds import PostgresWorld, opened
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 READS: dict[str, Callable[[PostgresRecords], Awaitable[object]]] = {
     "view": lambda records: records.view(PROJECT, None, app=None, values=True),
     "names": lambda records: records.view(PROJECT, [KEY], app=APP, values=False),
-    "projects": lambda records: records.all_projects(),
-    "overview": lambda records: records.overview(None, values=False),
-    "overview of one": lambda records: records.overview(PROJECT, values=True),
+    "candidates": lambda records: records.candidates(None, **EVERY),
+    "missing": lambda records: records.missing(None, project=None, notes=True, limit=9),
+    "survey": lambda records: records.survey(None, values=True, since_s=None, limit=9),
+    "overview": lambda records: records.overview(PROJECT, values=True),
     "history": lambda records: records.history(PROJECT, name=None, limit=1),
 }
 #: Hides every row but those of one project from whoever does not own the table.
@@ -160,7 +161,7 @@ async def test_policies_that_show_every_row(world: PostgresWorld, role: str) -> 
     """Where somebody says so, they are believed, and a sync reads and writes."""
     hide(world, "cloud_credentials", "true")
     async with as_role(world, role, sees_all_rows=True) as connection:
-        limited = PostgresWorld(PostgresRecords(connection), world.backend)
+        limited = PostgresWorld(PostgresRecords(connection), world.lock, world.backend)
         its = await begin(limited)
         await finish(limited, its, {KEY: State.DEPLOYED}, Action(action="sync", details={}))
         rows = await limited.rows()
@@ -186,7 +187,7 @@ async def test_writing_is_left_to_the_policies(world: PostgresWorld, role: str) 
         "CREATE POLICY audit ON project_actions FOR INSERT WITH CHECK (status = 'success')",
     )
     async with as_role(world, role) as connection:
-        limited = PostgresWorld(PostgresRecords(connection), world.backend)
+        limited = PostgresWorld(PostgresRecords(connection), world.lock, world.backend)
         its = await begin(limited)
         await finish(limited, its, {KEY: State.DEPLOYED}, Action(action="sync", details={}))
         (finding,) = await problems(world, role)
@@ -283,7 +284,7 @@ class TestThroughViews:
 
 async def test_init_does_not_migrate_what_it_cannot_see(world: PostgresWorld, role: str) -> None:
     """Tables that are forced to hide rows from their owner are left as they are."""
-    tables = ("flysync_runs", "flysync_secrets", "flysync_apps", "flysync_meta")
+    tables = ("flysync_runs", "flysync_secrets", "flysync_apps", "flysync_projects", "flysync_meta")
     execute(world, *(f"ALTER TABLE {table} OWNER TO {role}" for table in tables), "DROP TABLE flysync_apps")
     execute(
         world,

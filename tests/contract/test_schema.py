@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -18,30 +18,33 @@ if TYPE_CHECKING:
 
     from flysync.model.reports import Finding
 
-OURS = ["flysync_runs", "flysync_secrets", "flysync_apps", "flysync_meta"]
+OURS = ["flysync_runs", "flysync_secrets", "flysync_apps", "flysync_projects", "flysync_meta"]
+VIEW = "flysync_status"
 BACKENDS = ["cloud_credentials", "project_deployments", "project_actions"]
 META = "SELECT schema_version, fingerprint_key FROM flysync_meta"
 
 
 @asynccontextmanager
-async def admin(dsn: str, schema: str | None = None) -> AsyncIterator[PostgresAdmin]:
+async def admin(
+    dsn: str, schema: str | None = None, *, state_schema: str | None = None, values: bool = True
+) -> AsyncIterator[PostgresAdmin]:
     """Give the tables' administration at an address."""
-    connection = Connection(Secret(dsn), schema)
+    connection = Connection(Secret(dsn), schema, state_schema=state_schema)
     try:
-        yield PostgresAdmin(connection)
+        yield PostgresAdmin(connection, values=values)
     finally:
         await connection.aclose()
 
 
-async def findings(dsn: str, schema: str | None = None) -> list[Finding]:
+async def findings(dsn: str, schema: str | None = None, **more: Any) -> list[Finding]:
     """Run `db check`."""
-    async with admin(dsn, schema) as tables:
+    async with admin(dsn, schema, **more) as tables:
         return list(await tables.check())
 
 
-async def problems(dsn: str, schema: str | None = None) -> list[Finding]:
+async def problems(dsn: str, schema: str | None = None, **more: Any) -> list[Finding]:
     """Run `db check` and leave out what is fine."""
-    return [finding for finding in await findings(dsn, schema) if finding.verdict != "ok"]
+    return [finding for finding in await findings(dsn, schema, **more) if finding.verdict != "ok"]
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ async def test_init_makes_all_tables(new_database: Callable[..., str]) -> None:
     async with admin(dsn) as tables:
         created = list((await tables.init()).created)
 
-    assert [*BACKENDS, *OURS] == created
+    assert [*BACKENDS, *OURS, VIEW] == created
     assert [] == await problems(dsn)
 
 
@@ -107,7 +110,7 @@ async def test_inits_at_the_same_time(new_database: Callable[..., str]) -> None:
 
     created = await asyncio.gather(*(init() for _ in range(4)))
 
-    assert [[], [], [], ["schema ours", *BACKENDS, *OURS]] == sorted(created)
+    assert [[], [], [], ["schema ours", *BACKENDS, *OURS, VIEW]] == sorted(created)
     assert [] == await problems(dsn, "ours")
 
 
@@ -124,7 +127,7 @@ async def test_init_leaves_what_is_there(new_database: Callable[..., str]) -> No
             "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'flysync%'"
         ).fetchall()
 
-    assert ["schema ours", "project_actions", *OURS] == created
+    assert ["schema ours", "project_actions", *OURS, VIEW] == created
     assert [("ours",)] == schemas
 
 
@@ -141,7 +144,7 @@ async def test_init_mends_a_lost_row(database: str, backend: psycopg.Connection)
 async def test_there_is_one_row_of_meta(backend: psycopg.Connection) -> None:
     """Two keys could not both be right."""
     with pytest.raises(psycopg.errors.UniqueViolation):
-        backend.execute("INSERT INTO flysync_meta (schema_version, fingerprint_key) VALUES (2, 'x')")
+        backend.execute("INSERT INTO flysync_meta (schema_version, fingerprint_key, digest_key) VALUES (3, 'x', 'y')")
 
 
 async def test_an_open_run_has_to_say_where(backend: psycopg.Connection) -> None:

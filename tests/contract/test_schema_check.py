@@ -43,7 +43,7 @@ async def test_a_database_that_is_not_in_utf8(new_database: Callable[..., str]) 
 @cases(
     ("harm", "verdict", "subject", "said"),
     [
-        ("DROP TABLE flysync_secrets", "failed", "flysync_secrets", "not found in schema public"),
+        ("DROP TABLE flysync_secrets CASCADE", "failed", "flysync_secrets", "not found in schema public"),
         (
             "ALTER TABLE cloud_credentials DROP COLUMN credential_value",
             "warning",
@@ -131,6 +131,8 @@ async def test_views_in_the_place_of_tables(new_database: Callable[..., str]) ->
             backend.execute(f"CREATE VIEW {name} AS SELECT * FROM hidden.{name}".encode())
         for name in OURS:
             backend.execute(f"ALTER TABLE hidden.{name} SET SCHEMA public".encode())
+    async with admin(dsn) as tables:
+        assert ("flysync_status",) == (await tables.init()).created
     (finding,) = await problems(dsn)
 
     assert ("warning", "cloud_credentials") == (finding.verdict, finding.subject)

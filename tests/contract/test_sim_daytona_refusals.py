@@ -95,3 +95,29 @@ async def test_a_sandbox_is_deleted_some_time_after_it_was_stopped() -> None:
                 await asyncio.sleep(0.01)
 
     assert (200, "stopped") == (status, answer["state"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "message", "header"),
+    [
+        ({"quota": 1}, 400, "Total CPU limit exceeded. Maximum allowed: 1.", None),
+        ({"quota": 1, "quota_status": 403}, 403, "Total CPU limit exceeded. Maximum allowed: 1.", None),
+        ({"suspended": "Payment method required"}, 403, "Organization is suspended: Payment method required", None),
+        ({"creates_per_s": 0}, 429, "Rate limit exceeded", "1"),
+    ],
+)
+async def test_a_limit_is_told_in_the_words_of_the_real_one(
+    daytona: Daytona, limit: dict[str, Any], status: int, message: str, header: str | None
+) -> None:
+    """And with its status; a rate limit says for how long."""
+    await daytona.create({"name": "first"})
+    for name, value in limit.items():
+        setattr(daytona, name, value)
+    headers = {"Authorization": f"Bearer {daytona.api_key}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{daytona.api_url}/sandbox", json={}, headers=headers) as answer,
+    ):
+        said = (await answer.json())["message"].partition("\n")[0]
+
+        assert (status, message, header) == (answer.status, said, answer.headers.get("Retry-After-sandbox-create"))

@@ -26,6 +26,7 @@ class KeptJob:
     value: object
     added_at: float
     attempts: int
+    removes: bool = False
     state: str = "waiting"
     attempts_made: int = 0
     verdict: Verdict | None = None
@@ -42,8 +43,8 @@ class InMemoryJobs:
         self.jobs: list[KeptJob] = []
         #: Raised by `check`.
         self.refuses: FlysyncError | None = None
-        #: Whether the store answers.
-        self.is_there = True
+        #: Raised where the store is asked: it does not answer, or refuses.
+        self.trouble: FlysyncError | None = None
         self.now = 1_000.0
         self._keep_values = keep_values
         self._pause_s = pause_s
@@ -51,10 +52,18 @@ class InMemoryJobs:
         self._is_stopped = False
         self._working: set[asyncio.Task[None]] = set()
 
-    def add(self, credential: object, project: object = "p", *, value: object = None, attempts: int = 3) -> KeptJob:
+    def add(
+        self,
+        credential: object,
+        project: object = "p",
+        *,
+        value: object = None,
+        attempts: int = 3,
+        removes: bool = False,
+    ) -> KeptJob:
         """Add a job."""
         number = str(len(self.jobs) + 1)
-        self.jobs.append(KeptJob(number, project, credential, value, self.now, attempts))
+        self.jobs.append(KeptJob(number, project, credential, value, self.now, attempts, removes))
         self._arrived.set()
         return self.jobs[-1]
 
@@ -85,20 +94,22 @@ class InMemoryJobs:
         if self._working:
             await asyncio.wait(set(self._working))
 
-    async def oldest_s(self) -> float | None:
+    async def oldest_s(self) -> float:
         """Give the age of the oldest job that waits."""
-        ages = [self.now - job.added_at for job in self.jobs if job.state == "waiting"]
-        return max(ages, default=0.0) if self.is_there else None
+        if self.trouble is not None:
+            raise self.trouble
+        return max((self.now - job.added_at for job in self.jobs if job.state == "waiting"), default=0.0)
 
     async def _handled(self, job: KeptJob, handle: Callable[[Job], Awaitable[Verdict]]) -> None:
-        value, job.value = job.value if self._keep_values else None, None
+        value, job.value = job.value if self._keep_values and not job.removes else None, None
         verdict = await handle(
             Job(
                 id=job.id,
                 project=job.project,
                 credential=job.credential,
                 value=value if isinstance(value, Secret) else None,
-                has_bad_value=not isinstance(value, Secret | None),
+                removes=job.removes,
+                problem="" if isinstance(value, Secret | None) else "credentialValue is not a string",
                 added_at=job.added_at,
                 age_then_s=self.now - job.added_at,
             )
@@ -112,6 +123,7 @@ class InMemoryJobs:
             asyncio.get_running_loop().call_later(self._pause_s, self._back, job)
         else:
             job.state = "completed" if verdict.disposition is Disposition.DONE else "failed"
+            job.value = value if verdict.is_refused else None
 
     def _back(self, job: KeptJob) -> None:
         job.state = "waiting"

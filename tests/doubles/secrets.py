@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from doubles.fly_app import InMemoryApp
@@ -59,7 +60,7 @@ class InMemoryFly:
         self.refused: set[str] = set()
         #: What a sandbox reaches of it and of others, and what the token says of itself.
         self.reach: Reach | None = Reach(fly={"GraphQL API": True, "Machines API": True, "releases API": True})
-        self.token = Token(kind=TokenKind.OAUTH)
+        self.token = Token(kind=TokenKind.ORG)
         self.flyctl = Flyctl(version="0.4.87", was_there=False)
 
     def add_app(self, name: str, *, machines: int = 1) -> InMemoryApp:
@@ -221,10 +222,11 @@ class InMemoryAccess:
         self._fly = fly
         self._sandbox = sandbox
 
-    async def reach(self) -> Reach | None:
-        """Give what is reached."""
+    async def reach(self, *, others: bool = False) -> Reach | None:
+        """Give what is reached; of others nothing, where nothing else is said."""
         self._fly.begin("reach", self._sandbox)
-        return self._fly.reach
+        reach = self._fly.reach
+        return replace(reach, essential=False, other=False) if others and reach and reach.other is None else reach
 
     async def token(self) -> Token:
         """Give what the token says."""
@@ -235,9 +237,9 @@ class InMemoryAccess:
         """Accept the token."""
         self._fly.begin("sign-in", self._sandbox)
 
-    async def see(self, app: AppName) -> None:
+    async def see(self, app: AppName, *, alone: bool = False) -> None:
         """Show an app."""
-        self._fly.begin("see", self._sandbox)
+        self._fly.begin("see alone" if alone else "see", self._sandbox)
         self._fly.find(app)
 
 

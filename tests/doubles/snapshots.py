@@ -92,15 +92,19 @@ class InMemoryRecipe:
     """A recipe (port `Recipe`) after which each sandbox has `flyctl`, or shows the error in `refusals`."""
 
     def __init__(self, version: str = "0.4.87") -> None:
-        self.flyctl: Flyctl | None = Flyctl(version=version, sha256="5" * 64, archive_sha256="a" * 64)
+        self.flyctl: Flyctl | None = Flyctl(version=version, sha256="5" * 64)
+        #: Those that are set; without any, everything is run.
+        self.sums: tuple[str, ...] = ()
         self.refusals: list[FlysyncError] = []
 
     def dockerfile(self) -> str:
         """Give a text."""
         return 'FROM scratch\nLABEL flysync.flyctl="0.4.87"'
 
-    async def look(self, sandbox: Sandbox, *, timeout_s: float) -> Flyctl | None:
+    async def look(self, sandbox: Sandbox, *, timeout_s: float, was_checked: bool) -> Flyctl | None:
         """Give what is to be found."""
         if self.refusals:
             raise self.refusals.pop(0)
+        if self.flyctl and self.sums and self.flyctl.sha256 not in self.sums and not was_checked:
+            return replace(self.flyctl, version=None)
         return self.flyctl

@@ -6,17 +6,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from doubles.tables import InMemoryAction, InMemoryOwner, InMemoryRun, InMemoryTables
-from flysync.errors import Locked, NotOwner, NotRecorded
+from doubles.projects import InMemoryStandings
+from doubles.tables import InMemoryAction, InMemoryOwner, InMemoryRun
+from flysync.errors import ConfigError, Locked, NotOwner, NotRecorded
 from flysync.model.core import SecretRecord, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
+    from doubles.lock import InMemoryLock
     from flysync.errors import FlysyncError
-    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName
-    from flysync.ports import Action, BadTry, Intent, RunEnd
+    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, Standing
+    from flysync.ports import Action, BadTry, Intent, RunEnd, Settlement
 
 _TICK = timedelta(microseconds=1)
 #: What is forgotten of a value's roll-outs once it is deployed, or with another value.
@@ -28,19 +30,23 @@ _NO_TRIES: dict[str, Any] = {
 }
 
 
-class InMemoryState(InMemoryTables):
+class InMemoryState(InMemoryStandings):
     """
     The half of the port `Records` that writes.
 
     What is to go wrong: `failures[call]`, one per call, before it does anything; `lost[call]` after its work, as when
-    the answer of a commit is lost.
+    the answer of a commit is lost. Without `takes_actions` the backend's audit takes no row.
     """
 
-    def __init__(self, *, now: Callable[[], datetime] | None = None, has_values: bool = True) -> None:
-        super().__init__(now=now, has_values=has_values)
+    def __init__(
+        self, *, now: Callable[[], datetime] | None = None, has_values: bool = True, lock: InMemoryLock | None = None
+    ) -> None:
+        super().__init__(now=now, has_values=has_values, lock=lock)
         self.failures: dict[str, list[FlysyncError]] = {}
         self.lost: dict[str, list[FlysyncError]] = {}
         self.calls: list[str] = []
+        self.takes_actions = True
+        self.standings, self.missing_since = {}, {}
 
     async def request(self, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
         """Write down that *names* are wanted at *app*, unless that belongs to another project."""
@@ -62,13 +68,14 @@ class InMemoryState(InMemoryTables):
         fingerprints: Mapping[SecretName, str | None],
         *,
         seen: ProjectView,
-        anew: bool,
+        insists: bool,
         take_over: bool = False,
     ) -> None:
         """
         Write the intent, whose the app is, and its secrets.
 
         Raises:
+            ConfigError: no action can be written.
             NotRecorded: the run has ended.
             NotOwner: the app belongs to another project.
             Locked: another run has taken one of the secrets.
@@ -86,14 +93,19 @@ class InMemoryState(InMemoryTables):
             raise NotOwner(f"app {intent.app} belongs to project {owner}")
         if taken := [name for name in fingerprints if self._is_taken(intent, name, seen)]:
             raise Locked(f"another run has begun to write {', '.join(sorted(taken))} to {intent.app}", phase="lock")
+        self._check_action()
         run.intent = intent
         run.deadline = max(run.deadline or deadline, deadline)
         run.names |= {*intent.names, *fingerprints}
         self.run_rows[intent.run_id] = run
+        if not intent.removes or not seen.credentials.keys().isdisjoint(fingerprints):
+            self.unsettle(intent.project)
         if owner != intent.project:
             down_before = self.apps[intent.app].down_before if owner else None
             self.apps[intent.app] = InMemoryOwner(intent.project, self.now(), down_before)
         for name, fingerprint in fingerprints.items():
+            if fingerprint is not None:
+                self.missing_since.pop((intent.app, name), None)
             record = self.secrets.get((intent.app, name), SecretRecord(name=name, state=State.WRITING))
             was_seen = name in seen.records and seen.records[name].requested_at == record.requested_at
             self.secrets[intent.app, name] = replace(
@@ -104,7 +116,7 @@ class InMemoryState(InMemoryTables):
                 fly_digest_mac=None,
                 run_id=intent.run_id,
                 requested_at=None if was_seen else record.requested_at,
-                **(_NO_TRIES if anew or record.fingerprint != fingerprint else {}),
+                **(_NO_TRIES if insists or record.fingerprint != fingerprint else {}),
             )
         self._leave("begin")
 
@@ -170,15 +182,18 @@ class InMemoryState(InMemoryTables):
         *,
         all_up: bool,
         keep_days: int,
+        settlement: Settlement | None = None,
     ) -> None:
         """
-        Write the end of a run, of its secrets, and the action.
+        Write the end of a run, of its secrets, the action, and what the project has come to.
 
         Raises:
             NotRecorded: the run has ended, or never began.
         """
         self._enter("finish")
         run = self._open_run(intent.run_id)
+        if action is not None:
+            self._check_action()
         moment = self.now()
         run.finished_at, run.end = moment, end
         app = intent.app or ""
@@ -186,6 +201,7 @@ class InMemoryState(InMemoryTables):
             record = self.secrets.get((app, name))
             if state is State.UNSET:
                 self.secrets.pop((app, name), None)
+                self.missing_since.pop((app, name), None)
             elif record is not None:
                 changes = {"deployed_at": moment, **_NO_TRIES} if state is State.DEPLOYED else {}
                 self.secrets[app, name] = replace(record, state=state, **changes)
@@ -196,18 +212,23 @@ class InMemoryState(InMemoryTables):
                 project=intent.project, action=action.action, details=dict(action.details), created_at=moment
             )
             self.actions.append(row)
+        self.come_to(intent.project, settlement)
         oldest = moment - timedelta(days=keep_days)
         self.run_rows = {
             one: it for one, it in self.run_rows.items() if it.finished_at is None or it.finished_at >= oldest
         }
         self._leave("finish")
 
-    async def note_run(self, intent: Intent, end: RunEnd) -> None:
-        """Write a run that ended before it had an intent."""
+    async def note_run(
+        self, intent: Intent, end: RunEnd, settlement: Settlement | None = None, seen: Standing | None = None
+    ) -> None:
+        """Write a run that ended before it had an intent; and what the project has come to, as `settle` does."""
         self._enter("note_run")
         moment = self.now()
         run = InMemoryRun(intent=intent, names={*intent.names}, started_at=moment, finished_at=moment, end=end)
         self.run_rows.setdefault(intent.run_id, run)
+        if self.seen(intent.project) == seen:
+            self.come_to(intent.project, settlement)
         self._leave("note_run")
 
     async def close_run(self, run_id: RunId) -> None:
@@ -217,6 +238,10 @@ class InMemoryState(InMemoryTables):
         if run is not None and run.finished_at is None:
             run.finished_at = self.now()
         self._leave("close_run")
+
+    def _check_action(self) -> None:
+        if not self.takes_actions:
+            raise ConfigError("project_actions takes no action")
 
     def _open_run(self, run_id: RunId) -> InMemoryRun:
         run = self.run_rows.get(run_id)

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from doubles.lock import InMemoryLock
 from flysync.errors import InvalidCredential, ProjectNotFound
-from flysync.model.core import AppName, Credential, OpenRun, ProjectId, RunId, SecretName, SecretRecord, secret_name
-from flysync.model.reports import RunRow, StatusRow, project_not_found
+from flysync.model.core import AppName, Credential, OpenRun, ProjectId, RunId, SecretName, SecretRecord, State
+from flysync.model.names import secret_name
+from flysync.model.reports import RunRow, StatusRow
+from flysync.model.similar import project_not_found
 from flysync.ports import RunEnd
 from flysync.secret import Secret
 
@@ -64,6 +67,7 @@ class InMemoryRun:
             error_code=end.error_code if end else None,
             release=end.release if end else None,
             seconds=end.seconds if end else {},
+            results=end.results if end else {},
         )
 
 
@@ -102,7 +106,9 @@ class InMemoryProject:
 class InMemoryTables:
     """The backend's tables and flysync's own: `projects`, `secrets`, `apps`, `run_rows`, `actions`."""
 
-    def __init__(self, *, now: Callable[[], datetime] | None = None, has_values: bool = True) -> None:
+    def __init__(
+        self, *, now: Callable[[], datetime] | None = None, has_values: bool = True, lock: InMemoryLock | None = None
+    ) -> None:
         self.projects: dict[str, InMemoryProject] = {}
         self.secrets: dict[tuple[str, str], SecretRecord] = {}
         self.apps: dict[str, InMemoryOwner] = {}
@@ -111,6 +117,7 @@ class InMemoryTables:
         self.has_values = has_values
         self.key = Secret("the key of fingerprints in memory")
         self.now = now or (lambda: datetime.now(UTC))
+        self.lock = lock or InMemoryLock()
 
     def add_project(self, project: str, app: str | None = None, **values: str) -> None:
         """Make a project: deployed to *app* if one is given, with credentials."""
@@ -147,14 +154,10 @@ class InMemoryTables:
         ranked = sorted(times.items(), key=lambda item: (-item[1].timestamp(), item[0]))
         return [AppName(app) for app, _ in ranked[:limit]]
 
-    def unknown(self, project: ProjectId, message: str) -> ProjectNotFound:
+    def unknown(self, project: ProjectId, is_what: str) -> ProjectNotFound:
         """Give the error of a project that nobody knows."""
         known = [one for one, here in self.projects.items() if here.rows or here.deployments]
-        return project_not_found(project, message, known)
-
-    async def all_projects(self) -> Sequence[ProjectId]:
-        """Give the projects that have credentials, in order (port `Records`)."""
-        return sorted(ProjectId(one) for one, project in self.projects.items() if project.rows)
+        return project_not_found(project, is_what, known)
 
     def status_rows(self, project: ProjectId, *, has_values: bool) -> Iterator[StatusRow]:
         """Give the rows of one project, as `Records.overview` does."""
@@ -182,7 +185,15 @@ class InMemoryTables:
                 record=known,
                 actor=run.intent.actor if run else None,
                 origin=run.intent.origin.value if run else None,
+                tried=self._tried(project, of_app, of_name, known),
             )
+
+    def _tried(self, project: str, app: str | None, name: str | None, known: SecretRecord | None) -> RunRow | None:
+        """Give the newest run that was about a secret which is not deployed, or was asked for since."""
+        if known and known.state is State.DEPLOYED and known.requested_at is None:
+            return None
+        runs = (run for run in self.newest_first() if (run.project, run.app) == (project, app))
+        return next((run for run in runs if name in run.names), None)
 
     def owner(self, app: str | None) -> ProjectId | None:
         """Give the project that an app belongs to."""
@@ -213,6 +224,10 @@ class InMemoryTables:
         """Give all runs."""
         found = [run.row() for run in self.run_rows.values()]
         return sorted(found, key=lambda row: (row.started_at, row.run_id), reverse=True)
+
+    def died(self, run: InMemoryRun) -> bool:
+        """Tell whether a run is open while nobody holds its app's lock."""
+        return run.finished_at is None and (run.intent.app or "") not in self.lock.holders
 
     def open_runs(self, matches: Callable[[InMemoryRun], bool]) -> Iterator[OpenRun]:
         """Give the runs without an end that match."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from flysync.sim.valkey import EmbeddedValkey
 
-JOB = "sync-flyio-secrets"
+JOB, REMOVAL = "sync-flyio-secrets", "unset-flyio-secrets"
 
 
 class Backend:

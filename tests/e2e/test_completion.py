@@ -65,6 +65,7 @@ def test_names_are_those_of_the_project(platform: Platform) -> None:
     assert ["web", "worker"] == completed(platform, "flysync sync --app w")
 
 
+@pytest.mark.slow
 def test_what_would_have_to_be_quoted_is_left_out(platform: Platform) -> None:
     """No id can do anything to the line that it is completed on, and none takes the place of another."""
     platform.execute("INSERT INTO cloud_credentials SELECT unnest(%s::text[]), 'A', 'canary'", NASTY)

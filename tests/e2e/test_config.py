@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,19 +67,32 @@ def test_json_tells_the_same(platform: Platform) -> None:
 
 
 def test_what_wins_over_the_keyring_is_told(platform: Platform) -> None:
-    """The environment and `.env`, with the line."""
+    """The environment and a file that is named, with the line; `.env` does not, from then on, whatever is in it."""
     how = with_keyring()
-    (platform.home / ".env").write_text("\nFLY_API_TOKEN=other\n")
-    done = platform.flysync(*SET, stdin=TOKEN.encode(), **how)
-    warning = platform.flysync(*SET, "--json", stdin=TOKEN.encode(), **how).json["warnings"][0]
+    for name in (".env", "my.env"):
+        (platform.home / name).write_text("\nFLY_API_TOKEN=other\n")
+    done = platform.flysync(*SET, "--env-file", "my.env", stdin=TOKEN.encode(), **how)
+    warning = platform.flysync(*SET, "--env-file", "my.env", "--json", stdin=TOKEN.encode(), **how).json["warnings"][0]
+    (platform.home / "keyring.json").unlink()
+    (platform.home / ".config/flysync/keyring/FLY_API_TOKEN").unlink()
+    shows = [shown(platform.flysync("config", "show", "--json", **how))["FLY_API_TOKEN"]]
+    (platform.home / ".env").write_text("FLY_API_TOKEN oops\n")
+    stored = platform.flysync(*SET, stdin=TOKEN.encode(), **how)
+    shows.append(shown(platform.flysync("config", "show", "--json", **how))["FLY_API_TOKEN"])
+    (platform.home / "keyring.json").unlink()
+    lost = platform.flysync("config", "show", "--json", **how)
 
-    assert (0, "warning: FLY_API_TOKEN (.env:2) overrides the keyring\n") == (done.code, done.stderr)
+    assert (0, "warning: FLY_API_TOKEN (my.env:2) overrides the keyring\n") == (done.code, done.stderr)
     assert ("setting_shadowed", ["FLY_API_TOKEN"]) == (warning["code"], warning["names"])
+    assert (0, "") == (stored.code, stored.stderr)
+    assert [(".env:2", "set (5 bytes)"), ("keyring", "set (10 bytes)")] == shows
+    assert (2, ("keyring", None)) == (lost.code, shown(lost)["FLY_API_TOKEN"])
+    assert "flysync config unset NAME" in lost.json["error"]["hint"]
 
 
 def test_every_setting_is_shown_with_its_source(platform: Platform) -> None:
     """As the command that is run has them; no secret, and no database is asked."""
-    (platform.home / ".env").write_text("FLYSYNC_SNAPSHOT=snap\nDAYTONA_TARGET=us\n")
+    (platform.home / ".env").write_text("REDIS_URL=redis://h\nDAYTONA_TARGET=us\nFLYSYNC_SNAPSHOT=snap\n")
     (platform.home / "my.env").write_text("\n\nFLYSYNC_QUEUE=jobs\n")
     environ = {"DATABASE_URL": "postgresql://u:canary@db.internal:1/platform", "FLY_API_TOKEN": TOKEN}
     arguments = ("config", "show", "--env-file", "my.env")
@@ -89,10 +103,10 @@ def test_every_setting_is_shown_with_its_source(platform: Platform) -> None:
     assert (0, list(VARIABLES)) == (done.code, list(found))
     assert ("environment", "set (44 bytes)") == found["DATABASE_URL"]
     assert ("environment", "set (10 bytes)") == found["FLY_API_TOKEN"]
-    assert (("not set", None), (".env:1", "snap")) == (found["REDIS_URL"], found["FLYSYNC_SNAPSHOT"])
+    assert ((".env:1", "set (11 bytes)"), ("not set", None)) == (found["REDIS_URL"], found["FLYSYNC_SNAPSHOT"])
     assert (("my.env:3", "jobs"), ("default", "0.4.87")) == (found["FLYSYNC_QUEUE"], found["FLYSYNC_FLYCTL_VERSION"])
     assert ["setting_ignored"] == [warning["code"] for warning in done.json["warnings"]]
-    assert text.stderr.startswith("warning: DAYTONA_TARGET (.env:2) is ignored")
+    assert text.stderr.startswith("warning: ignored: DAYTONA_TARGET (.env:2), FLYSYNC_SNAPSHOT (.env:3); only ")
     assert [f"{name} {source} {value or ''}".split() for name, (source, value) in found.items()] == [
         line.split() for line in text.stdout.splitlines()
     ]
@@ -101,7 +115,7 @@ def test_every_setting_is_shown_with_its_source(platform: Platform) -> None:
 
 def test_settings_that_are_broken_are_shown(platform: Platform) -> None:
     """All of them, and then every problem, as one error."""
-    (platform.home / ".env").write_text("what canary\n")
+    (platform.home / ".env").write_text("what canary\nREDIS_URL canary\n")
     environ = {"FLYSYNC_KEEP_RUNS_DAYS": "canary", "FLYSYNC_SNAPSHOTT": "canary", "FLY_API_TOKEN": "two canaries"}
     done = platform.flysync("config", "show", "--json", environ=environ)
     text = platform.flysync("config", "show", environ=environ)
@@ -110,10 +124,14 @@ def test_settings_that_are_broken_are_shown(platform: Platform) -> None:
     assert (2, 2, "config") == (done.code, text.code, error["code"])
     assert list(VARIABLES) == list(shown(done)) == [line.split()[0] for line in text.stdout.splitlines()]
     unusable = {line["name"]: line["value"] for line in done.json["config"] if not line["usable"]}
-    assert {"FLY_API_TOKEN": None, "FLYSYNC_KEEP_RUNS_DAYS": None} == unusable
-    assert 2 == text.stdout.count("(invalid)")
+    assert {"FLY_API_TOKEN": None, "REDIS_URL": None, "FLYSYNC_KEEP_RUNS_DAYS": None} == unusable
+    assert 3 == text.stdout.count("(invalid)")
     assert "error: 4 problems with the settings:" in text.stderr
-    for words in (".env:1 is not NAME=VALUE", "did you mean FLYSYNC_SNAPSHOT?", "FLYSYNC_KEEP_RUNS_DAYS (environment)"):
+    for words in (
+        "REDIS_URL (.env:2) is not NAME=VALUE",
+        "did you mean FLYSYNC_SNAPSHOT?",
+        "FLYSYNC_KEEP_RUNS_DAYS (environment)",
+    ):
         assert words in text.stderr
         assert words in error["message"]
     assert "canar" not in done.stdout + text.stdout + text.stderr
@@ -121,12 +139,29 @@ def test_settings_that_are_broken_are_shown(platform: Platform) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="root can read any other file")
 def test_a_file_that_cannot_be_read_is_a_problem_among_others(platform: Platform) -> None:
-    """The rest is shown even so."""
+    """The rest is shown even so; nobody has asked for `.env`, and it is ignored."""
     (platform.home / ".env").symlink_to("/proc/self/mem")
     done = platform.flysync("config", "show", "--json")
+    named = platform.flysync("config", "show", "--json", "--env-file", ".env")
 
-    assert (2, list(VARIABLES)) == (done.code, list(shown(done)))
-    assert "cannot read .env: " in done.json["error"]["message"]
+    assert (0, 2, list(VARIABLES)) == (done.code, named.code, list(shown(named)))
+    assert ".env is ignored (" in done.json["warnings"][0]["message"]
+    assert "cannot read .env: " in named.json["error"]["message"]
+
+
+def test_a_file_may_be_a_pipe(platform: Platform) -> None:
+    """Standard input, unless something else is read from there; of one that does not end, the name is told."""
+    name, value = ("--env-file", "/dev/stdin"), ("--project", "p", "--name", "A", "--value-stdin")
+    done = platform.flysync("config", "show", "--json", *name, stdin=b"FLYSYNC_QUEUE=jobs\n")
+    os.mkfifo(platform.home / "never")
+    hung = platform.flysync("config", "show", "--json", "--env-file", "never")
+
+    assert ("/dev/stdin:1", "jobs") == shown(done)["FLYSYNC_QUEUE"]
+    assert (2, "cannot read never: it did not end within 2 s") == (hung.code, hung.json["error"]["message"])
+    for arguments in ((*SET, *name), ("sync", *value, *name)):
+        both = platform.flysync(*arguments, "--json", stdin=b"A=1", **with_keyring())
+        assert (2, "usage") == (both.code, both.json["error"]["code"])
+        assert "--env-file is standard input" in both.json["error"]["message"]
 
 
 @cases("backend", ["keyrings_of_tests.Failing", "keyrings_of_tests.Hanging", "no.such.Backend"], quick=1)
@@ -148,11 +183,22 @@ def test_a_bad_entry_in_the_keyring(platform: Platform) -> None:
     assert "canar" not in done.stdout
 
 
+@pytest.mark.slow
+def test_pipes_in_the_working_directory_hold_nobody_up(platform: Platform) -> None:
+    """`.env` is waited for for 2 s; Daytona's SDK would open it as well, and `.env.local`, and wait for ever."""
+    for name in (".env", ".env.local"):
+        os.mkfifo(platform.home / name)
+    done = platform.flysync("sandbox", "list", "--json")
+
+    assert (0, ["setting_ignored"]) == (done.code, [warning["code"] for warning in done.json["warnings"]])
+
+
+@pytest.mark.slow
 def test_a_name_that_is_no_secret(platform: Platform) -> None:
     """Where it goes instead is told."""
     for command in ("set", "unset"):
         arguments = ("config", command, "FLYSYNC_ACTOR")
-        words = ("FLYSYNC_ACTOR is not a secret", ".env", "docs/settings.md", "REDIS_URL")
+        words = ("FLYSYNC_ACTOR is not a secret", "--env-file", "REDIS_URL")
         refused(platform, arguments, "usage", 2, *words)
 
 
@@ -168,6 +214,7 @@ def test_a_secret_as_an_argument(platform: Platform, more: tuple[str, ...]) -> N
     refused(platform, ("config", "set", *more), "usage", 2, "never given as arguments", **with_keyring())
 
 
+@pytest.mark.slow
 def test_no_name(platform: Platform) -> None:
     """The argument is named."""
     refused(platform, ("config", "set"), "usage", 2, "NAME", "flysync config set --help")
@@ -220,6 +267,7 @@ def test_a_standard_input_that_is_closed(platform: Platform) -> None:
     assert "standard input is closed" in json.loads(done.stdout)["error"]["message"]
 
 
+@pytest.mark.slow
 def test_an_address_that_is_of_no_use(platform: Platform) -> None:
     """Each setting has its own reader."""
     words = "REDIS_URL (standard input) is not a redis:// address"
@@ -243,7 +291,7 @@ def test_an_address_that_is_of_no_use(platform: Platform) -> None:
 )
 def test_a_keyring_that_will_not_do(platform: Platform, backend: str, words: str) -> None:
     """It is not safe, does not keep it, or fails: told, with what else there is."""
-    refused(platform, SET, "config", 2, words, ".env", stdin=TOKEN.encode(), **with_keyring(backend))
+    refused(platform, SET, "config", 2, words, "--env-file", stdin=TOKEN.encode(), **with_keyring(backend))
 
 
 def test_a_keyring_that_removes_nothing(platform: Platform) -> None:

@@ -43,6 +43,7 @@ def test_the_demo_tells_its_whole_story_and_leaves_its_world_to_be_tried() -> No
     assert 130 == playing.returncode
 
 
+@pytest.mark.slow
 def test_the_demo_goes_through_the_queue_too(capsys: pytest.CaptureFixture[str]) -> None:
     """The same story, by jobs and a worker, with the proof that Redis keeps no value."""
     code = demo.main(worker=True)
@@ -50,6 +51,17 @@ def test_the_demo_goes_through_the_queue_too(capsys: pytest.CaptureFixture[str])
 
     assert (0, 0) == (code, told.count("✗")), told
     assert 14 == told.count("  ✓ "), told
+
+
+@pytest.mark.slow
+def test_the_demo_arrives_though_nobody_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same story, by rows alone; the watcher's runs are all that there were."""
+    code = demo.main(watch=True)
+    told = capsys.readouterr().out
+
+    assert (0, 0) == (code, told.count("✗")), told
+    assert 13 == told.count("  ✓ "), told
+    assert "$ flysync sync" not in told
 
 
 def test_the_library_does_what_the_command_does(platform: Platform) -> None:

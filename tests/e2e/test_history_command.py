@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import psycopg
+import pytest
 from parts import cases
 from test_bad_input import HISTORY, NOWHERE, refused
 
@@ -27,6 +29,8 @@ KEYS = [
     "error_code",
     "release",
     "seconds",
+    "results",
+    "died",
 ]
 
 
@@ -82,7 +86,14 @@ def test_a_history_and_one_run_of_it(platform: Platform) -> None:
 
     text = platform.flysync("history", synced["run_id"]).stdout.splitlines()
 
-    assert {"outcome   synced", "by        tester (cli)", "reason    rotation", "sent      A  synced"} <= set(text)
+    assert {"A": {"outcome": "synced"}, "B": {"outcome": "synced"}} == newer["results"]
+    assert {
+        "name      A  synced",
+        "outcome   synced",
+        "by        tester (cli)",
+        "reason    rotation",
+        "sent      A  synced",
+    } <= set(text)
     assert "next: flysync status --project p  (shows the state of its credentials)" == text[-1]
 
 
@@ -112,25 +123,43 @@ def test_a_history_of_one_name(platform: Platform) -> None:
 
 
 def test_a_run_that_is_not_finished(platform: Platform) -> None:
-    """It says so, in both forms."""
+    """It is in progress while its app is locked, and has died when nobody holds the lock; in both forms."""
     platform.execute(
         "INSERT INTO flysync_runs (run_id, project_id, app, sandbox, deadline, origin, actor)"
         " VALUES ('01k3abc0', 'p', 'a', 's', now(), 'cli', 'ann')"
     )
 
-    assert "Z  not finished" in platform.flysync(*HISTORY).stdout
-    assert "outcome   not finished" in platform.flysync("history", "01k3abc0").stdout
+    assert "Z  died; the next sync clears up" in platform.flysync(*HISTORY).stdout
+    assert "outcome   died; the next sync clears up" in platform.flysync("history", "01k3abc0").stdout
+    with psycopg.connect(platform.dsn) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(hashtextextended('flysync:a', 0))")
+        assert "Z  in progress" in platform.flysync(*HISTORY).stdout
+        assert [False] == [run["died"] for run in platform.flysync("history", "01k3abc0", "--json").json["history"]]
 
 
 @cases(
     "arguments",
-    [(), (*HISTORY[1:], "01k3abc"), ("01k3abc", "--name", "A"), ("01k3abc", "--limit", "3")],
+    [(*HISTORY[1:], "01k3abc"), ("01k3abc", "--name", "A"), ("01k3abc", "--limit", "3"), ("01k3abc", "--failed")],
     quick=2,
     ids=" ".join,
 )
-def test_neither_or_both(platform: Platform, arguments: tuple[str, ...]) -> None:
-    """A RUN or a project, and what limits a project's runs goes with it."""
-    refused(platform, ("history", *arguments), "usage", 2, "a RUN or a --project", "--name", environ=NOWHERE)
+def test_one_run_or_those_that_are_chosen(platform: Platform, arguments: tuple[str, ...]) -> None:
+    """A RUN is one; what chooses among runs does not go with it."""
+    refused(platform, ("history", *arguments), "usage", 2, "a RUN or options that choose runs", environ=NOWHERE)
+
+
+def test_the_runs_of_all_projects(platform: Platform) -> None:
+    """Each with its project; those that failed alone, where that is asked for."""
+    run(platform, "01k3abc0")
+    platform.execute("UPDATE flysync_runs SET project_id = 'q', error_code = NULL, outcome = 'skipped'")
+    run(platform, "01k3abc1")
+    everything, failed = platform.flysync("history"), platform.flysync("history", "--failed", "--since", "1h", "--json")
+
+    assert ["p, by ann (cli), no app", "q, by ann (cli), no app"] == sorted(
+        line.strip() for line in everything.stdout.splitlines() if " by " in line
+    )
+    assert ["01k3abc1"] == [one["run_id"] for one in failed.json["history"]]
+    assert "flysync history 01k3abc1" == failed.json["next"][0]["command"]
 
 
 @cases("start", ["canary=1", "", "01k3a", "x" * 27], quick=1)
@@ -139,11 +168,14 @@ def test_what_no_run_is_called(platform: Platform, start: str) -> None:
     refused(platform, ("history", start), "usage", 2, "flysync history --project ID", environ=NOWHERE)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_there(platform: Platform) -> None:
     """It is named, with the command that lists those that are."""
     words = ("01k3abc", "flysync history --project ID", "FLYSYNC_KEEP_RUNS_DAYS")
 
     refused(platform, ("history", "01k3abc"), "run_not_found", 1, *words)
+    run(platform, "01k3abdefghjkmnpqrstvwxyz0")
+    refused(platform, ("history", "01k3abdefghjkmnpqrstvwxyzo"), "run_not_found", 1, "01k3abdefghjkmnpqrstvwxyz0?")
 
 
 def test_a_beginning_of_several_ids(platform: Platform) -> None:

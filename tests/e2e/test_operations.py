@@ -1,4 +1,4 @@
-"""The six situations of docs/operations.md, played and compared."""
+"""The situations of docs/operations.md, played and compared."""
 
 from __future__ import annotations
 
@@ -70,6 +70,27 @@ def test_a_wrong_project_id(platform: Platform) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("app")
+def test_which_projects_are_behind(platform: Platform) -> None:
+    """One has arrived, one has failed, one is new, one waits for its app; which, how many, and what was tried."""
+    assert 0 == platform.flysync("sync-project", *PROJECT).code
+    platform.world.fly.add_app("gamma-web", machines=1)
+    for project, app in (("proj124", "beta-web"), ("proj125", "gamma-web")):
+        platform.deploy(project, app)
+        platform.store(project, TOKEN="x")
+    platform.store("proj126", TOKEN="x")
+    failed = platform.flysync("sync-project", "--project", "proj125", FLY_API_TOKEN="expired")
+    assert 1 == failed.code
+    told = Transcript(platform)
+
+    told.run("status", "--behind")
+    told.run("status", "--failed", "--since", "1h")
+    told.run("history", "--failed", "--since", "1h")
+
+    same_as_in("operations.md", "behind", told.text)
+
+
+@pytest.mark.slow
 def test_an_expired_token(platform: Platform, app: App) -> None:
     """What fails, what is known nevertheless, and the same with a new token."""
     brought(platform)
@@ -82,6 +103,28 @@ def test_an_expired_token(platform: Platform, app: App) -> None:
 
     same_as_in("operations.md", "expired-token", told.text)
     assert "AKIA-two" == app.secrets["AWS_ACCESS_KEY_ID"]
+
+
+@pytest.mark.slow
+def test_rows_that_are_gone(platform: Platform, app: App) -> None:
+    """One that was deleted on purpose, and a table that was emptied by mistake."""
+    assert 0 == platform.flysync("sync-project", *PROJECT).code
+    told = Transcript(platform)
+
+    platform.execute("DELETE FROM cloud_credentials WHERE credential_name = 'AWS_ACCESS_KEY_ID'")
+    told.say("the row of AWS_ACCESS_KEY_ID was deleted")
+    told.run("sync-project", *PROJECT, "--prune")
+    platform.execute("UPDATE flysync_secrets SET missing_since = missing_since - interval '1 day'")
+    told.say("a day later")
+    told.run("sync-project", *PROJECT, "--prune")
+    platform.execute("DELETE FROM cloud_credentials")
+    platform.flysync("sync-project", *PROJECT, "--prune")
+    platform.execute("UPDATE flysync_secrets SET missing_since = missing_since - interval '1 day'")
+    told.say("a day after all rows were deleted")
+    told.run("sync-project", *PROJECT, "--prune")
+
+    same_as_in("operations.md", "pruned", told.text)
+    assert ({"AWS_SECRET_ACCESS_KEY": "secret-one"}, [2, 2]) == (app.secrets, list(app.restarts.values()))
 
 
 @pytest.mark.slow
@@ -125,6 +168,32 @@ def test_a_value_that_changes_twice_quickly(platform: Platform, app: App) -> Non
     same_as_in("operations.md", "twice", told.text)
     assert ["AKIA-three"] * 2 == [env["AWS_ACCESS_KEY_ID"] for env in app.running().values()]
     assert [2, 2] == list(app.restarts.values())
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed(platform: Platform, app: App) -> None:
+    """While it is at work, as soon as it is dead, and the sync after it."""
+    brought(platform)
+    hold = Fault(match="toolbox|process", kind=FaultKind.HOLD)
+    platform.world.daytona.faults.append(hold)
+    told = Transcript(platform)
+
+    killed = platform.start("sync", *PROJECT, *NAME)
+    while hold.times:
+        time.sleep(0.02)
+    told.say("a sync is at work")
+    told.run("status", *PROJECT)
+    killed.process.kill()
+    killed.done()
+    platform.loop.call_soon_threadsafe(hold.let_go.set)
+    told.say("it was killed")
+    told.run("status", *PROJECT)
+    told.run("history", *PROJECT, "--limit", "1")
+    told.run("sync", *PROJECT, *NAME)
+
+    same_as_in("operations.md", "killed", told.text)
+    assert "AKIA-two" == app.secrets["AWS_ACCESS_KEY_ID"]
+    assert {} == platform.world.daytona.sandboxes
 
 
 @pytest.mark.slow

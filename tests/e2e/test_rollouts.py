@@ -166,6 +166,7 @@ def test_machines_that_no_secrets_command_reaches_are_named(platform: Platform) 
 
 
 @cases("state", ["stopped", "suspended"], quick=1)
+@pytest.mark.slow
 def test_machines_at_rest_are_told_as_what_they_are(platform: Platform, state: str) -> None:
     """They have the value and will start with it: synced, and not `running`."""
     app = deployed(platform, f"at-rest-{state}", 2)

@@ -16,6 +16,7 @@ from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from platform_of_tests import Platform, Running
 
@@ -62,7 +63,7 @@ def deployed(platform: Platform, app: str) -> None:
     platform.store("p", A="1", B="2")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@cases("number", [signal.SIGTERM, signal.SIGINT], quick=1)
 @cases("step", ["create", "set", "flyctl", "deploy"], quick=2)
 def test_one_signal_cleans_up_and_says_what_is_known(
     platform: Platform, broken: Callable[[Loopback, str], Fault], step: str, number: int
@@ -102,7 +103,7 @@ def test_a_sandbox_that_is_made_after_the_signal_is_deleted(platform: Platform) 
     assert {} == platform.world.daytona.sandboxes
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@cases("number", [signal.SIGTERM, signal.SIGINT], quick=1)
 def test_one_signal_ends_the_wait_for_the_lock(
     platform: Platform, broken: Callable[[Loopback, str], Fault], number: int
 ) -> None:
@@ -123,7 +124,7 @@ def test_one_signal_ends_the_wait_for_the_lock(
     assert 130 == holder.done().code
 
 
-@pytest.mark.parametrize("as_json", [True, False])
+@cases("as_json", [True, False], quick=1)
 @cases("number", [signal.SIGINT, signal.SIGTERM], quick=1)
 def test_a_second_signal_leaves_at_once(
     platform: Platform,
@@ -191,7 +192,7 @@ def test_commands_that_need_only_the_database_end_too(
     assert " ".join(command) == done.json["command"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@cases("number", [signal.SIGTERM, signal.SIGINT], quick=1)
 def test_a_signal_while_the_value_is_read(platform: Platform, number: int) -> None:
     """Before anything is opened: standard input has not ended yet."""
     process = platform.start(*SYNC, "--value-stdin", "--json")
@@ -214,7 +215,7 @@ def is_reading(process: Running) -> bool:
     return words[:2] == ["0", "0x0"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@cases("number", [signal.SIGTERM, signal.SIGINT], quick=1)
 def test_a_signal_while_the_program_is_loaded(number: int) -> None:
     """It is noted, and ends the command before it begins."""
     code = (
@@ -226,6 +227,62 @@ def test_a_signal_while_the_program_is_loaded(number: int) -> None:
 
     assert ("interrupted", "") == (json.loads(done.stdout)["error"]["code"], done.stderr)
     assert EXIT_CODES[signal.Signals(number)] == done.returncode
+
+
+def loaded_by(module: str, *arguments: str) -> list[str]:
+    """Give the modules that Python loads for `python -m MODULE`, in order."""
+    command = [sys.executable, "-X", "importtime", "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+
+
+def test_signals_are_caught_before_anything_else_is_loaded() -> None:
+    """Up to there a signal ends the process bare: it is as short as can be, beside a module that does nothing."""
+    ours, nothing = loaded_by("flysync", "--version"), loaded_by("__future__")
+    before = set(ours[: ours.index("flysync.cli.signals") + 1])
+
+    assert {"flysync", "flysync.cli", "flysync.cli.signals"} == before - set(nothing) - {"__future__"}
+
+
+#: What it loads; what `decimal` says (seen in 3.11) when a signal has cut its loading and it is loaded again; and what
+#: the import system says (3.11, once in some thousand) when a signal comes while it frees a module's lock.
+_PYTHONS_OWN = (
+    "import time:",
+    "./Modules/_decimal/",
+    "Exception ignored in: <function _get_module_lock.",
+    "Traceback (most recent call last):",
+    '  File "<frozen importlib._bootstrap>"',
+    "KeyboardInterrupt",
+)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", EXIT_CODES)
+def test_a_signal_at_any_moment_is_told(number: int, tmp_path: Path) -> None:
+    """
+    From the first line on: one object, and the exit code of the signal.
+
+    What a process loads is on its stderr, so that one that was hit while Python itself began is known.
+    """
+    environ = os.environ | {"DATABASE_URL": "postgresql://u@127.0.0.1:9/x"}
+    command = [sys.executable, "-X", "importtime", "-m", "flysync", "status", "--json"]
+    codes: list[int] = []
+    for step in range(50):
+        with subprocess.Popen(
+            command, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            time.sleep(0.012 * step)
+            process.send_signal(number)
+            stdout, stderr = process.communicate(timeout=60)
+        if "flysync.errors" in stderr:  # the first that is loaded after signals are caught
+            codes.append(process.returncode)
+            told = json.loads(stdout)
+            is_early = told["error"]["code"] == "interrupted"
+            assert (EXIT_CODES[signal.Signals(number)] if is_early else 75) == process.returncode == told["exit_code"]
+            assert [] == [line for line in stderr.splitlines() if line and not line.startswith(_PYTHONS_OWN)]
+
+    assert EXIT_CODES[signal.Signals(number)] in codes
 
 
 def test_a_reader_who_has_gone_is_no_failure(platform: Platform) -> None:

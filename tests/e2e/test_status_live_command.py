@@ -114,7 +114,7 @@ def test_a_token_that_is_refused_and_an_app_that_is_gone(platform: Platform) -> 
     code, report = live(platform)
 
     assert 1 == refused.code
-    assert "set FLY_API_TOKEN" in refused.stderr
+    assert "set a new FLY_API_TOKEN" in refused.stderr
     assert "? A" in refused.stdout
     assert (3, {"A": "no app"}) == (code, words(report))
 

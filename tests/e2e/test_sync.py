@@ -23,6 +23,7 @@ KEYS = [
     "machines",
     "recorded",
     "covered_by",
+    "removed_by",
     "timings_ms",
     "warnings",
     "error",

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from monitoring import ALERTS, TARGETS, needed, series
 from parts import cases
-from queue_of_tests import Backend, logged, until
+from queue_of_tests import REMOVAL, Backend, logged, until
 
 from flysync.sim.loopback import Fault, FaultKind
 
@@ -91,6 +92,65 @@ async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backen
     assert ({name: f"value-{name}" for name in "ABC"}, 1) == (app.deployed_env("m0"), app.restarts["m0"])
 
 
+@pytest.mark.slow
+async def test_removals_that_arrive_together_are_one_restart(backend: Backend, app: App) -> None:
+    """After the sync that is at work; each has its own outcome. No value is needed, and none stays in Redis."""
+    platform = backend.platform
+    assert 0 == platform.flysync("sync-project", "--project", "p").code
+    platform.execute("DELETE FROM cloud_credentials WHERE credential_name IN ('A', 'B')")
+    platform.store("p", D="sealed")
+    hold = Fault(match=SET, kind=FaultKind.HOLD)
+    platform.world.fly.faults.append(hold)
+    worker = backend.worker(FLYSYNC_VALUE_SOURCE="caller")
+    sync = await backend.add("D")
+    await until(lambda: hold.times == 0)
+    removals = [await backend.add(name, job=REMOVAL, timestamp=_ago_ms(61)) for name in ("A", "B", "C", "NEVER")]
+
+    async def are_in_hand() -> bool:
+        return {"active"} == {str(await job.getState()) for job in removals}
+
+    await until(are_in_hand)
+    await asyncio.sleep(0.2)
+    platform.loop.call_soon_threadsafe(hold.let_go.set)
+    states = await backend.ended(sync, *removals)
+    told = [await backend.look(job) for job in removals]
+    worker.process.send_signal(signal.SIGTERM)
+    done = await asyncio.to_thread(worker.done)
+
+    assert (["completed"] * 4 + ["failed"], 0) == (states, done.code)
+    assert ["synced", "synced", "unchanged"] == [job.returnvalue["outcome"] for job in told[:3]]
+    assert [[], [], ["superseded"]] == [job.returnvalue["warnings"] for job in told[:3]]
+    assert told[3].failedReason.startswith("usage: flysync never wrote these to ")
+    assert ({"C": "value-C", "D": "value-D"}, 3) == (app.deployed_env("m0"), app.restarts["m0"])
+    assert [({"A": "synced", "B": "synced"},)] == platform.execute(
+        "SELECT details -> 'outcomes' FROM project_actions WHERE action = 'unset-flyio-secrets'"
+    )
+    assert "removal of A of p: synced" in done.stderr
+    assert "value-" not in backend.everything() + done.stdout + done.stderr
+
+
+@pytest.mark.slow
+async def test_removals_of_what_is_about_to_go_and_of_a_project_that_is_gone(backend: Backend, app: App) -> None:
+    """The first is tried again until its deletion is committed; of the other no row is left, and its app is known."""
+    platform = backend.platform
+    assert 0 == platform.flysync("sync-project", "--project", "p").code
+    backend.worker()
+    early = await backend.add("A", job=REMOVAL, attempts=1000, backoff=50)
+
+    async def is_tried_again() -> bool:
+        return bool((await backend.look(early)).attemptsMade)
+
+    await until(is_tried_again)
+    platform.execute("DELETE FROM cloud_credentials WHERE credential_name = 'A'")
+    states = await backend.ended(early)
+    platform.execute("TRUNCATE cloud_credentials, project_deployments")
+    states += await backend.ended(*[await backend.add(name, job=REMOVAL) for name in "BC"])
+
+    assert ["completed"] * 3 == states
+    assert (await backend.look(early)).failedReason.startswith("superseded: A is still in cloud_credentials")
+    assert {} == app.deployed_env("m0")
+
+
 @cases(
     ("project", "credential", "age_s", "state", "told"),
     [
@@ -102,7 +162,7 @@ async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backen
         ("twice", "A", 0, "failed", "ambiguous_deployment"),
         ("empty", "A", 0, "failed", "invalid_credential"),
         ("p", "not a name", 0, "failed", "invalid_credential"),
-        ("p", "A=b", 0, "failed", "a text of 3 characters"),
+        ("p", "A=b", 0, "failed", "(3 characters) is not valid: character 2 is an equals sign"),
         ("p", 7, 0, "failed", "credentialName is a number"),
         ("p\ud800", "A", 0, "failed", "projectId contains a character"),
         ("p" * 257, "A", 0, "failed", "projectId has 257 characters"),
@@ -139,17 +199,17 @@ def _ago_ms(seconds: float) -> int:
     return round((time.time() - seconds) * 1000)
 
 
-async def test_a_refused_token_fails_the_job_at_once(backend: Backend, app: App) -> None:
-    """Trying again would change nothing."""
-    backend.worker(FLY_API_TOKEN="refused")
-    job = await backend.add("A", attempts=5)
+async def test_a_refused_token_holds_jobs(backend: Backend, app: App) -> None:
+    """The next one would fail as well; no attempt is lost, and the probe says why."""
+    worker = backend.worker("--health-port", "0", FLY_API_TOKEN="refused")
+    job = await backend.add("A", attempts=1)
+    await until_it_says(worker, 503, "jobs are held: ", "(access_denied)")
 
-    assert ["failed"] == await backend.ended(job)
-    assert str((await backend.look(job)).failedReason).startswith("access_denied: ")
-    assert {} == app.secrets
+    assert ("active", {}) == (str(await job.getState()), app.secrets)
 
 
-@cases("service", ["daytona", "fly", "postgres"], quick=1)
+@cases("service", ["postgres", "daytona", "fly"], quick=1)
+@pytest.mark.slow
 async def test_an_outage_costs_no_attempt(backend: Backend, app: App, service: str) -> None:
     """Jobs wait until the service is back, though their producer has allowed one attempt only."""
     platform = backend.platform
@@ -166,17 +226,21 @@ async def test_an_outage_costs_no_attempt(backend: Backend, app: App, service: s
     jobs = [await backend.add("A", project=project, attempts=1) for project in ("p", "q")]
     sent = {"fly": 24, "daytona": 6, "postgres": 0}[service]  # three tries of each job, flyctl's four times
     await until(lambda: faults[0].times <= 99 - sent)
-    await until_it_says(worker, 503, f"{service} is out of reach")
-    before = [str(await job.getState()) for job in jobs]
+    code = {"postgres": "database"}.get(service, service) + "_unavailable"
+    await until_it_says(worker, 503, "jobs are held: ", f"({code})")
+    before, (_, figures) = [str(await job.getState()) for job in jobs], await says(worker, "/metrics")
     faults[0].times = 0
     gate.open()
 
     assert ["active"] * 2 == before
+    assert f'flysync_service_out_of_reach{{service="{service}"}} 1.0' in figures
+    assert (service != "postgres") == ("\nflysync_projects_behind " in figures)
     assert ["completed"] * 2 == await backend.ended(*jobs)
     assert [1, 1] == [(await backend.look(job)).attemptsMade for job in jobs]
     assert {"A": "value-A"} == app.secrets
     worker.process.send_signal(signal.SIGTERM)
-    assert f"p waits: {service.capitalize()}" in (await asyncio.to_thread(worker.done)).stderr
+    said = [line["message"] for line in logged((await asyncio.to_thread(worker.done)).stderr)]
+    assert [line for line in said if line.startswith("p waits: ") and line.endswith(f"({code})")]
 
 
 @pytest.mark.slow
@@ -307,7 +371,8 @@ async def test_redis_may_go_and_come_back(backend: Backend, app: App, valkey: Em
     assert {"A": "value-A", "B": "value-B"} == app.deployed_env("m0")
     worker.process.send_signal(signal.SIGTERM)
     said = [line["message"] for line in logged((await asyncio.to_thread(worker.done)).stderr)]
-    assert "Redis is out of reach; running syncs go on" in said
+    assert "no job can be taken: Redis refuses the connection: nothing listens there" in "".join(said)
+    assert "jobs can be taken again" in said
 
 
 @pytest.mark.slow
@@ -347,28 +412,39 @@ async def test_values_of_callers_come_from_the_jobs(backend: Backend, app: App) 
     assert app.restarts["m0"] <= 2
 
 
-@pytest.mark.usefixtures("app")
-async def test_health_is_shown(backend: Backend) -> None:
-    """Ready while Redis answers; figures of jobs, steps, sandboxes and restarts."""
+async def test_health_is_shown(backend: Backend, app: App) -> None:
+    """Ready while Redis answers; each series and label that the dashboard and the alerts ask for is there."""
+    backend.platform.deploy("empty", app.name)
+    backend.platform.store("empty", A="")
     worker = backend.worker("--health-port", "0")
-    job = await backend.add("A")
-    await backend.ended(job)
+    await backend.ended(await backend.add("A"), await backend.add("A", project="empty"))
 
     assert [(200, "ok\n"), (200, "ready\n")] == [await says(worker, path) for path in ("/healthz", "/readyz")]
     _, figures = await says(worker, "/metrics")
     for line in (
         'flysync_jobs_total{outcome="synced"} 1.0',
+        'flysync_runs_total{code="",outcome="synced"} 1.0',
         'flysync_step_seconds_count{step="deploy"} 1.0',
+        "flysync_commit_to_deployed_seconds_count 1.0",
         "flysync_sandboxes_open 0.0",
         "flysync_restarts_total 1.0",
         "flysync_oldest_waiting_job_seconds 0.0",
+        "flysync_projects_given_up 1.0",
+        'flysync_projects_failed{code="invalid_credential"} 1.0',
     ):
         assert line in figures, [one for one in figures.splitlines() if one.startswith(line.split("{")[0].split()[0])]
     backend.valkey.stop()
     try:
-        assert (503, "redis is out of reach\n") == await says(worker, "/readyz")
+        await until_it_says(worker, 503, "jobs are held: Redis refuses the connection", "(redis_unavailable)")
+        figures += (await says(worker, "/metrics"))[1]
     finally:
         backend.valkey.start()
+    watcher = backend.platform.start("watch", "--health-port", "0")
+    await until_it_says(watcher, 200, "ready")
+    figures += (await says(watcher, "/metrics"))[1]
+    told, asked = series(figures), [needed(one["expr"]) for one in (*TARGETS, *ALERTS)]
+    assert set() == {name for its in asked for name in its.metrics - told.keys()} - {"up"}
+    assert [] == [(name, its.labels) for its in asked for name in its.metrics - {"up"} if its.labels - told[name]]
 
 
 async def says(worker: Running, path: str) -> tuple[int, str]:
@@ -387,11 +463,12 @@ async def says(worker: Running, path: str) -> tuple[int, str]:
     return await asyncio.to_thread(get)
 
 
-async def until_it_says(worker: Running, status: int, text: str) -> None:
+async def until_it_says(worker: Running, status: int, *words: str) -> None:
     """Wait until a worker's readiness is told so."""
 
     async def is_so() -> bool:
-        return await says(worker, "/readyz") == (status, f"{text}\n")
+        told, text = await says(worker, "/readyz")
+        return told == status and all(word in text for word in words)
 
     await until(is_so)
 

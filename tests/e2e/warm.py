@@ -7,6 +7,8 @@ process anew. What is about the beginning of a process (its arguments, its modul
 
 from __future__ import annotations
 
+import gc
+import importlib
 import io
 import multiprocessing
 import os
@@ -17,6 +19,8 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from coverage import Coverage
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from multiprocessing.connection import Connection
@@ -26,20 +30,32 @@ if TYPE_CHECKING:
 _LOADED = [
     "aiohttp",
     "bullmq",
+    "coverage",
     "daytona._async.daytona",
     "daytona._async.snapshot",
     "prometheus_client",
     "psycopg",
+    "pytest",
     "rich.progress",
     "typer.core",
 ]
 
 
 class WarmProcess:
-    """As much of `subprocess.Popen` as the tests need; the three streams are pipes."""
+    """
+    As much of `subprocess.Popen` as the tests need; the three streams are pipes.
+
+    It calls the `main` of *module* with *parts*.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path, parts: Mapping[str, Any]
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        directory: Path,
+        parts: Mapping[str, Any],
+        *,
+        module: str = "entry_point",
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_LOADED)
@@ -48,7 +64,7 @@ class WarmProcess:
         self._stderr, stderr = context.Pipe(duplex=False)
         theirs = (stdin, stdout, stderr)
         self._process = context.Process(
-            target=_run, args=(list(arguments), dict(environ), str(directory), dict(parts), theirs)
+            target=_run, args=(list(arguments), dict(environ), str(directory), module, dict(parts), theirs)
         )
         self._process.start()
         for pipe in theirs:
@@ -121,10 +137,12 @@ def _run(
     arguments: list[str],
     environ: dict[str, str],
     directory: str,
+    module: str,
     parts: dict[str, Any],
     streams: tuple[Connection, Connection, Connection],
 ) -> None:
-    """Become the command: what a process has from its beginning, and then the command line."""
+    """Become the command: what a process has from its beginning, and then its `main`."""
+    gc.freeze()  # what is loaded already need not be looked through (and copied) at each collection
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
@@ -137,8 +155,8 @@ def _run(
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environ)
+    if "COVERAGE_PROCESS_CONFIG" not in environ and (measuring := Coverage.current()):
+        measuring.stop()  # as a process is not measured that begins without
     tempfile.tempdir = None
     sys.argv = ["flysync", *arguments]
-    from entry_point import main
-
-    main(**parts)
+    importlib.import_module(module).main(**parts)

@@ -21,6 +21,12 @@ FAULTS: dict[str, Fault] = {
     **{str(status): Fault(match="", status=status) for status in _STATUS_CODES},
     "429, Retry-After": Fault(match="", status=429, headers={"Retry-After": f"{RETRY_AFTER_S:g}"}),
 }
+#: What Daytona alone says, and only to a create: status and words.
+_REFUSALS = {
+    "quota (400)": (400, "Total CPU limit exceeded. Maximum allowed: 10."),
+    "quota (403)": (403, "Total memory limit exceeded. Maximum allowed: 10GiB."),
+    "suspended": (403, "Organization is suspended: Payment method required"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,15 +46,21 @@ class Call:
     #: How many such requests the step makes at least when all is well.
     usual: int = 1
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The names of those that it can meet with."""
+        return (*FAULTS, *(_REFUSALS if self.key == "create" else ()))
+
     def fault(self, name: str, *, lasting: bool) -> Fault:
         """Give the fault that hits this call: once, or each time from then on."""
-        fault = FAULTS[name]
+        status, says = _REFUSALS.get(name, (0, "injected"))
+        fault = FAULTS.get(name) or Fault(match="", status=status)
         words = {401: "unauthorized", 404: "app not found"}  # as the Machines API says them (transcripts)
         body = fault.body
         if self.service == "fly" and fault.status in words:
             body = f'{{"error": "{words[fault.status]}"}}'
         elif self.service == "daytona" and body.startswith("{"):
-            body = f'{{"statusCode": {fault.status}, "message": "injected", "path": "/", "timestamp": ""}}'
+            body = f'{{"statusCode": {fault.status}, "message": "{says}", "path": "/", "timestamp": ""}}'
         return replace(fault, match=self.match, body=body, skip=self.skip, times=10**6 if lasting else 1)
 
 

@@ -76,7 +76,20 @@ class Canary:
             headers = {name: value for name, value in record.headers.items() if name.lower() != "authorization"}
             found += [f"{line}: {what}" for what in self.found(f"{record.path}?{record.query} {headers}")]
             found += [f"{line}: {what}" for what in self.found(_body_without_what_it_must_carry(service, record))]
+            found += [f"{line}: {what}" for what in self.wide_tokens(record)]
         return found
+
+    def wide_tokens(self, record: Record) -> list[str]:
+        """
+        Search all of a request for the key of a macaroon, its last bytes: what a sandbox gets must be narrowed.
+
+        flysync itself, which asks Fly for an app's id, may have it.
+        """
+        if record.headers.get("User-Agent") == "flysync":
+            return []
+        sent = f"{record.headers}".encode() + record.body
+        macaroons = {name: value.encode() for name, value in self.values.items() if value.startswith("fm2_")}
+        return [f"{name} (not narrowed)" for name, value in macaroons.items() if value.rstrip(b"=")[-24:] in sent]
 
     def in_processes(self, *, mine: int, sandboxes: Path) -> list[str]:
         """
@@ -157,7 +170,7 @@ def _body_without_what_it_must_carry(service: str, record: Record) -> bytes:
         sent = json.loads(record.body)
         envs = sent.pop("envs", None) or {}
         carried = envs if b"-set" not in record.body else {}
-        token = carried.pop("V0", "")  # Fly's, for the steps that talk to Fly
+        token = carried.pop("V0", "")  # Fly's, for the steps that talk to Fly: see `wide_tokens`
         assert isinstance(token, str)
         return json.dumps([sent, carried]).encode()
     return record.body

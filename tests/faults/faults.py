@@ -55,7 +55,10 @@ _RAISED: dict[str, tuple[list[Exception], list[Exception]]] = {
     "records.begin_rollout": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
     "records.end_rollout": ([*_DATABASE, errors.ConfigError("x"), errors.NotRecorded("x")], [*_DATABASE]),
     "lock": ([*_DATABASE, errors.ConfigError("x")], []),
-    "sandboxes.create": ([*_TEMPORARY, _DENIED, errors.SandboxNotFound("x")], [*_TEMPORARY]),
+    "sandboxes.create": (
+        [*_TEMPORARY, _DENIED, errors.SandboxNotFound("x"), errors.QuotaReached("x"), errors.DaytonaRefused("x")],
+        [*_TEMPORARY],
+    ),
     "sandboxes.attach": ([*_TEMPORARY, _DENIED, errors.SandboxNotFound("x")], [*_TEMPORARY]),
     "sandboxes.remove": ([*_TEMPORARY, _DENIED], [*_TEMPORARY]),
     "flyctl.prepare": ([*_FLY], [*_FLY]),

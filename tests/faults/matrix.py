@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rules
-from calls import CALLS, FAULTS, Call
+from calls import CALLS, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +54,7 @@ class Cell:
 def cells(*, full: bool = IS_FULL) -> Iterator[Cell]:
     """Give all cells, or a half of Daytona's and a seventh of Fly's, each call beginning at another place."""
     for number, call in enumerate(CALLS):
-        for place, fault in enumerate(FAULTS):
+        for place, fault in enumerate(call.faults):
             for lasting in (False, True):
                 # At Daytona each call meets each fault: once, or for good where its neighbour meets it once.
                 if full or (number + 2 * place + lasting + place // 2) % _SHARE[call.service] == 0:
@@ -76,10 +76,10 @@ def table() -> str:
 def _rows(call: Call) -> Iterable[tuple[str, str, str]]:
     ends = {
         fault: tuple(Cell(call=call, fault=fault, lasting=lasting).expected.text() for lasting in (False, True))
-        for fault in FAULTS
+        for fault in call.faults
     }
     for (once, good), group in groupby(sorted(ends, key=lambda fault: ends[fault]), key=lambda fault: ends[fault]):
-        yield ", ".join(sorted(group, key=list(FAULTS).index)), once, good
+        yield ", ".join(sorted(group, key=call.faults.index)), once, good
 
 
 def documented(text: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from rollouts import MOST_BAD_TRIES
+from world import landed
 
 from flysync.model.core import Outcome, Reason
 from flysync.model.fly import Condition, RolloutEnd
@@ -42,6 +44,8 @@ def told_wrong(process: Process, report: SyncReport | None, drifted: Container[s
         if one.outcome in _ON_MACHINES and (why := _not_running(process, report, one)):
             yield f"{one.name} is told as {one.outcome}, and {why}"
     yield from _recorded_wrong(process, report)
+    written = {name for name, _ in process.world.landed.get(report.run_id, ())}
+    yield from (f"{name} was set, and may not be" for name in written if process.allowed.refusal(report.app, name))
     if own := [name for name in process.world.sandboxes.live if name == f"flysync-{report.run_id}"]:
         noted = {name for note in report.warnings if note.code == "sandbox_left" for name in note.names}
         if not noted.issuperset(own):
@@ -140,6 +144,27 @@ def left_wrong(process: Process, report: SyncReport | None, names: frozenset[str
     for name in world.sandboxes.live.keys() - world.late_boxes:
         if name.startswith("flysync-") and not _has_ended(world, name, report.app):
             yield f"{name} lives on"
+
+
+def forgotten(process: Process) -> Iterator[str]:
+    """Hold what the project has come to against the machines: what has not arrived is tried again, or waits rightly."""
+    world, project = process.world, process.project
+    candidates = partial(world.records.candidates, values=True, unsettled=False, everything=False, limit=9)
+    page = landed(lambda: candidates(None))
+    standing = world.records.standings.get(project)
+    if standing is None or standing.try_at or project in {candidate.project for candidate in page.candidates}:
+        return
+    app = world.fly.apps.get(process.app)
+    machines = app.managed if app else ()
+    ours = {sent for its in world.landed.values() for sent in its}
+    for name, value in world.rows_of(project).items():
+        runs = machines and all(machine.env.get(name) == value for machine in machines)
+        stored = app.stored.get(name, "") if app else ""
+        has_arrived = runs and (stored == value or (name, stored) not in ours)
+        is_given_up = world.rollouts.bad_tries(process.app, name, str(value)) >= MOST_BAD_TRIES
+        waits_rightly = is_given_up or world.may_wait or not value or name in world.fly.refused
+        if not has_arrived and (standing.settled or not waits_rightly):
+            yield f"{name} is forgotten: {standing}"
 
 
 def _missing(process: Process, report: SyncReport, one: CredentialReport) -> str | None:

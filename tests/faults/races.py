@@ -9,7 +9,7 @@ has each synced by somebody, and knows what must hold in the end.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -19,9 +19,11 @@ from psycopg.conninfo import make_conninfo
 
 from flysync.adapters.clock import RealClock
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresLock, PostgresRecords
+from flysync.adapters.postgres.tables import RELATIONS
 from flysync.errors import DaytonaUnavailable, FlysyncError, FlyUnavailable, OutcomeUnknown
 from flysync.handlers.prune import prune_sandboxes
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
+from flysync.model.allowed import Allowed
 from flysync.model.core import ProjectId, SecretName, SyncOptions
 from flysync.model.fly import Rollout, RolloutEnd
 from flysync.ports import Services
@@ -118,7 +120,13 @@ class SlowSecrets(InMemorySecrets):
     async def _late(self, work: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
         async def effect() -> Any:
             await asyncio.sleep(self._races.chance.random() * _LATE_S)
-            return await work(*arguments, **named)
+            app = self._races.fly.apps[self._name]
+            starts = app.machines[0].starts
+            try:
+                return await work(*arguments, **named)
+            finally:
+                if app.machines[0].starts > starts and not app.machines[0].is_up:
+                    self._races.crashes.update(app.stored.items())
 
         return await asyncio.shield(self._races.goes_on(effect()))
 
@@ -152,6 +160,7 @@ class Process:
             lock=self._mortal(self._lock),
             sandboxes=self._mortal(races.sandboxes),
             clock=races.clock,
+            allowed=Allowed(),
             keep_days=90,
             flyctl=self.flyctl,
             smoke_s=_SMOKE_S,
@@ -186,6 +195,10 @@ class Process:
         await self._database.aclose()
 
 
+def _app(project: str) -> str:
+    return f"app-{project.removeprefix('proj')}"
+
+
 class Races:
     """The backend, some projects of which each has one app, and what is to be true of them."""
 
@@ -198,10 +211,14 @@ class Races:
         self.sandboxes = InMemorySandboxes()
         #: The chance that a call to Daytona or Fly goes wrong.
         self.fault_rate = 0.0
-        #: What is stored, by project.
+        #: What is stored, by project; the names of rows that were removed; and the projects that have an app.
         self.newest: dict[str, dict[str, str]] = {}
+        self.removed: defaultdict[str, set[str]] = defaultdict(set)
+        self.deployed: set[str] = set()
         self.told: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
+        #: How often a machine has crashed with a value, by name and value.
+        self.crashes: Counter[tuple[str, str]] = Counter()
         self.kills = self.faults = 0
         self._going: set[asyncio.Future[Any]] = set()
         self._numbers = 0
@@ -243,15 +260,22 @@ class Races:
                 app = self.fly.apps[self.chance.choice(list(self.fly.apps))]
                 app.machines[0].crashes += self.chance.randint(1, 2)
 
-    async def add_project(self, number: int, *names: str) -> str:
-        """Make a project with an app and credentials."""
-        project, app = f"proj{number}", f"app-{number}"
-        self.fly.add_app(app)
+    async def add_project(self, number: int, *names: str, is_deployed: bool = True) -> str:
+        """Make a project with an app, unless that comes later, and credentials."""
+        project = f"proj{number}"
         self.newest[project] = {}
-        await self.session.execute("INSERT INTO project_deployments VALUES (%s, %s)", (project, app))
+        if is_deployed:
+            await self.deploy(project)
         for name in names:
             await self.store(project, name)
         return project
+
+    async def deploy(self, project: str) -> None:
+        """Give a project its app."""
+        app = _app(project)
+        self.fly.add_app(app)
+        self.deployed.add(project)
+        await self.session.execute("INSERT INTO project_deployments VALUES (%s, %s)", (project, app))
 
     async def store(self, project: str, name: str, value: str | None = None) -> None:
         """Store a new value, or *value* again."""
@@ -264,6 +288,13 @@ class Races:
         )
         self.changes[project] += self.newest[project].get(name) != text
         self.newest[project][name] = text
+
+    async def remove(self, project: str, name: str) -> None:
+        """Remove a row; what Fly has of it stays there."""
+        query = "DELETE FROM cloud_credentials WHERE project_id = %s AND credential_name = %s"
+        await self.session.execute(query, (project, name))
+        del self.newest[project][name]
+        self.removed[project].add(name)
 
     async def sync(
         self, project: str, *names: str, kill_after: int | None = None, force: bool = False
@@ -306,11 +337,18 @@ class Races:
 
     def running(self, project: str) -> Mapping[str, str]:
         """Give what the machines of a project's app run with."""
-        return self.fly.apps[f"app-{project.removeprefix('proj')}"].running
+        app = self.fly.apps.get(_app(project))
+        return app.running if app else {}
+
+    def started_with(self, project: str) -> Mapping[str, str]:
+        """Give what they were started with last, whether they are up or not."""
+        app = self.fly.apps.get(_app(project))
+        return app.machines[0].env if app else {}
 
     def restarts(self, project: str) -> int:
         """Give how often they were restarted."""
-        return self.fly.apps[f"app-{project.removeprefix('proj')}"].restarts
+        app = self.fly.apps.get(_app(project))
+        return app.restarts if app else 0
 
     async def disconnect(self, name: str) -> None:
         """Cut the connections of a process to Postgres."""
@@ -326,7 +364,8 @@ class Races:
     async def find_values(self) -> int:
         """Count the rows of flysync's tables, and of the actions, that hold a value."""
         found = 0
-        for table in ("flysync_runs", "flysync_secrets", "flysync_meta", "project_actions"):
+        ours = (relation.name for relation in RELATIONS if relation.ours)
+        for table in (*ours, "project_actions"):
             query = sql.SQL("SELECT count(*) FROM {} AS t WHERE t::text LIKE '%canary-%'")
             cursor = await self.session.execute(query.format(sql.Identifier(table)))
             row = await cursor.fetchone()
@@ -335,12 +374,15 @@ class Races:
 
     async def astray(self) -> int:
         """Count the projects whose app does not run with what is stored, or whose record does not say so."""
-        return sum(
-            [
-                self.running(project) != values or await self.states(project) != dict.fromkeys(values, "deployed")
-                for project, values in self.newest.items()
-            ]
-        )
+        return sum([not await self._is_right(project) for project in self.newest])
+
+    async def _is_right(self, project: str) -> bool:
+        """Tell whether what is stored is all that is there, but for what was removed."""
+        values, running, states = self.newest[project], dict(self.running(project)), await self.states(project)
+        for name in self.removed[project] - values.keys():
+            running.pop(name, None)
+            states.pop(name, None)
+        return running == values and states == dict.fromkeys(values, "deployed")
 
     async def states(self, project: str) -> dict[str, str]:
         """Give the state of each secret by our own record."""

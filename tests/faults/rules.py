@@ -16,6 +16,8 @@ _CUT = frozenset({"cut before the work", "cut after the work"})
 #: Answers that say that nothing was done.
 _REFUSED = frozenset({"401", "403", "404", "409", "429", "429, Retry-After"})
 _DENIED = frozenset({"401", "403"})
+#: Nobody knows what becomes of a create.
+_UNANSWERED = frozenset({"no answer", "cut before the work", "HTML", "408", "502"})
 #: The work is done, and nobody is told.
 _DONE = frozenset({"cut after the work", "half an answer"})
 _NO_JSON = frozenset({"HTML", "half an answer"})
@@ -57,7 +59,7 @@ class Expected:
 
 
 _SYNCED = Expected(outcome="synced", restarts=1)
-_EXITS = {"access_denied": 1}
+_EXITS = {"access_denied": 1, "daytona_refused": 1}
 
 
 def _failed(code: str, outcome: str = "failed", *, service: str = "daytona", tries: int = 3) -> Expected:
@@ -87,16 +89,22 @@ def _daytona_code(fault: str) -> str:
         return "access_denied"
     if fault in {"408", "no answer"}:
         return "timeout"
+    if fault.startswith("quota"):
+        return "quota_reached"
     return "rate_limited" if fault.startswith("429") else "daytona_unavailable"
 
 
 def _of_create(fault: str, lasting: bool) -> Expected:
-    """A refused key is told at once; a sandbox whose answer was lost is found by its name; all else is repeated."""
+    """A refusal is told at once; a sandbox whose answer was lost is found by its name; all else is repeated."""
     if fault in _DENIED:
         return _failed("access_denied", tries=1)
+    if fault == "suspended":
+        return _failed("daytona_refused", tries=1)
     if fault in _DONE:
         return _SYNCED
-    return _failed(_daytona_code(fault)) if lasting else replace(_SYNCED, tries=(2, 2))
+    if not lasting:
+        return replace(_SYNCED, tries=(2, 2))
+    return replace(_failed(_daytona_code(fault)), is_left_told=fault in _UNANSWERED)
 
 
 def _of_get(fault: str, lasting: bool) -> Expected:
@@ -106,8 +114,7 @@ def _of_get(fault: str, lasting: bool) -> Expected:
         return replace(denied, left=1, is_left_told=True) if lasting else denied
     if not lasting:
         return replace(_SYNCED, tries=(2, MANY if fault in _CUT else 2))
-    lost = replace(_failed("daytona_unavailable"), tries=(4, MANY), left=1)
-    return replace(lost, tries=(4, 4)) if fault == "404" else replace(lost, is_left_told=True)
+    return replace(_failed("daytona_unavailable"), tries=(4, 4 if fault == "404" else MANY), left=1, is_left_told=True)
 
 
 def _of_delete(fault: str, lasting: bool) -> Expected:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from doubles import InMemoryFlyctl, InMemoryLockHandle, InMemorySandbox, InMemorySecrets
 from world import WatchedSecrets, landed
 
-from flysync.errors import FlysyncError
+from flysync.errors import FlysyncError, InvalidCredential
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project, unset_secrets
+from flysync.model.allowed import Allowed
 from flysync.model.core import ProjectId, RunId, SecretName, SyncOptions
 from flysync.model.fly import RolloutEnd
 from flysync.ports import Services
@@ -131,7 +132,7 @@ class _Port:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
-        if name in {"lost", "batches", "secrets"}:
+        if name in {"lost", "batches", "secrets", "access", "may_come"}:  # these ask nobody
             return method
 
         async def call(*arguments: object, **more: object) -> object:
@@ -168,8 +169,10 @@ class Process:
         turns: Turns | None = None,
         number: int = 0,
         project: str = PROJECT,
+        allowed: Allowed | None = None,
     ) -> None:
         self.world = world
+        self.allowed = allowed or Allowed()
         self.project = ProjectId(project)
         self.options = SyncOptions()
         self.calls: list[str] = []
@@ -206,6 +209,7 @@ class Process:
             lock=self._port("lock", self.world.lock),
             sandboxes=self._port("sandboxes", self.world.sandboxes),
             clock=cast("Clock", self),
+            allowed=self.allowed,
             keep_days=90,
             flyctl=self.flyctl,
         )
@@ -262,6 +266,7 @@ class Process:
     async def sync(self, *names: str, **options: object) -> SyncReport | None:
         """Sync the named credentials, or all; give the report, unless the process was killed."""
         self.options = given = SyncOptions(**options)  # type: ignore[arg-type]
+        self.world.may_wait |= given.stage
         wanted = [SecretName(name) for name in names]
         return await self._run(
             sync_credentials_to_flyio(self.project, wanted, given, services=self.services, listener=self)
@@ -339,6 +344,7 @@ class Process:
             raise Killed
         if fault.kind == "raise":
             assert fault.error is not None
+            self.world.may_wait |= isinstance(fault.error, InvalidCredential)
             raise fault.error
         if fault.kind == "give":
             return fault.answer

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from promises import left_wrong, told_wrong
+from promises import forgotten, left_wrong, told_wrong
 from schedules import Fault, Process
 from world import World
 
@@ -426,7 +426,7 @@ async def play(
         calls.append(process.calls)
         if number:
             world.land()
-        found += told_wrong(process, report)
+        found += [*told_wrong(process, report), *forgotten(process)]
         if is_clean:
             found += left_wrong(process, report, situation.good)
         if is_over and before != (world.acme.restarts, world.acme.sets):
@@ -452,7 +452,7 @@ async def _mended(world: World, situation: Situation, report: SyncReport | None)
     restarts = world.acme.restarts
     process = Process(world)
     report = await process.sync(*situation.asked)
-    found = [*told_wrong(process, report), *left_wrong(process, report, situation.good)]
+    found = [*told_wrong(process, report), *left_wrong(process, report, situation.good), *forgotten(process)]
     if report is None or any(one.code for one in report.credentials if one.name in situation.good):
         found.append(f"it is mended, and has not arrived: {report}")
     if world.acme.restarts > restarts + 1:

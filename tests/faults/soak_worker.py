@@ -26,7 +26,7 @@ from queue_of_tests import JOB, contents
 from races import Races
 from redis.asyncio import from_url
 from soak import Listener, memory_mib, on_a_database, show
-from workers import Staff, task_of_a_worker
+from workers import Staff, task_of_a_member
 
 from flysync.sim.valkey import EmbeddedValkey
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from producers import Add
 
-_NAMES = ("A", "B", "C")
-_QUEUE = "soak"
+NAMES = ("A", "B", "C")
+QUEUE = "soak"
 _WORKERS = 3
 #: Calls to the world until a worker is killed, on the average.
 _LIFE = 1_000
@@ -101,21 +101,21 @@ class Figures:
 
 async def soak(dsn: str, *, jobs: int, projects: int, seed: int, life: int) -> Figures:
     """Have *jobs* jobs worked off, on a database with our tables and nothing in them; a worker lives *life* calls."""
-    asyncio.get_running_loop().set_task_factory(task_of_a_worker)
+    asyncio.get_running_loop().set_task_factory(task_of_a_member)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(Listener())
         valkey = stack.enter_context(EmbeddedValkey(_REDIS, appendonly=True))
         redis = await stack.enter_async_context(from_url(valkey.url, decode_responses=True))
         session = await stack.enter_async_context(await psycopg.AsyncConnection.connect(dsn, autocommit=True))
         producer = python_producer if why_no_node() else node_producer
-        add = await stack.enter_async_context(producer(valkey.url, _QUEUE))
+        add = await stack.enter_async_context(producer(valkey.url, QUEUE))
         races = Races(dsn, session, random.Random(seed))
         for number in range(projects):
             await races.add_project(number)
         night = Night(races, valkey, redis, add, life=life)
         await night.spend(jobs)
         failed = await night.failed()
-        completed = int(await redis.zcard(f"bull:{_QUEUE}:completed"))
+        completed = int(await redis.zcard(f"bull:{QUEUE}:completed"))
         restarts = {project: races.restarts(project) for project in races.newest}
         for project in {project for project, _ in failed}:
             await races.sync(project, force=True)
@@ -126,8 +126,8 @@ async def soak(dsn: str, *, jobs: int, projects: int, seed: int, life: int) -> F
             completed=completed,
             failed=dict(Counter(code for _, code in failed)),
             lost=night.added - completed - len(failed),
-            untrue=night.staff.untrue,
-            kills=races.kills,
+            untrue=len(night.staff.untrue),
+            kills=night.staff.killed.total(),
             faults=races.faults,
             changes=races.changes.total(),
             restarts=sum(restarts.values()),
@@ -148,7 +148,7 @@ class Night:
     """A backend that adds jobs, and workers that work them off."""
 
     def __init__(self, races: Races, valkey: EmbeddedValkey, redis: Any, add: Add, *, life: int) -> None:
-        self.staff = Staff(races, valkey, redis, _QUEUE, life=life)
+        self.staff = Staff(races, valkey, redis, QUEUE, life=life)
         self.added = 0
         self.early_mib = 0
         self.slow_log = {"producer": 0, "workers": 0}
@@ -170,19 +170,23 @@ class Night:
                     self.early_mib = memory_mib()
                     await self._read_slow_log()
             await self._left("wait", "active")
-            races.calm()
-            self.staff.calm()
-            queue = Queue(_QUEUE, {"connection": self._valkey.url})
-            await queue.promoteJobs()
-            await queue.close()
-            await self._left("wait", "active", "delayed", "paused")
+            await self._calm()
             for place in places:
                 place.cancel()
         await races.settle()
 
+    async def _calm(self) -> None:
+        """Let nothing go wrong from now on, and have all jobs worked off."""
+        self._races.calm()
+        self.staff.calm()
+        queue = Queue(QUEUE, {"connection": self._valkey.url})
+        await queue.promoteJobs()
+        await queue.close()
+        await self._left("wait", "active", "delayed", "paused")
+
     async def failed(self) -> list[tuple[str, str]]:
         """Give project and code of the jobs that have failed for good."""
-        key = f"bull:{_QUEUE}:"
+        key = f"bull:{QUEUE}:"
         found = []
         for job in await self._redis.zrange(f"{key}failed", 0, -1):
             data, reason = await self._redis.hmget(f"{key}{job}", "data", "failedReason")
@@ -204,25 +208,32 @@ class Night:
 
     async def _change_some(self, jobs: int) -> None:
         """Save some credentials of a project at once, as a form in a web console does; until there are *jobs* jobs."""
-        chance, newest = self._races.chance, self._races.newest
-        # The first ones more often than the others, so that some are busy.
-        project = list(newest)[int(len(newest) * chance.random() ** 2)]
-        for name in chance.sample(_NAMES, chance.randint(1, len(_NAMES))):
+        chance, newest, project = self._races.chance, self._races.newest, self._project()
+        for name in chance.sample(NAMES, chance.randint(1, len(NAMES))):
             if self.added == jobs:
                 return
             is_same = chance.random() < _SAME
             await self._races.store(project, name, newest[project].get(name) if is_same else None)
-            data = {"projectId": project, "credentialName": name, "credentialValue": newest[project][name]}
             for _ in range(min(jobs - self.added, 2 if chance.random() < _TWICE else 1)):
-                await self._add(JOB, data, {**chance.choice(_OPTIONS), **_KEEP})
-                self.added += 1
+                await self._add_job(project, name)
+
+    def _project(self) -> str:
+        """Give one; the first ones more often than the others, so that some are busy."""
+        projects = list(self._races.newest)
+        return projects[int(len(projects) * self._races.chance.random() ** 2)]
+
+    async def _add_job(self, project: str, name: str) -> None:
+        value = self._races.newest[project][name]
+        data = {"projectId": project, "credentialName": name, "credentialValue": value}
+        await self._add(JOB, data, {**self._races.chance.choice(_OPTIONS), **_KEEP})
+        self.added += 1
 
     async def _left(self, *lists: str, at_most: int = 0) -> None:
         """Wait until no more than so many jobs are left there."""
         while True:
             pipe = self._redis.pipeline()
             for one in lists:
-                key = f"bull:{_QUEUE}:{one}"
+                key = f"bull:{QUEUE}:{one}"
                 pipe.zcard(key) if one == "delayed" else pipe.llen(key)
             if sum(await pipe.execute()) <= at_most:
                 return

@@ -13,6 +13,7 @@ from play import QuickClock, canary_of
 
 from flysync import library
 from flysync.adapters.daytona import DaytonaSandbox
+from flysync.model.allowed import Allowed
 from flysync.model.core import SyncOptions
 from flysync.ports import AnswerLost, Services
 from flysync.secret import Secret
@@ -82,6 +83,7 @@ class BuggyWorld:
             lock=self._broken("lock", InMemoryLock()),
             sandboxes=self._broken("sandboxes", self.boxes),
             clock=QuickClock(),
+            allowed=Allowed(),
             keep_days=90,
             flyctl=self._flyctl,
         )
@@ -144,20 +146,25 @@ async def test_a_bug_of_the_sdk_is_a_lost_answer_without_a_value() -> None:
 
 #: A module in the place of the SDK, whose client quotes the key in an error that nobody foresaw.
 _SDK = """
+from types import SimpleNamespace
 class DaytonaError(Exception): pass
 class DaytonaConfig:
     def __init__(self, **given): self.given = given
 class CreateSandboxFromSnapshotParams:
     def __init__(self, **given): pass
 class DaytonaConflictError(DaytonaError): pass
+class DaytonaTimeoutError(DaytonaError): pass
 class DaytonaNotFoundError(DaytonaError): pass
 class AsyncDaytona:
-    def __init__(self, config): self.config = config
+    def __init__(self, config):
+        self.config = config
+        self._api_client = SimpleNamespace(rest_client=SimpleNamespace(maxsize=1, ssl_context=True))
+        self._shared_session = SimpleNamespace(_adopt=lambda session: setattr(self, "session", session))
     async def create(self, params, *, timeout): raise KeyError(self.config.given)
     async def get(self, name, *, request_timeout=None): raise DaytonaNotFoundError
     async def list(self, query, *, request_timeout=None):
         for nothing in (): yield nothing
-    async def close(self): pass
+    async def close(self): await self.session.close()
 class ListSandboxesQuery(CreateSandboxFromSnapshotParams): pass
 """
 

@@ -2,15 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import resource
 import secrets
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from canary import VALUE, Canary
+from parts import cases
 from play import canary_of, rows
 
+from flysync.sim import macaroon
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -19,6 +27,15 @@ if TYPE_CHECKING:
     from platform_of_tests import Done, Platform
 
 SYNC = ("sync", "--project", "p", "--name", "KEY")
+#: Has Postgres log all that it is sent.
+_LOG_ALL = """
+    DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %1$I SET log_statement = ''all''', current_database());
+        EXECUTE format('ALTER DATABASE %1$I SET log_min_duration_statement = 0', current_database());
+        EXECUTE format('ALTER DATABASE %1$I SET log_parameter_max_length = -1', current_database());
+        EXECUTE format('ALTER DATABASE %1$I SET log_parameter_max_length_on_error = -1', current_database());
+    END $$
+""".replace("%", "%%")
 
 
 class Searched:
@@ -67,6 +84,7 @@ def searched(platform: Platform) -> Iterator[Searched]:
     searched = Searched(platform)
     platform.world.daytona.before_destroy.append(searched.look)
     yield searched
+    _wait_for(lambda: not platform.world.daytona.sandboxes)  # each is searched before it goes
     platform.world.daytona.before_destroy.remove(searched.look)
     platform.world.daytona.faults.clear()
     platform.world.fly.faults.clear()
@@ -122,6 +140,36 @@ def test_no_command_shows_a_value(searched: Searched, arguments: tuple[str, ...]
     done, found = searched.run(*arguments)
 
     assert (code, []) == (done.code, found)
+
+
+@cases(
+    ("arguments", "code"),
+    [
+        (("sync-project", "--project", "p", "-vv"), 0),
+        (("status", "--live", "--project", "p", "-vv"), 3),
+        (("doctor", "--project", "p", "-vv"), 0),
+        (("unset", "--project", "p", "--name", "KEY", "--force", "--yes", "-vv"), 0),
+        (("sync-project", "--project", "p", "--dry-run", "--verify", "-vv"), 0),
+    ],
+    quick=2,
+)
+def test_a_sandbox_gets_a_token_for_one_app_and_for_minutes(
+    searched: Searched, arguments: tuple[str, ...], code: int
+) -> None:
+    """The organisation's own is in no request of a sandbox, and nothing of either is shown or left anywhere."""
+    world = searched.world
+    world.fly.add_app(f"other-{secrets.token_hex(4)}")
+    before = len(world.daytona.records)
+    done, found = searched.run(*arguments, FLYSYNC_NARROW_TOKEN="app")
+
+    assert (code, []) == (done.code, found), done.stderr
+    sent = [json.loads(r.body) for r in world.daytona.records[before:] if r.path.endswith("/process/execute")]
+    tokens = [step["envs"]["V0"] for step in sent if "V0" in (step.get("envs") or {})]
+    assert [True] == list({macaroon.narrows(world.fly_token, token) for token in tokens})
+    assert all(600 < macaroon.ends(token) - time.time() < 600 + 601 for token in tokens)
+    # Who signs in asks for nothing of an app's.
+    assert {searched.app.number} == {number for token in tokens for number in macaroon.apps(token) or ()}
+    assert int("doctor" in arguments) == [macaroon.apps(token) for token in tokens].count(None)
 
 
 @pytest.mark.parametrize("end", ["", "\0", "x" * 131_072])
@@ -237,7 +285,53 @@ def test_what_postgres_says_of_a_value_is_not_repeated(searched: Searched) -> No
     )
     done, found = searched.run(*SYNC, "-vv")
 
-    assert (75, []) == (done.code, found)
+    assert (2, []) == (done.code, found)
+
+
+@pytest.mark.slow
+def test_the_log_of_postgres_has_neither_key_nor_value(searched: Searched) -> None:
+    """However much it logs: the server makes the key, and values are only ever read."""
+    platform, server = searched.platform, searched.world.postgres
+    assert server is not None
+    platform.execute("DROP TABLE flysync_runs, flysync_secrets, flysync_apps, flysync_meta CASCADE")
+    platform.execute(_LOG_ALL)
+    log = server.directory / "log"
+    before = log.stat().st_size
+    done = [platform.flysync(*words.split()).code for words in ("db init", "sync-project --project p", "status")]
+    given, caller = f"{VALUE}!".encode(), (*SYNC, "--value-stdin", "--force")
+    done.append(platform.flysync(*caller, stdin=given, FLYSYNC_VALUE_SOURCE="caller").code)
+    platform.execute("ALTER TABLE project_actions ADD CONSTRAINT none_more CHECK (false) NOT VALID")
+    done.append(platform.flysync(*SYNC, "--force").code)
+    platform.execute("ALTER TABLE project_actions DROP CONSTRAINT none_more")
+    done.append(platform.flysync("unset", "--project", "p", "--name", "KEY", "--force", "--yes").code)
+    written = log.read_bytes()[before:]
+    ((key,),) = platform.execute("SELECT fingerprint_key FROM flysync_meta")
+
+    assert [0, 0, 0, 0, 2, 0] == done
+    assert all(what in written for what in (b"INSERT INTO flysync_meta", b"none_more", b"fingerprint", b"proj"))
+    assert [] == Canary({"key": key, "value": VALUE}).found(written)
+
+
+def test_a_process_that_is_killed_leaves_no_core(searched: Searched) -> None:
+    """Even where its caller's limit allows one: it holds the tokens, and soon a value."""
+    platform = searched.platform
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flysync", *SYNC, "--value-stdin"],
+        env=platform.environ,
+        cwd=platform.home,
+        stdin=subprocess.PIPE,
+    )
+    resource.prlimit(process.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    limits = Path(f"/proc/{process.pid}/limits")
+    _wait_for(lambda: re.search(r"core file size +0 +0 ", limits.read_text()))
+    process.send_signal(signal.SIGABRT)
+    _, status = os.waitpid(process.pid, 0)
+    process.returncode = -signal.SIGABRT
+    assert process.stdin is not None
+    process.stdin.close()
+
+    assert (signal.SIGABRT, False) == (os.WTERMSIG(status), os.WCOREDUMP(status))
+    assert [] == searched.left()
 
 
 def test_no_process_outside_the_sandbox_shows_a_value(searched: Searched) -> None:

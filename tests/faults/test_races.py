@@ -41,6 +41,7 @@ async def race(races: Races, project: str) -> None:
     assert {0} == {report.exit_code for report in reports}
 
 
+@pytest.mark.timeout(900)
 async def test_the_newest_value_wins_a_thousand_races(races: Races) -> None:
     """However writers and syncs interleave, the newest row is deployed, and the state says so."""
     for project in races.newest:

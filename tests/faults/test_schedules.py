@@ -112,6 +112,7 @@ _MEANWHILE: dict[str, tuple[Callable[[World], None], tuple[str, ...]]] = {
     "reverts": (lambda world: world.put(A="1"), ("changed",)),
     "moves": (_move, ("changed",)),
     "gets another": (lambda world: world.put(B="1"), ("changed", "failed once")),
+    "changes beside it": (lambda world: world.put(A="2"), ("one of all is changed",)),
     "crashes": (lambda world: world.acme.machines[0].crash(), ("changed", "slow")),
     "is stopped": (lambda world: world.acme.machines[0].stop(), ("changed",)),
     "is deployed by hand": (lambda world: world.acme.fly_deploy(), ("changed", "failed once", "broken off by Fly")),

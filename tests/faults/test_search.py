@@ -19,7 +19,9 @@ import pytest
 from canary import VALUE, Canary, Log, forms
 from play import rows
 
+from flysync.model.macaroon import narrowed
 from flysync.secret import Secret
+from flysync.sim import macaroon as made
 from flysync.sim.loopback import Record
 
 if TYPE_CHECKING:
@@ -136,6 +138,24 @@ def test_the_frames_of_an_exception_are_searched() -> None:
 def test_requests_are_searched(service: str, sent: Record) -> None:
     """Everything that is sent, but for the places that have to carry a value."""
     assert [] != CANARY.in_records(service, [sent])
+
+
+@pytest.mark.parametrize("app_id", [None, 7])
+def test_a_token_that_is_not_narrowed_is_found(app_id: int | None) -> None:
+    """Though it is where a token has to be; one that was made of it is not, nor is what flysync itself asks."""
+    wide = made.macaroon(made.organization(9))
+    search, less = Canary({"Fly token": wide}), narrowed(wide, until=2**31, app_id=app_id)
+
+    def sent(token: str) -> list[str]:
+        body = json.dumps({"command": "steps/1-list", "envs": {"V0": token}})
+        step = record("POST", "/toolbox/1/process/execute", body=body)
+        asked = record("GET", "/v1/apps/a", Authorization=f"FlyV1 {token}")
+        return [*search.in_records("daytona", [step]), *search.in_records("fly", [asked])]
+
+    assert 2 == len(sent(wide)) == len(sent(f"fm2_abc,{wide}"))
+    assert [] == sent(less)
+    own = {"Authorization": f"FlyV1 {wide}", "User-Agent": "flysync"}
+    assert [] == search.in_records("fly", [record("GET", "/v1/apps/a", **own)])
 
 
 def test_requests_that_must_carry_a_value_may() -> None:

@@ -11,6 +11,7 @@ from soak_worker import soak
 from flysync.sim.valkey import why_unavailable
 
 
+@pytest.mark.timeout(900)
 # What a worker was about to begin when it was killed.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 async def test_a_night_of_workers_ends_well(database: str) -> None:

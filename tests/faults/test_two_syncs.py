@@ -8,10 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from promises import left_wrong, told_wrong
+from promises import forgotten, left_wrong, told_wrong
 from schedules import Process, Turns
 from tally import FULL, Tally
 from world import World, in_jumping_time
+
+from flysync.model.allowed import Allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +26,9 @@ class Sync:
     names: tuple[str, ...] = ("A",)
     options: Mapping[str, Any] = field(default_factory=dict)
     project: str = "p"
+    #: What it may touch, and whether that is nothing.
+    allowed: Allowed = field(default_factory=Allowed)
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,10 @@ _PAIRS = {
     "the second with --force": Pair(second=Sync(options={"force": True})),
     "the same name, and the app fails": Pair(breaks_on="2"),
     "two names, and the app fails with one": Pair(second=Sync(names=("B",)), breaks_on="2"),
+    "a name that the second may not touch": Pair(
+        first=Sync(names=("A", "B")), second=Sync(names=("B",), allowed=Allowed(reserved=("A",)))
+    ),
+    "an app that the second may not touch": Pair(second=Sync(allowed=Allowed(apps=("elsewhere",)), is_refused=True)),
     "another project": Pair(second=Sync(names=(), project="q")),
     "another project, first": Pair(first=Sync(names=(), project="q", options={"force": True})),
     "another project, and nobody's app": Pair(second=Sync(names=(), project="q"), is_owned=False),
@@ -136,17 +145,18 @@ async def race(pair: Pair, between: str, first: int, second: int) -> tuple[list[
     world = await _prepare(pair)
     restarts = world.acme.restarts
     turns = Turns([(0, first), (1, second)])
-    one = Process(world, turns=turns, number=0, project=pair.first.project)
-    other = Process(world, turns=turns, number=1, project=pair.second.project)
+    one = Process(world, turns=turns, number=0, project=pair.first.project, allowed=pair.first.allowed)
+    other = Process(world, turns=turns, number=1, project=pair.second.project, allowed=pair.second.allowed)
     acts = (_BETWEEN | _BETWEEN_PROJECTS)[between]
     turns.at_switch = {at: partial(act, world, one) for at, act in enumerate(acts, 1)}
     reports = await asyncio.gather(
         one.sync(*pair.first.names, **pair.first.options), other.sync(*pair.second.names, **pair.second.options)
     )
-    found = [*told_wrong(one, reports[0]), *told_wrong(other, reports[1])]
+    found = [*told_wrong(one, reports[0]), *told_wrong(other, reports[1]), *forgotten(one), *forgotten(other)]
     is_one_project = pair.first.project == pair.second.project
     if between == "nothing" and is_one_project and not pair.breaks_on:
-        found += [f"{report.error!r}" for report in reports if report and not report.ok]
+        syncs = zip(reports, (pair.first, pair.second), strict=True)
+        found += [f"{report.error!r}" for report, sync in syncs if report and report.ok is sync.is_refused]
     if between == "nothing" and pair == Pair() and world.acme.restarts > restarts + 1:
         found.append("one change, two restarts")
     if not is_one_project and pair.is_owned and between in {"nothing", "a stolen lock"}:

@@ -108,6 +108,8 @@ class World:
         self.acted: dict[str, int] = {}
         self.rollouts = Rollouts(self)
         self.wrongs: list[str] = []
+        #: Whether values may wait: somebody has staged them on purpose, or Fly was made to refuse one.
+        self.may_wait = False
         #: Sandboxes that came to life when nobody waited for them any more.
         self.late_boxes: set[str] = set()
         self.records.deploy("p", "acme")
@@ -174,13 +176,13 @@ class WatchedRecords(InMemoryRecords):
         self._world = world
 
     async def begin(
-        self, intent: Intent, fingerprints: Mapping[SecretName, str | None], *, anew: bool, **more: Any
+        self, intent: Intent, fingerprints: Mapping[SecretName, str | None], *, insists: bool, **more: Any
     ) -> None:
         """Write an intent; another value lets roll-outs count anew, and so does who insists."""
         app = intent.app or ""
         before = {name: record.fingerprint for (its, name), record in self.secrets.items() if its == app}
-        await super().begin(intent, fingerprints, anew=anew, **more)
-        new = (name for name, its in fingerprints.items() if anew or name not in before or before[name] != its)
+        await super().begin(intent, fingerprints, insists=insists, **more)
+        new = (name for name, its in fingerprints.items() if insists or name not in before or before[name] != its)
         self._world.epochs.update((app, name) for name in new)
 
 

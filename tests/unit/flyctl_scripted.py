@@ -86,11 +86,11 @@ class Scripted:
         )
 
 
-def flyctl(sandbox: Scripted, *, left_s: float = 600) -> FlyctlSandbox:
+def flyctl(sandbox: Scripted, *sums: str, left_s: float = 600) -> FlyctlSandbox:
     steps = Steps(
         sandbox=sandbox, run_id=RunId("run"), token=Secret("token"), base_urls={}, clock=Clock(), end_at=left_s
     )
-    return FlyctlSandbox(steps, source=Source(version="0.4.87", install_url="http://127.0.0.1/install.sh"))
+    return FlyctlSandbox(steps, source=Source(version="0.4.87", install_url="http://127.0.0.1/install.sh", sums=sums))
 
 
 async def store(sandbox: Scripted, *, left_s: float = 600) -> SecretStore:

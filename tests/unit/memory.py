@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from doubles import (
     InMemoryFly,
     InMemoryFlyctl,
-    InMemoryLock,
     InMemoryRecords,
     InMemorySandbox,
     InMemorySandboxes,
 )
 
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
+from flysync.model.allowed import Allowed
 from flysync.model.core import AppName, Origin, ProjectId, ProjectView, RunId, SecretName, SyncOptions
 from flysync.model.reports import Finding, InitReport
 from flysync.ports import DatabaseServer, Intent, Services
@@ -89,11 +89,12 @@ class World:
 
     def __init__(self, *, machines: int = 1, app: str | None = "acme") -> None:
         self.records = InMemoryRecords()
-        self.lock = InMemoryLock()
+        self.lock = self.records.lock
         self.sandboxes = InMemorySandboxes()
         self.clock = MemoryClock()
         self.fly = InMemoryFly()
         self.admin = MemoryAdmin()
+        self.allowed = Allowed()
         self.phases: list[str] = []
         self.last: SyncReport | None = None
         self.acme = self.fly.add_app("acme", machines=machines)
@@ -109,6 +110,7 @@ class World:
             lock=self.lock,
             sandboxes=self.sandboxes,
             clock=self.clock,
+            allowed=self.allowed,
             keep_days=90,
             flyctl=self.flyctl,
         )
@@ -202,13 +204,15 @@ def dead_run(world: World, *, borrowed: bool, deadline_s: float) -> Awaitable[No
         project=PROJECT,
         apps=("acme",),
         app=AppName("acme"),
-        has_credentials=True,
         credentials={},
         records={},
         open_runs=(),
         deployed_before=False,
         has_values=True,
         key=world.records.key,
+        read_at=world.records.now(),
+        digest="",
+        standing=None,
     )
     world.sandboxes.add(intent.sandbox)
-    return world.records.begin(intent, {SecretName("A"): "fingerprint"}, seen=view, anew=False)
+    return world.records.begin(intent, {SecretName("A"): "fingerprint"}, seen=view, insists=False)

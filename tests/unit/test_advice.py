@@ -6,7 +6,8 @@ import pytest
 
 from flysync import errors
 from flysync.handlers.sync.advice import next_step
-from flysync.model.core import AppName, Outcome, ProjectId, RunId, SecretName
+from flysync.handlers.sync.request import SyncRequest
+from flysync.model.core import AppName, Outcome, ProjectId, RunId, SecretName, SyncOptions
 from flysync.model.reports import CredentialReport, SyncReport
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ def report(error: errors.FlysyncError | None, *outcomes: Outcome, **more: Any) -
 @pytest.mark.parametrize(
     ("kind", "command", "why"),
     [
-        (errors.FlyUnavailable, SAME, "tries again; the app runs on as before"),
-        (errors.Locked, SAME, "once that run has ended; the app runs on as before"),
-        (errors.AccessDenied, SAME, "once the token is renewed; the app runs on as before"),
-        (errors.ProjectNotFound, "flysync status", "lists the projects that are known; the app runs on as before"),
-        (errors.InvalidCredential, "flysync status --project p", "shows what is stored; the app runs on as before"),
-        (errors.DatabaseUnavailable, "flysync db check", "tries the database; the app runs on as before"),
-        (errors.AppNotVisible, "flysync doctor --project p", "looks for what is wrong; the app runs on as before"),
+        (errors.FlyUnavailable, SAME, "tries again; the app is unaffected"),
+        (errors.Locked, SAME, "once that run has ended; the app is unaffected"),
+        (errors.AccessDenied, SAME, "once the token is renewed; the app is unaffected"),
+        (errors.ProjectNotFound, "flysync status", "lists the projects that are known; the app is unaffected"),
+        (errors.InvalidCredential, "flysync status --project p", "shows what is stored; the app is unaffected"),
+        (errors.DatabaseUnavailable, "flysync db check", "tries the database; the app is unaffected"),
+        (errors.AppNotVisible, "flysync doctor --project p", "looks for what is wrong"),
         (errors.DeployFailed, f"{SAME} --force", "rolls it out again, once the app starts with it"),
     ],
 )
@@ -44,6 +45,29 @@ def test_each_failure_has_a_command_and_says_how_the_app_is(
 
     assert step is not None
     assert (command, why) == (step.command, step.why)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "removes", "words"),
+    [
+        (None, {}, False, "sync-project --project p"),
+        (["A", "B"], {}, False, "sync --project p --name A --name B"),
+        (["A"], {"app": "acme", "verify": True}, False, "sync --project p --name A --app acme --verify"),
+        (["A"], {"stage": True, "wait": False}, False, "sync --project p --name A --no-wait --stage"),
+        (["A"], {"value_source": "caller"}, False, "sync --project p --name A --value-stdin"),
+        (["A"], {"value_source": "caller", "force": True}, True, "unset --project p --name A --force"),
+        (["A"], {"retry": True, "take_over": True}, True, "unset --project p --name A --retry --take-over"),
+    ],
+)
+def test_the_same_command_does_the_same(
+    names: list[SecretName] | None, options: dict[str, Any], removes: bool, words: str
+) -> None:
+    """With what decides what it does: without --verify or --force the next one would do nothing, or be refused."""
+    chosen = None if names is None else tuple(names)
+    services: Any = None
+    request = SyncRequest(ProjectId("p"), chosen, SyncOptions(**options), services, start=0.0, removes=removes)
+
+    assert words.split() == [*request.again()]
 
 
 def test_what_was_changed_is_not_said_to_be_as_before() -> None:
@@ -58,7 +82,7 @@ def test_what_was_changed_is_not_said_to_be_as_before() -> None:
 
         assert step is not None
         assert step.why.startswith(why)
-        assert "as before" not in step.why
+        assert "unaffected" not in step.why
 
 
 def test_nothing_is_suggested_where_all_is_well_or_the_hint_says_it() -> None:

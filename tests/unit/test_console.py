@@ -6,8 +6,10 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,11 +82,11 @@ def test_a_command_that_looks_ends_with_what_to_run_next(capsys: pytest.CaptureF
 def test_a_fleet_ends_with_its_gravest_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Once, with its hint and what to run next; one that may pass before one that does not."""
     for_good, for_now = report(AccessDenied("refused")), report(DatabaseUnavailable("away", hint="wait"))
-    Output().show(FleetReport(projects=(for_good, for_now, for_good)))
+    Output().show(FleetReport(projects=(for_good, for_now, for_good), next=for_now.next))
     told = capsys.readouterr()
 
     assert "3 projects: 3 failed\n" == told.out
-    assert ["error: away", "hint: wait", "next: flysync sandbox prune  (removes it)"] == told.err.splitlines()
+    assert ["error: away", "hint: wait", "next: flysync sandbox prune  (removes it)"] == told.err.splitlines()[-3:]
 
 
 def test_json_is_one_object_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,6 +178,18 @@ def test_streams_that_are_closed_or_poor(monkeypatch: pytest.MonkeyPatch) -> Non
     Output().show(replace(report(), credentials=(CredentialReport(name=SecretName("A"), outcome=Outcome.SYNCED),)))
 
     assert raw.getvalue().startswith(b"\\u2713 A  synced\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+@pytest.mark.parametrize("arguments", [("--help",), ("demo", "-h"), ("--version",), ("config", "show", "--json")])
+def test_a_disk_that_is_full(arguments: tuple[str, ...]) -> None:
+    """What was done may be told when it is asked for again; a bug it is not."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "flysync", *arguments], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+
+    assert (75, b"error: the result could not be written: No space left on device\n") == (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -281,9 +295,9 @@ def test_an_interruption_without_a_report_is_the_report() -> None:
 def test_a_fleet_that_is_interrupted_keeps_the_projects_that_are_done() -> None:
     """Each has its report; the exit code is the signal's."""
     progress = FleetProgress(Output(as_json=True))
+    progress.begin(lambda: FleetReport(projects=(report(),)))
 
     async def work() -> FleetReport:
-        progress.done(report())
         SIGNALS.received.append(signal.SIGTERM)
         raise DatabaseUnavailable("away")
 

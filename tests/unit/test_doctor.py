@@ -13,7 +13,7 @@ from memory import PROJECT, World, dead_run
 from flysync import errors, settings
 from flysync.handlers.database import check_database
 from flysync.handlers.doctor.checks import DoctorOptions, DoctorReport, doctor
-from flysync.model.core import AppName
+from flysync.model.core import AppName, ProjectId
 from flysync.model.fly import Flyctl, Reach, Token, TokenKind
 from flysync.model.reports import Finding
 from flysync.settings import Source
@@ -22,16 +22,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NEEDS = ("DATABASE_URL", "FLY_API_TOKEN", "DAYTONA_API_KEY")
-GIVEN = {"DATABASE_URL": "postgresql://h/d", "FLY_API_TOKEN": "t", "DAYTONA_API_KEY": "k", "REDIS_URL": "redis://h"}
+GIVEN = {
+    "DATABASE_URL": "postgresql://h/d",
+    "FLY_API_TOKEN": "t",
+    "DAYTONA_API_KEY": "k",
+    "REDIS_URL": "redis://h",
+    "FLYSYNC_FLYCTL_SHA256": "5" * 64,
+    "FLYSYNC_EGRESS": "fly",
+}
 FLY = "Fly is out of reach"
 DAY_S = 24 * 3600.0
 
 
-async def examined(
-    world: World, environ: dict[str, str] | None = None, problems: tuple[str, ...] = (), **asked: Any
-) -> DoctorReport:
+async def examined(world: World, environ: dict[str, str] | None = None, unread: str = "", **asked: Any) -> DoctorReport:
     """Look at everything; no sandbox is left, and no lock is held."""
-    found, _ = settings.survey([Source(label="environment", values=environ or GIVEN, problems=problems)])
+    found, _ = settings.survey([Source(label="environment", values=environ or GIVEN, unread=unread)])
     report = await doctor(DoctorOptions(settings=found, needs=NEEDS, **asked), services=world.services, listener=world)
     assert ({}, {}) == (world.sandboxes.live, world.lock.holders)
     return report
@@ -54,7 +59,7 @@ async def test_all_is_well() -> None:
     assert (0, None, {"ok"}) == (report.exit_code, report.error, {one.verdict for one in report.findings})
     assert [
         *(*NEEDS, "DAYTONA_API_URL", "database", "server", "clock", "daytona", "leftovers"),
-        *("sandbox", "network", "flyctl", "token", "app", "redis"),
+        *("sandbox", "network", "egress", "flyctl", "token", "app", "narrowed token", "redis"),
     ] == [one.subject for one in report.findings]
     assert [("ok", "the token shows acme")] == said(report, "app")
     assert ["flysync status"] == [step.command for step in report.next]
@@ -72,6 +77,17 @@ async def test_offline_nothing_of_fly_is_needed() -> None:
     assert "flysync doctor --project p" == report.next[-1].command
 
 
+async def test_offline_the_project_has_to_be_known() -> None:
+    """The database knows that much; one that is not deployed yet is a warning."""
+    world = World()
+    world.records.add_project("new", None, A="1")
+    unknown = await examined(world, project=ProjectId("nobody"), offline=True)
+    new = await examined(world, project=ProjectId("new"), offline=True)
+
+    assert (1, "project_not_found") == (unknown.exit_code, unknown.error and unknown.error.code)
+    assert (0, [("warning", "project new is not deployed yet")]) == (new.exit_code, said(new, "app"))
+
+
 async def test_without_a_token_the_sandbox_is_looked_at_even_so() -> None:
     """And nothing is asked of Fly."""
     world = World()
@@ -83,25 +99,26 @@ async def test_without_a_token_the_sandbox_is_looked_at_even_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "problems", "skipped", "is_made"),
+    ("environ", "unread", "skipped", "is_made"),
     [
-        ({"DATABASE_URL": "nonsense"}, (), {"database", "leftovers", "app"}, True),
-        ({"DAYTONA_API_URL": "nonsense"}, (), {"daytona", "leftovers", "sandbox"}, False),
-        ({"DAYTONA_API_KEY": ""}, (), {"daytona", "leftovers", "sandbox"}, False),
-        ({"FLY_FLAPS_BASE_URL": "nonsense"}, (), {"sandbox"}, False),
-        ({"FLY_API_TOKEN": "two words"}, (), {"token"}, True),
-        ({"REDIS_URL": "nonsense"}, (), {"redis"}, True),
-        ({"FLYSYNC_KEEP_RUNS_DAYS": "many"}, (), set(), True),
-        ({"FLYSYNC_SNAPSHOTT": "s"}, (), set(), True),
-        ({}, (".env:1 is no NAME=VALUE",), {"database", "daytona", "leftovers", "sandbox", "redis"}, False),
+        ({"DATABASE_URL": "nonsense"}, "", {"database", "leftovers", "app"}, True),
+        ({"DAYTONA_API_URL": "nonsense"}, "", {"daytona", "leftovers", "sandbox"}, False),
+        ({"FLYSYNC_EGRESS": "nonsense"}, "", {"daytona", "leftovers", "sandbox"}, False),
+        ({"DAYTONA_API_KEY": ""}, "", {"daytona", "leftovers", "sandbox"}, False),
+        ({"FLY_FLAPS_BASE_URL": "nonsense"}, "", {"sandbox"}, False),
+        ({"FLY_API_TOKEN": "two words"}, "", {"token"}, True),
+        ({"REDIS_URL": "nonsense"}, "", {"redis"}, True),
+        ({"FLYSYNC_KEEP_RUNS_DAYS": "many"}, "", set(), True),
+        ({"FLYSYNC_SNAPSHOTT": "s"}, "", set(), True),
+        ({}, "it is a directory", {"database", "daytona", "leftovers", "sandbox", "redis"}, False),
     ],
 )
 async def test_a_broken_setting_is_never_taken_for_one_that_is_not_set(
-    environ: dict[str, str], problems: tuple[str, ...], skipped: set[str], is_made: bool
+    environ: dict[str, str], unread: str, skipped: set[str], is_made: bool
 ) -> None:
     """A credential would go to the place that is the default; what does not hang on it is looked at."""
     world = World()
-    report = await examined(world, GIVEN | environ, problems, queue=InMemoryJobs)
+    report = await examined(world, GIVEN | environ, unread, queue=InMemoryJobs)
 
     assert (1, errors.ConfigError) == (report.exit_code, type(report.error))
     assert skipped == {one.subject for one in report.findings if one.verdict == "skipped"}
@@ -183,14 +200,16 @@ async def test_daytona_refuses_the_key() -> None:
     assert "DAYTONA_API_KEY" == report.error.setting
 
 
-@pytest.mark.parametrize("setting", ["FLYSYNC_SNAPSHOT", None])
-async def test_a_sandbox_that_cannot_be_made(setting: str | None) -> None:
-    """It is the snapshot's fault where Daytona says so."""
+@pytest.mark.parametrize(
+    ("setting", "subject"), [("FLYSYNC_SNAPSHOT", "snapshot"), ("FLYSYNC_EGRESS", "egress"), (None, "sandbox")]
+)
+async def test_a_sandbox_that_cannot_be_made(setting: str | None, subject: str) -> None:
+    """It is the fault of the snapshot, or of the limit to Fly's hosts, where Daytona says so."""
     world = World()
     world.sandboxes.refusals["create"] = [errors.SandboxNotFound("there is none", setting=setting)]
     report = await examined(world, GIVEN | {"FLYSYNC_SNAPSHOT": "s"})
 
-    assert ["snapshot" if setting else "sandbox"] == failed(report)
+    assert [subject] == failed(report)
     assert [("skipped", "not checked: there is no sandbox")] == said(report, "network, flyctl and token")
 
 
@@ -230,6 +249,7 @@ async def test_what_runs_have_left() -> None:
 @pytest.mark.parametrize(
     ("reach", "words", "goes_on"),
     [
+        (Reach(fly={"a": False, "b": False}, essential=True), "Fly does not answer: a, b", False),
         (Reach(fly={"a": False, "b": False}, essential=True, other=False), "Daytona's tier lets", False),
         (Reach(fly={"a": False, "b": False}, essential=False, other=False), "no network in the sandbox", False),
         (Reach(fly={"a": False, "b": False}, essential=True, other=True), "Fly does not answer: a, b", False),
@@ -238,15 +258,49 @@ async def test_what_runs_have_left() -> None:
     ],
 )
 async def test_whose_fault_it_is_that_fly_is_out_of_reach(reach: Reach, words: str, goes_on: bool) -> None:
-    """Fly's, Daytona's, or the network's; what needs Fly is left out where nothing of it answers."""
+    """Fly's, the limit's, Daytona's, or the network's; what needs Fly is left out where nothing of it answers."""
     world = World()
     world.fly.reach = reach
-    report = await examined(world)
+    report = await examined(world, GIVEN | {"FLYSYNC_EGRESS": "fly" if reach.other is None else "open"})
 
     assert (["network"], errors.FlyUnavailable) == (failed(report), type(report.error))
     assert words in said(report, "network")[0][1]
     assert goes_on == bool(said(report, "token"))
     assert goes_on != bool(said(report, "flyctl and token"))
+
+
+@pytest.mark.parametrize(
+    ("egress", "other", "verdict", "words"),
+    [
+        ("fly", False, "ok", "reaches no other host"),
+        ("fly", True, "warning", "FLYSYNC_EGRESS=fly does not hold"),
+        ("open", None, "skipped", "`FLYSYNC_EGRESS=fly flysync doctor` tries it"),
+    ],
+)
+async def test_whether_a_limit_to_flys_hosts_holds(egress: str, other: bool | None, verdict: str, words: str) -> None:
+    """It is tried from inside, where it is set; else the doctor says how to try it."""
+    world = World()
+    world.fly.reach = Reach(fly={"a": True}, essential=other, other=other)
+    report = await examined(world, GIVEN | {"FLYSYNC_EGRESS": egress})
+    ((found, message),) = said(report, "egress")
+
+    assert (0, verdict) == (report.exit_code, found)
+    assert words in message
+
+
+async def test_a_flyctl_that_nothing_checks() -> None:
+    """How to have it checked is said; one that has another sum than those that are set is named."""
+    world = World()
+    unchecked = await examined(world, GIVEN | {"FLYSYNC_FLYCTL_SHA256": ""})
+    world.fly.flyctl = Flyctl(version="0.4.87", was_there=False, changed="/usr/bin/flyctl was not run")
+    changed = await examined(world)
+    warnings = [[one for one in said(report, "flyctl") if one[0] != "ok"] for report in (unchecked, changed)]
+    hints = [one.hint for one in unchecked.findings if one.subject == "flyctl" and one.hint]
+
+    assert (0, 0) == (unchecked.exit_code, changed.exit_code)
+    assert "FLYSYNC_FLYCTL_SHA256 is not set" in warnings[0][0][1]
+    assert "`flysync snapshot build` prints" in hints[0]
+    assert [("warning", "/usr/bin/flyctl was not run")] == warnings[1]
 
 
 async def test_a_network_that_cannot_be_looked_at() -> None:
@@ -262,7 +316,11 @@ async def test_a_network_that_cannot_be_looked_at() -> None:
 @pytest.mark.parametrize(
     ("flyctl", "verdicts", "words"),
     [
-        (Flyctl(version="0.4.87", was_there=True), ["ok"], "0.4.87, found; it would write values into its log files"),
+        (
+            Flyctl(version="0.4.87", was_there=True),
+            ["ok"],
+            "0.4.87, found, its sum is one of those that are set; it would write values into its log files",
+        ),
         (Flyctl(version="0.4.88", was_there=False), ["ok"], "0.4.88, installed in 0.0 s"),
         (Flyctl(version="0.0.0-dev", was_there=True), ["ok"], "0.0.0-dev, found"),
         (Flyctl(version="0.5.0", was_there=False, too_old="0.4.5"), ["ok", "warning"], "0.5.0, installed in 0.0 s"),
@@ -296,13 +354,20 @@ def ending(days: float, kind: TokenKind = TokenKind.DEPLOY) -> Token:
 @pytest.mark.parametrize(
     ("token", "verdict", "words"),
     [
-        (ending(14.5), "ok", "a deploy token (macaroon), ends 2027-01-31"),
-        (ending(13.5, TokenKind.ORG), "warning", "an organisation's token (macaroon), ends 2027-01-31, in 13 days"),
+        (ending(14.5), "ok", "a deploy token (macaroon), ends 2027-01-31 12:00:00Z"),
+        (
+            ending(13.5, TokenKind.ORG),
+            "warning",
+            "an organisation's token (macaroon), ends 2027-01-31 12:00:00Z, in 13 days",
+        ),
         (ending(-0.1), "failed", "the token ended 2027-01-31 12:00:00Z"),
         (Token(kind=TokenKind.PERSONAL), "ok", "to which a login has to be added"),
-        (Token(kind=TokenKind.OAUTH), "ok", "a personal token (OAuth), its end is not known"),
-        (Token(kind=TokenKind.UNKNOWN), "ok", "of a kind that this flyctl cannot tell"),
-        (Token(kind=TokenKind.DAMAGED), "failed", "begins like a macaroon but cannot be decoded"),
+        (
+            Token(kind=TokenKind.OAUTH, can_be_narrowed=False),
+            "warning",
+            "a personal token (OAuth), its end is not known; each sandbox gets it as it is",
+        ),
+        (Token(kind=TokenKind.ORG, can_be_narrowed=False), "warning", "each sandbox gets it as it is"),
     ],
 )
 async def test_what_is_known_of_a_token(token: Token, verdict: str, words: str) -> None:
@@ -315,6 +380,18 @@ async def test_what_is_known_of_a_token(token: Token, verdict: str, words: str) 
     assert verdict == found
     assert words in message
     assert ("sign-in" in world.fly.calls) == (verdict != "failed")
+
+
+async def test_a_token_for_one_app_is_tried() -> None:
+    """Whether or not it is asked for; one that does not work is a warning, and OAuth has none."""
+    world, refusing, oauth = World(), World(), World()
+    refusing.fly.failures["see alone"] = [errors.AccessDenied("Fly.io refuses the token", service="fly")]
+    oauth.fly.token = Token(kind=TokenKind.OAUTH, can_be_narrowed=False)
+    works, refused, none = [said(await examined(one), "narrowed token") for one in (world, refusing, oauth)]
+
+    assert [("ok", "one for acme alone works here (FLYSYNC_NARROW_TOKEN=app)")] == works
+    assert [("warning", "one for acme alone does not work here: Fly.io refuses the token")] == refused
+    assert [] == none
 
 
 async def test_a_token_that_fly_refuses() -> None:
@@ -334,12 +411,14 @@ async def test_apps_that_the_token_does_not_show() -> None:
     some = await examined(world)
     project = await examined(world, project=PROJECT)
     asked = await examined(world, app=AppName("gone"))
+    misspelled = await examined(world, app=AppName("acne"))
     world.fly.apps.clear()
     none = await examined(world)
 
     assert (0, {"ok", "warning"}) == (some.exit_code, {verdict for verdict, _ in said(some, "app")})
     assert "flysync sync-project --project p --dry-run" == project.next[-1].command
     assert isinstance(asked.error, errors.AppNotVisible)
+    assert "did you mean acme? check" in str(misspelled.findings[-1].hint)
     assert isinstance(none.error, errors.AppNotVisible)
     assert "no app gone nor acme" in said(none, "app")[0][1]
 

@@ -1,16 +1,31 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from memory import World
 
+from flysync.adapters.postgres.errors import explained
 from flysync.cli.render import as_json, as_text
 from flysync.cli.render.sync import project_text
-from flysync.errors import AccessDenied, FlyUnavailable, Interrupted, UsageError
+from flysync.errors import (
+    AccessDenied,
+    ConfigError,
+    DaytonaRefused,
+    FlysyncError,
+    FlyUnavailable,
+    UsageError,
+)
 from flysync.handlers.sync.all_projects import sync_all
 from flysync.model.core import SyncOptions
-from flysync.model.reports import FleetReport, SyncReport
+from flysync.model.reports import PRUNE, FleetReport, NextStep, SyncReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flysync.model.core import ProjectId
 
 
 def fleet(*names: str) -> World:
@@ -25,13 +40,22 @@ def fleet(*names: str) -> World:
 class Watched:
     """Follows a fleet."""
 
-    def __init__(self) -> None:
-        self.total = 0
-        self.reports: list[SyncReport] = []
+    known: Callable[[], FleetReport]
 
-    def begin(self, total: int) -> None:
-        """Note how many there are."""
-        self.total = total
+    def __init__(self) -> None:
+        self.reports: list[SyncReport] = []
+        self.up_to_date: list[str] = []
+
+    def begin(self, known: Callable[[], FleetReport]) -> None:
+        """Note who says what is known."""
+        self.known = known
+
+    def found(self, more: int) -> None:
+        """Nothing is shown of it."""
+
+    def unchanged(self, projects: Sequence[ProjectId]) -> None:
+        """Note those that are up to date."""
+        self.up_to_date += projects
 
     def done(self, report: SyncReport) -> None:
         """Note one that has had its turn."""
@@ -46,12 +70,13 @@ async def test_every_project_has_its_turn() -> None:
 
     first = await sync_all(SyncOptions(), concurrency=2, services=world.services, listener=listener)
     world.records.put("b", "KEY", "new")
-    second = await sync_all(SyncOptions(), concurrency=2, services=world.services)
+    again = Watched()
+    second = await sync_all(SyncOptions(), concurrency=2, services=world.services, listener=again)
 
-    assert (3, {"a", "b", "c"}) == (listener.total, {report.project for report in listener.reports})
+    assert (3, {"a", "b", "c"}) == (len(listener.known().projects), {report.project for report in listener.reports})
     assert ["a", "b", "c"] == [report.project for report in first.projects]
     assert ("synced", None) == (first.outcome, first.error)
-    assert ["unchanged", "synced", "unchanged"] == [report.outcome for report in second.projects]
+    assert (["synced"], 2, ["a", "c"]) == ([one.outcome for one in second.projects], second.unchanged, again.up_to_date)
     assert [1, 2, 1] == [world.fly.apps[f"app-{name}"].restarts for name in "abc"]
 
 
@@ -115,12 +140,85 @@ async def test_a_fleet_that_is_interrupted_cleans_up() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    report = FleetReport(projects=tuple(listener.reports), error=Interrupted("interrupted", signal_number=15))
-    assert ({}, ["a"], 143) == (
-        world.sandboxes.live,
-        [one.project for one in listener.reports],
-        report.error.exit_code if report.error else 0,
-    )
+    report = listener.known()
+    assert ({}, ["a"]) == (world.sandboxes.live, [one.project for one in listener.reports])
+    assert ["interrupted"] * 3 == [one.error.code for one in report.projects if one.error]
+    assert [True, False, False] == [bool(one.run_id) for one in report.projects]
+    assert ["interrupted: a", "not begun: b, c", "3 projects: 2 not begun, 1 interrupted"] == as_text(report)
+
+
+async def test_a_fleet_that_is_left_at_once_says_what_it_leaves() -> None:
+    """Of the run that is under way the sandbox, and how to remove it: a second Ctrl-C waits for nothing."""
+    world = fleet("a", "b")
+    listener = Watched()
+    told = list[FleetReport]()
+    create = world.sandboxes.create
+
+    async def seen(*args: object, **kwargs: object) -> object:
+        told.append(listener.known())
+        return await create(*args, **kwargs)  # type: ignore[arg-type]
+
+    world.sandboxes.create = seen  # type: ignore[method-assign, assignment]
+    await sync_all(SyncOptions(), concurrency=1, services=world.services, listener=listener)
+
+    assert (["sandbox_left"], (PRUNE,)) == ([note.code for note in told[0].warnings], told[0].next)
+    assert ["interrupted: a", "not begun: b", "2 projects: 1 interrupted, 1 not begun"] == as_text(told[0])
+
+
+def of_its_data() -> FlysyncError:
+    """Give what Postgres says of a row that a CHECK refuses: the project's own, or any."""
+    return explained(psycopg.errors.CheckViolation())
+
+
+REFUSALS: dict[str, tuple[FlysyncError, int]] = {
+    "a row": (of_its_data(), 3),
+    "daytona": (DaytonaRefused("Organization is suspended"), 1),
+    "postgres": (ConfigError("the password is wrong", service="postgres"), 1),
+    "fly": (AccessDenied("Fly.io refuses the token", service="fly", setting="FLY_API_TOKEN"), 3),
+}
+
+
+@pytest.mark.parametrize(("error", "tries"), REFUSALS.values(), ids=REFUSALS)
+async def test_a_fault_that_all_share_stops_the_fleet(error: FlysyncError, tries: int) -> None:
+    """Its error, hint and next step are told once, and every project with it; Fly may refuse one app alone."""
+    world = fleet(*"abcdefgh")
+    refusals = world.sandboxes.refusals["create"] = [error] * 99
+
+    report = await sync_all(SyncOptions(), concurrency=1, services=world.services)
+    data = as_json("sync-project", report)
+
+    assert (tries, {error.code}) == (99 - len(refusals), {one["error"]["code"] for one in data["projects"]})
+    assert (error.code, error.exit_code) == (data["error"]["code"], data["exit_code"])
+    assert ("flysync sync-project --all",) == tuple(step.command for step in report.next)
+    assert [None] * (8 - tries) == [one["outcome"] for one in data["projects"][tries:]]
+    waiting = ", ".join("abcdefgh"[tries:])
+    assert [f"not begun: {waiting}", f"8 projects: {8 - tries} not begun, {tries} failed"] == as_text(report)
+
+
+@pytest.mark.parametrize("refused", [AccessDenied("Fly.io refuses the token", service="fly"), of_its_data()], ids=repr)
+async def test_an_app_that_is_refused_alone_stops_nothing(refused: FlysyncError) -> None:
+    """A sync that gets through at Fly between two refusals shows that the setup serves others."""
+    world = fleet(*"abcdefgh")
+
+    class Refusing(Watched):
+        def done(self, report: SyncReport) -> None:
+            super().done(report)
+            world.fly.failures["set"] = [refused] * (len(self.reports) % 3 != 2)
+
+    report = await sync_all(SyncOptions(), concurrency=1, services=world.services, listener=Refusing())
+
+    assert (5, 3) == (sum(one.error is not None for one in report.projects), sum(one.ok for one in report.projects))
+
+
+async def test_what_may_pass_is_tried_again_by_one_command() -> None:
+    """Not by one for each project."""
+    world = fleet(*"abcd")
+    world.sandboxes.refusals["create"] = [FlyUnavailable("out of reach")] * 4
+
+    report = await sync_all(SyncOptions(), concurrency=1, services=world.services)
+
+    again = NextStep(command="flysync sync-project --all", why="tries those again that may succeed now")
+    assert (again,) == report.next
 
 
 async def test_an_empty_fleet_and_values_of_callers() -> None:

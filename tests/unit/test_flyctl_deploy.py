@@ -27,7 +27,7 @@ async def test_a_roll_out_that_broke_off_says_how_far_it_came() -> None:
 @pytest.mark.parametrize(
     ("answers", "end", "code"),
     [
-        ([told(1, stderr="Error: failed to create release (status 500): x")], RolloutEnd.UNTOUCHED, "flyctl_failed"),
+        ([told(1, stderr="Error: failed to create release (status 500): x")], RolloutEnd.UNTOUCHED, "fly_unavailable"),
         ([told(1, ROLLING, "Error: the app's own words")], RolloutEnd.BROKEN_OFF, "flyctl_failed"),
         ([told(124, ROLLING)], RolloutEnd.OUT_OF_TIME, "timeout"),
         ([AnswerLost(GONE), replayed(1)], RolloutEnd.UNTOUCHED, "flyctl_failed"),

@@ -33,7 +33,7 @@ async def test_flyctl_is_found_or_installed(answers: list[str | Exception]) -> N
     ("code", "text", "word"),
     [
         (65, "", r"~/\.fly/bin"),
-        (66, "", "sum"),
+        (64, "", "sha256sum"),
         (67, "", "installer"),
         (69, "", "curl"),
         (1, "", "0.4.87 could not"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.adapters.flyctl.script import Answer, Part, Step, timed, word
+from flysync.adapters.flyctl.script import Answer, Part, Step, removal, timed, word
 from flysync.adapters.flyctl.secrets import DEPLOY
 from flysync.adapters.flyctl.verdicts import machines, release
 from flysync.errors import DaytonaUnavailable, TimedOut
@@ -38,17 +38,21 @@ def make_step(
     )
 
 
-def run_all(step: Step, home: Path, env: dict[str, str] | None = None) -> tuple[Answer, ...]:
-    done = subprocess.run(
+def shell(script: str, home: Path, env: dict[str, str] | None = None) -> str:
+    return subprocess.run(
         ["/bin/sh"],
-        input=step.script().encode(),
+        input=script,
         env={"PATH": os.environ["PATH"], "HOME": str(home)} | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=True,
         timeout=30,
-    )
-    return step.read(done.stdout.decode())
+        encoding="utf-8",
+    ).stdout
+
+
+def run_all(step: Step, home: Path, env: dict[str, str] | None = None) -> tuple[Answer, ...]:
+    return step.read(shell(step.script(), home, env))
 
 
 def run(step: Step, home: Path, env: dict[str, str] | None = None) -> Answer:
@@ -179,10 +183,23 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         run(make_step(), tmp_path)
 
 
-def test_a_step_may_remove_its_own_files(tmp_path: Path) -> None:
-    """It is the last one, and its code is told all the same."""
-    assert 0 == run(make_step('{ cd / && rm -rf "$d"; }'), tmp_path).code
-    assert [] == list((tmp_path / ".flysync").iterdir())
+def test_the_files_of_a_run_are_removed_however_often_it_is_asked(tmp_path: Path) -> None:
+    """What removes them leaves nothing, and so does its replay; those of another run stay."""
+    run(make_step(BOTH), tmp_path)
+    (tmp_path / ".flysync/run2").mkdir()
+    for _ in range(2):
+        shell(removal(RunId("run1")), tmp_path)
+
+    assert ["run2"] == [path.name for path in (tmp_path / ".flysync").iterdir()]
+
+
+def test_no_more_is_told_than_anybody_needs(tmp_path: Path) -> None:
+    """A part that prints without end is cut, each stream by itself; what begins with an error is known by that."""
+    zeros = "head -c 20000000 /dev/zero | tr '\\\\0' 0".replace("'", '"')
+    answer = run(make_step(f'{{ {zeros}; printf "Error: x" >&2; {zeros} >&2; }}'), tmp_path)
+
+    assert (0, 2 * 1024 * 1024, 65536) == (answer.code, len(answer.stdout), len(answer.stderr or ""))
+    assert (answer.stderr or "").startswith("Error: x0")
 
 
 @pytest.mark.parametrize("writes", [False, True])

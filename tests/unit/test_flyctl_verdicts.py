@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flysync import errors
@@ -60,6 +62,7 @@ QUERY = "failed to run query ($appName: String!) { appcompact:app(name: $appName
         ),
         ('Post "http://x": write tcp 127.0.0.1:9: use of closed network connection', errors.FlyUnavailable, True),
         (QUERY + 'Post "http://x/graphql": EOF', errors.FlyUnavailable, False),
+        (QUERY + "server returned a non-200 status code: 404", errors.FlyUnavailable, False),
         (QUERY + "decoding response: invalid character '<' looking", errors.FlyUnavailable, False),
     ],
 )
@@ -68,6 +71,109 @@ def test_each_recorded_text_has_its_meaning(text: str, error: type[errors.Flysyn
     judged = verdicts.judge(1, f"\x1b[31mError:\x1b[0m {text}", phase="set", app="acme")
 
     assert (error, may_have_worked) == (type(judged.error), judged.may_have_worked)
+
+
+SET = "update secrets: failed to update app secrets: "
+VM = "failed to update VM m0: "
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "scope", "said"),
+    [
+        # Fewer requests.
+        (SET + "rate limit exceeded", errors.RateLimited, "service", ""),
+        ("failed to launch VM: resource_exhausted: rate limit exceeded", errors.RateLimited, "service", ""),
+        ("failed to get lease on VM m0: request returned non-2xx status: 429: slow", errors.RateLimited, "service", ""),
+        ("failed to create release (status 429): {}", errors.RateLimited, "service", ""),
+        (
+            'failed to list VMs: Get "https://x/v1/apps/rate-limiter/machines": EOF',
+            errors.FlyUnavailable,
+            "service",
+            "",
+        ),
+        # The token.
+        ("failed to create release (status 401): {}", errors.AccessDenied, "setup", "refuses the token"),
+        ("Not authorized to deploy this app.", errors.AccessDenied, "setup", "refuses the token"),
+        (SET + "verify: invalid token: token is revoked", errors.AccessDenied, "setup", "refuses the token"),
+        (
+            SET + "failed to fetch discharge tokens: tp error (401): unauthorized",
+            errors.AccessDenied,
+            "setup",
+            "only a login can give",
+        ),
+        # The account.
+        (
+            "failed to list VMs: trial has ended, please add a credit card by visiting https://fly.io/trial",
+            errors.FlyRefused,
+            "setup",
+            "'trial has ended'",
+        ),
+        (SET + "Your account has overdue invoices. Please", errors.FlyRefused, "setup", "'has overdue invoices'"),
+        (VM + "To create more than 1 machine per app please add a payment method.", errors.FlyRefused, "setup", ""),
+        ("We need your payment information to continue! Add a credit card", errors.FlyRefused, "setup", ""),
+        ("Your account has been marked as high risk. Please go to", errors.FlyRefused, "setup", "high risk"),
+        (VM + "Your organization has reached its machine limit. Please contact", errors.FlyRefused, "setup", "limit"),
+        (SET + "Your organization is suspended", errors.FlyRefused, "setup", "'organization is suspended'"),
+        # One app, for a while.
+        (
+            "failed to get lease on VM m0: machine ID m0 lease currently held by c@tokens.fly.io, expires at 2026",
+            errors.FlyctlFailed,
+            "app",
+            "a lease on it",
+        ),
+        (VM + "aborted: could not reserve resource for machine: x", errors.FlyctlFailed, "app", "no room"),
+        (VM + "insufficient memory available to fulfill request", errors.FlyctlFailed, "app", "no room"),
+        ("failed to get lease on VM m0: machine not found", errors.FlyctlFailed, "app", "unknown message"),
+        *(
+            (f"failed to get VM m0: request returned non-2xx status: {status}: x", errors.FlyctlFailed, "app", status)
+            for status in ("400", "404", "409", "412", "413", "422", "423")
+        ),
+        # Fly.
+        (VM + "request returned non-2xx status: 504: upstream request timeout", errors.FlyUnavailable, "service", ""),
+        (VM + "request returned non-2xx status: 408: x", errors.FlyUnavailable, "service", ""),
+        (
+            "failed to set release status: failed to update release (status 502): x",
+            errors.FlyUnavailable,
+            "service",
+            "",
+        ),
+        ("failed to wait for VM m0 in started state: context deadline exceeded", errors.FlyUnavailable, "service", ""),
+        # The way there.
+        ('Post "https://x": dial tcp 1.2.3.4:443: i/o timeout', errors.FlyUnavailable, "service", "cannot reach"),
+        ('Post "https://x": proxyconnect tcp: dial tcp: EOF', errors.FlyUnavailable, "service", "cannot reach"),
+        (QUERY + 'Post "https://x/graphql": Forbidden', errors.FlyUnavailable, "service", "cannot reach"),
+        (QUERY + 'Post "https://x": net/http: TLS handshake timeout', errors.FlyUnavailable, "service", "cannot reach"),
+        (
+            'Post "https://x": tls: failed to verify certificate: x509: certificate has expired or is not yet valid',
+            errors.FlyUnavailable,
+            "service",
+            "cannot reach",
+        ),
+        (
+            'Post "https://x": tls: failed to verify certificate: x509: certificate signed by unknown authority',
+            errors.ConfigError,
+            "setup",
+            "does not trust",
+        ),
+    ],
+)
+def test_whom_a_text_concerns_and_whether_waiting_helps(
+    text: str, error: type[errors.FlysyncError], scope: str, said: str
+) -> None:
+    """What Fly, its proxies and Go are known to say; none of it is quoted but the words of the table."""
+    found = verdicts.judge(1, f"Error: {text}", phase="set", app="acme").error
+
+    assert (error, scope) == (type(found), found.scope)
+    assert said in found.message
+    assert not re.search("https://|c@tokens|2026|upstream|visiting|1\\.2", found.message)
+
+
+def test_a_change_that_is_made_is_not_called_failed() -> None:
+    """Flyctl writes its configuration after its request: a full disk says nothing of the secret."""
+    text = "Error: update secrets: error saving config file: failed acquiring lock"
+    judged = verdicts.judge(1, text, phase="set", app="acme")
+
+    assert (errors.FlyctlFailed, True) == (type(judged.error), judged.may_have_worked)
 
 
 @pytest.mark.parametrize("code", [124, 137])
@@ -82,9 +188,14 @@ def test_time_limits_are_told(code: int) -> None:
     ("code", "stderr", "may_have_worked", "said"),
     [
         (127, "", True, "broke off"),  # flyctl's own way to say interrupted
-        (127, "timeout: failed to run command", False, "status 127 and 30 characters"),  # a shell found no flyctl
+        (
+            127,
+            "timeout: failed to run command",
+            False,
+            "status 127 and an unknown message of 30 characters",
+        ),  # a shell found no flyctl
         (127, None, True, "status 127 (deploy)"),  # no text is not an empty text
-        (3, "", True, "status 3 and 0 characters"),  # it crashed
+        (3, "", True, "status 3 and no message"),  # it crashed
         (143, "", True, "status 143"),  # somebody has killed it
     ],
 )
@@ -108,6 +219,14 @@ def test_what_an_app_has_said_is_not_judged(text: str, error: type[errors.Flysyn
     log = f'Error: {text}\n\nError: "A" is not a valid secret name\nno such host\nrate limit'
 
     assert error is type(verdicts.judge(1, log, phase="deploy", app="acme").error)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "can\nary", "\x1b[2J", "canary/x"])
+def test_what_is_no_name_is_not_shown(name: str) -> None:
+    """Fly quotes what it was given; of that only what looks like a name is told."""
+    error = verdicts.judge(1, f'Error: "{name}" is not a valid secret name', phase="set", app="acme").error
+
+    assert isinstance(error, errors.FlyctlFailed)
 
 
 def test_the_name_that_fly_refuses_is_part_of_the_error() -> None:

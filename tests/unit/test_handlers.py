@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ from memory import World, dead_run, stage_by, told
 
 from flysync import errors
 from flysync.model.core import AppName, SecretName, State
+from flysync.model.fly import Token, TokenKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -272,6 +274,19 @@ async def test_daytona_failing(call: str) -> None:
         assert (0, ["sandbox_left"]) == (report.exit_code, [note.code for note in report.warnings])
 
 
+async def test_an_action_that_cannot_be_written_stops_the_run() -> None:
+    """Before a sandbox is made: nothing that comes after could mend it."""
+    world = World()
+    world.put(A="1")
+    world.records.takes_actions = False
+
+    report = await world.sync()
+
+    assert {"A": ("failed", "new", "config")} == told(report)
+    assert (2, [], 0) == (report.exit_code, world.fly.calls, world.acme.restarts)
+    assert ([], None) == (world.sandboxes.created, report.recorded)
+
+
 async def test_an_unknown_app_is_skipped_unless_we_have_been_there() -> None:
     """First a warning; later an error, for then something is wrong."""
     world = World()
@@ -289,6 +304,30 @@ async def test_an_unknown_app_is_skipped_unless_we_have_been_there() -> None:
     report = await world.sync()
 
     assert (1, {"A": ("failed", "changed", "app_not_visible")}) == (report.exit_code, told(report))
+
+
+@pytest.mark.parametrize("deployed_before", [False, True])
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_an_app_that_a_deploy_token_does_not_serve_is_not_skipped(
+    *, dry_run: bool, deployed_before: bool
+) -> None:
+    """Such a token sees no app but its own: every other project would be done with, and nobody would be told."""
+    world = World()
+    world.put(A="1")
+    if deployed_before:
+        await world.sync()
+        world.put(A="2")
+    world.fly.token = Token(kind=TokenKind.DEPLOY)
+    del world.fly.apps["acme"]
+
+    report = await world.sync(dry_run=dry_run, verify=dry_run)
+
+    assert report.error is not None
+    assert (1, "app_not_visible", "FLY_API_TOKEN") == (report.exit_code, report.error.code, report.error.setting)
+    assert {("failed", "app_not_visible")} == {(one.outcome, one.code) for one in report.credentials} or dry_run
+    assert "which is a deploy token" in report.error.message
+    assert "`fly tokens create org -o ORG`" in str(report.error.hint)
+    assert {} == world.sandboxes.live
 
 
 @pytest.mark.parametrize("app", [None, "not an app name"])
@@ -621,6 +660,66 @@ async def test_a_name_that_fly_refuses_fails_alone() -> None:
     assert ("partial", 1) == (report.outcome, report.exit_code)
 
 
+async def test_a_credential_that_is_not_there_is_looked_for_elsewhere() -> None:
+    """Under a similar name, and in another project; where all are there, nothing is asked."""
+    world = World()
+    world.put(AWS_KEY="1")
+    world.records.add_project("q", None, TOKEN="canary")
+
+    report = await world.sync("AWS_KEY", "aws_key", "TOKEN", "NOPE")
+    hints = {one.name: one.error.hint for one in report.credentials if one.error}
+
+    assert {
+        "aws_key": "did you mean AWS_KEY?",
+        "TOKEN": "project q has a credential TOKEN: is p the right project?",
+        "NOPE": "add NOPE in the console first, or check its spelling",
+    } == hints
+    assert report.error
+    assert report.error.hint in hints.values()
+    assert 1 == world.records.calls.count("similar_credentials")
+    await world.sync("AWS_KEY")
+    assert 1 == world.records.calls.count("similar_credentials")
+
+
+async def test_who_cannot_look_elsewhere_says_what_is_known() -> None:
+    """The answer is the same without."""
+    world = World()
+    world.records.failures["similar_credentials"] = [errors.DatabaseUnavailable("out of reach")]
+
+    report = await world.sync("NOPE")
+
+    assert {"NOPE": ("failed", None, "credential_not_found")} == told(report)
+    assert report.error
+    assert "check its spelling" in str(report.error.hint)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_an_app_that_fly_does_not_know_may_be_another(*, dry_run: bool) -> None:
+    """The project's own is named."""
+    world = World()
+    world.put(A="1")
+
+    report = await world.sync("A", app=AppName("acne"), dry_run=dry_run, verify=dry_run)
+
+    assert ["app_not_found"] == [note.code for note in report.warnings]
+    assert report.warnings[0].message.endswith("; the newest deployment of p names acme")
+
+
+async def test_who_holds_an_app_is_told_with_the_time_in_utc() -> None:
+    """As every other time is."""
+    world = World()
+    world.put(A="1")
+    await dead_run(world, borrowed=False, deadline_s=60.0)
+    await world.lock.try_acquire(AppName("acme"))
+
+    report = await world.sync("A", lock_wait_s=0.0)
+
+    assert report.error
+    assert re.fullmatch(
+        r"acme is held by run dead \(cli, ghost\) since \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", report.error.message
+    )
+
+
 async def test_a_row_that_goes_while_we_wait_is_told_as_missing() -> None:
     """A credential deleted before the lock was had is `credential_not_found`, beside those that were brought."""
     world = World()
@@ -680,6 +779,20 @@ async def test_what_was_unchanged_all_along_is_not_carried() -> None:
 
     assert {"A": ("unchanged", "unchanged", None)} == told(report)
     assert report.covered_by is None
+
+
+async def test_a_sandbox_that_only_waits_for_a_limit_when_we_are_stopped_is_not_waited_for() -> None:
+    """Nothing comes of it: Daytona has not been asked."""
+    world = World()
+    world.put(A="1")
+    world.sandboxes = slow = SlowSandboxes()
+    slow.may_come = lambda name: not name  # type: ignore[method-assign]
+    task = asyncio.create_task(world.sync("A"))
+    await slow.asked.wait()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=2)
+
+    assert ({task}, []) == (done, world.sandboxes.created)
 
 
 async def test_a_sandbox_that_is_being_made_when_we_are_stopped_is_deleted() -> None:

@@ -14,7 +14,7 @@ import flysync
 from flysync.cli import render
 from flysync.errors import ProjectNotFound, RunNotFound, UsageError
 from flysync.handlers.history import STEPS, HistoryReport, RunReport, history, one_run
-from flysync.model.core import ProjectId, RunId, SecretName
+from flysync.model.core import AppName, ProjectId, RunId, SecretName
 from flysync.model.reports import NextStep
 from flysync.ports import RunEnd
 
@@ -61,6 +61,21 @@ async def test_the_runs_of_a_project() -> None:
     assert report.runs[:1] == (await history(PROJECT, services=world.services, limit=1)).runs
 
 
+async def test_what_became_of_each_credential() -> None:
+    """With the code and the message that the report has, of a run that began and of one that did not."""
+    world = World()
+    world.put(A="1", B="2" * 200_000)
+    reports = [await world.sync("A", "B"), await world.sync("MISSING")]
+    runs = (await history(PROJECT, services=world.services)).runs
+
+    assert {"outcome": "synced"} == runs[1].results[SecretName("A")]
+    for report, run in zip(reports, reversed(runs), strict=True):
+        assert {line.name: (line.outcome, line.code, line.message) for line in report.credentials} == {
+            name: tuple(its.get(word) for word in ("outcome", "code", "message")) for name, its in run.results.items()
+        }
+    assert ["credential_not_found"] == [its["code"] for its in runs[0].results.values()]
+
+
 async def test_steps_are_told_in_the_order_of_the_flow() -> None:
     """The database keeps none; what nobody knows comes last."""
     world = World()
@@ -100,7 +115,7 @@ async def test_one_run_with_what_it_sent() -> None:
 
     report = await one_run(ID[:6], services=world.services)
 
-    assert report == await one_run(ID, services=world.services)
+    assert report == await one_run(ID, services=world.services) == await one_run(ID.upper(), services=world.services)
     assert (ID, {"A": "synced"}, [STATUS]) == (report.run.run_id, report.sent, told(report))
 
     await world.sync("MISSING")
@@ -128,7 +143,37 @@ async def test_a_run_that_is_not_there() -> None:
     assert "flysync history --project ID" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("start", ["", "01k3a", "01K3ABCD", "canary=1", ID + "0", "01k3ab\n"])
+async def test_a_run_or_a_name_with_a_slip() -> None:
+    """The one that was meant is named; a credential that no run was about yet is fine."""
+    world = World()
+    world.put(AWS_KEY="1", OTHER="2")
+    await world.sync("AWS_KEY")
+    rename(world, ID)
+    with pytest.raises(RunNotFound) as caught:
+        await one_run(ID[:8] + "x" + ID[9:], services=world.services)
+    notes = [
+        (await history(PROJECT, services=world.services, name=SecretName(name))).warnings
+        for name in ("aws_key", "OTHER")
+    ]
+
+    assert f"did you mean {ID}? {RunNotFound.default_hint}" == caught.value.hint
+    assert [["no run was about aws_key. did you mean AWS_KEY?"], []] == [
+        [note.message for note in its] for its in notes
+    ]
+
+
+async def test_a_run_that_died() -> None:
+    """It has no end, and nobody holds its app; while somebody does, it is in progress."""
+    world = World()
+    await dead_run(world, borrowed=False, deadline_s=60.0)
+    (died,) = (await history(PROJECT, services=world.services)).runs
+    await world.lock.try_acquire(AppName("acme"))
+    (alive,) = (await history(PROJECT, services=world.services)).runs
+
+    assert (True, replace(died, died=False)) == (died.died, alive)
+
+
+@pytest.mark.parametrize("start", ["", "01k3a", "canary=1", ID + "0", "01k3ab\n"])
 async def test_what_no_run_is_called(start: str) -> None:
     """Too short, too long, or something else: it may be a value, and is not shown."""
     world = World()
@@ -156,9 +201,10 @@ def test_a_list_in_text() -> None:
         "  by ann (cli), acme, release 7, 3.0 s: rotation",
         "  A, B",
     ] == failed
-    assert [f"{ID}  2026-11-20 03:04:05Z  not finished", "  by ? (queue), no app"] == text(
+    assert [f"{ID}  2026-11-20 03:04:05Z  in progress", "  by ? (queue), no app"] == text(
         finished_at=None, app=None, actor="", origin="queue", names=()
     )
+    assert text(finished_at=None, died=True)[0].endswith("Z  died; the next sync clears up")
     assert ["no runs"] == render.as_text(HistoryReport(runs=()))
 
 
@@ -179,6 +225,7 @@ def test_one_run_in_text() -> None:
         sandbox=f"flysync-{ID}",
         deadline=NOW + timedelta(hours=1),
         seconds={"read": 0.04, "deploy": 13.0},
+        results={"A": {"outcome": "synced"}, "B": {"outcome": "failed", "code": "invalid_credential", "message": "m"}},
     )
 
     assert [
@@ -193,14 +240,14 @@ def test_one_run_in_text() -> None:
         "finished  2026-11-20 03:04:05Z",
         f"sandbox   flysync-{ID}",
         "deadline  2026-11-20 04:04:05Z",
-        "name      A",
-        "name      B",
+        "name      A  synced",
+        "name      B  failed  invalid_credential",
         "sent      A  synced",
         "seconds      0.040  read",
         "seconds     13.000  deploy",
         "seconds     13.040  in all",
     ] == render.as_text(RunReport(run=run, sent={"A": "synced"}, next=(STEP,)))
-    assert ["outcome   not finished"] == [
+    assert ["outcome   in progress"] == [
         line
         for line in render.as_text(RunReport(run=run_row(finished_at=None), sent=None))
         if line.startswith(("outcome", "finished", "sent", "seconds", "release"))

@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from memory import World, told
 
 from flysync import SyncOptions, bootstrap, sync_credentials_to_flyio, sync_project
 from flysync.errors import ConfigError, InvalidCredential, UsageError
+from flysync.secret import Secret
 from flysync.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from flysync.ports import Services
+
+
+_NO_SECONDS: tuple[object, ...] = ("10", math.nan, math.inf, -1, True, 86_401, 10**400, [1])
+_NO_TEXTS: tuple[object, ...] = ("", 1, b"x", "x" * 1_001)
+_NO_APPS: tuple[object, ...] = ("", 1, "no app", "a" * 101)
+_NO_FLAGS: tuple[object, ...] = (1, "yes", None)
+_NO_VALUES: tuple[object, ...] = (None, [], {"A": "canary"}, {1: Secret("canary")})
 
 
 async def test_services_of_the_callers_own_are_used() -> None:
@@ -43,6 +52,52 @@ async def test_misuse_is_raised() -> None:
         await sync_project("", services=world.services)
     with pytest.raises(UsageError, match="id is empty"):
         await sync_credentials_to_flyio("", ["A"], services=world.services)
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("project", {"project": 123}),
+        ("project", {"project": None}),
+        ("names", {"names": "ABC"}),
+        ("names", {"names": b"ABC"}),
+        ("names", {"names": None}),
+        ("a name", {"names": [1]}),
+        ("a name", {"names": ["A", b"B"]}),
+        ("options", {"options": {"stage": True}}),
+        ("settings", {"settings": {}}),
+        ("services", {"services": {}}),
+        ("listener", {"listener": print}),
+    ],
+    ids=str,
+)
+async def test_an_argument_of_the_wrong_type_is_named(field: str, given: dict[str, Any]) -> None:
+    """Before anything is opened: there is not even an address."""
+    with pytest.raises(UsageError, match=f"^{field} is of type"):
+        await sync_credentials_to_flyio(**{"project": "p", "names": ["A"], "settings": Settings(), **given})
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        *((field, given) for field in ("timeout_s", "lock_wait_s", "longest_timeout_s") for given in _NO_SECONDS),
+        *((field, given) for field in ("reason", "actor", "sandbox") for given in _NO_TEXTS),
+        *(("app", given) for given in _NO_APPS),
+        *(("values", given) for given in _NO_VALUES),
+        *((field, given) for field in ("stage", "wait", "dry_run", "empty_allowed") for given in _NO_FLAGS),
+        ("value_source", "row"),
+        ("value_source", []),
+        ("origin", "cli"),
+        ("timeout_s", 0),
+    ],
+    ids=lambda given: repr(given)[:20],
+)
+def test_an_option_that_cannot_be_is_named(field: str, given: object) -> None:
+    """Whoever gives it, and without what it holds."""
+    with pytest.raises(UsageError, match=f"^{field} has to be ") as caught:
+        SyncOptions(**{field: given})  # type: ignore[arg-type]
+
+    assert "canary" not in f"{caught.value} {caught.value.hint}"
 
 
 async def test_settings_that_are_missing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

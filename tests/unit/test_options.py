@@ -73,7 +73,8 @@ def test_sync_and_sync_project_differ_by_names_and_projects_alone() -> None:
     found = commands(typer.main.get_command(app))
     one, all_ = ({p.name for p in found[name,].params} for name in ("sync", "sync-project"))
 
-    assert ({"name", "value_stdin"}, {"all_projects", "concurrency"}) == (one - all_, all_ - one)
+    pruning = {"prune", "prune_after_s", "yes"}
+    assert ({"name", "value_stdin"}, {"all_projects", "concurrency", *pruning}) == (one - all_, all_ - one)
 
 
 def test_help_is_readable_at_80_columns() -> None:

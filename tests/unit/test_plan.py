@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from typing import Any
 
 import pytest
 
 from flysync.errors import CredentialNotFound, InvalidCredential
+from flysync.model.allowed import Allowed
 from flysync.model.core import (
     MAX_ARGUMENT_BYTES,
     AppName,
@@ -21,11 +23,13 @@ from flysync.model.core import (
     SecretRecord,
     State,
     SyncOptions,
-    secret_name,
 )
-from flysync.plan import Plan, plan
+from flysync.model.names import secret_name
+from flysync.plan import Plan
+from flysync.plan import plan as decide
 from flysync.secret import Secret
 
+plan = partial(decide, allowed=Allowed(), removes=False)
 NAME = SecretName("A")
 KEY = Secret("key")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,13 +43,15 @@ def make_view(
         project=ProjectId("p"),
         apps=("app",),
         app=AppName("app"),
-        has_credentials=True,
         credentials={NAME: Credential(name=NAME, secret=secret, problem=problem)},
         records={NAME: record} if record else {},
         open_runs=(),
         deployed_before=record is not None,
         has_values=has_values,
         key=KEY,
+        read_at=NOW,
+        digest="",
+        standing=None,
     )
 
 

@@ -64,3 +64,11 @@ def test_a_signal_that_is_to_be_ignored_is_ignored() -> None:
     )
 
     assert "[]\n" == done.stdout
+
+
+def test_nobody_traces_the_process_or_gets_its_memory() -> None:
+    """Its limit for cores is 0, and it is not dumpable, which is what Linux asks before it lets anybody near."""
+    ask = "import ctypes, resource as r; print(r.getrlimit(r.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    done = process(f"from flysync.cli.hardening import hide\nhide()\n{ask}")
+
+    assert "(0, 0) 0\n" == done.stdout

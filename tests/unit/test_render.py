@@ -8,7 +8,15 @@ import pytest
 
 from flysync.cli import render
 from flysync.cli.render.sync import project_text
-from flysync.errors import AmbiguousDeployment, ConfigError, FlysyncError, FlyUnavailable, Interrupted
+from flysync.errors import (
+    AmbiguousDeployment,
+    ConfigError,
+    DeployFailed,
+    FlysyncError,
+    FlyUnavailable,
+    Interrupted,
+    OutcomeUnknown,
+)
 from flysync.handlers.compare import Live
 from flysync.handlers.database import CheckReport
 from flysync.handlers.doctor.checks import DoctorReport
@@ -88,6 +96,7 @@ def run_row(**more: Any) -> RunRow:
         "error_code": None,
         "release": None,
         "seconds": {},
+        "results": {},
     }
     return RunRow(**filled | more)
 
@@ -115,7 +124,8 @@ def evil_texts() -> dict[str, list[str]]:
         run_id=RunId(EVIL), sandbox=EVIL, borrowed=False, seconds_left=1, origin=EVIL, actor=EVIL, started_at=NOW
     )
     words = ("run_id", "app", "origin", "actor", "reason", "sandbox", "outcome", "error_code", "project")
-    row = run_row(names=(EVIL,), seconds={EVIL: 1.0}, **dict.fromkeys(words, EVIL))
+    result = {EVIL: {"outcome": EVIL, "code": EVIL, "message": EVIL}}
+    row = run_row(names=(EVIL,), seconds={EVIL: 1.0}, results=result, **dict.fromkeys(words, EVIL))
     line = status_line(project=EVIL, app=EVIL, name=EVIL, actor=EVIL, origin=EVIL)
     finding = Finding(verdict="failed", subject=EVIL, message=EVIL, hint=EVIL)
     sandbox = SandboxInfo(id=EVIL, name=EVIL, run_id=RunId(EVIL), app=EVIL, state=EVIL, created_at=NOW, ttl_s=60)
@@ -135,7 +145,8 @@ def evil_texts() -> dict[str, list[str]]:
         KeyringReport(name=EVIL, change=KeyringChange.STORED),
     )
     kinds = {type(report).__name__ for report in reports}
-    assert set(render.MODULES) == kinds == {kind.__name__ for kind in Report.__subclasses__()}
+    below = [kind for kind in Report.__subclasses__() for kind in (kind, *kind.__subclasses__())]
+    assert set(render.MODULES) == kinds == {kind.__name__ for kind in below}
     return {
         **{type(report).__name__: render.as_text(report) for report in reports},
         "project": project_text(report),
@@ -178,7 +189,7 @@ def test_every_report_has_all_keys_of_the_contract_in_their_order() -> None:
     status = render.as_json("status", status_report())
     sync = render.as_json("sync", sync_report(warnings=(Note(code="b", message="m"),)), (Note(code="a", message="m"),))
 
-    assert [*bare, "status"] == list(status)
+    assert [*bare, "status", "open_runs", "summary"] == list(status)
     assert list(bare) == list(sync)
     assert ("flysync/1", "db", True, 0, [], None, []) == tuple(
         bare[key] for key in ("schema", "command", "ok", "exit_code", "credentials", "error", "next")
@@ -187,20 +198,20 @@ def test_every_report_has_all_keys_of_the_contract_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code", "line"),
+    ("outcome", "error", "line"),
     [
         (Outcome.SYNCED, None, "✓ A  synced        new"),
-        (Outcome.STAGED, "deploy_failed", "◐ A  staged        deploy_failed"),
+        (Outcome.STAGED, DeployFailed("x"), "◐ A  staged        deploy_failed"),
         (Outcome.UNCHANGED, None, "= A  unchanged     new"),
         (Outcome.SKIPPED, None, "- A  skipped       new"),
-        (Outcome.FAILED, "interrupted", "✗ A  failed        interrupted"),
-        (Outcome.UNKNOWN, "outcome_unknown", "? A  unknown       outcome_unknown"),
+        (Outcome.FAILED, Interrupted("x"), "✗ A  failed        interrupted"),
+        (Outcome.UNKNOWN, OutcomeUnknown("x"), "? A  unknown       outcome_unknown"),
         (None, None, "→ A  would be set  new"),
     ],
 )
-def test_each_outcome_has_a_line(outcome: Outcome | None, code: str | None, line: str) -> None:
+def test_each_outcome_has_a_line(outcome: Outcome | None, error: FlysyncError | None, line: str) -> None:
     """Mark, name, outcome, and why."""
-    one = CredentialReport(name=SecretName("A"), outcome=outcome, reason=Reason.NEW, code=code)
+    one = CredentialReport(name=SecretName("A"), outcome=outcome, reason=Reason.NEW, error=error)
 
     assert line == render.as_text(sync_report(credentials=(one,)))[0]
 
@@ -228,11 +239,13 @@ def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
     run = OpenRun(
         run_id=RunId("run2"), sandbox="s", borrowed=False, seconds_left=1, origin="cli", actor="ann", started_at=NOW
     )
+    tried = run_row(run_id="run9", origin="queue", error_code="access_denied")
     report = status_report(
         status_line(),
         status_line(name="LONG", condition=NEVER_SENT, deployed_at=None, actor=None, origin=None),
         status_line(name="NEWER", condition=CHANGED),
         status_line(name="TRIED", condition=CredentialCondition.FAILED, state=State.FAILED),
+        status_line(name="WHY", condition=CredentialCondition.FAILED, state=State.FAILED, tried=tried),
         status_line(
             project="q",
             app=None,
@@ -241,7 +254,8 @@ def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
             deployed_at=None,
             actor=None,
         ),
-        open_runs=(run,),
+        open_runs=(run, replace(run, run_id=RunId("run3"))),
+        died={"run3"},
     )
 
     assert [
@@ -255,9 +269,14 @@ def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
         "  ! TRIED  failed",
         "    deployed 2026-11-20 03:04:05Z, before",
         "    last tried by tester (cli) run run1",
+        "  ! WHY    failed",
+        "    deployed 2026-11-20 03:04:05Z, before",
+        "    last tried 2026-11-20 03:04:05Z: failed  access_denied",
+        "    by ann (queue) run run9",
         "q  (not deployed)",
-        "  ! -      no credentials",
+        "  ! -  no credentials",
         "run run2 in progress since 2026-11-20 03:04:05Z (cli, ann)",
+        "run run3 died; the next sync clears up. It began 2026-11-20 03:04:05Z (cli, ann)",
     ] == render.as_text(report)
     assert ["no projects"] == render.as_text(status_report())
 
@@ -270,15 +289,16 @@ def test_a_status_says_what_fly_shows() -> None:
         Machine(id="m3", state="stopped", release=7),
         Machine(id="m4", state="started", is_managed=False),
     )
-    acme, gone, dark, bare = (AppName(name) for name in ("acme", "gone", "dark", "bare"))
+    acme, gone, dark, bare, idle = (AppName(name) for name in ("acme", "gone", "dark", "bare", "idle"))
     report = status_report(
         status_line(live=Live.RUNNING, deployed_at=None),
         status_line(name="B", live=Live.MISSING, deployed_at=None),
         status_line(name="C", live=Live.FOREIGN, condition=NEVER_SENT, in_table=False, deployed_at=None),
         status_line(name="D", live=Live.RUNNING, condition=CHANGED, updated_at=None, deployed_at=None),
         status_line(app=gone, live=Live.NO_APP, condition=NEVER_SENT, deployed_at=None),
-        status_line(app=dark, live=Live.UNKNOWN, deployed_at=None),
+        status_line(app=dark, live=Live.UNKNOWN, live_unknown="Fly.io refuses the token", deployed_at=None),
         status_line(app=bare, live=Live.NO_MACHINES, condition=CredentialCondition.STORED, deployed_at=None),
+        status_line(app=idle, live=Live.AT_REST, deployed_at=None),
         apps={
             acme: LiveApp(shown=AppAtFly(secrets=(), machines=machines)),
             gone: LiveApp(exists=False),
@@ -299,11 +319,15 @@ def test_a_status_says_what_fly_shows() -> None:
         "  - A  no app (never sent)",
         "p  dark  machines not seen",
         "  ? A  unknown",
+        "    Fly.io refuses the token",
         "p  bare  machines: none",
         "  ✓ A  no machines (stored, not deployed)",
+        "p  idle",
+        "  ✓ A  on stopped machines",
+        "    the machines are stopped or suspended, and start with it",
     ] == render.as_text(report)
     assert (3, False, "fly_unavailable") == (data["exit_code"], data["ok"], data["error"]["code"])
-    assert [False, True, False, True, False, False, False] == [line["drift"] for line in data["status"]]
+    assert [False, True, False, True, False, False, False, False] == [line["drift"] for line in data["status"]]
     assert data["status"][5]["machines"] is None
     assert {"id": "m4", "state": "started", "release": None, "managed": False} == data["status"][0]["machines"][3]
 
@@ -358,8 +382,8 @@ def test_sandboxes_have_a_line_each() -> None:
     report = SandboxReport(lines=lines)
 
     assert [
-        "flysync-x                           -                        2 min  dead, deleted",
-        "flysync-x                           -                            ?  expired, not deleted",
+        "flysync-x                           -                      2 min ago  dead, deleted",
+        "flysync-x                           -                              ?  expired, not deleted",
     ] == render.as_text(report)
     assert {
         "id": "id",
@@ -390,6 +414,7 @@ def test_an_error_carries_what_callers_decide_by() -> None:
         "service": "fly",
         "phase": "set",
         "retry_after_s": 3.0,
+        "scope": "app",
         "setting": "FLY_API_TOKEN",
     } == data
     assert "setting" not in interrupted["error"]
@@ -414,7 +439,7 @@ def test_snapshots_have_a_line_each() -> None:
 
 def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
     """And the settings to change; of one that is broken the state says more than what was done."""
-    found = Flyctl(version="0.4.87", sha256="5" * 64, archive_sha256="a" * 64)
+    found = Flyctl(version="0.4.87", sha256="5" * 64)
     report = SnapshotReport(lines=(snapshot_line(Way.BUILT, found, {"FLYSYNC_SNAPSHOT": "ours"}),))
     broken = SnapshotReport(lines=(snapshot_line(Way.BUILT, state="build_failed"),))
 

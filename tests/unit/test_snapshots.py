@@ -55,15 +55,16 @@ class Lab(World):
         *,
         timeout_s: float = 60,
         configured: str | None = None,
-        sha256: str | None = None,
+        sums: tuple[str, ...] = (),
     ) -> SnapshotReport:
         """Build a snapshot."""
-        pinned = Pinned(snapshot=configured, version="0.4.87", sha256=sha256)
+        self.recipe.sums = sums
+        pinned = Pinned(snapshot=configured, version="0.4.87", sums=sums)
         return await build_snapshot(name, pinned, services=self.services, timeout_s=timeout_s, listener=self)
 
     async def listed(self, configured: str | None = None) -> SnapshotReport:
         """List them."""
-        return await list_snapshots(Pinned(snapshot=configured, version="0.4.87", sha256=None), services=self.services)
+        return await list_snapshots(Pinned(snapshot=configured, version="0.4.87", sums=()), services=self.services)
 
 
 def commands(report: SnapshotReport) -> Sequence[str]:
@@ -124,19 +125,19 @@ async def test_one_that_falls_asleep_while_it_is_waited_for_is_woken_up() -> Non
 
 
 @pytest.mark.parametrize(
-    ("configured", "sha256", "settings"),
+    ("configured", "sums", "settings"),
     [
-        (None, PROGRAM, {"FLYSYNC_SNAPSHOT": NAME}),
-        ("another", ARCHIVE, {"FLYSYNC_SNAPSHOT": NAME}),
-        (NAME, None, {"FLYSYNC_FLYCTL_SHA256": PROGRAM}),
-        (f"id-of-{NAME}", ARCHIVE, {}),
+        (None, (ARCHIVE, PROGRAM), {"FLYSYNC_SNAPSHOT": NAME}),
+        ("another", (PROGRAM,), {"FLYSYNC_SNAPSHOT": NAME}),
+        (NAME, (), {"FLYSYNC_FLYCTL_SHA256": PROGRAM}),
+        (f"id-of-{NAME}", (ARCHIVE,), {"FLYSYNC_FLYCTL_SHA256": f"{ARCHIVE},{PROGRAM}"}),
     ],
 )
 async def test_only_settings_that_are_not_so_yet_are_named(
-    configured: str | None, sha256: str | None, settings: dict[str, str]
+    configured: str | None, sums: tuple[str, ...], settings: dict[str, str]
 ) -> None:
-    """The sum may be that of the archive or of the program, and the snapshot may be named by its id."""
-    report = await Lab().build(configured=configured, sha256=sha256)
+    """A sync needs the program's own sum, beside those that are set; the snapshot may be named by its id."""
+    report = await Lab().build(configured=configured, sums=sums)
 
     assert (settings, None) == (report.lines[0].settings, report.error)
 
@@ -165,25 +166,27 @@ async def test_a_build_that_fails_is_told_the_same_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flyctl", "sha256", "words"),
+    ("flyctl", "sums", "words"),
     [
-        (None, None, "no working flyctl"),
-        (Flyctl(version="0.4.80", sha256=PROGRAM), None, "flyctl 0.4.80, but FLYSYNC_FLYCTL_VERSION is 0.4.87"),
-        (Flyctl(version="0.4.87", sha256=PROGRAM), "0" * 64, "whose sum is not that of FLYSYNC_FLYCTL_SHA256"),
-        (Flyctl(version="0.4.87", sha256=PROGRAM), ARCHIVE, "whose sum is not that of FLYSYNC_FLYCTL_SHA256"),
+        (None, (), "no working flyctl"),
+        (Flyctl(version="0.4.80", sha256=PROGRAM), (), "flyctl 0.4.80, but FLYSYNC_FLYCTL_VERSION is 0.4.87"),
+        (Flyctl(version="0.4.87", sha256=PROGRAM), (ARCHIVE, "0" * 64), "whose own sum is not in FLYSYNC_FLYCTL_SHA"),
     ],
 )
+@pytest.mark.parametrize("state", ["active", "building"])
 async def test_another_flyctl_than_the_pinned_one_is_of_no_use(
-    flyctl: Flyctl | None, sha256: str | None, words: str
+    flyctl: Flyctl | None, sums: tuple[str, ...], words: str, state: str
 ) -> None:
-    """No setting is to be changed then; what was found is shown."""
+    """No setting is to be changed then; the sum that was found is shown. Who else built it says nothing of its sum."""
     lab = Lab()
     lab.recipe.flyctl = flyctl
-    report = await lab.build("mine", sha256=sha256)
+    lab.snapshots.add("mine", state)
+    report = await lab.build("mine", sums=sums)
+    found = report.lines[0].flyctl
 
     assert isinstance(report.error, errors.SandboxNotFound)
     assert words in report.error.message
-    assert (flyctl, {}, {}) == (report.lines[0].flyctl, report.lines[0].settings, lab.sandboxes.live)
+    assert (flyctl and flyctl.sha256, {}, {}) == (found and found.sha256, report.lines[0].settings, lab.sandboxes.live)
 
 
 @pytest.mark.parametrize("call", ["find", "build"])

@@ -4,6 +4,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from flysync import errors
 from flysync.adapters.clock import RealClock
 from flysync.model.core import Outcome, ProjectId, RunId, SecretName
@@ -24,15 +26,21 @@ class Handler:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[str, ...], dict[str, str]]] = []
+        self.removals: list[tuple[str, ...]] = []
         self.errors: list[BaseException] = []
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.now = self.most = 0
+        #: The steps that a sync has done, and the project whose syncs alone meet the errors.
+        self.steps = ["read", "create", "flyctl", "set"]
+        self.refuses: ProjectId | None = None
 
     async def __call__(
-        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret]
+        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret], *, removes: bool
     ) -> SyncReport:
-        """Sync, or fail with the next error."""
+        """Sync or remove, or fail with the next error."""
+        if removes:
+            self.removals.append(tuple(names))
         self.calls.append((project, tuple(names), {name: secret.reveal() for name, secret in values.items()}))
         self.now += 1
         self.most = max(self.most, self.now)
@@ -40,10 +48,11 @@ class Handler:
             await self.goes_on.wait()
         finally:
             self.now -= 1
-        if self.errors:
+        if self.errors and self.refuses in {None, project}:
             raise self.errors.pop(0)
         lines = tuple(CredentialReport(name=name, outcome=Outcome.SYNCED) for name in names)
-        return SyncReport(run_id=RunId("r"), project=project, credentials=lines)
+        timings_ms = dict.fromkeys(self.steps, 1)
+        return SyncReport(run_id=RunId("r"), project=project, credentials=lines, timings_ms=timings_ms)
 
 
 def dispatcher(
@@ -51,16 +60,22 @@ def dispatcher(
 ) -> Dispatcher:
     """Make a dispatcher."""
     announce = (said if said is not None else []).append
-    breaker = CircuitBreaker(RealClock(), announce, **pauses_s)
+    breaker = CircuitBreaker(RealClock(), announce, of="jobs", **pauses_s)
     return Dispatcher(handler, breaker, projects=projects, may_cover=may_cover)
 
 
 def ask(
-    of: Dispatcher, name: str = "A", project: ProjectId = P, value: str | None = None, added_at: float = 0.0
+    of: Dispatcher,
+    name: str = "A",
+    project: ProjectId = P,
+    value: str | None = None,
+    added_at: float = 0.0,
+    *,
+    removes: bool = False,
 ) -> asyncio.Task[Verdict]:
     """Let a job ask for its verdict."""
     secret = None if value is None else Secret(value)
-    job = Job(id="1", project=project, credential=name, value=secret, added_at=added_at or time.time())
+    job = Job(id="1", project=project, credential=name, value=secret, removes=removes, added_at=added_at or time.time())
     return asyncio.ensure_future(of.sync(project, SecretName(name), job))
 
 
@@ -100,6 +115,43 @@ async def test_calls_of_one_project_overlap_where_one_may_cover_the_other() -> N
         assert (most, [("A",), ("B",)]) == (handler.most, [names for _, names, _ in handler.calls])
 
 
+async def test_removals_that_arrive_together_are_one_call_and_never_beside_a_sync() -> None:
+    """One after the other, also where syncs may overlap; those of another project wait for nobody."""
+    handler = Handler()
+    handler.goes_on.clear()
+    at = dispatcher(handler)
+    asked = [ask(at, name, removes=removes) for name, removes in (("A", False), ("B", True), ("C", True), ("D", False))]
+    await soon(lambda: handler.calls)
+    later = [ask(at, "E"), ask(at, "F", removes=True)]
+    await asyncio.sleep(0.2)
+    alone = handler.now
+    other = ask(at, "A", Q, removes=True)
+    await soon(lambda: handler.now == 2)
+    handler.goes_on.set()
+    verdicts = await asyncio.gather(*asked, *later, other)
+
+    assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
+    assert [("A", "D"), ("B", "C", "F"), ("E",)] == [names for project, names, _ in handler.calls if project == P]
+    assert ([("A",), ("B", "C", "F")], 1) == (handler.removals, alone)
+
+
+@pytest.mark.parametrize("removes_first", [True, False])
+async def test_neither_begins_beside_the_other(removes_first: bool) -> None:
+    """It has its turn when that has ended."""
+    handler = Handler()
+    handler.goes_on.clear()
+    at = dispatcher(handler)
+    first = ask(at, "A", removes=removes_first)
+    await soon(lambda: handler.calls)
+    other = ask(at, "A", removes=not removes_first)
+    await asyncio.sleep(0.2)
+    alone = handler.now
+    handler.goes_on.set()
+    await asyncio.gather(first, other)
+
+    assert (1, 1, [("A",)], 2) == (alone, handler.most, handler.removals, len(handler.calls))
+
+
 async def test_only_so_many_projects_are_worked_on_at_a_time() -> None:
     """The others have their turn."""
     handler = Handler()
@@ -136,13 +188,115 @@ async def test_an_outage_is_waited_for() -> None:
     assert (Disposition.DONE, 3) == (verdict.disposition, len(handler.calls))
 
 
-async def test_an_outage_that_does_not_end_is_told() -> None:
-    """After an hour or so of tries; then the job's own attempts decide."""
+async def test_an_outage_that_does_not_end_costs_no_attempt() -> None:
+    """However often the job is called for."""
     handler = Handler()
     handler.errors += [errors.FlyUnavailable("gone")] * 99
     verdict = await ask(dispatcher(handler, last_s=0.001))
 
-    assert (Disposition.RETRY, "fly_unavailable", 12) == (verdict.disposition, verdict.code, len(handler.calls))
+    assert (Disposition.DONE, 100) == (verdict.disposition, len(handler.calls))
+
+
+REFUSALS = {
+    "postgres": errors.ConfigError("the password is wrong", service="postgres"),
+    "the settings": errors.ConfigError("the table has no such column"),
+    "daytona": errors.DaytonaRefused("Organization is suspended"),
+    "fly": errors.AccessDenied("Fly refuses the token", service="fly"),
+}
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
+async def test_a_fault_of_the_setup_fails_no_job(error: errors.FlysyncError) -> None:
+    """All are held from the first one on, one at a time tries, and all go on once it is mended."""
+    handler, said = Handler(), list[str]()
+    at = dispatcher(handler, said=said, first_s=0.01)
+    handler.errors += [error] * 6
+    verdicts = await asyncio.gather(*(ask(at, "A", ProjectId(f"p{number}")) for number in range(12)))
+
+    assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
+    assert f"jobs are held: {error.message} ({error.code})" == said[0]
+    assert said[-1].startswith("jobs go on: ")
+    assert 18 == len(handler.calls)
+
+
+async def test_a_refusal_that_others_do_not_meet_is_the_projects_own() -> None:
+    """Its job fails as soon as a later sync has got through at the same service, and not before."""
+    handler = Handler()
+    at = dispatcher(handler, first_s=0.02)
+    handler.errors += [errors.AccessDenied("Fly refuses the token", service="fly")] * 99
+    handler.refuses = P
+    refused = ask(at, "A", P)
+    await soon(lambda: handler.calls and not handler.now)
+    handler.steps = ["read"]
+    unchanged = await ask(at, "A", Q)
+    was_held = not refused.done()
+    handler.steps = ["read", "create", "flyctl", "set"]
+    passed = await ask(at, "A", Q)
+    verdict = await refused
+
+    assert (Disposition.DONE, True, Disposition.DONE) == (unchanged.disposition, was_held, passed.disposition)
+    assert (Disposition.FAIL, "access_denied") == (verdict.disposition, verdict.code)
+
+
+@pytest.mark.parametrize("service", ["postgres", None])
+async def test_who_only_reads_does_not_show_whose_a_refusal_is(service: str | None) -> None:
+    """What others lack who have nothing to write may be a right or a table that every sync needs which writes."""
+    handler = Handler()
+    at = dispatcher(handler, first_s=0.01)
+    handler.errors += [errors.ConfigError("no right to write", service=service)] * 3
+    handler.refuses, handler.steps = P, ["read"]
+    refused = ask(at, "A", P)
+    await soon(lambda: handler.calls and not handler.now)
+    while handler.errors and not refused.done():
+        await ask(at, "A", Q)
+
+    assert Disposition.DONE == (await refused).disposition
+
+
+async def test_jobs_are_held_no_longer_than_one_waits() -> None:
+    """Somebody may have synced the last one by hand: it is unchanged, and nobody is left to try the service."""
+    handler, said = Handler(), list[str]()
+    breaker = CircuitBreaker(RealClock(), said.append, first_s=0.01)
+    at = Dispatcher(handler, breaker, projects=5, may_cover=True)
+    handler.errors.append(errors.AccessDenied("Fly refuses the token", service="fly"))
+    handler.steps = ["read"]
+    verdict = await ask(at)
+
+    assert (Disposition.DONE, None) == (verdict.disposition, breaker.reason)
+    assert ["jobs are held: Fly refuses the token (access_denied)", "jobs go on: none waits any more"] == said
+
+
+async def test_nobody_waits_for_a_try_that_takes_long_once_others_get_through() -> None:
+    """It may wait for an app that is locked; one that began before the circuit opened has shown that all is well."""
+    breaker = CircuitBreaker(RealClock(), lambda _: None, first_s=0.01)
+    breaker.failed(P, errors.AccessDenied("Fly refuses the token", service="fly"))
+
+    async def gets_through() -> None:
+        async with breaker.slot():
+            pass
+
+    async with breaker.slot():
+        waiting = asyncio.ensure_future(gets_through())
+        await asyncio.sleep(0.05)
+        has_waited = not waiting.done()
+        breaker.passed({"fly"})
+        await asyncio.wait_for(waiting, 5)
+
+    assert has_waited
+
+
+async def test_a_bug_behind_the_sync_leaves_no_job_without_a_verdict() -> None:
+    """Nobody would take it again before the worker is restarted."""
+
+    def announce(_: str) -> None:
+        raise KeyError("a value")
+
+    handler = Handler()
+    handler.errors.append(errors.ConfigError("no such table"))
+    at = Dispatcher(handler, CircuitBreaker(RealClock(), announce), projects=5, may_cover=True)
+    verdict = await asyncio.wait_for(ask(at), 5)
+
+    assert (Disposition.RETRY, "internal_error", "KeyError") == (verdict.disposition, verdict.code, verdict.message)
 
 
 async def test_while_a_service_is_out_of_reach_one_call_at_a_time_tries_it() -> None:
@@ -157,8 +311,8 @@ async def test_while_a_service_is_out_of_reach_one_call_at_a_time_tries_it() -> 
 
     assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
     assert [
-        "daytona is out of reach (daytona_unavailable); jobs wait until it is back",
-        "daytona is back",
+        "jobs are held: gone (daytona_unavailable)",
+        "jobs go on: daytona is well again",
     ] == said
 
 
@@ -180,17 +334,17 @@ async def test_closing_gives_back_what_has_not_begun_and_lets_end_what_runs() ->
     await soon(lambda: handler.calls)
     waits = ask(at, "A", Q)
     await asyncio.sleep(0.1)
+    removals = [ask(at, "A", P, removes=True), ask(at, "A", Q, removes=True)]
+    await asyncio.sleep(0.1)
     closing = asyncio.ensure_future(at.close(60.0))
     await asyncio.sleep(0)
     late = await ask(at, "B", P)
     handler.goes_on.set()
     await closing
 
-    assert (Disposition.RELEASE, Disposition.RELEASE, Disposition.DONE) == (
-        late.disposition,
-        (await waits).disposition,
-        (await runs).disposition,
-    )
+    released = [late, await waits, *[await removal for removal in removals]]
+    assert [Disposition.RELEASE] * 4 == [verdict.disposition for verdict in released]
+    assert Disposition.DONE == (await runs).disposition
     assert 1 == len(handler.calls)
 
 

@@ -11,6 +11,7 @@ from memory import World
 
 from flysync import errors
 from flysync.logs import LOGGER
+from flysync.model.allowed import Allowed
 from flysync.model.core import AppName, SyncOptions
 from flysync.secret import Secret
 from flysync.worker.options import WorkerOptions
@@ -74,6 +75,93 @@ async def test_jobs_get_the_truth_about_their_own_names() -> None:
     assert ["queue"] == [run.intent.origin for run in world.records.run_rows.values()]
 
 
+@pytest.mark.parametrize("value_source", ["database", "caller"])
+async def test_removals_get_the_truth_about_their_own_names(value_source: str) -> None:
+    """What goes, what was saved again, what may be about to go, and what is not ours, with one restart."""
+    world, jobs = World(), InMemoryJobs(keep_values=True)
+    world.put(A="1", B="2", C="3", D="4")
+    await world.sync()
+    for name in "AB":
+        world.records.remove("p", name)
+    jobs.now += 100  # of the first four, nothing is in a transaction still
+    added = [jobs.add(name, removes=True, value=Secret(CANARY)) for name in ("A", "B", "C", "NEVER", "D")]
+    for job in added[:-1]:
+        job.added_at -= 100
+    young = added[-1]
+    sync_options = SyncOptions(value_source=value_source)  # type: ignore[arg-type]
+    with heard() as records:
+        async with working(jobs, world, sync=sync_options) as work:
+            await soon(lambda: {"completed", "failed"}.issuperset(job.state for job in added))
+            text = work._metrics.text().decode()
+
+    assert [
+        ("completed", "synced"),
+        ("completed", "synced"),
+        ("completed", "unchanged"),
+        ("failed", "usage"),
+        ("failed", "superseded"),
+    ] == [told(job) for job in added]
+    assert ([1, 1, 1, 1, 3], [None] * 5) == ([job.attempts_made for job in added], [job.value for job in added])
+    assert [[], [], ["superseded"]] == [job.verdict.result["warnings"] for job in added[:3] if job.verdict]
+    assert "D is still in cloud_credentials" in (young.verdict.message if young.verdict else "")
+    assert ({"C": "3", "D": "4"}, 2) == (world.acme.running, world.acme.restarts)
+    assert "removal of A of p: synced" in "".join(record.getMessage() for record in records)
+    for code in ('"synced"} 2.0', '"unchanged"} 1.0', '"usage"} 1.0', '"superseded"} 3.0'):
+        assert f"flysync_jobs_total{{outcome={code}" in text
+
+
+async def test_a_row_whose_deletion_is_committed_late_goes_with_the_next_try() -> None:
+    """The job was faster than the commit."""
+    world, jobs = World(), InMemoryJobs(pause_s=0.2)
+    world.put(A="1", B="2")
+    await world.sync()
+    job = jobs.add("A", removes=True)
+    async with working(jobs, world):
+        await soon(lambda: job.state == "delayed")
+        world.records.remove("p", "A")
+        await soon(lambda: job.state == "completed")
+
+    assert (("completed", "synced"), {"B": "2"}) == (told(job), world.acme.running)
+
+
+async def test_what_is_saved_and_revoked_at_once_ends_as_the_table_says() -> None:
+    """Whichever of the two jobs is first: they are never at work together, and the row decides."""
+    for order in ((False, True), (True, False)):
+        world, jobs = World(), InMemoryJobs()
+        world.put(A="1", B="2")
+        await world.sync()
+        world.put(A="3")
+        jobs.now += 100
+        added = [jobs.add("A", removes=removes) for removes in order]
+        for job in added:
+            job.added_at -= 100
+        async with working(jobs, world):
+            await soon(lambda added=added: all(job.state == "completed" for job in added))  # type: ignore[misc]
+
+        assert {False: "synced", True: "unchanged"} == {job.removes: told(job)[1] for job in added}
+        assert ({"A": "3", "B": "2"}, 2) == (world.acme.running, world.acme.restarts)
+
+
+async def test_a_job_for_what_may_not_be_touched_fails_for_good() -> None:
+    """With the reason of its own name; no other job waits for it, and nothing is tried again."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1", NODE_OPTIONS="--require /tmp/x.js")
+    world.records.add_project("q", "other", A="1")
+    world.allowed = Allowed(apps=("acme",), reserved=("NODE_*",))
+    added = [jobs.add("A"), jobs.add("NODE_OPTIONS"), jobs.add("A", "q")]
+    async with working(jobs, world):
+        await soon(lambda: {"completed", "failed"}.issuperset(job.state for job in added))
+
+    assert [("completed", "synced"), ("failed", "not_allowed"), ("failed", "not_allowed")] == [
+        told(job) for job in added
+    ]
+    assert [
+        "NODE_OPTIONS is reserved: FLYSYNC_RESERVED_NAMES has NODE_*",
+        "other is none of the apps in FLYSYNC_APPS",
+    ] == [job.verdict.message for job in added[1:] if job.verdict]
+    assert ([1, 1, 1], {"A": "1"}) == ([job.attempts_made for job in added], world.acme.running)
+
+
 CANARY = "canary-"
 
 
@@ -82,7 +170,13 @@ CANARY = "canary-"
     [
         (None, "A", None, "the job's projectId is missing or empty"),
         ("", "A", None, "the job's projectId is missing or empty"),
-        (123, "A", None, "the job's projectId is a number, not a string"),
+        (1.5, "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
+        (2**53, "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
+        (1e21, "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
+        (float("nan"), "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
+        (-float("inf"), "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
+        (10**30, "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
+        ("p", 7, None, "the job's credentialName is a number, not a string"),
         (True, "A", None, "the job's projectId is a boolean, not a string"),
         (["p"], "A", None, "the job's projectId is an array, not a string"),
         ("p", {"name": "A"}, None, "the job's credentialName is an object, not a string"),
@@ -91,10 +185,21 @@ CANARY = "canary-"
         ("p", CANARY * 100_000, None, "the job's credentialName has 700,000 characters; the limit is 128"),
         (f"{CANARY}\ud800", "A", None, "the job's projectId contains a character that no database can store"),
         (f"{CANARY}\0", "A", None, "the job's projectId contains a character that no database can store"),
-        ("p", f"{CANARY}\ud800", None, "the job's credentialName contains a character that no database can store"),
+        ("p", f"{CANARY}\ud800", None, "the job's credentialName (8 characters) is not valid: character 7 is a hyphen"),
         ("p", "A", 7, "the job's credentialValue is not a string"),
-        ("p", f"A={CANARY}", None, "a text of 9 characters is not a valid credential name"),
-        ("p", f"{CANARY}/+{CANARY}", None, "a text of 16 characters is not a valid credential name"),
+        (
+            "p",
+            f"A={CANARY}",
+            None,
+            "the job's credentialName (9 characters) is not valid: character 2 is an equals sign",
+        ),
+        ("p", "1A", None, "the job's credentialName (2 characters) is not valid: character 1 is a digit"),
+        (
+            "p",
+            "\ud800",
+            None,
+            "the job's credentialName (1 characters) is not valid: character 1 is no letter, digit or underscore",
+        ),
     ],
 )
 async def test_a_job_that_asks_for_nothing_is_told_why(
@@ -112,6 +217,28 @@ async def test_a_job_that_asks_for_nothing_is_told_why(
     assert (message, 1) == (job.verdict.message, job.attempts_made)
     assert "synced" == told(good)[1]
     assert CANARY not in "".join(record.getMessage() for record in records)
+
+
+@pytest.mark.parametrize("number", [123, -7, 0, 2**53 - 1, 123.0])
+async def test_a_project_may_be_a_number(number: float) -> None:
+    """As many a backend has them; JavaScript writes none of these in another way."""
+    world, jobs = World(), InMemoryJobs()
+    job = jobs.add("A", number)
+    async with working(jobs, world):
+        await soon(lambda: job.state == "failed")
+
+    assert job.verdict is not None
+    assert ("project_not_found", True) == (job.verdict.code, f"project {number:.0f} " in f"{job.verdict.message} ")
+
+
+async def test_what_is_refused_keeps_its_value() -> None:
+    """It was never begun; what was begun and has failed has none any more."""
+    world, jobs = World(), InMemoryJobs(keep_values=True)
+    odd, lost = jobs.add("A", value=[CANARY]), jobs.add("A", "nobody", value=Secret(CANARY))
+    async with working(jobs, world, sync=SyncOptions(value_source="caller")):
+        await soon(lambda: odd.state == lost.state == "failed")
+
+    assert ([CANARY], None) == (odd.value, lost.value)
 
 
 async def test_a_long_id_of_a_job_is_cut_in_the_log() -> None:
@@ -147,12 +274,16 @@ async def test_it_says_whether_it_is_ready() -> None:
             job = jobs.add("A")
             await soon(lambda: job.state == "completed")
             ready = await work._why_not_ready()
-            jobs.is_there = False
+            jobs.trouble = errors.RedisUnavailable("Redis is out of reach")
             away = await work._why_not_ready()
-            jobs.is_there = True
+            jobs.trouble = None
         ends = await work._why_not_ready()
 
-    assert ("", "redis is out of reach", "the worker is shutting down") == (ready, away, ends)
+    assert ("", "jobs are held: Redis is out of reach (redis_unavailable)", "the worker is shutting down") == (
+        ready,
+        away,
+        ends,
+    )
     assert [job.id] == [record.job_id for record in records if hasattr(record, "job_id")]
 
 

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from flysync import errors
+from flysync.errors import FlysyncError, Scope
 from flysync.model.core import Outcome, ProjectId, RunId, SecretName
 from flysync.model.reports import CredentialReport, Note, SyncReport
-from flysync.ports import Disposition
-from flysync.worker.verdict import is_outage, of_error, of_report
+from flysync.ports import Disposition, Job, Verdict
+from flysync.worker.verdict import is_held, of_error, of_report
 
 A, B, C, D = map(SecretName, "ABCD")
+JOB = Job(id="1", project="p", credential="A", value=None, added_at=0.0)
+
+
+def error_of(code: str | None, message: str = "no") -> errors.FlysyncError | None:
+    """Make an error of the kind that has *code*."""
+    return next((kind(message) for kind in errors.FlysyncError.__subclasses__() if kind.code == code), None)
 
 
 def report(*lines: tuple[SecretName, Outcome, str | None], error: errors.FlysyncError | None = None) -> SyncReport:
@@ -16,66 +26,125 @@ def report(*lines: tuple[SecretName, Outcome, str | None], error: errors.Flysync
     return SyncReport(
         run_id=RunId("r1"),
         project=ProjectId("p"),
-        credentials=tuple(CredentialReport(name=name, outcome=outcome, code=code) for name, outcome, code in lines),
+        credentials=tuple(
+            CredentialReport(name=name, outcome=outcome, error=error_of(code)) for name, outcome, code in lines
+        ),
         error=error,
         warnings=(Note(code="not_deployed", message="it is not"),),
     )
 
 
+def done(report: SyncReport, name: SecretName) -> Verdict:
+    """Give the verdict on a job that is done."""
+    verdict = of_report(report, name, JOB)
+    assert isinstance(verdict, Verdict)
+    return verdict
+
+
+def end(report: SyncReport, name: SecretName) -> FlysyncError:
+    """Give the error of a job that is not."""
+    error = of_report(report, name, JOB)
+    assert isinstance(error, FlysyncError)
+    return error
+
+
 @pytest.mark.parametrize("outcome", [Outcome.SYNCED, Outcome.UNCHANGED, Outcome.SKIPPED])
 def test_what_is_well_is_done(outcome: Outcome) -> None:
     """With the outcome, the run and the warnings, whatever became of the others."""
-    done = of_report(
-        report((A, outcome, None), (B, Outcome.FAILED, "flyctl_failed"), error=errors.FlyctlFailed("no")), A, age_s=0
-    )
+    both = report((A, outcome, None), (B, Outcome.FAILED, "flyctl_failed"), error=errors.FlyctlFailed("no"))
+    verdict = done(both, A)
 
     assert (Disposition.DONE, outcome, "r1", ["not_deployed"]) == (
-        done.disposition,
-        done.result["outcome"],
-        done.result["run_id"],
-        done.result["warnings"],
+        verdict.disposition,
+        verdict.result["outcome"],
+        verdict.result["run_id"],
+        verdict.result["warnings"],
     )
+
+
+#: The queue column of the design: every code has its line here.
+QUEUE = {
+    "usage": Disposition.FAIL,
+    "run_not_found": Disposition.FAIL,
+    "app_not_visible": Disposition.FAIL,
+    "project_not_found": Disposition.FAIL,
+    "ambiguous_deployment": Disposition.FAIL,
+    "credential_not_found": Disposition.FAIL,
+    "invalid_credential": Disposition.FAIL,
+    "sandbox_not_found": Disposition.FAIL,
+    "app_not_found": Disposition.FAIL,
+    "not_owner": Disposition.FAIL,
+    "not_allowed": Disposition.FAIL,
+    "prune_refused": Disposition.FAIL,
+    "deploy_failed": Disposition.FAIL,
+    "config": "held",
+    "access_denied": "held",
+    "daytona_refused": "held",
+    "fly_refused": "held",
+    "quota_reached": "held",
+    "rate_limited": "held",
+    "database_unavailable": "held",
+    "daytona_unavailable": "held",
+    "fly_unavailable": "held",
+    "redis_unavailable": "held",
+    "not_recorded": "held",
+    "flyctl_changed": "held",
+    "flyctl_failed": Disposition.RETRY,
+    "deploy_incomplete": Disposition.RETRY,
+    "outcome_unknown": Disposition.RETRY,
+    "app_moved": Disposition.RETRY,
+    "timeout": Disposition.RETRY,
+    "locked": Disposition.RETRY,
+    "interrupted": Disposition.RELEASE,
+}
+
+
+def test_each_error_has_its_line() -> None:
+    """No code is without one."""
+    kinds = [kind for kind in FlysyncError.__subclasses__() if kind.__module__ == errors.__name__]
+
+    assert {kind.code: fate(kind("x")) for kind in kinds} == QUEUE
+
+
+def fate(error: FlysyncError) -> object:
+    """Give what becomes of a job: raised, told of its credential, or of the run that says nothing of it."""
+    other = errors.FlyctlFailed("another's")
+    line = CredentialReport(name=A, outcome=Outcome.FAILED, error=error)
+    whole = SyncReport(run_id=RunId("r1"), project=ProjectId("p"), credentials=(line,), error=other)
+    assert end(whole, A) is error
+    assert end(report((B, Outcome.FAILED, "flyctl_failed"), error=error), A) is error
+    return "held" if is_held(error) else of_error(error, age_s=100).disposition
+
+
+def test_whom_an_error_concerns_may_be_said_by_who_raises_it() -> None:
+    """The limit of one service's call, and the snapshot of all sandboxes."""
+    assert Scope.APP is errors.TimedOut("x").scope
+    assert is_held(errors.TimedOut("x", service="daytona"))
+    assert is_held(errors.SandboxNotFound("x", scope=Scope.SETUP))
+
+
+def test_no_service_keeps_jobs_waiting_for_more_than_an_hour() -> None:
+    """Its header may hold any number, and all jobs would wait as long."""
+    assert 3600 == of_error(errors.RateLimited("x", retry_after_s=1e300), age_s=0).retry_after_s
 
 
 @pytest.mark.parametrize(
-    ("error", "disposition"),
+    ("steps", "error", "services"),
     [
-        (errors.AppNotVisible("x"), Disposition.FAIL),
-        (errors.ProjectNotFound("x"), Disposition.FAIL),
-        (errors.AmbiguousDeployment("x"), Disposition.FAIL),
-        (errors.InvalidCredential("x"), Disposition.FAIL),
-        (errors.SandboxNotFound("x"), Disposition.FAIL),
-        (errors.DeployFailed("x"), Disposition.FAIL),
-        (errors.AccessDenied("x"), Disposition.FAIL),
-        (errors.UsageError("x"), Disposition.FAIL),
-        (errors.ConfigError("x"), Disposition.FAIL),
-        (errors.FlyctlFailed("x"), Disposition.RETRY),
-        (errors.DeployIncomplete("x"), Disposition.RETRY),
-        (errors.DatabaseUnavailable("x"), Disposition.RETRY),
-        (errors.DaytonaUnavailable("x"), Disposition.RETRY),
-        (errors.FlyUnavailable("x"), Disposition.RETRY),
-        (errors.RateLimited("x"), Disposition.RETRY),
-        (errors.TimedOut("x"), Disposition.RETRY),
-        (errors.OutcomeUnknown("x"), Disposition.RETRY),
-        (errors.AppMoved("x"), Disposition.RETRY),
-        (errors.NotRecorded("x"), Disposition.RETRY),
-        (errors.Locked("x"), Disposition.RETRY),
-        (errors.Interrupted("x"), Disposition.RELEASE),
+        ("read", None, set()),
+        ("read create", None, {None, "postgres"}),
+        ("read create flyctl set list", errors.FlyctlFailed("x"), {None, "postgres", "daytona"}),
+        ("read create flyctl list", None, {None, "postgres", "daytona", "fly"}),
+        ("read create flyctl set deploy", None, {None, "postgres", "daytona", "fly"}),
     ],
-    ids=lambda value: getattr(value, "code", str(value)),
 )
-def test_each_error_has_its_fate(error: errors.FlysyncError, disposition: Disposition) -> None:
-    """The queue's column of the design, line by line: raised, told of a credential, or by its code alone."""
-    failed = report((A, Outcome.FAILED, error.code), (B, Outcome.FAILED, error.code), error=error)
-    other = errors.FlyctlFailed("another's")
+def test_a_sync_shows_which_services_are_well(steps: str, error: FlysyncError | None, services: set[str]) -> None:
+    """Only those that have done their part: who has only read may lack a right to write."""
+    told = SyncReport(
+        run_id=RunId("r"), project=ProjectId("p"), error=error, timings_ms=dict.fromkeys(steps.split(), 1)
+    )
 
-    assert disposition is of_error(error, age_s=100).disposition
-    assert disposition is of_report(failed, A, age_s=100).disposition
-    if disposition is not Disposition.RELEASE:
-        assert (disposition, error.code) == (
-            (by_code := of_report(report((A, Outcome.FAILED, error.code), error=other), A, age_s=100)).disposition,
-            by_code.code,
-        )
+    assert services == told.reached
 
 
 def test_each_job_is_told_its_own_credentials_reason() -> None:
@@ -84,14 +153,14 @@ def test_each_job_is_told_its_own_credentials_reason() -> None:
         run_id=RunId("r1"),
         project=ProjectId("p"),
         credentials=(
-            CredentialReport(name=A, outcome=Outcome.FAILED, code="invalid_credential", message="A is empty"),
-            CredentialReport(name=B, outcome=Outcome.FAILED, code="invalid_credential", message="B has a NUL"),
-            CredentialReport(name=C, outcome=Outcome.FAILED, code="credential_not_found", message="no C"),
-            CredentialReport(name=D, outcome=Outcome.FAILED, code="flyctl_failed"),
+            CredentialReport(name=A, outcome=Outcome.FAILED, error=error_of("invalid_credential", "A is empty")),
+            CredentialReport(name=B, outcome=Outcome.FAILED, error=error_of("invalid_credential", "B has a NUL")),
+            CredentialReport(name=C, outcome=Outcome.FAILED, error=error_of("credential_not_found", "no C")),
+            CredentialReport(name=D, outcome=Outcome.FAILED, error=error_of("flyctl_failed", "D failed")),
         ),
         error=errors.InvalidCredential("A is empty"),
     )
-    verdicts = [of_report(failed, name, age_s=100) for name in (A, B, C, D)]
+    verdicts = [of_error(end(failed, name), age_s=100) for name in (A, B, C, D)]
 
     assert [
         (Disposition.FAIL, "invalid_credential", "A is empty"),
@@ -104,7 +173,7 @@ def test_each_job_is_told_its_own_credentials_reason() -> None:
 @pytest.mark.parametrize("name", [A, B])
 def test_what_nobody_explains_is_tried_again(name: SecretName) -> None:
     """A credential without an outcome or an error, and one that is not in the report at all."""
-    verdict = of_report(report((A, Outcome.UNKNOWN, None)), name, age_s=100)
+    verdict = of_error(end(report((A, Outcome.UNKNOWN, None)), name), age_s=100)
 
     assert (Disposition.RETRY, "outcome_unknown") == (verdict.disposition, verdict.code)
 
@@ -112,42 +181,63 @@ def test_what_nobody_explains_is_tried_again(name: SecretName) -> None:
 def test_a_credential_that_is_not_there_yet_is_waited_for() -> None:
     """The backend's transaction may not be visible yet."""
     fates = [of_error(errors.CredentialNotFound("x"), age_s=age_s).disposition for age_s in (59, 61)]
+    assert "x: did you mean y?" == of_error(errors.CredentialNotFound("x", hint="did you mean y?"), age_s=61).message
 
     assert [Disposition.RETRY, Disposition.FAIL] == fates
+
+
+@pytest.mark.parametrize(
+    ("removes", "age_s", "name", "expected"),
+    [
+        (True, 30, A, (Disposition.RETRY, "superseded", None)),
+        (True, 61, A, (Disposition.DONE, "", ["superseded"])),
+        (False, 30, A, (Disposition.DONE, "", ["superseded"])),
+        (True, 30, B, (Disposition.DONE, "", [])),
+    ],
+)
+def test_a_removal_whose_row_is_still_there_is_tried_again_while_it_is_young(
+    removes: bool, age_s: float, name: SecretName, expected: object
+) -> None:
+    """The transaction that deletes it may not be over; later on it counts as saved again. Others are none of it."""
+    job = replace(JOB, removes=removes, age_then_s=age_s, picked_at=time.monotonic())
+    told = replace(
+        report((A, Outcome.UNCHANGED, None), (B, Outcome.SYNCED, None)),
+        warnings=(Note(code="superseded", message="", names=(A,)),),
+    )
+    verdict = of_report(told, name, job)
+
+    assert isinstance(verdict, Verdict)
+    assert expected == (verdict.disposition, verdict.code, verdict.result.get("warnings"))
 
 
 def test_what_was_not_recorded_is_tried_again() -> None:
     """Though its value has arrived."""
     arrived = report((A, Outcome.SYNCED, None), error=errors.NotRecorded("x"))
 
-    assert (Disposition.RETRY, "not_recorded") == ((one := of_report(arrived, A, age_s=0)).disposition, one.code)
+    assert end(arrived, A) is arrived.error
 
 
-def test_an_outage_is_nobodys_fault() -> None:
-    """Services out of reach, and their limits; not what went wrong with one app."""
-    outages = (errors.DatabaseUnavailable, errors.DaytonaUnavailable, errors.FlyUnavailable, errors.RateLimited)
-
-    assert all(is_outage(of_error(kind("x"), age_s=0)) for kind in outages)
-    assert not any(is_outage(of_error(kind("x"), age_s=0)) for kind in (errors.TimedOut, errors.FlyctlFailed))
+def test_a_pause_that_a_service_asks_for_is_handed_on() -> None:
+    """In seconds."""
     assert 7 == of_error(errors.RateLimited("x", retry_after_s=7), age_s=0).retry_after_s
 
 
 @pytest.mark.parametrize(
-    ("error", "warning", "disposition"),
+    ("error", "warning", "is_done"),
     [
-        (None, "no_machines", Disposition.DONE),
-        (errors.InvalidCredential("B is empty"), "no_machines", Disposition.DONE),
-        (errors.InvalidCredential("B is empty"), "rolling_out", Disposition.DONE),
-        (errors.FlyUnavailable("out of reach"), "superseded", Disposition.RETRY),
+        (None, "no_machines", True),
+        (errors.InvalidCredential("B is empty"), "no_machines", True),
+        (errors.InvalidCredential("B is empty"), "rolling_out", True),
+        (errors.FlyUnavailable("out of reach"), "superseded", False),
     ],
 )
 def test_what_is_stored_is_done_only_where_no_rollout_is_owed(
-    error: errors.FlysyncError | None, warning: str, disposition: Disposition
+    error: errors.FlysyncError | None, warning: str, is_done: bool
 ) -> None:
     """A run that fails between two sets leaves the first one's values without a roll-out: their jobs are not done."""
     lines = [CredentialReport(name=A, outcome=Outcome.STAGED)]
     if error is not None:
-        lines.append(CredentialReport(name=B, outcome=Outcome.FAILED, code=error.code))
+        lines.append(CredentialReport(name=B, outcome=Outcome.FAILED, error=error))
     report = SyncReport(
         run_id=RunId("r"),
         project=ProjectId("p"),
@@ -156,4 +246,4 @@ def test_what_is_stored_is_done_only_where_no_rollout_is_owed(
         warnings=(Note(code=warning, message=""),),
     )
 
-    assert disposition is of_report(report, A, age_s=0.0).disposition
+    assert is_done is isinstance(of_report(report, A, JOB), Verdict)

@@ -6,7 +6,7 @@ sandbox, and of its texts nothing is ever shown: `verdicts` makes types of them,
 """
 
 from flysync.adapters.flyctl.install import FlyctlRecipe, Source
-from flysync.adapters.flyctl.sandbox import CONTROLS, FlyctlSandbox
+from flysync.adapters.flyctl.sandbox import CONTROLS, FlyctlSandbox, needed_hosts
 from flysync.adapters.flyctl.steps import Limits, Steps
 
-__all__ = ["CONTROLS", "FlyctlRecipe", "FlyctlSandbox", "Limits", "Source", "Steps"]
+__all__ = ["CONTROLS", "FlyctlRecipe", "FlyctlSandbox", "Limits", "Source", "Steps", "needed_hosts"]

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from flysync.adapters.flyctl.script import Part, word
 from flysync.adapters.flyctl.steps import Steps
-from flysync.errors import ConfigError, FlyctlFailed
+from flysync.errors import ConfigError, FlyctlChanged, FlyctlFailed
 from flysync.model import fly, snapshot
 from flysync.model.core import RunId
 from flysync.ports import Recipe
@@ -37,22 +36,36 @@ _MARGIN_S = 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where a flyctl comes from: *version*, by the script at *install_url* or by a download that has *sha256*."""
+    """Where a flyctl comes from: *version*, by the script at *install_url* or by a download that has one of *sums*."""
 
     version: str
     install_url: str
-    sha256: str | None = None
+    sums: tuple[str, ...] = ()
+
+    def checking(self, text: str) -> str:
+        """Fill in how a script fetches, and what it compares a program's sum with."""
+        text = text.replace("@CURL@", _CURL).replace("@IS_ONE@", _IS_ONE)
+        return text.replace("@SUMS@", ",".join(map(word, self.sums)))
 
 
+#: Where sums are set, each is copied into the run's own directory, and it is the copy that is summed and then run:
+#: another one can be put in the program's place between the two. What has another sum is not even asked its version.
 _LOOK = """{
-n=0
+n=0; l=
 for c in "$(command -v flyctl)" "$(command -v fly)" "${HOME:-$PWD}/.fly/bin/flyctl"; do
-  if [ -n "$c" ] && [ -x "$c" ]; then
-    n=$((n + 1)); ln -sf "$c" "$d/flyctl$n"
-    printf "%s " "$n"; $t 10 "$d/flyctl$n" version --json; printf "\\n"
-  fi
+  [ -f "$c" ] && [ -x "$c" ] && ! [ "$c" -ef "$l" ] || continue
+  n=$((n + 1)); l=$c; s=; p="$d/flyctl$n"; rm -f "$p"
+  if [ "@SUMS@" ]; then $t 10 cp "$c" "$p" && s=$($t 10 sha256sum <"$p"); else ln -s "$c" "$p"; fi
+  case ",@SUMS@," in
+    @IS_ONE@) printf "%s " "$n"; $t 10 "$p" version --json; printf "\\n" ;;
+    *) rm -f "$p"; printf "%s is %s %s\\n" "$n" "${s%% *}" "$(printf "%s" "$c" | tr -c "[:print:]" "?")" ;;
+  esac
 done; true
 }"""
+#: An address that is https must not lead to one that is not.
+_CURL = "curl -fsSL --proto-redir =https --retry 2 --connect-timeout 10"
+#: What a list of sums, between commas, looks like that has `$s` in it, or nothing at all.
+_IS_ONE = '*",${s%% *},"*|",,"'
 
 #: Fly's own installer; it needs curl and tar (flyctl.md 5) and is kept away from the sandbox's own ~/.fly, where one
 #: that does not know FLYCTL_INSTALL puts it all the same. In a shell of its own, so that its exit is not that of the
@@ -60,7 +73,7 @@ done; true
 _INSTALL = """(
 FLYCTL_INSTALL="$d/fly"; export FLYCTL_INSTALL
 command -v curl >/dev/null || exit 69
-curl -fsSL --retry 2 --connect-timeout 10 "@URL@" -o "$d/install.sh" || exit 68
+@CURL@ "@URL@" -o "$d/install.sh" || exit 68
 $t @LIMIT@ sh "$d/install.sh" @VERSION@ >/dev/null || exit 67
 for c in "$d/fly/bin/flyctl" "${HOME:-$PWD}/.fly/bin/flyctl"; do
   if [ -x "$c" ]; then
@@ -71,16 +84,20 @@ done
 exit 65
 )"""
 
-#: By direct download. The archive or the program in it must have the sum; nothing but the program is unpacked.
+#: By direct download. The archive or the program in it has to have a sum that is set; nothing else is unpacked.
 _DOWNLOAD = """(
+command -v sha256sum >/dev/null || exit 64
 command -v curl >/dev/null || exit 69
 a=$(uname -m); [ "$a" != aarch64 ] || a=arm64
-f="$d/flyctl.tar.gz"
-curl -fsSL --retry 2 --connect-timeout 10 "@URL@" -o "$f" || exit 68
-tar -xzOf "$f" flyctl >"$d/flyctl0" || exit 67
-case "$(sha256sum "$f" "$d/flyctl0")" in *@SHA256@*) ;; *) rm -f "$d/flyctl0"; exit 66 ;; esac
-chmod 700 "$d/flyctl0"; rm -f "$f"
-printf "0 "; "$d/flyctl0" version --json
+f="$d/flyctl.tar.gz"; p="$d/flyctl0"
+@CURL@ "@URL@" -o "$f" || exit 63
+tar -xzOf "$f" flyctl >"$p" || exit 67
+for g in "$p" "$f"; do
+  s=$(sha256sum <"$g")
+  case ",@SUMS@," in @IS_ONE@) chmod 700 "$p"; rm -f "$f"; printf "0 "; "$p" version --json; exit ;; esac
+done
+rm -f "$p"; printf "0 is %s the archive\\n" "${s%% *}"
+exit 66
 )"""
 
 #: Debian's slim image has all that a step's script needs, but for curl and the certificates that flyctl needs too.
@@ -91,29 +108,33 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 RUN @FETCH@
 """
 
-#: One line, by Debian's dash. The archive's sum and name stay beside the program: it may be the sum that is set.
+#: One line, by Debian's dash.
 _FETCH = """\
 set -e; cd /tmp; p=/usr/local/bin/flyctl;
 a=$(uname -m); [ "$a" != aarch64 ] || a=arm64; f=flyctl_@VERSION@_Linux_$a.tar.gz;
-curl -fsSL --retry 2 --connect-timeout 10 "@URL@" -o "$f"; tar -xzOf "$f" flyctl >"$p";
-case "$(sha256sum "$f" "$p")" in *@SHA256@*) ;;
-*) echo "flyctl has another sum than FLYSYNC_FLYCTL_SHA256"; exit 66 ;; esac;
-sha256sum "$f" >"$p.sha256"; chmod 755 "$p"; rm "$f"
+@CURL@ "@URL@" -o "$f"; tar -xzOf "$f" flyctl >"$p"; sha256sum "$f" "$p"; o=;
+for g in "$f" "$p"; do s=$(sha256sum <"$g"); case ",@SUMS@," in @IS_ONE@) o=1 ;; esac; done;
+[ "$o" ] || { echo "flyctl has another sum than FLYSYNC_FLYCTL_SHA256"; exit 66; };
+chmod 755 "$p"; rm "$f"
 """
 
-#: Three parts: the program's sum, the archive's, and what the program says of itself.
+#: The program's sum, and what the program says of itself.
 _LOOK_AT_IMAGE = """{
-c=$(command -v flyctl); s=$(sha256sum "$c"); f=$(cat "$c.sha256" 2>/dev/null)
-printf "%s\\n%s\\n" "${s%% *}" "${f%% *}"
-$t 20 "$c" version --json; true
+c=$(command -v flyctl); s=$(sha256sum <"$c")
+printf "%s\\n" "${s%% *}"
+case ",@SUMS@," in @IS_ONE@) $t 20 "$c" version --json ;; esac; true
 }"""
 #: Seconds for it.
 _LOOK_AT_IMAGE_S = 40
 
+#: The status of a download whose sum is another.
+_CHANGED = 66
 _FAULTS = {
+    63: "flyctl's archive could not be downloaded",
+    64: "the sandbox has no sha256sum to check flyctl with",
     65: "flyctl's installer ended without an error, and there is no flyctl, neither where it was told to put it"
     " ($FLYCTL_INSTALL/bin) nor in ~/.fly/bin",
-    66: "the flyctl that was downloaded does not have the sum in FLYSYNC_FLYCTL_SHA256",
+    _CHANGED: "the flyctl that was downloaded has another sum than those of FLYSYNC_FLYCTL_SHA256",
     67: "flyctl's installer failed",
     68: "flyctl's installer could not be downloaded",
     69: "the sandbox has no curl to install flyctl with",
@@ -122,12 +143,9 @@ _FAULTS = {
 
 def command(source: Source, limit_s: int) -> str:
     """Give the text that installs a flyctl from *source*."""
-    text, url = _INSTALL, source.install_url
-    if source.sha256:
-        text = _DOWNLOAD.replace("@SHA256@", word(source.sha256.lower()))
-        url = _archive_url(source)
-    text = text.replace("@URL@", word(url).replace("@ARCH@", "$a")).replace("@VERSION@", word(source.version))
-    return text.replace("@LIMIT@", str(max(1, limit_s - _MARGIN_S)))
+    text, url = (_DOWNLOAD, _archive_url(source)) if source.sums else (_INSTALL, source.install_url)
+    text = source.checking(text).replace("@URL@", word(url).replace("@ARCH@", "$a"))
+    return text.replace("@VERSION@", word(source.version)).replace("@LIMIT@", str(max(1, limit_s - _MARGIN_S)))
 
 
 def _archive_url(source: Source) -> str:
@@ -141,29 +159,51 @@ async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
     Find a flyctl that is new enough, or install one; give the word for it in a script, and which it is.
 
     Raises:
+        FlyctlChanged: what was downloaded has another sum than those that are set.
         FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
     """
-    there = versions(await steps.done(Part("look", _LOOK, steps.limits.look_s, has_token=False)))
+    told = await steps.done(Part("look", source.checking(_LOOK), steps.limits.look_s, has_token=False))
+    there, changed = versions(told), _changed(told, source)
     for number, version in there.items():
         if _is_new_enough(version):
-            return f'"$d/flyctl{number}"', fly.Flyctl(version=version, was_there=True)
+            return f'"$d/flyctl{number}"', fly.Flyctl(version=version, was_there=True, changed=changed)
     limit_s = steps.limits.install_s
     (answer,) = await steps.tried(Part("install", command(source, limit_s), limit_s, has_token=False))
     installed = versions(answer.stdout).get("0")
     if not answer.code and installed and _is_new_enough(installed):
-        return '"$d/flyctl0"', fly.Flyctl(version=installed, was_there=False, too_old=next(iter(there.values()), None))
+        too_old = next(iter(there.values()), None)
+        return '"$d/flyctl0"', fly.Flyctl(version=installed, was_there=False, too_old=too_old, changed=changed)
     message = _FAULTS.get(answer.code, f"flyctl {source.version} could not be installed")
     if not answer.code:
         what_is_there = f"is {installed}" if installed else "does not run"
         message = f"flyctl {source.version} was installed, and what is there {what_is_there}"
-    hint = "use a snapshot that has flyctl (FLYSYNC_SNAPSHOT), or check FLYSYNC_FLYCTL_INSTALL_URL"
+    message = "; ".join(filter(None, (message, _changed(answer.stdout, source), changed)))
+    if answer.code == _CHANGED:
+        raise FlyctlChanged(message, service="fly", phase="install", setting="FLYSYNC_FLYCTL_SHA256")
+    hint = "use a snapshot that has flyctl (FLYSYNC_SNAPSHOT), or check FLYSYNC_FLYCTL_INSTALL_URL and FLYSYNC_EGRESS"
+    if changed:
+        hint = f"{FlyctlChanged.default_hint}; or {hint}"
     raise FlyctlFailed(message, hint=hint, service="fly", phase="install")
 
 
 def versions(told: str) -> dict[str, str]:
     """Read what a step printed of each flyctl that answers: its number, and its version."""
     lines = (line.partition(" ") for line in told.splitlines())
-    return {number: version for number, _, answer in lines if (version := _version(answer))}
+    return {
+        number: version
+        for number, _, answer in lines
+        if re.fullmatch("[0-9]", number) and (version := _version(answer))
+    }
+
+
+def _changed(told: str, source: Source) -> str:
+    """Say which flyctl was not run because of its sum, by what a step printed of it; where none is set it may lie."""
+    wanted = " or ".join(f"{one[:_SHOWN]}..." for one in source.sums)
+    return "; ".join(
+        f"{path if _PATH.fullmatch(path) else 'a flyctl'} was not run: its sum is {found[:_SHOWN]}..., not {wanted}"
+        for found, path in re.findall(r"^[0-9] is ([0-9a-f]{64}) (.*)$", told, re.MULTILINE)
+        if source.sums
+    )
 
 
 def _version(told: str) -> str | None:
@@ -172,11 +212,15 @@ def _version(told: str) -> str | None:
         version = json.loads(told)["Version"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return version if isinstance(version, str) and len(version) <= _LONGEST else None
+    return version if isinstance(version, str) and _VERSION.fullmatch(version) else None
 
 
-#: A version that is longer is none: no release's is, and it is shown.
-_LONGEST = 64
+#: What looks otherwise is none, for it is shown.
+_VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,64}")
+#: What is shown of a path, and of a sum.
+_PATH, _SHOWN = re.compile("[ -~]{1,200}"), 12
+#: An address without a user, and without what a shell acts on.
+_PUBLIC = re.compile(r"[A-Za-z0-9_%+=:,./-]+")
 
 
 def _is_new_enough(version: str) -> bool:
@@ -198,36 +242,30 @@ class FlyctlRecipe(Recipe):
     @override
     def dockerfile(self) -> str:
         url = _archive_url(self._source)
-        try:
-            is_fit = word(url) and urlsplit(url).username is None
-        except ValueError:
-            is_fit = False
-        if not is_fit:
+        if not _PUBLIC.fullmatch(url.replace("@ARCH@", "")):
             raise ConfigError(
                 "FLYSYNC_FLYCTL_INSTALL_URL holds a password, or what no Dockerfile should",
                 hint="Daytona keeps and shows how a snapshot was built: use an address that anybody may see",
                 setting="FLYSYNC_FLYCTL_INSTALL_URL",
             )
         return (
-            _DOCKERFILE.replace("@FETCH@", " ".join(_FETCH.split()))
+            _DOCKERFILE.replace("@FETCH@", self._source.checking(" ".join(_FETCH.split())))
             .replace("@LABEL@", snapshot.FLYCTL_LABEL)
             .replace("@URL@", url.replace("@ARCH@", "$a"))
-            .replace("@SHA256@", word(sha256.lower()) if (sha256 := self._source.sha256) else "")
             .replace("@VERSION@", word(self._source.version))
         )
 
     @override
-    async def look(self, sandbox: Sandbox, *, timeout_s: float) -> snapshot.Flyctl | None:
+    async def look(self, sandbox: Sandbox, *, timeout_s: float, was_checked: bool) -> snapshot.Flyctl | None:
+        clock, end_at = self._clock, self._clock.monotonic() + timeout_s
         steps = Steps(
-            sandbox=sandbox,
-            run_id=RunId(self._clock.new_id()),
-            token=Secret(""),
-            base_urls={},
-            clock=self._clock,
-            end_at=self._clock.monotonic() + timeout_s,
+            sandbox=sandbox, run_id=RunId(clock.new_id()), token=Secret(""), base_urls={}, clock=clock, end_at=end_at
         )
-        told = await steps.done(Part("look", _LOOK_AT_IMAGE, _LOOK_AT_IMAGE_S, has_token=False))
-        sha256, archive_sha256, answer = (*told.split("\n", 2), "", "", "")[:3]
-        if (version := _version(answer)) is None:
+        source = replace(self._source, sums=()) if was_checked else self._source
+        told = await steps.done(Part("look", source.checking(_LOOK_AT_IMAGE), _LOOK_AT_IMAGE_S, has_token=False))
+        sha256, _, answer = told.partition("\n")
+        is_run = not source.sums or sha256 in source.sums
+        version = _version(answer) if is_run else None
+        if (is_run and version is None) or not re.fullmatch("[0-9a-f]{64}", sha256):
             return None
-        return snapshot.Flyctl(version=version, sha256=sha256, archive_sha256=archive_sha256 or None)
+        return snapshot.Flyctl(version=version, sha256=sha256)

@@ -11,6 +11,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from flysync.adapters.flyctl.script import word
 from flysync.adapters.flyctl.verdicts import MOST_RELEASES
 from flysync.errors import FlyctlFailed
 from flysync.model.fly import Machine
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 LIST = """\
 { o=$(@CALL@); r=$?
 printf "%s\\n" "$o" | LC_ALL=C sed -nE "s/^ {4}[{]$/machine/p
-s/^ {8}\\"id\\": \\"([A-Za-z0-9_-]+)\\".*/id \\1/p
-s/^ {8}\\"(state|host_status)\\": \\"([a-z_-]+)\\".*/\\1 \\2/p
+s/^ {8}\\"id\\": \\"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\\".*/id \\1/p
+s/^ {8}\\"(state|host_status)\\": \\"([a-z_-]{1,40})\\".*/\\1 \\2/p
 /^ {8}\\"(incomplete_)?config\\": [{]$/,/^ {8}[}]/{
 /^ {12}\\"metadata\\": [{]$/,/^ {12}[}]/{
 s/^ {12}\\".*/metadata/p
@@ -45,7 +46,8 @@ s/^ {16}\\"status\\": \\"critical\\".*/critical/p
 s/^ {12}[{]$/event/p
 s/^ {16}\\"type\\": \\"(start|exit)\\".*/\\1/p
 s/^ {16}\\"timestamp\\": ([0-9]{1,15}),?$/at \\1/p
-s/^ {24}\\"exit_code\\": (-?[0-9]{1,9}),?$/code \\1/p
+s/^ {24}\\"exit_code\\": (-?[0-9]{1,9}),?$/code \\1/p;t
+s/^ {24}\\"exit_code\\": .*/code odd/p
 s/^ {24}\\"(requested_stop|oom_killed)\\": true.*/\\1/p
 }
 s/^[[]]$/none/p
@@ -66,7 +68,7 @@ def read(told: str) -> tuple[Machine, ...]:
     """
     if whole := _WHOLE.fullmatch(told):
         blocks = re.split(r"^machine\n", whole["machines"], flags=re.MULTILINE)[1:]
-        with suppress(ValueError, KeyError):
+        with suppress(ValueError, KeyError, OverflowError):
             listed = [_machine(block.splitlines(), int(whole["now"])) for block in blocks]
             return tuple(machine for machine in listed if machine)
     raise FlyctlFailed("flyctl's list of machines is not what flysync expects", service="fly", phase="machines")
@@ -84,7 +86,7 @@ def _machine(told: Sequence[str], now: int) -> Machine | None:
     exits = [int(event["at"]) for event in events if "exit" in event]
     release = int(words.get("release", 0))
     return Machine(
-        id=words["id"],
+        id=word(words["id"]),
         state=state if is_seen else host,
         release=release if 0 < release <= MOST_RELEASES else None,
         is_managed="launched" in words or (not is_seen and "metadata" not in words),

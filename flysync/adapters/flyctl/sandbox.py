@@ -1,42 +1,48 @@
 """
 The flyctl of one sandbox, for one run; and what lies between it and Fly: the network, and what the token is good for.
 
-What flyctl prints of a token or an app can hold anything: only harmless lines leave the sandbox.
+What flyctl prints of an app can hold anything: none of it leaves the sandbox.
 """
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from flysync.adapters.flyctl import install
-from flysync.adapters.flyctl.script import Part, word
+from flysync.adapters.flyctl.app_id import MACHINES_API
+from flysync.adapters.flyctl.script import Part, removal, word
 from flysync.adapters.flyctl.secrets import FlyctlSecrets
-from flysync.model.fly import Reach, Token, TokenKind
-from flysync.ports import FlyAccess, SandboxFlyctl
+from flysync.model import macaroon
+from flysync.model.fly import Reach
+from flysync.model.snapshot import PREFIX
+from flysync.ports import AnswerLost, FlyAccess, NotSent, SandboxFlyctl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from flysync.adapters.flyctl.install import Source
     from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName
-    from flysync.model.fly import Flyctl
+    from flysync.model.fly import Flyctl, Token
 
 #: What a sync asks, where flyctl looks for it unless the variable says otherwise, and a path there (flyctl.md 2.4, 3).
 _APIS = (
     ("GraphQL API", "FLY_API_BASE_URL", "https://api.fly.io", "/graphql"),
-    ("Machines API", "FLY_FLAPS_BASE_URL", "https://api.machines.dev", "/v1/apps"),
+    ("Machines API", "FLY_FLAPS_BASE_URL", MACHINES_API, "/v1/apps"),
     ("releases API", "FLY_UIEX_BASE_URL", "https://api.fly.io", "/api/v1/releases"),
 )
-#: One address that Daytona's tiers 1 and 2 let through, and one that they do not: pypi.org is in the list of essential
-#: services, example.com (IANA's, there for anybody) is not (daytona.io/docs/en/network-limits). That the list stays so
-#: is assumed.
-CONTROLS = ("https://pypi.org/", "https://example.com/")
+#: What an installation asks besides: Fly's installer, and where a release is and leads to (flyctl.md 5).
+_INSTALLERS = ("fly.io", "github.com", "objects.githubusercontent.com", "release-assets.githubusercontent.com")
+#: One address that Daytona's tiers 1 and 2 let through, and one that they do not: github.com is in the list of
+#: essential services (Git hosting), example.com (IANA's, there for anybody) is not (daytona.io/docs/en/network-limits).
+#: That the list stays so is assumed.
+CONTROLS = ("https://github.com/", "https://example.com/")
 
 #: Seconds for an answer; Fly's are all asked at the same time.
 _ANSWER_S = 10
@@ -51,25 +57,13 @@ wait
 fi
 }"""
 
-#: flyctl decodes a macaroon without asking anybody (read: internal/command/tokens/debug.go; the output was measured).
-#: What is printed of it here: where each is from, what kinds of caveats it has, and until when it is good.
-_DECODE = """{
-o=$(@CALL@ 2>&1); r=$?
-printf "now %s\\n" "$(date +%s)"
-printf "%s\\n" "$o" | sed -nE "
-s/^ {4}\\"location\\": \\"([A-Za-z0-9:.\\/_-]*)\\".*/at \\1/p
-s/^ {8}\\"type\\": \\"3P\\".*/has 3P/p
-s/^ +\\"type\\": \\"Apps\\".*/has Apps/p
-s/^ {10}\\"not_after\\": ([0-9]+).*/until \\1/p
-s/^Error: pass a macaroon token .*/is oauth/p
-s/^(Error: )?unable to (parse|decode) token.*/is damaged/p"
-[ "$r" -le 1 ] || (exit "$r")
-}"""
 
-#: Where the tokens come from that permit anything; others discharge their caveats (read: macaroon's flyio.go).
-_PERMITS = "https://api.fly.io/v1"
-#: An end with so many digits is beyond any calendar, and as good as none.
-_LONGEST = 12
+def needed_hosts(base_urls: Mapping[str, str], install_url: str, snapshot: str | None) -> tuple[str, ...]:
+    """Give the hosts that a sandbox needs: an installation's, too, unless *snapshot* is by its name one of ours."""
+    hosts = [urlsplit(url).hostname or "" for url in (*(base for _, _, base, _ in _APIS), *base_urls.values())]
+    if not (snapshot or "").startswith(PREFIX):
+        hosts += [urlsplit(install_url).hostname or "", *_INSTALLERS]
+    return tuple(dict.fromkeys(hosts))
 
 
 class FlyctlSandbox(SandboxFlyctl):
@@ -103,8 +97,9 @@ class FlyctlSandbox(SandboxFlyctl):
 
     @override
     async def clean(self) -> None:
-        limit_s = self._steps.limits.clean_s
-        await self._steps.once(Part("clean", '{ cd / && rm -rf "$d"; }', limit_s, has_token=False))
+        steps = self._steps
+        with suppress(NotSent, AnswerLost):  # then it is left for the owner of the sandbox
+            await steps.sandbox.run(removal(steps.run_id), {}, timeout_s=steps.limits.clean_s)
 
 
 class FlyctlAccess(FlyAccess):
@@ -115,65 +110,37 @@ class FlyctlAccess(FlyAccess):
         self._controls = controls
 
     @override
-    async def reach(self) -> Reach | None:
+    async def reach(self, *, others: bool = False) -> Reach | None:
         urls = {api: self._steps.base_urls.get(name, base) + path for api, name, base, path in _APIS}
         answered = await self._answered(urls.values())
         if answered is None:
             return None
         fly = {f"{api} ({urlsplit(url).hostname})": url in answered for api, url in urls.items()}
-        if all(fly.values()):
+        if all(fly.values()) and not others:
             return Reach(fly=fly)
-        others = await self._answered(self._controls) or ()
-        return Reach(fly=fly, essential=self._controls[0] in others, other=self._controls[1] in others)
+        found = await self._answered(self._controls) or ()
+        return Reach(fly=fly, essential=self._controls[0] in found, other=self._controls[1] in found)
 
     @override
     async def token(self) -> Token:
-        return _token(await self._steps.done(self._part("token", "tokens debug", _DECODE)))
+        return macaroon.described(self._steps.token.reveal(), now=self._steps.now())
 
     @override
     async def sign_in(self) -> None:
         await self._steps.done(self._part("sign-in", "auth whoami --json"))
 
     @override
-    async def see(self, app: AppName) -> None:
+    async def see(self, app: AppName, *, alone: bool = False) -> None:
         """See the port; `status` looks the app up as `secrets set` does."""
-        await self._steps.done(self._part("see", f"status --json --app {word(app)}"), app=app)
+        part = self._part("see", "status --json", app)
+        await self._steps.done(replace(part, only_app=app) if alone else part, app=app)
 
     async def _answered(self, urls: Iterable[str]) -> set[str] | None:
         """Give those of *urls* that answer; nothing where they cannot be asked."""
         text = _REACH.replace("@LIMIT@", str(_ANSWER_S)).replace("@URLS@", " ".join(f'"{word(url)}"' for url in urls))
         told = await self._steps.done(Part("reach", text, self._steps.limits.look_s, has_token=False))
-        lines = [line.split(" ", 1) for line in told.splitlines()]
+        lines = [line.partition(" ")[::2] for line in told.splitlines()]
         return {url for code, url in lines if code != "000"} if lines else None
 
-    def _part(self, name: str, arguments: str, text: str = "@CALL@ >/dev/null") -> Part:
-        return self._steps.flyctl(name, arguments, self._steps.limits.look_s, text=text)
-
-
-def _token(told: str) -> Token:
-    """Read what `_DECODE` has printed: macaroon by macaroon."""
-    now, ends = 0, []
-    found: set[str] = set()
-    place = ""
-    for line in told.splitlines():
-        word_, _, rest = line.partition(" ")
-        if word_ == "now":
-            now = int(rest)
-        elif word_ == "at":
-            place = rest
-            found.add("permit" if place == _PERMITS else "discharge")
-        elif word_ == "until" and place == _PERMITS and len(rest) < _LONGEST:
-            ends.append(int(rest))
-        elif word_ in {"is", "has"}:
-            found.add(rest)
-    if not ends:
-        return Token(kind=_kind(found))
-    return Token(kind=_kind(found), expires_at=datetime.fromtimestamp(min(ends), UTC), left_s=min(ends) - now)
-
-
-def _kind(found: set[str]) -> TokenKind:
-    if "permit" not in found:
-        return next((kind for kind in (TokenKind.OAUTH, TokenKind.DAMAGED) if kind in found), TokenKind.UNKNOWN)
-    if "Apps" in found:
-        return TokenKind.DEPLOY
-    return TokenKind.PERSONAL if "3P" in found and "discharge" not in found else TokenKind.ORG
+    def _part(self, name: str, arguments: str, app: AppName | None = None) -> Part:
+        return self._steps.flyctl(name, arguments, self._steps.limits.look_s, app, text="@CALL@ >/dev/null")

@@ -22,16 +22,19 @@ from flysync.ports import AnswerLost
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flysync.model.core import RunId
+    from flysync.model.core import AppName, RunId
 
+#: What is told of a part's output: a list of 16,000 secrets. An answer that is larger than five of these is not read.
+_MOST_BYTES = 2 * 2**20
 #: Seconds between SIGTERM and SIGKILL for a part that ran out of time.
 KILL_AFTER_S = 5
 
-#: Where a run keeps its files: the configuration directory has a plain file in the place of `logs`, because flyctl
+#: Where a run keeps its files. The configuration directory has a plain file in the place of `logs`, because flyctl
 #: would write request bodies, values included, into that directory (flyctl.md 8; tried on every version).
-_PREPARE = """\
-umask 077
-d="${HOME:-$PWD}/.flysync/@RUN@"
+_DIRECTORY = 'd="${HOME:-$PWD}/.flysync/@RUN@"\n'
+_PREPARE = (
+    f"umask 077\n{_DIRECTORY}"
+    """\
 mkdir -p "$d/config" "$d/work" "$d/steps" || exit 1
 [ -f "$d/config/logs" ] || : >"$d/config/logs"
 [ -s "$d/until" ] || printf "%s" "$(($(date +%s) + @LEFT@))" >"$d/until"
@@ -40,10 +43,11 @@ c=
 say() { printf "@NONCE@:%s:%s\\n" "$1" "$2"; }
 ended() { c=$2; printf "%s" "$c" >"$m/$1.new" && mv "$m/$1.new" "$m/$1.code"; }
 told() {
-  [ ! -f "$m/$1.out" ] || say "$1:out" "$(base64 <"$m/$1.out" | tr -d "\\n")"
+  [ ! -f "$m/$1.out" ] || say "$1:out" "$(head -c @MOST@ "$m/$1.out" | base64 | tr -d "\\n")"
   say "$1:code" "$(cat "$m/$1.code" 2>/dev/null || printf "%s" "$c")"
 }
 """
+)
 
 #: First of all, so that one step means one run. A process that was frozen may wake up and send a step when its run
 #: has been given up long ago: it is too late then, by the sandbox's own clock.
@@ -85,7 +89,7 @@ $t 5 true 2>/dev/null || t=timeout
 _RUN = """\
 e=$({ @COMMAND@; } 2>&1 >"$m/@PART@.out"; r=$?; printf x; exit "$r")
 ended @PART@ "$?"
-say @PART@:err "$(printf "%s" "${e%x}" | base64 | tr -d "\\n")"
+say @PART@:err "$(printf "%s" "${e%x}" | head -c 65536 | base64 | tr -d "\\n")"
 told @PART@
 """
 
@@ -101,6 +105,8 @@ class Answer:
     stdout: str
     #: Absent where only a replay was heard.
     stderr: str | None
+    #: Whether the token that it was given is over by now.
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ class Part:
     writes: bool = False
     #: Whether it needs Fly's token.
     has_token: bool = True
+    #: The one app that its token serves, where it is not to serve all.
+    only_app: AppName | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +166,7 @@ class Step:
             .replace("@STEP@", word(self.name))
             .replace("@NONCE@", word(self.nonce))
             .replace("@LEFT@", str(self.left_s))
+            .replace("@MOST@", str(_MOST_BYTES))
             .replace("@WAIT@", str(self.limit_s + KILL_AFTER_S))
             .replace("@PARTS@", " ".join(names))
             .replace("@LAST@", names[-1])
@@ -198,7 +207,7 @@ class Step:
         try:
             return tuple(
                 Answer(
-                    code=int(lines[f"{part.name}:code"]),
+                    code=_code(lines[f"{part.name}:code"]),
                     stdout=_decoded(lines.get(f"{part.name}:out", "")),
                     stderr=_decoded(lines[err]) if (err := f"{part.name}:err") in lines else None,
                 )
@@ -207,6 +216,15 @@ class Step:
         except (KeyError, ValueError, binascii.Error):
             lost = DaytonaUnavailable("the sandbox lost the answer", service="daytona", phase=self.name)
             raise AnswerLost(lost) from None
+
+
+def removal(run_id: RunId) -> str:
+    """
+    Give the text that removes the files of a run.
+
+    It is no step, and may be sent twice: a step's replay would make again what the step has taken away.
+    """
+    return f"exec /bin/sh -c '{_DIRECTORY}rm -rf \"$d\"' flysync </dev/null".replace("@RUN@", word(run_id))
 
 
 def timed(command: str, limit_s: int) -> str:
@@ -224,6 +242,12 @@ def word(text: str) -> str:
     if not _SAFE_WORD.fullmatch(text):
         raise ValueError(f"not safe in a script: {len(text)} characters")
     return text
+
+
+def _code(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,3}", text):
+        raise ValueError("not a status")
+    return int(text)
 
 
 def _decoded(text: str) -> str:

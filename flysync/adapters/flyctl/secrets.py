@@ -51,6 +51,9 @@ done
 }
 (exit "$(cat "$m/rc")"); }"""
 
+#: A name or a digest that is longer is none: those of Fly's that were seen have at most 16 or a few dozen characters.
+_LONGEST = 1000
+
 _DASH = Secret("-")
 
 
@@ -103,7 +106,7 @@ class FlyctlSecrets(SecretStore):
             self._part("machines", "machine list --json", limit_s, text=listed.LIST),
         )
         if secrets.code:
-            raise self._error(secrets, "list")
+            raise await self._steps.told_apart(self._error(secrets, "list"), self._app)
         found = _secrets(secrets.stdout)
         if machines.code:
             return AppAtFly(secrets=found, machines=None, error=self._error(machines, "machines"))
@@ -151,10 +154,11 @@ class FlyctlSecrets(SecretStore):
         await self._steps.done(part, app=self._app, values=values)
 
     def _error(self, answer: Answer, phase: str) -> FlysyncError:
-        return verdicts.judge(answer.code, answer.stderr, phase=phase, app=self._app).error
+        code, stderr, is_late = answer.code, answer.stderr, answer.is_late
+        return verdicts.judge(code, stderr, phase=phase, app=self._app, is_late=is_late).error
 
     def _part(self, name: str, command: str, limit_s: int, *, text: str = "@CALL@", writes: bool = False) -> Part:
-        return self._steps.flyctl(name, f"{command} --app {word(self._app)}", limit_s, text=text, writes=writes)
+        return self._steps.flyctl(name, command, limit_s, self._app, text=text, writes=writes)
 
 
 def _secrets(told: str) -> tuple[FlySecret, ...]:
@@ -166,13 +170,20 @@ def _secrets(told: str) -> tuple[FlySecret, ...]:
     """
     with suppress(ValueError, RecursionError):
         if isinstance(rows := json.loads(told), list):
-            return tuple(map(_secret, rows))
+            found = tuple(map(_secret, rows))
+            if len({secret.name for secret in found}) == len(found):
+                return found
     raise FlyctlFailed("flyctl's list of secrets is not what flysync expects", service="fly", phase="list")
 
 
 def _secret(row: Any) -> FlySecret:
     match row:
-        case {"name": str(name), "digest": str(digest)}:
+        case {"name": str(name), "digest": str(digest)} if _is_plain(name) and _is_plain(digest):
             return FlySecret(name=name, digest=digest, status=FlyStatus(row.get("status", "Unknown")))
         case _:
             raise ValueError("not a secret")
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether *text* can be shown and kept, which half a surrogate or a NUL cannot, and is not endless."""
+    return text.isprintable() and len(text) <= _LONGEST

@@ -6,29 +6,35 @@ Whether a step may be tried again, as a new one, is decided by what the last try
 
 from __future__ import annotations
 
+import math
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flysync.adapters.flyctl import verdicts
-from flysync.adapters.flyctl.script import KILL_AFTER_S, Answer, Part, Step, timed
+from flysync.adapters.flyctl.app_id import app_id
+from flysync.adapters.flyctl.script import KILL_AFTER_S, Answer, Part, Step, timed, word
 from flysync.errors import (
+    AccessDenied,
+    AppNotFound,
     DaytonaUnavailable,
     FlyctlFailed,
     FlysyncError,
     FlyUnavailable,
     OutcomeUnknown,
     RateLimited,
+    Scope,
     TimedOut,
 )
+from flysync.model import macaroon
 from flysync.ports import AnswerLost, NotSent
+from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from flysync.model.core import RunId, SecretName
+    from flysync.model.core import AppName, RunId, SecretName
     from flysync.ports import Clock, Sandbox
-    from flysync.secret import Secret
 
 #: How often one and the same request is sent before its answer counts as lost; the step still runs only once.
 _SENDS = 3
@@ -38,6 +44,8 @@ _ATTEMPTS = 3
 _LATE_ATTEMPTS = 2
 #: Seconds after the run's end in which a step may still begin in the sandbox: for cleaning up.
 _LATE_S = 20
+#: Seconds that a token outlives its step's limit: for what is on the way, and for clocks that differ.
+_SPARE_S = 600
 #: What may be gone at the next attempt.
 _PASSING = FlyUnavailable | RateLimited | FlyctlFailed | TimedOut
 
@@ -68,22 +76,37 @@ class Steps:
     clock: Clock
     #: When the run is over, in the clock's monotonic seconds: nothing is tried again that would begin later.
     end_at: float
+    #: Whether a step's token serves the step's app alone.
+    one_app: bool = False
+    #: Unix seconds by the clock that all deadlines go by; nothing where it was not to be had.
+    server_time: Callable[[], float | None] = lambda: None
     limits: Limits = field(default_factory=Limits)
     #: flyctl in a script, once it is found.
     program: str = ""
     _number: int = 0
+    _ids: dict[AppName, int] = field(default_factory=dict)
 
-    def flyctl(self, name: str, arguments: str, limit_s: int, *, text: str = "@CALL@", writes: bool = False) -> Part:
-        """Give a part that calls flyctl where *text* says so."""
+    def flyctl(
+        self,
+        name: str,
+        arguments: str,
+        limit_s: int,
+        app: AppName | None,
+        *,
+        text: str = "@CALL@",
+        writes: bool = False,
+    ) -> Part:
+        """Give a part that calls flyctl where *text* says so, for *app*."""
         assert self.program, "flyctl is prepared first"
-        call = timed(f"{self.program} {arguments}", limit_s)
-        return Part(name, text.replace("@CALL@", call), limit_s, writes=writes)
+        call = timed(f"{self.program} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
+        only_app = app if self.one_app else None
+        return Part(name, text.replace("@CALL@", call), limit_s, writes=writes, only_app=only_app)
 
     async def done(self, part: Part, *, app: str = "", values: Mapping[SecretName, Secret] | None = None) -> str:
         """Run a step of one part until it succeeds, or its failure is not a passing one; give what it printed."""
         (answer,) = await self.tried(part, values=values)
         if answer.code:
-            raise verdicts.judge(answer.code, answer.stderr, phase=part.name, app=app).error
+            raise verdicts.judge(answer.code, answer.stderr, phase=part.name, app=app, is_late=answer.is_late).error
         return answer.stdout
 
     async def tried(self, *parts: Part, values: Mapping[SecretName, Secret] | None = None) -> tuple[Answer, ...]:
@@ -96,7 +119,7 @@ class Steps:
             except FlysyncError as error:
                 raise self._unknown(parts, error) if in_doubt else error from None
             failures = [
-                verdicts.judge(answer.code, answer.stderr, phase=part.name, app="")
+                verdicts.judge(answer.code, answer.stderr, phase=part.name, app="", is_late=answer.is_late)
                 for part, answer in zip(parts, answers, strict=True)
                 if answer.code
             ]
@@ -122,20 +145,19 @@ class Steps:
             exports=self.base_urls,
             arguments=tuple(values),
         )
-        env = {f"V{number}": secret for number, secret in enumerate(values.values(), 1)}
-        if step.has_token:
-            env["V0"] = self.token
-        return await self._send(step, env)
+        return await self._send(step, {f"V{number}": secret for number, secret in enumerate(values.values(), 1)})
 
-    async def _send(self, step: Step, env: Mapping[str, Secret]) -> tuple[Answer, ...]:
-        """Send a step's request until there is an answer: the same step again is looked up, not run again."""
-        script = step.script()
+    async def _send(self, step: Step, env: dict[str, Secret]) -> tuple[Answer, ...]:
+        """Send a step's request, each time with a new token, until there is an answer: a replay is not run again."""
+        script, until = step.script(), math.inf
         lost: FlysyncError | None = None
         last: FlysyncError = DaytonaUnavailable("the sandbox did not answer", phase=step.name)
         for send in range(1, _SENDS + 1):
             try:
+                if step.has_token:
+                    env["V0"], until = await self._narrowed(step)
                 output = await self.sandbox.run(script, env, timeout_s=step.limit_s + self.limits.margin_s)
-                return step.read(output)
+                return tuple(replace(answer, is_late=self.now() >= until) for answer in step.read(output))
             except NotSent as failure:
                 last = failure.cause
                 if not last.temporary:
@@ -152,6 +174,31 @@ class Steps:
         what = step.parts[0].name
         message = f"the answer to {what!r} was lost, and looking it up failed: {last.message}"
         raise OutcomeUnknown(message, service="daytona", phase=what)
+
+    async def _narrowed(self, step: Step) -> tuple[Secret, float]:
+        """Give the token for a step, and its end in Unix seconds; one that cannot be narrowed has none."""
+        app = step.parts[0].only_app
+        if app is not None and app not in self._ids:
+            self._ids[app] = await app_id(app, token=self.token, base_urls=self.base_urls, clock=self.clock)
+        until = int(self.now()) + step.limit_s + _SPARE_S
+        token = macaroon.narrowed(self.token.reveal(), until=until, app_id=None if app is None else self._ids[app])
+        return Secret(token), math.inf if token == self.token.reveal() else until
+
+    async def told_apart(self, error: FlysyncError, app: AppName) -> FlysyncError:
+        """Give *error*, or that *app* is another organisation's: flyctl says of it what it says of a bad token."""
+        if isinstance(error, AccessDenied):
+            try:
+                await app_id(app, token=self.token, base_urls=self.base_urls, clock=self.clock)
+            except (AppNotFound, AccessDenied) as known:
+                return known if known.scope is Scope.APP else error
+            except FlysyncError:
+                pass
+        return error
+
+    def now(self) -> float:
+        """Give Unix seconds, by this machine's clock where no better one is known."""
+        now = self.server_time()
+        return self.clock.now().timestamp() if now is None else now
 
     def _unknown(self, parts: tuple[Part, ...], error: FlysyncError) -> OutcomeUnknown:
         """Give the error for what an attempt before the last, or the last one, may have done all the same."""

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 from flysync.errors import (
     AccessDenied,
     AppNotFound,
+    ConfigError,
     DeployIncomplete,
     FlyctlFailed,
+    FlyRefused,
     FlyUnavailable,
     InvalidCredential,
     RateLimited,
     TimedOut,
 )
-from flysync.model.fly import Machines, RolloutEnd
+from flysync.model.fly import TO_MAKE_ONE, Machines, RolloutEnd
 
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError
@@ -47,12 +49,14 @@ class Verdict:
 #: The greatest number of a release: what Postgres' integer holds.
 MOST_RELEASES = 2**31 - 1
 
-_HOW_TO_RENEW = "make a new one (`fly tokens create org`, or `... deploy -a APP` for one app) and set FLY_API_TOKEN"
 #: How a roll-out fails by the app itself: flyctl looked at a machine, and it was not up.
 _NOT_UP = (
     r"^Error: (smoke checks for \S+ failed: |.*machine failed to reach desired (start )?state"
     r"|timeout reached waiting for (machine's state to change|health checks to pass))"
 )
+
+#: What stands before the status of an answer that is no JSON of Fly's: of GraphQL, of the Machines API, of releases.
+_STATUS = r"(?:non-(?:200|2xx) status(?: code)?: |\(status )"
 
 VERDICTS: tuple[Verdict, ...] = (
     Verdict(
@@ -68,62 +72,95 @@ VERDICTS: tuple[Verdict, ...] = (
         "transcripts: app does not exist",
     ),
     Verdict(
-        r"You must be authenticated to view this|no access token available|: unauthorized\b",
-        AccessDenied,
-        "Fly.io refuses the token",
-        "transcripts: token",
-    ),
-    Verdict(
-        r"invalid token: |failed to fetch discharge tokens|missing third-party discharge token",
+        r"failed to fetch discharge tokens|missing third-party discharge token",
         AccessDenied,
         "Fly.io refuses the token: it needs a discharge that only a login can give",
         "flyctl.md 4, macaroon without discharge",
     ),
     Verdict(
-        r'"(?P<name>[^"\n]*)" is not a valid secret name',
+        rf"You must be authenticated to view this|no access token available|: unauthorized\b|invalid token: "
+        rf"|\b(?i:not authorized to) |{_STATUS}40[13]\b",
+        AccessDenied,
+        "Fly.io refuses the token",
+        "transcripts: token; flyctl.md 3 and 4; superfly/fly-pr-review-apps issue 60",
+    ),
+    Verdict(
+        r'"(?P<name>[A-Za-z0-9_]+)" is not a valid secret name',
         InvalidCredential,
         "Fly.io refuses {name!r} as the name of a secret",
         "transcripts: secrets set 1A=2",
     ),
     Verdict(
-        r"non-(200|2xx) status( code)?: 429|\(status 429\)|(?i:\brate[ -]?limit|too many requests)",
+        rf"{_STATUS}429\b|(?i:\brate limit|too many requests)",
         RateLimited,
         "Fly.io asks for fewer requests",
-        "transcripts: GraphQL 429; the Machines API's words for 429 are in no source: assumed",
+        "transcripts: GraphQL 429; superfly/flyctl pull request 3961: `resource_exhausted: rate limit exceeded`",
     ),
     Verdict(
-        r"non-(200|2xx) status( code)?: 40[13]\b",
-        AccessDenied,
-        "Fly.io refuses the token",
-        "flyctl.md 3, GraphQL replies that are not 200",
+        r"(?i:(?P<why>trial has ended|add a payment method|need your payment information|has overdue invoices"
+        r"|has been marked as high risk|has reached its machine limit|(organization|account) (is|has been) suspended))",
+        FlyRefused,
+        "Fly.io refuses the organization of {app}: {why!r}",
+        "what people quote of flyctl (2023 to 2026): `failed to list VMs: trial has ended, please add a credit card`,"
+        " superfly/flyctl issue 981, pull request 2060; that of a suspended one is assumed",
+        hint="Fly.io's dashboard says more (Billing); correct what the message names",
     ),
     Verdict(
-        r"non-200 status code: [45]\d\d",
-        FlyUnavailable,
-        "Fly.io's API answers with an error",
-        "transcripts: GraphQL 500",
-    ),
-    Verdict(
-        r"non-2xx status: [45]\d\d",
-        FlyUnavailable,
-        "Fly.io's API answers with an error",
-        "transcripts: POST secrets 500 with HTML",
+        r"^Error: update secrets: error saving config file: ",
+        FlyctlFailed,
+        "Fly has the change, and flyctl could not write its configuration in the sandbox",
+        "flyctl.md 4, config dir lock: it comes after the request",
         may_have_worked=True,
     ),
     Verdict(
-        r"dial tcp|no such host|connection refused|TLS handshake|x509: ",
+        r"lease currently held by",
+        FlyctlFailed,
+        "somebody else is changing a machine of {app} and has a lease on it",
+        "what people quote of flyctl: `machine ID m0 lease currently held by ID@tokens.fly.io, expires at ...`",
+        hint="run the same command again in a minute; `fly machine lease view` tells who has it",
+    ),
+    Verdict(
+        r"could not reserve resource for machine|insufficient (resources|memory|CPUs|IPs) |no capacity\b"
+        r"|deploys to this host are temporarily disabled",
+        FlyctlFailed,
+        "Fly.io has no room for a machine of {app} where it is",
+        "machines_deploymachinesapp.go: 409 and 422 of a full host; a machine without a volume is replaced by flyctl",
+        hint="run the same command again later, or move the machine to another region (`fly machine clone`)",
+    ),
+    Verdict(
+        r"x509: certificate signed by unknown authority",
+        ConfigError,
+        "the sandbox does not trust the certificate that Fly.io's API shows",
+        "Go's crypto/x509: an image without certificates, or a proxy on the way that has its own",
+        hint="put ca-certificates into the snapshot (FLYSYNC_SNAPSHOT; `flysync snapshot build` does), or use another",
+    ),
+    Verdict(
+        r'dial tcp|no such host|connection refused|TLS handshake|x509: |": (Forbidden|Proxy Authentication Required)$',
         FlyUnavailable,
         "the sandbox cannot reach Fly.io's API",
-        "transcripts: connection refused, no such host",
+        "transcripts: connection refused, no such host; Go's net/http/transport.go: a proxy's answer to CONNECT",
         hint="Daytona's lower tiers allow no connection to fly.io; `flysync doctor` tells",
     ),
     Verdict(
-        r": (unexpected )?EOF\b|connection reset by peer|broken pipe|i/o timeout|Client\.Timeout|deadline exceeded"
+        r": (unexpected )?EOF\b|connection reset by peer|broken pipe|i/o timeout|Client\.Timeout|deadline[ _]exceeded"
         r"|transport connection broken|use of closed network connection",
         FlyUnavailable,
         "the connection to Fly.io's API broke",
-        "transcripts: connection dropped before and after the work",
+        "transcripts: connection dropped before and after the work; flyctl.md 4: exit status 126",
         may_have_worked=True,
+    ),
+    Verdict(
+        rf"non-200 status code: [45]\d\d|{_STATUS}(5\d\d|408)\b",
+        FlyUnavailable,
+        "Fly.io's API answers with an error",
+        "transcripts: GraphQL 500, POST secrets 500 with HTML",
+        may_have_worked=True,
+    ),
+    Verdict(
+        rf"{_STATUS}(?P<why>4\d\d)\b",
+        FlyctlFailed,
+        "Fly.io's API refuses a request with status {why}",
+        "fly-go flaps.go: handleAPIError",
     ),
     Verdict(
         r"decod(ing|e) response: ",
@@ -176,8 +213,8 @@ class Judgement:
     may_have_worked: bool
 
 
-def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
-    """Give the error that a failed call stands for; nothing of *stderr* is in it but a name that Fly refused."""
+def judge(code: int, stderr: str | None, *, phase: str, app: str, is_late: bool = False) -> Judgement:
+    """Give the error that a failed call stands for; of *stderr* it has a few words, which stand in the table too."""
     if code in _OUT_OF_TIME:
         error: FlysyncError = TimedOut(f"flyctl ran out of time ({phase})", service="fly", phase=phase)
         return Judgement(error=error, may_have_worked=True)
@@ -185,22 +222,23 @@ def judge(code: int, stderr: str | None, *, phase: str, app: str) -> Judgement:
     line = _error_line(text)
     for row in VERDICTS:
         if stderr is not None and row.code in {None, code} and (found := re.search(row.pattern, line)):
-            error = _error(row, phase=phase, app=app, name=found.groupdict().get("name"))
+            error = _error(row, found.groupdict(), phase=phase, app=app)
+            if is_late and isinstance(error, AccessDenied):  # it is the token of this call that is over
+                error = TimedOut(f"the token for this call ended before it ({phase})", service="fly", phase=phase)
             return Judgement(error=error, may_have_worked=row.may_have_worked and not _LOOKING_UP.search(line))
-    message = f"flyctl failed with status {code}"
-    if stderr is not None:
-        message += f" and {len(text)} characters that flysync does not know"
-    error = FlyctlFailed(f"{message} ({phase})", service="fly", phase=phase)
+    words = f" and an unknown message of {len(text)} characters" if text else " and no message"
+    message = f"flyctl failed with status {code}{'' if stderr is None else words} ({phase})"
+    error = FlyctlFailed(message, service="fly", phase=phase)
     return Judgement(error=error, may_have_worked=stderr is None or code not in _FAILED)
 
 
-def _error(row: Verdict, *, phase: str, app: str, name: str | None) -> FlysyncError:
-    message = row.message.format(app=app or "the app", name=name)
-    if row.error is InvalidCredential:
-        return InvalidCredential(message, name=name, service="fly", phase=phase)
+def _error(row: Verdict, words: dict[str, str], *, phase: str, app: str) -> FlysyncError:
+    """Give the error of *row*; *words* are of the text, and none but the row's own pattern lets through."""
+    message = row.message.format(app=app or "the app", **words)
+    hint, setting = row.hint, None
     if row.error is AccessDenied:
-        return AccessDenied(message, hint=_HOW_TO_RENEW, service="fly", phase=phase, setting="FLY_API_TOKEN")
-    return row.error(message, hint=row.hint, service="fly", phase=phase)
+        hint, setting = f"set a new FLY_API_TOKEN: {TO_MAKE_ONE}", "FLY_API_TOKEN"
+    return row.error(message, hint=hint, service="fly", phase=phase, setting=setting, name=words.get("name"))
 
 
 def rollout_end(code: int, stdout: str, stderr: str | None, error: FlysyncError) -> RolloutEnd:

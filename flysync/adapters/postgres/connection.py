@@ -1,14 +1,16 @@
 """
-The connection to Postgres: kept, and used for one transaction at a time.
+The connections to Postgres: kept, and each used for one transaction at a time.
 
-It works through pgbouncer in transaction mode: no session state, no prepared statements, no startup options; what a
+They work through pgbouncer in transaction mode: no session state, no prepared statements, no startup options; what a
 transaction needs is set with SET LOCAL (infra.md G).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +21,8 @@ from psycopg.pq import TransactionStatus
 
 from flysync.adapters.postgres import diagnosis, errors
 from flysync.adapters.postgres.session import Session, bounded, opened
-from flysync.errors import FlysyncError
+from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
+from flysync.settings import database_url
 
 if TYPE_CHECKING:
     from flysync.secret import Secret
@@ -30,18 +33,27 @@ Work = Callable[[Session], Awaitable[T]]
 
 #: Opens a transaction, in one round trip. The last setting is for a process that freezes in the middle: its locks on
 #: rows would stop all others.
-_BEGIN = sql.Composed(
-    [
-        sql.SQL(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s';"
-            " SET LOCAL idle_in_transaction_session_timeout = '15s'"
-        )
-    ]
-)
+_BEGIN = sql.SQL("""
+    BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s';
+    SET LOCAL idle_in_transaction_session_timeout = '15s'
+""").format()
+#: Lengthens the search path, whatever it is; a setting that is empty is no list.
+_AND_STATE = sql.SQL("""
+    ; SELECT set_config(
+        'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), quote_ident({})), true)
+""")
+#: What time it is there, in Unix seconds: in the same round trip.
+_NOW = sql.SQL("; SELECT extract(epoch FROM clock_timestamp())::float8")
 #: Tries of a transaction that certainly was not committed.
 _TRIES = 3
 #: Seconds that a rollback may take before the connection is closed instead.
 _ROLLBACK_S = 2.0
+#: Whether the limit of the role or of the database is one connection, and how long, in seconds, that may be asked.
+_HAS_ONE = """
+    SELECT r.rolconnlimit = 1 OR d.datconnlimit = 1 FROM pg_roles AS r, pg_database AS d
+    WHERE r.rolname = session_user AND d.datname = current_database()
+"""
+_ASK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,38 +61,52 @@ class _Failure:
     """What ended a transaction; not raised, so that nothing keeps it as its context."""
 
     error: psycopg.Error | TimeoutError
-    #: Whether the transaction certainly did nothing, and may well succeed now.
-    may_repeat: bool
+    may_repeat: bool  #: Whether the transaction certainly did nothing, and may well succeed now.
 
 
 class Connection:
     """
-    One connection to Postgres, opened when it is first used and again after it broke.
+    The way to Postgres: connections that are opened when they are needed, at most *most* of them.
 
-    *schema* is a search path (names separated by commas); without it the server's own counts. *limit_s* is the time
-    for one transaction. Where policies hide rows from our role, nothing is read, unless *sees_all_rows* says that what
-    they show it is all there is. Callers wait for their turn.
+    *schema* is a search path (names separated by commas); without it that of the address counts, else the server's own.
+    *state_schema* is where flysync's own tables are, behind it: what stands there hides nothing of the backend's.
+    *limit_s* is the time for one transaction. Where policies hide rows from our role, nothing is read, unless
+    *sees_all_rows* says that what they show it is all there is. Callers wait for their turn.
     """
 
     def __init__(
-        self, dsn: Secret, schema: str | None = None, *, limit_s: float = 30.0, sees_all_rows: bool = False
+        self,
+        dsn: Secret,
+        schema: str | None = None,
+        *,
+        state_schema: str | None = None,
+        limit_s: float = 30.0,
+        most: int = 1,
+        sees_all_rows: bool = False,
     ) -> None:
         self._dsn = dsn
         self._limit_s = limit_s
-        self._session: Session | None = None
-        self._turn = asyncio.Lock()
+        #: Connections that nobody uses, and places for those that are not open.
+        self._places: asyncio.LifoQueue[Session | None] = asyncio.LifoQueue(most)
+        for _ in range(most):
+            self._places.put_nowait(None)
+        #: What the server's clock, in Unix seconds, is ahead of our monotonic one; absent until it was asked.
+        self._ahead_s: float | None = None
+        with suppress(ValueError):  # told when it is used
+            schema = schema or database_url.read(dsn.reveal()).schema
         #: The schemas of the search path, as SQL writes it or without the quotes.
         self.schemas = tuple(name.strip().strip('"') for name in (schema or "").split(",") if name.strip())
-        #: Whether all rows are there to be read, whatever the policies are.
-        self.sees_all_rows = sees_all_rows
+        self.state_schema = state_schema
+        self.sees_all_rows = sees_all_rows  #: Whether all rows are there to be read, whatever the policies are.
         self._begin = _BEGIN
         if self.schemas:
             path = sql.SQL(", ").join(map(sql.Identifier, self.schemas))
             self._begin += sql.SQL("; SET LOCAL search_path = ") + path
+        if state_schema:
+            self._begin += _AND_STATE.format(sql.Literal(state_schema))
         # Workers and compiled code cost more than they save: a scan that the plan may leave out is paid for (measured).
-        self._begin_reading = self._begin + sql.SQL(
-            "; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
-        )
+        alone = "; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
+        self._begin_reading = self._begin + sql.SQL(alone)
         if not sees_all_rows:
             # Postgres refuses a query that a policy would thin out: a row that is hidden is not gone.
             self._begin_reading += sql.SQL("; SET LOCAL row_security = off")
@@ -100,7 +126,7 @@ class Connection:
 
     async def read(self, work: Work[T], *, without: Work[T] | None = None) -> T:
         """
-        Do the same with *work* that only reads, and is to see every row.
+        Do the same with *work* that reads to decide, so that it has to see every row.
 
         Where a column is not there, *without* is done for it.
 
@@ -110,73 +136,78 @@ class Connection:
         return await self._run(work, self._begin_reading, self._limit_s, without)
 
     async def _run(self, work: Work[T], begin: sql.Composed, limit_s: float, without: Work[T] | None = None) -> T:
-        async with self._turn:
-            failure = await self._attempt(work, begin=begin, limit_s=limit_s)
-            for _ in range(_TRIES - 1):
-                if not isinstance(failure, _Failure):
-                    break
-                if without is not None and isinstance(failure.error, psycopg.errors.UndefinedColumn):
-                    work, without = without, None
-                elif not failure.may_repeat:
-                    break
-                failure = await self._attempt(work, begin=begin, limit_s=limit_s)
+        failure = await self._attempt(work, begin=begin, limit_s=limit_s)
+        for _ in range(_TRIES - 1):
             if not isinstance(failure, _Failure):
-                return failure
-            raise await self._explained(failure.error)
+                break
+            if without is not None and isinstance(failure.error, psycopg.errors.UndefinedColumn):
+                work, without = without, None
+            elif not failure.may_repeat:
+                break
+            failure = await self._attempt(work, begin=begin, limit_s=limit_s)
+        if not isinstance(failure, _Failure):
+            return failure
+        raise await self._explained(failure.error)
+
+    def now(self) -> float | None:
+        """Give Unix seconds by the server's clock, as of the last transaction; nothing where there was none."""
+        return None if self._ahead_s is None else time.monotonic() + self._ahead_s
 
     async def connect(self) -> Session:
-        """Give a session of the caller's own, to be closed by it; raises what `opened` raises."""
-        return await opened(self._dsn)
+        """Give one more session, the caller's own, to be closed by it; raises what `opened` raises."""
+        try:
+            return await opened(self._dsn)
+        except DatabaseUnavailable as refused:
+            with suppress(DatabaseUnavailable):
+                if await self.run(lambda session: session.scalar(_HAS_ONE), limit_s=_ASK_S):
+                    raise ConfigError(refused.message, hint=refused.hint, setting="DATABASE_URL") from None
+            raise
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        async with self._turn:
-            await self._forget()
+        """Close them, once nobody uses one."""
+        sessions = [await self._places.get() for _ in range(self._places.maxsize)]
+        for session in sessions:
+            self._places.put_nowait(None)
+            if session is not None:
+                await session.close()
 
     async def _attempt(self, work: Work[T], *, begin: sql.Composed, limit_s: float) -> T | _Failure:
-        session = await self._ready()
-        committing, failed = False, None
+        async with self._taken() as session:
+            committing, failed = False, None
+            try:
+                async with asyncio.timeout(limit_s):
+                    begun = await bounded(session.execute(begin + _NOW))
+                    while begun.nextset():
+                        pass
+                    self._ahead_s = (await begun.fetchall())[0][0] - time.monotonic()
+                    result = await bounded(work(session))
+                    committing = True
+                    await bounded(session.execute("COMMIT"))
+                return result
+            except (psycopg.Error, TimeoutError) as error:
+                failed = _Failure(error, errors.may_repeat(error, committing=committing))
+            except FlysyncError:
+                await _roll_back(session)
+                raise
+            except BaseException:
+                await session.close()
+                raise
+            await _roll_back(session)
+            return failed
+
+    @asynccontextmanager
+    async def _taken(self) -> AsyncIterator[Session]:
+        """Give a session, once there is one to be had; it is kept if it is fit for the next transaction."""
+        session = await self._places.get()
         try:
-            async with asyncio.timeout(limit_s):
-                await bounded(session.execute(begin))
-                result = await bounded(work(session))
-                committing = True
-                await bounded(session.execute("COMMIT"))
-            return result
-        except (psycopg.Error, TimeoutError) as error:
-            failed = _Failure(error, errors.may_repeat(error, committing=committing))
-        except FlysyncError:
-            await self._roll_back(session)
-            raise
-        except BaseException:
-            await self._forget()
-            raise
-        await self._roll_back(session)
-        return failed
-
-    async def _ready(self) -> Session:
-        """Give the session, a new one where the last was left in the middle of something."""
-        if self._session is not None and self._session.info.transaction_status is not TransactionStatus.IDLE:
-            await self._forget()
-        if self._session is None:
-            self._session = await self.connect()
-        return self._session
-
-    async def _roll_back(self, session: Session) -> None:
-        """Make the connection fit for the next transaction, or close it."""
-        try:
-            if session.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
-                async with asyncio.timeout(_ROLLBACK_S):
-                    await bounded(session.execute("ROLLBACK"))
-        except (psycopg.Error, TimeoutError):
-            pass  # closed below
-        if session.closed or session.info.transaction_status is not TransactionStatus.IDLE:
-            await self._forget()
-
-    async def _forget(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+            session = session or await opened(self._dsn)
+            yield session
+        finally:
+            is_fit = session is not None and session.info.transaction_status is TransactionStatus.IDLE
+            # Last in, first out: who tries again after one broke meets a new one, and none that broke as well.
+            self._places.put_nowait(session if is_fit else None)
+            if session is not None and not is_fit:
+                await session.close()
 
     async def _explained(self, error: psycopg.Error | TimeoutError) -> FlysyncError:
         if isinstance(error, psycopg.Error) and error.sqlstate in diagnosis.CODES:
@@ -185,3 +216,13 @@ class Connection:
             if isinstance(found, FlysyncError):
                 return found
         return errors.explained(error)
+
+
+async def _roll_back(session: Session) -> None:
+    """Make a connection fit for the next transaction, or close it."""
+    try:
+        if session.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
+            async with asyncio.timeout(_ROLLBACK_S):
+                await bounded(session.execute("ROLLBACK"))
+    except (psycopg.Error, TimeoutError):
+        await session.close()

@@ -8,20 +8,19 @@ import psycopg
 from psycopg import sql
 
 from flysync.adapters.postgres import errors
-from flysync.adapters.postgres.tables import META, RELATIONS, SCHEMA_VERSION
+from flysync.adapters.postgres.tables import META, RELATIONS, SCHEMA_VERSION, VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.adapters.postgres.session import Session
-    from flysync.errors import FlysyncError
+    from flysync.errors import ConfigError, FlysyncError
 
 #: A relation or a schema that is not there, and a column.
 _NOTHING_THERE = frozenset({"42P01", "3F000", "42703"})
 #: insufficient_privilege: a right that is missing, or a policy that would hide rows.
 _DENIED = "42501"
-#: read_only_sql_transaction
-_READ_ONLY = "25006"
+_READ_ONLY = "25006"  #: read_only_sql_transaction
 #: The SQLSTATEs that `cause` knows more about.
 CODES = _NOTHING_THERE | {_DENIED, _READ_ONLY}
 
@@ -49,6 +48,33 @@ _MISSING_COLUMNS = """
     ORDER BY 1
 """
 
+#: What of ours is found in another schema than the state's: which it is, and the statements that move it.
+_ELSEWHERE = """
+    WITH ours AS (
+        SELECT 1 AS place, n.nspname AS schema, format('TABLE %%I.%%I', n.nspname, c.relname) AS what
+        FROM unnest(%(names)s::text[]) AS wanted(name) JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        UNION ALL
+        SELECT 2, n.nspname, format('FUNCTION %%I.%%I(%%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes))
+        FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE p.oid IN (to_regprocedure('flysync_status(text)'), to_regprocedure('flysync_status_unseen()'))
+    )
+    SELECT string_agg(DISTINCT o.schema::text, ', '),
+           string_agg(format('ALTER %%s SET SCHEMA %%I', o.what, %(schema)s::text), '; ' ORDER BY o.place, o.what)
+    FROM ours AS o WHERE o.schema <> %(schema)s::text HAVING count(*) > 0
+"""
+
+#: Where tables of ours are that the search path does not find, but that serve the same credentials: the function of the
+#: view beside them looks there.
+_NOT_ON_PATH = """
+    SELECT n.nspname::text FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace, pg_class AS c
+    WHERE p.proname = 'flysync_status' AND n.nspname <> ALL (current_schemas(false))
+        AND EXISTS (SELECT FROM pg_class AS m WHERE m.relname = 'flysync_meta' AND m.relnamespace = n.oid)
+        AND to_regclass('flysync_meta') IS NULL AND c.oid = to_regclass('cloud_credentials')
+        AND format('search_path=%s, pg_temp', concat_ws(', ', c.relnamespace::regnamespace, n.oid::regnamespace))
+            = ANY (p.proconfig)
+"""
+
 #: Asks for no row of a relation: with `off`, Postgres refuses it where a policy might hide one.
 _LOOK = "SET LOCAL row_security = {}; SELECT FROM {} LIMIT 0"
 #: The role whose policies count: of a view that of its owner, unless it is told to ask as whoever uses it.
@@ -66,7 +92,7 @@ async def cause(session: Session, sqlstate: str | None) -> FlysyncError | None:
     if sqlstate == _READ_ONLY:
         return errors.read_only(is_replica=await session.scalar("SELECT pg_is_in_recovery()"))
     if sqlstate == _DENIED:
-        found = await hidden(session)
+        found = {name: role for name, role in (await hidden(session)).items() if role}
         return errors.hidden(found) if found else None
     there = await relations(session)
     if META.name in there:
@@ -78,9 +104,10 @@ async def cause(session: Session, sqlstate: str | None) -> FlysyncError | None:
     if sqlstate == "42703":
         pairs = [(relation.name, column) for relation in RELATIONS for column in relation.columns]
         wanted = {"names": [name for name, _ in pairs], "columns": [column for _, column in pairs]}
-        return errors.without_columns(await session.scalars(_MISSING_COLUMNS, wanted))
+        missing_columns = await session.scalars(_MISSING_COLUMNS, wanted)
+        return errors.without_columns(missing_columns) if missing_columns else None
     missing = [relation for relation in RELATIONS if relation.name not in there]
-    return errors.without_relations(missing, await session.scalar(_SCHEMAS))
+    return errors.without_relations(missing, await session.scalar(_SCHEMAS)) if missing else None
 
 
 async def relations(session: Session) -> set[str]:
@@ -88,19 +115,36 @@ async def relations(session: Session) -> set[str]:
     return set(await session.scalars(_THERE, {"names": [relation.name for relation in RELATIONS]}))
 
 
-async def hidden(session: Session) -> Mapping[str, str]:
-    """Give the relations that a policy might hide rows of, each with the role it counts for as SQL writes it."""
+async def elsewhere(session: Session, state_schema: str | None) -> ConfigError | None:
+    """Give the error of tables of ours that are found in another schema than theirs, or are not to be made twice."""
+    if own := await session.scalar(_NOT_ON_PATH):
+        return errors.not_on_path(own)
+    names = [VIEW, *(relation.name for relation in RELATIONS if relation.ours)]
+    wanted = {"names": names, "schema": state_schema}
+    if state_schema and (found := await session.row(_ELSEWHERE, wanted)):
+        schemas, statements = found
+        return errors.elsewhere(schemas, statements, state_schema)
+    return None
+
+
+async def hidden(session: Session) -> Mapping[str, str | None]:
+    """
+    Give the relations that a policy might hide rows of, each with the role it counts for as SQL writes it.
+
+    One that may not be read at all has no role.
+    """
     found = {}
-    for relation in RELATIONS:
-        if not await _may(session, relation.name, "off") and await _may(session, relation.name, "on"):
-            found[relation.name] = await session.scalar(_ROLE, {"name": relation.name})
+    for name in (relation.name for relation in RELATIONS):
+        if not await _may(session, name, "off"):
+            is_readable = await _may(session, name, "on")
+            found[name] = await session.scalar(_ROLE, {"name": name}) if is_readable else None
     return found
 
 
 async def _may(session: Session, name: str, row_security: str) -> bool:
     """Tell whether a relation may be asked, with row level security switched so; one that is not there may."""
     try:
-        async with session.transaction():
+        async with session.transaction(force_rollback=True):  # of the setting
             await session.execute(sql.SQL(_LOOK).format(sql.SQL(row_security), sql.Identifier(name)))
     except psycopg.errors.InsufficientPrivilege:
         return False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
+from flysync.adapters.postgres.lock import died
 from flysync.adapters.postgres.names import unknown_project
 from flysync.model.reports import RunRow
 from flysync.ports import Action
@@ -17,19 +18,31 @@ if TYPE_CHECKING:
     from flysync.adapters.postgres.session import Session
     from flysync.model.core import ProjectId, SecretName
 
-#: A row of flysync_runs, called r, as a `RunRow`.
-_RUN = """
+#: A row of flysync_runs, called r, as a `RunRow`; whether the run died is found afterwards.
+RUN = """
     ROW(r.run_id::text, r.project_id::text, r.app::text, r.names::text[], r.origin::text, r.actor::text, r.reason::text,
         r.started_at, r.sandbox::text, r.deadline, r.finished_at, r.outcome::text, r.error_code::text, r.release,
-        coalesce(r.seconds, '{}'))
+        coalesce(r.seconds, '{}'), coalesce(r.results, '{}'), false)
 """
 
-#: The newest runs of a project, and whether anybody knows it.
+#: Which runs with an end are asked for, and which without.
+_ENDED = """
+    r.finished_at >= coalesce(now() - %(since_s)s::float8 * interval '1 second', '-infinity')
+    AND (NOT %(failed)s::boolean OR r.error_code IS NOT NULL)
+    AND (%(name)s::text IS NULL OR %(name)s::text = ANY (r.names))
+"""
+_OPEN = "r.finished_at IS NULL AND (%(name)s::text IS NULL OR %(name)s::text = ANY (r.names))"
+
+#: The newest runs of a project, and whether anybody knows it. Those without an end come besides the limit:
+#: whether they died is found afterwards.
 _HISTORY = f"""
     WITH r AS MATERIALIZED (
+        (SELECT * FROM flysync_runs AS r
+         WHERE r.project_id = %(project)s::text AND {_ENDED}
+         ORDER BY r.started_at DESC, r.run_id DESC LIMIT %(limit)s)
+        UNION ALL
         SELECT * FROM flysync_runs AS r
-        WHERE r.project_id = %(project)s::text AND (%(name)s::text IS NULL OR %(name)s::text = ANY (r.names))
-        ORDER BY r.started_at DESC, r.run_id DESC LIMIT %(limit)s
+        WHERE r.project_id = %(project)s::text AND {_OPEN}
     )
     SELECT
         {rows.META},
@@ -37,7 +50,18 @@ _HISTORY = f"""
             OR EXISTS (SELECT FROM flysync_secrets AS s WHERE s.project_id = %(project)s::text)
             OR EXISTS (SELECT FROM project_deployments AS d WHERE d.project_id = %(project)s::text)
             OR EXISTS (SELECT FROM cloud_credentials AS c WHERE c.project_id = %(project)s::text),
-        (SELECT array_agg({_RUN} ORDER BY r.started_at DESC, r.run_id DESC) FROM r)
+        (SELECT array_agg({RUN} ORDER BY r.started_at DESC, r.run_id DESC) FROM r)
+"""
+
+#: The same of all projects: those that ended last, by the index of their ends.
+_OF_ALL = f"""
+    WITH r AS MATERIALIZED (
+        (SELECT * FROM flysync_runs AS r WHERE {_ENDED}
+         ORDER BY r.finished_at DESC LIMIT %(limit)s)
+        UNION ALL
+        SELECT * FROM flysync_runs AS r WHERE {_OPEN}
+    )
+    SELECT {rows.META}, true, (SELECT array_agg({RUN} ORDER BY r.started_at DESC, r.run_id DESC) FROM r)
 """
 
 #: Runs by the beginning of their id, each with its action. A whole id is looked up; for the beginning of one all rows
@@ -52,10 +76,11 @@ _FIND = f"""
     SELECT
         {rows.META},
         (SELECT array_agg(
-            ROW({_RUN}, (
+            ROW({RUN}, (
                 SELECT ROW(a.action::text, a.details) FROM project_actions AS a
                 WHERE a.project_id = r.project_id
                     AND CASE WHEN strpos(a.details::text, r.run_id) > 0 THEN a.details->>'run_id' END = r.run_id
+                    AND octet_length(a.details::text) < 1000000
                 ORDER BY a.created_at DESC LIMIT 1
             ))
             ORDER BY r.started_at DESC, r.run_id DESC)
@@ -63,23 +88,43 @@ _FIND = f"""
 """
 
 
-async def history(session: Session, project: ProjectId, *, name: SecretName | None, limit: int) -> Sequence[RunRow]:
-    """Give the newest runs of a project."""
-    wanted = {"project": clean(project), "name": name, "limit": limit}
-    meta, is_known, found = await session.row(_HISTORY, wanted)
+async def history(
+    session: Session,
+    project: ProjectId | None,
+    *,
+    name: SecretName | None,
+    limit: int,
+    failed: bool = False,
+    since_s: float | None = None,
+) -> Sequence[RunRow]:
+    """Give the newest runs of a project, or of all."""
+    wanted: dict[str, object] = {"name": name, "limit": limit, "failed": failed, "since_s": since_s}
+    if project is not None:
+        wanted["project"] = clean(project)
+    meta, is_known, found = await session.answer(_OF_ALL if project is None else _HISTORY, wanted)
     rows.key(meta)
-    if not is_known:
+    if project is not None and not is_known:
         raise await unknown_project(session, project, "is in none of the tables")
-    return [_run(row) for row in found or ()]
+    runs = await _with_the_dead(session, [run(row) for row in found or ()])
+    return [one for one in runs if not failed or one.has_failed][:limit]
 
 
 async def find_runs(session: Session, start: str) -> Sequence[tuple[RunRow, Action | None]]:
     """Give the runs whose id begins with *start*."""
-    meta, found = await session.row(_FIND, {"start": clean(start)})
+    meta, found = await session.answer(_FIND, {"start": clean(start)})
     rows.key(meta)
-    return [(_run(row), None if action is None else rows.made(Action, action)) for row, action in found or ()]
+    known = await _with_the_dead(session, [run(row) for row, _ in found or ()])
+    actions = (None if action is None else rows.made(Action, action) for _, action in found or ())
+    return list(zip(known, actions, strict=True))
 
 
-def _run(row: Iterable[Any]) -> RunRow:
-    run = rows.made(RunRow, row)
-    return replace(run, names=tuple(run.names))
+def run(row: Iterable[Any]) -> RunRow:
+    """Give a `RUN`."""
+    made = rows.made(RunRow, row)
+    return replace(made, names=tuple(made.names))
+
+
+async def _with_the_dead(session: Session, found: Sequence[RunRow]) -> list[RunRow]:
+    """Give the runs that were *found*, with those that died."""
+    dead = await died(session, [one.run_id for one in found if one.finished_at is None])
+    return [replace(one, died=one.run_id in dead) for one in found]

@@ -5,17 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.postgres import diagnosis, errors
-from flysync.adapters.postgres.tables import ACTIONS, CREDENTIALS, DEPLOYMENTS, META, RELATIONS, SCHEMA_VERSION, VERSION
+import psycopg
+
+from flysync.adapters.postgres import diagnosis, errors, runs
+from flysync.adapters.postgres.tables import (
+    ACTIONS,
+    CREDENTIALS,
+    DEPLOYMENTS,
+    META,
+    RELATIONS,
+    SCHEMA_VERSION,
+    VERSION,
+    VIEW,
+)
 from flysync.model.reports import Finding
+from flysync.ports import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from flysync.adapters.postgres.session import Session
+    from flysync.adapters.postgres.status_view import StatusView
     from flysync.adapters.postgres.tables import Relation
 
-#: The server.
 _SERVER = """
     SELECT current_setting('server_version_num')::integer, current_setting('server_version')::text,
            getdatabaseencoding()::text, pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
@@ -62,6 +74,15 @@ _VALUE = "credential_value"
 _INSERTED = frozenset(ACTIONS.columns) - {"created_at"}
 
 
+#: A project that an action may be of.
+_ANY_PROJECT = "SELECT d.project_id::text FROM project_deployments AS d WHERE length(d.project_id) <= 256 LIMIT 1"
+#: A project, a run, an app and an actor that never are, and an action of theirs as `Action.of` gives it.
+_US = "flysync-db-check"
+_DETAILS = {"v": 1, "run_id": _US, "app": _US, "outcomes": {}, "release": None, "actor": _US, "reason": None}
+_ACTION = Action(action="sync-flyio-secrets", details=_DETAILS)
+
+_NO_VIEW = "there is no such view, or it was made for another version or other settings"
+
 #: What is wrong with a relation: verdict, message, hint.
 _Problem = tuple[str, str, str | None]
 
@@ -79,15 +100,14 @@ class _Found:
     """A relation as the catalogue has it."""
 
     columns: Mapping[str, _Column]
-    #: With its schema, as SQL writes it.
-    name: str
+    name: str  #: With its schema, as SQL writes it.
     is_view: bool
     is_slow: bool
     is_unique: bool
     rights: Sequence[str]
 
 
-async def findings(session: Session, *, sees_all_rows: bool) -> list[Finding]:
+async def findings(session: Session, *, state_schema: str | None, view: StatusView) -> list[Finding]:
     """Look at the server, at each relation (ours only where they are of this version), and at that version."""
     server = await session.row(_SERVER)
     *_, schema, user = server
@@ -106,9 +126,40 @@ async def findings(session: Session, *, sees_all_rows: bool) -> list[Finding]:
         if here is None:
             seen.append(_missing(relation, schema))
         else:
-            role = None if sees_all_rows else hidden.get(relation.name)
+            role = None if view.sees_all_rows else hidden.get(relation.name)
             seen += _relation(relation, here, user, role)
+            if relation.name in hidden and hidden[relation.name] is None and "SELECT" in here.rights:
+                message = f"{user} may select from it, but not from what is behind it"
+                hint = f"GRANT SELECT to {user}, or to the view's owner, on what the view selects from"
+                seen.append(_finding(relation.name, "failed", message, hint))
+    has_tables = all(relation.name in found for relation in RELATIONS)
+    if has_tables and not is_other and not await view.is_current(session):
+        seen.append(_finding(VIEW, "failed", _NO_VIEW, "run `flysync db init`", init_fixes_it=True))
+    if error := await diagnosis.elsewhere(session, state_schema):
+        seen.append(_finding("state schema", "failed", error.message, error.hint))
+    if not any(one.verdict == "failed" for one in seen + version):
+        seen += await _rehearsed(session)
     return seen + version
+
+
+async def _rehearsed(session: Session) -> list[Finding]:
+    """Try an action as every run does: what a check, a trigger or a view refuses shows nowhere else."""
+    project = await session.scalar(_ANY_PROJECT)
+    try:
+        async with session.transaction(force_rollback=True):
+            await runs.rehearse(session, _ACTION, project or _US)
+    except psycopg.Error as error:
+        if errors.explained(error).temporary:
+            raise
+        if project is None and isinstance(error, psycopg.errors.ForeignKeyViolation):
+            return []  # there is no project yet to write an action of
+        message = f"it refuses the row that a run ends with ({errors.identified(error)})"
+        hint = (
+            "its constraints, triggers, policies and rules have to take INSERT (project_id, action, status, details);"
+            " they and the sequence of an id may need rights (USAGE) as well"
+        )
+        return [_finding(ACTIONS.name, "failed", message, hint)]
+    return []
 
 
 async def _found(session: Session) -> dict[str, _Found]:
@@ -131,17 +182,15 @@ def _server(row: tuple[Any, ...]) -> Iterator[Finding]:
         message = f"the database is in {encoding}: not every character has a place in it"
         hint = "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and move there"
         yield _finding("encoding", "warning", message, hint)
-    if replica:
-        yield _finding("replica", "failed", "the server is a read-only replica", "point DATABASE_URL at the primary")
-    elif read_only:
-        message = "transactions are read-only here, though it is no replica"
-        yield _finding("replica", "failed", message, errors.READ_ONLY_HINT)
+    if replica or read_only:
+        error = errors.read_only(is_replica=replica)
+        yield _finding("replica", "failed", error.message, error.hint)
     else:
         yield _finding("replica", "ok", "the server takes writes")
 
 
 def _missing(relation: Relation, schema: str) -> Finding:
-    where = f"schema {schema}" if schema else "any schema of the search path"
+    where = errors.where(schema)
     hint = "run `flysync db init`" if relation.ours else "run `flysync db init`, make a view, or set FLYSYNC_DB_SCHEMA"
     return _finding(relation.name, "failed", f"not found in {where}", hint, init_fixes_it=True)
 

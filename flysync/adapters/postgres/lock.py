@@ -20,18 +20,46 @@ from flysync.errors import DatabaseUnavailable
 from flysync.ports import AppLock, LockHandle
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from flysync.adapters.postgres.connection import Connection
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import AppName
+    from flysync.model.core import AppName, RunId
 
 #: Takes the lock if it is free; any error in the transaction would free it again.
 _TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended('flysync:' || %(app)s::text, 0))"
+#: Whether somebody has locked the app of a run called r. pg_locks is there for everybody, and shows a key of 64 bits as
+#: two halves, with objsubid 1 (its page in Postgres' manual).
+HELD = """
+    EXISTS (
+        SELECT FROM pg_locks AS l
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+            AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+            AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('flysync:' || r.app, 0)
+    )
+"""
+#: Those of some runs that are open, and those of them whose app nobody has locked.
+_OPEN = "SELECT r.run_id::text FROM flysync_runs AS r WHERE r.run_id = ANY (%(runs)s::text[]) AND r.finished_at IS NULL"
+_UNHELD = f"{_OPEN} AND NOT {HELD}"
 #: The first version with transaction_timeout, which would end the holder's transaction however alive it is.
 _HAS_TRANSACTION_TIMEOUT = 170_000
 #: Connections that are kept between the tries of those who wait.
 _SPARES = 2
 #: Seconds for a rollback, after which the connection is closed anyway.
 _RELEASE_S = 2.0
+
+
+async def died(session: Session, run_ids: Collection[RunId]) -> frozenset[RunId]:
+    """
+    Give those of *run_ids* that are open while nobody holds their app's lock: a run begins and ends under it.
+
+    A query sees the rows of its beginning and the locks of a little later; so one that has just ended may look like
+    one that died, until the rows are read once more.
+    """
+    for query in (_UNHELD, _OPEN):
+        if run_ids:
+            run_ids = await session.scalars(query, {"runs": list(run_ids)})
+    return frozenset(run_ids)
 
 
 class PostgresLockHandle(LockHandle):
@@ -58,7 +86,7 @@ class PostgresLockHandle(LockHandle):
         if asking.done():
             asking.result()
         if self.lost.is_set():
-            raise DatabaseUnavailable("the app's lock in Postgres is lost", service="postgres")
+            raise DatabaseUnavailable("the app's lock in Postgres is lost")
 
     @override
     async def release(self) -> None:

@@ -7,9 +7,14 @@ not know of it, and have to be stopped.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from flysync.adapters.postgres.tables import META, RUNS, SCHEMA_VERSION, SECRETS, VERSION
+import psycopg
+
+from flysync.adapters.postgres import rows
+from flysync.adapters.postgres.tables import META, NEW_KEY, RUNS, SCHEMA_VERSION, SECRETS, VERSION
+from flysync.model.core import MAX_ARGUMENT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -27,9 +32,6 @@ _CLOSE = """
     UPDATE flysync_meta SET closed_until = clock_timestamp() + interval '{} seconds'
 """
 _OPEN = "UPDATE flysync_meta SET closed_until = NULL WHERE closed_until IS NOT NULL"
-
-#: A table may be large.
-_PATIENCE = "SET LOCAL statement_timeout = '10min'"
 
 #: Runs that may be at work, in the tables of any version.
 _OPEN_RUNS = """
@@ -57,7 +59,16 @@ _STEPS: Mapping[int, Mapping[str, LiteralString]] = {
             ALTER TABLE flysync_secrets DROP COLUMN rollouts
         """,
         META.name: "ALTER TABLE flysync_meta ADD COLUMN IF NOT EXISTS closed_until timestamptz",
-    }
+    },
+    2: {
+        RUNS.name: "ALTER TABLE flysync_runs ADD COLUMN results jsonb",
+        SECRETS.name: "ALTER TABLE flysync_secrets ADD COLUMN missing_since timestamptz",
+        META.name: f"""
+            ALTER TABLE flysync_meta ADD COLUMN digest_key text;
+            UPDATE flysync_meta SET digest_key = {NEW_KEY};
+            ALTER TABLE flysync_meta ALTER COLUMN digest_key SET NOT NULL
+        """,
+    },
 }
 
 #: Whose the apps are: who has deployed to them last, else written. A request alone owns nothing.
@@ -67,6 +78,31 @@ _OWN = """
     WHERE s.state <> 'requested'
     ORDER BY s.app, s.deployed_at DESC NULLS LAST, s.written_at DESC NULLS LAST, s.name
     ON CONFLICT (app) DO NOTHING
+"""
+#: Projects of which all has arrived, by our record; of all others there is no row, so that they are looked at.
+_SETTLE = f"""
+    WITH pads AS MATERIALIZED (
+        {rows.PADS}
+    ), newest AS MATERIALIZED (
+        SELECT named.project_id, min(named.app) AS app FROM ({rows.NEWEST}) AS named
+        GROUP BY named.project_id HAVING count(*) = 1
+    ), stored AS MATERIALIZED (
+        SELECT c.project_id, newest.app, {rows.NAME} AS name, {{value}} AS value
+        FROM cloud_credentials AS c JOIN newest ON newest.project_id = c.project_id
+        JOIN flysync_apps AS a ON a.app = newest.app AND a.project_id = c.project_id
+        WHERE c.credential_name IS NOT NULL AND length(c.project_id) <= 256
+    )
+    INSERT INTO flysync_projects (project_id, digest, settled)
+    SELECT its.project_id, {rows.DIGEST.format(apps="ARRAY[its.app]", lines=rows.LINES)}, true
+    FROM flysync_meta AS m, pads, stored AS its LEFT JOIN flysync_secrets AS s
+        ON s.app = its.app AND s.name = its.name AND s.state = 'deployed' AND s.requested_at IS NULL
+    WHERE NOT EXISTS (
+        SELECT FROM flysync_runs AS r WHERE r.finished_at IS NULL AND (r.app = its.app OR r.project_id = its.project_id)
+    )
+    GROUP BY m.digest_key, its.project_id, its.app
+    HAVING bool_and(s.fingerprint IS NOT NULL AND (NOT %(values)s OR coalesce(s.fingerprint =
+        CASE WHEN octet_length(its.value) BETWEEN 1 AND {MAX_ARGUMENT_BYTES} THEN {rows.FINGERPRINT} END, false)))
+    ON CONFLICT (project_id) DO NOTHING
 """
 #: Apps that have secrets of several projects; the owner comes first.
 _SHARED = """
@@ -96,9 +132,14 @@ async def old_version(session: Session, tables: Collection[str]) -> int | None:
 
 async def migrate(session: Session, version: int, tables: Collection[str]) -> list[str]:
     """Change flysync's *tables*, those that exist, from *version* to this one; or give the runs that may be at work."""
-    if RUNS.name in tables and (runs := await _open_runs(session)):
-        return runs
-    await session.execute(_PATIENCE)
+    if RUNS.name in tables:
+        runs = await session.scalars(_OPEN_RUNS)
+        if not runs:
+            await session.execute(_LOCK)
+            runs = await session.scalars(_OPEN_RUNS)
+        if runs:
+            return runs
+    await session.execute("SET LOCAL statement_timeout = '10min'")  # a table may be large
     for step in range(version, SCHEMA_VERSION):
         for name, statements in _STEPS[step].items():
             if name in tables:
@@ -106,20 +147,18 @@ async def migrate(session: Session, version: int, tables: Collection[str]) -> li
     return []
 
 
-async def _open_runs(session: Session) -> list[str]:
-    for wait in (None, _LOCK):
-        if wait is not None:
-            await session.execute(wait)
-        if runs := await session.scalars(_OPEN_RUNS):
-            return runs
-    return []
+async def settle(session: Session, *, values: bool) -> Mapping[AppName, tuple[ProjectId, ...]]:
+    """
+    Say whose the apps are, once all tables exist, and what the projects have come to.
 
-
-async def settle(session: Session) -> Mapping[AppName, tuple[ProjectId, ...]]:
-    """Say whose the apps are, once all tables exist, and give those with secrets of several projects."""
+    It gives the apps with secrets of several projects. Without *values* the table's are not those that are sent.
+    """
     await session.execute(_OWN)
-    await session.execute(
-        "UPDATE flysync_meta SET schema_version = %(version)s, closed_until = NULL", {"version": SCHEMA_VERSION}
-    )
+    has_values = values and await session.scalar(f"SELECT {rows.HAS_VALUE}")
+    with suppress(psycopg.errors.InsufficientPrivilege):  # whoever may not read the backend's tables leaves all to do
+        async with session.transaction():
+            query = _SETTLE.replace("{value}", rows.VALUE[has_values])
+            await session.execute(query, {"values": has_values, "project": None})
+    await session.execute(f"UPDATE flysync_meta SET schema_version = {SCHEMA_VERSION}, closed_until = NULL")
     found = await (await session.execute(_SHARED)).fetchall()
     return {app: tuple(projects) for app, projects in found}

@@ -1,4 +1,4 @@
-"""What the database knows of one project or of all, for `status`."""
+"""What the database knows of some projects, for `status`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,36 @@ from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
+from flysync.adapters.postgres.history import RUN, run
+from flysync.adapters.postgres.lock import died
 from flysync.adapters.postgres.names import unknown_project
-from flysync.model.reports import Overview, StatusRow
+from flysync.model.reports import Overview, RunRow, StatusRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import ProjectId
+    from flysync.model.core import OpenRun, ProjectId, RunId
 
-#: One snapshot: every credential at every app that its project's newest deployment names, with its record; records
-#: without such a credential (orphaned); projects, or apps of theirs, that have neither; whose these apps are, and which
-#: of them several projects are deployed to.
+#: The most bytes of an answer: a line has 400, and its values 32 MiB together.
+_MOST_BYTES = 512 * 2**20
+
+#: One snapshot: every credential at every app that its project's newest deployment names, with its record and, where it
+#: is not deployed, the run that tried last (each run once: it has as many names as there are lines); records without
+#: such a credential (orphaned); projects, or apps of theirs, that have neither; whose these apps are, and which of them
+#: several projects are deployed to.
 _OVERVIEW = f"""
     WITH newest AS MATERIALIZED (
-        {rows.NEWEST}
+        {rows.NEWEST.replace(rows.OF_ONE, "d.project_id = ANY (%(projects)s::text[])")}
     ), credential AS MATERIALIZED (
-        SELECT c.project_id::text AS project_id, newest.app, c.credential_name::text AS name, {{value}} AS value,
-               CASE WHEN isfinite(c.updated_at) THEN c.updated_at END::timestamptz AS updated_at
+        SELECT left(c.project_id::text, 257) AS project_id, newest.app, {rows.NAME} AS name, {{value}} AS value,
+               {rows.MOMENT.format("c.updated_at")}::timestamptz AS updated_at
         FROM cloud_credentials AS c LEFT JOIN newest ON newest.project_id = c.project_id
-        WHERE c.credential_name IS NOT NULL AND (%(project)s::text IS NULL OR c.project_id = %(project)s::text)
+        WHERE c.credential_name IS NOT NULL AND c.project_id = ANY (%(projects)s::text[])
     ), orphan AS MATERIALIZED (
         SELECT s.project_id, s.app, s.name
         FROM flysync_secrets AS s
-        WHERE (%(project)s::text IS NULL OR s.project_id = %(project)s::text) AND NOT EXISTS (
+        WHERE s.project_id = ANY (%(projects)s::text[]) AND NOT EXISTS (
             SELECT FROM credential AS c WHERE c.project_id = s.project_id AND c.app = s.app AND c.name = s.name
         )
     ), line AS MATERIALIZED (
@@ -40,20 +46,29 @@ _OVERVIEW = f"""
         SELECT n.project_id, n.app FROM newest AS n
         WHERE NOT EXISTS (SELECT FROM line WHERE line.project_id = n.project_id AND line.app = n.app)
         UNION
-        SELECT d.project_id::text, NULL FROM project_deployments AS d
-        WHERE (%(project)s::text IS NULL OR d.project_id = %(project)s::text)
+        SELECT {rows.PROJECT}, NULL FROM project_deployments AS d
+        WHERE d.project_id = ANY (%(projects)s::text[])
           AND NOT EXISTS (SELECT FROM newest AS n WHERE n.project_id = d.project_id)
           AND NOT EXISTS (SELECT FROM line WHERE line.project_id = d.project_id)
-    ), shown AS (
+    ), every AS MATERIALIZED (
         SELECT * FROM line
         UNION ALL
         SELECT bare.project_id, bare.app, NULL, false, NULL, NULL FROM bare
+    ), shown AS MATERIALIZED (
+        SELECT its.*, {rows.SIZES.format(first="")} FROM every AS its
+    ), told AS MATERIALIZED (
+        SELECT its.*, CASE WHEN s.name IS NOT NULL THEN {rows.RECORD} END AS record, s.run_id AS written_by,
+               tried.run_id AS tried
+        FROM shown AS its
+        LEFT JOIN flysync_secrets AS s ON s.app = its.app AND s.name = its.name
+        LEFT JOIN LATERAL (
+            SELECT r.run_id FROM flysync_runs AS r
+            WHERE r.project_id = its.project_id AND r.app = its.app AND its.name = ANY (r.names)
+                AND (s.state IS DISTINCT FROM 'deployed' OR s.requested_at IS NOT NULL)
+            ORDER BY r.started_at DESC, r.run_id DESC LIMIT 1
+        ) AS tried ON true
     ), named AS MATERIALIZED (
-        SELECT d.project_id::text AS project_id, d.fly_app_name::text AS app,
-               max(coalesce(d.created_at, '-infinity')) AS at
-        FROM project_deployments AS d
-        WHERE %(project)s::text IS NOT NULL AND d.fly_app_name IN (SELECT shown.app FROM shown)
-        GROUP BY d.project_id, d.fly_app_name
+        {rows.NAMED.format(apps="SELECT shown.app FROM shown")}
     ), deployed AS (
         SELECT newest.project_id, newest.app FROM newest
         UNION
@@ -64,50 +79,59 @@ _OVERVIEW = f"""
     )
     SELECT
         {rows.META},
-        now(),
         (SELECT array_agg(
-            ROW(shown.project_id, shown.app, shown.name, shown.stored, shown.value, shown.updated_at,
-                CASE WHEN s.name IS NOT NULL THEN {rows.RECORD} END, r.actor::text, r.origin::text)
-            ORDER BY shown.project_id, shown.app NULLS LAST, shown.name)
-         FROM shown
-         LEFT JOIN flysync_secrets AS s ON s.app = shown.app AND s.name = shown.name
-         LEFT JOIN flysync_runs AS r ON r.run_id = s.run_id),
-        (SELECT array_agg({rows.OPEN_RUN} ORDER BY r.started_at, r.run_id)
-         FROM flysync_runs AS r
-         WHERE r.finished_at IS NULL AND (
-            %(project)s::text IS NULL OR r.project_id = %(project)s::text OR r.app IN (SELECT newest.app FROM newest)
-         )),
+            ROW(its.project_id, its.app, its.name, its.stored, its.size, {rows.SENT}, its.updated_at,
+                its.record, r.actor::text, r.origin::text, its.tried::text)
+            ORDER BY its.project_id, its.app NULLS LAST, its.name)
+         FROM told AS its
+         LEFT JOIN LATERAL (  -- else, for many rows, all runs are read
+            SELECT r.actor, r.origin FROM flysync_runs AS r WHERE r.run_id = its.written_by LIMIT 1
+         ) AS r ON true),
+        (SELECT array_agg(r.run) FROM (SELECT DISTINCT told.tried FROM told) AS its, LATERAL (
+            SELECT {RUN} AS run FROM flysync_runs AS r WHERE r.run_id = its.tried LIMIT 1
+         ) AS r),
+        ({rows.OPEN_RUNS}
+            AND (r.project_id = ANY (%(projects)s::text[]) OR r.app IN (SELECT newest.app FROM newest))),
         (SELECT array_agg(ROW(a.app::text, a.project_id::text))
-         FROM flysync_apps AS a WHERE %(project)s::text IS NULL OR a.app IN (SELECT shown.app FROM shown)),
+         FROM flysync_apps AS a WHERE a.app IN (SELECT shown.app FROM shown)),
         (SELECT array_agg(ROW(shared.app, shared.projects)) FROM shared)
 """
 
 
-async def overview(session: Session, project: ProjectId | None, *, values: bool) -> Overview:
-    """Give what is known of one project or of all."""
+async def overview(session: Session, *projects: ProjectId, values: bool) -> Overview:
+    """Give what is known of some projects."""
     query = _OVERVIEW.replace("{value}", rows.VALUE[values])
-    wanted = {"project": None if project is None else clean(project)}
-    meta, now, shown, runs, owners, shared = await session.row(query, wanted)
+    wanted = {"projects": [clean(project) for project in projects]}
+    meta, shown, tried, runs, owners, shared = await session.answer(query, wanted, most_bytes=_MOST_BYTES)
     key = rows.key(meta)
-    if project is not None and not shown:
-        raise await unknown_project(session, project, "is in none of the tables")
+    if len(projects) == 1 and not shown:
+        raise await unknown_project(session, projects[0], "is in none of the tables")
+    open_runs = rows.open_runs(runs)
     return Overview(
-        rows=_status(shown or ()),
-        open_runs=rows.open_runs(runs),
-        now=now,
+        rows=_status(shown or (), {one.run_id: one for one in map(run, tried or ())}),
+        open_runs=open_runs,
         key=key,
+        died=await died(session, [one.run_id for one in open_runs]),
         owners=dict(owners or ()),
         shared={app: tuple(its) for app, its in shared or ()},
     )
 
 
-def _status(shown: Iterable[tuple[Any, ...]]) -> tuple[StatusRow, ...]:
+async def unfinished_runs(session: Session) -> tuple[tuple[OpenRun, ...], Collection[RunId]]:
+    """Give all runs without an end, and which of them have died."""
+    meta, found = await session.answer(f"SELECT {rows.META}, ({rows.OPEN_RUNS})", {})
+    rows.key(meta)
+    open_runs = rows.open_runs(found)
+    return open_runs, await died(session, [run.run_id for run in open_runs])
+
+
+def _status(shown: Iterable[tuple[Any, ...]], runs: Mapping[RunId, RunRow]) -> tuple[StatusRow, ...]:
     """Give the rows; those that stand twice are one, with its problem."""
     found: dict[tuple[Any, ...], StatusRow] = {}
-    for project, app, name, stored, value, updated_at, record, actor, origin in shown:
+    for project, app, name, stored, size, value, updated_at, record, actor, origin, tried in shown:
         credential = None
         if stored:
-            credential = rows.twice(name) if (project, app, name) in found else rows.credential(name, value)
+            credential = rows.twice(name) if (project, app, name) in found else rows.credential(name, size, value)
         found[project, app, name] = StatusRow(
             project=project,
             app=app,
@@ -117,5 +141,6 @@ def _status(shown: Iterable[tuple[Any, ...]]) -> tuple[StatusRow, ...]:
             record=None if record is None else rows.record(record),
             actor=actor,
             origin=origin,
+            tried=None if tried is None else runs[tried],
         )
     return tuple(found.values())

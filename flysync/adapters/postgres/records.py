@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from typing_extensions import override
-
-from flysync.adapters.postgres import history, names, overview, runs, state, view
+from flysync.adapters.postgres import history, missing, names, overview, projects, runs, state, survey, view
 from flysync.ports import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from flysync.adapters.postgres.connection import Connection
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import AppName, ProjectId, ProjectView, SecretName
-    from flysync.model.reports import Overview
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,23 +21,23 @@ T = TypeVar("T")
 def _call(
     work: Callable[Concatenate[Session, P], Awaitable[T]], *, reads: bool = False
 ) -> Callable[Concatenate[PostgresRecords, P], Coroutine[Any, Any, T]]:
-    """Make a method of *work*, which is done in one transaction; one that only *reads* is to see every row."""
+    """Make a method of *work*, which is done in one transaction; what *reads* to decide is to see every row."""
 
     @wraps(work)
     async def method(self: PostgresRecords, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        run = self.connection.read if reads else self.connection.run
-        return await run(lambda session: work(session, *args, **kwargs))
+        if not reads:
+            return await self.connection.run(lambda session: work(session, *args, **kwargs))
+        without_values: Any = {**kwargs, "values": False}  # for a table that has none
+        return await self.connection.read(
+            lambda session: work(session, *args, **kwargs),
+            without=(lambda session: work(session, *args, **without_values)) if kwargs.get("values") else None,
+        )
 
     return method
 
 
 class PostgresRecords(Records):
-    """
-    Credentials, deployments, state and actions by *connection*; see `flysync.ports.Records`.
-
-    What is read raises ConfigError as well where policies may hide rows. `view` and `begin` raise DatabaseUnavailable
-    while the tables are being migrated, unless the run is under way.
-    """
+    """Credentials, deployments, state and actions by *connection*; see `flysync.ports.Records`."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -53,26 +49,19 @@ class PostgresRecords(Records):
     end_rollout = _call(state.end_rollout)
     finish = _call(runs.finish)
     note_run = _call(runs.note_run)
+    settle = _call(projects.settle)
+    backlog = _call(projects.backlog, reads=True)
     close_run = _call(runs.close_run)
+    missing = _call(missing.missing, reads=True)
+    candidates = _call(projects.candidates, reads=True)
+    survey = _call(survey.survey, reads=True)
     poll_lock = _call(view.poll_lock, reads=True)
-    all_projects = _call(names.all_projects, reads=True)
+    unfinished_runs = _call(overview.unfinished_runs, reads=True)
+    overview = _call(overview.overview, reads=True)
     newest_apps = _call(names.newest_apps, reads=True)
     find_runs = _call(history.find_runs, reads=True)
     history = _call(history.history, reads=True)
     runs = _call(view.runs, reads=True)
-
-    @override
-    async def view(
-        self, project: ProjectId, names: Sequence[SecretName] | None, *, app: AppName | None, values: bool
-    ) -> ProjectView:
-        """Read all that a sync has to know; a table without values takes a second query."""
-        return await self._read_values(partial(view.view, project=project, names=names, app=app), values=values)
-
-    @override
-    async def overview(self, project: ProjectId | None, *, values: bool) -> Overview:
-        """Read what is known of one project or of all; a table without values takes a second query."""
-        return await self._read_values(partial(overview.overview, project=project), values=values)
-
-    async def _read_values(self, work: Callable[..., Awaitable[T]], *, values: bool) -> T:
-        without = partial(work, values=False) if values else None
-        return await self.connection.read(partial(work, values=values), without=without)
+    view = _call(view.view, reads=True)
+    similar_credentials = _call(names.similar_credentials, reads=True)
+    similar_run = _call(names.similar_run, reads=True)

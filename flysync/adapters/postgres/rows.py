@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flysync.adapters.postgres import errors
 from flysync.adapters.postgres.tables import SCHEMA_VERSION
-from flysync.errors import InvalidCredential
-from flysync.model.core import Credential, OpenRun, SecretRecord, State, secret_name
+from flysync.model.core import MAX_ARGUMENT_BYTES, Credential, OpenRun, SecretRecord, State, size_problem
+from flysync.model.names import name_problem
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -34,42 +35,113 @@ RECORD = """
         CASE WHEN s.rollout IS NOT NULL THEN coalesce(s.rollout_after, 0) END)
 """
 
-#: A row of flysync_runs, called r, as an `OpenRun`. A sandbox of ours has the run's name; any other was borrowed.
-OPEN_RUN = """
-    ROW(r.run_id::text, coalesce(r.sandbox::text, ''), coalesce(r.sandbox, '') <> 'flysync-' || r.run_id,
-        greatest(0, extract(epoch FROM r.deadline - now()))::float8, r.origin::text, r.actor::text, r.started_at)
+#: The open runs, called r, each as an `OpenRun`. A sandbox of ours has the run's name; any other was borrowed.
+#: Whoever wants only some of them adds a condition.
+OPEN_RUNS = """
+    SELECT array_agg(
+        ROW(r.run_id::text, coalesce(r.sandbox::text, ''), coalesce(r.sandbox, '') <> 'flysync-' || r.run_id,
+            greatest(0, extract(epoch FROM r.deadline - now()))::float8, r.origin::text, r.actor::text, r.started_at)
+        ORDER BY r.started_at, r.run_id)
+    FROM flysync_runs AS r WHERE r.finished_at IS NULL
 """
 
-#: The value, or nothing in its place where it is not to be read: as bytes in UTF-8, for sent as text one that is none
-#: would fail the whole query. What SQL_ASCII holds has no known encoding and is taken as it is.
-VALUE: Mapping[bool, LiteralString] = {
-    True: """
-        convert_to(c.credential_value, CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END)
-    """,
-    False: "NULL::bytea",
-}
-
-#: The apps that the newest deployment of the project names, or of each project. Those without a time count as the
-#: oldest, those that share the newest time count all.
-NEWEST = """
-    SELECT DISTINCT ranked.project_id, ranked.app
+#: The value, or nothing in its place where it is not to be read. It is chosen in a query that is materialized: a view
+#: computes it once, and of one that is stored apart only what is sent is fetched (read: Postgres' tuptoaster).
+VALUE: Mapping[bool, LiteralString] = {True: "c.credential_value", False: "NULL::text"}
+#: Whether there is a value that may be read.
+HAS_VALUE: LiteralString = """
+    EXISTS (
+        SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = to_regclass('cloud_credentials') AND a.attname = 'credential_value'
+            AND NOT a.attisdropped AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+    )
+"""
+#: Values that are read at once may have so many bytes together: in memory they can take seven times as much.
+MOST_BYTES = 32 * 2**20
+#: What texts are sent in. What SQL_ASCII holds has no known encoding and is taken as it is.
+_UTF8 = "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END"
+#: The value as it is sent, where its size allows that: as bytes in UTF-8, for sent as text one that is none would fail
+#: the whole query.
+SENT = f"""
+    CASE WHEN its.size <= {MAX_ARGUMENT_BYTES} AND its.so_far <= {MOST_BYTES} THEN convert_to(its.value, {_UTF8}) END
+"""
+#: The size of a value, and of all that are no larger or come *first*: the largest are those that are not sent.
+SIZES = """
+    octet_length(its.value) AS size,
+    sum(octet_length(its.value)) OVER (ORDER BY {first} octet_length(its.value) ROWS UNBOUNDED PRECEDING) AS so_far
+"""
+#: What a credential adds to the digest of its project, of a row called its; unambiguous, for Postgres quotes what a row
+#: holds. A long value adds its hash, and one that is too long to be sent its size.
+LINES = f"""
+    string_agg(ROW(its.name, octet_length(its.value), CASE
+        WHEN octet_length(its.value) <= 256 THEN its.value
+        WHEN octet_length(its.value) <= {MAX_ARGUMENT_BYTES} THEN
+            encode(sha256(convert_to(its.value, getdatabaseencoding())), 'hex')
+    END)::text, ',' ORDER BY its.name COLLATE "C", its.value COLLATE "C")
+"""
+#: The digest of a project, of its `LINES` and its newest apps, under the key of a row of flysync_meta called m.
+DIGEST = """
+    encode(sha256(convert_to(concat(m.digest_key, ROW({apps}, {lines})::text), getdatabaseencoding())), 'hex')
+"""
+#: The key of fingerprints, as HMAC uses it (RFC 2104): padded to 64 bytes, once for each of its two sums.
+PADS = """
+    SELECT string_agg(set_byte(decode('00', 'hex'), 0, get_byte(padded.key, its.place) # 54), NULL ORDER BY its.place)
+               AS inside,
+           string_agg(set_byte(decode('00', 'hex'), 0, get_byte(padded.key, its.place) # 92), NULL ORDER BY its.place)
+               AS outside
     FROM (
-        SELECT d.project_id::text AS project_id, d.fly_app_name::text AS app,
-               rank() OVER (PARTITION BY d.project_id ORDER BY d.created_at DESC NULLS LAST) AS place
-        FROM project_deployments AS d
-        WHERE (%(project)s::text IS NULL OR d.project_id = %(project)s::text) AND btrim(d.fly_app_name) <> ''
-    ) AS ranked
-    WHERE ranked.place = 1
+        SELECT substring(CASE WHEN octet_length(given.key) > 64 THEN sha256(given.key) ELSE given.key END
+            || decode(repeat('00', 64), 'hex') FROM 1 FOR 64) AS key
+        FROM (SELECT convert_to(m.fingerprint_key, getdatabaseencoding()) AS key FROM flysync_meta AS m) AS given
+    ) AS padded, generate_series(0, 63) AS its(place)
 """
+#: `Secret.fingerprint` of a row called its, with a row of `PADS` called pads.
+FINGERPRINT = f"""
+    encode(sha256(pads.outside || sha256(pads.inside || convert_to(its.app, {_UTF8}) || decode('00', 'hex')
+        || convert_to(its.name, {_UTF8}) || decode('00', 'hex') || convert_to(its.value, {_UTF8}))), 'hex')
+"""
+#: Texts of the backend's that flysync works with are shorter; more is not fetched of those that are not.
+NAME = "left(c.credential_name::text, 129)"
+PROJECT, APP = "left(d.project_id::text, 257)", "left(d.fly_app_name::text, 101)"
+#: A moment that Python can hold.
+MOMENT = "CASE WHEN {0} BETWEEN '0001-01-02' AND '9999-12-30' THEN {0} END"
+#: Whether a deployment names an app. (Of a text of 128 MiB, btrim fails the whole query: XX000, measured.)
+NAMES_APP = f"btrim({APP}) <> ''"
 
+#: Which deployments `RANKED` reads: those of one project, or all; whoever reads those of others puts that in its place.
+OF_ONE = "(%(project)s::text IS NULL OR d.project_id = %(project)s::text)"
+#: Deployments that name an app; the newest of each project have place 1. Those without a time count as the oldest,
+#: those that share the newest time count all.
+RANKED = f"""
+    SELECT {PROJECT} AS project_id, {APP} AS app, d.created_at,
+           rank() OVER (PARTITION BY d.project_id ORDER BY d.created_at DESC NULLS LAST) AS place
+    FROM project_deployments AS d
+    WHERE {OF_ONE} AND {NAMES_APP}
+"""
+#: The apps that the newest deployment of the project names, or of each project.
+NEWEST = f"SELECT DISTINCT ranked.project_id, ranked.app FROM ({RANKED}) AS ranked WHERE ranked.place = 1"
+
+#: When projects were last deployed to some apps.
+NAMED = f"""
+    SELECT {PROJECT} AS project_id, {APP} AS app, max(coalesce(d.created_at, '-infinity')) AS at
+    FROM project_deployments AS d WHERE d.fly_app_name IN ({{apps}}) GROUP BY d.project_id, d.fly_app_name
+"""
 #: Whether a project that was deployed to an app at a time, called named, has not been deployed since.
-STILL_DEPLOYED = """
+STILL_DEPLOYED = f"""
     NOT EXISTS (
         SELECT FROM project_deployments AS d
-        WHERE d.project_id = named.project_id AND btrim(d.fly_app_name) <> ''
+        WHERE d.project_id = named.project_id AND {NAMES_APP}
             AND coalesce(d.created_at, '-infinity') > named.at
     )
 """
+
+#: One page of projects whose ids are called ids, in their order: whether a row of theirs is on it, and the last one,
+#: where there may be more.
+PAGE = """page AS MATERIALIZED (
+        SELECT min(ids.project_id) AS first, max(ids.project_id) AS last, count(*) AS size FROM ids
+    )"""
+ON_PAGE = "{0}.project_id BETWEEN (SELECT page.first FROM page) AND (SELECT page.last FROM page)"
+LAST = "CASE WHEN page.size = %(limit)s THEN page.last::text END"
 
 
 def key(meta: Sequence[tuple[Any, ...]] | None, *, begins: bool = False) -> Secret:
@@ -103,7 +175,8 @@ def _names(noun: Any) -> tuple[str, ...]:
 def record(row: Iterable[Any]) -> SecretRecord:
     """Give a `RECORD`."""
     name, state, *others = row
-    return made(SecretRecord, (name, State(state), *others))
+    known = State(state) if state in set(State) else State.WRITING  # somebody else's: nobody knows what was done
+    return made(SecretRecord, (name, known, *others))
 
 
 def records(rows: Iterable[Iterable[Any]] | None) -> dict[SecretName, SecretRecord]:
@@ -112,15 +185,15 @@ def records(rows: Iterable[Iterable[Any]] | None) -> dict[SecretName, SecretReco
 
 
 def open_runs(rows: Iterable[Iterable[Any]] | None) -> tuple[OpenRun, ...]:
-    """Give `OPEN_RUN`s."""
+    """Give `OPEN_RUNS`."""
     return tuple(made(OpenRun, row) for row in rows or ())
 
 
-def credentials(rows: Iterable[tuple[SecretName, bytes | None]] | None) -> dict[SecretName, Credential]:
-    """Give the credentials of one project; a row that is of no use says why, and harms no other."""
+def credentials(rows: Iterable[tuple[SecretName, int | None, bytes | None]] | None) -> dict[SecretName, Credential]:
+    """Give the credentials of one project; an invalid row says why, and harms no other."""
     found: dict[SecretName, Credential] = {}
-    for name, value in rows or ():
-        found[name] = twice(name) if name in found else credential(name, value)
+    for name, size, value in rows or ():
+        found[name] = twice(name) if name in found else credential(name, size, value)
     return found
 
 
@@ -129,13 +202,15 @@ def twice(name: SecretName) -> Credential:
     return Credential(name=name, problem="stands twice in cloud_credentials")
 
 
-def credential(name: SecretName, value: bytes | None) -> Credential:
-    """Give one credential, with its problem if it has one."""
-    try:
-        secret_name(name)
-        return Credential(name=name, secret=None if value is None else Secret(value.decode("utf-8")))
-    except InvalidCredential:
+def credential(name: SecretName, size: int | None, value: bytes | None) -> Credential:
+    """Give one credential whose value has *size* bytes, with its problem if it has one."""
+    problem: str | None = "is not valid UTF-8"
+    if name_problem(name):
         problem = "is not a valid credential name (letters, digits and underscores, and no digit first)"
-    except UnicodeDecodeError:
-        problem = "is not valid UTF-8"
+    elif value is None and size is not None:
+        problem = size_problem(name, size)
+        return Credential(name=name, problem=problem, left_out=not problem)
+    else:
+        with suppress(UnicodeDecodeError):
+            return Credential(name=name, secret=None if value is None else Secret(value.decode("utf-8")))
     return Credential(name=name, problem=problem)

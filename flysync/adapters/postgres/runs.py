@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.postgres.encoding import as_json, clean
+from flysync.adapters.postgres.projects import settle
 from flysync.errors import NotRecorded
 from flysync.model.core import State
 
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import RunId, SecretName
-    from flysync.ports import Action, Intent, RunEnd
+    from flysync.model.core import RunId, SecretName, Standing
+    from flysync.ports import Action, Intent, RunEnd, Settlement
 
 #: More days than this make no moment that Postgres can hold.
 _MOST_DAYS = 36_500
@@ -22,7 +23,7 @@ _MOST_DAYS = 36_500
 _END_RUN = """
     UPDATE flysync_runs SET
         finished_at = now(), outcome = %(outcome)s, error_code = %(error_code)s::text, release = %(release)s::integer,
-        seconds = %(seconds)s::jsonb
+        seconds = %(seconds)s::jsonb, results = %(results)s::jsonb
     WHERE run_id = %(run)s AND finished_at IS NULL
     RETURNING run_id
 """
@@ -51,6 +52,13 @@ _ACT = """
     VALUES (%(project)s::text, %(action)s::text, 'success', %(details)s::jsonb)
 """
 
+#: Removes nothing, and is denied all the same to a role that may not remove what the end of a run does.
+_REMOVE_NONE = "WITH s AS (DELETE FROM flysync_secrets WHERE false) DELETE FROM flysync_runs WHERE false"
+
+#: `_ACT`, taken back before anybody can see it: what a table refuses in the end, it refuses now. Triggers see it, and
+#: what they do is taken back as well; a sequence keeps its gap.
+_REHEARSE = (_REMOVE_NONE, "SAVEPOINT flysync", _ACT, "SET CONSTRAINTS ALL IMMEDIATE", "ROLLBACK TO SAVEPOINT flysync")
+
 #: Old runs, a few at a time, so that no run has to pay for a long neglect.
 _PRUNE = """
     DELETE FROM flysync_runs WHERE run_id IN (
@@ -64,15 +72,15 @@ _PRUNE = """
 _NOTE_RUN = """
     INSERT INTO flysync_runs
         (run_id, project_id, app, names, origin, actor, reason, sandbox, finished_at, outcome, error_code, release,
-         seconds)
+         seconds, results)
     VALUES (%(run)s, %(project)s, %(app)s::text, %(names)s::text[], %(origin)s, %(actor)s, %(reason)s::text,
             nullif(%(sandbox)s::text, ''), now(), %(outcome)s, %(error_code)s::text, %(release)s::integer,
-            %(seconds)s::jsonb)
+            %(seconds)s::jsonb, %(results)s::jsonb)
     ON CONFLICT (run_id) DO NOTHING
 """
 
 #: The end of a dead process' run: nobody knows what became of it.
-_LOST = {"outcome": "unknown", "error_code": "outcome_unknown", "release": None, "seconds": None}
+_LOST = {"outcome": "unknown", "error_code": "outcome_unknown", "release": None, "seconds": None, "results": None}
 
 
 async def finish(
@@ -84,8 +92,9 @@ async def finish(
     *,
     all_up: bool,
     keep_days: int,
+    settlement: Settlement | None = None,
 ) -> None:
-    """Write the end of a run, of its secrets, and the action."""
+    """Write the end of a run, of its secrets, the action, and what the project has come to."""
     if not await session.row(_END_RUN, {"run": intent.run_id, **_end(end)}):
         raise ended(intent.run_id)
     others = {name: state for name, state in states.items() if state not in {State.DEPLOYED, State.UNSET}}
@@ -99,14 +108,25 @@ async def finish(
     }
     await session.execute(_END_SECRETS, given)
     if action is not None:
-        act = {"project": clean(intent.project), "action": action.action, "details": as_json(action.details)}
-        await session.execute(_ACT, act)
+        await session.execute(_ACT, _act(action, intent.project))
+    if settlement is not None:
+        await settle(session, intent.project, settlement, None, always=True)
     await session.execute(_PRUNE, {"days": min(keep_days, _MOST_DAYS)})
 
 
-async def note_run(session: Session, intent: Intent, end: RunEnd) -> None:
-    """Write a run that ended before it had an intent."""
+async def rehearse(session: Session, action: Action, project: str) -> None:
+    """Write an action and take it back; what Postgres refuses ends the transaction."""
+    for statement in _REHEARSE:
+        await session.execute(statement, _act(action, project) if statement is _ACT else None)
+
+
+async def note_run(
+    session: Session, intent: Intent, end: RunEnd, settlement: Settlement | None = None, seen: Standing | None = None
+) -> None:
+    """Write a run that ended before it had an intent; and what the project has come to, as `settle` does."""
     await session.execute(_NOTE_RUN, {**parameters(intent), **_end(end)})
+    if settlement is not None:
+        await settle(session, intent.project, settlement, seen)
 
 
 async def close_run(session: Session, run_id: RunId) -> None:
@@ -133,10 +153,15 @@ def parameters(intent: Intent, *more: SecretName) -> dict[str, Any]:
     }
 
 
+def _act(action: Action, project: str) -> dict[str, Any]:
+    return {"project": clean(project), "action": action.action, "details": as_json(action.details)}
+
+
 def _end(end: RunEnd) -> dict[str, Any]:
     return {
         "outcome": str(end.outcome),
         "error_code": end.error_code,
         "release": end.release,
         "seconds": as_json(end.seconds),
+        "results": as_json(end.results),
     }

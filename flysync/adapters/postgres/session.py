@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from flysync.adapters.postgres import errors
 from flysync.errors import DatabaseUnavailable, FlysyncError
+from flysync.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -36,7 +37,6 @@ _DEFAULTS: Mapping[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-#: Tries to connect.
 _TRIES = 3
 #: Seconds in which the server can cancel a statement that nobody waits for any more.
 _CANCEL_S = 1.0
@@ -74,6 +74,14 @@ class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
         cursor = await self.execute(query, given, binary=True)
         return await cursor.fetchone() or ()
 
+    async def answer(
+        self, query: LiteralString, given: Mapping[str, Any], *, most_bytes: int = 64 * 2**20
+    ) -> tuple[Any, ...]:
+        """Give the one row of *query*, which only reads; ConfigError: it has more bytes, and was not fetched."""
+        size = f"WHERE pg_column_size(answer.*) <= {most_bytes}"
+        row = await self.row(f"WITH answer AS MATERIALIZED ({query}) SELECT answer.* FROM answer {size}", given)
+        return row or errors.refuse_size(most_bytes)
+
     async def scalar(self, query: LiteralString, given: Mapping[str, Any] | None = None) -> Any:
         """Give the first column of the first row; nothing where there is none."""
         return next(iter(await self.row(query, given)), None)
@@ -98,6 +106,8 @@ async def bounded(work: Awaitable[T]) -> T:
         while not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=_CANCEL_S)
+        if not task.cancelled():
+            task.exception()  # else asyncio logs what nobody asks for, with all that Postgres quotes
     return task.result()
 
 
@@ -124,7 +134,7 @@ async def opened(dsn: Secret) -> Session:
 async def _connected(parameters: Mapping[str, Any]) -> Session | FlysyncError:
     try:
         session = await Session.connect(autocommit=True, prepare_threshold=None, **parameters)
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeError) as error:  # the latter of a host that is no name (measured)
         return errors.unconnected(error)
     session.adapters.register_loader("text", _TextLoader)
     session.adapters.register_loader("text", _BinaryTextLoader)
@@ -142,10 +152,9 @@ async def _connected(parameters: Mapping[str, Any]) -> Session | FlysyncError:
 def _parameters(dsn: Secret) -> dict[str, Any]:
     """Give libpq's parameters; its own words about a malformed address quote the password."""
     try:
-        given = conninfo_to_dict(dsn.reveal())
-    except (psycopg.Error, ValueError):
-        given = None
-    # A password with a bare slash in it looks like a port.
-    if given is None or not all(port.isdigit() for port in str(given.get("port", 1)).split(",")):
-        raise errors.malformed()
-    return {**_DEFAULTS, **given, "client_encoding": "utf8"}
+        address = conninfo_to_dict(database_url.read(dsn.reveal()).conninfo)
+    except (psycopg.Error, ValueError) as error:
+        problem = str(error) if type(error) is ValueError else "is not a Postgres address"
+    else:
+        return {**_DEFAULTS, **address, "client_encoding": "utf8"}
+    raise errors.malformed(problem)

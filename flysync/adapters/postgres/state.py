@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from flysync.adapters.postgres import errors, rows
 from flysync.adapters.postgres.encoding import clean
-from flysync.adapters.postgres.runs import ended, parameters
+from flysync.adapters.postgres.runs import ended, parameters, rehearse
 from flysync.errors import Locked, NotOwner
+from flysync.model.core import Outcome
+from flysync.ports import Action
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -35,9 +37,9 @@ _REQUEST = """
     SELECT owner.is_ours FROM owner
 """
 
-#: The intent, or more names for it, and whose the app is. The first is no row where the run has ended, or may not begin
-#: because the tables are being migrated; the second none where the app stays another project's. The deadline counts
-#: from the moment of writing.
+#: The intent, or more names for it; that the project is not settled until the run has ended; and whose the app is. The
+#: run is no row where it has ended, or may not begin because the tables are being migrated, the app none where it stays
+#: another project's. The deadline counts from the moment of writing.
 _BEGIN = """
     WITH meta AS MATERIALIZED (
         SELECT coalesce(m.closed_until > clock_timestamp(), false) AS is_closed FROM flysync_meta AS m
@@ -54,6 +56,12 @@ _BEGIN = """
             deadline = greatest(r.deadline, excluded.deadline)
         WHERE r.finished_at IS NULL
         RETURNING r.run_id
+    ), project AS (
+        INSERT INTO flysync_projects AS p (project_id, settled, try_at, behind_since)
+        SELECT %(project)s, false, clock_timestamp(), clock_timestamp() FROM run WHERE %(is_behind)s::boolean
+        ON CONFLICT (project_id) DO UPDATE SET
+            settled = false, try_at = excluded.try_at,
+            behind_since = coalesce(CASE WHEN p.try_at IS NOT NULL THEN p.behind_since END, excluded.behind_since)
     ), app AS (
         INSERT INTO flysync_apps AS a (app, project_id) VALUES (%(app)s, %(project)s)
         ON CONFLICT (app) DO UPDATE SET
@@ -84,10 +92,11 @@ _BEGIN_SECRETS = """
         state = 'writing',
         run_id = excluded.run_id,
         requested_at = nullif(s.requested_at, (SELECT change.seen FROM change WHERE change.name = excluded.name)),
+        missing_since = CASE WHEN excluded.fingerprint IS NULL THEN s.missing_since END,
         (bad_tries, longest_limit_s, failed_release, rollout) = (
             SELECT CASE WHEN same THEN s.bad_tries ELSE 0 END, CASE WHEN same THEN s.longest_limit_s END,
                    CASE WHEN same THEN s.failed_release END, CASE WHEN same THEN s.rollout END
-            FROM (SELECT NOT %(anew)s::boolean AND s.fingerprint IS NOT DISTINCT FROM excluded.fingerprint) AS it(same)
+            FROM (SELECT NOT %(insists)s::bool AND s.fingerprint IS NOT DISTINCT FROM excluded.fingerprint) AS it(same)
         )
     WHERE s.run_id = excluded.run_id
         OR s.run_id IS NOT DISTINCT FROM (SELECT change.run FROM change WHERE change.name = excluded.name)
@@ -158,12 +167,13 @@ async def begin(
     fingerprints: Mapping[SecretName, str | None],
     *,
     seen: ProjectView,
-    anew: bool,
+    insists: bool,
     take_over: bool = False,
 ) -> None:
-    """Write the intent, whose the app is, and its secrets."""
+    """Write the intent, whose the app is, and its secrets; and try the action that the end will write."""
     run = {
         **parameters(intent, *fingerprints),
+        "is_behind": not intent.removes or not seen.credentials.keys().isdisjoint(fingerprints),
         "deadline_s": intent.deadline_s,
         "take_over": take_over,
         "former": seen.owner if seen.owner_has_left else None,
@@ -182,9 +192,13 @@ async def begin(
         "fingerprints": list(fingerprints.values()),
         "seen": [known[name].requested_at if name in known else None for name in fingerprints],
         "runs": [known[name].run_id if name in known else None for name in fingerprints],
-        "anew": anew,
+        "insists": insists,
     }
-    if taken := fingerprints.keys() - set(await session.scalars(_BEGIN_SECRETS, changes)):
+    action = Action.of(intent, dict.fromkeys(fingerprints, Outcome.SYNCED), None)
+    async with session.pipeline():  # one round trip for all
+        begun = await session.execute(_BEGIN_SECRETS, changes, binary=True)
+        await rehearse(session, action, intent.project)
+    if taken := fingerprints.keys() - {name for (name,) in await begun.fetchall()}:
         # This run has lost the lock without knowing it, and comes too late.
         raise Locked(f"another run has begun to write {', '.join(sorted(taken))} to {intent.app}", phase="lock")
 

@@ -9,13 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: The version of flysync's own tables that this code reads and writes.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+#: A key that the server makes, of more random bits than its 32 bytes hold (RFC 2104): what a client sends may be in
+#: the server's log.
+NEW_KEY: LiteralString = """encode(sha256(convert_to(
+    concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')), 'base64')"""
 #: The version of the tables that are there; nothing where there is no row.
 VERSION = "SELECT max(schema_version) FROM flysync_meta"
 
 #: The types that flysync can work with, by the one that `db init` gives a column.
 _TYPES: Mapping[str, tuple[str, ...]] = {
     "text": ("text", "character varying"),
+    "boolean": ("boolean",),
     "text[]": ("text[]",),
     "timestamptz": ("timestamp with time zone",),
     "integer": ("integer", "bigint"),
@@ -29,16 +34,12 @@ class Relation:
     """A table, or a view that stands for it."""
 
     name: LiteralString
-    #: Whether it is flysync's own, else the backend's.
-    ours: bool
+    ours: bool  #: Whether it is flysync's own, else the backend's.
     #: The columns that flysync uses, as CREATE TABLE has them: a type that is one word of `_TYPES`, and the rest.
     columns: Mapping[str, LiteralString]
-    #: What else CREATE TABLE has, before them.
-    others: LiteralString = ""
-    #: What flysync does with it.
-    rights: tuple[str, ...]
-    #: The statements that make its indexes.
-    indexes: LiteralString = ""
+    others: LiteralString = ""  #: What else CREATE TABLE has, before them.
+    rights: tuple[str, ...]  #: What flysync does with it.
+    indexes: LiteralString = ""  #: The statements that make its indexes.
 
     def types(self, column: str) -> tuple[str, ...]:
         """Give the types that flysync can work with, the best first."""
@@ -119,6 +120,7 @@ RUNS = Relation(
         "error_code": "text",
         "release": "integer",
         "seconds": "jsonb",
+        "results": "jsonb",  # outcome, code and message by name
     },
     others="""
         CONSTRAINT flysync_runs_intent CHECK (
@@ -153,6 +155,7 @@ SECRETS = Relation(
         "failed_release": "integer",
         "rollout": "text",
         "rollout_after": "integer",
+        "missing_since": "timestamptz",  # when its row was first missed
     },
     others="PRIMARY KEY (app, name),",
     rights=("SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -173,13 +176,34 @@ APPS = Relation(
     rights=("SELECT", "INSERT", "UPDATE"),
 )
 
-#: A single row: the version of these tables, the key of fingerprints and digests, and until when no run may begin.
+#: One row per project: what was last seen of its rows and newest app, whether all of that has arrived, and when it is
+#: tried again; no `try_at` where only a change of the rows or a new deployment can help.
+PROJECTS = Relation(
+    name="flysync_projects",
+    ours=True,
+    columns={
+        "project_id": "text PRIMARY KEY",
+        "digest": "text",
+        "settled": "boolean NOT NULL",
+        "error_code": "text",
+        "failures": "integer NOT NULL DEFAULT 0",
+        "try_at": "timestamptz",
+        "behind_since": "timestamptz",
+        "looked_at": "timestamptz NOT NULL DEFAULT now()",
+    },
+    rights=("SELECT", "INSERT", "UPDATE", "DELETE"),
+    indexes="CREATE INDEX flysync_projects_unsettled ON flysync_projects (project_id) WHERE NOT settled",
+)
+
+#: A single row: the version of these tables, the keys of fingerprints and of the projects' digests, and until when no
+#: run may begin.
 META = Relation(
     name="flysync_meta",
     ours=True,
     columns={
         "schema_version": "integer NOT NULL",
         "fingerprint_key": "text NOT NULL",
+        "digest_key": "text NOT NULL",
         "created_at": "timestamptz NOT NULL DEFAULT now()",
         "closed_until": "timestamptz",
     },
@@ -187,5 +211,8 @@ META = Relation(
     indexes="CREATE UNIQUE INDEX flysync_meta_single ON flysync_meta ((true))",
 )
 
+#: The view of how each credential stands (`status_view`).
+VIEW = "flysync_status"
+
 #: All of them, the backend's first.
-RELATIONS = (CREDENTIALS, DEPLOYMENTS, ACTIONS, RUNS, SECRETS, APPS, META)
+RELATIONS = (CREDENTIALS, DEPLOYMENTS, ACTIONS, RUNS, SECRETS, APPS, PROJECTS, META)

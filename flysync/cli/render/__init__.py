@@ -38,10 +38,13 @@ MODULES = {
 }
 
 
+SCHEMA = "flysync/1"
+
+
 def as_json(command: str, report: Report, notes: tuple[Note, ...] = ()) -> dict[str, Any]:
     """Give the report of *command* as JSON: all keys of the contract in its order, then those that are its own."""
     return {
-        "schema": "flysync/1",
+        "schema": SCHEMA,
         "command": command,
         **picked(report, "ok exit_code"),
         "run_id": None,
@@ -53,6 +56,7 @@ def as_json(command: str, report: Report, notes: tuple[Note, ...] = ()) -> dict[
         "machines": None,
         "recorded": None,
         "covered_by": None,
+        "removed_by": None,
         "timings_ms": {},
         "warnings": plain((*notes, *report.warnings)),
         "error": _error_json(report.error) if report.error else None,
@@ -117,4 +121,4 @@ def _own(part: str, report: Report, nothing: Any) -> Any:
 def _error_json(error: FlysyncError) -> dict[str, Any]:
     """Give an error as JSON, with the setting to change where there is one."""
     setting = {"setting": error.setting} if error.setting else {}
-    return picked(error, "code message hint temporary service phase retry_after_s") | setting
+    return picked(error, "code message hint temporary scope service phase retry_after_s") | setting

@@ -1,4 +1,4 @@
-"""A status: a head per project and its credentials below, for 80 columns."""
+"""A status: a summary of all projects; a head per project, and its credentials below, for 80 columns."""
 
 from __future__ import annotations
 
@@ -6,45 +6,83 @@ from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from flysync.cli.render import picked
+from flysync.cli.render import picked, plain
+from flysync.cli.render.history import run_end, who
 from flysync.handlers.compare import Live
 from flysync.handlers.status import CredentialCondition
 from flysync.model.core import State
 from flysync.model.reports import utc
+from flysync.model.summary import listed
 
 if TYPE_CHECKING:
     from flysync.handlers.status import StatusLine, StatusReport
     from flysync.model.core import AppName
+    from flysync.model.summary import Summary
+
+#: What is told of the run that tried last.
+_TRIED = "run_id origin actor started_at finished_at outcome error_code died"
 
 
 def status_keys(report: StatusReport) -> dict[str, Any]:
-    """Give `status`, an object per credential."""
+    """Give `status`, an object per credential, `open_runs`, and the `summary`."""
+    its = "run_id origin actor started_at"
+    runs = [picked(run, its) | {"died": run.run_id in report.died} for run in report.open_runs]
     return {
         "status": [
             {
-                **picked(line, "project app name in_table state condition live drift=is_drift"),
+                **picked(line, "project app name in_table state condition live live_unknown drift=is_drift"),
                 "machines": _machines_json(report, line.app),
                 **picked(line, "updated_at written_at deployed_at run_id actor origin"),
+                "tried": None if line.tried is None else picked(line.tried, _TRIED),
             }
             for line in report.lines
-        ]
+        ],
+        "open_runs": runs,
+        "summary": plain(report.summary),
     }
 
 
 def status_lines(report: StatusReport) -> list[str]:
-    """Give a head per project, its credentials below, and the runs in progress."""
+    """Give the summary, a head per project, its credentials below, and the runs in progress."""
     text: list[str] = []
-    width = max((len(line.name or "") for line in report.lines), default=0)
+    if report.shown is None:
+        has_projects = report.summary is not None and report.summary.projects > 0
+        text += _summary(report.summary) if report.summary and has_projects else []
+        text += [] if report.lines else ["no project matches" if has_projects else "no projects"]
+    widths: dict[str, int] = {}
+    for line in report.lines:
+        widths[line.project] = max(widths.get(line.project, 0), len(line.name or ""))
     for (project, app), lines in groupby(report.lines, key=lambda line: (line.project, line.app)):
         text.append(f"{project}  {app or '(not deployed)'}{_machines(report, app)}")
         for line in lines:
-            text.append(f"  {_mark(line)} {line.name or '-':<{width}}  {_state(line)}")
+            text.append(f"  {_mark(line)} {line.name or '-':<{widths[project]}}  {_state(line)}")
             text += [f"    {fact}" for fact in _facts(line)]
-    runs = [
-        f"run {run.run_id} in progress since {utc(run.started_at)} ({run.origin}, {run.actor})"
-        for run in report.open_runs
+    for run in report.open_runs:
+        how = "died; the next sync clears up. It began" if run.run_id in report.died else "in progress since"
+        text.append(f"run {run.run_id} {how} {utc(run.started_at)} ({run.origin}, {run.actor})")
+    return text
+
+
+def _summary(summary: Summary) -> list[str]:
+    """Say how far all projects have come, and name some of those that are doubtful."""
+    text = [f"{summary.projects:,} projects, {summary.credentials:,} credentials: {summary.behind:,} behind"]
+    codes = ", ".join(f"{count:,} {code}" for code, count in summary.failures.items())
+    doubtful = (("no app yet", summary.no_app), ("no credentials", summary.no_credentials))
+    facts = [
+        ("failed", summary.failed, codes),
+        ("given up", summary.given_up, "waits for a change, or --force"),
+        ("behind longest", summary.oldest, None if summary.behind_s is None else _length(summary.behind_s)),
+        *((label, some.count, listed(some.first, some.count)) for label, some in doubtful),
     ]
-    return [*(text or ["no projects"]), *runs]
+    return [*text, *(f"  {label:<14}  {fact}  ({more})" for label, fact, more in facts if fact)]
+
+
+def _length(seconds: float) -> str:
+    """Give a length of time in the largest unit of which there are two."""
+    for unit, its in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * its:
+            return f"{seconds / its:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _mark(line: StatusLine) -> str:
@@ -68,15 +106,20 @@ def _state(line: StatusLine) -> str:
 
 
 def _facts(line: StatusLine) -> list[str]:
-    """Say when a newer value was stored, when one was deployed and by which run, and which run tried last."""
-    facts = []
+    """Say what Fly's word means, when a newer value was stored, when one was deployed, and how the last try ended."""
+    facts = [] if line.live_unknown is None else [line.live_unknown]
+    if line.live is Live.AT_REST:
+        facts.append("the machines are stopped or suspended, and start with it")
     if line.condition is CredentialCondition.CHANGED and line.updated_at:
         facts.append(f"stored {utc(line.updated_at)}")
     is_deployed = line.state is State.DEPLOYED
     by = (f" by {line.actor} ({line.origin})" if line.actor else "") + (f" run {line.run_id}" if line.run_id else "")
     if line.deployed_at:
         facts.append(f"deployed {utc(line.deployed_at)}{by if is_deployed else ', before'}")
-    if line.run_id and not is_deployed:
+    if line.tried:
+        facts.append(f"last tried {utc(line.tried.started_at)}: {run_end(line.tried)}")
+        facts.append(f"by {who(line.tried)} run {line.tried.run_id}")
+    elif line.run_id and not is_deployed:
         facts.append(f"last tried{by}")
     return facts
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from flysync.cli.render import as_json, picked
+from flysync.errors import Interrupted
 from flysync.model.core import Outcome, Reason
 from flysync.model.reports import printable
 
@@ -27,7 +28,9 @@ _MARKS: Mapping[str | None, str] = {
 
 def sync_keys(report: SyncReport) -> dict[str, Any]:
     """Give what all callers decide by."""
-    return picked(report, "run_id project app outcome credentials release machines recorded covered_by timings_ms")
+    credentials = [picked(one, "name outcome reason code message") for one in report.credentials]
+    keys = picked(report, "project app outcome release machines recorded covered_by removed_by timings_ms")
+    return {"run_id": report.run_id or None, "credentials": credentials, **keys}
 
 
 def sync_lines(report: SyncReport) -> list[str]:
@@ -37,16 +40,31 @@ def sync_lines(report: SyncReport) -> list[str]:
 
 def fleet_keys(report: FleetReport) -> dict[str, Any]:
     """Give the outcome that all share, and the envelope of each project without what all have in common."""
-    wholes = [as_json("", project) for project in report.projects]
+    wholes = (as_json("", project) for project in report.projects)
     projects = [{key: value for key, value in whole.items() if key not in {"schema", "command"}} for whole in wholes]
     return {"outcome": report.outcome, "projects": projects}
 
 
 def fleet_lines(report: FleetReport) -> list[str]:
-    """Give the last line: how many came to what. Each project has had its own when it ended."""
-    counts = Counter("failed" if project.error else str(project.outcome or "to set") for project in report.projects)
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) or "none has credentials"
-    return [f"{len(report.projects)} projects: {outcomes}"]
+    """Give the projects that came to no end, and last how many came to what; each had its line when it ended."""
+    ends: dict[str, list[str]] = {}
+    for project in report.projects:
+        ends.setdefault(_end(project), []).append(project.project)
+    named = [f"{end}: {', '.join(ends[end])}" for end in ("interrupted", "not begun") if end in ends]
+    sizes = Counter({end: len(names) for end, names in ends.items()})
+    if report.unchanged:
+        sizes[Outcome.UNCHANGED] += report.unchanged
+    counts = ", ".join(f"{count} {end}" for end, count in sizes.most_common())
+    return [*named, f"{sizes.total()} projects: {counts or 'none has credentials'}"]
+
+
+def _end(report: SyncReport) -> str:
+    """Say in a word or two what a project has come to."""
+    if not report.run_id:
+        return "not begun"
+    if report.error is not None:
+        return "interrupted" if isinstance(report.error, Interrupted) else "failed"
+    return str(report.outcome or "to set")
 
 
 def project_text(report: SyncReport) -> list[str]:
@@ -76,14 +94,14 @@ def _summary(report: SyncReport) -> str:
     if not report.dry_run:
         return _result(report)
     where = f" of {report.app}" if report.app else ""
-    to_do = sum(credential.outcome is None for credential in report.credentials)
-    cost = "the machines"
-    if not to_do or (report.machines and not report.machines.total):
-        cost = "no machine"
-    elif report.machines:
-        cost = f"{report.machines.total} machine" + ("s" if report.machines.total > 1 else "")
-    verb = "removes" if any(credential.reason is Reason.REMOVED for credential in report.credentials) else "sets"
-    return f"{report.project}: {verb} {to_do}, restarts {cost}{where} (dry run: nothing was done)"
+    removes = [line.reason is Reason.REMOVED for line in report.credentials if line.outcome is None]
+    cost = "the machines" if removes else "no machine"
+    if report.machines and not any(removes):  # nobody has asked what a removal would restart
+        count = report.machines.total
+        cost = f"{count} machine" + ("s" if count > 1 else "") if count else "no machine"
+    counts = {"sets": removes.count(False), "removes": removes.count(True)}
+    to_do = ", ".join(f"{verb} {count}" for verb, count in counts.items() if count) or "sets 0"
+    return f"{report.project}: {to_do}, restarts {cost}{where} (dry run: nothing was done)"
 
 
 def _result(report: SyncReport) -> str:
@@ -97,6 +115,8 @@ def _result(report: SyncReport) -> str:
         parts.append(f"{report.machines.updated}/{report.machines.total} machines")
     if report.covered_by:
         parts.append(f"covered by run {report.covered_by}")
+    if report.removed_by:
+        parts.append(f"removed by run {report.removed_by}")
     if seconds := sum(report.timings_ms.values()) / 1000:
         parts.append(f"{seconds:.1f} s")
     return ", ".join(parts)

@@ -107,9 +107,9 @@ def sandbox_lines(report: SandboxReport) -> list[str]:
     """Give a line per sandbox: name, app, age, use."""
     text = []
     for line in report.lines:
-        age = "?" if line.age_s is None else f"{line.age_s / 60:.0f} min"
+        age = "?" if line.age_s is None else f"{line.age_s / 60:.0f} min ago"
         done = {None: "", True: ", deleted", False: ", not deleted"}[line.removed]
-        text.append(f"{line.sandbox.name:<34}  {line.sandbox.app or '-':<20}  {age:>8}  {line.use}{done}")
+        text.append(f"{line.sandbox.name:<34}  {line.sandbox.app or '-':<20}  {age:>10}  {line.use}{done}")
     return text or ["no sandboxes"]
 
 
@@ -136,7 +136,7 @@ def snapshot_lines(report: SnapshotReport) -> list[str]:
     for line in report.lines:
         text.append(_snapshot(line, width))
         if line.flyctl:
-            text += [f"flyctl  {line.flyctl.version}", f"sha256  {line.flyctl.sha256}"]
+            text += [f"flyctl  {line.flyctl.version or 'not run'}", f"sha256  {line.flyctl.sha256}"]
         text += [f"set     {name}={value}" for name, value in line.settings.items()]
     return text or ["no snapshots"]
 

@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flysync.errors import AmbiguousDeployment, ConfigError
+from flysync.errors import ConfigError
 from flysync.extras import how_to_add
+from flysync.handlers.compare import ambiguous
+from flysync.handlers.database import CheckReport
 from flysync.handlers.doctor.findings import Findings
 from flysync.handlers.doctor.fly_checks import SandboxLook
 from flysync.handlers.prune import is_dead, list_sandboxes
+from flysync.handlers.status_all import Selection, surveyed
 from flysync.model.core import is_app_name
-from flysync.model.reports import PRUNE, NextStep, Report, command
+from flysync.model.reports import PRUNE, NextStep, chosen, command
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from flysync.model.config import ConfigReport
     from flysync.model.core import AppName, ProjectId
-    from flysync.model.reports import Finding
     from flysync.ports import JobQueue, ProgressListener, Services
 
 #: Seconds by which two clocks may differ.
@@ -30,38 +32,27 @@ _APPS = 3
 #: The settings that lead to each service. A broken one must not count as unset: credentials would go to the default
 #: place.
 _SETTINGS_OF = {
-    "database": ("DATABASE_URL", "FLYSYNC_DB_SCHEMA"),
-    "daytona": ("DAYTONA_", "FLYSYNC_SNAPSHOT"),
+    "database": ("DATABASE_URL", "FLYSYNC_DB_SCHEMA", "FLYSYNC_STATE_SCHEMA"),
+    "daytona": ("DAYTONA_", "FLYSYNC_SNAPSHOT", "FLYSYNC_EGRESS"),
     "fly": ("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL", "FLYSYNC_FLYCTL_"),
     "redis": ("REDIS_URL", "FLYSYNC_QUEUE"),
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DoctorReport(Report):
+class DoctorReport(CheckReport):
     """What was found, in order; its error names all that failed, and its code is that of the first."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """1 where anything failed; a warning alone is fine."""
-        return int(self.error is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorOptions:
     """What to check."""
 
-    #: The settings of this process.
-    settings: ConfigReport
-    #: The settings that a sync needs.
-    needs: Sequence[str]
+    settings: ConfigReport  #: The settings of this process.
+    needs: Sequence[str]  #: The settings that a sync needs.
     #: The project whose app is checked at Fly, or the app itself.
     project: ProjectId | None = None
     app: AppName | None = None
-    #: Start no sandbox, and do without Fly's token.
-    offline: bool = False
+    offline: bool = False  #: Start no sandbox, and do without Fly's token.
     #: Gives the worker's queue, where Redis has an address; raises ImportError where the worker's packages are missing.
     queue: Callable[[], JobQueue] | None = None
 
@@ -90,6 +81,8 @@ class _Checkup:
         no_database = "" if has_database else "the database is not ready"
         await self._part("leftovers", no_daytona or no_database, self._leftovers)
         if why := "--offline" if self._options.offline else self._unusable("fly") or no_daytona:
+            if self._options.project is not None and has_database:
+                await self._findings.of("app", self._apps(self._options.project))
             self._findings.skip("sandbox", why)
         else:
             await self._sandbox(has_database=has_database)
@@ -151,10 +144,10 @@ class _Checkup:
     async def _leftovers(self) -> bool:
         """Sandboxes that are no longer needed, and runs that died."""
         sandboxes = [line for line in (await list_sandboxes(services=self._services)).lines if line.is_left]
-        overview = await self._services.records.overview(None, values=False)
-        for note in overview.shared_apps():
-            self._findings.warn("deployments", note.message, "correct project_deployments, or use --take-over")
-        known = (await self._services.records.runs([run.run_id for run in overview.open_runs])).known
+        for note in (await surveyed(Selection(), services=self._services, values=False)).notes():
+            self._findings.warn("deployments", note.message, "correct project_deployments")
+        open_runs, _ = await self._services.records.unfinished_runs()
+        known = (await self._services.records.runs([run.run_id for run in open_runs])).known
         dead = [f"{run_id} ({run.app})" for run_id, run in known.items() if await is_dead(run, self._services)]
         if sandboxes:
             names = ", ".join(line.sandbox.name for line in sandboxes)
@@ -180,9 +173,8 @@ class _Checkup:
             self._findings.skip("app", "the database is not ready; --app names one")
         elif has_token:
             apps = await self._findings.of("app", self._apps(project)) or []
-        look = SandboxLook(self._findings, self._services, self._listener, has_token=has_token)
-        snapshot = self._options.settings.line("FLYSYNC_SNAPSHOT").shown
-        self._next += await look.run(apps, all_of_them=(project, app) != (None, None), snapshot=snapshot)
+        look = SandboxLook(self._findings, self._services, self._listener, self._options.settings)
+        self._next += await look.run(apps, all_of_them=(project, app) != (None, None))
 
     async def _apps(self, project: ProjectId | None) -> list[AppName]:
         """Give the apps that the token has to show: the one of *project*, or the newest."""
@@ -193,9 +185,7 @@ class _Checkup:
             return [app for app in apps if is_app_name(app)]
         view = await self._services.records.view(project, [], app=None, values=False)
         if len(view.apps) > 1:
-            raise AmbiguousDeployment(
-                f"the newest deployments of {view.project} name several apps: {', '.join(view.apps)}"
-            )
+            raise ambiguous(view)
         if view.app is None:
             self._findings.warn("app", f"project {view.project} is not deployed yet", "--app names one")
             return []
@@ -240,12 +230,8 @@ class _Checkup:
 
     def _command(self, *, offline: bool) -> str:
         """Give the command that checks the same."""
-        words = ["doctor"]
-        if self._options.project is not None:
-            words += ["--project", self._options.project]
-        if self._options.app is not None:
-            words += ["--app", self._options.app]
-        return command(*words, *(["--offline"] if offline else []))
+        named = chosen(project=self._options.project, app=self._options.app)
+        return command("doctor", *named, *(["--offline"] if offline else []))
 
     def _unusable(self, service: str) -> str:
         """Say why a service cannot be reached by the settings; nothing where it can."""
@@ -253,12 +239,10 @@ class _Checkup:
         if settings.has_unread:
             return "what cannot be read of the settings may concern it"
         lines = [line for line in settings.lines if line.name.startswith(_SETTINGS_OF[service])]
-        missing = [
-            line.name
-            for line in lines
-            if not line.is_usable or (line.name in self._options.needs and line.shown is None)
-        ]
-        return f"{missing[0]} is needed" if missing else ""
+        for line in lines:
+            if not line.is_usable or (line.name in self._options.needs and line.shown is None):
+                return f"{line.name} is needed"
+        return ""
 
 
 def _counted(count: int, noun: str, plural: str = "s") -> str:

@@ -32,9 +32,8 @@ class Findings:
     def fail(self, subject: str, error: FlysyncError) -> None:
         """Note a problem with which a sync fails."""
         self.error = self.error or error
-        self.all.append(
-            Finding(verdict="failed", subject=subject, message=error.message, hint=error.hint, code=error.code)
-        )
+        message, hint, code = error.message, error.hint, error.code
+        self.all.append(Finding(verdict="failed", subject=subject, message=message, hint=hint, code=code))
 
     def skip(self, subject: str, why: str) -> None:
         """Note what could not be checked, or was not to be."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
 from flysync.handlers.sandbox import ReadOnlySandbox
-from flysync.model.fly import TokenKind
+from flysync.model.fly import TO_MAKE_ONE, TokenKind
 from flysync.model.reports import utc
+from flysync.model.similar import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flysync.handlers.doctor.findings import Findings
+    from flysync.model.config import ConfigReport
     from flysync.model.core import AppName
     from flysync.model.fly import Flyctl, Reach, Token
     from flysync.model.reports import NextStep
@@ -26,14 +29,17 @@ _DAY_S = 24 * 3600
 #: Days before its end from which a token is a warning.
 _SOON_DAYS = 14
 
-_RENEW = "make a new one (`fly tokens create deploy -a APP`, or `fly tokens create org`) and set FLY_API_TOKEN"
+#: Which part it is of a sandbox that cannot be made, by the setting at fault.
+_SUBJECTS = {"FLYSYNC_SNAPSHOT": "snapshot", "FLYSYNC_EGRESS": "egress"}
+_RENEW = f"set a new FLY_API_TOKEN: {TO_MAKE_ONE}"
 _KINDS = {
     TokenKind.DEPLOY: "a deploy token (macaroon)",
     TokenKind.ORG: "an organisation's token (macaroon)",
     TokenKind.PERSONAL: "a personal token (macaroon, to which a login has to be added)",
     TokenKind.OAUTH: "a personal token (OAuth)",
-    TokenKind.UNKNOWN: "of a kind that this flyctl cannot tell",
 }
+_SUMS = "FLYSYNC_FLYCTL_SHA256"
+_SUMS_HINT = f"set {_SUMS}: `flysync snapshot build` prints the program's; GitHub shows each archive's with its release"
 #: Faults of flyctl's that are known: the last version that has one for certain, and what becomes of it here. Those
 #: before 0.4.6, whose list of secrets has no status, are never used.
 _FAULTS = (((0, 4, 87), "would write values into its log files (superfly/flyctl#5204), where flysync leaves no place"),)
@@ -44,15 +50,15 @@ class SandboxLook:
     """
     The checks from a sandbox, which is deleted afterwards; what it finds goes to *findings*.
 
-    Without a token (*has_token*) only the network and flyctl are checked.
+    Without a token only the network and flyctl are checked.
     """
 
     findings: Findings
     services: Services
     listener: ProgressListener
-    has_token: bool
+    settings: ConfigReport
 
-    async def run(self, apps: Sequence[AppName], *, all_of_them: bool, snapshot: str | None) -> Sequence[NextStep]:
+    async def run(self, apps: Sequence[AppName], *, all_of_them: bool) -> Sequence[NextStep]:
         """
         Check the network, flyctl, the token, and *apps*: the token has to show *all_of_them*, or one.
 
@@ -64,11 +70,11 @@ class SandboxLook:
         try:
             async with reading as sandbox:
                 self.findings.ok("sandbox", f"started in {self.services.clock.monotonic() - began:.1f} s")
-                if snapshot is not None:
+                if (snapshot := self.settings.line("FLYSYNC_SNAPSHOT").shown) is not None:
                     self.findings.ok("snapshot", f"{snapshot} is there")
                 await self._look(reading.flyctl(sandbox), apps, all_of_them=all_of_them)
         except FlysyncError as error:
-            self.findings.fail("snapshot" if error.setting == "FLYSYNC_SNAPSHOT" else "sandbox", error)
+            self.findings.fail(_SUBJECTS.get(error.setting or "", "sandbox"), error)
             self.findings.skip("network, flyctl and token", "there is no sandbox")
         for note in reading.notes:
             self.findings.warn("sandbox", note.message)
@@ -80,22 +86,35 @@ class SandboxLook:
             return findings.skip("flyctl and token", "Fly is out of reach")
         if not await findings.of("flyctl", self._flyctl(flyctl)):
             return findings.skip("token", "there is no flyctl")
-        if not self.has_token:
+        if self.settings.line("FLY_API_TOKEN").shown is None:
             return findings.skip("token", "FLY_API_TOKEN is needed")
-        if not await findings.of("token", self._token(access)):
+        token = await findings.of("token", self._token(access))
+        if token is None:
             return findings.skip("app", "the token check failed")
-        return await self._apps(access, apps, all_of_them=all_of_them)
+        shown = await self._apps(access, apps, all_of_them=all_of_them)
+        if shown and token.can_be_narrowed:
+            await self._narrowed(access, shown[0])
+        return None
 
     async def _network(self, access: FlyAccess) -> bool:
         """Tell whether any of Fly's addresses answers; Daytona's lower tiers look as if Fly were down."""
         self.listener.step("network")
-        reach = await access.reach()
+        is_limited = self.settings.line("FLYSYNC_EGRESS").shown == "fly"
+        reach = await access.reach(others=is_limited)
         if reach is None:
             self.findings.warn("network", "not checked: the sandbox has no curl", "flyctl's installer needs it")
         elif all(reach.fly.values()):
             self.findings.ok("network", f"the sandbox reaches Fly's {', '.join(reach.fly)}")
         else:
-            self.findings.fail("network", _unreached(reach))
+            self.findings.fail("network", _unreached(reach, is_limited=is_limited))
+        if not is_limited:
+            self.findings.skip("egress", "FLYSYNC_EGRESS is not fly; `FLYSYNC_EGRESS=fly flysync doctor` tries it")
+        elif reach and reach.other:
+            message = "FLYSYNC_EGRESS=fly does not hold: the sandbox reaches other hosts all the same (example.com)"
+            self.findings.warn("egress", message, "do not rely on it, and ask Daytona why domainAllowList is ignored")
+        elif reach:
+            message = "the sandbox reaches no other host (example.com); one of yours (--sandbox) is not limited"
+            self.findings.ok("egress", message)
         return reach is None or any(reach.fly.values())
 
     async def _flyctl(self, sandbox_flyctl: SandboxFlyctl) -> bool:
@@ -105,56 +124,81 @@ class SandboxLook:
         flyctl = await sandbox_flyctl.prepare()
         seconds = self.services.clock.monotonic() - began
         how = "found" if flyctl.was_there else f"installed in {seconds:.1f} s"
-        self.findings.ok("flyctl", f"{flyctl.version}, {how}{_faults(flyctl)}")
+        checked = ", its sum is one of those that are set" if (sums := self.settings.line(_SUMS).shown) else ""
+        self.findings.ok("flyctl", f"{flyctl.version}, {how}{checked}{_faults(flyctl)}")
+        if flyctl.changed:
+            self.findings.warn("flyctl", flyctl.changed, "find out who changed it; each run downloads another one")
+        if not sums:
+            self.findings.warn("flyctl", f"nothing checks what gets token and values: {_SUMS} is not set", _SUMS_HINT)
         if flyctl.too_old:
             message = f"the sandbox has {flyctl.too_old}, which is too old (before 0.4.6), so each run installs one"
             self.findings.warn("flyctl", message, "put a newer one into the snapshot")
         return True
 
-    async def _token(self, access: FlyAccess) -> bool:
-        """Make sure that Fly accepts the token."""
+    async def _token(self, access: FlyAccess) -> Token:
+        """Make sure that Fly accepts the token, as a sandbox gets it."""
         self.listener.step("token")
         token = await access.token()
-        if problem := _token_problem(token):
-            raise AccessDenied(problem, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
+        if token.expires_at is not None and token.left_s is not None and token.left_s <= 0:
+            ended = f"the token ended {utc(token.expires_at)}"
+            raise AccessDenied(ended, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
         await access.sign_in()
         days = None if token.left_s is None else int(token.left_s // _DAY_S)
-        until = "its end is not known" if token.expires_at is None else f"ends {token.expires_at:%Y-%m-%d}"
+        until = "its end is not known" if token.expires_at is None else f"ends {utc(token.expires_at)}"
         message = f"Fly accepts it; {_KINDS[token.kind]}, {until}"
         if days is not None and days < _SOON_DAYS:
             self.findings.warn("token", f"{message}, in {days} days", _RENEW)
+        elif not token.can_be_narrowed:
+            self.findings.warn("token", f"{message}; each sandbox gets it as it is, for OAuth has no other", _RENEW)
         else:
             self.findings.ok("token", message)
-        return True
+        return token
 
-    async def _apps(self, access: FlyAccess, apps: Sequence[AppName], *, all_of_them: bool) -> None:
-        """Tell which apps the token shows."""
-        hidden = []
+    async def _narrowed(self, access: FlyAccess, app: AppName) -> None:
+        """Try a token that serves *app* alone."""
+        try:
+            await access.see(app, alone=True)
+            self.findings.ok("narrowed token", f"one for {app} alone works here (FLYSYNC_NARROW_TOKEN=app)")
+        except FlysyncError as error:
+            message = f"one for {app} alone does not work here: {error.message}"
+            self.findings.warn("narrowed token", message, "leave FLYSYNC_NARROW_TOKEN unset")
+
+    async def _apps(self, access: FlyAccess, apps: Sequence[AppName], *, all_of_them: bool) -> Sequence[AppName]:
+        """Tell which apps the token shows, and give them."""
+        shown, hidden = [], []
         try:
             for app in apps:
                 self.listener.step(f"app {app}")
                 try:
                     await access.see(app)
+                    shown.append(app)
                     self.findings.ok("app", f"the token shows {app}")
                 except AppNotFound:
                     hidden.append(app)
         except FlysyncError as error:
             self.findings.fail("app", error)
         message = f"Fly knows no app {' nor '.join(hidden)}, or the token may not see it"
-        hint = "check the app's name, and whose token it is: one of the app's organisation, or of the app"
+        hint = f"check the app's name, and whose token it is: {TO_MAKE_ONE}"
+        with suppress(FlysyncError):
+            known = await self.services.records.newest_apps(1_000) if hidden else ()
+            hint = " ".join((*filter(None, [did_you_mean(app, {*known} - {app}) for app in hidden]), hint))
         if hidden and (all_of_them or len(hidden) == len(apps)):
             self.findings.fail(
                 "app", AppNotVisible(message, hint=hint, service="fly", phase="see", setting="FLY_API_TOKEN")
             )
         elif hidden:
             self.findings.warn("app", message, hint)
+        return shown
 
 
-def _unreached(reach: Reach) -> FlyUnavailable:
+def _unreached(reach: Reach, *, is_limited: bool) -> FlyUnavailable:
     """Say why Fly does not answer: Fly itself, Daytona's tier, or the network."""
     missing = [name for name, answers in reach.fly.items() if not answers]
     if len(missing) < len(reach.fly) or reach.other:
         message, hint = f"Fly does not answer: {', '.join(missing)}", "see status.flyio.net, and run this again later"
+    elif is_limited:  # what else answers is on the list as well
+        message = f"Fly does not answer: {', '.join(missing)}"
+        hint = "run this again with FLYSYNC_EGRESS=open: is it the limit?"
     elif reach.essential:
         message = "Daytona's tier lets this sandbox reach only essential services, not Fly"
         hint = "raise the organisation's tier to 3 (app.daytona.io/dashboard/limits)"
@@ -168,12 +212,3 @@ def _faults(flyctl: Flyctl) -> str:
     """Name the known faults of this version; a development build does not show its age."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", flyctl.version)[:3])
     return "".join(f"; it {fault}" for last, fault in _FAULTS if (0, 0, 0) < numbers <= last)
-
-
-def _token_problem(token: Token) -> str | None:
-    """Say why a token cannot work, before Fly is asked."""
-    if token.kind is TokenKind.DAMAGED:
-        return "the token begins like a macaroon but cannot be decoded: part of it is missing"
-    if token.expires_at is not None and token.left_s is not None and token.left_s <= 0:
-        return f"the token ended {utc(token.expires_at)}"
-    return None

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from flysync.plan import Plan
     from flysync.ports import LockHandle, Sandbox, SandboxFlyctl
 
-_CREATE_S = 120.0
-
 
 async def attempt(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Plan) -> None:
     """
@@ -62,12 +60,14 @@ async def _release(work: asyncio.Future[None], lock: LockHandle) -> None:
 
 async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Plan) -> None:
     view = await fenced_view(state)
+    state.see(view)
     planned = state.request.plan(view)
     state.expect(planned)
-    if not planned.work:
-        await _note_covering_run(state, planned, wanted, before=seen, now=view)
-        return
     request = state.request
+    if not planned.work:
+        if not request.removes:  # where the rows are back, nobody has removed anything
+            await _note_covering_run(state, planned, wanted, before=seen, now=view)
+        return
     labels = {"flysync-run": state.run_id, "flysync-app": state.app}
     ttl_s = request.left_s + TTL_MARGIN_S
     own = None if request.is_borrowed else ThrowAwaySandbox(request.services, state.sandbox_name, labels, ttl_s=ttl_s)
@@ -78,8 +78,8 @@ async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Pl
         state.fail(error)
     except asyncio.CancelledError:
         if not lock.lost.is_set():
-            kind = TimedOut if request.left_s <= 0 else Interrupted
-            state.fail(kind("the run was cut short", phase=state.phase))
+            late = TimedOut(f"the sync took longer than {request.options.timeout_s:g} s", phase=state.phase)
+            state.fail(late if request.left_s <= 0 else Interrupted("the run was cut short", phase=state.phase))
         raise
     finally:
         await shielded(finish(state, own))
@@ -97,9 +97,10 @@ async def _work(
     flyctl = request.services.flyctl(sandbox, state.run_id, end_at=request.end_at)
     try:
         with state.step("flyctl"):
-            await flyctl.prepare()
+            if changed := (await flyctl.prepare()).changed:
+                state.note("flyctl_changed", changed)
         store = flyctl.secrets(state.app)
-        view = await Delivery(state, lock, store, view).deliver(planned)
+        view = await Delivery(state, lock, store, view).deliver(planned, flyctl)
         await RollOut(state, lock, store, view).roll_out()
     finally:
         if request.is_borrowed and not state.may_be_at_work:
@@ -108,10 +109,10 @@ async def _work(
 
 async def _sandbox(state: SyncState, own: ThrowAwaySandbox | None) -> Sandbox:
     request = state.request
-    limit_s = min(_CREATE_S, max(1.0, request.left_s - 1.0))
+    limit_s = max(1.0, request.left_s - 1.0)  # so that it is Daytona's last word that is told
     if own is None:
         return await request.services.sandboxes.attach(state.sandbox_name, timeout_s=limit_s)
-    state.leave_sandbox(own.name, "is still there")
+    state.leave_sandbox(own.name, "may still be there")
     return await own.create(timeout_s=limit_s)
 
 

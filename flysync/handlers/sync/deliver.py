@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, InvalidCredential
-from flysync.handlers.compare import machines_down, not_visible
+from flysync.handlers.compare import machines_down, not_found, not_visible
+from flysync.handlers.fly_view import hidden
 from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
-from flysync.model.reports import command
 from flysync.plan import is_from_caller, plan
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flysync.handlers.compare import LiveSecrets
     from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Change, Plan
+    from flysync.ports import SandboxFlyctl
 
 #: How often newer values and later requests are taken in before the deploy.
 _ROUNDS = 3
@@ -31,7 +32,7 @@ _ROUNDS = 3
 class Delivery(WorkAtApp):
     """What is written to an app, in one run."""
 
-    async def deliver(self, planned: Plan) -> ProjectView:
+    async def deliver(self, planned: Plan, flyctl: SandboxFlyctl) -> ProjectView:
         """
         Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
 
@@ -42,7 +43,10 @@ class Delivery(WorkAtApp):
             if planned.to_check or any(change.reason is Reason.NEW for change in changes):
                 live = await self._look()
                 self._warn_of_overwriting(changes, live)
-                if planned.to_check and (late := await self._not_settled(planned.to_check, live)):
+                late = await self._not_settled(planned.to_check, live) if planned.to_check else []
+                if late and self._request.removes:
+                    late = await self._still_gone(late)
+                if late:
                     await self._state.announce(late, self._view)
                     changes += late
             if changes:
@@ -50,7 +54,7 @@ class Delivery(WorkAtApp):
                 if not self._request.removes:
                     await self._take_in_news()
         except AppNotFound as error:
-            self._no_app(error, [change.name for change in planned.changes])
+            await self._no_app(error, [change.name for change in planned.changes], flyctl)
         return self._view
 
     def _warn_of_overwriting(self, changes: Iterable[Change], live: LiveSecrets) -> None:
@@ -93,6 +97,16 @@ class Delivery(WorkAtApp):
             return False
         self._state.mark([change.name], Stage.ABSENT)
         return True
+
+    async def _still_gone(self, changes: Sequence[Change]) -> list[Change]:
+        """Give those whose rows are not back: a sync of such a row, if it began before this run, saw nothing to do."""
+        view = await self._request.view(self._state.app)
+        self._state.see(view)
+        planned = self._request.plan(view)
+        there = {change.name for change in planned.changes if change.superseded}
+        if back := [change.name for change in changes if change.name in there]:
+            self._state.supersede(back)
+        return [change for change in changes if change.name not in there]
 
     async def _write(self, changes: Sequence[Change]) -> None:
         """Store the values, batch by batch; a name that Fly refuses fails alone."""
@@ -143,11 +157,12 @@ class Delivery(WorkAtApp):
         view = await self._request.view(self._state.app)
         others = tuple(run for run in view.open_runs if run.run_id != self._state.run_id)
         self._view = view = replace(view, open_runs=others)
+        self._state.see(view)
         asked = [name for name, row in view.records.items() if row.requested_at and name in view.credentials]
         if is_from_caller(view, self._request.options):
             asked = []
         options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
-        planned = plan(view, [*self._state.at_fly, *asked], options)
+        planned = plan(view, [*self._state.at_fly, *asked], options, self._request.services.allowed, removes=False)
         news = [
             change
             for change in planned.changes
@@ -157,13 +172,14 @@ class Delivery(WorkAtApp):
             self._state.mark([change.name], Stage.PLANNED, reason=change.reason)
         return news
 
-    def _no_app(self, error: AppNotFound, names: Iterable[SecretName]) -> None:
+    async def _no_app(self, error: AppNotFound, names: Iterable[SecretName], flyctl: SandboxFlyctl) -> None:
         """Fly knows no such app: nothing to give them to, unless we have deployed to it before."""
         state, app = self._state, self._state.app
         touched = [name for name in names if state.outcome_of(name) is not Outcome.UNCHANGED]
-        if self._view.deployed_before or self._request.removes:
-            state.mark(touched, Stage.PLANNED, not_visible(app, error.phase))
+        gone = not_visible(app, error.phase) if self._view.deployed_before or self._request.removes else None
+        if lost := await hidden(app, flyctl, error.phase) or gone:
+            state.mark(touched, Stage.PLANNED, lost)
             return
         state.mark(touched, Stage.SKIPPED)
-        state.note("app_not_found", f"{error.message}: it does not exist, or the token cannot see it")
-        state.suggest(command("sync-project", "--project", self._request.project), "once the app exists")
+        state.warn(not_found(self._view))
+        state.suggest(self._request.of_all_names, "once the app exists")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.handlers.compare import LiveSecrets, managed, not_visible
+from flysync.handlers.compare import LiveSecrets, managed, not_found, not_visible
 from flysync.handlers.fly_view import look_at
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome
@@ -29,7 +29,7 @@ async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
     if not live_app.exists:
         if view.deployed_before:
             raise not_visible(app, "list")
-        state.note("app_not_found", f"Fly.io knows no app {app}: it does not exist, or the token cannot see it")
+        state.warn(not_found(view))
         state.mark(names, Stage.SKIPPED)
         return
     if live_app.error is not None:

@@ -15,16 +15,17 @@ from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from flysync.errors import AmbiguousDeployment, AppMoved, FlysyncError, Interrupted, TimedOut, UsageError
+from flysync.errors import AppMoved, CredentialNotFound, FlysyncError, Interrupted, TimedOut, UsageError
+from flysync.handlers.compare import ambiguous
 from flysync.handlers.sync.advice import next_step
 from flysync.handlers.sync.attempt import attempt
 from flysync.handlers.sync.dry_run import preview
 from flysync.handlers.sync.request import AppChanged, SyncRequest
+from flysync.handlers.sync.settle import is_news, settled
 from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import SyncState
 from flysync.handlers.sync.waiting import acquire_or_join
 from flysync.model.core import Outcome, is_app_name
-from flysync.model.reports import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +69,16 @@ async def sync_project(
     Raises:
         UsageError: the values come from the caller, who can give them only one by one.
     """
-    if options.value_source == "caller":
-        raise UsageError(
-            "the values come from the caller (FLYSYNC_VALUE_SOURCE=caller)",
-            hint="sync one credential at a time: flysync sync --project ID --name NAME --value-stdin",
-        )
+    refuse_caller(options)
     request = SyncRequest(project, None, options, services, start=services.clock.monotonic())
     return await _Sync(request, listener).run()
+
+
+def refuse_caller(options: SyncOptions) -> None:
+    """Raise UsageError where the values come from the caller, who can give them only one by one."""
+    if options.value_source == "caller":
+        hint = "sync one credential at a time: flysync sync --project ID --name NAME --value-stdin"
+        raise UsageError("the values come from the caller (FLYSYNC_VALUE_SOURCE=caller)", hint=hint)
 
 
 async def unset_secrets(
@@ -89,7 +93,8 @@ async def unset_secrets(
     Remove the secrets *names* from the app of *project*, with one roll-out, and say what was done.
 
     Refused, before anything is sent, for a credential that is still in the table and for a secret that flysync never
-    wrote, unless `force` is among the *options*. A secret that Fly has no more is `unchanged`, and restarts nothing.
+    wrote, unless `force` is among the *options*; with `if_gone` the first is `unchanged`, the second fails alone. A
+    secret that Fly has no more is `unchanged`, and restarts nothing.
     """
     request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic(), removes=True)
     return await _Sync(request, listener).run()
@@ -113,12 +118,13 @@ class _Sync:
                 await self._within_limit()
             except FlysyncError as error:
                 self._state.fail(error)
+            await self._say_where_else()
             await self._note_run()
         except asyncio.CancelledError:
             self._done(self._cut_short())
             raise
         report = self._state.report()
-        if step := next_step(report, *self._again()):
+        if step := next_step(report, *self._request.again()):
             report = replace(report, next=(*report.next, step))
         return self._done(report)
 
@@ -135,23 +141,27 @@ class _Sync:
     async def _note_run(self) -> None:
         """Keep a trace of a sync that came to nothing before it had an intent, as far as that is possible."""
         state, request = self._state, self._request
-        report = state.report()
-        came_to_nothing = report.error is not None or report.outcome == Outcome.SKIPPED
-        if not (self._is_known and came_to_nothing) or state.recorded is not None or request.options.dry_run:
+        if not self._is_known or state.recorded is not None or request.options.dry_run:
             return
+        report, settlement, records = state.report(), settled(state), request.services.records
+        seen = state.view.standing if state.view else None
         with suppress(FlysyncError, TimeoutError):
             async with asyncio.timeout(_NOTE_S):
-                await request.services.records.note_run(replace(state.intent, sandbox=""), state.run_end())
+                if report.error is not None or report.outcome == Outcome.SKIPPED:
+                    await records.note_run(replace(state.intent, sandbox=""), state.run_end(), settlement, seen)
+                elif settlement is not None and is_news(settlement, seen):
+                    await records.settle(request.project, settlement, seen)
 
-    def _again(self) -> Sequence[str]:
-        """Give the words of the command that does the same."""
-        request, options = self._request, self._request.options
-        app = () if options.app is None else ("--app", options.app)
-        if request.names is None:
-            return ("sync-project", "--project", request.project, *app)
-        names = [word for name in request.names for word in ("--name", name)]
-        value = ("--value-stdin",) if options.value_source == "caller" and not request.removes else ()
-        return ("unset" if request.removes else "sync", "--project", request.project, *names, *value, *app)
+    async def _say_where_else(self) -> None:
+        """Say of credentials that the project does not have where they may be: under which name, in which project."""
+        credentials, records = self._state.report().credentials, self._request.services.records
+        missing = {one.name: one.error for one in credentials if isinstance(one.error, CredentialNotFound)}
+        if missing:
+            with suppress(FlysyncError, TimeoutError):
+                async with asyncio.timeout(_NOTE_S):
+                    hints = await records.similar_credentials(self._request.project, list(missing))
+                    for name, hint in hints.items():
+                        missing[name].hint = hint
 
     async def _within_limit(self) -> None:
         try:
@@ -173,17 +183,13 @@ class _Sync:
         request, state = self._request, self._state
         with state.step("read"):
             view = await request.view()
-        state.seen_app = view.app
+        state.see(view)
         self._is_known = True
         if request.names is None and not view.has_values:
-            raise UsageError(
-                "cloud_credentials has no column for values, so the caller has to give them one by one",
-                hint="flysync sync --project ID --name NAME --value-stdin",
-            )
+            message = "cloud_credentials has no column for values, so the caller has to give them one by one"
+            raise UsageError(message, hint="flysync sync --project ID --name NAME --value-stdin")
         if len(view.apps) > 1 and request.options.app is None:
-            raise AmbiguousDeployment(
-                f"the newest deployments of {request.project} name several apps: {', '.join(view.apps)}"
-            )
+            raise ambiguous(view)
         if view.app is None or not is_app_name(view.app):
             self._skip(view)
         else:
@@ -197,7 +203,7 @@ class _Sync:
         state.expect(planned)
         state.dry_run = options.dry_run
         if options.dry_run:
-            if options.verify:
+            if options.verify and planned.work:
                 await preview(state, view, planned)
         elif planned.work:
             lock = await acquire_or_join(state, view, planned.work)  # whoever has it may do our work meanwhile
@@ -226,10 +232,10 @@ class _Sync:
         else:
             state.note("app_not_found", f"{view.app!r} cannot be the name of a Fly.io app")
             why = "once project_deployments names the app"
-        state.suggest(command("sync-project", "--project", request.project), why)
+        state.suggest(request.of_all_names, why)
         names = request.names or ()
         if not request.removes:
-            planned = request.plan(view)
+            planned = request.plan(replace(view, app=None))
             state.expect(planned)
             names = tuple(change.name for change in planned.changes)
         state.mark(names, Stage.SKIPPED)

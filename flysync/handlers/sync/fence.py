@@ -40,11 +40,8 @@ async def _fence(dead: OpenRun, state: SyncState) -> None:
     request = state.request
     if dead.borrowed:
         if dead.seconds_left > min(request.left_s, request.options.lock_wait_s):
-            raise Locked(
-                f"run {dead.run_id} died in sandbox {dead.sandbox}, which is not ours to delete;"
-                f" it can still write for {dead.seconds_left:.0f} s",
-                phase="fence",
-            )
+            where = f"run {dead.run_id} died in sandbox {dead.sandbox}, which is not ours to delete"
+            raise Locked(f"{where}; it can still write for {dead.seconds_left:.0f} s", phase="fence")
         await request.services.clock.sleep(dead.seconds_left)
     else:
         try:

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, NotRecorded
+from flysync.handlers.sync.settle import settled
 from flysync.model.core import Outcome
 from flysync.ports import Action
 
@@ -62,18 +63,7 @@ async def _delete(sandbox: ThrowAwaySandbox | None, state: SyncState, *, gone: b
 async def _record(state: SyncState) -> None:
     if not state.has_begun:
         return
-    request = state.request
-    details = {
-        "v": 1,
-        "run_id": state.run_id,
-        "app": state.app,
-        "outcomes": {name: str(outcome) for name, outcome in state.arrived.items()},
-        "release": state.release,
-        "actor": request.options.actor,
-        "reason": request.options.reason,
-    }
-    name = "unset-flyio-secrets" if request.removes else "sync-flyio-secrets"
-    action = Action(action=name, details=details) if state.arrived else None
+    action = Action.of(state.intent, state.arrived, state.release) if state.arrived else None
     with state.step("record"):
         await _write(state, action)
 
@@ -84,7 +74,13 @@ async def _write(state: SyncState, action: Action | None) -> None:
         end = state.run_end()
         try:
             await services.records.finish(
-                state.intent, end, state.rows, action, all_up=state.all_up, keep_days=services.keep_days
+                state.intent,
+                end,
+                state.rows,
+                action,
+                all_up=state.all_up,
+                keep_days=services.keep_days,
+                settlement=settled(state),
             )
         except FlysyncError as error:
             if isinstance(error, NotRecorded) and attempt > 1 and await _is_written(state, end):

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flysync.model.reports import chosen, command
 from flysync.plan import plan
 
 if TYPE_CHECKING:
     from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SyncOptions
     from flysync.plan import Plan
     from flysync.ports import RunSeen, Services
+
+
+#: The options that are flags of the command line, too.
+_FLAGS = ("stage", "verify", "force", "if_gone", "retry", "take_over")
 
 
 class AppChanged(Exception):
@@ -31,8 +36,7 @@ class SyncRequest:
     names: tuple[SecretName, ...] | None
     options: SyncOptions
     services: Services
-    #: When it began, by the monotonic clock.
-    start: float
+    start: float  #: When it began, by the monotonic clock.
     removes: bool = False
 
     @property
@@ -50,6 +54,20 @@ class SyncRequest:
         """Whether the sandbox is somebody else's, and not ours to delete."""
         return self.options.sandbox is not None
 
+    @property
+    def of_all_names(self) -> str:
+        """The command that syncs all credentials of the project, to the same app."""
+        return command("sync-project", *chosen(project=self.project, app=self.options.app))
+
+    def again(self) -> tuple[str, ...]:
+        """Give the words of the command that does the same."""
+        does = "unset" if self.removes else "sync-project" if self.names is None else "sync"
+        names = [word for name in self.names or () for word in chosen(name=name)]
+        value = ["--value-stdin"] if self.options.value_source == "caller" and not self.removes else []
+        wait = [] if self.options.wait else ["--no-wait"]
+        flags = ["--" + name.replace("_", "-") for name in _FLAGS if getattr(self.options, name)]
+        return (does, *chosen(project=self.project), *names, *value, *chosen(app=self.options.app), *wait, *flags)
+
     async def view(self, locked: AppName | None = None) -> ProjectView:
         """
         Read everything.
@@ -58,7 +76,7 @@ class SyncRequest:
             AppChanged: the project has another app now than the one that is *locked*.
         """
         app, values = self.options.app, self.options.value_source != "caller"
-        view = await self.services.records.view(self.project, self.names, app=app, values=values)
+        view = await self.services.records.view(self.project, self.names, app=app, owned=self.removes, values=values)
         if locked is not None and view.app != locked:
             raise AppChanged(locked, view.app)
         return view
@@ -69,4 +87,4 @@ class SyncRequest:
 
     def plan(self, view: ProjectView) -> Plan:
         """Decide what is to be done, by what *view* shows; see `flysync.plan.plan`."""
-        return plan(view, self.names, self.options, removes=self.removes)
+        return plan(view, self.names, self.options, self.services.allowed, removes=self.removes)

@@ -20,7 +20,6 @@ from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage, cut_short
 from flysync.model.core import Outcome, State
 from flysync.model.fly import RolloutEnd
-from flysync.model.reports import command
 from flysync.plan import given_up, is_given_up
 from flysync.ports import BadTry
 
@@ -45,8 +44,7 @@ class RollOut(WorkAtApp):
     _names: tuple[SecretName, ...] = field(init=False)
     #: All that the deploy brings to the machines: what other runs have stored as well.
     _shipped: tuple[SecretName, ...] = field(init=False)
-    #: The digests that Fly showed after our write, as HMAC.
-    _macs: dict[SecretName, str | None] = field(init=False)
+    _macs: dict[SecretName, str | None] = field(init=False)  #: The digests that Fly showed after our write, as HMAC.
     #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
     _known_down: frozenset[str] = field(init=False)
     _down_before: frozenset[str] = field(init=False)
@@ -131,7 +129,7 @@ class RollOut(WorkAtApp):
         elif rollout.end is RolloutEnd.SUCCEEDED and not self._request.options.wait:
             self._state.mark(self._names, Stage.STORED)
             self._state.note("rolling_out", f"the roll-out to {self._state.app} is under way; nobody waits for it")
-            self._state.suggest(command("sync-project", "--project", self._request.project), "confirms the roll-out")
+            self._state.suggest(self._request.of_all_names, "confirms the roll-out")
         else:
             await self._judge(rollout)
 
@@ -236,28 +234,22 @@ class RollOut(WorkAtApp):
         self._state.mark(self._names, Stage.STORED, error)
 
     def _incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
-        why = cause.message if cause else "a machine is down"
-        return DeployIncomplete(
-            f"the change is stored, but the roll-out to {self._state.app} is not complete: {why}",
-            service=cause.service if cause else "fly",
-            phase="deploy",
-            retry_after_s=cause.retry_after_s if cause else None,
-        )
+        what = f"the change is stored, but the roll-out to {self._state.app} is not complete"
+        return _because(cause or FlysyncError("a machine is down", service="fly"), what, phase="deploy")
 
     def _unseen(self, why: FlysyncError) -> OutcomeUnknown:
-        return OutcomeUnknown(
-            f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read: {why.message}",
-            service=why.service,
-            phase="list",
-        )
+        what = f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read"
+        return OutcomeUnknown(f"{what}: {why.message}", service=why.service, phase="list")
 
     def _not_begun(self, error: FlysyncError) -> DeployIncomplete:
-        incomplete = DeployIncomplete(
-            f"the change is stored, but was not rolled out: {error.message}",
-            hint=error.hint,
-            service=error.service,
-            phase=error.phase,
-            retry_after_s=error.retry_after_s,
-        )
+        what = "the change is stored, but was not rolled out"
+        incomplete = _because(error, what, phase=error.phase, hint=error.hint)
         self._stored(incomplete)
         return incomplete
+
+
+def _because(cause: FlysyncError, what: str, *, phase: str | None, hint: str | None = None) -> DeployIncomplete:
+    message, pause_s = f"{what}: {cause.message}", cause.retry_after_s
+    return DeployIncomplete(
+        message, hint=hint, service=cause.service, phase=phase, scope=cause.scope, retry_after_s=pause_s
+    )

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import ConfigError, DeployFailed, FlysyncError, Interrupted, NotRecorded, OutcomeUnknown, UsageError
-from flysync.handlers.sync.stage import Line, Stage, cut_short
+from flysync.errors import DeployFailed, FlysyncError, OutcomeUnknown
+from flysync.handlers.sync.stage import Line, Stage, cut_short, gravest
 from flysync.model.core import Outcome, Reason, RunId, State
 from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
 from flysync.ports import Intent, RunEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from flysync.handlers.sync.request import SyncRequest
     from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord
@@ -42,8 +42,8 @@ class SyncState:
     def __init__(self, request: SyncRequest, listener: ProgressListener | None) -> None:
         self.request = request
         self.run_id = RunId(request.services.clock.new_id())
-        #: The app that was seen, if any.
-        self.seen_app: AppName | None = None
+        self.seen_app: AppName | None = None  #: The app that was seen, if any.
+        self.view: ProjectView | None = None  #: What was read last.
         self.release: int | None = None
         self.machines: Machines | None = None
         self.recorded: bool | None = None
@@ -51,10 +51,8 @@ class SyncState:
         self.dry_run = False
         self.seconds: dict[str, float] = {}
         self.phase = "read"
-        #: Whether the run's row is written.
-        self.has_begun = False
-        #: Whether every machine runs that was not down before our first roll-out.
-        self.all_up = False
+        self.has_begun = False  #: Whether the run's row is written.
+        self.all_up = False  #: Whether every machine runs that was not down before our first roll-out.
         #: Rows of secrets that others had asked for, and that this run's roll-out has brought to the machines as well.
         self.settled: dict[SecretName, State] = {}
         #: What was sent before this run, with the digest (as HMAC) that Fly showed of it.
@@ -67,8 +65,7 @@ class SyncState:
         self.confirmed: list[SecretName] = []
         self._listener = listener
         self._lines: dict[SecretName, Line] = {}
-        #: Secrets whose rows are this run's to write.
-        self._touched: dict[SecretName, None] = {}
+        self._touched: dict[SecretName, None] = {}  #: Secrets whose rows are this run's to write.
         #: Failures of the run as a whole; secrets of which nothing is known share the first.
         self._errors: list[FlysyncError] = []
         self._notes: dict[tuple[str, tuple[str, ...]], Note] = {}
@@ -79,6 +76,10 @@ class SyncState:
         """The app; nobody asks for it before it is known."""
         assert self.seen_app is not None
         return self.seen_app
+
+    def see(self, view: ProjectView) -> None:
+        """Keep what was read."""
+        self.seen_app, self.view = view.app, view
 
     @property
     def sandbox_name(self) -> str:
@@ -138,8 +139,8 @@ class SyncState:
         records, options = self.request.services.records, self.request.options
         fingerprints = {change.name: change.fingerprint for change in changes}
         self._touched |= dict.fromkeys(fingerprints)
-        anew = options.retry if self.request.removes else options.force
-        await records.begin(self.intent, fingerprints, seen=seen, anew=anew, take_over=options.take_over)
+        insists = options.retry if self.request.removes else options.force
+        await records.begin(self.intent, fingerprints, seen=seen, insists=insists, take_over=options.take_over)
         self.has_begun = True
 
     @property
@@ -157,18 +158,28 @@ class SyncState:
             sandbox=self.sandbox_name,
             borrowed=request.is_borrowed,
             deadline_s=request.left_s + TTL_MARGIN_S,
+            removes=request.removes,
         )
 
     def expect(self, planned: Plan) -> None:
         """Note what is planned, in the place of an earlier plan: reasons, what is unchanged, what cannot be."""
         self._lines.clear()
+        self._notes = {key: note for key, note in self._notes.items() if note.code != "superseded"}
         for name, error in planned.failures:
             stage = Stage.STORED if isinstance(error, DeployFailed) else Stage.PLANNED
             self._lines[name] = Line(stage, Reason.UNCHANGED if stage is Stage.STORED else None, error)
         for change in planned.changes:
             self._lines[change.name] = Line(Stage.PLANNED if change.is_work else Stage.UNCHANGED, change.reason)
         if superseded := [change.name for change in planned.changes if change.superseded]:
-            self.note("superseded", "the stored value differs from the one given, and was taken", superseded)
+            self.supersede(superseded)
+
+    def supersede(self, names: Sequence[SecretName]) -> None:
+        """Note that the rows decide against the caller: with other values, or by being there."""
+        message = "the stored value differs from the one given, and was taken"
+        if self.request.removes:
+            self.mark(names, Stage.UNCHANGED, reason=Reason.UNCHANGED)
+            message = f"still in cloud_credentials, and not removed: {', '.join(names)}"
+        self.note("superseded", message, names)
 
     def fail(self, error: FlysyncError) -> None:
         """Note that the run as a whole has failed."""
@@ -230,11 +241,8 @@ class SyncState:
 
     def at(self, stage: Stage) -> tuple[SecretName, ...]:
         """Give the secrets that this run has brought to *stage*, without a failure."""
-        return tuple(
-            name
-            for name, line in self._lines.items()
-            if line.stage is stage and line.error is None and self.is_touched(name)
-        )
+        there = (name for name, line in self._lines.items() if line.stage is stage and line.error is None)
+        return tuple(filter(self.is_touched, there))
 
     def is_touched(self, name: SecretName) -> bool:
         """Tell whether the row of a secret is this run's to write."""
@@ -250,26 +258,28 @@ class SyncState:
             line = self._lines.get(name, Line(Stage.PLANNED))
             if line.outcome is None and self._errors and not self.dry_run:
                 line = replace(line, error=self._errors[0])
-            error = line.error
-            yield CredentialReport(
-                name=name,
-                outcome=line.outcome,
-                reason=line.reason,
-                code=error.code if error else None,
-                message=error.message if error else None,
-            )
+            yield CredentialReport(name=name, outcome=line.outcome, reason=line.reason, error=line.error)
+
+    @property
+    def failure(self) -> FlysyncError | None:
+        """The first failure of the run as a whole."""
+        return next(iter(self._errors), None)
 
     @property
     def error(self) -> FlysyncError | None:
         """The gravest failure; the run's before a name's."""
-        errors = [*self._errors, *(line.error for line in self._lines.values())]
-        return max((error for error in errors if error), key=_gravity, default=None)
+        return gravest(self._errors, (line.error for line in self._lines.values()))
 
     def run_end(self) -> RunEnd:
         """Give how the run has ended, for its row."""
-        outcome, error = self.report().outcome or Outcome.UNKNOWN, self.error
-        seconds = {phase: round(seconds, 3) for phase, seconds in self.seconds.items()}
-        return RunEnd(outcome=outcome, error_code=error.code if error else None, release=self.release, seconds=seconds)
+        report, error = self.report(), self.error
+        return RunEnd(
+            outcome=report.outcome or Outcome.UNKNOWN,
+            error_code=error.code if error else None,
+            release=self.release,
+            seconds={phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
+            results={line.name: line.result for line in report.credentials},
+        )
 
     def report(self) -> SyncReport:
         """Give the report as of now."""
@@ -288,9 +298,3 @@ class SyncState:
             error=self.error,
             next=tuple(self._next),
         )
-
-
-def _gravity(error: FlysyncError) -> int:
-    """An end that is not written down is told before what led to it: that stands beside each credential."""
-    gravest = (Interrupted, UsageError | ConfigError, NotRecorded)
-    return next((4 - place for place, kind in enumerate(gravest) if isinstance(error, kind)), int(error.temporary))

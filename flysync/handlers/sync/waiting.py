@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flysync.errors import Locked
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import State
+from flysync.model.reports import utc
 from flysync.plan import is_from_caller
 
 if TYPE_CHECKING:
@@ -107,5 +108,5 @@ class _Waiter:
         who = "another run"
         if open_runs:
             run = open_runs[-1]
-            who = f"run {run.run_id} ({run.origin}, {run.actor}) since {run.started_at:%Y-%m-%d %H:%M:%S %Z}"
+            who = f"run {run.run_id} ({run.origin}, {run.actor}) since {utc(run.started_at)}"
         return Locked(f"{self._state.app} is held by {who}", phase="lock")
