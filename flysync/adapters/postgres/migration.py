@@ -14,7 +14,6 @@ import psycopg
 
 from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.tables import META, NEW_KEY, RUNS, SCHEMA_VERSION, SECRETS, VERSION
-from flysync.model.core import MAX_ARGUMENT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -87,10 +86,13 @@ _SETTLE = f"""
         SELECT named.project_id, min(named.app) AS app FROM ({rows.NEWEST}) AS named
         GROUP BY named.project_id HAVING count(*) = 1
     ), stored AS MATERIALIZED (
-        SELECT c.project_id, newest.app, {rows.NAME} AS name, {{value}} AS value
-        FROM cloud_credentials AS c JOIN newest ON newest.project_id = c.project_id
-        JOIN flysync_apps AS a ON a.app = newest.app AND a.project_id = c.project_id
-        WHERE c.credential_name IS NOT NULL AND length(c.project_id) <= 256
+        SELECT raw.project_id, newest.app, raw.name, {rows.CUT}
+        FROM (
+            SELECT c.project_id, {rows.NAME} AS name, {{value}} AS value FROM cloud_credentials AS c
+            WHERE c.credential_name IS NOT NULL AND length(c.project_id) <= 256
+            OFFSET 0
+        ) AS raw JOIN newest ON newest.project_id = raw.project_id
+        JOIN flysync_apps AS a ON a.app = newest.app AND a.project_id = raw.project_id
     )
     INSERT INTO flysync_projects (project_id, digest, settled)
     SELECT its.project_id, {rows.DIGEST.format(apps="ARRAY[its.app]", lines=rows.LINES)}, true
@@ -101,7 +103,7 @@ _SETTLE = f"""
     )
     GROUP BY m.digest_key, its.project_id, its.app
     HAVING bool_and(s.fingerprint IS NOT NULL AND (NOT %(values)s OR coalesce(s.fingerprint =
-        CASE WHEN octet_length(its.value) BETWEEN 1 AND {MAX_ARGUMENT_BYTES} THEN {rows.FINGERPRINT} END, false)))
+        CASE WHEN its.size > 0 THEN {rows.FINGERPRINT} END, false)))
     ON CONFLICT (project_id) DO NOTHING
 """
 #: Apps that have secrets of several projects; the owner comes first.

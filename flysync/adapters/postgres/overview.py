@@ -28,10 +28,14 @@ _OVERVIEW = f"""
     WITH newest AS MATERIALIZED (
         {rows.NEWEST.replace(rows.OF_ONE, "d.project_id = ANY (%(projects)s::text[])")}
     ), credential AS MATERIALIZED (
-        SELECT left(c.project_id::text, 257) AS project_id, newest.app, {rows.NAME} AS name, {{value}} AS value,
-               {rows.MOMENT.format("c.updated_at")}::timestamptz AS updated_at
-        FROM cloud_credentials AS c LEFT JOIN newest ON newest.project_id = c.project_id
-        WHERE c.credential_name IS NOT NULL AND c.project_id = ANY (%(projects)s::text[])
+        SELECT raw.project_id, newest.app, raw.name, {rows.CUT}, raw.updated_at
+        FROM (
+            SELECT left(c.project_id::text, 257) AS project_id, {rows.NAME} AS name, {{value}} AS value,
+                   {rows.MOMENT.format("c.updated_at")}::timestamptz AS updated_at
+            FROM cloud_credentials AS c
+            WHERE c.credential_name IS NOT NULL AND c.project_id = ANY (%(projects)s::text[])
+            OFFSET 0
+        ) AS raw LEFT JOIN newest ON newest.project_id = raw.project_id
     ), orphan AS MATERIALIZED (
         SELECT s.project_id, s.app, s.name
         FROM flysync_secrets AS s
@@ -39,9 +43,9 @@ _OVERVIEW = f"""
             SELECT FROM credential AS c WHERE c.project_id = s.project_id AND c.app = s.app AND c.name = s.name
         )
     ), line AS MATERIALIZED (
-        SELECT c.project_id, c.app, c.name, true AS stored, c.value, c.updated_at FROM credential AS c
+        SELECT c.project_id, c.app, c.name, true AS stored, c.size, c.value, c.updated_at FROM credential AS c
         UNION ALL
-        SELECT o.project_id, o.app, o.name, false, NULL, NULL FROM orphan AS o
+        SELECT o.project_id, o.app, o.name, false, NULL, NULL, NULL FROM orphan AS o
     ), bare AS (
         SELECT n.project_id, n.app FROM newest AS n
         WHERE NOT EXISTS (SELECT FROM line WHERE line.project_id = n.project_id AND line.app = n.app)
@@ -53,9 +57,9 @@ _OVERVIEW = f"""
     ), every AS MATERIALIZED (
         SELECT * FROM line
         UNION ALL
-        SELECT bare.project_id, bare.app, NULL, false, NULL, NULL FROM bare
+        SELECT bare.project_id, bare.app, NULL, false, NULL, NULL, NULL FROM bare
     ), shown AS MATERIALIZED (
-        SELECT its.*, {rows.SIZES.format(first="")} FROM every AS its
+        SELECT its.*, {rows.SO_FAR.format(first="")} FROM every AS its
     ), told AS MATERIALIZED (
         SELECT its.*, CASE WHEN s.name IS NOT NULL THEN {rows.RECORD} END AS record, s.run_id AS written_by,
                tried.run_id AS tried

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 #: each: 10 s (measured).
 NOW = f"""
     {rows.PAGE}, stored AS MATERIALIZED (
-        SELECT c.project_id, {rows.NAME} AS name, {{value}} AS value
-        FROM cloud_credentials AS c
-        WHERE {rows.ON_PAGE.format("c")} AND c.credential_name IS NOT NULL AND length(c.project_id) <= 256
+        SELECT raw.project_id, raw.name, {rows.CUT} FROM (
+            SELECT c.project_id, {rows.NAME} AS name, {{value}} AS value
+            FROM cloud_credentials AS c
+            WHERE {rows.ON_PAGE.format("c")} AND c.credential_name IS NOT NULL AND length(c.project_id) <= 256
+            OFFSET 0
+        ) AS raw
     ), line AS MATERIALIZED (
         SELECT its.project_id::text AS project_id, {rows.LINES} AS lines FROM stored AS its GROUP BY its.project_id
     ), newest AS MATERIALIZED (

@@ -29,23 +29,26 @@ _QUERY = f"""
     ), pads AS MATERIALIZED (
         {rows.PADS}
     ), stored AS (
-        SELECT left(c.project_id::text, 257) AS project_id, newest.app, {rows.NAME} AS name,
-               {{value}} AS value, c.updated_at::timestamptz AS updated_at
-        FROM cloud_credentials AS c LEFT JOIN newest ON newest.project_id = c.project_id
-        WHERE c.credential_name IS NOT NULL AND c.project_id = $1
+        SELECT raw.project_id, newest.app, raw.name, {rows.CUT}, raw.updated_at
+        FROM (
+            SELECT left(c.project_id::text, 257) AS project_id, {rows.NAME} AS name, {{value}} AS value,
+                   c.updated_at::timestamptz AS updated_at
+            FROM cloud_credentials AS c WHERE c.credential_name IS NOT NULL AND c.project_id = $1
+            OFFSET 0
+        ) AS raw LEFT JOIN newest ON newest.project_id = raw.project_id
     ), credential AS MATERIALIZED (
-        SELECT c.project_id, c.app, c.name, count(*) AS times, max(c.value) AS value, max(c.updated_at) AS updated_at
+        SELECT c.project_id, c.app, c.name, count(*) AS times, max(c.size) AS size, max(c.value) AS value,
+               max(c.updated_at) AS updated_at
         FROM stored AS c GROUP BY c.project_id, c.app, c.name
     ), line AS (
         SELECT * FROM credential
         UNION ALL
-        SELECT s.project_id, s.app, s.name, 0, NULL, NULL
+        SELECT s.project_id, s.app, s.name, 0, NULL, NULL, NULL
         FROM flysync_secrets AS s
         WHERE s.project_id = $1
             AND NOT EXISTS (SELECT FROM credential AS c WHERE c.app = s.app AND c.name = s.name)
     ), its AS (
-        SELECT its.project_id, its.app, its.name, its.times, its.updated_at, octet_length(its.value) AS size,
-               CASE WHEN octet_length(its.value) <= {MAX_ARGUMENT_BYTES} THEN {rows.FINGERPRINT} END AS fingerprint
+        SELECT its.project_id, its.app, its.name, its.times, its.updated_at, its.size, {rows.FINGERPRINT} AS fingerprint
         FROM line AS its, pads
     ), judged AS (
         SELECT its.*, s.requested_at, s.written_at, s.deployed_at, s.missing_since, run.run_id, run.error_code,

@@ -39,11 +39,14 @@ _VIEW = f"""
     ), record AS MATERIALIZED (
         SELECT s.* FROM flysync_secrets AS s, target WHERE s.app = target.app
     ), stored AS MATERIALIZED (
-        SELECT {rows.NAME} AS name, {{value}} AS value
-        FROM cloud_credentials AS c
-        WHERE c.project_id = %(project)s::text AND c.credential_name IS NOT NULL
+        SELECT raw.name, {rows.CUT} FROM (
+            SELECT {rows.NAME} AS name, {{value}} AS value
+            FROM cloud_credentials AS c
+            WHERE c.project_id = %(project)s::text AND c.credential_name IS NOT NULL
+            OFFSET 0
+        ) AS raw
     ), its AS MATERIALIZED (
-        SELECT its.*, {rows.SIZES.format(first=_BY_NAME)} FROM stored AS its
+        SELECT its.*, {rows.SO_FAR.format(first=_BY_NAME)} FROM stored AS its
     ), named AS MATERIALIZED (
         SELECT {rows.PROJECT} AS project_id, max(coalesce(d.created_at, '-infinity')) AS at
         FROM project_deployments AS d
