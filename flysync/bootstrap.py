@@ -212,14 +212,13 @@ class _Parts:
     def lock(self) -> ports.AppLock:
         from flysync.adapters.postgres import PostgresLock
 
-        lock = PostgresLock(
+        limits = self.limits
+        return PostgresLock(
             self._connection,
-            heartbeat_s=self.limits.lock_heartbeat_s,
-            idle_s=self.limits.lock_idle_s,
-            answer_s=self.limits.lock_answer_s,
+            heartbeat_s=limits.lock_heartbeat_s,
+            idle_s=limits.lock_idle_s,
+            answer_s=limits.lock_answer_s,
         )
-        self.opened.push_async_callback(lock.aclose)
-        return lock
 
     @property
     def _account(self) -> tuple[Secret, str, str | None]:

@@ -149,5 +149,4 @@ async def opened(
         with psycopg.connect(dsn, autocommit=True) as backend:
             yield PostgresWorld(PostgresRecords(connection), lock, backend)
     finally:
-        await lock.aclose()
         await connection.aclose()

@@ -68,8 +68,9 @@ class MemoryWorld(LockWorld):
 class PostgresWorld(LockWorld):
     """Advisory locks, and an administrator."""
 
-    def __init__(self, lock: PostgresLock, admin: psycopg.Connection) -> None:
+    def __init__(self, lock: PostgresLock, connection: Connection, admin: psycopg.Connection) -> None:
         self.lock = lock
+        self.connection = connection
         self.admin = admin
 
     def steal(self) -> None:
@@ -117,12 +118,12 @@ class PostgresWorld(LockWorld):
 @asynccontextmanager
 async def postgres_world(dsn: str, *, pooled: str | None = None, **scale: float) -> AsyncIterator[PostgresWorld]:
     """Locks in a database, by way of a pooler where there is one; *scale* as `PostgresLock` takes it."""
-    lock = PostgresLock(Connection(Secret(pooled or dsn)), **scale)
+    connection = Connection(Secret(pooled or dsn), most=2)
     try:
         with psycopg.connect(dsn, autocommit=True) as admin:
-            yield PostgresWorld(lock, admin)
+            yield PostgresWorld(PostgresLock(connection, **scale), connection, admin)
     finally:
-        await lock.aclose()
+        await connection.aclose()
 
 
 async def held(lock: AppLock, app: AppName = APP) -> LockHandle:
@@ -321,17 +322,21 @@ async def test_a_check_that_is_cancelled_frees_nothing(database: str) -> None:
 
 
 async def test_tries_share_their_connections(database: str) -> None:
-    """Those who wait use two connections at the most, and nothing is left when all is closed."""
+    """No more than may be are kept of those that tries and holds have used, and nothing is left when all is closed."""
     async with postgres_world(database) as world:
         hold = await held(world.lock)
         for _ in range(3):
             await asyncio.gather(*(world.lock.try_acquire(APP) for _ in range(5)))
         waiting = await world.settled(3)
         await hold.release()
-        await world.lock.aclose()  # type: ignore[attr-defined]
+        free = await world.settled(2)
+        again = await held(world.lock)
+        held_again = await world.settled(2)
+        await again.release()
+        await world.connection.aclose()
         left = await world.settled(0)
 
-    assert (3, 0) == (waiting, left)
+    assert (3, 2, 2, 0) == (waiting, free, held_again, left)
 
 
 async def test_a_connection_that_broke_while_waiting_is_replaced(database: str) -> None:

@@ -131,7 +131,7 @@ async def test_nobody_sees_that_an_action_was_tried(world: PostgresWorld, databa
         turns = wire.turns - before
         await connection.aclose()
 
-    assert 4 == turns
+    assert 2 == turns
     assert b"INSERT INTO project_actions" in wire.said
     assert ([], []) == (world.actions(), world.backend.execute("SELECT * FROM seen").fetchall())
     assert [] == list(world.backend.notifies(timeout=0.1))

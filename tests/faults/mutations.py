@@ -752,8 +752,8 @@ MUTATIONS = (
     Mutation(
         "take nothing from a run that came later, in Postgres",
         "flysync/adapters/postgres/state.py",
-        "    if taken := fingerprints.keys() - {name for (name,) in await begun.fetchall()}:\n",
-        "    if taken := ():\n",
+        "    if len(said) > 1 and (taken := fingerprints.keys() - {name for (name,) in said[1]}):\n",
+        "    if len(said) > 1 and (taken := ()):\n",
         ("contract/test_records.py::TestStateInPostgres::test_begin_takes_nothing_from_a_run_that_came_later",),
     ),
     Mutation(
@@ -864,8 +864,8 @@ MUTATIONS = (
     Mutation(
         "look for the backend's tables before the state's schema",
         "flysync/adapters/postgres/connection.py",
-        "nullif(current_setting('search_path'), ''), quote_ident({})",
-        "quote_ident({}), nullif(current_setting('search_path'), '')",
+        "_AND_STATE = sql.SQL(\"concat_ws(', ', nullif({}, ''), quote_ident({}))\")",
+        "_AND_STATE = sql.SQL(\"concat_ws(', ', quote_ident({1}), nullif({0}, ''))\")",
         ("contract/test_state_schema.py::test_what_stands_there_hides_nothing_of_the_backends",),
     ),
     Mutation(

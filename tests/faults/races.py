@@ -191,7 +191,6 @@ class Process:
         """Close the connections, as the kernel does."""
         for hold in self.holds:
             await hold.release()
-        await self._lock.aclose()
         await self._database.aclose()
 
 

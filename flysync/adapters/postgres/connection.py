@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
 
 from flysync.adapters.postgres import diagnosis, errors
-from flysync.adapters.postgres.session import Session, bounded, opened
+from flysync.adapters.postgres.session import Session, beginning, bounded, opened
 from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
 from flysync.settings import database_url
 
@@ -31,19 +30,17 @@ T = TypeVar("T")
 #: What is done in a transaction.
 Work = Callable[[Session], Awaitable[T]]
 
-#: Opens a transaction, in one round trip. The last setting is for a process that freezes in the middle: its locks on
-#: rows would stop all others.
-_BEGIN = sql.SQL("""
-    BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s';
-    SET LOCAL idle_in_transaction_session_timeout = '15s'
-""").format()
+#: What every transaction has set. The last one is for a process that freezes in the middle: its locks on rows would
+#: stop all others.
+_SETTINGS: Mapping[str, sql.Composable] = {
+    "statement_timeout": sql.Literal("15s"),
+    "lock_timeout": sql.Literal("5s"),
+    "idle_in_transaction_session_timeout": sql.Literal("15s"),
+}
+#: Workers and compiled code cost more than they save: a scan that the plan may leave out is paid for (measured).
+_READING = {"jit": sql.Literal("off"), "max_parallel_workers_per_gather": sql.Literal("0")}
 #: Lengthens the search path, whatever it is; a setting that is empty is no list.
-_AND_STATE = sql.SQL("""
-    ; SELECT set_config(
-        'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), quote_ident({})), true)
-""")
-#: What time it is there, in Unix seconds: in the same round trip.
-_NOW = sql.SQL("; SELECT extract(epoch FROM clock_timestamp())::float8")
+_AND_STATE = sql.SQL("concat_ws(', ', nullif({}, ''), quote_ident({}))")
 #: Tries of a transaction that certainly was not committed.
 _TRIES = 3
 #: Seconds that a rollback may take before the connection is closed instead.
@@ -90,6 +87,7 @@ class Connection:
         self._places: asyncio.LifoQueue[Session | None] = asyncio.LifoQueue(most)
         for _ in range(most):
             self._places.put_nowait(None)
+        self.kept: list[Session] = []  #: Those that `connect` has given, and that came back.
         #: What the server's clock, in Unix seconds, is ahead of our monotonic one; absent until it was asked.
         self._ahead_s: float | None = None
         with suppress(ValueError):  # told when it is used
@@ -98,31 +96,32 @@ class Connection:
         self.schemas = tuple(name.strip().strip('"') for name in (schema or "").split(",") if name.strip())
         self.state_schema = state_schema
         self.sees_all_rows = sees_all_rows  #: Whether all rows are there to be read, whatever the policies are.
-        self._begin = _BEGIN
+        settings = {**_SETTINGS}
+        path: sql.Composable = sql.SQL("current_setting('search_path')")
         if self.schemas:
-            path = sql.SQL(", ").join(map(sql.Identifier, self.schemas))
-            self._begin += sql.SQL("; SET LOCAL search_path = ") + path
+            path = sql.Literal(sql.SQL(", ").join(map(sql.Identifier, self.schemas)).as_string())
         if state_schema:
-            self._begin += _AND_STATE.format(sql.Literal(state_schema))
-        # Workers and compiled code cost more than they save: a scan that the plan may leave out is paid for (measured).
-        alone = "; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
-        self._begin_reading = self._begin + sql.SQL(alone)
+            path = _AND_STATE.format(path, sql.Literal(state_schema))
+        if self.schemas or state_schema:
+            settings["search_path"] = path
+        self._settings = beginning(settings)
         if not sees_all_rows:
             # Postgres refuses a query that a policy would thin out: a row that is hidden is not gone.
-            self._begin_reading += sql.SQL("; SET LOCAL row_security = off")
+            settings["row_security"] = sql.Literal("off")
+        self._settings_of_reading = beginning({**settings, **_READING})
 
-    async def run(self, work: Work[T], *, limit_s: float | None = None) -> T:
+    async def run(self, work: Work[T], *, limit_s: float | None = None, repeats: bool = False) -> T:
         """
         Do *work* in one transaction, and give what it gives once that is committed.
 
         *work* may be called several times: it is repeated where it was certainly not committed (a connection that broke
-        before, a deadlock).
+        before, a deadlock); where it *repeats*, because to do it twice is to do it once, also where it may have been.
 
         Raises:
             DatabaseUnavailable: Postgres is out of reach, slow or shutting down; a commit may have happened.
             ConfigError: what is there is not what flysync needs.
         """
-        return await self._run(work, self._begin, limit_s or self._limit_s)
+        return await self._run(work, self._settings, limit_s or self._limit_s, repeats=repeats)
 
     async def read(self, work: Work[T], *, without: Work[T] | None = None) -> T:
         """
@@ -133,28 +132,34 @@ class Connection:
         Raises:
             DatabaseUnavailable, ConfigError: as `run` says; and row level security may hide rows.
         """
-        return await self._run(work, self._begin_reading, self._limit_s, without)
+        return await self._run(work, self._settings_of_reading, self._limit_s, without, repeats=True)
 
-    async def _run(self, work: Work[T], begin: sql.Composed, limit_s: float, without: Work[T] | None = None) -> T:
-        failure = await self._attempt(work, begin=begin, limit_s=limit_s)
-        for _ in range(_TRIES - 1):
-            if not isinstance(failure, _Failure):
-                break
+    async def _run(
+        self, work: Work[T], settings: sql.Composed, limit_s: float, without: Work[T] | None = None, *, repeats: bool
+    ) -> T:
+        tries = 0
+        while isinstance(
+            failure := await self._attempt(work, settings=settings, limit_s=limit_s, repeats=repeats), _Failure
+        ):
+            tries += 1
             if without is not None and isinstance(failure.error, psycopg.errors.UndefinedColumn):
                 work, without = without, None
-            elif not failure.may_repeat:
-                break
-            failure = await self._attempt(work, begin=begin, limit_s=limit_s)
-        if not isinstance(failure, _Failure):
-            return failure
-        raise await self._explained(failure.error)
+            elif tries == _TRIES or not failure.may_repeat:
+                raise await self._explained(failure.error)
+        return failure
 
     def now(self) -> float | None:
         """Give Unix seconds by the server's clock, as of the last transaction; nothing where there was none."""
         return None if self._ahead_s is None else time.monotonic() + self._ahead_s
 
-    async def connect(self) -> Session:
-        """Give one more session, the caller's own, to be closed by it; raises what `opened` raises."""
+    async def connect(self, *, anew: bool = True) -> Session:
+        """
+        Give one more session, the caller's own, until it is given to `keep`; one that was kept may have broken.
+
+        Raises what `opened` raises.
+        """
+        if self.kept and not anew:
+            return self.kept.pop()
         try:
             return await opened(self._dsn)
         except DatabaseUnavailable as refused:
@@ -163,35 +168,43 @@ class Connection:
                     raise ConfigError(refused.message, hint=refused.hint, setting="DATABASE_URL") from None
             raise
 
+    async def keep(self, session: Session) -> None:
+        """Keep it for the next one who connects, or close it."""
+        if session.is_fit and len(self.kept) < self._places.maxsize:
+            self.kept.append(session)
+        else:
+            await session.close()
+
     async def aclose(self) -> None:
-        """Close them, once nobody uses one."""
+        """Close them, once nobody uses one, and those that were kept."""
         sessions = [await self._places.get() for _ in range(self._places.maxsize)]
         for session in sessions:
             self._places.put_nowait(None)
             if session is not None:
                 await session.close()
+        while self.kept:
+            await self.kept.pop().close()
 
-    async def _attempt(self, work: Work[T], *, begin: sql.Composed, limit_s: float) -> T | _Failure:
+    async def _attempt(
+        self, work: Work[T], *, settings: sql.Composed, limit_s: float, repeats: bool = False
+    ) -> T | _Failure:
         async with self._taken() as session:
-            committing, failed = False, None
+            session.prepare(settings)
             try:
                 async with asyncio.timeout(limit_s):
-                    begun = await bounded(session.execute(begin + _NOW))
-                    while begun.nextset():
-                        pass
-                    self._ahead_s = (await begun.fetchall())[0][0] - time.monotonic()
                     result = await bounded(work(session))
-                    committing = True
-                    await bounded(session.execute("COMMIT"))
+                    await bounded(session.end())
                 return result
             except (psycopg.Error, TimeoutError) as error:
-                failed = _Failure(error, errors.may_repeat(error, committing=committing))
+                failed = _Failure(error, errors.may_repeat(error, committing=session.is_ending and not repeats))
             except FlysyncError:
                 await _roll_back(session)
                 raise
             except BaseException:
                 await session.close()
                 raise
+            finally:
+                self._ahead_s = session.ahead_s or self._ahead_s
             await _roll_back(session)
             return failed
 
@@ -203,7 +216,7 @@ class Connection:
             session = session or await opened(self._dsn)
             yield session
         finally:
-            is_fit = session is not None and session.info.transaction_status is TransactionStatus.IDLE
+            is_fit = session is not None and session.is_fit
             # Last in, first out: who tries again after one broke meets a new one, and none that broke as well.
             self._places.put_nowait(session if is_fit else None)
             if session is not None and not is_fit:
@@ -212,7 +225,7 @@ class Connection:
     async def _explained(self, error: psycopg.Error | TimeoutError) -> FlysyncError:
         if isinstance(error, psycopg.Error) and error.sqlstate in diagnosis.CODES:
             ask = partial(diagnosis.cause, sqlstate=error.sqlstate)
-            found = await self._attempt(ask, begin=self._begin, limit_s=self._limit_s)
+            found = await self._attempt(ask, settings=self._settings, limit_s=self._limit_s)
             if isinstance(found, FlysyncError):
                 return found
         return errors.explained(error)
@@ -221,8 +234,7 @@ class Connection:
 async def _roll_back(session: Session) -> None:
     """Make a connection fit for the next transaction, or close it."""
     try:
-        if session.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
-            async with asyncio.timeout(_ROLLBACK_S):
-                await bounded(session.execute("ROLLBACK"))
+        async with asyncio.timeout(_ROLLBACK_S):
+            await bounded(session.rollback())
     except (psycopg.Error, TimeoutError):
         await session.close()

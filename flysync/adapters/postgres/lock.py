@@ -20,14 +20,17 @@ from flysync.errors import DatabaseUnavailable
 from flysync.ports import AppLock, LockHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from flysync.adapters.postgres.connection import Connection
     from flysync.adapters.postgres.session import Session
     from flysync.model.core import AppName, RunId
 
 #: Takes the lock if it is free; any error in the transaction would free it again.
-_TRY = "SELECT pg_try_advisory_xact_lock(hashtextextended('flysync:' || %(app)s::text, 0))"
+_TRY = """
+    BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; {}
+    SELECT pg_try_advisory_xact_lock(hashtextextended('flysync:' || {}::text, 0))
+"""
 #: Whether somebody has locked the app of a run called r. pg_locks is there for everybody, and shows a key of 64 bits as
 #: two halves, with objsubid 1 (its page in Postgres' manual).
 HELD = """
@@ -43,8 +46,6 @@ _OPEN = "SELECT r.run_id::text FROM flysync_runs AS r WHERE r.run_id = ANY (%(ru
 _UNHELD = f"{_OPEN} AND NOT {HELD}"
 #: The first version with transaction_timeout, which would end the holder's transaction however alive it is.
 _HAS_TRANSACTION_TIMEOUT = 170_000
-#: Connections that are kept between the tries of those who wait.
-_SPARES = 2
 #: Seconds for a rollback, after which the connection is closed anyway.
 _RELEASE_S = 2.0
 
@@ -65,9 +66,12 @@ async def died(session: Session, run_ids: Collection[RunId]) -> frozenset[RunId]
 class PostgresLockHandle(LockHandle):
     """A lock that is held: one connection, one open transaction, one heartbeat."""
 
-    def __init__(self, session: Session, *, heartbeat_s: float, answer_s: float) -> None:
+    def __init__(
+        self, session: Session, *, heartbeat_s: float, answer_s: float, keep: Callable[[Session], Awaitable[None]]
+    ) -> None:
         self.lost = asyncio.Event()
         self._session = session
+        self._keep = keep
         self._answer_s = answer_s
         self._asking: set[asyncio.Task[None]] = set()
         self._heart = asyncio.create_task(self._beat(heartbeat_s), name="flysync lock heartbeat")
@@ -95,11 +99,11 @@ class PostgresLockHandle(LockHandle):
             await asyncio.wait({self._heart, *self._asking})
             if not self.lost.is_set():
                 async with asyncio.timeout(_RELEASE_S):
-                    await bounded(self._session.execute("ROLLBACK"))
+                    await bounded(self._session.rollback())
         except (psycopg.Error, TimeoutError):
             pass  # the server frees the lock when the connection closes
         finally:
-            await self._session.close()
+            await self._keep(self._session)
 
     async def _ask(self) -> None:
         """Ask; where no answer comes in time, the lock counts as lost, however long psycopg takes to give up."""
@@ -133,27 +137,24 @@ class PostgresLock(AppLock):
         self._heartbeat_s = heartbeat_s
         self._idle_ms = int(idle_s * 1000)
         self._answer_s = answer_s
-        self._spares: list[Session] = []
 
     @override
     async def try_acquire(self, app: AppName) -> PostgresLockHandle | None:
+        anew = not self._source.kept
         while True:
-            is_fresh = not self._spares
-            session = await self._source.connect() if is_fresh else self._spares.pop()
+            session = await self._source.connect(anew=anew)
             taken = await self._try(session, app)
-            if is_fresh or not isinstance(taken, Exception):
+            if anew or not isinstance(taken, Exception):
                 break
+            anew = True
         if isinstance(taken, Exception):
             raise errors.explained(taken)
         if taken:
-            return PostgresLockHandle(session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s)
-        await self._keep(session)
+            return PostgresLockHandle(
+                session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s, keep=self._source.keep
+            )
+        await self._source.keep(session)
         return None
-
-    async def aclose(self) -> None:
-        """Close what is kept for further tries; holds are their holders' business."""
-        while self._spares:
-            await self._spares.pop().close()
 
     async def _try(self, session: Session, app: AppName) -> bool | psycopg.Error | TimeoutError:
         """Try once; an error is given, not raised, and closes the connection, and so does a cancellation."""
@@ -170,20 +171,12 @@ class PostgresLock(AppLock):
                 await session.close()
 
     async def _taken(self, session: Session, app: AppName) -> bool:
-        await session.execute(self._begin(session))
-        taken: bool = await session.scalar(_TRY, {"app": app})
+        more = "SET LOCAL transaction_timeout = 0;" if session.info.server_version >= _HAS_TRANSACTION_TIMEOUT else ""
+        query = sql.SQL(_TRY).format(self._idle_ms, sql.SQL(more), app)
+        tried = await session.execute(query)  # one round trip, and without a pipeline: see `Session.together`
+        while tried.nextset():
+            pass
+        ((taken,),) = await tried.fetchall()
         if not taken:
-            await session.execute("ROLLBACK")
-        return taken
-
-    def _begin(self, session: Session) -> sql.Composed:
-        text = sql.SQL("BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}").format(sql.Literal(self._idle_ms))
-        if session.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
-            text += sql.SQL("; SET LOCAL transaction_timeout = 0")
-        return text
-
-    async def _keep(self, session: Session) -> None:
-        if len(self._spares) < _SPARES:
-            self._spares.append(session)
-        else:
-            await session.close()
+            await session.rollback()
+        return bool(taken)

@@ -11,7 +11,7 @@ from flysync.ports import Backlog, Candidate, ProjectsPage
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import ProjectId, Standing
+    from flysync.model.core import ProjectId, RunId, Standing
     from flysync.ports import Settlement
 
 #: Of a page of projects, called ids: their newest apps, and, of those that have credentials, the digest as it is now
@@ -82,11 +82,11 @@ _PAGE = f"""
 #: One watcher looks at a time. No app's lock has this name.
 _ALONE = "SELECT pg_try_advisory_xact_lock(hashtextextended('flysync watch', 0))"
 
-#: What a project has come to, unless another run has changed that since it was seen: where none was seen, a row that is
-#: there is another's, for `settled` is never null. The pause until it is tried again is a minute, then twice as long
-#: each time; up to a quarter more or less, by chance, so that many do not come back at once. What has a row again is no
-#: longer missing: it may go again before anybody looks.
-_SETTLE = """
+#: What a project has come to, by the end of a run, or unless another run has changed that since it was seen: where none
+#: was seen, a row that is there is another's, for `settled` is never null. The pause until it is tried again is a
+#: minute, then twice as long each time; up to a quarter more or less, by chance, so that many do not come back at once.
+#: What has a row again is no longer missing: it may go again before anybody looks.
+_SETTLE = f"""
     WITH back AS (
         UPDATE flysync_secrets AS s SET missing_since = NULL
         WHERE s.project_id = %(project)s AND s.missing_since IS NOT NULL AND EXISTS (
@@ -104,11 +104,12 @@ _SETTLE = """
                CASE WHEN %(settled)s THEN 0 WHEN old.digest = %(digest)s THEN old.failures + 1 ELSE 1 END AS failures
         FROM (VALUES (true)) AS always LEFT JOIN flysync_projects AS old ON old.project_id = %(project)s
     ) AS its
+    WHERE %(run)s::text IS NULL OR EXISTS ({rows.ENDED_NOW})
     ON CONFLICT (project_id) DO UPDATE SET
         (digest, settled, error_code, failures, try_at, behind_since, looked_at) =
             (excluded.digest, excluded.settled, excluded.error_code, excluded.failures, excluded.try_at,
              excluded.behind_since, excluded.looked_at)
-    WHERE %(always)s OR (p.digest, p.settled, p.try_at)
+    WHERE %(run)s::text IS NOT NULL OR (p.digest, p.settled, p.try_at)
         IS NOT DISTINCT FROM (%(seen_digest)s::text, %(seen_settled)s::boolean, %(seen_try_at)s::timestamptz)
 """
 
@@ -176,9 +177,9 @@ async def backlog(session: Session) -> Backlog:
 
 
 async def settle(
-    session: Session, project: ProjectId, settlement: Settlement, seen: Standing | None, *, always: bool = False
+    session: Session, project: ProjectId, settlement: Settlement, seen: Standing | None, *, run: RunId | None = None
 ) -> None:
-    """Write what a project has come to, unless its row has changed since it was seen; *always* by a run's end."""
+    """Write what a project has come to, if its row is as it was *seen*; or, by the end of a *run*, if that ends now."""
     given = {
         "project": clean(project),
         "digest": settlement.digest,
@@ -186,9 +187,10 @@ async def settle(
         "error_code": settlement.error_code,
         "pause_s": settlement.longest_pause_s,
         "read_at": settlement.read_at,
-        "always": always,
+        "run": run,
         "seen_digest": seen and seen.digest,
         "seen_settled": seen and seen.settled,
         "seen_try_at": seen and seen.try_at,
     }
-    await session.execute(_SETTLE, given)
+    async with session.together():
+        await session.execute(_SETTLE, given)

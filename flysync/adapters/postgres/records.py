@@ -19,14 +19,19 @@ T = TypeVar("T")
 
 
 def _call(
-    work: Callable[Concatenate[Session, P], Awaitable[T]], *, reads: bool = False
+    work: Callable[Concatenate[Session, P], Awaitable[T]], *, reads: bool = False, repeats: bool = False
 ) -> Callable[Concatenate[PostgresRecords, P], Coroutine[Any, Any, T]]:
-    """Make a method of *work*, which is done in one transaction; what *reads* to decide is to see every row."""
+    """
+    Make a method of *work*, which is done in one transaction.
+
+    What *reads* to decide is to see every row. What *repeats* may be done once more where nobody knows whether it was
+    committed: then a connection that broke while nobody used it costs nothing.
+    """
 
     @wraps(work)
     async def method(self: PostgresRecords, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if not reads:
-            return await self.connection.run(lambda session: work(session, *args, **kwargs))
+            return await self.connection.run(lambda session: work(session, *args, **kwargs), repeats=repeats)
         without_values: Any = {**kwargs, "values": False}  # for a table that has none
         return await self.connection.read(
             lambda session: work(session, *args, **kwargs),
@@ -42,16 +47,16 @@ class PostgresRecords(Records):
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    request = _call(state.request)
-    begin = _call(state.begin)
-    stored = _call(state.stored)
-    begin_rollout = _call(state.begin_rollout)
+    request = _call(state.request, repeats=True)
+    begin = _call(state.begin, repeats=True)
+    stored = _call(state.stored, repeats=True)
+    begin_rollout = _call(state.begin_rollout, repeats=True)
     end_rollout = _call(state.end_rollout)
     finish = _call(runs.finish)
-    note_run = _call(runs.note_run)
-    settle = _call(projects.settle)
+    note_run = _call(runs.note_run, repeats=True)
+    settle = _call(projects.settle, repeats=True)
     backlog = _call(projects.backlog, reads=True)
-    close_run = _call(runs.close_run)
+    close_run = _call(runs.close_run, repeats=True)
     missing = _call(missing.missing, reads=True)
     candidates = _call(projects.candidates, reads=True)
     survey = _call(survey.survey, reads=True)

@@ -45,6 +45,11 @@ OPEN_RUNS = """
     FROM flysync_runs AS r WHERE r.finished_at IS NULL
 """
 
+#: A run, if it has been ended in this very transaction: what is sent together with its end is done only then.
+ENDED_NOW = """
+    SELECT r.app FROM flysync_runs AS r WHERE r.run_id = %(run)s::text AND r.xmin = pg_current_xact_id()::xid
+"""
+
 #: The value, or nothing in its place where it is not to be read. It is chosen in a query of its own, called raw, that
 #: ends with OFFSET 0: a view computes it once, and of one that is stored apart only what is sent is fetched (read:
 #: Postgres' tuptoaster).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import as_json, clean
 from flysync.adapters.postgres.projects import settle
 from flysync.errors import NotRecorded
@@ -29,27 +30,27 @@ _END_RUN = """
 """
 
 #: Where app and secrets stand at the end of a run; it holds the app's lock, so they may be those of an earlier one.
-_END_SECRETS = """
-    WITH settled AS (
+_END_SECRETS = f"""
+    WITH run AS MATERIALIZED ({rows.ENDED_NOW}), settled AS (
         UPDATE flysync_apps SET down_before = NULL
-        WHERE app = %(app)s AND down_before IS NOT NULL AND %(all_up)s::boolean
+        WHERE app = (SELECT run.app FROM run) AND down_before IS NOT NULL AND %(all_up)s::boolean
     ), unset AS (
-        DELETE FROM flysync_secrets WHERE app = %(app)s AND name = ANY (%(unset)s::text[])
+        DELETE FROM flysync_secrets WHERE app = (SELECT run.app FROM run) AND name = ANY (%(unset)s::text[])
     ), deployed AS (
         UPDATE flysync_secrets SET
             state = 'deployed', deployed_at = now(),
             bad_tries = 0, longest_limit_s = NULL, failed_release = NULL, rollout = NULL
-        WHERE app = %(app)s AND name = ANY (%(deployed)s::text[])
+        WHERE app = (SELECT run.app FROM run) AND name = ANY (%(deployed)s::text[])
     )
     UPDATE flysync_secrets AS s SET state = given.state
     FROM unnest(%(names)s::text[], %(states)s::text[]) AS given(name, state)
-    WHERE s.app = %(app)s AND s.name = given.name
+    WHERE s.app = (SELECT run.app FROM run) AND s.name = given.name
 """
 
 #: The backend's audit; its created_at has a default.
 _ACT = """
     INSERT INTO project_actions (project_id, action, status, details)
-    VALUES (%(project)s::text, %(action)s::text, 'success', %(details)s::jsonb)
+    SELECT %(project)s::text, %(action)s::text, 'success', %(details)s::jsonb
 """
 
 #: Removes nothing, and is denied all the same to a role that may not remove what the end of a run does.
@@ -95,23 +96,26 @@ async def finish(
     settlement: Settlement | None = None,
 ) -> None:
     """Write the end of a run, of its secrets, the action, and what the project has come to."""
-    if not await session.row(_END_RUN, {"run": intent.run_id, **_end(end)}):
-        raise ended(intent.run_id)
     others = {name: state for name, state in states.items() if state not in {State.DEPLOYED, State.UNSET}}
     given = {
-        "app": intent.app,
+        "run": intent.run_id,
         "all_up": all_up,
         "unset": [name for name, state in states.items() if state is State.UNSET],
         "deployed": [name for name, state in states.items() if state is State.DEPLOYED],
         "names": list(others),
         "states": [state.value for state in others.values()],
     }
-    await session.execute(_END_SECRETS, given)
-    if action is not None:
-        await session.execute(_ACT, _act(action, intent.project))
-    if settlement is not None:
-        await settle(session, intent.project, settlement, None, always=True)
-    await session.execute(_PRUNE, {"days": min(keep_days, _MOST_DAYS)})
+    async with session.together():
+        run = await session.execute(_END_RUN, {"run": intent.run_id, **_end(end)})
+        await session.execute(_END_SECRETS, given)
+        if action is not None:
+            its = {"run": intent.run_id, **_act(action, intent.project)}
+            await session.execute(f"{_ACT} WHERE EXISTS ({rows.ENDED_NOW})", its)
+        if settlement is not None:
+            await settle(session, intent.project, settlement, None, run=intent.run_id)
+        await session.execute(_PRUNE, {"days": min(keep_days, _MOST_DAYS)})
+    if not await run.fetchone():
+        raise ended(intent.run_id)
 
 
 async def rehearse(session: Session, action: Action, project: str) -> None:
@@ -124,14 +128,15 @@ async def note_run(
     session: Session, intent: Intent, end: RunEnd, settlement: Settlement | None = None, seen: Standing | None = None
 ) -> None:
     """Write a run that ended before it had an intent; and what the project has come to, as `settle` does."""
-    await session.execute(_NOTE_RUN, {**parameters(intent), **_end(end)})
-    if settlement is not None:
-        await settle(session, intent.project, settlement, seen)
+    async with session.together():
+        await session.execute(_NOTE_RUN, {**parameters(intent), **_end(end)})
+        if settlement is not None:
+            await settle(session, intent.project, settlement, seen)
 
 
 async def close_run(session: Session, run_id: RunId) -> None:
     """Mark a run as ended."""
-    await session.execute(_END_RUN, {"run": run_id, **_LOST})
+    await session.last(_END_RUN, {"run": run_id, **_LOST})
 
 
 def ended(run_id: RunId) -> NotRecorded:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from contextlib import asynccontextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+from psycopg import sql
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
 from psycopg.types.datetime import TimestamptzBinaryLoader
 from typing_extensions import override
 
@@ -19,9 +22,11 @@ from flysync.errors import DatabaseUnavailable, FlysyncError
 from flysync.settings import database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
     from datetime import datetime
     from typing import LiteralString
+
+    from psycopg.abc import Params, QueryNoTemplate
 
     from flysync.secret import Secret
 
@@ -37,6 +42,7 @@ _DEFAULTS: Mapping[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+_BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED")
 _TRIES = 3
 #: Seconds in which the server can cancel a statement that nobody waits for any more.
 _CANCEL_S = 1.0
@@ -67,7 +73,76 @@ class _TimeLoader(TimestamptzBinaryLoader):
 
 
 class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """A connection, with short ways to read what a query gives, in binary."""
+    """
+    A connection, with short ways to read what a query gives, in binary.
+
+    Once it is told how (`prepare`), a transaction begins by itself with the first statement, and another one after its
+    end. Whoever knows which statements are the last ones sends them `together` with beginning and end.
+    """
+
+    is_ending = False  #: Whether the commit of the latest transaction was sent.
+    ahead_s: float | None = None  #: What the server's clock, in Unix seconds, is ahead of our monotonic one.
+    _settings: sql.Composed | None = None
+    _has_begun = False
+
+    def prepare(self, settings: sql.Composed) -> None:
+        """Set what begins transactions from now on: see `beginning`."""
+        self._settings, self._has_begun, self.is_ending = settings, False, False
+
+    @override
+    async def execute(  # type: ignore[override]  # psycopg takes templates as well
+        self,
+        query: QueryNoTemplate,
+        params: Params | None = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool = False,
+    ) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        if self._settings is not None and not self._has_begun and not self.pgconn.pipeline_status:
+            self._has_begun, self.is_ending = True, False
+            begun = await super().execute(sql.SQL("{}; {}").format(_BEGIN, self._settings))
+            begun.nextset()
+            await self._take_time(begun)
+        return await super().execute(query, params, prepare=prepare, binary=binary)
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """
+        Send what is executed meanwhile, and the commit, in one round trip: there are no answers before its end.
+
+        Nothing goes on in the transaction then, also because psycopg sends a last message (Flush) with which Postgres
+        forgets `idle_in_transaction_session_timeout` until the next one (measured).
+        """
+        if self.pgconn.pipeline_status:  # part of what is sent together anyway
+            yield
+            return
+        begun = None
+        async with self.pipeline():
+            if self._settings is not None and not self._has_begun:
+                await super().execute(_BEGIN)
+                begun = await super().execute(self._settings)
+            self._has_begun, self.is_ending = True, False
+            yield
+            self.is_ending = True
+            await super().execute("COMMIT")
+        self._has_begun = False
+        if begun is not None:
+            await self._take_time(begun)
+
+    async def end(self) -> None:
+        """Commit what was begun and not ended."""
+        if self._has_begun:
+            self.is_ending = True
+            await self.commit()
+
+    async def _take_time(self, begun: psycopg.AsyncCursor[tuple[Any, ...]]) -> None:
+        ((now, *_),) = await begun.fetchall()
+        self.ahead_s = now - time.monotonic()
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether nothing is left of a transaction."""
+        return self.info.transaction_status is TransactionStatus.IDLE and not self.pgconn.pipeline_status
 
     async def row(self, query: LiteralString, given: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
         """Give the first row; an empty one where there is none."""
@@ -77,10 +152,16 @@ class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
     async def answer(
         self, query: LiteralString, given: Mapping[str, Any], *, most_bytes: int = 64 * 2**20
     ) -> tuple[Any, ...]:
-        """Give the one row of *query*, which only reads; ConfigError: it has more bytes, and was not fetched."""
+        """Give the one row of *query*, the `last`, which only reads; ConfigError: it is larger, and was not fetched."""
         size = f"WHERE pg_column_size(answer.*) <= {most_bytes}"
-        row = await self.row(f"WITH answer AS MATERIALIZED ({query}) SELECT answer.* FROM answer {size}", given)
+        row = await self.last(f"WITH answer AS MATERIALIZED ({query}) SELECT answer.* FROM answer {size}", given)
         return row or errors.refuse_size(most_bytes)
+
+    async def last(self, query: LiteralString, given: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Execute the last statement, `together` with the end; give the first row, an empty one where there is none."""
+        async with self.together():
+            cursor = await self.execute(query, given, binary=True)
+        return (await cursor.fetchone() or ()) if cursor.description else ()
 
     async def scalar(self, query: LiteralString, given: Mapping[str, Any] | None = None) -> Any:
         """Give the first column of the first row; nothing where there is none."""
@@ -90,6 +171,12 @@ class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
         """Give the only column."""
         cursor = await self.execute(query, given, binary=True)
         return [value for (value,) in await cursor.fetchall()]
+
+
+def beginning(settings: Mapping[str, sql.Composable]) -> sql.Composed:
+    """Give the query that makes *settings* for a transaction; its first column is the time there, in Unix seconds."""
+    each = (sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), its) for name, its in settings.items())
+    return sql.SQL("SELECT extract(epoch FROM clock_timestamp())::float8, {}").format(sql.SQL(", ").join(each))
 
 
 async def bounded(work: Awaitable[T]) -> T:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from flysync.adapters.postgres import errors, rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.runs import ended, parameters, rehearse
@@ -103,6 +105,18 @@ _BEGIN_SECRETS = """
     RETURNING s.name::text
 """
 
+#: Fails, and nothing of the intent is written, unless the run is open, and the app and the secrets are its own.
+_OR_NOTHING = """
+    SELECT 1 / (
+        EXISTS (SELECT FROM flysync_runs AS r WHERE r.run_id = %(run)s AND r.finished_at IS NULL)
+        AND EXISTS (SELECT FROM flysync_apps AS a WHERE a.app = %(app)s AND a.project_id = %(project)s)
+        AND cardinality(%(names)s::text[]) = (
+            SELECT count(*) FROM flysync_secrets AS s
+            WHERE s.app = %(app)s AND s.name = ANY (%(names)s::text[]) AND s.run_id = %(run)s
+        )
+    )::int
+"""
+
 #: Fly has the values. A digest that is known already is kept; the time is that of the first word of it.
 _STORED = """
     UPDATE flysync_secrets AS s SET
@@ -157,7 +171,8 @@ _END_ROLLOUT = f"""
 async def request(session: Session, app: AppName, project: ProjectId, names: Sequence[SecretName]) -> bool:
     """Write down that *names* are wanted at *app*, unless that is another project's."""
     given = {"app": app, "project": clean(project), "names": sorted(set(names))}
-    is_ours: bool = await session.scalar(_REQUEST, given)
+    is_ours: bool
+    (is_ours,) = await session.last(_REQUEST, given)
     return is_ours
 
 
@@ -178,11 +193,6 @@ async def begin(
         "take_over": take_over,
         "former": seen.owner if seen.owner_has_left else None,
     }
-    is_begun, is_ours, is_closed, owner = await session.row(_BEGIN, run)
-    if not is_begun:
-        raise errors.migrating() if is_closed else ended(intent.run_id)
-    if not is_ours:
-        raise NotOwner(f"app {intent.app} belongs to {f'project {owner}' if owner else 'another project'}")
     known = seen.records
     changes = {
         "run": intent.run_id,
@@ -195,18 +205,34 @@ async def begin(
         "insists": insists,
     }
     action = Action.of(intent, dict.fromkeys(fingerprints, Outcome.SYNCED), None)
-    async with session.pipeline():  # one round trip for all
-        begun = await session.execute(_BEGIN_SECRETS, changes, binary=True)
-        await rehearse(session, action, intent.project)
-    if taken := fingerprints.keys() - {name for (name,) in await begun.fetchall()}:
+    done: list[psycopg.AsyncCursor[tuple[Any, ...]]] = []
+    try:
+        async with session.together():
+            done.append(await session.execute(_BEGIN, run, binary=True))
+            done.append(await session.execute(_BEGIN_SECRETS, changes, binary=True))
+            await rehearse(session, action, intent.project)
+            await session.execute(_OR_NOTHING, changes)
+            return
+    except psycopg.Error as error:
+        refused = error
+    # The reason is what the first of them said, where they had an answer.
+    said = [await cursor.fetchall() for cursor in done if cursor.description]
+    if said:
+        ((is_begun, is_ours, is_closed, owner),) = said[0]
+        if not is_begun:
+            raise errors.migrating() if is_closed else ended(intent.run_id)
+        if not is_ours:
+            raise NotOwner(f"app {intent.app} belongs to {f'project {owner}' if owner else 'another project'}")
+    if len(said) > 1 and (taken := fingerprints.keys() - {name for (name,) in said[1]}):
         # This run has lost the lock without knowing it, and comes too late.
         raise Locked(f"another run has begun to write {', '.join(sorted(taken))} to {intent.app}", phase="lock")
+    raise refused
 
 
 async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:
     """Write that Fly has the values."""
     given = {"run": run_id, "app": app, "names": list(digest_macs), "macs": list(digest_macs.values())}
-    await session.execute(_STORED, given)
+    await session.last(_STORED, given)
 
 
 async def begin_rollout(
@@ -220,10 +246,10 @@ async def begin_rollout(
 ) -> frozenset[str]:
     """Write that a roll-out is about to begin, and give the machines that were down before the first."""
     given = {"run": run_id, "app": app, "names": list(names), "down": sorted(down), "release": release}
-    down_before = await session.scalar(_BEGIN_ROLLOUT, given)
-    if down_before is None:
+    row = await session.last(_BEGIN_ROLLOUT, given)
+    if not row:
         raise ended(run_id)
-    return frozenset(down_before)
+    return frozenset(row[0])
 
 
 async def end_rollout(
