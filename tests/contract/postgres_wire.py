@@ -16,14 +16,14 @@ class Wire:
     """
     A proxy on loopback before the server of an address; `dsn` goes through it.
 
-    `turns` counts round trips, `said` is all that the client has sent. What it says holding `cut_at` is passed on (or
-    not: `swallow`), and then the connection is cut, once; the answer never arrives. After `freeze`, or what holds
-    `freeze_at`, nothing passes. With *tls* the client has to speak that.
+    `each` counts the round trips of each connection, `said` is all that the client has sent. What it says holding
+    `cut_at` is passed on (or not: `swallow`), and then the connection is cut, once; the answer never arrives. After
+    `freeze`, or what holds `freeze_at`, nothing passes. With *tls* the client has to speak that.
     """
 
     def __init__(self, dsn: str, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self.turns = 0
+        self.each: list[int] = []
         self.said = bytearray()
         self.cut_at: bytes | None = None
         self.freeze_at: bytes | None = None
@@ -32,7 +32,7 @@ class Wire:
         self._flowing.set()
         self.dsn = ""
         self._target = dsn
-        self._is_asking = False
+        self._asking: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -48,6 +48,11 @@ class Wire:
         await asyncio.sleep(0)  # what was just taken is served, and so can be closed
         self.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def turns(self) -> int:
+        """How many round trips there were."""
+        return sum(self.each)
 
     def freeze(self) -> None:
         """Let nothing pass any more, and keep the connections."""
@@ -81,10 +86,11 @@ class Wire:
             server, to_server = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         else:
             server, to_server = await asyncio.open_connection(host, port)
-        cut, answered = asyncio.Event(), asyncio.Event()
+        cut, answered, number = asyncio.Event(), asyncio.Event(), len(self.each)
+        self.each.append(0)
         both = [
-            asyncio.create_task(self._ask(client, to_server, cut, answered)),
-            asyncio.create_task(self._answer(server, to_client, cut, answered)),
+            asyncio.create_task(self._ask(client, to_server, cut, answered, number)),
+            asyncio.create_task(self._answer(server, to_client, cut, answered, number)),
         ]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -95,11 +101,16 @@ class Wire:
             to_server.close()
 
     async def _ask(
-        self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, cut: asyncio.Event, answered: asyncio.Event
+        self,
+        client: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+        cut: asyncio.Event,
+        answered: asyncio.Event,
+        number: int,
     ) -> None:
         while data := await client.read(65_536):
-            self.turns += not self._is_asking
-            self._is_asking = True
+            self.each[number] += number not in self._asking
+            self._asking.add(number)
             self.said += data
             if self.freeze_at is not None and self.freeze_at in data:
                 self.freeze()
@@ -114,10 +125,15 @@ class Wire:
             to_server.write(data)
 
     async def _answer(
-        self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, cut: asyncio.Event, answered: asyncio.Event
+        self,
+        server: asyncio.StreamReader,
+        to_client: asyncio.StreamWriter,
+        cut: asyncio.Event,
+        answered: asyncio.Event,
+        number: int,
     ) -> None:
         while data := await server.read(65_536):
-            self._is_asking = False
+            self._asking.discard(number)
             await self._thaw()
             if cut.is_set():
                 answered.set()
