@@ -1,21 +1,30 @@
-"""Databases with many projects, all of them up to date; and a way to them that takes its time."""
+"""Fleets of many projects, in Postgres and in memory; a way to Postgres, and sandboxes, that take their time."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords
+from flysync.adapters.clock import RealClock
+from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresLock, PostgresRecords
+from flysync.model.allowed import Allowed
+from flysync.ports import Services
 from flysync.secret import Secret
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the doubles, where a file is run by itself
+from doubles import InMemoryFly, InMemoryFlyctl, InMemoryRecords, InMemorySandboxes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from flysync.ports import ProjectsPage
+    from flysync.ports import AppLock, ProjectsPage, Records
     from flysync.sim.simulation import Simulation
 
 #: Credentials that one query looks at: as many as in `sync-project --all` and `watch`.
@@ -57,6 +66,69 @@ async def fill(dsn: str, *, projects: int, each: int = 3, runs: int = 0) -> None
     await connection.aclose()
 
 
+#: Seconds that each call takes of a sandbox, and of what runs in it (assumed).
+_TAKES_S = {"create": 1.0, "prepare": 0.2, "look": 0.4, "stage": 0.4, "deploy": 0.5, "remove": 0.1}
+
+
+class Slow:
+    """Something in memory whose calls take their time, and use no processor meanwhile."""
+
+    def __init__(self, its: Any) -> None:
+        self._its = its
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._its, name)
+        if not iscoroutinefunction(found):
+            return found
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(_TAKES_S.get(name, 0.0))
+            return await found(*args, **kwargs)
+
+        return call
+
+
+class SlowFlyctl(InMemoryFlyctl):
+    """The flyctl of a slow sandbox."""
+
+    def secrets(self, app: Any) -> Any:
+        """Give the secrets of *app*."""
+        return Slow(super().secrets(app))
+
+
+def services(records: Records, lock: AppLock, *, projects: int) -> Services:
+    """Give the parts of a fleet whose sandboxes, and whose apps at Fly, are in memory and take their time."""
+    fly = InMemoryFly()
+    for number in range(1, projects + 1):
+        fly.add_app(f"app-{number}")
+    parts: dict[str, Any] = {
+        "sandboxes": Slow(InMemorySandboxes()),
+        "flyctl": lambda sandbox, *_, **__: Slow(SlowFlyctl(fly, sandbox)),
+        "admin": None,
+    }
+    return Services(records=records, lock=lock, clock=RealClock(), allowed=Allowed(), keep_days=90, **parts)
+
+
+def in_memory(*, projects: int, each: int) -> Services:
+    """Give a fleet whose records are in memory, too."""
+    records = InMemoryRecords()
+    for number in range(1, projects + 1):
+        records.deploy(f"p{number}", f"app-{number}")
+        for key in range(1, each + 1):
+            records.put(f"p{number}", f"KEY_{key}", "one")
+    return services(records, records.lock, projects=projects)
+
+
+@asynccontextmanager
+async def in_postgres(dsn: str, *, projects: int) -> AsyncIterator[Services]:
+    """Give a fleet whose records are in the database at *dsn*, as many connections as flysync has."""
+    connection = Connection(Secret(dsn), most=8)
+    try:
+        yield services(PostgresRecords(connection), PostgresLock(connection), projects=projects)
+    finally:
+        await connection.aclose()
+
+
 def slow(world: Simulation) -> None:
     """Let Daytona and Fly take as long as they may (assumed)."""
     world.daytona.latency_s, world.daytona.create_delay_s, world.fly.latency_s = 0.1, 1.0, 0.15
@@ -80,3 +152,4 @@ async def far(dsn: str, way_s: float) -> AsyncIterator[str]:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         yield make_conninfo(dsn, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable")
+        await asyncio.sleep(10 * way_s)  # what was closed there is closed here as well
