@@ -10,7 +10,7 @@ from records_contract import APP, BAD, DONE, EXTRA, KEY, NOON, PROJECT, TOKEN, b
 
 from flysync.errors import ConfigError, Locked, NotRecorded
 from flysync.model.core import AppName, OpenRun, RunId, State
-from flysync.ports import Action
+from flysync.ports import Action, Settlement
 
 if TYPE_CHECKING:
     from records_contract import RecordsWorld
@@ -227,15 +227,20 @@ class StateContract:
         assert await world.ending("run2") is None
 
     async def test_a_run_ends_once(self, world: RecordsWorld) -> None:
-        """A second end, or one after a fence, is refused, and so is its action."""
+        """A second end, or one after a fence, is refused, and so is all that comes with it."""
+        view = await world.view()
+        settlement = Settlement(digest=view.digest, read_at=view.read_at, settled=True)
         its, fenced = await begin(world), await begin(world, "run2", "f2")
         await world.records.close_run(RunId("run2"))
         action = Action(action="sync-flyio-secrets", details={})
         await finish(world, its, {}, action)
         for again in (its, fenced, intent("never")):
             with pytest.raises(NotRecorded):
-                await finish(world, again, {KEY: State.DEPLOYED}, action)
+                await finish(world, again, {KEY: State.DEPLOYED}, action, all_up=True, settlement=settlement)
+        standing = (await world.view()).standing
 
+        assert standing is not None
+        assert not standing.settled
         assert 1 == len(world.actions())
         assert State.WRITING is (await world.record()).state
 

@@ -750,6 +750,30 @@ MUTATIONS = (
         ("contract/test_records.py::TestStateInPostgres::test_a_run_ends_once",),
     ),
     Mutation(
+        "do what comes with an end only where it is one, in Postgres",
+        "flysync/adapters/postgres/rows.py",
+        " AND r.xmin = pg_current_xact_id()::xid\n",
+        "\n",
+        ("contract/test_records.py::TestStateInPostgres::test_a_run_ends_once",),
+    ),
+    Mutation(
+        "commit no intent that is refused, in Postgres",
+        "flysync/adapters/postgres/state.py",
+        "            await session.execute(_OR_NOTHING, changes)\n",
+        "",
+        (
+            "contract/test_records.py::TestStateInPostgres::test_begin_takes_nothing_from_a_run_that_came_later",
+            f"{_OWNER}it_belongs_to_whoever_writes_first",
+        ),
+    ),
+    Mutation(
+        "repeat nothing that may have been done and counts twice",
+        "flysync/adapters/postgres/connection.py",
+        "committing=session.is_ending and not repeats",
+        "committing=False",
+        ("contract/test_records_failures.py::test_a_lost_commit_is_not_repeated",),
+    ),
+    Mutation(
         "take nothing from a run that came later, in Postgres",
         "flysync/adapters/postgres/state.py",
         "    if len(said) > 1 and (taken := fingerprints.keys() - {name for (name,) in said[1]}):\n",
