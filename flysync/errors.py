@@ -44,6 +44,7 @@ class FlysyncError(Exception):
     default_hint: ClassVar[str | None] = None  #: What to do where the one who raised it knew nothing better.
     exit_code: int = 1  #: The exit status of a command that ends with this error.
     may_be_one_projects: bool = False  #: Whether one project alone may meet it, though its scope is the setup.
+    needs_another_flysync: bool = False  #: Whether this process can never go on, whatever is mended: it has to end.
 
     def __init_subclass__(
         cls,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+from coverage import Coverage
 from parts import need
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -30,6 +31,8 @@ _AMBIENT = ("DATABASE_URL", "REDIS_URL", "FLY_", "FLYCTL_", "DAYTONA_", "FLYSYNC
 _KEPT = "FLYSYNC_TEST_"
 #: How long a teardown may take, that of all servers included.
 _TEARDOWN_S = 120
+#: The folders of tests that start processes.
+_WHOLE = ("e2e", "faults")
 
 
 class Server(Protocol):
@@ -96,6 +99,19 @@ def _heeded_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Slow tests of whole processes run again what others run; measured, they would take a third longer."""
+    measuring = Coverage.current()
+    if measuring is None or "slow" not in request.keywords or not {*_WHOLE}.intersection(request.path.parts):
+        yield
+        return
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    measuring.stop()
+    yield
+    measuring.start()
 
 
 @pytest.fixture(scope="session")

@@ -215,6 +215,7 @@ class ProjectView:
     key: Secret  #: The key of fingerprints and digests.
     read_at: datetime  #: By Postgres' clock.
     digest: str  #: Keyed hash of the newest app and of all names and values: tells whether anything has changed.
+    deployed_at: datetime | None  #: The newest deployment's time, by its row.
     standing: Standing | None  #: Absent where no run has begun yet.
     #: The project that the app's secrets belong to; absent where they belong to nobody yet.
     owner: ProjectId | None = None

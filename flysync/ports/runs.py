@@ -77,6 +77,7 @@ class Settlement:
 
     digest: str  #: Of the rows as they were last read.
     read_at: datetime  #: When that was, by Postgres' clock.
+    deployed_at: datetime | None  #: The time of the newest deployment, as it was read then.
     settled: bool  #: Whether all of it has arrived.
     error_code: str | None = None
     #: The longest pause in seconds until it is tried again (the first takes a minute, each later one twice as long; 0:

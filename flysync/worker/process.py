@@ -56,6 +56,7 @@ class Work:
         projects, may_cover = options.concurrency * _PROJECTS_PER_RUN, options.sync.value_source != "caller"
         self._dispatcher = Dispatcher(self._sync, self._breaker, projects=projects, may_cover=may_cover)
         self._is_closing = False
+        self._misfit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """
@@ -63,6 +64,7 @@ class Work:
 
         Raises:
             RedisUnavailable, AccessDenied, ConfigError: jobs cannot be taken from the queue.
+            ConfigError: the tables are of another version.
             RuntimeError: the queue's library has given up.
         """
         async with AsyncExitStack() as stack:
@@ -74,15 +76,16 @@ class Work:
             stack.callback(watching.cancel)
             working = asyncio.create_task(self._queue.run(self._handle))
             try:
-                await asyncio.shield(working)
+                await asyncio.wait({working, self._misfit}, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
                 LOGGER.info("the worker is shutting down and takes no more jobs")
             finally:
                 self._is_closing = True
                 self._queue.stop()
                 await self._dispatcher.close(self._options.grace_s)
-        if working.done() and not working.cancelled():
-            working.result()
+        for ended in (self._misfit, working):
+            if ended.done() and not ended.cancelled():
+                ended.result()
 
     async def _handle(self, job: Job) -> Verdict:
         """Give the verdict on a job."""
@@ -106,6 +109,8 @@ class Work:
         with closing(SandboxCounter(self._metrics.sandboxes)) as counter:
             report = await handler(project, names, options, services=self._services, listener=counter)
         self._metrics.measure(report)
+        if report.error is not None and report.error.needs_another_flysync and not self._misfit.done():
+            self._misfit.set_exception(report.error)
         return report
 
     async def _watch_redis(self) -> None:

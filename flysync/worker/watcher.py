@@ -73,6 +73,7 @@ class Watcher:
         Raises:
             UsageError: the values come from the caller.
             DatabaseUnavailable, ConfigError: the first look fails, or finds that far too many projects are unknown.
+            ConfigError: the tables are of another version now.
         """
         refuse_caller(self._options.sync)
         async with served(self._options, self._metrics, self._why_not_ready):
@@ -97,6 +98,8 @@ class Watcher:
             try:
                 found = await self._looks.look()
             except FlysyncError as error:
+                if error.needs_another_flysync:
+                    raise
                 failures += 1
                 if self._problem is None or self._problem.code != error.code:
                     LOGGER.warning("cannot look for changes: %s (%s); running syncs go on", error.message, error.code)

@@ -20,7 +20,7 @@ NOTHING = Backlog(behind=0, oldest_s=0.0, given_up=0, failed={}, open_runs=0)
 def settlement(*, settled: bool = False, hours: float = 1.0, **changes: Any) -> Settlement:
     """What a project has come to; it was read *hours* ago."""
     read_at = datetime.now(UTC) - timedelta(hours=hours)
-    return Settlement(digest="d", read_at=read_at, settled=settled, **changes)
+    return Settlement(digest="d", read_at=read_at, deployed_at=None, settled=settled, **changes)
 
 
 class BacklogContract:

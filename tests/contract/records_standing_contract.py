@@ -27,7 +27,9 @@ async def candidates(world: RecordsWorld, **how: Any) -> dict[ProjectId, Candida
 async def come_to(world: RecordsWorld, run: str = "run1", project: ProjectId = PROJECT, **what: Any) -> None:
     """Let a run of the project end before it had an intent."""
     view = await world.view_of(project)
-    settlement = Settlement(digest=view.digest, read_at=view.read_at, **{"settled": True, **what})
+    settlement = Settlement(
+        digest=view.digest, read_at=view.read_at, deployed_at=view.deployed_at, **{"settled": True, **what}
+    )
     await world.records.note_run(replace(intent(run), project=project), DONE, settlement, view.standing)
 
 
@@ -55,7 +57,7 @@ class StandingContract:
         """By the end of a run, or without one."""
         its = await begin(world)
         view = await world.view()
-        settlement = Settlement(digest=view.digest, read_at=view.read_at, settled=True)
+        settlement = Settlement(digest=view.digest, read_at=view.read_at, deployed_at=view.deployed_at, settled=True)
         await finish(world, its, {KEY: State.DEPLOYED}, settlement=settlement)
         after = await world.view()
 
@@ -138,14 +140,16 @@ class StandingContract:
         """Without a pause it is left alone, unless all that is not settled is asked for, or it is deployed again."""
         await come_to(world, settled=False, error_code="invalid_credential")
         quiet, asked = await candidates(world), await candidates(world, unsettled=True)
-        world.deploy(PROJECT, APP, datetime.now(UTC))
+        world.deploy(PROJECT, APP, NOON + timedelta(seconds=1))  # long ago, by a clock that lags
         deployed = await candidates(world)
+        await come_to(world, "run2", settled=False, error_code="invalid_credential")
 
         assert [[], [PROJECT], [PROJECT]] == [list(found) for found in (quiet, asked, deployed)]
         assert not deployed[PROJECT].is_changed
+        assert {} == await candidates(world)
 
-    async def test_a_deployment_of_the_future_changes_nothing_before_its_time(self, world: RecordsWorld) -> None:
-        """A clock that is ahead, or `infinity`: it would be newer than each look, and bring a sandbox at each."""
+    async def test_a_deployment_of_the_future_is_tried_once(self, world: RecordsWorld) -> None:
+        """By a clock that is ahead; it is newer than each look, and would bring a sandbox at each."""
         world.deploy(PROJECT, APP, datetime.now(UTC) + timedelta(minutes=1))
         await come_to(world, settled=False, error_code="invalid_credential")
 
@@ -174,7 +178,9 @@ class StandingContract:
     async def test_what_was_seen_has_to_be_there_still(self, world: RecordsWorld) -> None:
         """Who has looked without a lock writes nothing over what a run has written since."""
         before = await world.view()
-        settlement = Settlement(digest=before.digest, read_at=before.read_at, settled=True)
+        settlement = Settlement(
+            digest=before.digest, read_at=before.read_at, deployed_at=before.deployed_at, settled=True
+        )
         await begin(world)
         await world.records.settle(PROJECT, settlement, before.standing)
         during = await candidates(world)
@@ -187,7 +193,13 @@ class StandingContract:
     async def test_a_run_that_came_to_nothing_writes_nothing_over_one_that_has_begun(self, world: RecordsWorld) -> None:
         """That one may die: nobody would look after it."""
         before = await world.view()
-        settlement = Settlement(digest=before.digest, read_at=before.read_at, settled=False, error_code="deploy_failed")
+        settlement = Settlement(
+            digest=before.digest,
+            read_at=before.read_at,
+            deployed_at=before.deployed_at,
+            settled=False,
+            error_code="deploy_failed",
+        )
         await begin(world)
         await world.records.note_run(intent("run2"), DONE, settlement, before.standing)
 

@@ -30,7 +30,12 @@ async def settlement(
     """Give what a run of the project as it is now has come to."""
     view = await world.view()
     return Settlement(
-        digest=view.digest, read_at=view.read_at, settled=settled, error_code=code, longest_pause_s=pause_s
+        digest=view.digest,
+        read_at=view.read_at,
+        deployed_at=view.deployed_at,
+        settled=settled,
+        error_code=code,
+        longest_pause_s=pause_s,
     )
 
 
@@ -165,7 +170,7 @@ class SurveyContract:
         world.put(PROJECT, KEY, "one")
         world.deploy(PROJECT, APP, NOON)
         view = await world.view(values=False)
-        its = Settlement(digest=view.digest, read_at=view.read_at, settled=True)
+        its = Settlement(digest=view.digest, read_at=view.read_at, deployed_at=view.deployed_at, settled=True)
         await world.records.settle(PROJECT, its, None)
         world.put(PROJECT, KEY, "two")
         page = await world.records.survey(None, values=False, since_s=None, limit=9)

@@ -40,6 +40,7 @@ class InMemoryStanding:
     try_at: datetime | None = None
     behind_since: datetime | None = None
     looked_at: datetime | None = None
+    deployed_at: datetime | None = None
 
     def seen(self) -> Standing:
         """Give what a sync sees of it."""
@@ -88,6 +89,7 @@ class InMemoryStandings(InMemoryTables):
             try_at=None if longest_s is None else self.now() + timedelta(seconds=min(longest_s, pause_s)),
             behind_since=None if settlement.settled else row.behind_since or settlement.read_at,
             looked_at=settlement.read_at,
+            deployed_at=settlement.deployed_at,
         )
 
     async def settle(self, project: ProjectId, settlement: Settlement, seen: Standing | None) -> None:
@@ -116,7 +118,8 @@ class InMemoryStandings(InMemoryTables):
             row, digest = self.standings.get(project), self.digest(project, has_values=values and self.has_values)
             is_changed = row is None or row.digest != digest
             is_due = row is not None and row.try_at is not None and row.try_at <= self.now()
-            if everything or is_changed or is_due or (row and not row.settled and (unsettled or self._came(project))):
+            is_elsewhere = row is not None and row.deployed_at != self.projects[project].deployed_at()
+            if everything or is_changed or is_due or (row and not row.settled and (unsettled or is_elsewhere)):
                 its = [run for run in self.run_rows.values() if run.intent.project == project]
                 is_busy = any(run.finished_at is None and not self.died(run) for run in its)
                 found[project] = Candidate(project=project, digest=digest, is_changed=is_changed, is_busy=is_busy)
@@ -202,7 +205,7 @@ class InMemoryStandings(InMemoryTables):
         is_behind = bool(apps and here.rows) and (is_changed or not row.settled)
         run = next((run for run in self.newest_first() if run.project == project), None)
         stored_at = max((one.updated_at for one in here.rows), default=_FIRST)
-        deployed_at = max((at for app, at in here.deployments if app in apps and at), default=_FIRST)
+        deployed_at = here.deployed_at() or _FIRST
         error_code = run.error_code if run else None
         ended_at = (run.finished_at or run.started_at) if run else _FIRST
         failed_at = ended_at if error_code else row.looked_at or _FIRST
@@ -220,20 +223,13 @@ class InMemoryStandings(InMemoryTables):
             and not is_changed
             and row.error_code is not None
             and row.try_at is None
-            and not (row.looked_at and deployed_at > row.looked_at),
+            and here.deployed_at() == row.deployed_at,
             has_changed=max(stored_at, deployed_at, ended_at) >= max(since, _FIRST + timedelta(days=1)),
             has_failed=is_behind and (error_code or row.error_code) is not None and failed_at >= since,
         )
 
     def _project(self, project: str) -> InMemoryProject:
         return self.projects.get(project, InMemoryProject())
-
-    def _came(self, project: str) -> bool:
-        """Tell whether the project was deployed since it was looked at."""
-        looked_at, here = self.standings[project].looked_at, self.projects[project]
-        return any(
-            at and looked_at and looked_at < at <= self.now() for app, at in here.deployments if app in here.apps()
-        )
 
     def _enter(self, call: str) -> None:
         raise NotImplementedError

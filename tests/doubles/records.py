@@ -65,6 +65,7 @@ class InMemoryRecords(InMemoryState):
             key=self.key,
             read_at=self.now(),
             digest=self.digest(project, has_values=has_values),
+            deployed_at=here.deployed_at(),
             standing=self.seen(project),
             owner=owner,
             owner_has_left=self.owner_has_left(target),

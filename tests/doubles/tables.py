@@ -98,9 +98,14 @@ class InMemoryProject:
 
     def apps(self) -> tuple[str, ...]:
         """Give the apps that the newest deployment names; one without a time is the oldest."""
-        named = [(app, at) for app, at in self.deployments if app and app.strip(" ")]
-        newest = max((at for _, at in named if at is not None), default=None)
-        return tuple(sorted({app for app, at in named if at == newest}))
+        return tuple(sorted({app for app, at in self._named() if at == self.deployed_at()}))
+
+    def deployed_at(self) -> datetime | None:
+        """Give the time of the newest deployment."""
+        return max((at for _, at in self._named() if at is not None), default=None)
+
+    def _named(self) -> list[tuple[str, datetime | None]]:
+        return [(app, at) for app, at in self.deployments if app and app.strip(" ")]
 
 
 class InMemoryTables:

@@ -106,3 +106,22 @@ async def test_a_fault_of_the_installation_empties_no_queue(backend: Backend, tr
     assert [1] * len(PROJECTS) == [(await backend.look(job)).attemptsMade for job in jobs]
     await readiness_ends("ready\n")
     assert 5 == len(await asyncio.to_thread(platform.execute, "SELECT 1 FROM flysync_secrets WHERE state = 'deployed'"))
+
+
+@pytest.mark.slow
+async def test_tables_of_another_version_end_it(backend: Backend) -> None:
+    """With 2, and the job goes back to the queue."""
+    platform = backend.platform
+    platform.deploy("p", platform.world.fly.add_app("another-version", machines=1).name)
+    platform.store("p", A="one")
+    worker = backend.worker()
+    platform.execute("UPDATE flysync_meta SET schema_version = schema_version + 99")
+    try:
+        job = await backend.add("A", project="p", attempts=1)
+        done = await asyncio.to_thread(worker.done)
+    finally:
+        platform.execute("UPDATE flysync_meta SET schema_version = schema_version - 99")
+
+    assert 2 == done.code
+    assert "tables are of version" in done.stderr
+    assert str(await job.getState()) in {"waiting", "delayed"}

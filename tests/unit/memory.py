@@ -212,6 +212,7 @@ def dead_run(world: World, *, borrowed: bool, deadline_s: float) -> Awaitable[No
         key=world.records.key,
         read_at=world.records.now(),
         digest="",
+        deployed_at=None,
         standing=None,
     )
     world.sandboxes.add(intent.sandbox)

@@ -51,6 +51,7 @@ def make_view(
         key=KEY,
         read_at=NOW,
         digest="",
+        deployed_at=None,
         standing=None,
     )
 

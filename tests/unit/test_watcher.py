@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from memory import PROJECT, World
 
+from flysync.adapters.postgres.errors import wrong_version
 from flysync.errors import AccessDenied, ConfigError, DatabaseUnavailable, DaytonaUnavailable, UsageError
 from flysync.model.core import Pruning, SyncOptions
 from flysync.worker.options import WatchOptions
@@ -115,6 +116,17 @@ async def test_a_look_that_fails(world: World, caplog: pytest.LogCaptureFixture)
     assert slept_s >= 2 + 4 + 8 + 16
     assert 1 == caplog.text.count("cannot look for changes")
     assert 1 == caplog.text.count("looking for changes again")
+
+
+async def test_tables_of_another_version_end_it(world: World) -> None:
+    """Nothing can mend that but another flysync."""
+    async with watching(world) as watch:
+        await until(lambda: looks(world) > 2)
+        world.records.failures["candidates"] = [wrong_version(99)]
+        await asyncio.wait({watch}, timeout=20)
+
+    with pytest.raises(ConfigError, match="of version 99"):
+        watch.result()
 
 
 async def test_looks_that_are_slow_are_further_apart(world: World) -> None:

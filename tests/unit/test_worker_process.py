@@ -10,9 +10,11 @@ from doubles import InMemoryJobs, InMemoryLock
 from memory import World
 
 from flysync import errors
+from flysync.adapters.postgres.errors import wrong_version
 from flysync.logs import LOGGER
 from flysync.model.allowed import Allowed
 from flysync.model.core import AppName, SyncOptions
+from flysync.ports import Disposition
 from flysync.secret import Secret
 from flysync.worker.options import WorkerOptions
 from flysync.worker.process import Work
@@ -263,6 +265,20 @@ async def test_a_queue_that_refuses_is_told() -> None:
         await Work(jobs, World().services, WorkerOptions()).run()
 
     assert "waiting" == job.state
+
+
+async def test_tables_of_another_version_end_it() -> None:
+    """Its jobs are given back, for a worker that works with them."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1")
+    world.records.failures["view"] = [wrong_version(99)] * 9
+    job = jobs.add("A")
+    with pytest.raises(errors.ConfigError, match="of version 99"):
+        async with asyncio.timeout(60):
+            await Work(jobs, world.services, WorkerOptions()).run()
+
+    assert job.verdict
+    assert job.verdict.disposition is Disposition.RELEASE
 
 
 async def test_it_says_whether_it_is_ready() -> None:

@@ -175,4 +175,6 @@ def wrong_version(version: int | None) -> ConfigError:
         return ConfigError("flysync_meta has no row", hint="run `flysync db init`")
     message = f"flysync's tables are of version {version}, and this flysync works with {SCHEMA_VERSION}"
     migrate = "stop the workers of the earlier version, then run `flysync db init`: it migrates the tables"
-    return ConfigError(message, hint="update flysync" if version > SCHEMA_VERSION else migrate)
+    error = ConfigError(message, hint="update flysync" if version > SCHEMA_VERSION else migrate)
+    error.needs_another_flysync = True
+    return error

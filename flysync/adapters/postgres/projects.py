@@ -29,31 +29,30 @@ NOW = f"""
     ), line AS MATERIALIZED (
         SELECT its.project_id::text AS project_id, {rows.LINES} AS lines FROM stored AS its GROUP BY its.project_id
     ), newest AS MATERIALIZED (
-        SELECT ranked.project_id, array_agg(DISTINCT ranked.app COLLATE "C") AS apps, max(ranked.created_at) AS at
-        FROM ({rows.RANKED.replace(rows.OF_ONE, rows.ON_PAGE.format("d"))}) AS ranked
-        WHERE ranked.place = 1 GROUP BY ranked.project_id
+        SELECT named.project_id, array_agg(named.app ORDER BY named.app COLLATE "C") AS apps, max(named.at) AS at
+        FROM ({rows.NEWEST.replace(rows.OF_ONE, rows.ON_PAGE.format("d"))}) AS named GROUP BY named.project_id
     ), part AS (
         SELECT line.project_id, line.lines, NULL::text[] AS apps, NULL::timestamptz AS at, NULL::text AS seen,
-               NULL::boolean AS settled, NULL::timestamptz AS try_at, NULL::timestamptz AS looked_at,
+               NULL::boolean AS settled, NULL::timestamptz AS try_at, NULL::timestamptz AS seen_at,
                NULL::text[] AS runs
         FROM line
         UNION ALL SELECT newest.project_id, NULL, newest.apps, newest.at, NULL, NULL, NULL, NULL, NULL FROM newest
-        UNION ALL SELECT p.project_id, NULL, NULL, NULL, p.digest, p.settled, p.try_at, p.looked_at, NULL
+        UNION ALL SELECT p.project_id, NULL, NULL, NULL, p.digest, p.settled, p.try_at, p.deployed_at, NULL
         FROM flysync_projects AS p WHERE {rows.ON_PAGE.format("p")}
         UNION ALL SELECT r.project_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, array_agg(r.run_id::text)
         FROM flysync_runs AS r WHERE r.finished_at IS NULL GROUP BY r.project_id
     ), its AS MATERIALIZED (
         SELECT part.project_id, max(part.lines) AS lines, max(part.apps) AS apps, max(part.at) AS at,
                max(part.seen) AS seen, bool_and(part.settled) AS settled, max(part.try_at) AS try_at,
-               max(part.looked_at) AS looked_at, max(part.runs) AS runs
+               max(part.seen_at) AS seen_at, max(part.runs) AS runs
         FROM part GROUP BY part.project_id HAVING count(part.lines) > 0
     ), now AS MATERIALIZED (
         SELECT its.*, {rows.DIGEST.format(apps="its.apps", lines="its.lines")} AS digest FROM its, flysync_meta AS m
     )
 """
 
-#: One page of those that have credentials. Ids that nobody can name are left out. A deployment of the future counts
-#: when its time comes: until then it is newer than each look.
+#: One page of those that have credentials. Ids that nobody can name are left out. Of deployments it counts whether the
+#: newest is the one that was seen, not when that was: clocks differ, and a transaction may take long.
 _PAGE = f"""
     WITH ids AS MATERIALIZED (
         SELECT c.project_id FROM cloud_credentials AS c
@@ -62,9 +61,7 @@ _PAGE = f"""
     ), {NOW}, judged AS MATERIALIZED (
         SELECT now.project_id, now.apps, now.runs, now.digest, now.seen IS DISTINCT FROM now.digest AS is_changed,
                %(everything)s::boolean OR now.seen IS DISTINCT FROM now.digest OR coalesce(now.try_at <= now(), false)
-               OR (NOT now.settled AND (
-                   %(unsettled)s::boolean OR coalesce(now.at > now.looked_at AND now.at <= now(), false)
-               )) AS is_candidate
+               OR (NOT now.settled AND (%(unsettled)s::boolean OR now.at IS DISTINCT FROM now.seen_at)) AS is_candidate
         FROM now
     )
     SELECT
@@ -94,11 +91,11 @@ _SETTLE = f"""
         )
     )
     INSERT INTO flysync_projects AS p
-        (project_id, digest, settled, error_code, failures, try_at, behind_since, looked_at)
+        (project_id, digest, settled, error_code, failures, try_at, behind_since, looked_at, deployed_at)
     SELECT %(project)s, %(digest)s, %(settled)s, %(error_code)s::text, its.failures,
            CASE WHEN %(pause_s)s::float8 IS NOT NULL THEN now() + (0.75 + random() / 2) * interval '1 second'
                * least(%(pause_s)s::float8, 60 * 2 ^ least(its.failures - 1, 20)) END,
-           CASE WHEN NOT %(settled)s THEN coalesce(its.behind_since, %(read_at)s) END, %(read_at)s
+           CASE WHEN NOT %(settled)s THEN coalesce(its.behind_since, %(read_at)s) END, %(read_at)s, %(deployed_at)s
     FROM (
         SELECT old.behind_since,
                CASE WHEN %(settled)s THEN 0 WHEN old.digest = %(digest)s THEN old.failures + 1 ELSE 1 END AS failures
@@ -106,9 +103,9 @@ _SETTLE = f"""
     ) AS its
     WHERE %(run)s::text IS NULL OR EXISTS ({rows.ENDED_NOW})
     ON CONFLICT (project_id) DO UPDATE SET
-        (digest, settled, error_code, failures, try_at, behind_since, looked_at) =
+        (digest, settled, error_code, failures, try_at, behind_since, looked_at, deployed_at) =
             (excluded.digest, excluded.settled, excluded.error_code, excluded.failures, excluded.try_at,
-             excluded.behind_since, excluded.looked_at)
+             excluded.behind_since, excluded.looked_at, excluded.deployed_at)
     WHERE %(run)s::text IS NOT NULL OR (p.digest, p.settled, p.try_at)
         IS NOT DISTINCT FROM (%(seen_digest)s::text, %(seen_settled)s::boolean, %(seen_try_at)s::timestamptz)
 """
@@ -188,6 +185,7 @@ async def settle(
         "pause_s": settlement.longest_pause_s,
         "read_at": settlement.read_at,
         "run": run,
+        "deployed_at": settlement.deployed_at,
         "seen_digest": seen and seen.digest,
         "seen_settled": seen and seen.settled,
         "seen_try_at": seen and seen.try_at,

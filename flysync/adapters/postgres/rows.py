@@ -123,8 +123,11 @@ RANKED = f"""
     FROM project_deployments AS d
     WHERE {OF_ONE} AND {NAMES_APP}
 """
-#: The apps that the newest deployment of the project names, or of each project.
-NEWEST = f"SELECT DISTINCT ranked.project_id, ranked.app FROM ({RANKED}) AS ranked WHERE ranked.place = 1"
+#: The apps that the newest deployment of the project names, or of each project, and its time.
+NEWEST = f"""
+    SELECT DISTINCT ranked.project_id, ranked.app, {MOMENT.format("ranked.created_at")}::timestamptz AS at
+    FROM ({RANKED}) AS ranked WHERE ranked.place = 1
+"""
 
 #: When projects were last deployed to some apps.
 NAMED = f"""

@@ -30,7 +30,7 @@ _PAGE = f"""
         WHERE {rows.ON_PAGE.format("c")} AND c.credential_name IS NOT NULL GROUP BY c.project_id
     ), judged AS MATERIALIZED (
         SELECT ids.project_id, newest.apps, coalesce(told.size, 0) AS size, told.updated_at,
-               {rows.MOMENT.format("newest.at")} AS deployed_at, p.error_code, p.try_at, p.looked_at,
+               newest.at AS deployed_at, p.error_code, p.try_at, p.looked_at, p.deployed_at AS seen_at,
                CASE WHEN NOT p.settled THEN p.behind_since END AS behind_since,
                p.digest IS DISTINCT FROM now.digest AS is_changed,
                newest.apps IS NOT NULL AND coalesce(told.size, 0) > 0
@@ -66,7 +66,7 @@ _PAGE = f"""
             CASE WHEN s.is_behind THEN coalesce(s.behind_since, greatest(s.updated_at, s.deployed_at)) END,
             s.failure::text,
             s.is_behind AND NOT s.is_changed AND s.error_code IS NOT NULL AND s.try_at IS NULL
-                AND NOT coalesce(s.deployed_at > s.looked_at, false),
+                AND s.deployed_at IS NOT DISTINCT FROM s.seen_at,
             coalesce(greatest(s.updated_at, s.deployed_at, s.ended_at) >= s.since, false),
             s.failure IS NOT NULL AND coalesce(s.failed_at >= s.since, false)
          ) ORDER BY s.project_id) FROM said AS s),

@@ -176,8 +176,8 @@ APPS = Relation(
     rights=("SELECT", "INSERT", "UPDATE"),
 )
 
-#: One row per project: what was last seen of its rows and newest app, whether all of that has arrived, and when it is
-#: tried again; no `try_at` where only a change of the rows or a new deployment can help.
+#: One row per project: what was last seen of its rows, newest app and deployment, whether all of that has arrived, and
+#: when it is tried again; no `try_at` where only a change of the rows or another deployment can help.
 PROJECTS = Relation(
     name="flysync_projects",
     ours=True,
@@ -190,6 +190,7 @@ PROJECTS = Relation(
         "try_at": "timestamptz",
         "behind_since": "timestamptz",
         "looked_at": "timestamptz NOT NULL DEFAULT now()",
+        "deployed_at": "timestamptz",
     },
     rights=("SELECT", "INSERT", "UPDATE", "DELETE"),
     indexes="CREATE INDEX flysync_projects_unsettled ON flysync_projects (project_id) WHERE NOT settled",

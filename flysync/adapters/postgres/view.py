@@ -61,6 +61,7 @@ _VIEW = f"""
         EXISTS (SELECT FROM project_deployments AS d WHERE d.project_id = %(project)s::text),
         EXISTS (SELECT FROM cloud_credentials AS c WHERE c.project_id = %(project)s::text),
         (SELECT array_agg(newest.app ORDER BY newest.app) FROM newest),
+        (SELECT max(newest.at) FROM newest),
         (SELECT array_agg(ROW(its.name, its.size, {rows.SENT}) ORDER BY its.name) FROM its),
         (SELECT array_agg({rows.RECORD} ORDER BY s.name) FROM record AS s),
         ({rows.OPEN_RUNS} AND r.app = target.app),
@@ -113,7 +114,7 @@ async def view(
     """Give all that a sync has to know."""
     query = _VIEW.replace("{value}", rows.VALUE[values])
     wanted = {"project": clean(project), "app": app, "owned": owned, "names": None if names is None else list(names)}
-    meta, has_deployment, has_credentials, apps, *others = await session.answer(query, wanted)
+    meta, has_deployment, has_credentials, apps, deployed_at, *others = await session.answer(query, wanted)
     found, records, runs, deployed_by, now, digest, standing, target, owner, down_before, has_left = others
     # A run that is under way may look again, for what it can take with it.
     key = rows.key(meta, begins=not runs)
@@ -135,6 +136,7 @@ async def view(
         key=key,
         read_at=now,
         digest=digest,
+        deployed_at=deployed_at,
         standing=None if standing is None else rows.made(Standing, standing),
         owner=owner,
         owner_has_left=has_left,

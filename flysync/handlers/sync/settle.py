@@ -53,6 +53,7 @@ def settled(state: SyncState) -> Settlement | None:
     return Settlement(
         digest=view.digest,
         read_at=view.read_at,
+        deployed_at=view.deployed_at,
         settled=not left,
         error_code=error.code if error and left else None,
         longest_pause_s=min((pause for pause, _ in left if pause is not None), default=None),
