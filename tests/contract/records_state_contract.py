@@ -229,7 +229,7 @@ class StateContract:
     async def test_a_run_ends_once(self, world: RecordsWorld) -> None:
         """A second end, or one after a fence, is refused, and so is all that comes with it."""
         view = await world.view()
-        settlement = Settlement(digest=view.digest, read_at=view.read_at, settled=True)
+        settlement = Settlement(digest=view.digest, read_at=view.read_at, deployed_at=view.deployed_at, settled=True)
         its, fenced = await begin(world), await begin(world, "run2", "f2")
         await world.records.close_run(RunId("run2"))
         action = Action(action="sync-flyio-secrets", details={})

@@ -291,6 +291,23 @@ async def test_a_lost_commit_is_not_repeated(
     assert [1 + was_done] == [row.bad_tries for row in rows.values()]
 
 
+@pytest.mark.parametrize("swallow", [True, False])
+async def test_what_does_not_count_is_repeated(world: PostgresWorld, database: str, *, swallow: bool) -> None:
+    """What is the same when it is done twice is done again where nobody knows whether it was committed."""
+    its = await begin(world)
+    async with Wire(database) as wire:
+        connection = Connection(Secret(wire.dsn))
+        records = PostgresRecords(connection)
+        for _ in range(2):
+            wire.cut_at, wire.swallow = b"COMMIT\0", swallow
+            down = await records.begin_rollout(its.run_id, APP, [KEY], down=["m1"])
+            assert wire.cut_at is None
+        await connection.aclose()
+
+    assert {"m1"} == down
+    assert (await world.record()).rollout_begun
+
+
 async def test_what_was_not_committed_is_repeated(world: PostgresWorld, database: str) -> None:
     """A connection that breaks before the commit costs nothing: the call is made again, and counts once."""
     its = await begin(world)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from flysync.adapters.postgres import diagnosis, errors
-from flysync.adapters.postgres.session import Session, beginning, bounded, opened
+from flysync.adapters.postgres.session import Session, bounded, opened
 from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
 from flysync.settings import database_url
 
@@ -30,15 +30,18 @@ T = TypeVar("T")
 #: What is done in a transaction.
 Work = Callable[[Session], Awaitable[T]]
 
-#: What every transaction has set. The last one is for a process that freezes in the middle: its locks on rows would
-#: stop all others.
-_SETTINGS: Mapping[str, sql.Composable] = {
-    "statement_timeout": sql.Literal("15s"),
-    "lock_timeout": sql.Literal("5s"),
-    "idle_in_transaction_session_timeout": sql.Literal("15s"),
-}
+#: What begins a transaction: what time it is there, in Unix seconds, and its settings. The last one is for a process
+#: that freezes in the middle: its locks on rows would stop all others.
+_SETTINGS = sql.SQL("""
+    SELECT extract(epoch FROM clock_timestamp())::float8,
+           set_config('statement_timeout', '15s', true), set_config('lock_timeout', '5s', true),
+           set_config('idle_in_transaction_session_timeout', '15s', true)
+""").format()
 #: Workers and compiled code cost more than they save: a scan that the plan may leave out is paid for (measured).
-_READING = {"jit": sql.Literal("off"), "max_parallel_workers_per_gather": sql.Literal("0")}
+_READING = sql.SQL(", set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)")
+#: Postgres refuses a query that a policy would thin out: a row that is hidden is not gone.
+_ALL_ROWS = sql.SQL(", set_config('row_security', 'off', true)")
+_PATH = sql.SQL(", set_config('search_path', {}, true)")
 #: Lengthens the search path, whatever it is; a setting that is empty is no list.
 _AND_STATE = sql.SQL("concat_ws(', ', nullif({}, ''), quote_ident({}))")
 #: Tries of a transaction that certainly was not committed.
@@ -96,19 +99,15 @@ class Connection:
         self.schemas = tuple(name.strip().strip('"') for name in (schema or "").split(",") if name.strip())
         self.state_schema = state_schema
         self.sees_all_rows = sees_all_rows  #: Whether all rows are there to be read, whatever the policies are.
-        settings = {**_SETTINGS}
         path: sql.Composable = sql.SQL("current_setting('search_path')")
         if self.schemas:
             path = sql.Literal(sql.SQL(", ").join(map(sql.Identifier, self.schemas)).as_string())
         if state_schema:
             path = _AND_STATE.format(path, sql.Literal(state_schema))
-        if self.schemas or state_schema:
-            settings["search_path"] = path
-        self._settings = beginning(settings)
+        self._settings = _SETTINGS + _PATH.format(path) if self.schemas or state_schema else _SETTINGS
+        self._settings_of_reading = self._settings + _READING
         if not sees_all_rows:
-            # Postgres refuses a query that a policy would thin out: a row that is hidden is not gone.
-            settings["row_security"] = sql.Literal("off")
-        self._settings_of_reading = beginning({**settings, **_READING})
+            self._settings_of_reading += _ALL_ROWS
 
     async def run(self, work: Work[T], *, limit_s: float | None = None, repeats: bool = False) -> T:
         """

@@ -86,7 +86,7 @@ class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
     _has_begun = False
 
     def prepare(self, settings: sql.Composed) -> None:
-        """Set what begins transactions from now on: see `beginning`."""
+        """Set what begins transactions from now on: a query whose first column is the time there, in Unix seconds."""
         self._settings, self._has_begun, self.is_ending = settings, False, False
 
     @override
@@ -171,12 +171,6 @@ class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
         """Give the only column."""
         cursor = await self.execute(query, given, binary=True)
         return [value for (value,) in await cursor.fetchall()]
-
-
-def beginning(settings: Mapping[str, sql.Composable]) -> sql.Composed:
-    """Give the query that makes *settings* for a transaction; its first column is the time there, in Unix seconds."""
-    each = (sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), its) for name, its in settings.items())
-    return sql.SQL("SELECT extract(epoch FROM clock_timestamp())::float8, {}").format(sql.SQL(", ").join(each))
 
 
 async def bounded(work: Awaitable[T]) -> T:
