@@ -389,9 +389,9 @@ class Cut(Connection):
 
     was_cut = False
 
-    async def run(self, work: Work[T], *, limit_s: float | None = None) -> T:
+    async def run(self, work: Work[T], *, limit_s: float | None = None, repeats: bool = False) -> T:
         """Do the work; the first time, its caller is interrupted then."""
-        done = await super().run(work, limit_s=limit_s)
+        done = await super().run(work, limit_s=limit_s, repeats=repeats)
         if not self.was_cut:
             self.was_cut = True
             raise asyncio.CancelledError
