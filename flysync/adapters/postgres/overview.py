@@ -64,7 +64,9 @@ _OVERVIEW = f"""
         SELECT its.*, CASE WHEN s.name IS NOT NULL THEN {rows.RECORD} END AS record, s.run_id AS written_by,
                tried.run_id AS tried
         FROM shown AS its
-        LEFT JOIN flysync_secrets AS s ON s.app = its.app AND s.name = its.name
+        LEFT JOIN LATERAL (  -- else each page reads all secrets
+            SELECT s.* FROM flysync_secrets AS s WHERE s.app = its.app AND s.name = its.name LIMIT 1
+        ) AS s ON true
         LEFT JOIN LATERAL (
             SELECT r.run_id FROM flysync_runs AS r
             WHERE r.project_id = its.project_id AND r.app = its.app AND its.name = ANY (r.names)
