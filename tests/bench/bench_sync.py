@@ -113,4 +113,4 @@ async def measure(runs: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if asyncio.run(measure(runs_wanted(7))) else 1)
+    sys.exit(0 if asyncio.run(measure(runs_wanted(5))) else 1)
