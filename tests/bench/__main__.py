@@ -9,6 +9,8 @@ is broken.
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -42,6 +44,8 @@ def main(arguments: list[str]) -> int:
             codes.append(code)
             rows += more
     print("\n" + "\n".join(f"| {one} |" for one in rows))
+    cores, load = os.cpu_count(), os.getloadavg()[1]
+    print(f"\nPython {platform.python_version()}, {cores} processors, work for {load:.0f} in the last 5 minutes")
     return int(any(codes) or not codes)
 
 

@@ -2,7 +2,7 @@
 How much memory a process has that goes on: after a tenth of its runs, after half of them, and after all.
 
 Each run is a whole one: Postgres, a sandbox, flyctl, a roll-out; four side by side, of twenty projects. The sandboxes'
-processes are what takes the time: `--runs 2000` takes a quarter of an hour.
+processes are what takes the time, so there are few runs unless more are asked for: `--runs 2000`.
 """
 
 from __future__ import annotations
