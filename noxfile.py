@@ -105,11 +105,9 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, side by side, what docs/ quotes."""
+    """Measure, side by side, what docs/performance.md quotes; `bench_NAME.py …` alone, with options of theirs."""
     _install(session, *TEST)
-    for path in sorted(Path("tests/bench").glob("bench_*.py")):
-        if not session.posargs or path.name in session.posargs:
-            session.run("python", str(path))
+    session.run("python", "tests/bench", *session.posargs)
 
 
 @nox.session

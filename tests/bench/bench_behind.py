@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from figures import row
 from fleets import PAGE, fill
 
 from flysync.adapters.postgres import Connection, PostgresRecords, projects, rows
@@ -65,7 +66,7 @@ async def measure(server: EmbeddedPostgres, count: int) -> bool:
     dsn = server.create_database(f"behind_{count}")
     await fill(dsn, projects=count, each=EACH, runs=RUNS)
     print(f"{count:,} projects, {count * EACH:,} credentials, {RUNS:,} runs")
-    kept, connection = True, Connection(Secret(dsn))
+    most_used_s, connection = 0.0, Connection(Secret(dsn))
     for changed in (0, count // 100):
         with psycopg.connect(dsn, autocommit=True) as backend:
             backend.execute(
@@ -84,10 +85,10 @@ async def measure(server: EmbeddedPostgres, count: int) -> bool:
         pause_s = max(EVERY_S - clock_s, clock_s * (1 / PART - 1))
         shares = " and ".join(f"{used_s / each:.1%} every {each:.1f} s" for each in (EVERY_S, clock_s + pause_s))
         print(f"    watch:  {shares}")
-        kept = kept and used_s <= BOUND_S
-    print(f"  bound: processor {BOUND_S} s, {'kept' if kept else 'BROKEN'}")
+        most_used_s = max(most_used_s, used_s)
     await connection.aclose()
-    return kept
+    what, figure = f"a look of `watch` at {count:,} projects", f"{most_used_s:.2f} s of Postgres' processor"
+    return row(what, figure, f"≤ {BOUND_S} s", kept=most_used_s <= BOUND_S)
 
 
 def main() -> int:
