@@ -14,9 +14,10 @@ import random
 import re
 import statistics
 import sys
+import time
 import urllib.request
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from bullmq import Job, Queue
@@ -25,6 +26,9 @@ from flysync.sim.server import free_port
 from flysync.sim.simulation import Simulation
 from flysync.sim.valkey import EmbeddedValkey
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PICK_UPS = 60
 SYNCS = 10
 #: Seconds for a request to Daytona and to Fly, and for a sandbox to start.
@@ -32,6 +36,9 @@ DAYTONA_S, FLY_S, START_S = 0.1, 0.15, 1.0
 #: What waits for Daytona and Fly; the rest of a job is flysync's own.
 THEIRS = ("create", "flyctl", "set", "list", "deploy", "delete")
 ADDED_BOUND = 0.10
+JOBS, PROJECTS = 500, 50
+#: Their time, beside that of as many jobs as there are projects.
+MANY_BOUND = 1.2
 
 
 class Backend:
@@ -58,6 +65,23 @@ class Backend:
                 assert outcome == (job.returnvalue or {}).get("outcome"), job.failedReason
                 return job
             await asyncio.sleep(0.02)
+
+    async def add(self, credentials: Sequence[tuple[str, str]]) -> None:
+        """Add jobs, all at once."""
+        data = [{"projectId": project, "credentialName": name} for project, name in credentials]
+        await self._queue.addBulk([{"name": "sync-flyio-secrets", "data": one, "opts": {}} for one in data])
+
+    async def all_done(self) -> None:
+        """Wait until no job is left, and make sure that none has failed."""
+        while any((left := await self._queue.getJobCounts("wait", "active", "delayed", "failed")).values()):
+            assert not left["failed"]
+            await asyncio.sleep(0.05)
+
+    async def rollouts(self) -> int:
+        """Give the number of runs of the projects that have many jobs."""
+        query = "SELECT count(*) FROM flysync_runs WHERE project_id = ANY (%s)"
+        (number,) = await (await self._connection.execute(query, [fleet()])).fetchone() or (0,)
+        return int(number)
 
 
 async def pick_ups(backend: Backend) -> None:
@@ -91,6 +115,31 @@ async def added(backend: Backend, metrics: str) -> bool:
     return is_kept
 
 
+async def many(backend: Backend) -> bool:
+    """Have many jobs of each project done at once, beside one job of each; tell whether the bound is kept."""
+    took_s = []
+    for each in (1, JOBS // PROJECTS):
+        jobs = [(project, f"KEY_{number}") for number in range(each) for project in fleet()]
+        random.shuffle(jobs)
+        for project, name in jobs:
+            await backend.store(project, name, f"value-{each}")
+        before, start = await backend.rollouts(), time.perf_counter()
+        await backend.add(jobs)
+        await backend.all_done()
+        took_s.append(time.perf_counter() - start)
+        rollouts = await backend.rollouts() - before
+        print(f"{len(jobs)} jobs of {PROJECTS} projects at once: {rollouts} roll-outs in {took_s[-1]:.1f} s")
+    is_kept = rollouts == PROJECTS and took_s[1] / took_s[0] <= MANY_BOUND
+    word = "kept" if is_kept else "BROKEN (or the machine is busy)"
+    print(f"  bound: one roll-out each, {MANY_BOUND:g} times as long, {word}: {took_s[1] / took_s[0]:.2f}")
+    return is_kept
+
+
+def fleet() -> list[str]:
+    """Give the projects that have many jobs."""
+    return [f"p{number}" for number in range(PROJECTS)]
+
+
 async def step_seconds(metrics: str) -> dict[str, float]:
     """Give the seconds that the worker has spent in each step so far; a run's row ends before its last, `delete`."""
     with await asyncio.to_thread(urllib.request.urlopen, metrics) as answer:
@@ -115,6 +164,9 @@ async def measure() -> bool:
         connection = await stack.enter_async_context(await psycopg.AsyncConnection.connect(world.dsn, autocommit=True))
         await connection.execute("INSERT INTO project_deployments VALUES ('deployed', 'bench')")
         world.fly.add_app("bench", machines=1)
+        for project in fleet():
+            await connection.execute("INSERT INTO project_deployments VALUES (%s, %s)", (project, f"app-{project}"))
+            world.fly.add_app(f"app-{project}", machines=1)
         queue = Queue("bench", {"connection": valkey.url})
         stack.push_async_callback(queue.close)
         port = free_port()
@@ -125,8 +177,9 @@ async def measure() -> bool:
         await backend.store("deployed", "A", "first")
         await backend.done("deployed", "synced")  # once for what is loaded with the first
         await pick_ups(backend)
+        is_kept = await many(backend)
         world.daytona.latency_s, world.daytona.create_delay_s, world.fly.latency_s = DAYTONA_S, START_S, FLY_S
-        return await added(backend, f"http://127.0.0.1:{port}/metrics")
+        return await added(backend, f"http://127.0.0.1:{port}/metrics") and is_kept
 
 
 def main() -> int:

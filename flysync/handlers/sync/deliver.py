@@ -154,6 +154,7 @@ class Delivery(WorkAtApp):
             await self._write(news)
 
     async def _news(self) -> list[Change]:
+        joined = self._request.join()
         view = await self._request.view(self._state.app)
         others = tuple(run for run in view.open_runs if run.run_id != self._state.run_id)
         self._view = view = replace(view, open_runs=others)
@@ -162,7 +163,9 @@ class Delivery(WorkAtApp):
         if is_from_caller(view, self._request.options):
             asked = []
         options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
-        planned = plan(view, [*self._state.at_fly, *asked], options, self._request.services.allowed, removes=False)
+        allowed = self._request.services.allowed
+        self._state.expect_more(plan(view, joined, options, allowed, removes=False))
+        planned = plan(view, [*self._state.at_fly, *asked, *joined], options, allowed, removes=False)
         news = [
             change
             for change in planned.changes

@@ -165,11 +165,16 @@ class SyncState:
         """Note what is planned, in the place of an earlier plan: reasons, what is unchanged, what cannot be."""
         self._lines.clear()
         self._notes = {key: note for key, note in self._notes.items() if note.code != "superseded"}
+        self.expect_more(planned)
+
+    def expect_more(self, planned: Plan) -> None:
+        """Note what is planned besides: of those of which nothing is known."""
         for name, error in planned.failures:
             stage = Stage.STORED if isinstance(error, DeployFailed) else Stage.PLANNED
-            self._lines[name] = Line(stage, Reason.UNCHANGED if stage is Stage.STORED else None, error)
+            self._lines.setdefault(name, Line(stage, Reason.UNCHANGED if stage is Stage.STORED else None, error))
         for change in planned.changes:
-            self._lines[change.name] = Line(Stage.PLANNED if change.is_work else Stage.UNCHANGED, change.reason)
+            stage = Stage.PLANNED if change.is_work else Stage.UNCHANGED
+            self._lines.setdefault(change.name, Line(stage, change.reason))
         if superseded := [change.name for change in planned.changes if change.superseded]:
             self.supersede(superseded)
 
