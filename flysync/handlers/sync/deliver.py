@@ -164,7 +164,7 @@ class Delivery(WorkAtApp):
             asked = []
         options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
         allowed = self._request.services.allowed
-        self._state.expect_more(plan(view, joined, options, allowed, removes=False))
+        self._state.expect(plan(view, joined, options, allowed, removes=False), joined=True)
         planned = plan(view, [*self._state.at_fly, *asked, *joined], options, allowed, removes=False)
         news = [
             change

@@ -64,7 +64,7 @@ class _Waiter:
             return ()
         view = await self._request.view(self._state.app)
         planned = plan(view, joined, self._request.options, self._request.services.allowed, removes=False)
-        self._state.expect_more(planned)
+        self._state.expect(planned, joined=True)
         self._names = tuple(dict.fromkeys((*self._names, *planned.work)))
         return planned.work
 
