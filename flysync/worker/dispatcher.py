@@ -12,7 +12,6 @@ import asyncio
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from flysync.errors import FlysyncError
@@ -71,6 +70,7 @@ class ProjectQueue:
 
     waiting: list[_Request] = field(default_factory=list)
     taken: list[_Request] = field(default_factory=list)
+    given: int = 0  #: So many of these the handler has been given.
     task: asyncio.Task[None] | None = None  #: What has the syncs made.
 
     async def gathered(self) -> None:
@@ -82,13 +82,19 @@ class ProjectQueue:
                     before = len(self.waiting)
                     await asyncio.sleep(_QUIET_S)
 
-    def take(self, removes: bool) -> Mapping[SecretName, Secret | None]:  # noqa: FBT001
-        """Take all that wait for a removal, or else for a sync; give the names, each with its newest value, if any."""
-        taken = [request for request in self.waiting if request.job.removes is removes]
+    def take(self) -> bool:
+        """Take all that wait for the same as the first: for a removal, or else for a sync; tell whether it is one."""
+        removes = (self.taken or self.waiting)[0].job.removes
+        self.taken += [request for request in self.waiting if request.job.removes is removes]
         self.waiting = [request for request in self.waiting if request.job.removes is not removes]
-        self.taken += taken
-        values = {request.name: request.job.value for request in taken if request.job.value is not None}
-        return dict.fromkeys(request.name for request in taken) | values
+        return removes
+
+    def more(self) -> Mapping[SecretName, Secret | None]:
+        """Take what has come, and give what the handler has not been given: names, with their newest values, if any."""
+        self.take()
+        new, self.given = self.taken[self.given :], len(self.taken)
+        values = {request.name: request.job.value for request in new if request.job.value is not None}
+        return dict.fromkeys(request.name for request in new) | values
 
 
 class Dispatcher:
@@ -141,11 +147,10 @@ class Dispatcher:
             for task in late:
                 task.cancel()
 
-    def _is_superseded(self, project: ProjectId, request: _Request) -> bool:
-        """Tell whether a newer value came before this one, which is then a retry's or was held; remember the newest."""
-        credential, added_at = (project, request.name), request.job.added_at
-        if request.job.value is None or self._newest.get(credential, added_at) > added_at:
-            return request.job.value is not None
+    def _is_superseded(self, credential: tuple[ProjectId, SecretName], added_at: float) -> bool:
+        """Tell whether a newer value came before this one, which is a retry's or was held; remember the newest."""
+        if self._newest.get(credential, added_at) > added_at:
+            return True
         self._newest.pop(credential, None)
         self._newest[credential] = added_at
         if len(self._newest) > _REMEMBERED:
@@ -153,10 +158,12 @@ class Dispatcher:
         return False
 
     def _enqueue(self, project: ProjectId, requests: list[_Request]) -> None:
-        old = [request for request in requests if self._is_superseded(project, request)]
-        _settle(old, _SUPERSEDED)
         queue = self._queues[project]
-        queue.waiting += [request for request in requests if request not in old]
+        for request in requests:
+            if request.job.value is not None and self._is_superseded((project, request.name), request.job.added_at):
+                _settle([request], _SUPERSEDED)
+            else:
+                queue.waiting.append(request)
         if queue.task is None or queue.task.done():  # done, but still there: it had a bug
             queue.task = asyncio.create_task(self._work_on(project, queue))
 
@@ -172,15 +179,15 @@ class Dispatcher:
                     rest = Verdict.of_bug(bug)
                 finally:
                     _settle(queue.taken, rest)
-                    queue.taken = []
+                    queue.taken, queue.given = [], 0
         del self._queues[project]
 
     async def _sync(self, project: ProjectId, queue: ProjectQueue) -> None:
         """Call the handler for all that it takes; those that are held wait for another sync, the others are settled."""
-        removes, begun_at = queue.waiting[0].job.removes, asyncio.get_running_loop().time()
+        removes, begun_at = queue.take(), asyncio.get_running_loop().time()
         ends: list[Verdict | FlysyncError]
         try:
-            report = await self._handler(project, partial(queue.take, removes), removes=removes)
+            report = await self._handler(project, queue.more, removes=removes)
             ends = [of_report(report, request.name, request.job) for request in queue.taken]
         except FlysyncError as error:
             report, ends = None, [error] * len(queue.taken)

@@ -1473,8 +1473,8 @@ MUTATIONS = (
     Mutation(
         "let no value that was held replace a newer one",
         "flysync/worker/dispatcher.py",
-        "        queue.waiting += [request for request in requests if request not in old]\n",
-        "        queue.waiting += requests\n",
+        "                _settle([request], _SUPERSEDED)\n",
+        "                queue.waiting.append(request)\n",
         (f"{_DISPATCHER}a_value_that_was_held_does_not_replace_a_newer_one",),
     ),
     Mutation(
