@@ -1495,6 +1495,13 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "keep what is known of a name that comes again",
+        "flysync/handlers/sync/state.py",
+        "        self._lines = known | self._lines | known\n",
+        "        self._lines = known | self._lines\n",
+        (f"{_WORK}jobs_that_come_while_a_run_is_at_work_are_one_restart[database]",),
+    ),
+    Mutation(
         "write down at once what comes while another process is at work",
         "flysync/handlers/sync/waiting.py",
         "                has_asked = await self._ask(joined)\n",

@@ -79,10 +79,9 @@ async def test_jobs_get_the_truth_about_their_own_names() -> None:
 async def test_jobs_that_come_while_a_run_is_at_work_are_one_restart(value_source: str) -> None:
     """A tenth of a second apart; each is told of its own name, also where no run can do anything with it."""
     world, jobs = World(), InMemoryJobs(keep_values=True)
-    names = [*"ABCDEFGH", "NOPE", "A"]
-    for name in names:
-        if name != "NOPE":
-            world.put(**{name: "value"})
+    names, stored = [*"ABCDEFG", "NOPE", "B", "A"], "value" if value_source == "database" else "sealed"
+    world.put(**dict.fromkeys("ABCDEFG", stored))
+    jobs.now += 100
     added: list[KeptJob] = []
     create = world.sandboxes.create
 
@@ -92,23 +91,19 @@ async def test_jobs_that_come_while_a_run_is_at_work_are_one_restart(value_sourc
 
     world.sandboxes.create = slow  # type: ignore[method-assign]
     async with working(jobs, world, sync=SyncOptions(value_source=value_source)):  # type: ignore[arg-type]
-        for number, name in enumerate(names):
-            jobs.now += 100
-            if number == len(names) - 1:
+        for place, name in enumerate(names):
+            is_last = place == len(names) - 1
+            if is_last and value_source == "database":
                 world.put(A="newer")
-            added.append(jobs.add(name, value=Secret(f"value-{number}")))
-            added[-1].added_at = jobs.now - 99
-            await asyncio.sleep(0.1)
+            added.append(jobs.add(name, value=Secret("newer" if is_last else "value")))
+            added[-1].added_at += place - 100
+            await asyncio.sleep(0.1 if place else 0)
         await soon(lambda: {"completed", "failed"}.issuperset(job.state for job in added))
 
-    ends = [("completed", "synced")] * 8 + [("failed", "credential_not_found"), ("completed", "synced")]
-    assert ends == [told(job) for job in added]
-    assert (1, 1, 1) == (world.acme.restarts, len(world.records.run_rows), added[0].attempts_made)
-    newest = "value-9" if value_source == "caller" else "newer"
-    others = {
-        name: f"value-{number}" if value_source == "caller" else "value" for number, name in enumerate("ABCDEFGH")
-    }
-    assert {**others, "A": newest} == world.acme.running
+    ends = dict.fromkeys(names, ("completed", "synced")) | {"NOPE": ("failed", "credential_not_found")}
+    assert [ends[name] for name in names] == [told(job) for job in added]
+    assert (1, 1) == (world.acme.restarts, len(world.records.run_rows))
+    assert {**dict.fromkeys("ABCDEFG", "value"), "A": "newer"} == world.acme.running
 
 
 async def test_jobs_of_several_projects_at_once_are_one_restart_each() -> None:
