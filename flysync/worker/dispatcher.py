@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,10 +29,9 @@ if TYPE_CHECKING:
     from flysync.secret import Secret
     from flysync.worker.circuit_breaker import CircuitBreaker
 
-#: A backend that saves three credentials adds three jobs within some milliseconds. So a sync starts when no job of the
-#: project has come for the first number of seconds, and after the second one in any case.
-_QUIET_S = 0.025
-_GATHER_S = 0.1
+#: A backend that deletes three credentials adds three jobs within some milliseconds, and a removal takes in no more
+#: once it has the lock. So a call begins so many seconds after the job that it is for.
+_GATHER_S = 0.05
 #: How many credentials are remembered with the time of their newest value.
 _REMEMBERED = 10_000
 
@@ -72,15 +70,6 @@ class ProjectQueue:
     taken: list[_Request] = field(default_factory=list)
     given: int = 0  #: So many of these the handler has been given.
     task: asyncio.Task[None] | None = None  #: What has the syncs made.
-
-    async def gathered(self) -> None:
-        """Wait until no more requests are coming in, but not for long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GATHER_S):
-                before = -1
-                while before != len(self.waiting):
-                    before = len(self.waiting)
-                    await asyncio.sleep(_QUIET_S)
 
     def take(self) -> bool:
         """Take all that wait for the same as the first: for a removal, or else for a sync; tell whether it is one."""
@@ -170,7 +159,7 @@ class Dispatcher:
     async def _work_on(self, project: ProjectId, queue: ProjectQueue) -> None:
         """Sync until the project's queue is empty, then forget it; projects that wait have their turn in between."""
         while queue.waiting:
-            await queue.gathered()
+            await asyncio.sleep(_GATHER_S)
             async with self._places, self._breaker.slot():
                 rest = _RELEASED
                 try:
@@ -185,7 +174,6 @@ class Dispatcher:
     async def _sync(self, project: ProjectId, queue: ProjectQueue) -> None:
         """Call the handler for all that it takes; those that are held wait for another sync, the others are settled."""
         removes, begun_at = queue.take(), asyncio.get_running_loop().time()
-        ends: list[Verdict | FlysyncError]
         try:
             report = await self._handler(project, queue.more, removes=removes)
             ends = [of_report(report, request.name, request.job) for request in queue.taken]
