@@ -1499,7 +1499,7 @@ MUTATIONS = (
         "flysync/handlers/sync/state.py",
         "        self._lines = known | self._lines | known\n",
         "        self._lines = known | self._lines\n",
-        (f"{_WORK}jobs_that_come_while_a_run_is_at_work_are_one_restart[database]",),
+        (f"{_WORK}jobs_that_come_after_the_set_go_with_the_same_restart",),
     ),
     Mutation(
         "write down at once what comes while another process is at work",

@@ -106,6 +106,26 @@ async def test_jobs_that_come_while_a_run_is_at_work_are_one_restart(value_sourc
     assert {**dict.fromkeys("ABCDEFG", "value"), "A": "newer"} == world.acme.running
 
 
+async def test_jobs_that_come_after_the_set_go_with_the_same_restart() -> None:
+    """One for a credential that has just been set changes nothing of that."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1", B="2")
+    added, stored = [jobs.add("A")], world.records.stored
+
+    async def slow(*arguments: Any, **more: Any) -> None:
+        if len(added) == 1:
+            added.extend(jobs.add(name) for name in "AB")
+            await soon(lambda: added[-1].state == "active")
+        await stored(*arguments, **more)
+
+    world.records.stored = slow  # type: ignore[method-assign]
+    async with working(jobs, world):
+        await soon(lambda: all(job.state == "completed" for job in added))
+
+    assert [("completed", "synced")] * 3 == [told(job) for job in added]
+    assert ({"A": "1", "B": "2"}, 1) == (world.acme.running, world.acme.restarts)
+
+
 async def test_jobs_of_several_projects_at_once_are_one_restart_each() -> None:
     """Ten names of each; one that cannot be synced keeps no other."""
     world, jobs = World(app=None), InMemoryJobs()
