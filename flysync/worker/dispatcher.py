@@ -1,17 +1,15 @@
 """
 From jobs to syncs: jobs of one project are synced together, and each job gets a verdict of its own.
 
-What has gathered in a project's queue goes into one sync; what arrives meanwhile goes into further ones, which the
-first may cover (design 4). Removals go together in the same way, before or after the syncs: their order does not
-matter, for the rows decide. A job that a fault of the setup or of a service has stopped is held: its sync is repeated
-later, and costs it no attempt.
+A project has one sync at a time. It takes in what arrives until it is about to deploy; the rest goes into the next one.
+Removals go together in the same way, before or after the syncs: their order does not matter, for the rows decide. A job
+that a fault of the setup or of a service has stopped is held: its sync is repeated later, and costs it no attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,20 +20,18 @@ from flysync.ports import Disposition, Verdict
 from flysync.worker.verdict import is_held, of_error, of_report
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Mapping
 
+    from flysync.handlers.sync.request import More
     from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
     from flysync.ports import Job
     from flysync.secret import Secret
     from flysync.worker.circuit_breaker import CircuitBreaker
 
-#: A backend that saves three credentials adds three jobs within some milliseconds. So a sync starts when no job of the
-#: project has come for the first number of seconds, and after the second one in any case.
-_QUIET_S = 0.025
-_GATHER_S = 0.1
-#: Syncs of one project at a time: one that runs, and others whose requests it may cover.
-_SYNCS_PER_PROJECT = 5
+#: A backend that deletes three credentials adds three jobs within some milliseconds, and a removal takes in no more
+#: once it has the lock. So a call begins so many seconds after the job that it is for.
+_GATHER_S = 0.05
 #: How many credentials are remembered with the time of their newest value.
 _REMEMBERED = 10_000
 
@@ -47,11 +43,9 @@ _SUPERSEDED = Verdict(
 
 
 class Handler(Protocol):
-    """Syncs credentials of a project, with the values that came with the jobs; or removes secrets from its app."""
+    """Syncs credentials of a project, or removes secrets from its app: those that *more* gives, as long as it can."""
 
-    def __call__(
-        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret], *, removes: bool
-    ) -> Coroutine[object, object, SyncReport]:
+    def __call__(self, project: ProjectId, more: More, *, removes: bool) -> Coroutine[object, object, SyncReport]:
         """Do it, and say what was done."""
 
 
@@ -70,32 +64,26 @@ class _Request:
 
 @dataclass
 class ProjectQueue:
-    """The requests of one project that wait for a sync."""
+    """The requests of one project: those that wait, and those that the sync at work has taken."""
 
     waiting: list[_Request] = field(default_factory=list)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None  #: What takes them.
+    taken: list[_Request] = field(default_factory=list)
+    given: int = 0  #: So many of these the handler has been given.
+    task: asyncio.Task[None] | None = None  #: What has the syncs made.
 
-    def removes_next(self) -> bool:
-        """Whether the request that has waited longest is a removal."""
-        return bool(self.waiting) and self.waiting[0].job.removes
-
-    async def gathered(self) -> None:
-        """Wait until no more requests are coming in, but not for long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GATHER_S):
-                before = -1
-                while before != len(self.waiting):
-                    before = len(self.waiting)
-                    await asyncio.sleep(_QUIET_S)
-
-    def take(self) -> list[_Request]:
-        """Take all that wait for the same as the first: for a sync, or for a removal."""
-        removes = self.removes_next()
-        taken = [request for request in self.waiting if request.job.removes is removes]
+    def take(self) -> bool:
+        """Take all that wait for the same as the first: for a removal, or else for a sync; tell whether it is one."""
+        removes = (self.taken or self.waiting)[0].job.removes
+        self.taken += [request for request in self.waiting if request.job.removes is removes]
         self.waiting = [request for request in self.waiting if request.job.removes is not removes]
-        self.arrived.clear()
-        return taken
+        return removes
+
+    def more(self) -> Mapping[SecretName, Secret | None]:
+        """Take what has come, and give what the handler has not been given: names, with their newest values, if any."""
+        self.take()
+        new, self.given = self.taken[self.given :], len(self.taken)
+        values = {request.name: request.job.value for request in new if request.job.value is not None}
+        return dict.fromkeys(request.name for request in new) | values
 
 
 class Dispatcher:
@@ -103,16 +91,13 @@ class Dispatcher:
     Turns jobs into calls of *handler*, for at most *projects* projects at a time.
 
     How many runs there are among these is limited elsewhere, so a project whose app is locked keeps nobody waiting.
-    With *may_cover*, several syncs of one project may overlap.
     """
 
-    def __init__(self, handler: Handler, breaker: CircuitBreaker, *, projects: int, may_cover: bool) -> None:
+    def __init__(self, handler: Handler, breaker: CircuitBreaker, *, projects: int) -> None:
         self._handler = handler
         self._breaker = breaker
         self._places = asyncio.Semaphore(projects)
-        self._syncs_per_project = _SYNCS_PER_PROJECT if may_cover else 1
         self._queues: dict[ProjectId, ProjectQueue] = defaultdict(ProjectQueue)
-        self._syncs: set[asyncio.Task[None]] = set()
         self._held: set[_Request] = set()  #: Requests that are held, until they are back in their queues.
         self._passed_at: dict[str | None, float] = {}  #: When the newest sync began that has got through at a service.
         #: When the newest value of a credential was added, if values come with jobs.
@@ -123,8 +108,6 @@ class Dispatcher:
         """Have a credential synced, or its secret removed, and give the verdict on *job*."""
         if self._is_closing:
             return _RELEASED
-        if job.value is not None and self._is_superseded((project, name), job.added_at):
-            return _SUPERSEDED
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._enqueue(project, [_Request(name, job, verdict)])
         return await verdict
@@ -139,21 +122,22 @@ class Dispatcher:
     async def close(self, grace_s: float) -> None:
         """Give back what has not begun; what runs has *grace_s* to end, and is then cancelled, and cleans up."""
         self._is_closing = True
+        _settle(self._waiting(), _RELEASED)
+        late = set[asyncio.Task[None]]()
         for queue in self._queues.values():
-            _settle(queue.waiting, _RELEASED)
             queue.waiting = []
             if queue.task is not None:
-                queue.task.cancel()
-        _settle(self._held, _RELEASED)
-        if self._syncs:
-            _, late = await asyncio.wait(set(self._syncs), timeout=grace_s)
-            for sync in late:
-                sync.cancel()
+                late.add(queue.task)
+                if not queue.taken:
+                    queue.task.cancel()
+        for limit_s in (grace_s, None):
             if late:
-                await asyncio.wait(late)
+                _, late = await asyncio.wait(late, timeout=limit_s)
+            for task in late:
+                task.cancel()
 
     def _is_superseded(self, credential: tuple[ProjectId, SecretName], added_at: float) -> bool:
-        """Tell whether a newer value came before this one, which is then a retry's; remember the newest."""
+        """Tell whether a newer value came before this one, which is a retry's or was held; remember the newest."""
         if self._newest.get(credential, added_at) > added_at:
             return True
         self._newest.pop(credential, None)
@@ -164,63 +148,39 @@ class Dispatcher:
 
     def _enqueue(self, project: ProjectId, requests: list[_Request]) -> None:
         queue = self._queues[project]
-        queue.waiting += requests
-        queue.arrived.set()
+        for request in requests:
+            if request.job.value is not None and self._is_superseded((project, request.name), request.job.added_at):
+                _settle([request], _SUPERSEDED)
+            else:
+                queue.waiting.append(request)
         if queue.task is None or queue.task.done():  # done, but still there: it had a bug
             queue.task = asyncio.create_task(self._work_on(project, queue))
 
     async def _work_on(self, project: ProjectId, queue: ProjectQueue) -> None:
         """Sync until the project's queue is empty, then forget it; projects that wait have their turn in between."""
         while queue.waiting:
-            await self._work_through(project, queue)
+            await asyncio.sleep(_GATHER_S)
+            async with self._places, self._breaker.slot():
+                rest = _RELEASED
+                try:
+                    await self._sync(project, queue)
+                except Exception as bug:  # noqa: BLE001 - its text may hold a value
+                    rest = Verdict.of_bug(bug)
+                finally:
+                    _settle(queue.taken, rest)
+                    queue.taken, queue.given = [], 0
         del self._queues[project]
 
-    async def _work_through(self, project: ProjectId, queue: ProjectQueue) -> None:
-        await queue.gathered()
-        async with self._places, self._breaker.slot():
-            most = 1 if queue.removes_next() else self._syncs_per_project
-            syncs = {self._start(project, queue.take())} if queue.waiting else set()
-            while syncs:
-                if len(syncs) < most and self._breaker.reason is None and not queue.removes_next():
-                    more = asyncio.create_task(queue.arrived.wait())
-                    await asyncio.wait({*syncs, more}, return_when=asyncio.FIRST_COMPLETED)
-                    more.cancel()
-                    if queue.waiting:
-                        await queue.gathered()
-                    if queue.waiting and not queue.removes_next() and not all(sync.done() for sync in syncs):
-                        syncs.add(self._start(project, queue.take()))
-                else:
-                    await asyncio.wait(syncs, return_when=asyncio.FIRST_COMPLETED)
-                syncs = {sync for sync in syncs if not sync.done()}
-
-    def _start(self, project: ProjectId, requests: list[_Request]) -> asyncio.Task[None]:
-        sync = asyncio.create_task(self._sync(project, requests))
-        self._syncs.add(sync)
-
-        def finished(done: asyncio.Task[None]) -> None:
-            self._syncs.discard(done)
-            if done.cancelled():
-                _settle(requests, _RELEASED)
-            elif bug := done.exception():
-                _settle(requests, Verdict.of_bug(bug))
-
-        sync.add_done_callback(finished)
-        return sync
-
-    async def _sync(self, project: ProjectId, requests: list[_Request]) -> None:
-        """Call the handler once for all *requests*; those that are held wait for another sync."""
-        names = list(dict.fromkeys(request.name for request in requests))
-        # The newest job's value counts, as the newest row's would.
-        ordered = sorted(requests, key=lambda request: request.job.added_at)
-        values = {request.name: request.job.value for request in ordered if request.job.value is not None}
-        begun_at = asyncio.get_running_loop().time()
+    async def _sync(self, project: ProjectId, queue: ProjectQueue) -> None:
+        """Call the handler for all that it takes; those that are held wait for another sync, the others are settled."""
+        removes, begun_at = queue.take(), asyncio.get_running_loop().time()
         try:
-            report = await self._handler(project, names, values, removes=requests[0].job.removes)
-            ends = [of_report(report, request.name, request.job) for request in requests]
+            report = await self._handler(project, queue.more, removes=removes)
+            ends = [of_report(report, request.name, request.job) for request in queue.taken]
         except FlysyncError as error:
-            report, ends = None, [error] * len(requests)
+            report, ends = None, [error] * len(queue.taken)
         held: dict[_Request, FlysyncError] = {}
-        for request, end in zip(requests, ends, strict=True):
+        for request, end in zip(queue.taken, ends, strict=True):
             if not isinstance(end, FlysyncError):
                 _settle([request], end)
             elif self._is_held(request, end):
@@ -229,6 +189,7 @@ class Dispatcher:
                 _settle([request], of_error(end, age_s=request.job.age_s))
         if held:
             self._hold(project, held)
+            queue.taken = []
         elif report is not None:
             self._breaker.passed(report.reached)
             self._passed_at |= dict.fromkeys(report.reached, begun_at)

@@ -24,12 +24,10 @@ from flysync.worker.slots import LimitedLock
 from flysync.worker.verdict import of_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+    from flysync.handlers.sync.request import More
     from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
     from flysync.ports import Job, JobQueue, Services, Verdict
-    from flysync.secret import Secret
     from flysync.worker.options import WorkerOptions
 
 #: Projects in hand per run that is allowed: some of them wait for an app that is locked elsewhere.
@@ -53,8 +51,7 @@ class Work:
         self._metrics = WorkerMetrics(services.records.backlog)
         self._services = replace(services, lock=LimitedLock(services.lock, slots=options.concurrency))
         self._breaker = CircuitBreaker(services.clock, LOGGER.warning)
-        projects, may_cover = options.concurrency * _PROJECTS_PER_RUN, options.sync.value_source != "caller"
-        self._dispatcher = Dispatcher(self._sync, self._breaker, projects=projects, may_cover=may_cover)
+        self._dispatcher = Dispatcher(self._sync, self._breaker, projects=options.concurrency * _PROJECTS_PER_RUN)
         self._is_closing = False
         self._misfit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -101,13 +98,11 @@ class Work:
         _log(job.id, subject, verdict, time.monotonic() - since)
         return verdict
 
-    async def _sync(
-        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret], *, removes: bool
-    ) -> SyncReport:
+    async def _sync(self, project: ProjectId, more: More, *, removes: bool) -> SyncReport:
         given, handler = self._options.sync, unset_secrets if removes else sync_credentials_to_flyio
-        options = replace(given, values=values, if_gone=removes, lock_wait_s=given.timeout_s)
+        options = replace(given, if_gone=removes, lock_wait_s=given.timeout_s)
         with closing(SandboxCounter(self._metrics.sandboxes)) as counter:
-            report = await handler(project, names, options, services=self._services, listener=counter)
+            report = await handler(project, (), options, services=self._services, listener=counter, more=more)
         self._metrics.measure(report)
         if report.error is not None and report.error.needs_another_flysync and not self._misfit.done():
             self._misfit.set_exception(report.error)

@@ -58,8 +58,7 @@ async def test_jobs_that_arrive_together_are_one_restart(backend: Backend, app: 
     hold = Fault(match="POST /api/sandbox$", kind=FaultKind.HOLD)  # on a slow machine they come one by one
     backend.platform.world.daytona.faults.append(hold)
     worker = backend.worker()
-    query = "SELECT count(*) FROM flysync_secrets WHERE project_id = 'p'"
-    await until(lambda: hold.times == 0 and backend.platform.execute(query) == [(3,)])
+    await until(lambda: hold.times == 0 and "value-" not in backend.everything())  # all are in hand
     backend.platform.loop.call_soon_threadsafe(hold.let_go.set)
     states = await backend.ended(*jobs)
     results = [(await backend.look(job)).returnvalue for job in jobs]
@@ -76,16 +75,15 @@ async def test_jobs_that_arrive_together_are_one_restart(backend: Backend, app: 
 
 
 @pytest.mark.slow
-async def test_a_job_that_comes_later_is_covered_or_has_its_turn(backend: Backend, app: App) -> None:
-    """While a run of its project is under way: at most one more restart, and everything is there."""
+async def test_a_job_that_comes_later_goes_with_the_run_under_way(backend: Backend, app: App) -> None:
+    """Until its deploy: one restart, and everything is there."""
     hold = Fault(match=SET, kind=FaultKind.HOLD)
     backend.platform.world.fly.faults.append(hold)
     backend.worker()
     first = await backend.add("A")
     await until(lambda: hold.times == 0)
     others = [await backend.add(name) for name in "BC"]
-    query = "SELECT count(*) FROM flysync_secrets WHERE requested_at IS NOT NULL"
-    await until(lambda: backend.platform.execute(query) == [(2,)])
+    await until(lambda: "value-" not in backend.everything())
     backend.platform.loop.call_soon_threadsafe(hold.let_go.set)
 
     assert ["completed"] * 3 == await backend.ended(first, *others)
@@ -392,6 +390,32 @@ async def test_jobs_of_another_name_are_put_back(backend: Backend) -> None:
     assert (0, "value-A", None) == (seen.attemptsMade, seen.data["credentialValue"], seen.failedReason)
     worker.process.send_signal(signal.SIGTERM)
     assert "give flysync a queue of its own" in (await asyncio.to_thread(worker.done)).stderr
+
+
+@pytest.mark.slow
+async def test_ten_jobs_of_a_project_are_one_restart(backend: Backend, app: App) -> None:
+    """A tenth of a second apart, of three projects, to two workers; one that cannot be done fails alone."""
+    platform, names = backend.platform, [f"KEY_{number}" for number in range(9)]
+    hold = Fault(match="POST /api/sandbox$", kind=FaultKind.HOLD, times=3)
+    platform.world.daytona.faults.append(hold)
+    apps = {"p": app} | {name: platform.world.fly.add_app(f"{name}-{app.name}", machines=["m0"]) for name in "qr"}
+    for project, its in apps.items():
+        platform.deploy(project, its.name)
+        platform.store(project, **dict.fromkeys(names, "1"))
+    for _ in range(2):
+        backend.worker()
+    jobs = []
+    for name in [*names, "NOPE"]:
+        jobs += [await backend.add(name, project=project, timestamp=_ago_ms(100)) for project in apps]
+        await asyncio.sleep(0.1)
+    await until(lambda: hold.times == 0 and "value-" not in backend.everything())
+    await asyncio.sleep(5)  # whoever waits for the other worker's run looks every 1.5 s, at most
+    platform.loop.call_soon_threadsafe(hold.let_go.set)
+    states = await backend.ended(*jobs)
+
+    assert (["completed"] * 27, ["failed"] * 3) == (states[:27], states[27:])
+    assert [1] * 3 == [its.restarts["m0"] for its in apps.values()]
+    assert [dict.fromkeys(names, "1")] * 3 == [its.deployed_env("m0") for its in apps.values()]
 
 
 @pytest.mark.slow

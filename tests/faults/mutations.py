@@ -1180,8 +1180,8 @@ MUTATIONS = (
     Mutation(
         "take no news of a reserved name along",
         "flysync/handlers/sync/deliver.py",
-        "options, self._request.services.allowed,",
-        "options, type(self._request.services.allowed)(),",
+        "        allowed = self._request.services.allowed\n",
+        "        allowed = type(self._request.services.allowed)()\n",
         (f"{_ALLOWED}what_somebody_else_asks_for_meanwhile_is_not_taken_along",),
     ),
     Mutation(
@@ -1442,7 +1442,7 @@ MUTATIONS = (
     Mutation(
         "forget what an earlier plan has left alone",
         "flysync/handlers/sync/state.py",
-        ' if note.code != "superseded"}',
+        ' if joined or note.code != "superseded"}',
         "}",
         (f"{_UNSET}a_row_that_goes_meanwhile_is_removed_too",),
     ),
@@ -1478,18 +1478,59 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "begin no sync beside a removal",
+        "let no sync take in a removal, and no removal a sync",
         "flysync/worker/dispatcher.py",
-        "            most = 1 if queue.removes_next() else self._syncs_per_project\n",
-        "            most = self._syncs_per_project\n",
+        "if request.job.removes is removes]",
+        "]",
         (f"{_DISPATCHER}neither_begins_beside_the_other",),
     ),
     Mutation(
-        "begin no removal beside a sync",
+        "make one call of a project at a time",
         "flysync/worker/dispatcher.py",
-        "if queue.waiting and not queue.removes_next() and not all(",
-        "if queue.waiting and not all(",
-        (f"{_DISPATCHER}neither_begins_beside_the_other",),
+        "        if queue.task is None or queue.task.done():",
+        "        if True:",
+        (
+            f"{_DISPATCHER}neither_begins_beside_the_other",
+            f"{_DISPATCHER}what_comes_while_a_call_is_at_work_joins_it_or_has_the_next",
+        ),
+    ),
+    Mutation(
+        "let no value that was held replace a newer one",
+        "flysync/worker/dispatcher.py",
+        "                _settle([request], _SUPERSEDED)\n",
+        "                queue.waiting.append(request)\n",
+        (f"{_DISPATCHER}a_value_that_was_held_does_not_replace_a_newer_one",),
+    ),
+    Mutation(
+        "take into a removal what has come before it has the lock",
+        "flysync/handlers/sync/fence.py",
+        "    state.request.join()\n",
+        "",
+        (f"{_WORK}removals_that_come_while_one_waits_for_the_lock_go_with_it",),
+    ),
+    Mutation(
+        "take along what comes while a run is at work",
+        "flysync/handlers/sync/deliver.py",
+        "        joined = self._request.join()\n",
+        "        joined = ()\n",
+        (
+            f"{_WORK}jobs_that_come_while_a_run_is_at_work_are_one_restart[database]",
+            f"{_WORK}jobs_that_come_while_a_run_is_at_work_are_one_restart[caller]",
+        ),
+    ),
+    Mutation(
+        "keep what is known of a name that comes again",
+        "flysync/handlers/sync/state.py",
+        "        self._lines = known | self._lines | known\n",
+        "        self._lines = known | self._lines\n",
+        (f"{_WORK}jobs_that_come_after_the_set_go_with_the_same_restart",),
+    ),
+    Mutation(
+        "write down at once what comes while another process is at work",
+        "flysync/handlers/sync/waiting.py",
+        "                has_asked = await self._ask(joined)\n",
+        "                has_asked = True\n",
+        (f"{_WORK}jobs_that_come_while_another_process_is_at_work_go_with_its_run",),
     ),
     Mutation(
         "ignore the value of a removal",
@@ -1575,8 +1616,8 @@ MUTATIONS = (
     Mutation(
         "leave no job without a verdict",
         "flysync/worker/dispatcher.py",
-        "elif bug := done.exception():",
-        "elif bug := None:",
+        "                    rest = Verdict.of_bug(bug)\n",
+        "                    del bug\n",
         ("unit/test_worker_dispatcher.py::test_a_bug_behind_the_sync_leaves_no_job_without_a_verdict",),
     ),
     Mutation(

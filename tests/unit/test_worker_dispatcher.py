@@ -16,13 +16,15 @@ from flysync.worker.circuit_breaker import CircuitBreaker
 from flysync.worker.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
+
+    from flysync.handlers.sync.request import More
 
 P, Q = ProjectId("p"), ProjectId("q")
 
 
 class Handler:
-    """Handlers that say what was called, and wait where that is wanted."""
+    """Handlers that say what was called, wait where that is wanted, and take in what has come meanwhile."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[str, ...], dict[str, str]]] = []
@@ -31,23 +33,26 @@ class Handler:
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.now = self.most = 0
+        self.joins = True
         #: The steps that a sync has done, and the project whose syncs alone meet the errors.
         self.steps = ["read", "create", "flyctl", "set"]
         self.refuses: ProjectId | None = None
 
-    async def __call__(
-        self, project: ProjectId, names: Sequence[SecretName], values: Mapping[SecretName, Secret], *, removes: bool
-    ) -> SyncReport:
+    async def __call__(self, project: ProjectId, more: More, *, removes: bool) -> SyncReport:
         """Sync or remove, or fail with the next error."""
-        if removes:
-            self.removals.append(tuple(names))
-        self.calls.append((project, tuple(names), {name: secret.reveal() for name, secret in values.items()}))
+        asked = dict(more())
+        self.calls.append((project, (), {}))
+        at = len(self.calls) - 1
         self.now += 1
         self.most = max(self.most, self.now)
         try:
             await self.goes_on.wait()
         finally:
             self.now -= 1
+            asked |= more() if self.joins else {}
+            names = tuple(asked)
+            self.calls[at] = project, names, {name: value.reveal() for name, value in asked.items() if value}
+            self.removals += [names] if removes else []
         if self.errors and self.refuses in {None, project}:
             raise self.errors.pop(0)
         lines = tuple(CredentialReport(name=name, outcome=Outcome.SYNCED) for name in names)
@@ -55,13 +60,11 @@ class Handler:
         return SyncReport(run_id=RunId("r"), project=project, credentials=lines, timings_ms=timings_ms)
 
 
-def dispatcher(
-    handler: Handler, *, projects: int = 5, may_cover: bool = True, said: list[str] | None = None, **pauses_s: float
-) -> Dispatcher:
+def dispatcher(handler: Handler, *, projects: int = 5, said: list[str] | None = None, **pauses_s: float) -> Dispatcher:
     """Make a dispatcher."""
     announce = (said if said is not None else []).append
     breaker = CircuitBreaker(RealClock(), announce, of="jobs", **pauses_s)
-    return Dispatcher(handler, breaker, projects=projects, may_cover=may_cover)
+    return Dispatcher(handler, breaker, projects=projects)
 
 
 def ask(
@@ -96,27 +99,28 @@ async def test_jobs_that_arrive_together_are_one_call() -> None:
     assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
 
 
-async def test_calls_of_one_project_overlap_where_one_may_cover_the_other() -> None:
-    """Else they follow each other."""
-    for may_cover, most in ((True, 2), (False, 1)):
-        handler = Handler()
-        handler.goes_on.clear()
-        at = dispatcher(handler, may_cover=may_cover)
-        first = ask(at, "A")
-        await soon(lambda handler=handler: handler.calls)  # type: ignore[misc]
-        second = ask(at, "B")
-        if may_cover:
-            await soon(lambda handler=handler: handler.now == 2)  # type: ignore[misc]
-        else:
-            await asyncio.sleep(0.2)
-        handler.goes_on.set()
-        await asyncio.gather(first, second)
+@pytest.mark.parametrize("joins", [True, False])
+async def test_what_comes_while_a_call_is_at_work_joins_it_or_has_the_next(joins: bool) -> None:
+    """One call of a project at a time; which it is the handler says."""
+    handler = Handler()
+    handler.joins = joins
+    handler.goes_on.clear()
+    at = dispatcher(handler)
+    asked = [ask(at, "A")]
+    await soon(lambda: handler.calls)
+    for name in "BCD":
+        asked.append(ask(at, name))
+        await asyncio.sleep(0.1)
+    handler.goes_on.set()
+    verdicts = await asyncio.gather(*asked)
 
-        assert (most, [("A",), ("B",)]) == (handler.most, [names for _, names, _ in handler.calls])
+    calls = [("A", "B", "C", "D")] if joins else [("A",), ("B", "C", "D")]
+    assert (1, calls) == (handler.most, [names for _, names, _ in handler.calls])
+    assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
 
 
 async def test_removals_that_arrive_together_are_one_call_and_never_beside_a_sync() -> None:
-    """One after the other, also where syncs may overlap; those of another project wait for nobody."""
+    """One after the other; those of another project wait for nobody."""
     handler = Handler()
     handler.goes_on.clear()
     at = dispatcher(handler)
@@ -131,7 +135,7 @@ async def test_removals_that_arrive_together_are_one_call_and_never_beside_a_syn
     verdicts = await asyncio.gather(*asked, *later, other)
 
     assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
-    assert [("A", "D"), ("B", "C", "F"), ("E",)] == [names for project, names, _ in handler.calls if project == P]
+    assert [("A", "D", "E"), ("B", "C", "F")] == [names for project, names, _ in handler.calls if project == P]
     assert ([("A",), ("B", "C", "F")], 1) == (handler.removals, alone)
 
 
@@ -143,13 +147,14 @@ async def test_neither_begins_beside_the_other(removes_first: bool) -> None:
     at = dispatcher(handler)
     first = ask(at, "A", removes=removes_first)
     await soon(lambda: handler.calls)
-    other = ask(at, "A", removes=not removes_first)
+    other = ask(at, "B", removes=not removes_first)
     await asyncio.sleep(0.2)
     alone = handler.now
     handler.goes_on.set()
     await asyncio.gather(first, other)
 
-    assert (1, 1, [("A",)], 2) == (alone, handler.most, handler.removals, len(handler.calls))
+    assert (1, 1, [("A",), ("B",)]) == (alone, handler.most, [names for _, names, _ in handler.calls])
+    assert [("A",) if removes_first else ("B",)] == handler.removals
 
 
 async def test_only_so_many_projects_are_worked_on_at_a_time() -> None:
@@ -169,7 +174,7 @@ async def test_only_so_many_projects_are_worked_on_at_a_time() -> None:
 async def test_the_newest_value_counts() -> None:
     """Of two jobs for one credential, whichever comes first; one that comes late changes nothing."""
     handler = Handler()
-    at = dispatcher(handler, may_cover=False)
+    at = dispatcher(handler)
     await asyncio.gather(ask(at, "A", value="new", added_at=20.0), ask(at, "A", value="newer", added_at=21.0))
     late = await ask(at, "A", value="old", added_at=10.0)
     again = await ask(at, "A", value="newer", added_at=21.0)
@@ -177,6 +182,20 @@ async def test_the_newest_value_counts() -> None:
     assert [{"A": "newer"}, {"A": "newer"}] == [values for _, _, values in handler.calls]
     assert (Disposition.DONE, ["superseded"]) == (late.disposition, late.result["warnings"])
     assert Outcome.SYNCED == again.result["outcome"]
+
+
+async def test_a_value_that_was_held_does_not_replace_a_newer_one() -> None:
+    """Its job has nothing to do any more, when its turn comes again."""
+    handler = Handler()
+    handler.errors.append(errors.FlyUnavailable("gone"))
+    at = dispatcher(handler, first_s=0.5)
+    held = ask(at, "A", value="old", added_at=10.0)
+    await soon(lambda: handler.calls and not handler.now)
+    newer = await ask(at, "A", value="new", added_at=20.0)
+
+    assert ["superseded"] == (await held).result["warnings"]
+    assert Outcome.SYNCED == newer.result["outcome"]
+    assert [{"A": "old"}, {"A": "new"}] == [values for _, _, values in handler.calls]
 
 
 async def test_an_outage_is_waited_for() -> None:
@@ -257,7 +276,7 @@ async def test_jobs_are_held_no_longer_than_one_waits() -> None:
     """Somebody may have synced the last one by hand: it is unchanged, and nobody is left to try the service."""
     handler, said = Handler(), list[str]()
     breaker = CircuitBreaker(RealClock(), said.append, first_s=0.01)
-    at = Dispatcher(handler, breaker, projects=5, may_cover=True)
+    at = Dispatcher(handler, breaker, projects=5)
     handler.errors.append(errors.AccessDenied("Fly refuses the token", service="fly"))
     handler.steps = ["read"]
     verdict = await ask(at)
@@ -293,7 +312,7 @@ async def test_a_bug_behind_the_sync_leaves_no_job_without_a_verdict() -> None:
 
     handler = Handler()
     handler.errors.append(errors.ConfigError("no such table"))
-    at = Dispatcher(handler, CircuitBreaker(RealClock(), announce), projects=5, may_cover=True)
+    at = Dispatcher(handler, CircuitBreaker(RealClock(), announce), projects=5)
     verdict = await asyncio.wait_for(ask(at), 5)
 
     assert (Disposition.RETRY, "internal_error", "KeyError") == (verdict.disposition, verdict.code, verdict.message)

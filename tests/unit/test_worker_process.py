@@ -13,7 +13,7 @@ from flysync import errors
 from flysync.adapters.postgres.errors import wrong_version
 from flysync.logs import LOGGER
 from flysync.model.allowed import Allowed
-from flysync.model.core import AppName, SyncOptions
+from flysync.model.core import AppName, SecretName, SyncOptions
 from flysync.ports import Disposition
 from flysync.secret import Secret
 from flysync.worker.options import WorkerOptions
@@ -75,6 +75,131 @@ async def test_jobs_get_the_truth_about_their_own_names() -> None:
     ] == [told(job) for job in added]
     assert ({"A": "1", "B": "2"}, 1) == (world.acme.running, world.acme.restarts)
     assert ["queue"] == [run.intent.origin for run in world.records.run_rows.values()]
+
+
+@pytest.mark.parametrize("value_source", ["database", "caller"])
+async def test_jobs_that_come_while_a_run_is_at_work_are_one_restart(value_source: str) -> None:
+    """A tenth of a second apart; each is told of its own name, also where no run can do anything with it."""
+    world, jobs = World(), InMemoryJobs(keep_values=True)
+    names, stored = [*"ABCDEFG", "NOPE", "B", "A"], "value" if value_source == "database" else "sealed"
+    world.put(**dict.fromkeys("ABCDEFG", stored))
+    jobs.now += 100
+    added: list[KeptJob] = []
+    create = world.sandboxes.create
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        await soon(lambda: len(added) == len(names) and added[-1].state == "active")
+        return await create(*arguments, **more)
+
+    world.sandboxes.create = slow  # type: ignore[method-assign]
+    async with working(jobs, world, sync=SyncOptions(value_source=value_source)):  # type: ignore[arg-type]
+        for place, name in enumerate(names):
+            is_last = place == len(names) - 1
+            if is_last and value_source == "database":
+                world.put(A="newer")
+            added.append(jobs.add(name, value=Secret("newer" if is_last else "value")))
+            added[-1].added_at += place - 100
+            await asyncio.sleep(0.1 if place else 0)
+        await soon(lambda: {"completed", "failed"}.issuperset(job.state for job in added))
+
+    ends = dict.fromkeys(names, ("completed", "synced")) | {"NOPE": ("failed", "credential_not_found")}
+    assert [ends[name] for name in names] == [told(job) for job in added]
+    assert (1, 1) == (world.acme.restarts, len(world.records.run_rows))
+    assert {**dict.fromkeys("ABCDEFG", "value"), "A": "newer"} == world.acme.running
+
+
+async def test_jobs_that_come_after_the_set_go_with_the_same_restart() -> None:
+    """One for a credential that has just been set changes nothing of that."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1", B="2")
+    added, stored = [jobs.add("A")], world.records.stored
+
+    async def slow(*arguments: Any, **more: Any) -> None:
+        if len(added) == 1:
+            added.extend(jobs.add(name) for name in "AB")
+            await soon(lambda: added[-1].state == "active")
+        await stored(*arguments, **more)
+
+    world.records.stored = slow  # type: ignore[method-assign]
+    async with working(jobs, world):
+        await soon(lambda: all(job.state == "completed" for job in added))
+
+    assert [("completed", "synced")] * 3 == [told(job) for job in added]
+    assert ({"A": "1", "B": "2"}, 1) == (world.acme.running, world.acme.restarts)
+
+
+async def test_jobs_of_several_projects_at_once_are_one_restart_each() -> None:
+    """Ten names of each; one that cannot be synced keeps no other."""
+    world, jobs = World(app=None), InMemoryJobs()
+    apps = {f"p{number}": world.fly.add_app(f"app-p{number}", machines=1) for number in range(5)}
+    for project in apps:
+        world.records.add_project(project, f"app-{project}", **{f"KEY_{number}": "1" for number in range(9)}, KEY_9="")
+    jobs.now += 100
+    added = [jobs.add(f"KEY_{number}", project) for number in range(10) for project in apps]
+    async with working(jobs, world):
+        await soon(lambda: {"completed", "failed"}.issuperset(job.state for job in added))
+
+    ends = {told(job) for job in added if job.credential != "KEY_9"}
+    assert {("completed", "synced")} == ends
+    assert {("failed", "invalid_credential")} == {told(job) for job in added if job.credential == "KEY_9"}
+    assert [(1, 9)] * 5 == [(app.restarts, len(app.running)) for app in apps.values()]
+
+
+async def test_jobs_that_come_while_another_process_is_at_work_go_with_its_run() -> None:
+    """They are written down while they wait for the lock, and told who has done it."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1", B="2", X="3")
+    create, is_written_down = world.sandboxes.create, asyncio.Event()
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        await is_written_down.wait()
+        return await create(*arguments, **more)
+
+    world.sandboxes.create = slow  # type: ignore[method-assign]
+    other = asyncio.create_task(world.sync("X", timeout_s=86_400))
+    await soon(lambda: world.lock.holders)
+    async with working(jobs, world, sync=SyncOptions(timeout_s=86_400)):
+        added = [jobs.add("A")]
+        for name in "AB":
+            await soon(lambda name=name: is_wanted(world, name))  # type: ignore[misc]
+            if name == "A":
+                added.append(jobs.add("B"))
+        is_written_down.set()
+        run = await other
+        await soon(lambda: all(job.state == "completed" for job in added))
+
+    assert [run.run_id] * 2 == [job.verdict.result["covered_by"] for job in added if job.verdict]
+    assert ({"A": "1", "B": "2", "X": "3"}, 1) == (world.acme.running, world.acme.restarts)
+
+
+def is_wanted(world: World, name: str) -> bool:
+    """Tell whether somebody has written down that a secret is wanted."""
+    row = world.records.secrets.get((AppName("acme"), SecretName(name)))
+    return row is not None and row.requested_at is not None
+
+
+async def test_removals_that_come_while_one_waits_for_the_lock_go_with_it() -> None:
+    """One restart for all of them."""
+    world, jobs = World(), InMemoryJobs()
+    world.put(A="1", B="2", C="3")
+    await world.sync()
+    for name in "AB":
+        world.records.remove("p", name)
+    added = [jobs.add("A", removes=True)]
+    try_acquire = world.lock.try_acquire
+
+    async def slow(app: AppName) -> Any:
+        if len(added) == 1:
+            added.append(jobs.add("B", removes=True))
+            await soon(lambda: added[-1].state == "active")
+        return await try_acquire(app)
+
+    world.lock.try_acquire = slow  # type: ignore[method-assign]
+    async with working(jobs, world):
+        await soon(lambda: all(job.state == "completed" for job in added))
+
+    assert [("completed", "synced")] * 2 == [told(job) for job in added]
+    assert ({"C": "3"}, 2) == (world.acme.running, world.acme.restarts)
 
 
 @pytest.mark.parametrize("value_source", ["database", "caller"])

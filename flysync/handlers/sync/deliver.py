@@ -50,6 +50,9 @@ class Delivery(WorkAtApp):
                     await self._state.announce(late, self._view)
                     changes += late
             if changes:
+                self._remember(changes)
+                if self._request.more and not self._request.removes:  # what came before the set needs none of its own
+                    changes += await self._news()
                 await self._write(changes)
                 if not self._request.removes:
                     await self._take_in_news()
@@ -108,12 +111,15 @@ class Delivery(WorkAtApp):
             self._state.supersede(back)
         return [change for change in changes if change.name not in there]
 
-    async def _write(self, changes: Sequence[Change]) -> None:
-        """Store the values, batch by batch; a name that Fly refuses fails alone."""
+    def _remember(self, changes: Iterable[Change]) -> None:
+        """Remember what was sent before, by a view of before it was announced that it is replaced."""
         for change in changes:
             record = self._view.records.get(change.name)
             if record and record.fly_digest_mac:
                 self._state.before[change.name] = record.fingerprint, record.fly_digest_mac
+
+    async def _write(self, changes: Sequence[Change]) -> None:
+        """Store the values, batch by batch; a name that Fly refuses fails alone."""
         left = {change.name: change for change in changes}
         while left:
             values = {name: change.secret for name, change in left.items() if change.secret is not None}
@@ -150,10 +156,11 @@ class Delivery(WorkAtApp):
             news = await self._news()
             if not news:
                 return
-            await self._state.announce(news, self._view)
             await self._write(news)
 
     async def _news(self) -> list[Change]:
+        """Read again, and give what is to be set by now; it is announced."""
+        joined = self._request.join()
         view = await self._request.view(self._state.app)
         others = tuple(run for run in view.open_runs if run.run_id != self._state.run_id)
         self._view = view = replace(view, open_runs=others)
@@ -162,7 +169,9 @@ class Delivery(WorkAtApp):
         if is_from_caller(view, self._request.options):
             asked = []
         options = replace(self._request.options, verify=False, force=False)  # those were asked of the first round
-        planned = plan(view, [*self._state.at_fly, *asked], options, self._request.services.allowed, removes=False)
+        allowed = self._request.services.allowed
+        self._state.expect(plan(view, joined, options, allowed, removes=False), joined=True)
+        planned = plan(view, [*self._state.at_fly, *asked, *joined], options, allowed, removes=False)
         news = [
             change
             for change in planned.changes
@@ -170,6 +179,9 @@ class Delivery(WorkAtApp):
         ]
         for change in news:
             self._state.mark([change.name], Stage.PLANNED, reason=change.reason)
+        self._remember(news)
+        if news:
+            await self._state.announce(news, self._view)
         return news
 
     async def _no_app(self, error: AppNotFound, names: Iterable[SecretName], flyctl: SandboxFlyctl) -> None:

@@ -30,6 +30,7 @@ from flysync.model.core import Outcome, is_app_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flysync.handlers.sync.request import More
     from flysync.model.core import ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.model.reports import SyncReport
     from flysync.ports import ProgressListener, Services
@@ -45,18 +46,20 @@ async def sync_credentials_to_flyio(
     *,
     services: Services,
     listener: ProgressListener | None = None,
+    more: More | None = None,
 ) -> SyncReport:
     """
     Copy the credentials *names* of *project* into its app, and say what was done.
 
-    When cancelled it cleans up first, tells *listener* what is known, and lets the cancellation go on.
+    When cancelled it cleans up first, tells *listener* what is known, and lets the cancellation go on. What *more*
+    gives is taken in, too: at the start, while it waits for the lock, and until the deploy.
 
     Raises:
         UsageError: no names.
     """
-    if not names:
+    if not names and more is None:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic())
+    request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic(), more=more)
     return await _Sync(request, listener).run()
 
 
@@ -88,15 +91,18 @@ async def unset_secrets(
     *,
     services: Services,
     listener: ProgressListener | None = None,
+    more: More | None = None,
 ) -> SyncReport:
     """
     Remove the secrets *names* from the app of *project*, with one roll-out, and say what was done.
 
     Refused, before anything is sent, for a credential that is still in the table and for a secret that flysync never
     wrote, unless `force` is among the *options*; with `if_gone` the first is `unchanged`, the second fails alone. A
-    secret that Fly has no more is `unchanged`, and restarts nothing.
+    secret that Fly has no more is `unchanged`, and restarts nothing. What *more* gives until the app is locked is
+    removed, too.
     """
-    request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic(), removes=True)
+    start = services.clock.monotonic()
+    request = SyncRequest(project, tuple(names), options, services, start=start, removes=True, more=more)
     return await _Sync(request, listener).run()
 
 
@@ -181,6 +187,7 @@ class _Sync:
 
     async def _sync(self) -> None:
         request, state = self._request, self._state
+        request.join()
         with state.step("read"):
             view = await request.view()
         state.see(view)
@@ -220,7 +227,7 @@ class _Sync:
         limit_s = min(options.longest_timeout_s, 2 * longest_s)
         more_s = limit_s - options.timeout_s
         if more_s > 0:
-            self._request = self._state.request = replace(self._request, options=replace(options, timeout_s=limit_s))
+            self._request.options = replace(options, timeout_s=limit_s)
             self._limit.reschedule((self._limit.when() or 0.0) + more_s)
 
     def _skip(self, view: ProjectView) -> None:

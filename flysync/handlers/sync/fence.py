@@ -26,6 +26,7 @@ async def fenced_view(state: SyncState) -> ProjectView:
         AppChanged: the project has another app now.
         Locked: a dead run may still write from a sandbox that is not ours to delete.
     """
+    state.request.join()
     view = await state.request.view(state.app)
     if view.open_runs:
         with state.step("fence"):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flysync.model.reports import chosen, command
 from flysync.plan import plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SyncOptions
     from flysync.plan import Plan
     from flysync.ports import RunSeen, Services
+    from flysync.secret import Secret
 
+    #: Gives the credentials that are asked for by now and were not before, with the values that came with them, if any.
+    More = Callable[[], Mapping[SecretName, Secret | None]]
 
 #: The options that are flags of the command line, too.
 _FLAGS = ("stage", "verify", "force", "if_gone", "retry", "take_over")
@@ -27,9 +32,9 @@ class AppChanged(Exception):
         self.new = new
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SyncRequest:
-    """Copy credentials of *project* to its app, or remove secrets from it."""
+    """Copy credentials of *project* to its app, or remove secrets from it; more of them may `join`."""
 
     project: ProjectId
     #: The credentials that were named; absent where all of the project's are meant.
@@ -38,6 +43,16 @@ class SyncRequest:
     services: Services
     start: float  #: When it began, by the monotonic clock.
     removes: bool = False
+    more: More | None = None
+
+    def join(self) -> tuple[SecretName, ...]:
+        """Take in what is asked for by now, and give its names; what is read next is read for them, too."""
+        joined = self.more() if self.more else {}
+        values = {name: value for name, value in joined.items() if value is not None}
+        if joined:
+            self.names = tuple(dict.fromkeys((*(self.names or ()), *joined)))
+            self.options = replace(self.options, values={**self.options.values, **values})
+        return tuple(joined)
 
     @property
     def end_at(self) -> float:

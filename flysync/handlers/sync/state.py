@@ -161,15 +161,16 @@ class SyncState:
             removes=request.removes,
         )
 
-    def expect(self, planned: Plan) -> None:
-        """Note what is planned, in the place of an earlier plan: reasons, what is unchanged, what cannot be."""
-        self._lines.clear()
-        self._notes = {key: note for key, note in self._notes.items() if note.code != "superseded"}
+    def expect(self, planned: Plan, *, joined: bool = False) -> None:
+        """Note what is planned, in the place of an earlier plan; of those that have *joined*, what is not known yet."""
+        known, self._lines = self._lines if joined else {}, {}
+        self._notes = {key: note for key, note in self._notes.items() if joined or note.code != "superseded"}
         for name, error in planned.failures:
             stage = Stage.STORED if isinstance(error, DeployFailed) else Stage.PLANNED
             self._lines[name] = Line(stage, Reason.UNCHANGED if stage is Stage.STORED else None, error)
         for change in planned.changes:
             self._lines[change.name] = Line(Stage.PLANNED if change.is_work else Stage.UNCHANGED, change.reason)
+        self._lines = known | self._lines | known
         if superseded := [change.name for change in planned.changes if change.superseded]:
             self.supersede(superseded)
 
@@ -208,10 +209,8 @@ class SyncState:
         self.covered_by, self.release, self.recorded = run_id, run.release, True
 
     def suggest(self, command: str, why: str) -> None:
-        """Add a command that is worth running next."""
-        step = NextStep(command=command, why=why)
-        if step not in self._next:
-            self._next.append(step)
+        """Add a command that is worth running next, once."""
+        self._next = [*dict.fromkeys((*self._next, NextStep(command=command, why=why)))]
 
     def is_old(self, name: SecretName, mac: str | None) -> bool:
         """Tell whether a digest is that of another value than the one that this run has sent."""

@@ -13,7 +13,7 @@ from flysync.errors import Locked
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import State
 from flysync.model.reports import utc
-from flysync.plan import is_from_caller
+from flysync.plan import is_from_caller, plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,25 +53,38 @@ class _Waiter:
         self._asks = asks
         self._records = state.request.services.records
 
-    async def _ask(self) -> bool:
+    async def _ask(self, names: tuple[SecretName, ...]) -> bool:
         """Write down what is wanted, and tell whether the holder of the lock sees it."""
-        return self._asks and await self._records.request(self._state.app, self._request.project, self._names)
+        return self._asks and await self._records.request(self._state.app, self._request.project, names)
+
+    async def _join(self) -> tuple[SecretName, ...]:
+        """Take in what is asked of this call by now, and give what is to be done of it."""
+        joined = self._request.join()
+        if not joined:
+            return ()
+        view = await self._request.view(self._state.app)
+        planned = plan(view, joined, self._request.options, self._request.services.allowed, removes=False)
+        self._state.expect(planned, joined=True)
+        self._names = tuple(dict.fromkeys((*self._names, *planned.work)))
+        return planned.work
 
     async def wait(self) -> LockHandle | None:
         """Poll for the lock, and for the run that has taken the request."""
         clock = self._request.services.clock
         waited_s, pause_s = 0.0, _FIRST_POLL_S
-        has_asked = await self._ask()
+        has_asked = await self._ask(self._names)
         while True:
             if lock := await self._request.services.lock.try_acquire(self._state.app):
                 return lock
+            if self._asks and (joined := await self._join()):
+                has_asked = await self._ask(joined)
             rows, open_runs = await self._poll()
             run_id = self._taken_by(rows) if has_asked else None
             if run_id is not None and (run := await self._request.run(run_id)) and run.finished:
                 if await self._is_covered(run_id, run):
                     return None
                 # It took the request and failed: ask once more, for whoever holds the lock now.
-                has_asked, run_id = await self._ask(), None
+                has_asked, run_id = await self._ask(self._names), None
             if run_id is None and waited_s >= self._request.options.lock_wait_s:
                 raise self._locked(open_runs)
             step_s = pause_s * (0.5 + clock.jitter())
