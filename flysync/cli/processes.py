@@ -151,5 +151,5 @@ def _begin(output: Output, needs: "Sequence[str]", *packages: str) -> "Settings"
         raise ConfigError(f"{output.command} needs more packages", hint=how_to_add("worker"))
     settings = run.load_settings(output, needs)
     logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
-    bootstrap.load_sdk()  # it takes a second, in which nothing else would go on
+    bootstrap.load_client()  # it takes half a second, in which nothing else would go on
     return settings
