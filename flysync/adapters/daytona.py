@@ -12,7 +12,6 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ from flysync.model.core import RunId, SandboxInfo
 from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from daytona_api_client_async import ListSandboxesResponse, SandboxListItem
     from daytona_api_client_async import Sandbox as Box
@@ -72,12 +71,12 @@ class DaytonaSandbox(Sandbox):
         return answer
 
     async def _run(self, script: str, env: Mapping[str, Secret], timeout_s: int) -> str | NotSent | AnswerLost:
-        def execute() -> Awaitable[ExecuteResponse]:
+        async def execute() -> ExecuteResponse:
             revealed = {name: secret.reveal() for name, secret in env.items()}
-            return self._process.execute_command(ExecuteRequest(command=script, envs=revealed, timeout=timeout_s))
+            return await self._process.execute_command(ExecuteRequest(command=script, envs=revealed, timeout=timeout_s))
 
         try:
-            answer = await ask(execute, timeout_s + _ON_THE_WAY_S)
+            answer = await ask(execute(), timeout_s + _ON_THE_WAY_S)
         except Failure as error:
             cause = translated(error, "exec")
             if isinstance(cause, AccessDenied):
@@ -123,8 +122,8 @@ class DaytonaSandboxes(Creator, Sandboxes):
     @override
     @alone()
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
-        get = partial(self._client.sandboxes.get_sandbox, sandbox_id)
-        box = await self._call("attach", partial(if_there, get, timeout_s), timeout_s)
+        get = self._client.sandboxes.get_sandbox
+        box = await self._call("attach", lambda: if_there(get(sandbox_id), timeout_s), timeout_s)
         if box is None:
             hint = "check --sandbox"
             raise SandboxNotFound("there is no such sandbox", hint=hint, service="daytona", phase="attach")
@@ -180,7 +179,7 @@ class DaytonaSandboxes(Creator, Sandboxes):
                         sandbox_id = sandbox_id or await self._looked_up(name, labelled=gone)
                         if sandbox_id is None:
                             return False
-                        await ask(partial(self._client.sandboxes.delete_sandbox, sandbox_id), call_s)
+                        await ask(self._client.sandboxes.delete_sandbox(sandbox_id), call_s)
                         if not gone:
                             return True
                     except Failure as error:
@@ -196,25 +195,25 @@ class DaytonaSandboxes(Creator, Sandboxes):
     async def _looked_up(self, name: str, *, labelled: bool) -> str | None:
         """Give the id of a sandbox by its id or name, or (*labelled*) by its label; the list lags, either way."""
         get = self._client.sandboxes.get_sandbox
-        if box := await if_there(partial(get, name), self.call_s):
+        if box := await if_there(get(name), self.call_s):
             return box.id
         for pause_s in _UNLISTED_PAUSES_S if labelled else ():
             await self.clock.sleep(pause_s)
             for listed in (await self._listed({_NAME_LABEL: name}, None)).items:
-                return listed.id if await if_there(partial(get, listed.id), self.call_s) else None
+                return listed.id if await if_there(get(listed.id), self.call_s) else None
         return None
 
     async def _listed(self, labels: Mapping[str, str], cursor: str | None) -> ListSandboxesResponse:
         """Give a page of the sandboxes that have *labels*."""
-        look = partial(self._client.sandboxes.list_sandboxes, labels=json.dumps(labels), cursor=cursor, limit=_PAGE)
+        look = self._client.sandboxes.list_sandboxes(labels=json.dumps(labels), cursor=cursor, limit=_PAGE)
         return await ask(look, self.call_s)
 
     async def _opened_box(self, box: Box, phase: str) -> DaytonaSandbox:
         """Give a sandbox that runs; its toolbox's address is asked for where Daytona has not told it."""
         url = box.toolbox_proxy_url
         if not url:
-            get = partial(self._client.sandboxes.get_toolbox_proxy_url, box.id)
-            url = (await self._call(phase, partial(ask, get, self.call_s), _LIST_S)).url
+            get = self._client.sandboxes.get_toolbox_proxy_url
+            url = (await self._call(phase, lambda: ask(get(box.id), self.call_s), self.call_s)).url
         return DaytonaSandbox(box.id, self._client.process(box.id, url))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from flysync.adapters.daytona_client import Client
@@ -83,13 +82,13 @@ class Account:
 
     async def _snapshot(self, name: str, phase: str, timeout_s: float) -> SnapshotDto | None:
         """Look a snapshot up by its name or id."""
-        get = partial(self._client.snapshots.get_snapshot, name)
-        return await self._call(phase, partial(if_there, get, self.call_s), timeout_s)
+        get = self._client.snapshots.get_snapshot
+        return await self._call(phase, lambda: if_there(get(name), self.call_s), timeout_s)
 
     async def _activated(self, snapshot: SnapshotDto, timeout_s: float) -> SnapshotDto:
         """Activate an inactive snapshot, and give it as it is then."""
-        activate = partial(self._client.snapshots.activate_snapshot, snapshot.id)
-        return await self._call("activate", partial(ask, activate, self.call_s), timeout_s)
+        activate = self._client.snapshots.activate_snapshot
+        return await self._call("activate", lambda: ask(activate(snapshot.id), self.call_s), timeout_s)
 
     async def _made_usable(self, name: str | None, error: Failure) -> bool:
         """

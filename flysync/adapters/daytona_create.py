@@ -6,7 +6,6 @@ import asyncio
 import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import partial
 from typing import TYPE_CHECKING
 
 from flysync.adapters.daytona_account import ATTEMPTS, Account, forget, state_of
@@ -143,7 +142,7 @@ class Creator(Account):
 
     async def _posted(self, params: CreateSandbox) -> Box:
         """Ask for it once, and wait until it has started."""
-        box = await self._settled(await ask(partial(self._client.sandboxes.create_sandbox, params), None))
+        box = await self._settled(await ask(self._client.sandboxes.create_sandbox(params), None))
         if state_of(box) != "started":
             raise Failure
         return box
@@ -184,7 +183,7 @@ class Creator(Account):
 
     async def _box(self, id_or_name: str) -> Box:
         """Give a sandbox as it is now; Failure: there is none, or it is not known."""
-        return await ask(partial(self._client.sandboxes.get_sandbox, id_or_name), self.call_s)
+        return await ask(self._client.sandboxes.get_sandbox(id_or_name), self.call_s)
 
 
 def _left_by(error: Failure, cause: FlysyncError) -> Asked:

@@ -29,7 +29,7 @@ from flysync.errors import (
 from flysync.secret import redact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from flysync.secret import Secret
 
@@ -76,7 +76,7 @@ class Failure(Exception):
         self.headers = headers or {}
 
 
-async def ask(call: Callable[[], Awaitable[T | None]], timeout_s: float | None) -> T:
+async def ask(call: Awaitable[T | None], timeout_s: float | None) -> T:
     """
     Give the answer to a call of a generated client.
 
@@ -87,7 +87,7 @@ async def ask(call: Callable[[], Awaitable[T | None]], timeout_s: float | None) 
     """
     try:
         async with asyncio.timeout(timeout_s):
-            answer = await call()
+            answer = await call
     except (ApiException, ToolboxException) as error:
         raise Failure(_words(error.body or ""), status=error.status, headers=error.headers) from error
     except Exception as error:  # whatever reading an answer comes to: ValueError, KeyError, RecursionError
@@ -97,7 +97,7 @@ async def ask(call: Callable[[], Awaitable[T | None]], timeout_s: float | None) 
     return answer
 
 
-async def if_there(look_up: Callable[[], Awaitable[T | None]], timeout_s: float) -> T | None:
+async def if_there(look_up: Awaitable[T | None], timeout_s: float) -> T | None:
     """Look something up; nothing where Daytona knows no such thing."""
     try:
         return await ask(look_up, timeout_s)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -47,8 +46,7 @@ class DaytonaSnapshots(Account, Snapshots):
             found: list[SnapshotInfo] = []
             page, last = 1, 1.0
             while page <= last:
-                get = partial(self._client.snapshots.get_all_snapshots, page=page, limit=_PAGE)
-                answer = await ask(get, self.call_s)
+                answer = await ask(self._client.snapshots.get_all_snapshots(page=page, limit=_PAGE), self.call_s)
                 found += map(self._info, answer.items)
                 page, last = page + 1, min(answer.total_pages, MOST_LISTED // _PAGE)
             return found
@@ -85,7 +83,7 @@ class DaytonaSnapshots(Account, Snapshots):
     async def _begun(self, wanted: CreateSnapshot) -> None:
         """Ask for a build; one of this name may be somebody else's, or ours whose answer was lost."""
         try:
-            await ask(partial(self._client.snapshots.create_snapshot, wanted), self.create_call_s)
+            await ask(self._client.snapshots.create_snapshot(wanted), self.create_call_s)
         except Failure as error:
             if error.status != HTTPStatus.CONFLICT:
                 raise
@@ -111,10 +109,9 @@ class DaytonaSnapshots(Account, Snapshots):
 
     async def _follow(self, snapshot_id: str, log: Callable[[str], None]) -> None:
         """Give the lines of a build's log as they come, as far as they can be had."""
-        get = partial(self._client.snapshots.get_snapshot_build_logs_url, snapshot_id)
-        url, client = (await ask(get, self.call_s)).url, self._client
-        limits = ClientTimeout(total=None)  # a build takes as long as it takes
-        async with client.session.get(f"{url}?follow=true", headers=client.headers, timeout=limits) as answer:
+        client, limits = self._client, ClientTimeout(total=None)  # a build takes as long as it takes
+        place = await ask(client.snapshots.get_snapshot_build_logs_url(snapshot_id), self.call_s)
+        async with client.session.get(f"{place.url}?follow=true", headers=client.headers, timeout=limits) as answer:
             answer.raise_for_status()
             async for line in answer.content:
                 if text := line.decode(errors="replace").strip():

@@ -1072,8 +1072,8 @@ MUTATIONS = (
     Mutation(
         "call a limit that a tier refuses a setting of ours",
         "flysync/adapters/daytona_errors.py",
-        "        if _NO_LIST in words:\n",
-        "        if False:\n",
+        "    if _NO_LIST in str(error):\n",
+        "    if False:\n",
         (f"{_LIMITS}TestWords::test_a_tier_may_take_no_list_of_hosts",),
     ),
     Mutation(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
-from functools import partial
 
 import pytest
 
@@ -14,14 +13,14 @@ async def test_a_call_ends_with_its_time() -> None:
     """That is told by its type."""
     async with asyncio.timeout(10):
         with pytest.raises(Failure) as caught:
-            await ask(partial(asyncio.sleep, 60), 0.01)
+            await ask(asyncio.sleep(60), 0.01)
 
     assert isinstance(caught.value.__cause__, TimeoutError)
 
 
 async def test_a_cancellation_that_comes_with_the_end_of_the_time_is_heeded() -> None:
     """On a busy machine both come in one turn of the loop: Ctrl-C is not taken for the limit."""
-    task: asyncio.Task[None] = asyncio.create_task(ask(partial(asyncio.sleep, 60), 0.01))
+    task: asyncio.Task[None] = asyncio.create_task(ask(asyncio.sleep(60), 0.01))
     await asyncio.sleep(0)
     time.sleep(0.05)  # noqa: ASYNC251  nobody else runs meanwhile
     task.cancel()
@@ -42,7 +41,7 @@ async def test_a_cancellation_that_comes_with_the_answer_is_heeded(*, fails: boo
     async def caller() -> None:
         while True:
             with pytest.raises(Failure) if fails else nullcontext():
-                await ask(answer, 10)
+                await ask(answer(), 10)
             await asyncio.sleep(0)
 
     task = asyncio.create_task(caller())
@@ -58,7 +57,7 @@ async def test_one_that_was_heeded_before_stops_nullcontext() -> None:
         try:
             await asyncio.sleep(60)
         finally:
-            done.append(await ask(partial(asyncio.sleep, 0, "cleaned"), 10))
+            done.append(await ask(asyncio.sleep(0, "cleaned"), 10))
 
     task = asyncio.create_task(cleaning())
     await asyncio.sleep(0)
