@@ -21,7 +21,7 @@ from daytona_toolbox_api_client_async import ProcessApi
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from daytona_api_client_async import SnapshotsApi
+    from daytona_api_client_async import SnapshotsApi, WarmPoolsApi
 
     from flysync.secret import Secret
 
@@ -84,6 +84,13 @@ class Client:
         from daytona_api_client_async import SnapshotsApi
 
         return SnapshotsApi(self._api)
+
+    @cached_property
+    def warm_pools(self) -> WarmPoolsApi:
+        """The API of the pools of sandboxes that Daytona keeps ready."""
+        from daytona_api_client_async import WarmPoolsApi
+
+        return WarmPoolsApi(self._api)
 
     def process(self, sandbox_id: str, toolbox_url: str) -> ProcessApi:
         """Give the API that runs commands in a sandbox, whose address Daytona tells."""

@@ -58,6 +58,7 @@ _VAGUE = {400, 402, 403, 404, 412, 422, 428}
 _OF_SNAPSHOTS = {"activate", "build", "look"}
 _HINT_ADDRESS = "run the same command again later; if it stays, check DAYTONA_API_URL: it ends with /api"
 _HINT_NO_LIST = "leave FLYSYNC_EGRESS out, or raise the organisation's tier to 3 (app.daytona.io/dashboard/limits)"
+_HINT_WARM = "leave --warm out, or ask Daytona's support to enable warm pools for the organisation"
 _HINTS_QUOTA = dict.fromkeys(_OF_SNAPSHOTS, "delete a snapshot that nobody needs, or ask Daytona for a higher limit")
 _NEEDED = dict.fromkeys(_OF_SNAPSHOTS, "; it needs write:snapshots")
 _NEEDED_ELSE = "; it needs the permissions write:sandboxes and delete:sandboxes"
@@ -148,6 +149,8 @@ def _refusal(error: Failure, phase: str, said: str) -> FlysyncError | None:
     if _NO_LIST in str(error):
         message = f"Daytona does not let FLYSYNC_EGRESS=fly limit a sandbox{said}"
         return ConfigError(message, hint=_HINT_NO_LIST, service="daytona", phase=phase, setting="FLYSYNC_EGRESS")
+    if phase == "warm" and error.status in {403, 404}:
+        return DaytonaRefused(f"Daytona keeps no warm sandboxes for this key{said}", hint=_HINT_WARM, phase=phase)
     if error.status == HTTPStatus.PAYMENT_REQUIRED or _REFUSED.match(str(error)):
         return DaytonaRefused(f"Daytona refuses{said}", phase=phase)
     if _USED_UP.match(str(error)):

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from aiohttp import ClientTimeout
-from daytona_api_client_async import CreateBuildInfo, CreateSnapshot
+from daytona_api_client_async import CreateBuildInfo, CreateSnapshot, CreateWarmPool, UpdateWarmPool
 from typing_extensions import override
 
 from flysync.adapters.daytona_account import MOST_LISTED, Account, forget, state_of
@@ -79,6 +79,22 @@ class DaytonaSnapshots(Account, Snapshots):
     @alone()
     async def settled(self, name: str, *, timeout_s: float) -> SnapshotInfo:
         return await self._settled(name, self.clock.monotonic() + timeout_s)
+
+    @override
+    @alone()
+    async def keep_warm(self, snapshot: SnapshotInfo, count: int, *, timeout_s: float) -> None:
+        pools, names = self._client.warm_pools, {snapshot.name, snapshot.id}
+
+        async def keep() -> None:
+            for pool in await ask(pools.list_warm_pools(), self.call_s):
+                if pool.snapshot in names and self.target in {None, pool.target}:
+                    await ask(pools.update_warm_pool(pool.id, UpdateWarmPool(pool=count)), self.call_s)
+                    return
+            if count:
+                wanted = CreateWarmPool(snapshot=snapshot.name, pool=count, target=self.target)
+                await ask(pools.create_warm_pool(wanted), self.create_call_s)
+
+        await self._call("warm", keep, timeout_s)
 
     async def _begun(self, wanted: CreateSnapshot) -> None:
         """Ask for a build; one of this name may be somebody else's, or ours whose answer was lost."""

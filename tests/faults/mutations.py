@@ -1559,6 +1559,16 @@ MUTATIONS = (
         ("contract/test_daytona.py::TestWhatIsSent::test_the_address_of_the_toolbox",),
     ),
     Mutation(
+        "change the pool of warm sandboxes that there is",
+        "flysync/adapters/daytona_snapshots.py",
+        "if pool.snapshot in names and",
+        "if False and",
+        (
+            "contract/test_daytona_snapshots.py::TestDaytonaSnapshots::"
+            "test_as_many_sandboxes_are_kept_ready_as_was_said_last",
+        ),
+    ),
+    Mutation(
         "give each request of Daytona's a limit",
         "flysync/adapters/daytona_errors.py",
         "asyncio.timeout(timeout_s)",
