@@ -1564,8 +1564,7 @@ MUTATIONS = (
         "if pool.snapshot in names and",
         "if False and",
         (
-            "contract/test_daytona_snapshots.py::TestDaytonaSnapshots::"
-            "test_as_many_sandboxes_are_kept_ready_as_was_said_last",
+            "contract/test_daytona_snapshots.py::TestDaytonaSnapshots::test_as_many_sandboxes_are_kept_ready_as_was_said_last",
         ),
     ),
     Mutation(
