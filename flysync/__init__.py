@@ -11,6 +11,8 @@ Each name is loaded when it is first used.
 
 from __future__ import annotations
 
+__version__ = "0.1.0"
+
 TYPE_CHECKING = False  # typing's takes 10 ms, in which the command line does not catch signals yet
 if TYPE_CHECKING:
     from flysync.errors import FlysyncError
@@ -38,10 +40,6 @@ _HOMES = ("errors", "secret", "model.core", "model.reports", "settings", "librar
 
 
 def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("flysync")
     if name not in __all__:
         raise AttributeError(f"module 'flysync' has no attribute {name!r}")
     from importlib import import_module

@@ -1,7 +1,7 @@
 """
 The composition root, and the only place that builds adapters: first the settings of this process, then the services.
 
-Each is built when it is first used: a sync with nothing to do never loads Daytona's SDK.
+Each is built when it is first used: a sync with nothing to do never loads Daytona's client.
 """
 
 from __future__ import annotations
@@ -169,9 +169,9 @@ def open_queue(settings: Settings, name: str, *, limits: Limits = _LIMITS) -> po
     )
 
 
-def load_sdk() -> None:
-    """Load Daytona's SDK now, and not with the first sandbox."""
-    from daytona import AsyncDaytona, CreateSandboxFromSnapshotParams  # noqa: F401
+def load_client() -> None:
+    """Load Daytona's client now, and not with the first sandbox."""
+    import flysync.adapters.daytona  # noqa: F401
 
 
 @dataclass

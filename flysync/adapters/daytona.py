@@ -1,25 +1,27 @@
 """
-Sandboxes at Daytona, by its asynchronous SDK (the synchronous one runs a command again when the connection drops).
+Sandboxes at Daytona, by its asynchronous clients (the synchronous ones run a command again when the connection drops).
 
-Facts stand in daytona.md: 2 (configuration), 4 (errors, retries). The SDK is imported with the first sandbox: that
-takes a second.
+Facts stand in daytona.md: 2 (configuration), 4 (errors, retries). The clients are imported with the first sandbox.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from daytona_api_client_async import CreateSandbox
+from daytona_toolbox_api_client_async import ExecuteRequest
 from typing_extensions import override
 
+from flysync.adapters.daytona_account import MOST_LISTED, state_of
 from flysync.adapters.daytona_create import Asked, Creator
-from flysync.adapters.daytona_errors import alone, cancellable, did_not_run, if_there, translated
-from flysync.adapters.daytona_sdk import MOST_LISTED, state_of
+from flysync.adapters.daytona_errors import Failure, alone, ask, did_not_run, if_there, translated
 from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
 from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
@@ -27,7 +29,9 @@ from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from daytona import AsyncSandbox
+    from daytona_api_client_async import ListSandboxesResponse, SandboxListItem
+    from daytona_api_client_async import Sandbox as Box
+    from daytona_toolbox_api_client_async import ExecuteResponse, ProcessApi
 
     from flysync.errors import FlysyncError
     from flysync.secret import Secret
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 _AUTO_STOP_MINUTES = 5
 _PAGE = 100
 _LIST_S = 60.0
+#: How much longer a command's answer may take than the command.
+_ON_THE_WAY_S = 5
 _REMOVE_CALL_S = 10.0
 _POLL_S = 0.5
 #: Carries a sandbox's name: it loses the name itself with its first DELETE, and runs on until it is destroyed.
@@ -49,12 +55,12 @@ class DaytonaSandbox(Sandbox):
     """
     A sandbox, and commands in it (daytona.md 3).
 
-    What Daytona says about an `exec` is never shown: it may quote the environment.
+    What Daytona says about a command is never shown: it may quote the environment.
     """
 
-    def __init__(self, sandbox: AsyncSandbox) -> None:
-        self._sandbox = sandbox
-        self.id: str = sandbox.id
+    def __init__(self, sandbox_id: str, process: ProcessApi) -> None:
+        self.id = sandbox_id
+        self._process = process
 
     @override
     async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
@@ -65,23 +71,21 @@ class DaytonaSandbox(Sandbox):
         return answer
 
     async def _run(self, script: str, env: Mapping[str, Secret], timeout_s: int) -> str | NotSent | AnswerLost:
-        from daytona import DaytonaError
+        async def execute() -> ExecuteResponse:
+            revealed = {name: secret.reveal() for name, secret in env.items()}
+            return await self._process.execute_command(ExecuteRequest(command=script, envs=revealed, timeout=timeout_s))
 
         try:
-            revealed = {name: secret.reveal() for name, secret in env.items()}
-            answer = await cancellable(self._sandbox.process.exec(script, env=revealed, timeout=timeout_s))
-        except DaytonaError as error:
+            answer = await ask(execute(), timeout_s + _ON_THE_WAY_S)
+        except Failure as error:
             cause = translated(error, "exec")
             if isinstance(cause, AccessDenied):
                 # The proxy says 401 of a sandbox that it does not know (read: v0.190 proxy/auth.go); the same key has
                 # just made or found this one.
-                gone = f"the sandbox is gone ({error.status_code})"
+                gone = f"the sandbox is gone ({error.status})"
                 cause = DaytonaUnavailable(gone, service="daytona", phase="exec")
             return NotSent(cause) if did_not_run(error) else AnswerLost(cause)
-        except Exception as error:  # noqa: BLE001 - whatever a bug of the SDK's says, it may quote the request
-            kind = type(error).__name__
-            return AnswerLost(DaytonaUnavailable(f"Daytona's SDK failed ({kind})", service="daytona", phase="exec"))
-        return answer.result or ""
+        return answer.result
 
 
 @dataclass(eq=False, repr=False)
@@ -98,18 +102,18 @@ class DaytonaSandboxes(Creator, Sandboxes):
         self, name: str, labels: Mapping[str, str], *, ttl_s: float, timeout_s: float, snapshot: str | None = None
     ) -> DaytonaSandbox:
         """See the port; a sandbox whose answer was lost is found by its name."""
-        from daytona import CreateSandboxFromSnapshotParams
-
-        params = CreateSandboxFromSnapshotParams(
+        params = CreateSandbox(
             name=name,
+            env={},
             labels={**labels, _NAME_LABEL: name, _TTL_LABEL: str(math.ceil(ttl_s))},
             snapshot=snapshot or self.snapshot,
+            target=self.target,
             domain_allow_list=",".join(self.hosts) or None,
-            ephemeral=True,
+            auto_delete_interval=0,  # when it stops
             auto_stop_interval=_AUTO_STOP_MINUTES,
             ttl_minutes=max(1, math.ceil(ttl_s / 60)),
         )
-        return DaytonaSandbox(await self._created(name, params, timeout_s))
+        return await self._opened_box(await self._created(name, params, timeout_s), "create")
 
     @override
     def may_come(self, name: str) -> bool:
@@ -118,16 +122,16 @@ class DaytonaSandboxes(Creator, Sandboxes):
     @override
     @alone()
     async def attach(self, sandbox_id: str, *, timeout_s: float) -> DaytonaSandbox:
-        get = partial(self._sdk().get, sandbox_id, request_timeout=timeout_s)
-        sandbox = await self._call("attach", lambda: if_there(get), timeout_s)
-        if sandbox is None:
+        get = self._client.sandboxes.get_sandbox
+        box = await self._call("attach", lambda: if_there(get(sandbox_id), timeout_s), timeout_s)
+        if box is None:
             hint = "check --sandbox"
             raise SandboxNotFound("there is no such sandbox", hint=hint, service="daytona", phase="attach")
-        if (state := state_of(sandbox)) != "started":
+        if (state := state_of(box)) != "started":
             message = f"sandbox {sandbox_id} is not running ({state})"
             hint = "start it first, or leave --sandbox out for a new one"
             raise SandboxNotFound(message, hint=hint, service="daytona", phase="attach")
-        return DaytonaSandbox(sandbox)
+        return await self._opened_box(box, "attach")
 
     @override
     @alone()
@@ -149,65 +153,71 @@ class DaytonaSandboxes(Creator, Sandboxes):
     @override
     @alone()
     async def list(self) -> Sequence[SandboxInfo]:
-        from daytona import ListSandboxesQuery
-
         async def pages() -> list[SandboxInfo]:
-            query = ListSandboxesQuery(labels={"app": "flysync"}, limit=_PAGE)
             found: list[SandboxInfo] = []
-            async for one in self._sdk().list(query, request_timeout=self.look_up_s):
-                found.append(_info(one))
-                if len(found) == MOST_LISTED:
-                    break
+            cursor: str | None = ""
+            while cursor is not None and len(found) < MOST_LISTED:
+                page = await self._listed({"app": "flysync"}, cursor or None)
+                found += map(_info, page.items)
+                cursor = page.next_cursor or None
             return found
 
         return await self._call("list", pages, _LIST_S)
 
     async def _removed(self, name: str, timeout_s: float, *, gone: bool) -> bool:
         """Ask for it until *timeout_s* is over: 409 means that its state is changing; tell whether it was there."""
-        from daytona import DaytonaConflictError, DaytonaError, DaytonaNotFoundError
-
         last: FlysyncError = TimedOut(f"sandbox {name} was not deleted in time", service="daytona", phase="delete")
         # So that there is a second try where the first one is never answered.
         call_s = min(_REMOVE_CALL_S, timeout_s / 2)
         attempt, end_at = 0, self.clock.monotonic() + timeout_s
-        sandbox = self._known.get(name)  # looked up once, for the name goes
+        sandbox_id = self._known.get(name)  # looked up once, for the name goes
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     attempt += 1
                     try:
-                        sandbox = sandbox or await cancellable(self._looked_up(name, labelled=gone))
-                        if sandbox is None:
+                        sandbox_id = sandbox_id or await self._looked_up(name, labelled=gone)
+                        if sandbox_id is None:
                             return False
-                        await cancellable(sandbox.delete(timeout=call_s))
+                        await ask(self._client.sandboxes.delete_sandbox(sandbox_id), call_s)
                         if not gone:
                             return True
-                    except DaytonaNotFoundError:
-                        return sandbox is not None
-                    except DaytonaError as error:
+                    except Failure as error:
+                        if error.status == HTTPStatus.NOT_FOUND:
+                            return sandbox_id is not None
                         last = translated(error, "delete", self.api_key)
-                        if not (last.temporary or isinstance(error, DaytonaConflictError)):
+                        if not (last.temporary or error.status == HTTPStatus.CONFLICT):
                             raise last from None
                     await self._pause(min(_POLL_S * attempt, 3.0) * (0.5 + self.clock.jitter()), last, end_at)
         except TimeoutError:
             raise last from None
 
-    async def _looked_up(self, name: str, *, labelled: bool) -> AsyncSandbox | None:
-        """Find a sandbox by its id or name, or (*labelled*) by its label; the list lags, either way."""
-        from daytona import ListSandboxesQuery
-
-        sandbox = await if_there(partial(self._sdk().get, name, request_timeout=self.look_up_s))
-        if sandbox is not None or not labelled:
-            return sandbox
-        query = ListSandboxesQuery(labels={_NAME_LABEL: name})
-        for pause_s in _UNLISTED_PAUSES_S:
+    async def _looked_up(self, name: str, *, labelled: bool) -> str | None:
+        """Give the id of a sandbox by its id or name, or (*labelled*) by its label; the list lags, either way."""
+        get = self._client.sandboxes.get_sandbox
+        if box := await if_there(get(name), self.call_s):
+            return box.id
+        for pause_s in _UNLISTED_PAUSES_S if labelled else ():
             await self.clock.sleep(pause_s)
-            async for listed in self._sdk().list(query, request_timeout=self.look_up_s):
-                return await if_there(partial(self._sdk().get, listed.id, request_timeout=self.look_up_s))
+            for listed in (await self._listed({_NAME_LABEL: name}, None)).items:
+                return listed.id if await if_there(get(listed.id), self.call_s) else None
         return None
 
+    async def _listed(self, labels: Mapping[str, str], cursor: str | None) -> ListSandboxesResponse:
+        """Give a page of the sandboxes that have *labels*."""
+        look = self._client.sandboxes.list_sandboxes(labels=json.dumps(labels), cursor=cursor, limit=_PAGE)
+        return await ask(look, self.call_s)
 
-def _info(sandbox: AsyncSandbox) -> SandboxInfo:
+    async def _opened_box(self, box: Box, phase: str) -> DaytonaSandbox:
+        """Give a sandbox that runs; its toolbox's address is asked for where Daytona has not told it."""
+        url = box.toolbox_proxy_url
+        if not url:
+            get = self._client.sandboxes.get_toolbox_proxy_url
+            url = (await self._call(phase, lambda: ask(get(box.id), self.call_s), self.call_s)).url
+        return DaytonaSandbox(box.id, self._client.process(box.id, url))
+
+
+def _info(sandbox: SandboxListItem) -> SandboxInfo:
     labels, ttl = sandbox.labels, sandbox.labels.get(_TTL_LABEL, "")
     return SandboxInfo(
         id=sandbox.id,

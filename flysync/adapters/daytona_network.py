@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import aiohttp
+
 from flysync.errors import ConfigError, DaytonaUnavailable
 
 if TYPE_CHECKING:
-    from daytona import DaytonaError
-
+    from flysync.adapters.daytona_errors import Failure
     from flysync.errors import FlysyncError
 
 #: What web servers say to http on a port for https (nginx; Go's net/http).
@@ -25,30 +26,24 @@ _PROXY = "check HTTPS_PROXY and HTTP_PROXY, or put Daytona's host into NO_PROXY"
 OUT_OF_REACH = f"check {_URL} and this machine's network, or run the same command again later"
 
 
-def on_the_way(error: DaytonaError) -> FlysyncError | None:
+def on_the_way(error: Failure) -> FlysyncError | None:
     """Say what keeps us from Daytona: nothing has then come of the request. Otherwise it got through, or may have."""
-    if error.status_code == 407:  # noqa: PLR2004  a proxy's alone
+    if error.status == 407:  # noqa: PLR2004  a proxy's alone
         return _config("the proxy on the way to Daytona asks for a login (407)", _PROXY)
-    if error.status_code == 400 and _PLAIN.search(str(error)):  # noqa: PLR2004
+    if error.status == 400 and _PLAIN.search(str(error)):  # noqa: PLR2004
         return _config("Daytona's server expects https", f"check {_URL}: https:// and the port", _URL)
-    if "Cannot combine AUTHORIZATION header with AUTH" in str(error):  # aiohttp, which the SDK lets read it
-        message = "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key"
-        return _config(message, "remove that entry, or set NETRC=/dev/null for flysync", _URL)
-    cause: BaseException | None = error
-    while cause is not None:
-        if failure := _unconnected(cause):
-            return failure
-        cause = cause.__cause__ or cause.__context__
-    return None
+    return _unconnected(error.__cause__)
 
 
-def _unconnected(error: BaseException) -> FlysyncError | None:
+def _unconnected(error: BaseException | None) -> FlysyncError | None:
     """Say why there is no connection; nothing where that is not what *error* means."""
-    import aiohttp
-
     match error:
         case aiohttp.InvalidURL():
             return _config("the address of Daytona, or of a proxy, is not valid", f"check {_URL}; {_PROXY}")
+        # It has no type of its own.
+        case ValueError() if type(error) is ValueError and "AUTHORIZATION header with AUTH" in str(error):
+            message = "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key"
+            return _config(message, "remove that entry, or set NETRC=/dev/null for flysync", _URL)
         case aiohttp.ClientHttpProxyError(status=status):
             message = f"the proxy on the way to Daytona does not let us through ({status})"
             return _unavailable(message) if status >= 500 else _config(message, _PROXY)  # noqa: PLR2004

@@ -1,32 +1,27 @@
-"""
-Snapshots at Daytona, by its asynchronous SDK (daytona.md 5).
-
-Its calls about snapshots have no time limit of their own: each is given one here.
-"""
+"""Snapshots at Daytona (daytona.md 5)."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
+from aiohttp import ClientTimeout
+from daytona_api_client_async import CreateBuildInfo, CreateSnapshot, CreateWarmPool, UpdateWarmPool
 from typing_extensions import override
 
-from flysync.adapters.daytona_errors import alone, cancellable, if_there, shown
-from flysync.adapters.daytona_sdk import MOST_LISTED, Account, forget, state_of
+from flysync.adapters.daytona_account import MOST_LISTED, Account, forget, state_of
+from flysync.adapters.daytona_errors import Failure, alone, ask, shown
 from flysync.errors import SandboxNotFound, TimedOut
 from flysync.model.snapshot import FLYCTL_LABEL, SnapshotInfo
 from flysync.ports import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from daytona import CreateSnapshotParams
-    from daytona.common.snapshot import Snapshot
-    from daytona_api_client import SnapshotDto
-
-T = TypeVar("T")
+    from daytona_api_client_async import SnapshotDto
 
 _PAGE = 100
 _POLL_S = 2.0
@@ -38,10 +33,9 @@ class DaytonaSnapshots(Account, Snapshots):
     """
     Snapshots at Daytona.
 
-    One call may take *call_s*, one that creates *create_call_s*; the last lines of a log may come *log_s* late.
+    A call that creates may take *create_call_s*; the last lines of a log may come *log_s* late.
     """
 
-    call_s: float = field(default=15.0, kw_only=True)
     create_call_s: float = field(default=60.0, kw_only=True)
     log_s: float = field(default=5.0, kw_only=True)
 
@@ -52,8 +46,8 @@ class DaytonaSnapshots(Account, Snapshots):
             found: list[SnapshotInfo] = []
             page, last = 1, 1.0
             while page <= last:
-                answer = await self._within(self._sdk().snapshot.list(page, _PAGE))
-                found += [self._info(one) for one in answer.items]
+                answer = await ask(self._client.snapshots.get_all_snapshots(page=page, limit=_PAGE), self.call_s)
+                found += map(self._info, answer.items)
                 page, last = page + 1, min(answer.total_pages, MOST_LISTED // _PAGE)
             return found
 
@@ -62,38 +56,23 @@ class DaytonaSnapshots(Account, Snapshots):
     @override
     @alone()
     async def find(self, name: str, *, timeout_s: float) -> SnapshotInfo | None:
-        found = await self._found(name, timeout_s)
+        found = await self._snapshot(name, "look", timeout_s)
         return self._info(found) if found else None
 
     @override
     @alone()
     async def build(self, name: str, dockerfile: str, *, log: Callable[[str], None], timeout_s: float) -> SnapshotInfo:
-        """
-        See the port; the SDK asks for it and reads its log, and we ask what becomes of it.
-
-        The SDK takes the first poll that fails for the end of the build, as it does a log that cannot be had, and it
-        waits for ever for a poll or a log that is not answered.
-        """
-        from daytona import CreateSnapshotParams, Image, Resources
-
-        first, *rest = dockerfile.splitlines()
-        image = Image.base(first.removeprefix("FROM ")).dockerfile_commands(rest)
-        params = CreateSnapshotParams(name=name, image=image, resources=Resources(cpu=1, memory=1, disk=3))
+        build_info = CreateBuildInfo(dockerfile_content=dockerfile, context_hashes=[])
+        wanted = CreateSnapshot(name=name, build_info=build_info, cpu=1, memory=1, disk=3, region_id=self.target)
         end_at = self.clock.monotonic() + timeout_s
-        creating = await self._call("build", lambda: self._begun(params, log), timeout_s)
-        try:
-            found = await self._settled(name, end_at)
-            await asyncio.wait({creating}, timeout=self.log_s)
-            return found
-        finally:
-            forget(creating)
+        await self._call("build", lambda: self._begun(wanted), timeout_s)
+        return await self._settled(name, end_at, log)
 
     @override
     @alone()
     async def activate(self, name: str, *, timeout_s: float) -> SnapshotInfo:
         end_at = self.clock.monotonic() + timeout_s
-        found = await self._existing(name, timeout_s)
-        await self._call("activate", lambda: self._within(self._activated(found)), timeout_s)
+        await self._activated(await self._existing(name, timeout_s), timeout_s)
         return await self._settled(name, end_at)
 
     @override
@@ -101,64 +80,64 @@ class DaytonaSnapshots(Account, Snapshots):
     async def settled(self, name: str, *, timeout_s: float) -> SnapshotInfo:
         return await self._settled(name, self.clock.monotonic() + timeout_s)
 
-    async def _begun(self, params: CreateSnapshotParams, log: Callable[[str], None]) -> asyncio.Future[Snapshot]:
-        """Ask for a build, and give the SDK's call, which goes on with the log."""
-        from daytona import DaytonaConflictError, DaytonaTimeoutError
+    @override
+    @alone()
+    async def keep_warm(self, snapshot: SnapshotInfo, count: int, *, timeout_s: float) -> None:
+        pools, names = self._client.warm_pools, {snapshot.name, snapshot.id}
 
-        begun = asyncio.Event()
+        async def keep() -> None:
+            for pool in await ask(pools.list_warm_pools(), self.call_s):
+                if pool.snapshot in names and self.target in {None, pool.target}:
+                    await ask(pools.update_warm_pool(pool.id, UpdateWarmPool(pool=count)), self.call_s)
+                    return
+            if count:
+                wanted = CreateWarmPool(snapshot=snapshot.name, pool=count, target=self.target)
+                await ask(pools.create_warm_pool(wanted), self.create_call_s)
 
-        def hear(chunk: str) -> None:
-            begun.set()  # the SDK's own first word, when Daytona has answered
-            for line in filter(str.strip, chunk.splitlines()):
-                log(line)
+        await self._call("warm", keep, timeout_s)
 
-        creating = asyncio.ensure_future(self._sdk().snapshot.create(params, on_logs=hear))
-        waiting = asyncio.ensure_future(begun.wait())
+    async def _begun(self, wanted: CreateSnapshot) -> None:
+        """Ask for a build; one of this name may be somebody else's, or ours whose answer was lost."""
         try:
-            await asyncio.wait({creating, waiting}, timeout=self.create_call_s, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            forget(creating)
-            raise
+            await ask(self._client.snapshots.create_snapshot(wanted), self.create_call_s)
+        except Failure as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+
+    async def _settled(self, name: str, end_at: float, log: Callable[[str], None] | None = None) -> SnapshotInfo:
+        """Wait until its state does not change by itself any more, and follow the log of its build meanwhile."""
+        following: asyncio.Future[None] | None = None
+        try:
+            while True:
+                info = self._info(await self._existing(name, max(1.0, end_at - self.clock.monotonic())))
+                if log and not following and info.state != "pending":  # until then nothing builds it (read: the SDK)
+                    following = asyncio.ensure_future(self._follow(info.id, log))
+                if info.is_settled:
+                    if following:
+                        await asyncio.wait({following}, timeout=self.log_s)
+                    return info
+                if self.clock.monotonic() + _POLL_S > end_at:
+                    raise TimedOut(f"Daytona snapshot {name} is still {info.state}", service="daytona", phase="build")
+                await self.clock.sleep(_POLL_S)
         finally:
-            waiting.cancel()
-        if begun.is_set():
-            return creating
-        error = creating.exception() if creating.done() else DaytonaTimeoutError("no answer")
-        if error is None or isinstance(error, DaytonaConflictError):
-            return creating  # there is one of this name: somebody else's, or ours whose answer was lost
-        forget(creating)
-        raise error
+            if following:
+                forget(following)
 
-    async def _settled(self, name: str, end_at: float) -> SnapshotInfo:
-        while True:
-            info = self._info(await self._existing(name, max(1.0, end_at - self.clock.monotonic())))
-            if info.is_settled:
-                return info
-            if self.clock.monotonic() + _POLL_S > end_at:
-                raise TimedOut(f"Daytona snapshot {name} is still {info.state}", service="daytona", phase="build")
-            await self.clock.sleep(_POLL_S)
+    async def _follow(self, snapshot_id: str, log: Callable[[str], None]) -> None:
+        """Give the lines of a build's log as they come, as far as they can be had."""
+        client, limits = self._client, ClientTimeout(total=None)  # a build takes as long as it takes
+        place = await ask(client.snapshots.get_snapshot_build_logs_url(snapshot_id), self.call_s)
+        async with client.session.get(f"{place.url}?follow=true", headers=client.headers, timeout=limits) as answer:
+            answer.raise_for_status()
+            async for line in answer.content:
+                if text := line.decode(errors="replace").strip():
+                    log(text)
 
-    async def _existing(self, name: str, timeout_s: float) -> Snapshot:
-        if found := await self._found(name, timeout_s):
+    async def _existing(self, name: str, timeout_s: float) -> SnapshotDto:
+        if found := await self._snapshot(name, "look", timeout_s):
             return found
         message = f"Daytona snapshot {name} was deleted meanwhile"
         raise SandboxNotFound(message, hint="run the same command again", service="daytona", phase="build")
-
-    async def _found(self, name: str, timeout_s: float) -> Snapshot | None:
-        def get() -> Awaitable[Snapshot]:
-            return self._within(self._sdk().snapshot.get(name))
-
-        return await self._call("look", lambda: if_there(get), timeout_s)
-
-    async def _within(self, call: Awaitable[T]) -> T:
-        """Await one call of the SDK's, but not for long."""
-        from daytona import DaytonaTimeoutError
-
-        try:
-            async with asyncio.timeout(self.call_s):
-                return await cancellable(call)
-        except TimeoutError:
-            raise DaytonaTimeoutError("no answer") from None
 
     def _info(self, snapshot: SnapshotDto) -> SnapshotInfo:
         dockerfile = (snapshot.build_info and snapshot.build_info.dockerfile_content) or ""

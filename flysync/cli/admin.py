@@ -7,7 +7,7 @@ import typer
 
 from flysync.cli import progress, run
 from flysync.cli.app import db, sandbox, snapshot
-from flysync.cli.options import BuildTimeout, InitTimeout, common, name_of, takes
+from flysync.cli.options import BuildTimeout, InitTimeout, common, name_of, number_option, takes
 from flysync.cli.output import Output
 from flysync.model.snapshot import is_snapshot_name
 
@@ -20,6 +20,9 @@ _a_name = name_of("a Daytona snapshot", is_snapshot_name)
 SnapshotName = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", parser=_a_name, help="Its name.", show_default="flysync-flyctl-VERSION"),
+]
+Warm = Annotated[
+    int | None, number_option("--warm", least=0, most=100, metavar="N", help="Sandboxes to keep ready (paid for).")
 ]
 
 
@@ -107,16 +110,17 @@ def sandbox_prune(output: Output) -> None:
 
 @snapshot.command("build")
 @takes(common)
-def snapshot_build(output: Output, name: SnapshotName = None, timeout: BuildTimeout = 900.0) -> None:
+def snapshot_build(output: Output, name: SnapshotName = None, timeout: BuildTimeout = 900.0, warm: Warm = None) -> None:
     """
     Build a Daytona snapshot that contains flyctl.
 
     It contains the pinned version (FLYSYNC_FLYCTL_VERSION), so that no run has to install it. One sandbox is started
     from it to read version and sum, and the settings to change are named. An existing snapshot of that name is used,
-    and activated or waited for if needed.
+    and activated or waited for if needed. With --warm, Daytona keeps that many sandboxes of it ready, so that a run
+    need not wait for one to start, where warm pools are enabled for the account; 0 ends that.
 
     Examples:
-        flysync snapshot build
+        flysync snapshot build --warm 2
         flysync snapshot build --name flyctl-2026-11 --timeout 20m
     """
     from flysync import bootstrap
@@ -124,7 +128,7 @@ def snapshot_build(output: Output, name: SnapshotName = None, timeout: BuildTime
 
     settings = run.load_settings(output, bootstrap.SNAPSHOTS)
     listener = progress.Progress(output, settings.secrets)
-    build = partial(snapshots.build_snapshot, name, _pinned(settings), timeout_s=timeout, listener=listener)
+    build = partial(snapshots.build_snapshot, name, _pinned(settings), timeout_s=timeout, listener=listener, warm=warm)
     run.run_handler(output, settings, build, listener)
 
 

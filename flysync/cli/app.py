@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from flysync import __version__
 from flysync.cli.options import common, takes
 from flysync.cli.output import Output
 from flysync.cli.signals import SIGNALS
@@ -53,9 +54,7 @@ app = typer.Typer(
 
 def _version(is_asked_for: bool) -> None:
     if is_asked_for:
-        from importlib.metadata import version
-
-        typer.echo(f"flysync {version('flysync')}")
+        typer.echo(f"flysync {__version__}")
         raise typer.Exit
 
 

@@ -102,7 +102,7 @@ def _misuse(error: ParserError, command: str) -> UsageError:
 
 
 def _exit(code: int) -> NoReturn:
-    """End the process at once, with what was printed written out: Python's teardown after the SDK takes 0.2 s."""
+    """End the process at once, with what was printed written out: Python would take apart first all that was loaded."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, AttributeError):
             stream.flush()

@@ -12,7 +12,6 @@ from flysync.cli.options import common, name_of, number_option, read_duration, t
 from flysync.cli.output import Output
 from flysync.cli.sync import PruneAfter, pruning_of
 from flysync.errors import ConfigError
-from flysync.worker.options import WatchOptions, WorkerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +76,7 @@ def worker(
     """
     from flysync import bootstrap
     from flysync.model.reports import Report
+    from flysync.worker.options import WorkerOptions
 
     options = WorkerOptions(concurrency=concurrency, grace_s=grace, health_port=health_port, health_host=health_host)
     settings = _begin(output, bootstrap.WORKER, "bullmq", "prometheus_client")
@@ -120,6 +120,7 @@ def watch(
     """
     from flysync import bootstrap
     from flysync.model.reports import Report
+    from flysync.worker.options import WatchOptions
 
     options = WatchOptions(
         concurrency=concurrency,
@@ -151,5 +152,5 @@ def _begin(output: Output, needs: "Sequence[str]", *packages: str) -> "Settings"
         raise ConfigError(f"{output.command} needs more packages", hint=how_to_add("worker"))
     settings = run.load_settings(output, needs)
     logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
-    bootstrap.load_sdk()  # it takes a second, in which nothing else would go on
+    bootstrap.load_client()  # it takes half a second, in which nothing else would go on
     return settings

@@ -95,7 +95,6 @@ def sync_project(
         flysync sync-project --project proj123 --force --reason "new machines"
         flysync sync-project --all --concurrency 8 --prune
     """
-    from flysync.handlers.sync import all_projects as fleet
     from flysync.handlers.sync import entry, prune_secrets
 
     if all_projects == (project is not None):
@@ -116,6 +115,8 @@ def sync_project(
     if yes:
         hint = "leave it out; what it is needed for names the project and the command"
         raise UsageError("--yes is for one project: an emptied table must not empty all apps", hint=hint)
+    from flysync.handlers.sync import all_projects as fleet
+
     sync_all = partial(fleet.sync_all, concurrency=concurrency or 4, pruning=pruning)
     run.run_sync(output, options, sync_all, progress.FleetProgress(output))
 

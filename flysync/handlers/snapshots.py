@@ -63,6 +63,8 @@ class SnapshotLine:
     flyctl: Flyctl | None = None
     #: The settings to change for syncs to use it as it is.
     settings: Mapping[str, str] = field(default_factory=dict)
+    #: How many sandboxes of it Daytona is to keep ready, where that was just said.
+    warm: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,13 +83,19 @@ async def list_snapshots(pinned: Pinned, *, services: SnapshotServices) -> Snaps
 
 
 async def build_snapshot(
-    name: str | None, pinned: Pinned, *, services: SnapshotServices, timeout_s: float, listener: BuildListener
+    name: str | None,
+    pinned: Pinned,
+    *,
+    services: SnapshotServices,
+    timeout_s: float,
+    listener: BuildListener,
+    warm: int | None = None,
 ) -> SnapshotReport:
     """
     Make sure that there is an active snapshot *name* with the pinned flyctl in it; without a name, one named by us.
 
-    An existing one is used as it is, activated or waited for. What was begun at Daytona goes on there, also where this
-    fails.
+    An existing one is used as it is, activated or waited for. Daytona is told to keep *warm* sandboxes of it ready, if
+    that is given. What was begun at Daytona goes on there, also where this fails.
     """
     name = name or f"{PREFIX}{pinned.version}"
     left_s = partial(_left_s, services.clock.monotonic() + timeout_s, services)
@@ -119,6 +127,13 @@ async def build_snapshot(
         if line.flyctl.sha256 not in pinned.sums:
             settings["FLYSYNC_FLYCTL_SHA256"] = ",".join((*pinned.sums, line.flyctl.sha256))
         line = replace(line, settings=settings)
+        if warm is not None:
+            listener.step("warm")
+            try:
+                await services.snapshots.keep_warm(snapshot, warm, timeout_s=_LIST_S)
+                line = replace(line, warm=warm)
+            except FlysyncError as failure:
+                error = failure
     return SnapshotReport(lines=(line,), error=error, warnings=tuple(reading.notes), next=tuple(reading.next))
 
 

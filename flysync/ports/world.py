@@ -103,6 +103,14 @@ class Snapshots(Protocol):
     async def settled(self, name: str, *, timeout_s: float) -> SnapshotInfo:
         """Wait until the state of one does not change by itself any more, and give it."""
 
+    async def keep_warm(self, snapshot: SnapshotInfo, count: int, *, timeout_s: float) -> None:
+        """
+        Have Daytona keep *count* sandboxes of a snapshot ready for the next creates; 0 ends that.
+
+        Raises:
+            DaytonaRefused: the account may not have any, or not so many.
+        """
+
 
 class Recipe(Protocol):
     """What a snapshot of ours is made of."""

@@ -74,6 +74,9 @@ class Daytona(Fleet):
             ("POST", f"{shot}/activate", self.snapshots.activate),
             ("GET", f"{shot}/build-logs-url", self.snapshots.log_url),
             ("GET", "/snapshots/{snapshot}/build-logs", self.snapshots.log),
+            ("GET", "/api/warm-pools", self.snapshots.warm_pools),
+            ("POST", "/api/warm-pools", self.snapshots.add_warm_pool),
+            ("PATCH", "/api/warm-pools/{pool}", self.snapshots.change_warm_pool),
         ]
         execute = daytona_answers.answering(self._toolbox.execute)
         return [

@@ -10,12 +10,13 @@ import asyncio
 import math
 import re
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from aiohttp import web
 
 from flysync.sim import daytona_answers
 from flysync.sim.daytona_answers import Refusal
-from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT, Snapshot
+from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT, ORGANIZATION_ID, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -45,6 +46,8 @@ class Snapshots:
         self.build_words = ""
         #: How many snapshots there may be that are not Daytona's own; nothing for any number.
         self.quota: int | None = None
+        #: The pools of sandboxes that are kept ready, by id, in the API's words; None where the account has none.
+        self.pools: dict[str, dict[str, Any]] | None = {}
         #: Set to the server's address once that is known.
         self.url = ""
         self._spawn = spawn
@@ -154,6 +157,41 @@ class Snapshots:
             if over:
                 return stream
             await asyncio.sleep(0.01)
+
+    async def warm_pools(self, request: web.Request) -> web.Response:
+        """Answer GET /warm-pools (assumed, as all about pools, but for the members: those that the client requires)."""
+        del request
+        return web.json_response(list(self._warm_pools().values()))
+
+    async def add_warm_pool(self, request: web.Request) -> web.Response:
+        """Answer POST /warm-pools; one that is there already is a conflict (read: the SDK's warm_pool.py)."""
+        body, pools = await daytona_answers.json_object(request), self._warm_pools()
+        snapshot = self.usable(daytona_answers.text(body, "snapshot", ""))
+        target, stamp = daytona_answers.text(body, "target", "us"), daytona_answers.now()
+        if any((one["snapshot"], one["target"]) == (snapshot.name, target) for one in pools.values()):
+            raise Refusal(409, f"A warm pool for {snapshot.name} already exists in {target}")
+        pool: dict[str, Any] = {
+            "id": str(uuid4()),
+            "organizationId": ORGANIZATION_ID,
+            "snapshot": snapshot.name,
+            "target": target,
+        }
+        pool |= {"pool": body["pool"], "currentSize": 0, "cpu": 1, "mem": 1, "disk": 3, "osUser": "daytona", "env": {}}
+        pools[pool["id"]] = pool | {"errorReason": None, "createdAt": stamp, "updatedAt": stamp}
+        return web.json_response(pools[pool["id"]])
+
+    async def change_warm_pool(self, request: web.Request) -> web.Response:
+        """Answer PATCH /warm-pools/{id}."""
+        body, pool = await daytona_answers.json_object(request), self._warm_pools().get(request.match_info["pool"])
+        if pool is None:
+            raise Refusal(404, "Warm pool not found")
+        pool["pool"] = body["pool"]
+        return web.json_response(pool)
+
+    def _warm_pools(self) -> dict[str, dict[str, Any]]:
+        if self.pools is None:
+            raise Refusal(403, "Warm pools are not enabled for this organization")
+        return self.pools
 
     def _known(self, request: web.Request) -> Snapshot:
         """Give the snapshot that the path names, or refuse."""

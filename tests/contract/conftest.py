@@ -1,13 +1,13 @@
 """
 What the contract tests share: the simulated Daytona and Fly, each with the client that talks to it.
 
-Of flyctl the stand-in is always there, the real one where there is one; Daytona's SDK is the unmodified one.
+Of flyctl the stand-in is always there, the real one where there is one; Daytona's SDK, whole or its clients alone, is
+the unmodified one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,8 +64,6 @@ def minute_s() -> float:
 async def daytona(isolated_sdk: None, minute_s: float) -> AsyncIterator[Daytona]:
     """A Daytona without sandboxes."""
     del isolated_sdk
-    for part in ("daytona", "snapshot"):  # it takes long: not in the time that a call has
-        importlib.import_module(f"daytona._async.{part}")
     async with Daytona(minute_s=minute_s) as server:
         yield server
 

@@ -28,6 +28,10 @@ class SnapshotsWorld(ABC):
         """Put a snapshot there that was pulled from an image, and give its id."""
 
     @abstractmethod
+    def warm(self) -> dict[str, int]:
+        """Give how many sandboxes are to be kept ready, by the names of the snapshots."""
+
+    @abstractmethod
     def let_builds_fail(self, reason: str) -> None:
         """Let each build end in `build_failed`."""
 
@@ -110,3 +114,12 @@ class SnapshotsContract:
         found = await asyncio.gather(*(world.snapshots.find(f"one-{n}", timeout_s=10) for n in range(5)))
 
         assert ids == [one.id for one in found if one]
+
+    async def test_as_many_sandboxes_are_kept_ready_as_was_said_last(self, world: SnapshotsWorld) -> None:
+        """None at all is a number too."""
+        built, told = await build(world.snapshots), []
+        for count in (2, 3, 0):
+            await world.snapshots.keep_warm(built, count, timeout_s=10)
+            told.append(world.warm())
+
+        assert [{"new": 2}, {"new": 3}, {"new": 0}] == told

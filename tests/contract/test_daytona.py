@@ -1,4 +1,4 @@
-"""The double and Daytona by its unmodified SDK keep the promises of `Sandboxes`; and what Daytona is asked for."""
+"""The double and Daytona by its unmodified clients keep the promises of `Sandboxes`; and what Daytona is asked for."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MemoryWorld(SandboxesWorld):
 
 
 class DaytonaWorld(SandboxesWorld):
-    """The simulated Daytona, and the unmodified SDK twice."""
+    """The simulated Daytona, and the unmodified clients twice."""
 
     def __init__(self, daytona: Daytona, new_sandboxes: Callable[[], DaytonaSandboxes]) -> None:
         self.daytona = daytona
@@ -95,11 +95,10 @@ class TestWhatIsSent:
         await make(sandboxes, ttl_s=ttl_s)
         (record,) = daytona.records
         sent = json.loads(record.body)
-        labels = {name: value for name, value in sent["labels"].items() if not name.startswith("code-toolbox")}
 
         assert ("POST", "/api/sandbox", 200) == (record.method, record.path, record.status)
         assert (0, 5, minutes) == (sent["autoDeleteInterval"], sent["autoStopInterval"], sent["ttlMinutes"])
-        assert LABELS | {"flysync-sandbox": "box", "flysync-ttl-s": label} == labels
+        assert LABELS | {"flysync-sandbox": "box", "flysync-ttl-s": label} == sent["labels"]
         assert ("box", {}, None, "us") == (sent["name"], sent["env"], sent.get("snapshot"), sent["target"])
 
     async def test_a_snapshot_and_no_target(
@@ -122,6 +121,14 @@ class TestWhatIsSent:
         ]
 
         assert ["api.fly.test,fly.test"] * 2 + [None] == sent
+
+    async def test_the_address_of_the_toolbox(self, daytona: Daytona, sandboxes: DaytonaSandboxes) -> None:
+        """Where an answer has none it is asked for, once for each sandbox."""
+        daytona.toolbox_url_hidden = True
+        boxes = [await make(sandboxes), await sandboxes.attach("box", timeout_s=10)]
+
+        assert ["hello\n"] * 2 == [await box.run("echo hello", {}, timeout_s=10) for box in boxes]
+        assert 2 == len(daytona.requests("GET .*/toolbox-proxy-url"))
 
     @pytest.mark.parametrize("target", ["us", None])
     async def test_a_stray_env_file_changes_nothing(

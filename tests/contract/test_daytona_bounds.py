@@ -12,7 +12,7 @@ from aiohttp import web
 from quick_clock import QuickClock
 
 from flysync.adapters.daytona import DaytonaSandboxes
-from flysync.adapters.daytona_sdk import MOST_LISTED
+from flysync.adapters.daytona_account import MOST_LISTED
 from flysync.errors import AccessDenied, DaytonaUnavailable, FlysyncError
 from flysync.secret import Secret
 
@@ -62,7 +62,7 @@ class Liar:
 
 async def error_of(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> FlysyncError:
     """Give the error of one look for a sandbox."""
-    monkeypatch.setattr("flysync.adapters.daytona_sdk.ATTEMPTS", 1)
+    monkeypatch.setattr("flysync.adapters.daytona_account.ATTEMPTS", 1)
     async with liar.serving() as url:
         sandboxes = DaytonaSandboxes(Secret("key"), url, None, None, clock=QuickClock())
         with pytest.raises(FlysyncError) as caught:

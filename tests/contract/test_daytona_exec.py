@@ -107,7 +107,7 @@ class TestWhatIsKnown:
             ({"kind": FaultKind.DROP_BEFORE}, errors.DaytonaUnavailable, 0),
             ({"kind": FaultKind.DROP_AFTER}, errors.DaytonaUnavailable, 1),
             ({"kind": FaultKind.TRUNCATE}, errors.DaytonaUnavailable, 1),
-            pytest.param({"kind": FaultKind.HANG}, errors.TimedOut, 0, marks=pytest.mark.slow),  # the SDK waits for 6 s
+            pytest.param({"kind": FaultKind.HANG}, errors.TimedOut, 0, marks=pytest.mark.slow),  # waited for 6 s
             ({"kind": FaultKind.STATUS_AFTER, "status": 200, "body": "<html>"}, errors.DaytonaUnavailable, 1),
             ({"status": 408}, errors.TimedOut, 0),
             ({"status": 500}, errors.DaytonaUnavailable, 0),
@@ -194,7 +194,7 @@ class TestNothingIsTold:
         self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes], call: str, status: int
     ) -> None:
         """Masked where Daytona's words are shown, and nowhere behind the error."""
-        ours = new_sandboxes(snapshot="fine", look_up_s=2.0)
+        ours = new_sandboxes(snapshot="fine", call_s=2.0)
         daytona.add_snapshot("fine")
         if call == "remove":
             await make(ours)

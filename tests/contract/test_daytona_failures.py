@@ -63,7 +63,7 @@ async def error_of(work: Awaitable[object]) -> errors.FlysyncError:
 
 
 def within_a_second(sandboxes: DaytonaSandboxes, call: str) -> Awaitable[object]:
-    """Make a call that has a second, the least that the SDK gives a request; a list has what each of its pages has."""
+    """Make a call that has a second; a list has what each of its pages has."""
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "create": lambda: sandboxes.create("box", {}, ttl_s=60, timeout_s=1),
         "attach": lambda: sandboxes.attach("box", timeout_s=1),
@@ -215,7 +215,7 @@ class TestCreate:
     async def test_an_entry_in_netrc_is_named(
         self, sandboxes: DaytonaSandboxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The SDK's HTTP client would send it in the place of the key, and stops at having both."""
+        """The HTTP client would send it in the place of the key, and stops at having both."""
         netrc = tmp_path / "netrc"
         netrc.write_text("default login someone password hidden-word\n")
         netrc.chmod(0o600)
@@ -231,7 +231,7 @@ class TestCreate:
     async def test_a_file_that_the_sdk_would_read_is_left_alone(
         self, sandboxes: DaytonaSandboxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
     ) -> None:
-        """It may be somebody else's, and hold what the SDK fails at: a pipe would keep it for ever."""
+        """It may be somebody else's, and hold what the SDK would fail at: a pipe would keep it for ever."""
         if kind == "pipe":
             os.mkfifo(tmp_path / name)
         else:
@@ -247,7 +247,7 @@ class TestCreate:
     async def test_an_error_that_python_does_not_read_is_one(
         self, daytona: Daytona, sandboxes: DaytonaSandboxes, call: str, body: str
     ) -> None:
-        """JSON of any depth, numbers of any length: the SDK's reading of an error fails in ways of its own."""
+        """JSON of any depth, numbers of any length: the status tells what it means."""
         daytona.faults.append(always("/api/sandbox", 400, body=body))
         error = await error_of(within_a_second(sandboxes, call))
 
@@ -540,7 +540,7 @@ class TestSilence:
         self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes], call: str
     ) -> None:
         """Each one is over when the time it was given is, give or take."""
-        ours = new_sandboxes(look_up_s=1.0)
+        ours = new_sandboxes(call_s=1.0)
         if call == "remove_known":
             await make(ours)
         daytona.faults.append(Fault(match="/api/sandbox", kind=FaultKind.HANG, times=99))
@@ -556,8 +556,8 @@ class TestSilence:
     async def test_a_limit_that_is_over_together_with_its_requests_is_heeded(
         self, daytona: Daytona, new_sandboxes: Callable[..., DaytonaSandboxes], call: str
     ) -> None:
-        """On a busy machine both are over in one turn of the loop, and the SDK takes the two for one."""
-        ours = new_sandboxes(look_up_s=1.0)
+        """On a busy machine both are over in one turn of the loop, and aiohttp takes the two for one."""
+        ours = new_sandboxes(call_s=1.0)
         await ours.list()  # has the connection made, so that the request is soon there
         daytona.faults.append(Fault(match="/api/sandbox", kind=FaultKind.HANG, times=99))
         known = len(daytona.records)

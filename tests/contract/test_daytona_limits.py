@@ -73,7 +73,7 @@ async def refused(daytona: Daytona, sandboxes: DaytonaSandboxes, status: int, wo
     daytona.faults.append(Fault(match=CREATE, status=status, body=body, times=99))
     with pytest.raises(errors.FlysyncError) as caught:
         await make(sandboxes)
-    assert f"({status}): Failed to create sandbox: {words.partition(chr(10))[0]}" in str(caught.value)
+    assert f"({status}): {words.partition(chr(10))[0]}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert ("daytona", "create") == (caught.value.service, caught.value.phase)
     return caught.value
@@ -142,7 +142,7 @@ class TestWords:
             error.setting,
             error.service,
         )
-        assert "(400): Failed to create sandbox: Network access is restricted" in error.message
+        assert "(400): Network access is restricted" in error.message
         assert "leave FLYSYNC_EGRESS out" in str(error.hint)
         assert 2 == len(daytona.requests(CREATE))
 
@@ -392,7 +392,7 @@ class TestASlowAnswer:
             await sandboxes.remove("box", timeout_s=5)
 
     async def test_no_error_is_left_that_nobody_hears(self, daytona: Daytona, sandboxes: DaytonaSandboxes) -> None:
-        """The SDK's own limit would be over together with ours, and asyncio tell of a task when it is thrown away."""
+        """A limit of its own would be over together with ours, and asyncio tell of a task when it is thrown away."""
         unheard: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context["message"]))
         daytona.faults.append(Fault(match=CREATE, kind=FaultKind.HANG_AFTER))

@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flysync.adapters.daytona import DaytonaSandboxes
-    from flysync.sim.daytona import Daytona
 
 CONFIG, AWAY = (errors.ConfigError, 2, Scope.SETUP), (errors.DaytonaUnavailable, 75, Scope.SERVICE)
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(daytona: Daytona, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this machine's environment counts; `daytona` makes sure that the SDK is loaded."""
-    del daytona
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine's environment counts."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith("SSL_CERT_"):
             monkeypatch.delenv(name)
@@ -130,7 +128,7 @@ class TestCertificates:
 
 
 class TestProxies:
-    """The SDK heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY, in either case; ALL_PROXY it does not."""
+    """The HTTP client heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY, in either case; ALL_PROXY it does not."""
 
     @pytest.mark.parametrize("name", ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"])
     @cases("host", ["127.0.0.1", "proxy.invalid"], quick=1)

@@ -12,15 +12,13 @@ import pytest
 
 from flysync import errors
 from flysync.adapters.clock import RealClock
-from flysync.adapters.daytona import DaytonaSandbox
 from flysync.adapters.flyctl import FlyctlRecipe, Source
 from flysync.sim.flyctl import launcher
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from daytona import AsyncDaytona
-
+    from flysync.adapters.daytona import DaytonaSandboxes
     from flysync.model.snapshot import Flyctl
     from flysync.sim.daytona import Daytona
     from flysync.sim.fly import Fly
@@ -46,14 +44,12 @@ async def fetched(recipe: FlyctlRecipe, root: Path) -> subprocess.CompletedProce
 
 
 async def looked(
-    daytona: Daytona, client: AsyncDaytona, files: dict[str, Path], *sums: str, was_checked: bool = False
+    daytona: Daytona, sandboxes: DaytonaSandboxes, files: dict[str, Path], *sums: str, was_checked: bool = False
 ) -> Flyctl | None:
     """Look into a sandbox that has *files* on its PATH."""
     daytona.add_snapshot("built", files=files)
-    from daytona import CreateSandboxFromSnapshotParams
-
-    sandbox = await client.create(CreateSandboxFromSnapshotParams(snapshot="built"))
-    return await recipe(*sums).look(DaytonaSandbox(sandbox), timeout_s=60, was_checked=was_checked)
+    sandbox = await sandboxes.create("box", {}, ttl_s=60, timeout_s=60, snapshot="built")
+    return await recipe(*sums).look(sandbox, timeout_s=60, was_checked=was_checked)
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("tar")), reason="a build needs curl and tar")
@@ -127,7 +123,7 @@ class TestLooking:
     async def test_version_and_sum_are_read(
         self,
         daytona: Daytona,
-        client: AsyncDaytona,
+        sandboxes: DaytonaSandboxes,
         tmp_path: Path,
         *,
         sums: list[str],
@@ -141,7 +137,7 @@ class TestLooking:
         own = hashlib.sha256(program.read_bytes()).hexdigest()
         given = [one.replace("its own", own) for one in sums]
         files = {"flyctl": program, "flyctl.sha256": record}
-        found = await looked(daytona, client, files, *given, was_checked=was_checked)
+        found = await looked(daytona, sandboxes, files, *given, was_checked=was_checked)
 
         assert found is not None
         assert ("0.4.90" if is_run else None, own) == (found.version, found.sha256)
@@ -149,16 +145,16 @@ class TestLooking:
 
     @pytest.mark.parametrize("text", ["#!/bin/sh\necho broken\n", "#!/bin/sh\nexit 1\n", "no program at all"])
     async def test_one_that_does_not_work_is_none(
-        self, daytona: Daytona, client: AsyncDaytona, tmp_path: Path, text: str
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, tmp_path: Path, text: str
     ) -> None:
         """It says nothing that is a version."""
         program = tmp_path / "program"
         program.write_text(text)
         program.chmod(0o755)
 
-        assert await looked(daytona, client, {"flyctl": program}) is None
+        assert await looked(daytona, sandboxes, {"flyctl": program}) is None
 
     @pytest.mark.skipif(shutil.which("flyctl", path="/usr/local/bin:/usr/bin:/bin") is not None, reason="there is one")
-    async def test_there_may_be_none(self, daytona: Daytona, client: AsyncDaytona) -> None:
+    async def test_there_may_be_none(self, daytona: Daytona, sandboxes: DaytonaSandboxes) -> None:
         """That is no error here."""
-        assert await looked(daytona, client, {}) is None
+        assert await looked(daytona, sandboxes, {}) is None

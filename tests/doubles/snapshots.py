@@ -30,6 +30,8 @@ class InMemorySnapshots:
         self.outcome = "active"
         self.reason: str | None = None
         self.refusals: dict[str, list[FlysyncError]] = {}
+        #: How many sandboxes are kept ready, by the names of the snapshots.
+        self.warm: dict[str, int] = {}
 
     def add(self, name: str, state: str, *, image: str | None = None, flyctl: str | None = None) -> SnapshotInfo:
         """Put a snapshot there that somebody else has made."""
@@ -72,6 +74,11 @@ class InMemorySnapshots:
         self._refuse("settled")
         self._known(name)
         return self._settle(name)
+
+    async def keep_warm(self, snapshot: SnapshotInfo, count: int, *, timeout_s: float) -> None:
+        """Keep so many ready."""
+        self._refuse("keep_warm")
+        self.warm[snapshot.name] = count
 
     def _settle(self, name: str) -> SnapshotInfo:
         if not self.by_name[name].is_settled:

@@ -43,13 +43,15 @@ def sum_of(daytona: Snapshots) -> str:
 
 def test_a_snapshot_is_built_used_and_listed(platform: Platform, daytona: Snapshots) -> None:
     """What to set is printed; with it set, a sync finds flyctl and installs none; no database is needed to build."""
-    built = platform.flysync(*BUILD, without=("DATABASE_URL", "FLY_API_TOKEN"))
+    built = platform.flysync(*BUILD, "--warm", "2", without=("DATABASE_URL", "FLY_API_TOKEN"))
 
     assert 0 == built.code, built.stderr
     assert [f"flyctl  0.4.87|sha256  {sum_of(daytona)}|set     FLYSYNC_SNAPSHOT={NAME}"] == [
         "|".join(built.stdout.splitlines()[1:4])
     ]
     assert {} == platform.world.daytona.sandboxes
+    assert [(NAME, 2)] == [(pool["snapshot"], pool["pool"]) for pool in (daytona.pools or {}).values()]
+    assert built.stdout.endswith("\nwarm    2\n")
 
     settings = dict(re.findall(r"^set +(\w+)=(\S+)$", built.stdout, re.MULTILINE))
     platform.world.fly.add_app("snapshot", machines=1)

@@ -1,8 +1,8 @@
 """
 Commands as processes that are forked off one in which the libraries are loaded already.
 
-Daytona's SDK takes seconds to load, most tests far less for what they are about. flysync itself is loaded by each
-process anew. What is about the beginning of a process (its arguments, its modules, a terminal) starts a real one.
+Daytona's client takes half a second to load, most tests far less for what they are about. flysync itself is loaded by
+each process anew. What is about the beginning of a process (its arguments, its modules, a terminal) starts a real one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _LOADED = [
     "aiohttp",
     "bullmq",
     "coverage",
-    "daytona._async.daytona",
-    "daytona._async.snapshot",
+    "daytona_api_client_async.api.sandbox_api",
+    "daytona_api_client_async.api.snapshots_api",
+    "daytona_toolbox_api_client_async.api.process_api",
     "prometheus_client",
     "psycopg",
     "pytest",

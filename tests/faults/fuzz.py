@@ -310,7 +310,7 @@ class OddDaytona(Loopback):
 
 
 async def daytona(case: Case) -> list[object]:
-    """Daytona's API, by the unmodified SDK."""
+    """Daytona's API, by the unmodified clients."""
     async with OddDaytona(case) as api, AsyncExitStack() as stack:
         account, clock = (Secret(CANARY), f"{api.url}/api", None), SkippingClock()
         boxes = DaytonaSandboxes(*account, snapshot=None, clock=clock)

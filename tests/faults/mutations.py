@@ -643,8 +643,8 @@ MUTATIONS = (
     Mutation(
         "call a certificate that is not accepted a fault of the setup",
         "flysync/adapters/daytona_network.py",
-        "        if failure := _unconnected(cause):\n",
-        "        if failure := None:\n",
+        "    return _unconnected(error.__cause__)\n",
+        "    return None\n",
         ("contract/test_daytona_network.py::TestCertificates::test_one_that_is_not_accepted_is_told",),
     ),
     Mutation(
@@ -1096,8 +1096,8 @@ MUTATIONS = (
     Mutation(
         "call a limit that a tier refuses a setting of ours",
         "flysync/adapters/daytona_errors.py",
-        "        if _NO_LIST in words:\n",
-        "        if False:\n",
+        "    if _NO_LIST in str(error):\n",
+        "    if False:\n",
         (f"{_LIMITS}TestWords::test_a_tier_may_take_no_list_of_hosts",),
     ),
     Mutation(
@@ -1569,13 +1569,34 @@ MUTATIONS = (
         ("unit/test_library.py::test_an_option_that_cannot_be_is_named",),
     ),
     Mutation(
-        "keep Daytona's SDK from a stray file",
-        "flysync/adapters/daytona_sdk.py",
-        "_environment(_SDK_VARIABLES), _no_files():\n",
-        "_environment(_SDK_VARIABLES):\n",
+        "load the clients of Daytona's SDK without the SDK",
+        "flysync/adapters/daytona_client.py",
+        "import warnings\n",
+        "import warnings\nimport daytona\n",
+        ("e2e/test_weight.py::test_a_sync_with_work_loads_the_clients_and_not_the_sdk",),
+    ),
+    Mutation(
+        "ask for the address of a toolbox that Daytona does not tell",
+        "flysync/adapters/daytona.py",
+        "        if not url:\n",
+        "        if False:\n",
+        ("contract/test_daytona.py::TestWhatIsSent::test_the_address_of_the_toolbox",),
+    ),
+    Mutation(
+        "change the pool of warm sandboxes that there is",
+        "flysync/adapters/daytona_snapshots.py",
+        "if pool.snapshot in names and",
+        "if False and",
         (
-            "contract/test_daytona_failures.py::TestCreate::test_a_file_that_the_sdk_would_read_is_left_alone[bytes-.env]",
+            "contract/test_daytona_snapshots.py::TestDaytonaSnapshots::test_as_many_sandboxes_are_kept_ready_as_was_said_last",
         ),
+    ),
+    Mutation(
+        "give each request of Daytona's a limit",
+        "flysync/adapters/daytona_errors.py",
+        "asyncio.timeout(timeout_s)",
+        "asyncio.timeout(None)",
+        ("unit/test_cancellation.py::test_a_call_ends_with_its_time",),
     ),
     Mutation(
         "catch signals before anything else is loaded",
@@ -1898,14 +1919,14 @@ MUTATIONS = (
     ),
     Mutation(
         "read no more of Daytona's answer than anybody needs",
-        "flysync/adapters/daytona_session.py",
+        "flysync/adapters/daytona_client.py",
         "self.content.readexactly(most + 1)",
         "self.content.read()",
         (f"{_BOUNDS}an_answer_that_is_too_large", f"{_BOUNDS}an_error_is_known_by_its_status"),
     ),
     Mutation(
         "take no answer apart that has too many values",
-        "flysync/adapters/daytona_session.py",
+        "flysync/adapters/daytona_client.py",
         '(b"[", b"{", b",")',
         "()",
         (f"{_BOUNDS}an_answer_that_is_too_large",),
@@ -1913,14 +1934,14 @@ MUTATIONS = (
     Mutation(
         "end a list that has no end",
         "flysync/adapters/daytona.py",
-        "if len(found) == MOST_LISTED:",
-        "if False:",
+        " and len(found) < MOST_LISTED:",
+        ":",
         (f"{_BOUNDS}a_list_without_an_end",),
     ),
     Mutation(
-        "bound the session that the SDK uses",
-        "flysync/adapters/daytona_sdk.py",
-        "    bound(client)\n",
+        "bound the session that the clients use",
+        "flysync/adapters/daytona_client.py",
+        ", response_class=BoundedResponse",
         "",
         (f"{_BOUNDS}an_answer_that_is_too_large",),
     ),

@@ -106,7 +106,7 @@ async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) 
         )
         return kind(steps, source=source)
 
-    calls_s: dict[str, Any] = {"silence_s": 3.0, "look_up_s": 2.0} if step == "" else {}
+    calls_s: dict[str, Any] = {"silence_s": 3.0, "call_s": 2.0} if step == "" else {}
     sandboxes = DaytonaSandboxes(
         settings.daytona_api_key,
         settings.daytona_api_url,

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from canary import VALUE, Canary, Log
 from doubles import InMemoryFly, InMemoryFlyctl, InMemoryLock, InMemoryRecords, InMemorySandboxes, InMemorySecrets
 from play import QuickClock, canary_of
 
+import flysync
 from flysync import library
 from flysync.adapters.daytona import DaytonaSandbox
 from flysync.model.allowed import Allowed
@@ -19,8 +21,6 @@ from flysync.ports import AnswerLost, Services
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from platform_of_tests import Platform
 
     from flysync.model.core import RunId
@@ -121,51 +121,42 @@ async def test_a_bug_leaves_no_sandbox(broken: str) -> None:
     assert {} == world.boxes.live
 
 
-class _BrokenSdk:
-    """A sandbox of an SDK that has a bug, and quotes what it was given."""
+class _BrokenClient:
+    """A client that has a bug, and quotes what it was given."""
 
-    id = "box"
-
-    def __init__(self) -> None:
-        self.process = self
-
-    async def exec(self, command: str, *, env: dict[str, str], timeout: int) -> None:  # noqa: ASYNC109 - the SDK's
-        raise TypeError(f"bad request: {command} {env} {timeout}")
+    async def execute_command(self, request: object) -> None:
+        raise TypeError(f"bad request: {request}")
 
 
-async def test_a_bug_of_the_sdk_is_a_lost_answer_without_a_value() -> None:
+async def test_a_bug_of_the_client_is_a_lost_answer_without_a_value() -> None:
     """What it says may quote the request: nobody hears it, and nobody knows whether the command ran."""
-    broken: Any = _BrokenSdk()
+    broken: Any = _BrokenClient()
     with pytest.raises(AnswerLost) as caught:
-        await DaytonaSandbox(broken).run("true", {"V1": Secret(VALUE)}, timeout_s=1)
+        await DaytonaSandbox("box", broken).run("true", {"V1": Secret(VALUE)}, timeout_s=1)
 
     assert [] == CANARY.in_exception(caught.value)
     assert [] == CANARY.in_exception(caught.value.cause)
     assert "TypeError" in caught.value.cause.message
 
 
-#: A module in the place of the SDK, whose client quotes the key in an error that nobody foresaw.
-_SDK = """
+#: A module in the place of Daytona's client, which quotes the key in an error that nobody foresaw.
+_CLIENT = """
 from types import SimpleNamespace
-class DaytonaError(Exception): pass
-class DaytonaConfig:
-    def __init__(self, **given): self.given = given
-class CreateSandboxFromSnapshotParams:
+__version__ = "0"
+class Configuration:
     def __init__(self, **given): pass
-class DaytonaConflictError(DaytonaError): pass
-class DaytonaTimeoutError(DaytonaError): pass
-class DaytonaNotFoundError(DaytonaError): pass
-class AsyncDaytona:
-    def __init__(self, config):
-        self.config = config
-        self._api_client = SimpleNamespace(rest_client=SimpleNamespace(maxsize=1, ssl_context=True))
-        self._shared_session = SimpleNamespace(_adopt=lambda session: setattr(self, "session", session))
-    async def create(self, params, *, timeout): raise KeyError(self.config.given)
-    async def get(self, name, *, request_timeout=None): raise DaytonaNotFoundError
-    async def list(self, query, *, request_timeout=None):
-        for nothing in (): yield nothing
-    async def close(self): await self.session.close()
-class ListSandboxesQuery(CreateSandboxFromSnapshotParams): pass
+class CreateSandbox(Configuration): pass
+class ApiClient:
+    def __init__(self, configuration):
+        self.default_headers, self.rest_client = {}, SimpleNamespace(ssl_context=True)
+class SandboxApi:
+    def __init__(self, client): self.client = client
+    @property
+    def create_sandbox(self): raise KeyError(self.client.default_headers)
+    async def get_sandbox(self, name): raise ApiException
+    async def list_sandboxes(self, **given): return SimpleNamespace(items=[])
+class ApiException(Exception):
+    status, headers, body = 404, {}, ""
 """
 
 
@@ -174,13 +165,15 @@ def test_a_bug_is_shown_by_the_command_line_without_a_value(
     platform: Platform, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     """`internal_error`, exit 1, with the places it came through."""
-    package = tmp_path / "broken" / "daytona"
+    package = tmp_path / "broken" / "daytona_api_client_async"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text(_SDK)
+    (package / "__init__.py").write_text(_CLIENT)
+    (package / "exceptions.py").write_text("from daytona_api_client_async import ApiException")
     platform.world.fly.add_app("buggy")
     platform.deploy("p", "buggy")
     platform.store("p", KEY=VALUE)
-    done = platform.flysync("sync", "--project", "p", "--name", "KEY", *more, PYTHONPATH=str(package.parent), cold=True)
+    places = os.pathsep.join(map(str, (package.parent, Path(flysync.__file__).parents[1])))
+    done = platform.flysync("sync", "--project", "p", "--name", "KEY", *more, PYTHONPATH=places, cold=True)
 
     assert (1, []) == (done.code, canary_of(platform.world, VALUE).found(done.stdout + done.stderr))
     assert "in create" in done.stderr

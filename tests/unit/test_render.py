@@ -440,7 +440,8 @@ def test_snapshots_have_a_line_each() -> None:
 def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
     """And the settings to change; of one that is broken the state says more than what was done."""
     found = Flyctl(version="0.4.87", sha256="5" * 64)
-    report = SnapshotReport(lines=(snapshot_line(Way.BUILT, found, {"FLYSYNC_SNAPSHOT": "ours"}),))
+    line = replace(snapshot_line(Way.BUILT, found, {"FLYSYNC_SNAPSHOT": "ours"}), warm=2)
+    report = SnapshotReport(lines=(line,))
     broken = SnapshotReport(lines=(snapshot_line(Way.BUILT, state="build_failed"),))
 
     assert [
@@ -448,6 +449,7 @@ def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
         "flyctl  0.4.87",
         f"sha256  {'5' * 64}",
         "set     FLYSYNC_SNAPSHOT=ours",
+        "warm    2",
     ] == render.as_text(report)
     assert render.as_text(broken)[0].startswith("ours  build_failed  ")
     assert [
@@ -463,5 +465,6 @@ def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
             "sha256": "5" * 64,
             "way": "built",
             "settings": {"FLYSYNC_SNAPSHOT": "ours"},
+            "warm": 2,
         }
     ] == render.as_json("snapshot build", report)["snapshots"]

@@ -56,11 +56,12 @@ class Lab(World):
         timeout_s: float = 60,
         configured: str | None = None,
         sums: tuple[str, ...] = (),
+        warm: int | None = None,
     ) -> SnapshotReport:
         """Build a snapshot."""
         self.recipe.sums = sums
         pinned = Pinned(snapshot=configured, version="0.4.87", sums=sums)
-        return await build_snapshot(name, pinned, services=self.services, timeout_s=timeout_s, listener=self)
+        return await build_snapshot(name, pinned, services=self.services, timeout_s=timeout_s, listener=self, warm=warm)
 
     async def listed(self, configured: str | None = None) -> SnapshotReport:
         """List them."""
@@ -93,6 +94,19 @@ async def test_one_that_is_not_there_is_built_looked_into_and_told() -> None:
     )
     assert (["look", "build", "check"], lab.recipe.dockerfile().splitlines()) == (lab.phases, lab.heard)
     assert (None, (), ()) == (report.error, report.warnings, report.next)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_sandboxes_of_it_are_kept_ready_once_it_was_looked_into(*, refused: bool) -> None:
+    """Where Daytona does not, the snapshot is told all the same, with the reason."""
+    lab = Lab()
+    lab.snapshots.refusals = {"keep_warm": [errors.DaytonaRefused("not enabled", phase="warm")] * refused}
+    report = await lab.build(warm=2)
+    (line,) = report.lines
+
+    assert ["look", "build", "check", "warm"] == lab.phases
+    assert (({}, None, 1) if refused else ({NAME: 2}, 2, 0)) == (lab.snapshots.warm, line.warm, report.exit_code)
+    assert "FLYSYNC_SNAPSHOT" in line.settings
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def snapshot_keys(report: SnapshotReport) -> dict[str, Any]:
                 "in_use": line.in_use,
                 "flyctl": line.flyctl.version if line.flyctl else line.snapshot.flyctl,
                 "sha256": line.flyctl.sha256 if line.flyctl else None,
-                **picked(line, "way settings"),
+                **picked(line, "way settings warm"),
             }
             for line in report.lines
         ]
@@ -138,6 +138,7 @@ def snapshot_lines(report: SnapshotReport) -> list[str]:
         if line.flyctl:
             text += [f"flyctl  {line.flyctl.version or 'not run'}", f"sha256  {line.flyctl.sha256}"]
         text += [f"set     {name}={value}" for name, value in line.settings.items()]
+        text += [] if line.warm is None else [f"warm    {line.warm}"]
     return text or ["no snapshots"]
 
 
