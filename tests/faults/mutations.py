@@ -2035,7 +2035,7 @@ MUTATIONS = (
     Mutation(
         "write nothing over what a run has written since",
         "flysync/adapters/postgres/projects.py",
-        "    WHERE %(always)s OR (p.digest",
+        "    WHERE %(run)s::text IS NOT NULL OR (p.digest",
         "    WHERE true OR (p.digest",
         (f"{_STANDING}what_was_seen_has_to_be_there_still",),
     ),
