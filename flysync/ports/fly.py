@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from flysync.errors import FlysyncError
     from flysync.model.core import AppName, SandboxInfo, SecretName
-    from flysync.model.fly import AppAtFly, Flyctl, Reach, Rollout, Token
+    from flysync.model.fly import AppAtFly, Flyctl, Reach, Rollout, Token, Written
     from flysync.secret import Secret
 
 
@@ -129,15 +129,15 @@ class SecretStore(Protocol):
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Split names into groups that one call can carry."""
 
-    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+    async def stage(self, values: Mapping[SecretName, Secret], *, looks_first: bool = False) -> Written:
         """
-        Store the values of one batch, without a deploy.
+        Store the values of one batch, without a deploy; with *looks_first*, the names that were there are given too.
 
         Raises:
             InvalidCredential: Fly refuses a name, which is the error's `name`; nothing of the batch was stored.
         """
 
-    async def unset(self, names: Sequence[SecretName]) -> None:
+    async def unset(self, names: Sequence[SecretName]) -> Written:
         """Remove secrets, without a deploy; one that is not there is fine."""
 
     async def look(self) -> AppAtFly:

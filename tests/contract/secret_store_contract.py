@@ -91,6 +91,31 @@ class SecretStoreContract:
         assert (FlyStatus.STAGED, FlyStatus.DEPLOYED) == (before.status, after.status)
         assert before.digest == after.digest != changed.digest
 
+    async def test_what_is_there_before_and_after_a_change_comes_with_it(self, world: StoreWorld) -> None:
+        """As a look would show it; what was there before, where that is asked for."""
+        store = await world.store("acme")
+        a, b = ({SecretName(name): Secret("1")} for name in "AB")
+        first = await store.stage(a, looks_first=True)
+        second = await store.stage(b, looks_first=True)
+        third = await store.stage(b)
+        deployed = (await store.deploy(wait=True, timeout_s=60)).after
+        removed = await store.unset([SecretName("A")])
+
+        assert [set(), {"A"}, set(), set()] == [one.before for one in (first, second, third, removed)]
+        seen = [one.after for one in (first, second, third)] + [deployed, removed.after]
+        shown = [{one.name: one.status.value for one in each.secrets} if each else None for each in seen]
+        both = {"A": "Staged", "B": "Staged"}
+        assert [{"A": "Staged"}, both, both, dict.fromkeys(both, "Deployed"), {"B": "Deployed"}] == shown
+        assert [2] * 5 == [len(each.machines or ()) for each in seen if each]
+
+    async def test_a_change_after_which_nothing_is_seen_is_done(self, world: StoreWorld) -> None:
+        """A look of its own may see more."""
+        store = await world.store("acme")
+        world.hide_machines()
+        written = await store.stage({SecretName("A"): Secret("1")})
+
+        assert (None, {"A": "1"}) == (written.after, world.stored("acme"))
+
     async def test_the_same_value_again_waits_for_a_deploy_as_well(self, world: StoreWorld) -> None:
         """Fly goes by the time of a change, not by what it was."""
         store = await world.store("acme")

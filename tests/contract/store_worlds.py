@@ -165,6 +165,7 @@ class MemoryWorld(StoreWorld):
 
     def delay(self, machine: int, seconds: float) -> None:
         self.acme.machines[machine].healthy_after_s = seconds
+        self.acme.machines[machine].late_looks = 2  # that of the roll-out itself, and one more
 
     def add_machines(self, count: int, *, is_managed: bool) -> None:
         for _ in range(count):
@@ -177,7 +178,7 @@ class MemoryWorld(StoreWorld):
         self.fly.failures["machines"] = [FlyUnavailable("Fly.io's API answers with an error", service="fly")]
 
     async def lag(self) -> None:
-        self.acme.lag = 1
+        self.acme.lag = 2  # the look of the change itself, and one more
 
     async def catch_up(self) -> None:
         assert not self.acme.lag

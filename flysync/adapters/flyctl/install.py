@@ -162,8 +162,8 @@ async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
         FlyctlChanged: what was downloaded has another sum than those that are set.
         FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
     """
-    told = await steps.done(Part("look", source.checking(_LOOK), steps.limits.look_s, has_token=False))
-    there, changed = versions(told), _changed(told, source)
+    (look,) = await steps.done(Part("look", source.checking(_LOOK), steps.limits.look_s, has_token=False))
+    there, changed = versions(look.stdout), _changed(look.stdout, source)
     for number, version in there.items():
         if _is_new_enough(version):
             return f'"$d/flyctl{number}"', fly.Flyctl(version=version, was_there=True, changed=changed)
@@ -262,8 +262,8 @@ class FlyctlRecipe(Recipe):
             sandbox=sandbox, run_id=RunId(clock.new_id()), token=Secret(""), base_urls={}, clock=clock, end_at=end_at
         )
         source = replace(self._source, sums=()) if was_checked else self._source
-        told = await steps.done(Part("look", source.checking(_LOOK_AT_IMAGE), _LOOK_AT_IMAGE_S, has_token=False))
-        sha256, _, answer = told.partition("\n")
+        (told,) = await steps.done(Part("look", source.checking(_LOOK_AT_IMAGE), _LOOK_AT_IMAGE_S, has_token=False))
+        sha256, _, answer = told.stdout.partition("\n")
         is_run = not source.sums or sha256 in source.sums
         version = _version(answer) if is_run else None
         if (is_run and version is None) or not re.fullmatch("[0-9a-f]{64}", sha256):

@@ -31,7 +31,7 @@ from flysync.ports import AnswerLost, NotSent
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from flysync.model.core import AppName, RunId, SecretName
     from flysync.ports import Clock, Sandbox
@@ -86,50 +86,57 @@ class Steps:
     _number: int = 0
     _ids: dict[AppName, int] = field(default_factory=dict)
 
-    def flyctl(
-        self,
-        name: str,
-        arguments: str,
-        limit_s: int,
-        app: AppName | None,
-        *,
-        text: str = "@CALL@",
-        writes: bool = False,
-    ) -> Part:
+    def flyctl(self, name: str, arguments: str, limit_s: int, app: AppName | None, text: str = "@CALL@") -> Part:
         """Give a part that calls flyctl where *text* says so, for *app*."""
         assert self.program, "flyctl is prepared first"
         call = timed(f"{self.program} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
         only_app = app if self.one_app else None
-        return Part(name, text.replace("@CALL@", call), limit_s, writes=writes, only_app=only_app)
+        return Part(name, text.replace("@CALL@", call), limit_s, only_app=only_app)
 
-    async def done(self, part: Part, *, app: str = "", values: Mapping[SecretName, Secret] | None = None) -> str:
-        """Run a step of one part until it succeeds, or its failure is not a passing one; give what it printed."""
-        (answer,) = await self.tried(part, values=values)
-        if answer.code:
-            raise verdicts.judge(answer.code, answer.stderr, phase=part.name, app=app, is_late=answer.is_late).error
-        return answer.stdout
+    async def done(
+        self,
+        *parts: Part,
+        app: str = "",
+        then: Sequence[Part] = (),
+        values: Mapping[SecretName, Secret] | None = None,
+    ) -> tuple[Answer, ...]:
+        """Run a step as `tried` does, and raise the failure of *parts* that it ends with, if there is one."""
+        answers = await self.tried(*parts, then=then, values=values)
+        for part, answer in zip(parts, answers, strict=False):
+            if answer.code:
+                raise judged(part.name, answer, app).error
+        return answers
 
-    async def tried(self, *parts: Part, values: Mapping[SecretName, Secret] | None = None) -> tuple[Answer, ...]:
-        """Run a step until all parts succeed, or a failure is not a passing one; give the last answers."""
+    async def tried(
+        self, *parts: Part, then: Sequence[Part] = (), values: Mapping[SecretName, Secret] | None = None
+    ) -> tuple[Answer, ...]:
+        """
+        Run a step until all of *parts* succeed, or a failure is not a passing one; give the last answers.
+
+        Those of *then*, which are run after them, come last, whatever they are. What was done before a part that writes
+        is not done again: it would see what that part may have done.
+        """
         in_doubt, late, attempt = False, 0, 0
+        done: tuple[Answer, ...] = ()
         while True:
             attempt += 1
             try:
-                answers = await self.once(*parts, values=values)
+                answers = done + await self.once(*parts[len(done) :], *then, values=values)
             except FlysyncError as error:
                 raise self._unknown(parts, error) if in_doubt else error from None
-            failures = [
-                verdicts.judge(answer.code, answer.stderr, phase=part.name, app="", is_late=answer.is_late)
-                for part, answer in zip(parts, answers, strict=True)
-                if answer.code
-            ]
-            in_doubt |= any(part.writes for part in parts) and any(one.may_have_worked for one in failures)
-            late += any(isinstance(one.error, TimedOut) for one in failures)
-            is_over = late == _LATE_ATTEMPTS or not all(isinstance(one.error, _PASSING) for one in failures)
-            if not failures or is_over or attempt == _ATTEMPTS or not await self._paused(attempt):
+            place = next((place for place, answer in enumerate(answers[: len(parts)]) if answer.code), None)
+            if place is None:
+                return answers
+            failed = judged(parts[place].name, answers[place])
+            if parts[place].writes:
+                done = answers[:place]
+                in_doubt |= failed.may_have_worked
+            late += isinstance(failed.error, TimedOut)
+            is_over = late == _LATE_ATTEMPTS or not isinstance(failed.error, _PASSING)
+            if is_over or attempt == _ATTEMPTS or not await self._paused(attempt):
                 break
-        if failures and in_doubt:
-            raise self._unknown(parts, failures[0].error)
+        if in_doubt:
+            raise self._unknown(parts, failed.error)
         return answers
 
     async def once(self, *parts: Part, values: Mapping[SecretName, Secret] | None = None) -> tuple[Answer, ...]:
@@ -138,9 +145,9 @@ class Steps:
         values = values or {}
         step = Step(
             run_id=self.run_id,
-            name=f"{self._number}-{parts[0].name}",
+            name=f"{self._number}-{_main(parts).name}",
             parts=parts,
-            left_s=max(0, int(self._left_s)) + _LATE_S,
+            left_s=max(0, int(self.left_s)) + _LATE_S,
             nonce=secrets.token_hex(8),
             exports=self.base_urls,
             arguments=tuple(values),
@@ -171,13 +178,13 @@ class Steps:
                 break
         if lost is None or not any(part.writes for part in step.parts):
             raise last
-        what = step.parts[0].name
+        what = _main(step.parts).name
         message = f"the answer to {what!r} was lost, and looking it up failed: {last.message}"
         raise OutcomeUnknown(message, service="daytona", phase=what)
 
     async def _narrowed(self, step: Step) -> tuple[Secret, float]:
         """Give the token for a step, and its end in Unix seconds; one that cannot be narrowed has none."""
-        app = step.parts[0].only_app
+        app = next((part.only_app for part in step.parts if part.only_app), None)
         if app is not None and app not in self._ids:
             self._ids[app] = await app_id(app, token=self.token, base_urls=self.base_urls, clock=self.clock)
         until = int(self.now()) + step.limit_s + _SPARE_S
@@ -200,21 +207,32 @@ class Steps:
         now = self.server_time()
         return self.clock.now().timestamp() if now is None else now
 
-    def _unknown(self, parts: tuple[Part, ...], error: FlysyncError) -> OutcomeUnknown:
+    def _unknown(self, parts: Sequence[Part], error: FlysyncError) -> OutcomeUnknown:
         """Give the error for what an attempt before the last, or the last one, may have done all the same."""
         if isinstance(error, OutcomeUnknown):
             return error
         message = f"{error.message}, and whether Fly has the change is not known"
-        return OutcomeUnknown(message, service=error.service, phase=parts[0].name)
+        return OutcomeUnknown(message, service=error.service, phase=_main(parts).name)
 
     async def _paused(self, attempt: int, retry_after_s: float | None = None) -> bool:
         """Wait before a further attempt; tell at once, with False, where the run would be over before it."""
         pause_s = max(retry_after_s or 0.0, 2 ** (attempt - 1) * (0.5 + self.clock.jitter()))
-        if pause_s >= self._left_s:
+        if pause_s >= self.left_s:
             return False
         await self.clock.sleep(pause_s)
         return True
 
     @property
-    def _left_s(self) -> float:
+    def left_s(self) -> float:
+        """Seconds until the run is over."""
         return self.end_at - self.clock.monotonic()
+
+
+def judged(name: str, answer: Answer, app: str = "") -> verdicts.Judgement:
+    """Say what the failure of the part of this name means, which was about *app*."""
+    return verdicts.judge(answer.code, answer.stderr, phase=name, app=app, is_late=answer.is_late)
+
+
+def _main(parts: Sequence[Part]) -> Part:
+    """Give the part that a step is about."""
+    return next((part for part in parts if part.writes), parts[0])

@@ -40,10 +40,8 @@ class Delivery(WorkAtApp):
         """
         changes = list(planned.to_set)
         try:
-            if planned.to_check or any(change.reason is Reason.NEW for change in changes):
-                live = await self._look()
-                self._warn_of_overwriting(changes, live)
-                late = await self._not_settled(planned.to_check, live) if planned.to_check else []
+            if planned.to_check:
+                late = await self._not_settled(planned.to_check)
                 if late and self._request.removes:
                     late = await self._still_gone(late)
                 if late:
@@ -57,17 +55,9 @@ class Delivery(WorkAtApp):
             await self._no_app(error, [change.name for change in planned.changes], flyctl)
         return self._view
 
-    def _warn_of_overwriting(self, changes: Iterable[Change], live: LiveSecrets) -> None:
-        """Name secrets that somebody else has set, and that are overwritten."""
-        written = {name for name, row in self._view.records.items() if row.run_id}
-        names = {change.name for change in changes if change.reason is Reason.NEW} - written
-        if foreign := [name for name in sorted(names) if name in live]:
-            message = f"{self._state.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
-            self._state.note("overwrites", message, foreign)
-
-    async def _not_settled(self, changes: Sequence[Change], live: LiveSecrets) -> list[Change]:
+    async def _not_settled(self, changes: Sequence[Change]) -> list[Change]:
         """Say what Fly shows of secrets that were written before, and give those that have to be written (again)."""
-        live = await self._judge_open_rollouts(live)
+        live = await self._judge_open_rollouts(await self._look())
         settle = self._is_absent if self._request.removes else self._is_settled
         late = [change for change in changes if not settle(change, live)]
         self._state.at_fly |= {change.name: change.fingerprint for change in changes if change not in late}
@@ -126,13 +116,16 @@ class Delivery(WorkAtApp):
         """Store (or remove) one batch; give the name that Fly refused, if that is why nothing was stored."""
         state, names = self._state, [change.name for change in changes]
         removes = self._request.removes
+        ours = {name for name, row in self._view.records.items() if row.run_id}
+        new = {change.name for change in changes if change.reason is Reason.NEW} - ours
         try:
             with state.sending(names, "unset" if removes else "set"):
                 await self._lock.check()
                 if removes:
-                    await self._store.unset(names)
+                    written = await self._store.unset(names)
                 else:
-                    await self._store.stage({c.name: c.secret for c in changes if c.secret is not None})
+                    values = {change.name: change.secret for change in changes if change.secret is not None}
+                    written = await self._store.stage(values, looks_first=bool(new))
         except InvalidCredential as error:
             refused = next((name for name in names if name == error.name), None)
             if refused is None:
@@ -140,6 +133,10 @@ class Delivery(WorkAtApp):
             state.mark([name for name in names if name != refused], Stage.PLANNED)
             return refused
         state.mark(names, Stage.STORED)
+        state.shown = written.after
+        if foreign := sorted(new & written.before):
+            message = f"{state.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
+            state.note("overwrites", message, foreign)
         self._state.at_fly |= {change.name: change.fingerprint for change in changes}
         await self._records.stored(state.run_id, self._state.app, dict.fromkeys(names))
         return None

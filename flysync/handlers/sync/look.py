@@ -42,10 +42,12 @@ class WorkAtApp:
         return self._request.services.records
 
     async def _look(self) -> LiveSecrets:
-        """Look once; what is to be said of the app is noted."""
-        with self._state.step("list"):
-            smoke_s = self._request.services.smoke_s
-            live = LiveSecrets(await self._store.look(), self._state.app, self._view.key, smoke_s)
+        """Look, or take what the last change has shown; what is to be said of the app is noted."""
+        shown, self._state.shown = self._state.shown, None
+        if shown is None:
+            with self._state.step("list"):
+                shown = await self._store.look()
+        live = LiveSecrets(shown, self._state.app, self._view.key, self._request.services.smoke_s)
         self._state.warn(*live.warnings())
         return live
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flysync.handlers.sync.request import SyncRequest
     from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord
-    from flysync.model.fly import Machines
+    from flysync.model.fly import AppAtFly, Machines
     from flysync.plan import Change, Plan
     from flysync.ports import OnProgress, ProgressListener, RunSeen
 
@@ -61,6 +61,8 @@ class SyncState:
         self.at_fly: dict[SecretName, str | None] = {}
         #: Records of which a look has found what their roll-outs came to.
         self.judged: dict[SecretName, SecretRecord] = {}
+        #: What Fly showed right after the last change, until somebody looks.
+        self.shown: AppAtFly | None = None
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
         self.confirmed: list[SecretName] = []
         self._listener = listener
