@@ -98,12 +98,21 @@ class Sandboxes(Protocol):
         """Give all sandboxes that carry the label `app=flysync`; the list may lag behind by some seconds."""
 
 
+class FlyctlMissing(Exception):
+    """The sandbox has no flyctl that is new enough: nothing was done, and `SandboxFlyctl.prepare` installs one."""
+
+
 class SandboxFlyctl(Protocol):
     """
     The flyctl of one sandbox, for one run: found, or installed, once for all that is done with it.
 
+    Before `prepare`, whatever is done with it looks for it first, in the same request; see `FlyctlMissing`.
     Errors: FlyctlFailed, FlyctlChanged, FlyUnavailable, DaytonaUnavailable, RateLimited, TimedOut.
     """
+
+    @property
+    def found(self) -> Flyctl | None:
+        """What is used, once that is known."""
 
     async def prepare(self) -> Flyctl:
         """Find a flyctl or install one, none with another sum than are set; a second call does nothing more."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync.errors import AppNotFound, DaytonaUnavailable, InvalidCredential
-from flysync.model.core import SecretName
+from flysync.model.core import AppName, SecretName
 from flysync.model.fly import FlyStatus, RolloutEnd
+from flysync.ports import FlyctlMissing
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -233,6 +234,39 @@ class SecretStoreContract:
 
         assert found is await flyctl.prepare()
         assert found.version
+
+    async def test_a_flyctl_that_is_there_is_found_on_the_way(self, world: StoreWorld) -> None:
+        """Whatever is done first with it needs no `prepare`."""
+        flyctl = await world.flyctl()
+        world.give_flyctl()
+        written = await flyctl.secrets(AppName("acme")).stage({SecretName("A"): Secret("1")})
+        found = flyctl.found
+
+        assert ({"A": "1"}, ["A"]) == (
+            world.stored("acme"),
+            [one.name for one in written.after.secrets if written.after],
+        )
+        assert found == await flyctl.prepare()
+        assert found.was_there
+
+    async def test_without_one_nothing_is_done_until_it_is_installed(self, world: StoreWorld) -> None:
+        """Whoever asks is told, and may think again before that is made good."""
+        flyctl = await world.flyctl()
+        store = flyctl.secrets(AppName("acme"))
+        values = {SecretName("A"): Secret("1")}
+        with pytest.raises(FlyctlMissing):
+            await store.stage(values, looks_first=True)
+        with pytest.raises(FlyctlMissing):
+            await store.unset([*values])
+        with pytest.raises(FlyctlMissing):
+            await store.look()
+
+        assert ({}, None) == (world.stored("acme"), flyctl.found)
+
+        found = await flyctl.prepare()
+        await store.stage(values)
+
+        assert ({"A": "1"}, found, False) == (world.stored("acme"), flyctl.found, found.was_there)
 
     async def test_without_its_sandbox_nothing_is_stored(self, world: StoreWorld) -> None:
         """A run whose sandbox was taken away can write no more."""

@@ -30,6 +30,7 @@ from flysync.model.fly import (
     TokenKind,
     Written,
 )
+from flysync.ports import FlyctlMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,14 +101,18 @@ class InMemoryFlyctl:
     def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox) -> None:
         self._fly = fly
         self._sandbox = sandbox
-        self._found: Flyctl | None = None
+
+    @property
+    def found(self) -> Flyctl | None:
+        """Give a version, once something was done with it."""
+        return self._fly.flyctl if self._sandbox.has_flyctl else None
 
     async def prepare(self) -> Flyctl:
         """Give a version."""
-        if self._found is None:
+        if not self._sandbox.has_flyctl:
             self._fly.begin("prepare", self._sandbox)
-            self._found = self._fly.flyctl
-        return self._found
+            self._sandbox.has_flyctl = True
+        return self._fly.flyctl
 
     def secrets(self, app: AppName) -> InMemorySecrets:
         """Give the secrets of *app*."""
@@ -208,7 +213,10 @@ class InMemorySecrets:
         self._fly.end("start")
 
     def _enter(self, call: str) -> InMemoryApp:
+        if not self._sandbox.has_flyctl and not self._sandbox.is_gone and not self._fly.flyctl.was_there:
+            raise FlyctlMissing
         self._fly.begin(call, self._sandbox)
+        self._sandbox.has_flyctl = True
         return self._fly.find(self._name)
 
     def _after(self, app: InMemoryApp) -> AppAtFly | None:

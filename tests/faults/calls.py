@@ -64,7 +64,7 @@ class Call:
         return replace(fault, match=self.match, body=body, skip=self.skip, times=10**6 if lasting else 1)
 
 
-_EXECS = ("look", "set", "deploy")
+_EXECS = ("set", "deploy")
 _TITLES = {"first": "list before the set", "list": "list after it", "confirm": "list after the deploy"}
 
 
@@ -112,9 +112,8 @@ def _list(step: str, number: int, machines: int) -> tuple[Call, ...]:
 CALLS: tuple[Call, ...] = (
     Call(key="create", title="create", service="daytona", match="POST /api/sandbox$"),
     Call(key="get", title="look up, after a create without an answer", service="daytona", match="GET /api/sandbox/"),
-    _exec("look", 0),
     _exec("install", 1),
-    *(_exec(step, skip) for skip, step in enumerate(_EXECS) if step != "look"),
+    *(_exec(step, skip) for skip, step in enumerate(_EXECS)),
     Call(key="delete", title="delete", service="daytona", match="DELETE /api/sandbox/"),
     *_list("first", 0, machines=0),
     _fly("set", "look the app up", "POST /graphql", body="appcompact"),

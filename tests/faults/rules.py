@@ -135,7 +135,7 @@ def _of_exec(step: str, fault: str, *, lasting: bool) -> Expected:
         return replace(_SYNCED, tries=(2, 2))
     # The key has just made the sandbox: the proxy says 401 of one that it does not know.
     code = "daytona_unavailable" if fault in _DENIED else _daytona_code(fault)
-    if step in {"look", "install"}:
+    if step == "install":
         return _failed(code)
     if step == "set":
         return _failed(code) if fault in _REFUSED else _failed("outcome_unknown", "unknown")

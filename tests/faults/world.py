@@ -21,6 +21,7 @@ from doubles import (
 from rollouts import Rollouts
 
 from flysync.errors import DaytonaUnavailable, FlysyncError
+from flysync.ports import FlyctlMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -150,7 +151,7 @@ class World:
         while self.pending:
             name, effect = self.pending.pop(0)
             before = {*self.sandboxes.live}
-            with suppress(FlysyncError):
+            with suppress(FlysyncError, FlyctlMissing):
                 landed(effect)
             if name == "sandboxes.create":
                 self.late_boxes |= self.sandboxes.live.keys() - before

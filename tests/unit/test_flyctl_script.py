@@ -171,7 +171,7 @@ def test_nothing_begins_when_the_time_of_the_run_is_over(tmp_path: Path) -> None
 
 
 def test_a_replay_of_a_step_that_died_gets_no_answer(tmp_path: Path) -> None:
-    """A marker whose process is gone, without a code: nobody knows how it ended; what only looks is as good as left out."""
+    """A marker whose process is gone, without a code: nobody knows how it ended. A look is as good as left out."""
     marker = tmp_path / ".flysync/run1/steps/1-try"
     marker.mkdir(parents=True)
     (marker / "pid").write_text("999999999\n")
@@ -244,6 +244,17 @@ def test_a_step_without_the_token_gets_none(tmp_path: Path) -> None:
     answer = run(make_step('{ env | grep -E "^FLY_API" || true; }'), tmp_path, {"FLY_API_TOKEN": "theirs"})
 
     assert "" == answer.stdout
+
+
+def test_only_parts_that_have_the_token_see_it(tmp_path: Path) -> None:
+    """None before them, whatever is exported by others: it is there when another one has been looked at."""
+    seen = "{ env | grep -c canary || true; }"
+    step = replace(
+        make_step(seen, seen), parts=[Part("a", seen, 5, has_token=False), Part("b", seen, 5)], arguments=("A",)
+    )
+    env = {"V0": "canary", "V1": "canary", "k": "exported"}
+
+    assert ["0\n", "1\n"] == [answer.stdout for answer in run_all(step, tmp_path, env)]
 
 
 def test_logs_is_a_plain_file_and_everything_is_private(tmp_path: Path) -> None:

@@ -169,8 +169,10 @@ class Step:
     def script(self) -> str:
         """Give the text for Daytona's `exec`."""
         names = [word(part.name) for part in self.parts]
-        body = f"ulimit -c 0\n{_PREPARE}{_ONCE}{self._take_values()}{_CLEAN}{self._exports()}"
+        body, exports = f"ulimit -c 0\n{_PREPARE}{_ONCE}{self._take_values()}{_CLEAN}", self._exports()
         for part, name in zip(self.parts, names, strict=True):
+            if part.has_token:
+                body, exports = body + exports, ""
             run = _RUN.replace("@GO_ON@", "1" if part.goes_on else "")
             body += run.replace("@COMMAND@", part.command).replace("@PART@", name)
         body = (
@@ -191,12 +193,11 @@ class Step:
         """Move the values to the arguments: a variable that stays set counts twice against the kernel's limit."""
         pairs = " ".join(f'"{word(name)}=$V{number}"' for number, name in enumerate(self.arguments, 1))
         gone = "".join(f" V{number}" for number in range(1, len(self.arguments) + 1))
-        token = "k=$V0\nunset V0\n" if self.has_token else ""
+        token = "unset k\nk=$V0\nunset V0\n" if self.has_token else ""  # `k` may be exported by others
         return f"set -- {pairs}\n" + (f"unset{gone}\n" if gone else "") + token
 
     def _exports(self) -> str:
-        if not self.has_token:
-            return ""
+        """Give what comes before the first part that has the token: no process of an earlier one has it."""
         lines = [f'export {word(name)}="{word(value)}"\n' for name, value in self.exports.items()]
         return "".join([*lines, 'export FLY_API_TOKEN="$k"\nunset k\n'])
 

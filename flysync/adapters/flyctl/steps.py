@@ -27,7 +27,7 @@ from flysync.errors import (
     TimedOut,
 )
 from flysync.model import macaroon
-from flysync.ports import AnswerLost, NotSent
+from flysync.ports import AnswerLost, FlyctlMissing, NotSent
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId, SecretName
     from flysync.ports import Clock, Sandbox
 
+#: The flyctl that a step has found by itself.
+FOUND = '"$d/flyctl"'
 #: How often one and the same request is sent before its answer counts as lost; the step still runs only once.
 _SENDS = 3
 #: How often a call that failed for a passing reason is made.
@@ -81,15 +83,17 @@ class Steps:
     #: Unix seconds by the clock that all deadlines go by; nothing where it was not to be had.
     server_time: Callable[[], float | None] = lambda: None
     limits: Limits = field(default_factory=Limits)
-    #: flyctl in a script, once it is found.
+    #: flyctl in a script, once it is found; until then each step looks for one first, by this part.
     program: str = ""
+    look: Part | None = None
+    #: What it has printed; nothing until it is run.
+    looked: str | None = None
     _number: int = 0
     _ids: dict[AppName, int] = field(default_factory=dict)
 
     def flyctl(self, name: str, arguments: str, limit_s: int, app: AppName | None, text: str = "@CALL@") -> Part:
         """Give a part that calls flyctl where *text* says so, for *app*."""
-        assert self.program, "flyctl is prepared first"
-        call = timed(f"{self.program} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
+        call = timed(f"{self.program or FOUND} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
         only_app = app if self.one_app else None
         return Part(name, text.replace("@CALL@", call), limit_s, only_app=only_app)
 
@@ -140,19 +144,31 @@ class Steps:
         return answers
 
     async def once(self, *parts: Part, values: Mapping[SecretName, Secret] | None = None) -> tuple[Answer, ...]:
-        """Run a step once, whatever happens to its request and its answer."""
+        """
+        Run a step once, whatever happens to its request and its answer.
+
+        Raises:
+            FlyctlMissing: it was to look for flyctl, and has found none: it has done nothing else.
+        """
         self._number += 1
         values = values or {}
+        look = [self.look] if self.look and not self.program and parts[0].has_token else []
         step = Step(
             run_id=self.run_id,
             name=f"{self._number}-{_main(parts).name}",
-            parts=parts,
+            parts=(*look, *parts),
             left_s=max(0, int(self.left_s)) + _LATE_S,
             nonce=secrets.token_hex(8),
             exports=self.base_urls,
             arguments=tuple(values),
         )
-        return await self._send(step, {f"V{number}": secret for number, secret in enumerate(values.values(), 1)})
+        answers = await self._send(step, {f"V{number}": secret for number, secret in enumerate(values.values(), 1)})
+        if look:
+            self.looked = answers[0].stdout
+            if answers[0].code:
+                raise FlyctlMissing
+            self.program = FOUND
+        return answers[len(look) :]
 
     async def _send(self, step: Step, env: dict[str, Secret]) -> tuple[Answer, ...]:
         """Send a step's request, each time with a new token, until there is an answer: a replay is not run again."""

@@ -6,8 +6,9 @@ Changes to Fly: values are set, or secrets removed, until nothing newer is store
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from flysync.errors import AppNotFound, InvalidCredential
 from flysync.handlers.compare import machines_down, not_found, not_visible
@@ -16,23 +17,29 @@ from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
 from flysync.plan import is_from_caller, plan
+from flysync.ports import FlyctlMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from flysync.handlers.compare import LiveSecrets
     from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Change, Plan
     from flysync.ports import SandboxFlyctl
 
+T = TypeVar("T")
+
 #: How often newer values and later requests are taken in before the deploy.
 _ROUNDS = 3
 
 
+@dataclass(repr=False, eq=False)
 class Delivery(WorkAtApp):
     """What is written to an app, in one run."""
 
-    async def deliver(self, planned: Plan, flyctl: SandboxFlyctl) -> ProjectView:
+    _flyctl: SandboxFlyctl
+
+    async def deliver(self, planned: Plan) -> ProjectView:
         """
         Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
 
@@ -52,12 +59,21 @@ class Delivery(WorkAtApp):
                 if not self._request.removes:
                     await self._take_in_news()
         except AppNotFound as error:
-            await self._no_app(error, [change.name for change in planned.changes], flyctl)
+            await self._no_app(error, [change.name for change in planned.changes])
         return self._view
+
+    async def _with_flyctl(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do *work*, which looks for flyctl; where there is none it has done nothing, and is done once it is there."""
+        try:
+            return await work()
+        except FlyctlMissing:
+            with self._state.step("flyctl"):
+                await self._flyctl.prepare()
+            return await work()
 
     async def _not_settled(self, changes: Sequence[Change]) -> list[Change]:
         """Say what Fly shows of secrets that were written before, and give those that have to be written (again)."""
-        live = await self._judge_open_rollouts(await self._look())
+        live = await self._judge_open_rollouts(await self._with_flyctl(self._look))
         settle = self._is_absent if self._request.removes else self._is_settled
         late = [change for change in changes if not settle(change, live)]
         self._state.at_fly |= {change.name: change.fingerprint for change in changes if change not in late}
@@ -108,7 +124,7 @@ class Delivery(WorkAtApp):
         while left:
             values = {name: change.secret for name, change in left.items() if change.secret is not None}
             batch = list(left) if self._request.removes else self._store.batches(values)[0]
-            refused = await self._write_batch([left[name] for name in batch])
+            refused = await self._with_flyctl(partial(self._write_batch, [left[name] for name in batch]))
             for name in batch if refused is None else [refused]:
                 del left[name]
 
@@ -126,6 +142,9 @@ class Delivery(WorkAtApp):
                 else:
                     values = {change.name: change.secret for change in changes if change.secret is not None}
                     written = await self._store.stage(values, looks_first=bool(new))
+        except FlyctlMissing:
+            state.mark(names, Stage.PLANNED)
+            raise
         except InvalidCredential as error:
             refused = next((name for name in names if name == error.name), None)
             if refused is None:
@@ -169,12 +188,12 @@ class Delivery(WorkAtApp):
             self._state.mark([change.name], Stage.PLANNED, reason=change.reason)
         return news
 
-    async def _no_app(self, error: AppNotFound, names: Iterable[SecretName], flyctl: SandboxFlyctl) -> None:
+    async def _no_app(self, error: AppNotFound, names: Iterable[SecretName]) -> None:
         """Fly knows no such app: nothing to give them to, unless we have deployed to it before."""
         state, app = self._state, self._state.app
         touched = [name for name in names if state.outcome_of(name) is not Outcome.UNCHANGED]
         gone = not_visible(app, error.phase) if self._view.deployed_before or self._request.removes else None
-        if lost := await hidden(app, flyctl, error.phase) or gone:
+        if lost := await hidden(app, self._flyctl, error.phase) or gone:
             state.mark(touched, Stage.PLANNED, lost)
             return
         state.mark(touched, Stage.SKIPPED)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from flysync.ports import OnProgress, ProgressListener, RunSeen
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
-#: after the limit, and the longest has 95 s.
-TTL_MARGIN_S = 150.0
+#: after the limit, and the longest that writes looks for flyctl (30 s) and lists (45 s) before it does so (95 s).
+TTL_MARGIN_S = 200.0
 
 
 class SyncState:
