@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def make_step(
-    *commands: str, name: str = "1-try", left_s: int = 60, has_token: bool = False, writes: bool = False, **more: bool
+    *commands: str,
+    name: str = "1-try",
+    left_s: int = 60,
+    has_token: bool = False,
+    writes: bool = False,
+    goes_on: bool = False,
 ) -> Step:
     """Make a step of parts called `a`, `b`, …"""
     commands = commands or ("true",)
@@ -29,7 +34,7 @@ def make_step(
         run_id=RunId("run1"),
         name=name,
         parts=[
-            Part(letter, command, 5, writes=writes, has_token=has_token, **more)
+            Part(letter, command, 5, writes=writes, has_token=has_token, goes_on=goes_on)
             for letter, command in zip("abc", commands, strict=False)
         ],
         left_s=left_s,

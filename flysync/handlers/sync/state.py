@@ -59,10 +59,8 @@ class SyncState:
         self.before: dict[SecretName, tuple[str | None, str | None]] = {}
         #: The fingerprints that Fly has of this run, or that were found there as they are.
         self.at_fly: dict[SecretName, str | None] = {}
-        #: Records of which a look has found what their roll-outs came to.
-        self.judged: dict[SecretName, SecretRecord] = {}
-        #: What Fly showed right after the last change, until somebody looks.
-        self.shown: AppAtFly | None = None
+        self.judged: dict[SecretName, SecretRecord] = {}  #: Records, by what a look says that their roll-outs came to.
+        self.shown: AppAtFly | None = None  #: What Fly showed right after the last change, until somebody looks.
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
         self.confirmed: list[SecretName] = []
         self._listener = listener
