@@ -98,6 +98,17 @@ async def test_a_failed_set_is_told_as_what_it_is(
     assert steps == len(sandbox.steps)
 
 
+@pytest.mark.parametrize(("left_s", "looks"), [(600, True), (20, True), (11, False)])
+async def test_no_change_waits_for_lists_that_there_is_no_time_for(*, left_s: float, looks: bool) -> None:
+    """What became of it is known before the run is over; a look of its own comes afterwards, or none."""
+    sandbox = Scripted(*[(told(0), told(0, ROWS), told(0, MACHINES))] * 2)
+    secrets = await store(sandbox, left_s=left_s)
+    deployed = await secrets.deploy(wait=True, timeout_s=left_s * 0.25 if looks else left_s * 0.75)
+
+    assert looks == (deployed.after is not None)
+    assert looks == ((await secrets.stage(VALUES)).after is not None)
+
+
 async def test_no_attempt_is_made_after_the_end_of_the_run() -> None:
     """The last cause is told at once."""
     sandbox = Scripted(told(1, stderr=STORING + "injected"))

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 1_400_000
 _BATCH_NAMES = 200
 
+#: Seconds that a list has at least, or it is none that follows a change.
+_LEAST_LOOK_S = 4
 #: Seconds between two looks at a roll-out.
 _LOOK_S = 2.0
 
@@ -165,16 +167,20 @@ class FlyctlSecrets(SecretStore):
             self._part("machines", "machine list --json", limit_s, listed.LIST),
         )
 
-    def _looks_after(self, change_s: float = 0.0) -> tuple[Part, Part]:
-        """Give those that follow a change in its step; its answer waits for them, and has to come before the end."""
-        left_s = int((self._steps.left_s - change_s) / 3)
-        return self._looks(max(1, min(self._steps.limits.list_s, left_s)))
+    def _looks_after(self, change_s: float = 0.0) -> tuple[Part, ...]:
+        """
+        Give those that follow a change in its step, unless there is little time.
+
+        The answer waits for them, and what became of the change has to be known before the run is over.
+        """
+        limit_s = min(self._steps.limits.list_s, int((self._steps.left_s - change_s) / 3))
+        return self._looks(limit_s) if limit_s >= _LEAST_LOOK_S else ()
 
     def _after(self, answers: Sequence[Answer]) -> AppAtFly | None:
         """Give what was seen after a change, if all of it was."""
         with suppress(FlysyncError):
-            shown = self._shown(*answers)
-            return shown if shown.machines is not None else None
+            shown = self._shown(*answers) if answers else None
+            return shown if shown and shown.machines is not None else None
         return None
 
     def _shown(self, secrets: Answer, machines: Answer) -> AppAtFly:
