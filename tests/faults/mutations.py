@@ -116,7 +116,7 @@ MUTATIONS = (
         "flysync/handlers/sync/attempt.py",
         "    await lock.check()\n",
         "",
-        (f"{_GUARDS}a_lock_that_is_lost_unnoticed_is_asked_for_before_each_step",),
+        (f"{_GUARDS}without_the_lock_nothing_is_looked_at_in_a_sandbox_that_has_come",),
     ),
     Mutation(
         "ask for the lock before the values are sent",

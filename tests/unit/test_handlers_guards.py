@@ -94,6 +94,20 @@ async def test_a_lock_that_is_lost_unnoticed_is_asked_for_before_each_step(lost_
     assert 0 == world.acme.restarts
 
 
+async def test_without_the_lock_nothing_is_looked_at_in_a_sandbox_that_has_come() -> None:
+    """Whoever has it now may have looked for the sandbox before it was there to be found."""
+    world = World()
+    world.put(A="1")
+    await world.sync("A")
+    world.fly.calls.clear()
+    world.sandboxes = boxes = Sandboxes(made=lambda: lose_lock(world))
+    boxes.removable.set()
+
+    report = await world.sync("A", verify=True)
+
+    assert (75, []) == (report.exit_code, world.fly.calls)
+
+
 async def test_a_lock_that_is_lost_unnoticed_starts_no_machine() -> None:
     """It is asked for once more before a machine that we had put down is started."""
     world = World()

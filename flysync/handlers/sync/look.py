@@ -43,10 +43,9 @@ class WorkAtApp:
 
     async def _look(self) -> LiveSecrets:
         """Look, or take what the last change has shown; what is to be said of the app is noted."""
-        shown, self._state.shown = self._state.shown, None
-        if shown is None:
-            with self._state.step("list"):
-                shown = await self._store.look()
+        with self._state.step("list"):  # of the report's steps it is the one that tells that Fly has answered
+            shown, self._state.shown = self._state.shown, None
+            shown = shown or await self._store.look()
         live = LiveSecrets(shown, self._state.app, self._view.key, self._request.services.smoke_s)
         self._state.warn(*live.warnings())
         return live
