@@ -951,6 +951,13 @@ MUTATIONS = (
         ("unit/test_flyctl_script.py::test_only_parts_that_have_the_token_see_it",),
     ),
     Mutation(
+        "keep nothing of what a change prints",
+        "flysync/adapters/flyctl/secrets.py",
+        'f"{text} >/dev/null"',
+        "text",
+        ("contract/test_flyctl_sandbox.py::test_secrets_and_machines_come_in_one_step",),
+    ),
+    Mutation(
         "do nothing more after what has failed",
         "flysync/adapters/flyctl/script.py",
         '[ "$c" = 0 ] || g=@GO_ON@\n',

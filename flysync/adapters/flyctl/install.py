@@ -177,8 +177,7 @@ async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
         FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
     """
     if (told := steps.looked) is None:
-        (look,) = await steps.done(looking(source, steps.limits.look_s, finds=False))
-        told = look.stdout
+        told = await steps.done(looking(source, steps.limits.look_s, finds=False))
     if there := found(told, source):
         return there
     changed, limit_s = _changed(told, source), steps.limits.install_s
@@ -285,8 +284,8 @@ class FlyctlRecipe(Recipe):
             sandbox=sandbox, run_id=RunId(clock.new_id()), token=Secret(""), base_urls={}, clock=clock, end_at=end_at
         )
         source = replace(self._source, sums=()) if was_checked else self._source
-        (told,) = await steps.done(Part("look", source.checking(_LOOK_AT_IMAGE), _LOOK_AT_IMAGE_S, has_token=False))
-        sha256, _, answer = told.stdout.partition("\n")
+        told = await steps.done(Part("look", source.checking(_LOOK_AT_IMAGE), _LOOK_AT_IMAGE_S, has_token=False))
+        sha256, _, answer = told.partition("\n")
         is_run = not source.sums or sha256 in source.sums
         version = _version(answer) if is_run else None
         if (is_run and version is None) or not re.fullmatch("[0-9a-f]{64}", sha256):

@@ -150,8 +150,8 @@ class FlyctlAccess(FlyAccess):
     async def _answered(self, urls: Iterable[str]) -> set[str] | None:
         """Give those of *urls* that answer; nothing where they cannot be asked."""
         text = _REACH.replace("@LIMIT@", str(_ANSWER_S)).replace("@URLS@", " ".join(f'"{word(url)}"' for url in urls))
-        (told,) = await self._steps.done(Part("reach", text, self._steps.limits.look_s, has_token=False))
-        lines = [line.partition(" ")[::2] for line in told.stdout.splitlines()]
+        told = await self._steps.done(Part("reach", text, self._steps.limits.look_s, has_token=False))
+        lines = [line.partition(" ")[::2] for line in told.splitlines()]
         return {url for code, url in lines if code != "000"} if lines else None
 
     def _part(self, name: str, arguments: str, app: AppName | None = None) -> Part:

@@ -117,10 +117,10 @@ class FlyctlSecrets(SecretStore):
     @override
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         command = "secrets deploy --dns-checks=false" + ("" if wait else " --detach")
-        part = self._writing("deploy", command, DEPLOY, max(1, int(timeout_s)))
+        part = replace(self._part("deploy", command, max(1, int(timeout_s)), DEPLOY), writes=True, goes_on=True)
         looking = asyncio.ensure_future(self._look_on(on_progress))
         try:
-            answer, *looks = await self._steps.once(replace(part, goes_on=True), *self._looks_after(timeout_s))
+            answer, *looks = await self._steps.once(part, *self._looks_after(timeout_s))
         except FlysyncError as failure:  # unless its answer was lost, the step has certainly not run
             end = RolloutEnd.UNKNOWN if isinstance(failure, OutcomeUnknown) else RolloutEnd.UNTOUCHED
             return Rollout(end=end, error=failure)
@@ -197,9 +197,9 @@ class FlyctlSecrets(SecretStore):
     def _error(self, name: str, answer: Answer) -> FlysyncError:
         return judged(name, answer, self._app).error
 
-    def _writing(self, name: str, command: str, text: str = "@CALL@", limit_s: int | None = None) -> Part:
-        """Give a part that changes something at Fly."""
-        return replace(self._part(name, command, limit_s or self._steps.limits.call_s, text), writes=True)
+    def _writing(self, name: str, command: str, text: str = "@CALL@") -> Part:
+        """Give a part that changes something at Fly; what it prints is of no use."""
+        return replace(self._part(name, command, self._steps.limits.call_s, f"{text} >/dev/null"), writes=True)
 
     def _part(self, name: str, command: str, limit_s: int, text: str = "@CALL@") -> Part:
         return self._steps.flyctl(name, command, limit_s, self._app, text=text)

@@ -97,19 +97,12 @@ class Steps:
         only_app = app if self.one_app else None
         return Part(name, text.replace("@CALL@", call), limit_s, only_app=only_app)
 
-    async def done(
-        self,
-        *parts: Part,
-        app: str = "",
-        then: Sequence[Part] = (),
-        values: Mapping[SecretName, Secret] | None = None,
-    ) -> tuple[Answer, ...]:
-        """Run a step as `tried` does, and raise the failure of *parts* that it ends with, if there is one."""
-        answers = await self.tried(*parts, then=then, values=values)
-        for part, answer in zip(parts, answers, strict=False):
-            if answer.code:
-                raise judged(part.name, answer, app).error
-        return answers
+    async def done(self, part: Part, *, app: str = "") -> str:
+        """Run a step of one part until it succeeds, or its failure is not a passing one; give what it printed."""
+        (answer,) = await self.tried(part)
+        if answer.code:
+            raise judged(part.name, answer, app).error
+        return answer.stdout
 
     async def tried(
         self, *parts: Part, then: Sequence[Part] = (), values: Mapping[SecretName, Secret] | None = None
