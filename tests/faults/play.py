@@ -79,7 +79,9 @@ class HastyFlyctl(FlyctlSandbox):
 _SHORT: dict[str, Limits] = {
     "install": Limits(install_s=_SHORT_S, margin_s=1),
     "deploy": Limits(margin_s=1),
-} | dict.fromkeys(("first", "set", "list", "confirm"), Limits(call_s=_SHORT_S, list_s=_SHORT_S, margin_s=1))
+} | dict.fromkeys(
+    ("first", "set", "list", "confirm"), Limits(look_s=_SHORT_S, call_s=_SHORT_S, list_s=_SHORT_S, margin_s=1)
+)
 
 
 @asynccontextmanager

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 1_400_000
 _BATCH_NAMES = 200
 
-#: Seconds that a list has at least, or it is none that follows a change.
-_LEAST_LOOK_S = 4
+#: Seconds that a list has that follows a change: at least, or it is left out, and at most. One of its own has more; a
+#: request that is never answered is waited for as long as all its parts may take.
+_LEAST_LOOK_S, _MOST_LOOK_S = 4, 15
 #: Seconds between two looks at a roll-out.
 _LOOK_S = 2.0
 
@@ -173,7 +174,7 @@ class FlyctlSecrets(SecretStore):
 
         The answer waits for them, and what became of the change has to be known before the run is over.
         """
-        limit_s = min(self._steps.limits.list_s, int((self._steps.left_s - change_s) / 3))
+        limit_s = min(self._steps.limits.list_s, _MOST_LOOK_S, int((self._steps.left_s - change_s) / 3))
         return self._looks(limit_s) if limit_s >= _LEAST_LOOK_S else ()
 
     def _after(self, answers: Sequence[Answer]) -> AppAtFly | None:
