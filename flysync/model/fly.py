@@ -92,6 +92,14 @@ class AppAtFly:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """What Fly showed of an app right before a change of its secrets, and right after it."""
+
+    before: frozenset[str] = frozenset()  #: The names of its secrets, where they were asked for.
+    after: AppAtFly | None = None  #: Absent where not all of it could be seen.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Machines:
     """How many of an app's machines a roll-out has reached."""
 
@@ -120,6 +128,7 @@ class Rollout:
     release: int | None = None  #: The release's number, where it succeeded and its answer was not lost.
     machines: Machines | None = None
     error: FlysyncError | None = None  #: Why it did not succeed.
+    after: AppAtFly | None = None  #: What Fly showed right after it; absent where not all of it could be seen.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

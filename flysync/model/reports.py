@@ -140,7 +140,7 @@ class SyncReport(Report):
         """
         steps = self.timings_ms.keys()
         at_postgres = {None, "postgres"} if "create" in steps else set()
-        at_daytona = {"daytona"} if "flyctl" in steps else set()
+        at_daytona = {"daytona"} if steps & {"flyctl", "set", "unset", "list"} else set()
         at_fly = {"fly"} if self.error is None and steps & {"set", "list"} else set()
         return {*at_postgres, *at_daytona, *at_fly}
 

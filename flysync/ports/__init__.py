@@ -6,7 +6,17 @@ Pure interfaces: `adapters/` has the real ones, `tests/doubles` those in memory,
 """
 
 from flysync.ports.database import AppLock, DatabaseAdmin, LockHandle, Records
-from flysync.ports.fly import AnswerLost, FlyAccess, NotSent, OnProgress, Sandbox, Sandboxes, SandboxFlyctl, SecretStore
+from flysync.ports.fly import (
+    AnswerLost,
+    FlyAccess,
+    FlyctlMissing,
+    NotSent,
+    OnProgress,
+    Sandbox,
+    Sandboxes,
+    SandboxFlyctl,
+    SecretStore,
+)
 from flysync.ports.queue import Disposition, Job, JobQueue, Verdict
 from flysync.ports.runs import (
     Action,
@@ -41,6 +51,7 @@ __all__ = [
     "DatabaseServer",
     "Disposition",
     "FlyAccess",
+    "FlyctlMissing",
     "Intent",
     "Job",
     "JobQueue",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from flysync.errors import FlysyncError
     from flysync.model.core import AppName, SandboxInfo, SecretName
-    from flysync.model.fly import AppAtFly, Flyctl, Reach, Rollout, Token
+    from flysync.model.fly import AppAtFly, Flyctl, Reach, Rollout, Token, Written
     from flysync.secret import Secret
 
 
@@ -98,12 +98,21 @@ class Sandboxes(Protocol):
         """Give all sandboxes that carry the label `app=flysync`; the list may lag behind by some seconds."""
 
 
+class FlyctlMissing(Exception):
+    """The sandbox has no flyctl that is new enough: nothing was done, and `SandboxFlyctl.prepare` installs one."""
+
+
 class SandboxFlyctl(Protocol):
     """
     The flyctl of one sandbox, for one run: found, or installed, once for all that is done with it.
 
+    Before `prepare`, whatever is done with it looks for it first, in the same request; see `FlyctlMissing`.
     Errors: FlyctlFailed, FlyctlChanged, FlyUnavailable, DaytonaUnavailable, RateLimited, TimedOut.
     """
+
+    @property
+    def found(self) -> Flyctl | None:
+        """What is used, once that is known."""
 
     async def prepare(self) -> Flyctl:
         """Find a flyctl or install one, none with another sum than are set; a second call does nothing more."""
@@ -129,15 +138,15 @@ class SecretStore(Protocol):
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Split names into groups that one call can carry."""
 
-    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+    async def stage(self, values: Mapping[SecretName, Secret], *, looks_first: bool = False) -> Written:
         """
-        Store the values of one batch, without a deploy.
+        Store the values of one batch, without a deploy; with *looks_first*, the names that were there are given too.
 
         Raises:
             InvalidCredential: Fly refuses a name, which is the error's `name`; nothing of the batch was stored.
         """
 
-    async def unset(self, names: Sequence[SecretName]) -> None:
+    async def unset(self, names: Sequence[SecretName]) -> Written:
         """Remove secrets, without a deploy; one that is not there is fine."""
 
     async def look(self) -> AppAtFly:

@@ -68,6 +68,9 @@ class RolloutContract:
         assert ({"A": "Deployed"} if victim else {"A": "Partial"}) == await statuses(store)
         assert (victim == 0) == (found[0].release != found[1].release)
         assert victim not in world.running("acme")
+        assert rollout.after is not None
+        assert [one.id for one in found] == [one.id for one in rollout.after.machines or ()]
+        assert [one.condition() for one in found] == [one.condition() for one in rollout.after.machines or ()]
 
     async def test_a_roll_out_leaves_a_machine_down_that_was_down(self, world: StoreWorld) -> None:
         """It succeeds, and says `Deployed`; the machine comes up when it is started."""

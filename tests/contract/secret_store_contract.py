@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flysync.errors import AppNotFound, DaytonaUnavailable, InvalidCredential
-from flysync.model.core import SecretName
+from flysync.model.core import AppName, SecretName
 from flysync.model.fly import FlyStatus, RolloutEnd
+from flysync.ports import FlyctlMissing
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -90,6 +91,31 @@ class SecretStoreContract:
         assert ("A", "A", "A") == (before.name, after.name, changed.name)
         assert (FlyStatus.STAGED, FlyStatus.DEPLOYED) == (before.status, after.status)
         assert before.digest == after.digest != changed.digest
+
+    async def test_what_is_there_before_and_after_a_change_comes_with_it(self, world: StoreWorld) -> None:
+        """As a look would show it; what was there before, where that is asked for."""
+        store = await world.store("acme")
+        a, b = ({SecretName(name): Secret("1")} for name in "AB")
+        first = await store.stage(a, looks_first=True)
+        second = await store.stage(b, looks_first=True)
+        third = await store.stage(b)
+        deployed = (await store.deploy(wait=True, timeout_s=60)).after
+        removed = await store.unset([SecretName("A")])
+
+        assert [set(), {"A"}, set(), set()] == [one.before for one in (first, second, third, removed)]
+        seen = [one.after for one in (first, second, third)] + [deployed, removed.after]
+        shown = [{one.name: one.status.value for one in each.secrets} if each else None for each in seen]
+        both = {"A": "Staged", "B": "Staged"}
+        assert [{"A": "Staged"}, both, both, dict.fromkeys(both, "Deployed"), {"B": "Deployed"}] == shown
+        assert [2] * 5 == [len(each.machines or ()) for each in seen if each]
+
+    async def test_a_change_after_which_nothing_is_seen_is_done(self, world: StoreWorld) -> None:
+        """A look of its own may see more."""
+        store = await world.store("acme")
+        world.hide_machines()
+        written = await store.stage({SecretName("A"): Secret("1")})
+
+        assert (None, {"A": "1"}) == (written.after, world.stored("acme"))
 
     async def test_the_same_value_again_waits_for_a_deploy_as_well(self, world: StoreWorld) -> None:
         """Fly goes by the time of a change, not by what it was."""
@@ -208,6 +234,37 @@ class SecretStoreContract:
 
         assert found is await flyctl.prepare()
         assert found.version
+
+    async def test_a_flyctl_that_is_there_is_found_on_the_way(self, world: StoreWorld) -> None:
+        """Whatever is done first with it needs no `prepare`."""
+        flyctl = await world.flyctl()
+        world.give_flyctl()
+        written = await flyctl.secrets(AppName("acme")).stage({SecretName("A"): Secret("1")})
+        found = flyctl.found
+
+        assert written.after is not None
+        assert ({"A": "1"}, ["A"]) == (world.stored("acme"), [one.name for one in written.after.secrets])
+        assert found is not None
+        assert (found, True) == (await flyctl.prepare(), found.was_there)
+
+    async def test_without_one_nothing_is_done_until_it_is_installed(self, world: StoreWorld) -> None:
+        """Whoever asks is told, and may think again before that is made good."""
+        flyctl = await world.flyctl()
+        store = flyctl.secrets(AppName("acme"))
+        values = {SecretName("A"): Secret("1")}
+        with pytest.raises(FlyctlMissing):
+            await store.stage(values, looks_first=True)
+        with pytest.raises(FlyctlMissing):
+            await store.unset([*values])
+        with pytest.raises(FlyctlMissing):
+            await store.look()
+
+        assert ({}, None) == (world.stored("acme"), flyctl.found)
+
+        found = await flyctl.prepare()
+        await store.stage(values)
+
+        assert ({"A": "1"}, found, False) == (world.stored("acme"), flyctl.found, found.was_there)
 
     async def test_without_its_sandbox_nothing_is_stored(self, world: StoreWorld) -> None:
         """A run whose sandbox was taken away can write no more."""

@@ -7,6 +7,7 @@ import base64
 import re
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from doubles import InMemoryFly, InMemoryFlyctl, InMemorySandboxes
@@ -21,6 +22,7 @@ from flysync.sim import macaroon
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
 from flysync.sim.fly_machine import Crash
+from flysync.sim.flyctl import launcher
 from flysync.sim.loopback import Fault
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flysync.ports import Sandbox, SandboxFlyctl, SecretStore
+    from flysync.sim.sandboxes import LocalSandbox
 
 TOKEN = macaroon.macaroon(macaroon.organization(9))
 _TARBALL = "flyctl/flyctl_{version}_Linux_{arch}.tar.gz"
@@ -44,6 +47,10 @@ class StoreWorld(ABC):
     @abstractmethod
     async def flyctl(self) -> SandboxFlyctl:
         """Give the flyctl of a sandbox that is there; `prepare` has not been called."""
+
+    @abstractmethod
+    def give_flyctl(self) -> None:
+        """Put a flyctl that is new enough into the sandbox; without, there is none."""
 
     async def store(self, app: str) -> SecretStore:
         """Give the secrets of *app*, by a flyctl that is prepared."""
@@ -132,6 +139,9 @@ class MemoryWorld(StoreWorld):
     async def flyctl(self) -> SandboxFlyctl:
         return InMemoryFlyctl(self.fly, self.boxes.live.get("box") or self.boxes.add("box"))
 
+    def give_flyctl(self) -> None:
+        self.fly.flyctl = replace(self.fly.flyctl, was_there=True)
+
     def stored(self, app: str) -> dict[str, str]:
         return self.fly.apps[app].stored
 
@@ -165,6 +175,7 @@ class MemoryWorld(StoreWorld):
 
     def delay(self, machine: int, seconds: float) -> None:
         self.acme.machines[machine].healthy_after_s = seconds
+        self.acme.machines[machine].late_looks = 2  # that of the roll-out itself, and one more
 
     def add_machines(self, count: int, *, is_managed: bool) -> None:
         for _ in range(count):
@@ -177,7 +188,7 @@ class MemoryWorld(StoreWorld):
         self.fly.failures["machines"] = [FlyUnavailable("Fly.io's API answers with an error", service="fly")]
 
     async def lag(self) -> None:
-        self.acme.lag = 1
+        self.acme.lag = 2  # the look of the change itself, and one more
 
     async def catch_up(self) -> None:
         assert not self.acme.lag
@@ -189,8 +200,8 @@ class MemoryWorld(StoreWorld):
 class LoopbackWorld(StoreWorld):
     """flyctl in a shell in a sandbox of the simulated Daytona, before the simulated Fly."""
 
-    def __init__(self, fly: Fly, daytona: Daytona, boxes: DaytonaSandboxes) -> None:
-        self.fly, self.daytona, self.boxes = fly, daytona, boxes
+    def __init__(self, fly: Fly, daytona: Daytona, boxes: DaytonaSandboxes, program: Path | None = None) -> None:
+        self.fly, self.daytona, self.boxes, self.program = fly, daytona, boxes, program
         # A machine that does not start is waited for until then, and not for five minutes.
         self.acme = fly.add_app("acme", machines=2, checks=True, config={"deploy": {"wait_timeout": "3s"}})
         self.apps = {"acme": self.acme, "empty": fly.add_app("empty", machines=0, deployed=False)}
@@ -201,6 +212,19 @@ class LoopbackWorld(StoreWorld):
 
     async def flyctl(self) -> SandboxFlyctl:
         return self.of(await self.box())
+
+    @property
+    def local(self) -> LocalSandbox:
+        """The one sandbox that there is."""
+        (sandbox,) = self.daytona.sandboxes.values()
+        return sandbox.local
+
+    def give_flyctl(self) -> None:
+        there = self.local.bin / "flyctl"
+        if self.program:
+            there.symlink_to(self.program)
+        else:
+            launcher(there)
 
     def of(self, box: Sandbox, *sums: str) -> FlyctlSandbox:
         """Give the flyctl of *box*; with *sums*, one that has one of them."""
@@ -278,7 +302,7 @@ async def loopback(shell: str = "", flyctl: Path | None = None) -> AsyncIterator
         fly.add_token(TOKEN)
         boxes = DaytonaSandboxes(Secret(daytona.api_key), daytona.api_url, None, None, clock=QuickClock())
         try:
-            yield LoopbackWorld(fly, daytona, boxes)
+            yield LoopbackWorld(fly, daytona, boxes, flyctl)
         finally:
             await boxes.aclose()
 

@@ -16,8 +16,9 @@ from secret_store_contract import put
 from store_worlds import LoopbackWorld, Overheard, loopback
 
 from flysync.errors import AppNotFound, FlyctlFailed, FlysyncError, FlyUnavailable, RateLimited
-from flysync.model.core import AppName
+from flysync.model.core import AppName, SecretName
 from flysync.model.fly import Machines, RolloutEnd
+from flysync.secret import Secret
 from flysync.sim.fly_machine import Crash
 from flysync.sim.loopback import Fault, FaultKind
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from flysync.ports import Sandbox
-    from flysync.secret import Secret
 
 _MACHINE = "POST /v1/apps/acme/machines/[^/]+$"
 _LEAVES = 'mkdir -p "$FLYCTL_INSTALL/bin"; cd "$FLYCTL_INSTALL/bin"; '
@@ -175,12 +175,17 @@ async def test_two_apps_are_looked_at_in_one_sandbox(world: LoopbackWorld) -> No
 
 
 async def test_secrets_and_machines_come_in_one_step(world: LoopbackWorld) -> None:
-    """A look is one call of Daytona's."""
+    """A look is one call of Daytona's, and so is a change with all that is seen before and after it."""
     store = await world.store("acme")
     execs = len(world.daytona.execs)
     await store.look()
+    await store.stage({SecretName("A"): Secret("1")}, looks_first=True)
+    await store.deploy(wait=True, timeout_s=60)
+    await store.unset([SecretName("A")])
+    kept = {path.name: path.stat().st_size for path in world.local.home.glob(".flysync/*/steps/*/*.out")}
 
-    assert 1 == len(world.daytona.execs) - execs
+    assert 4 == len(world.daytona.execs) - execs
+    assert (0, 0) == (kept["set.out"], kept["unset.out"])  # of a change itself flyctl's words are of no use
 
 
 @cases("words", ["rate limit exceeded", "Too Many Requests", "machines.list: rate limited, try again in 1s"], quick=1)

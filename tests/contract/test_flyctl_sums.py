@@ -12,14 +12,13 @@ from store_worlds import LoopbackWorld, loopback
 
 from flysync.errors import FlyctlChanged, FlyctlFailed, Scope
 from flysync.model.core import AppName, SecretName
+from flysync.ports import FlyctlMissing
 from flysync.secret import Secret
 from flysync.sim.flyctl import launcher
 from flysync.sim.loopback import Fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from flysync.sim.sandboxes import LocalSandbox
 
 OTHER = "0" * 64
 #: It notes that it was run, and with what; to who asks, it is the right version.
@@ -48,12 +47,6 @@ def sum_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def local(world: LoopbackWorld) -> LocalSandbox:
-    """Give the one sandbox that there is."""
-    (sandbox,) = world.daytona.sandboxes.values()
-    return sandbox.local
-
-
 def place(text: str, path: Path, here: Path) -> Path:
     """Write a program."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,12 +61,14 @@ async def test_another_flyctl_is_never_run(world: LoopbackWorld, tmp_path: Path,
     """It counts as not there, is named with both sums, and gets neither token nor value; a sum beside it is nothing."""
     launcher(tmp_path / "right")
     box = await world.box()
-    found_at = place(text, local(world).root / name, tmp_path)
+    found_at = place(text, world.local.root / name, tmp_path)
     if "odd" in name:
-        local(world).environment["PATH"] = f"{found_at.parent}:{local(world).environment['PATH']}"
+        world.local.environment["PATH"] = f"{found_at.parent}:{world.local.environment['PATH']}"
     archive = world.fly.tarball_sha256("0.4.87")
     place(f"{archive}  flyctl_0.4.87_Linux_x86_64.tar.gz\n", found_at.with_name(f"{found_at.name}.sha256"), tmp_path)
     flyctl = world.of(box, OTHER, archive)
+    with pytest.raises(FlyctlMissing):
+        await flyctl.secrets(AppName("acme")).stage({SecretName("A"): Secret("canary")})
     found = await flyctl.prepare()
     await flyctl.secrets(AppName("acme")).stage({SecretName("A"): Secret("canary")})
 
@@ -84,12 +79,24 @@ async def test_another_flyctl_is_never_run(world: LoopbackWorld, tmp_path: Path,
     assert f"{where} was not run: its sum is {sum_of(found_at)[:12]}..., not {wanted}" == found.changed
 
 
+async def test_one_that_is_too_old_is_asked_its_version_and_sees_nothing(world: LoopbackWorld, tmp_path: Path) -> None:
+    """Neither the token nor a value, where a set is to follow in the same step; without sums, as nothing is checked."""
+    box = await world.box()
+    place(SPY.replace("0.4.87", "0.4.5"), world.local.bin / "flyctl", tmp_path)
+    with pytest.raises(FlyctlMissing):
+        await world.of(box).secrets(AppName("acme")).stage({SecretName("A"): Secret("canary")})
+    heard = (tmp_path / "heard").read_text()
+
+    assert "--json" in heard
+    assert [] == [word for word in ("FLY_API", "FlyV1", "fm2_", "canary") if word in heard]
+
+
 async def test_where_nothing_can_be_had_in_its_place_its_sum_may_be_the_fault(
     world: LoopbackWorld, tmp_path: Path
 ) -> None:
     """What could not be downloaded is told, and the setting that keeps the other one from being run."""
     box = await world.box()
-    place(SPY, local(world).root / "bin/flyctl", tmp_path)
+    place(SPY, world.local.root / "bin/flyctl", tmp_path)
     world.fly.faults.append(Fault(match="GET /flyctl/flyctl_", status=404, times=99))
 
     with pytest.raises(FlyctlFailed, match=r"flyctl's archive could not be downloaded; .* was not run") as failed:
@@ -97,14 +104,19 @@ async def test_where_nothing_can_be_had_in_its_place_its_sum_may_be_the_fault(
     assert "FLYSYNC_FLYCTL_SHA256" in str(failed.value.hint)
 
 
+@pytest.mark.parametrize("is_prepared", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_one_that_has_a_sum_that_is_set_is_used(kind: str, tmp_path: Path) -> None:
+async def test_one_that_has_a_sum_that_is_set_is_used(kind: str, tmp_path: Path, is_prepared: bool) -> None:
     """As it was when it was summed: what is put in its place afterwards is not run."""
     program = Path(REAL) if kind == "real" else launcher(tmp_path / "right")
     async with loopback("", program) as world:
         box = await world.box()
-        (there := local(world).bin / "flyctl").symlink_to(program)
+        (there := world.local.bin / "flyctl").symlink_to(program)
         flyctl = world.of(box, OTHER, sum_of(program))
+        if is_prepared:
+            await flyctl.prepare()
+        else:
+            await flyctl.secrets(AppName("acme")).stage({SecretName("A"): Secret("0")})
         found = await flyctl.prepare()
         there.unlink()
         place(SPY, there, tmp_path)
@@ -118,9 +130,9 @@ async def test_one_that_has_a_sum_that_is_set_is_used(kind: str, tmp_path: Path)
 async def test_without_a_sum_one_that_is_there_is_used_in_its_place(world: LoopbackWorld) -> None:
     """Nothing is copied and nothing is summed."""
     box = await world.box()
-    there = launcher(local(world).bin / "flyctl")
+    there = launcher(world.local.bin / "flyctl")
     await world.of(box).prepare()
-    (used,) = local(world).home.glob(".flysync/*/flyctl1")
+    (used,) = world.local.home.glob(".flysync/*/flyctl1")
 
     assert (True, there.resolve()) == (used.is_symlink(), used.resolve())
 
@@ -143,7 +155,7 @@ async def test_a_download_with_another_sum_is_an_error(tmp_path: Path, *, there:
     async with loopback("", spy := place(SPY, tmp_path / "flyctl", tmp_path)) as world:
         box = await world.box()
         if there:
-            (local(world).bin / "flyctl").symlink_to(spy)
+            (world.local.bin / "flyctl").symlink_to(spy)
         with pytest.raises(FlyctlChanged) as caught:
             await world.of(box, OTHER).prepare()
 
@@ -153,4 +165,4 @@ async def test_a_download_with_another_sum_is_an_error(tmp_path: Path, *, there:
         assert f"the archive was not run: its sum is {archive}..., not {OTHER[:12]}..." in error.message
         assert there == (f"/flyctl was not run: its sum is {sum_of(spy)[:12]}..." in error.message)
         assert not (tmp_path / "heard").exists()
-        assert [] == list(local(world).home.glob(".flysync/*/flyctl[0-9]"))
+        assert [] == list(world.local.home.glob(".flysync/*/flyctl[0-9]"))

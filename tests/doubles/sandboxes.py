@@ -24,6 +24,8 @@ class InMemorySandbox:
         self.id = sandbox_id
         self.name = name
         self.is_gone = False
+        #: Whether a flyctl was found there, or installed.
+        self.has_flyctl = False
 
     async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
         """Refuse: a script needs a shell; `InMemorySecrets` asks only whether the sandbox is still there."""

@@ -28,7 +28,9 @@ from flysync.model.fly import (
     RolloutEnd,
     Token,
     TokenKind,
+    Written,
 )
+from flysync.ports import FlyctlMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +50,8 @@ class InMemoryFly:
 
     `failures[call]` is raised from before the call's work, one per call, `lost[call]` after it. The calls are those of
     the ports: prepare, set, unset, look, deploy, start, reach, token, sign-in, see; `failures["machines"]` is for the
-    machines of a look alone. Of a deploy both become a `Rollout`.
+    machines of a look alone. Of a deploy both become a `Rollout`. Where a look is to fail, what changes something sees
+    nothing afterwards.
     """
 
     def __init__(self) -> None:
@@ -98,14 +101,18 @@ class InMemoryFlyctl:
     def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox) -> None:
         self._fly = fly
         self._sandbox = sandbox
-        self._found: Flyctl | None = None
+
+    @property
+    def found(self) -> Flyctl | None:
+        """Give a version, once something was done with it."""
+        return self._fly.flyctl if self._sandbox.has_flyctl else None
 
     async def prepare(self) -> Flyctl:
         """Give a version."""
-        if self._found is None:
+        if not self._sandbox.has_flyctl:
             self._fly.begin("prepare", self._sandbox)
-            self._found = self._fly.flyctl
-        return self._found
+            self._sandbox.has_flyctl = True
+        return self._fly.flyctl
 
     def secrets(self, app: AppName) -> InMemorySecrets:
         """Give the secrets of *app*."""
@@ -132,22 +139,25 @@ class InMemorySecrets:
         """Put everything into one batch."""
         return [list(values)] if values else []
 
-    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+    async def stage(self, values: Mapping[SecretName, Secret], *, looks_first: bool = False) -> Written:
         """Store the values."""
         app = self._enter("set")
+        before = frozenset(app.shown()) if looks_first else frozenset()
         if refused := next((name for name in values if not name.isidentifier() or name in self._fly.refused), None):
             message = f"Fly.io refuses {refused!r} as the name of a secret"
             raise InvalidCredential(message, name=refused, service="fly", phase="set")
         app.write({name: secret.reveal() for name, secret in values.items()})
         app.sets += 1
         self._fly.end("set")
+        return Written(before=before, after=self._after(app))
 
-    async def unset(self, names: Sequence[SecretName]) -> None:
+    async def unset(self, names: Sequence[SecretName]) -> Written:
         """Remove secrets."""
         app = self._enter("unset")
         app.write(dict.fromkeys(names))
         app.sets += 1
         self._fly.end("unset")
+        return Written(after=self._after(app))
 
     async def look(self) -> AppAtFly:
         """Give secrets and machines; without the machines every secret is Staged, or so flyctl says."""
@@ -156,7 +166,7 @@ class InMemorySecrets:
             self._fly.fail("machines")
         except FlysyncError as error:
             return AppAtFly(secrets=self._secrets(app, sees_machines=False), machines=None, error=error)
-        at_fly = AppAtFly(secrets=self._secrets(app), machines=tuple(one.shown() for one in app.machines))
+        at_fly = self._shown(app)
         self._fly.end("look")
         return at_fly
 
@@ -181,11 +191,16 @@ class InMemorySecrets:
             self._fly.end("deploy")
         except FlysyncError as error:
             return Rollout(end=RolloutEnd.UNKNOWN, error=error)
-        if end in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED, RolloutEnd.UNKNOWN}:
-            return Rollout(end=end, error=_ERRORS.get(end))
-        is_done = end is RolloutEnd.SUCCEEDED
-        machines = Machines(updated=reached, total=total)
-        return Rollout(end=end, release=app.release if is_done else None, machines=machines, error=_ERRORS.get(end))
+        if end is RolloutEnd.UNKNOWN:
+            return Rollout(end=end, error=_ERRORS[end])
+        is_touched = end not in {RolloutEnd.NO_MACHINES, RolloutEnd.UNTOUCHED}
+        return Rollout(
+            end=end,
+            release=app.release if end is RolloutEnd.SUCCEEDED else None,
+            machines=Machines(updated=reached, total=total) if is_touched else None,
+            error=_ERRORS.get(end),
+            after=self._after(app),
+        )
 
     async def start(self, machines: Sequence[str]) -> None:
         """Start machines."""
@@ -198,8 +213,19 @@ class InMemorySecrets:
         self._fly.end("start")
 
     def _enter(self, call: str) -> InMemoryApp:
+        if not self._sandbox.has_flyctl and not self._sandbox.is_gone and not self._fly.flyctl.was_there:
+            raise FlyctlMissing
         self._fly.begin(call, self._sandbox)
+        self._sandbox.has_flyctl = True
         return self._fly.find(self._name)
+
+    def _after(self, app: InMemoryApp) -> AppAtFly | None:
+        """Give what is seen right after a change; nothing where a look is to fail."""
+        fails = any((*self._fly.failures.get(call, ()), *self._fly.lost.get(call, ())) for call in ("look", "machines"))
+        return None if fails else self._shown(app)
+
+    def _shown(self, app: InMemoryApp) -> AppAtFly:
+        return AppAtFly(secrets=self._secrets(app), machines=tuple(one.shown() for one in app.machines))
 
     def _secrets(self, app: InMemoryApp, *, sees_machines: bool = True) -> tuple[FlySecret, ...]:
         shown = app.shown()

@@ -36,7 +36,7 @@ class Call:
     key: str
     title: str
     service: str
-    #: The step of flyctl's that it is, or belongs to; empty for Daytona's own calls.
+    #: The step that it is, or the part of one that it belongs to; empty for Daytona's own calls.
     step: str = ""
     #: Which requests these are: "METHOD /path", and a part of the body.
     match: str
@@ -64,8 +64,8 @@ class Call:
         return replace(fault, match=self.match, body=body, skip=self.skip, times=10**6 if lasting else 1)
 
 
-_EXECS = ("look", "first", "set", "list", "deploy", "confirm")
-_TITLES = {"first": "first list", "list": "list before the deploy", "confirm": "list after it"}
+_EXECS = ("set", "deploy")
+_TITLES = {"first": "list before the set", "list": "list after it", "confirm": "list after the deploy"}
 
 
 def _exec(step: str, skip: int) -> Call:
@@ -98,28 +98,29 @@ _MACHINE = "/v1/apps/[^/]+/machines/[^/?]+"
 
 
 def _list(step: str, number: int, machines: int) -> tuple[Call, ...]:
-    """Give the requests of the list with this *number*: of `secrets list`, and the last one of `machine list`."""
+    """Give the requests of the list with this *number*: of `secrets list`, and the one of `machine list` after it."""
     return (
         _fly(step, "GET secrets", _APP + "secrets", skip=number),
-        _fly(step, "GET machines, for the status", _APP + "machines$", skip=machines, usual=2),
+        _fly(
+            step, "GET machines, for the status", _APP + "machines$", skip=machines, usual=1 if step == "first" else 2
+        ),
         _fly(step, "GET releases", "GET /api/v1/apps/[^/]+/releases", skip=number),
-        _fly(step, "GET machines", _APP + "machines$", skip=machines + 1, usual=2),
+        *([] if step == "first" else [_fly(step, "GET machines", _APP + "machines$", skip=machines + 1, usual=2)]),
     )
 
 
 CALLS: tuple[Call, ...] = (
     Call(key="create", title="create", service="daytona", match="POST /api/sandbox$"),
     Call(key="get", title="look up, after a create without an answer", service="daytona", match="GET /api/sandbox/"),
-    _exec("look", 0),
     _exec("install", 1),
-    *(_exec(step, skip) for skip, step in enumerate(_EXECS) if step != "look"),
+    *(_exec(step, skip) for skip, step in enumerate(_EXECS)),
     Call(key="delete", title="delete", service="daytona", match="DELETE /api/sandbox/"),
     *_list("first", 0, machines=0),
     _fly("set", "look the app up", "POST /graphql", body="appcompact"),
     _fly("set", "POST secrets", "POST /v1/apps/[^/]+/secrets"),
-    *_list("list", 1, machines=2),
+    *_list("list", 1, machines=1),
     _fly("deploy", "look the app up", "POST /graphql", body="appcompact", skip=1),
-    _fly("deploy", "GET machines", _APP + "machines$", skip=4, usual=3),
+    _fly("deploy", "GET machines", _APP + "machines$", skip=3, usual=3),
     _fly("deploy", "POST releases", "POST /api/v1/releases"),
     _fly("deploy", "PATCH releases, running", "PATCH /api/v1/releases/", body='"running"'),
     _fly("deploy", "POST lease", f"POST {_MACHINE}/lease"),
@@ -128,5 +129,5 @@ CALLS: tuple[Call, ...] = (
     _fly("deploy", "GET machine", f"GET {_MACHINE}$"),
     _fly("deploy", "DELETE lease", f"DELETE {_MACHINE}/lease"),
     _fly("deploy", "PATCH releases, complete", "PATCH /api/v1/releases/", body='"complete"', skip=1),
-    *_list("confirm", 2, machines=7),
+    *_list("confirm", 2, machines=6),
 )

@@ -116,7 +116,7 @@ MUTATIONS = (
         "flysync/handlers/sync/attempt.py",
         "    await lock.check()\n",
         "",
-        (f"{_GUARDS}a_lock_that_is_lost_unnoticed_is_asked_for_before_each_step",),
+        (f"{_GUARDS}without_the_lock_nothing_is_looked_at_in_a_sandbox_that_has_come",),
     ),
     Mutation(
         "ask for the lock before the values are sent",
@@ -456,7 +456,7 @@ MUTATIONS = (
     Mutation(
         "name secrets of others that are overwritten",
         "flysync/handlers/sync/deliver.py",
-        "        if foreign := [name for name in sorted(names) if name in live]:\n",
+        "        if foreign := sorted(new & written.before):\n",
         "        if foreign := []:\n",
         (f"{_ROLLOUTS}TestOthers::test_a_name_that_somebody_else_has_set_is_named",),
     ),
@@ -487,6 +487,13 @@ MUTATIONS = (
         "flysync/handlers/sync/rollout.py",
         "_look_until(lambda live: not self._behind(live))",
         "_look()",
+        (f"{_ROLLOUTS}TestAListThatIsBehind::test_it_is_asked_again",),
+    ),
+    Mutation(
+        "take what a change has shown for one look only",
+        "flysync/handlers/sync/look.py",
+        "shown, self._state.shown = self._state.shown, None\n",
+        "shown = self._state.shown\n",
         (f"{_ROLLOUTS}TestAListThatIsBehind::test_it_is_asked_again",),
     ),
     Mutation(
@@ -947,6 +954,48 @@ MUTATIONS = (
         (f"{_SCRIPT}a_step_runs_once_and_a_replay_gets_its_code",),
     ),
     Mutation(
+        "ask only once what was there before a set",
+        "flysync/adapters/flyctl/steps.py",
+        "                done = answers[:place]\n",
+        "",
+        ("unit/test_flyctl_secrets.py::test_what_was_there_before_a_set_is_asked_once",),
+    ),
+    Mutation(
+        "show the token to no process that looks for flyctl",
+        "flysync/adapters/flyctl/script.py",
+        "            if part.has_token:\n",
+        "            if True:\n",
+        ("unit/test_flyctl_script.py::test_only_parts_that_have_the_token_see_it",),
+    ),
+    Mutation(
+        "let no variable of others show the token",
+        "flysync/adapters/flyctl/script.py",
+        '"unset k\\nk=$V0',
+        '"k=$V0',
+        ("unit/test_flyctl_script.py::test_only_parts_that_have_the_token_see_it",),
+    ),
+    Mutation(
+        "keep nothing of what a change prints",
+        "flysync/adapters/flyctl/secrets.py",
+        'f"{text} >/dev/null"',
+        "text",
+        ("contract/test_flyctl_sandbox.py::test_secrets_and_machines_come_in_one_step",),
+    ),
+    Mutation(
+        "do nothing more after what has failed",
+        "flysync/adapters/flyctl/script.py",
+        '[ "$c" = 0 ] || g=@GO_ON@\n',
+        "",
+        ("unit/test_flyctl_script.py::test_each_part_has_an_end_of_its_own[False]",),
+    ),
+    Mutation(
+        "let no answer that is lost count for what writes",
+        "flysync/adapters/flyctl/script.py",
+        " and not part.writes:",
+        ":",
+        ("unit/test_flyctl_script.py::test_a_replay_of_a_step_that_died_gets_no_answer",),
+    ),
+    Mutation(
         "begin nothing too late",
         "flysync/adapters/flyctl/script.py",
         '-gt "$(cat "$d/until")" ]; then',
@@ -1019,8 +1068,8 @@ MUTATIONS = (
     Mutation(
         "run no flyctl that has another sum",
         "flysync/adapters/flyctl/install.py",
-        '    @IS_ONE@) printf "%s " "$n";',
-        '    *) printf "%s " "$n";',
+        "    @IS_ONE@)\n      v=",
+        "    *)\n      v=",
         (f"{_SUMS}another_flyctl_is_never_run[bin/flyctl-spy]", f"{_SUMS}another_flyctl_is_never_run[bin/fly-wrapper]"),
     ),
     Mutation(
@@ -1028,7 +1077,7 @@ MUTATIONS = (
         "flysync/adapters/flyctl/install.py",
         '$t 10 cp "$c" "$p" && s=',
         'ln -s "$c" "$p" && s=',
-        (f"{_SUMS}one_that_has_a_sum_that_is_set_is_used[stand-in]",),
+        (f"{_SUMS}one_that_has_a_sum_that_is_set_is_used[stand-in-True]",),
     ),
     Mutation(
         "run no download that has another sum",

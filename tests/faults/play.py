@@ -77,10 +77,11 @@ class HastyFlyctl(FlyctlSandbox):
 
 #: What is short where a step does not answer; the other steps have the time that they always have.
 _SHORT: dict[str, Limits] = {
-    "look": Limits(look_s=_SHORT_S, margin_s=1),
     "install": Limits(install_s=_SHORT_S, margin_s=1),
     "deploy": Limits(margin_s=1),
-} | dict.fromkeys(("first", "set", "list", "confirm"), Limits(call_s=_SHORT_S, list_s=_SHORT_S, margin_s=1))
+} | dict.fromkeys(
+    ("first", "set", "list", "confirm"), Limits(look_s=_SHORT_S, call_s=_SHORT_S, list_s=_SHORT_S, margin_s=1)
+)
 
 
 @asynccontextmanager
@@ -211,27 +212,22 @@ class CellWorld:
         found = self.simulation.daytona.requests(call.match.replace("$", r"\?"))
         if not call.step:
             return len(found)
-        return sum(1 for record in found if self._step(record) == call.step)
+        return sum(1 for record in found if _step_of(record) == call.step)
 
     def _of_fly(self, call: Call) -> Iterator[Record]:
         """Give the requests to Fly that belong to the call: by their step, path and body."""
-        steps = [(r.at, self._step(r)) for r in self.simulation.daytona.requests("POST /toolbox/.*/process/execute")]
-        for record in self.simulation.fly.requests(call.match.replace("$", r"\?")):
-            during = [step for at, step in steps if at <= record.at]
-            if during and during[-1] == call.step and call.body in record.body.decode():
+        steps = [(r.at, _step_of(r)) for r in self.simulation.daytona.requests("POST /toolbox/.*/process/execute")]
+        match, part = call.match.replace("$", r"\?"), "first"
+        for record in self.simulation.fly.records:
+            line = f"{record.method} {record.path}?{record.query}"
+            if part != "confirm" and [step for at, step in steps if at <= record.at][-1:] == ["deploy"]:
+                part = "deploy"
+            if part == "first" and record.method == "POST":
+                part = "set"
+            if part in {"set", "deploy"} and re.match("GET /v1/apps/[^/]+/secrets", line):
+                part = "list" if part == "set" else "confirm"
+            if part == call.step and re.match(match, line) and call.body in record.body.decode():
                 yield record
-
-    def _step(self, record: Record) -> str:
-        """Give the name of the step that a command is; the lists before the set and after the deploy have their own."""
-        name = _step_of(record)
-        if name != "list":
-            return name
-        before = {_step_of(other) for other in self._before(record)}
-        return "confirm" if "deploy" in before else "list" if "set" in before else "first"
-
-    def _before(self, record: Record) -> Iterator[Record]:
-        records = self.simulation.daytona.requests("POST /toolbox/.*/process/execute")
-        return (other for other in records if other.at < record.at)
 
     def restarts(self) -> int:
         """Give how often the machine was restarted."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from flysync.model.core import AppName, RunId
-    from flysync.model.fly import AppAtFly
+    from flysync.model.fly import AppAtFly, Written
     from flysync.model.reports import SyncReport
     from flysync.ports import OnProgress, SandboxFlyctl
 
@@ -93,10 +93,11 @@ class SlowSecrets(InMemorySecrets):
         super().__init__(races.fly, sandbox, app)
         self._races = races
 
-    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+    async def stage(self, values: Mapping[SecretName, Secret], *, looks_first: bool = False) -> Written:
         """Store the values, late."""
         self._races.fault("set")
-        await self._late(super().stage, values)
+        written: Written = await self._late(super().stage, values, looks_first=looks_first)
+        return written
 
     async def look(self) -> AppAtFly:
         """Give what is there."""

@@ -135,14 +135,10 @@ def _of_exec(step: str, fault: str, *, lasting: bool) -> Expected:
         return replace(_SYNCED, tries=(2, 2))
     # The key has just made the sandbox: the proxy says 401 of one that it does not know.
     code = "daytona_unavailable" if fault in _DENIED else _daytona_code(fault)
-    if step in {"look", "install", "first"}:
+    if step == "install":
         return _failed(code)
     if step == "set":
         return _failed(code) if fault in _REFUSED else _failed("outcome_unknown", "unknown")
-    if step == "list":
-        return _failed("deploy_incomplete", "staged")
-    if step == "confirm":
-        return replace(_failed("outcome_unknown", "unknown"), restarts=1)
     if fault in _REFUSED:
         return _failed("deploy_incomplete", "staged")
     return replace(_failed("outcome_unknown", "unknown"), restarts=int(fault in _DONE))
@@ -174,12 +170,12 @@ def _of_fly(call: Call, fault: str, *, lasting: bool) -> Expected:
     if call.step == "deploy":
         return _of_deploy(call, fault, lasting=lasting)
     code = _fly_code(call, fault)
-    attempts = _attempts(code)
-    if not lasting and attempts > 1:
+    attempts, is_late = _attempts(code), call.step in {"list", "confirm"}
+    if not lasting and (attempts > 1 or is_late):
         return replace(_SYNCED, tries=(2, 2))
-    tries = attempts * sends
-    if call.step in {"list", "confirm"}:
-        return _of_a_late_list(call.step, tries=(tries, tries))
+    tries = (attempts + is_late) * sends
+    if is_late:
+        return _of_a_late_list(call.step, (tries, tries))
     if code == "app_not_found":
         return Expected(outcome="skipped")
     may_have_worked = code == "timeout" or (code == "fly_unavailable" and call.match != "POST /graphql")
@@ -193,8 +189,12 @@ def _attempts(code: str) -> int:
     return {"access_denied": 1, "app_not_found": 1, "timeout": 2}.get(code, 3)
 
 
-def _of_a_late_list(step: str, *, tries: tuple[int, int]) -> Expected:
-    """What cannot be looked at before the deploy is not rolled out; after it, nobody knows how the machines are."""
+def _of_a_late_list(step: str, tries: tuple[int, int]) -> Expected:
+    """
+    What cannot be looked at before the deploy is not rolled out; after it, nobody knows how the machines are.
+
+    Neither is tried again in its step, which is the set's or the deploy's, and then once more in one of its own.
+    """
     if step == "list":
         return replace(_failed("deploy_incomplete", "staged", service="fly"), tries=tries)
     return replace(_failed("outcome_unknown", "unknown", service="fly"), tries=tries, restarts=1)
@@ -204,30 +204,28 @@ def _of_machines(call: Call, fault: str, *, lasting: bool) -> Expected:
     """
     A list asks twice: `secrets list` for the status, which it can do without, and then `machine list`.
 
-    The first list of a run can do without the machines; the one before the deploy shows which are down before it, and
-    the one after it which are down by it.
+    The one before the set has the secrets alone; the one after it shows which machines are down before the deploy, and
+    the one after the deploy which are down by it. What does not answer keeps `machine list` from being run.
     """
-    code = _fly_code(call, fault)
-    attempts = _attempts(code)
-    is_for_status = call.key.endswith("status")
+    attempts = _attempts(_fly_code(call, fault))
+    is_first, is_for_status = call.step == "first", call.key.endswith("status")
+    more = int(fault in _REPEATED | _CUT or fault == "404")  # flyctl comes again by itself where that may help
+    if is_for_status and fault == "no answer":  # then `secrets list` has none to give either
+        if not lasting:
+            return replace(_SYNCED, tries=(2, 2) if is_first else (3, 3))
+        tries = (attempts + (not is_first),) * 2
+        return (
+            replace(_failed("timeout", service="fly"), tries=tries) if is_first else _of_a_late_list(call.step, tries)
+        )
+    if is_first:
+        tries = (1, MANY) if lasting and more else (1 + more, 1 + more)
+        return _of_a_late_list("list", tries) if lasting else replace(_SYNCED, tries=tries)
+    if not lasting and is_for_status:
+        return replace(_SYNCED, tries=(2 + more, 2 + more))
     if not lasting:
-        if is_for_status and fault != "no answer":
-            # flyctl comes again by itself where that may help.
-            more = int(fault in _REPEATED | _CUT or fault == "404")
-            return replace(_SYNCED, tries=(2 + more, 2 + more))
-        if fault in _REPEATED:
-            return replace(_SYNCED, tries=(3, 3))
-        if attempts > 1:
-            return replace(_SYNCED, tries=(4, 4))
-        # A refusal: nothing is tried again, and the first list can do without.
-        return replace(_SYNCED, tries=(2, 2)) if call.step == "first" else _of_a_late_list(call.step, tries=(2, 2))
-    least = 2 * attempts
-    tries = (least, MANY if fault in _REPEATED | _CUT or fault == "404" else least)
-    if call.step != "first":
-        return _of_a_late_list(call.step, tries=tries)
-    if fault == "no answer":  # then `secrets list` has none to give either
-        return replace(_failed(code, service="fly"), tries=tries)
-    return _of_a_late_list("list", tries=tries)
+        return replace(_SYNCED, tries=(3, 3) if fault in _REPEATED else (4, 4))
+    least = 2 + attempts if fault == "no answer" else 2 * (1 + attempts)
+    return _of_a_late_list(call.step, (least, MANY if more else least))
 
 
 def _is_ignored(call: Call, fault: str) -> bool:

@@ -21,7 +21,7 @@ from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project,
 from flysync.model.allowed import Allowed
 from flysync.model.core import ProjectId, RunId, SecretName, SyncOptions
 from flysync.model.fly import RolloutEnd
-from flysync.ports import Services
+from flysync.ports import FlyctlMissing, Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -132,7 +132,7 @@ class _Port:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
-        if name in {"lost", "batches", "secrets", "access", "may_come"}:  # these ask nobody
+        if name in {"lost", "batches", "secrets", "access", "may_come", "found"}:  # these ask nobody
             return method
 
         async def call(*arguments: object, **more: object) -> object:
@@ -359,7 +359,7 @@ class Process:
     def _take_effect(self, fault: Fault, name: str, effect: Effect) -> None:
         """Let a call do its work, or some of it, now or later, whoever hears of it."""
         if fault.effect in {"first", "half"} and name != "lock.try_acquire":
-            with suppress(FlysyncError), self._broken_off() if fault.effect == "half" else nullcontext():
+            with suppress(FlysyncError, FlyctlMissing), self._broken_off() if fault.effect == "half" else nullcontext():
                 landed(effect)
         if fault.answer is not None and fault.effect == "first":
             self.world.rollouts.believe(fault.answer.end)

@@ -15,6 +15,7 @@ from play import QuickClock, canary_of
 import flysync
 from flysync import library
 from flysync.adapters.daytona import DaytonaSandbox
+from flysync.errors import FlyUnavailable
 from flysync.model.allowed import Allowed
 from flysync.model.core import SyncOptions
 from flysync.ports import AnswerLost, Services
@@ -75,6 +76,8 @@ class BuggyWorld:
         self.fly = InMemoryFly()
         app = self.fly.add_app("acme")
         app.crashes = int(broken == "records.end_rollout")
+        if broken == "store.look":  # which is called where a change does not show what there is
+            self.fly.failures["look"] = [FlyUnavailable("away")]
         self.boxes = InMemorySandboxes()
         nothing: Any = None
         self.services = Services(

@@ -236,14 +236,18 @@ def _echoes(told: str) -> dict[str, tuple[str, Fault, str]]:
             Fault(match="POST /api/sandbox", status=400, body=text),
             "daytona_unavailable",
         ),
-        "Daytona on exec": ("daytona", Fault(match=exec_, skip=3, status=400, body=text), "daytona_unavailable"),
+        "Daytona on exec": ("daytona", Fault(match=exec_, skip=2, status=400, body=text), "daytona_unavailable"),
         "Daytona's proxy": (
             "daytona",
-            Fault(match=exec_, skip=3, status=502, body=told, content_type="text/html"),
+            Fault(match=exec_, skip=2, status=502, body=told, content_type="text/html"),
             "outcome_unknown",
         ),
-        "the sandbox on list": ("daytona", Fault(match=exec_, skip=2, status=200, body=result), "daytona_unavailable"),
-        "the sandbox on set": ("daytona", Fault(match=exec_, skip=3, status=200, body=result), "outcome_unknown"),
+        "the sandbox on install": (
+            "daytona",
+            Fault(match=exec_, skip=1, status=200, body=result),
+            "daytona_unavailable",
+        ),
+        "the sandbox on set": ("daytona", Fault(match=exec_, skip=2, status=200, body=result), "outcome_unknown"),
     }
 
 

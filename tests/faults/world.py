@@ -21,6 +21,7 @@ from doubles import (
 from rollouts import Rollouts
 
 from flysync.errors import DaytonaUnavailable, FlysyncError
+from flysync.ports import FlyctlMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from schedules import Process
 
     from flysync.model.core import AppName, RunId, SecretName
-    from flysync.model.fly import AppAtFly, Rollout
+    from flysync.model.fly import AppAtFly, Rollout, Written
     from flysync.ports import Intent, OnProgress
     from flysync.secret import Secret
 
@@ -150,7 +151,7 @@ class World:
         while self.pending:
             name, effect = self.pending.pop(0)
             before = {*self.sandboxes.live}
-            with suppress(FlysyncError):
+            with suppress(FlysyncError, FlyctlMissing):
                 landed(effect)
             if name == "sandboxes.create":
                 self.late_boxes |= self.sandboxes.live.keys() - before
@@ -194,13 +195,13 @@ class WatchedSecrets(InMemorySecrets):
         self._world, self._app_name, self._run_id = process.world, app, run_id
         self._process = process
 
-    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+    async def stage(self, values: Mapping[SecretName, Secret], *, looks_first: bool = False) -> Written:
         """Store the values; an older one in the place of the newest, set since we have read, is wrong."""
         self._in_time()
         world, project = self._world, self._process.project
         app, rows = world.fly.apps.get(self._app_name), world.rows_of(project)
         before = dict(app.stored) if app else {}
-        await super().stage(values)
+        written = await super().stage(values, looks_first=looks_first)
         self._is_owner()
         world.note()
         world.acted |= dict.fromkeys(values, len(world.records.actions))
@@ -212,14 +213,16 @@ class WatchedSecrets(InMemorySecrets):
             if is_newest and value != rows.get(name) and writer != self._run_id and moment > self._process.read_at:
                 world.wrongs.append(f"{self._run_id} put an older {name} over the newest")
             world.written[name] = len(world.history), self._run_id
+        return written
 
-    async def unset(self, names: Sequence[SecretName]) -> None:
+    async def unset(self, names: Sequence[SecretName]) -> Written:
         """Remove secrets."""
         self._in_time()
-        await super().unset(names)
+        written = await super().unset(names)
         self._is_owner()
         self._world.removed.setdefault(self._run_id, set()).update(names)
         self._world.note()
+        return written
 
     async def look(self) -> AppAtFly:
         """Look; what was seen last is held against what is claimed."""
@@ -232,7 +235,9 @@ class WatchedSecrets(InMemorySecrets):
         self._in_time()
         try:
             with self._world.rollouts.deploy(self._app_name, self._run_id):
-                return await super().deploy(wait=wait, timeout_s=timeout_s, on_progress=on_progress)
+                rollout = await super().deploy(wait=wait, timeout_s=timeout_s, on_progress=on_progress)
+            self._process.seen = rollout.after or self._process.seen
+            return rollout
         finally:
             self._world.note()
 

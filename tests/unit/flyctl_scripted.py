@@ -60,7 +60,11 @@ def replayed(code: int, stdout: str = "") -> str:
 
 
 class Scripted:
-    """A sandbox (port `Sandbox`) that answers as it is told: one answer per request, of one text per part."""
+    """
+    A sandbox (port `Sandbox`) that answers as it is told: one answer per request, of one text per part.
+
+    Of the parts for which there is none, nothing is heard.
+    """
 
     id = "box"
 
@@ -82,7 +86,7 @@ class Scripted:
         texts = (answer,) if isinstance(answer, str) else answer
         return "".join(
             text.replace("NONCE", nonce[1]).replace("PART", part)
-            for text, part in zip(texts, parts[1].split(), strict=True)
+            for text, part in zip(texts, parts[1].split(), strict=False)
         )
 
 

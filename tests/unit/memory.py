@@ -153,7 +153,7 @@ class World:
         return await sync_project(PROJECT, given, services=self.services, listener=self)
 
 
-def stage_by(world: World, stage: Callable[[object], Awaitable[None]]) -> None:
+def stage_by(world: World, stage: Callable[..., Awaitable[None]]) -> None:
     """Let values be stored by *stage*."""
     _instead(world, "stage", stage)
 

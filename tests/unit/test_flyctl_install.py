@@ -4,7 +4,8 @@ import pytest
 from flyctl_scripted import FOUND, GONE, Scripted, flyctl, told
 
 from flysync import errors
-from flysync.ports import AnswerLost
+from flysync.model.core import AppName, SecretName
+from flysync.ports import AnswerLost, FlyctlMissing
 
 INSTALLED = '0 {"Version": "0.4.87"}'
 
@@ -27,6 +28,20 @@ async def test_flyctl_is_found_or_installed(answers: list[str | Exception]) -> N
     assert "0.4.87" == (await found.prepare()).version
     assert "0.4.87" == (await found.prepare()).version
     assert [] == sandbox.answers
+
+
+async def test_what_a_set_has_found_out_is_not_looked_for_again() -> None:
+    """That there is no flyctl, or only one that is too old: it is installed at once."""
+    for looked in ("", '1 {"Version": "0.4.5"}'):
+        sandbox = Scripted((told(1, looked), told(999)), told(0, INSTALLED), told(0))
+        found = flyctl(sandbox)
+        with pytest.raises(FlyctlMissing):
+            await found.secrets(AppName("acme")).unset([SecretName("A")])
+        made = await found.prepare()
+        await found.secrets(AppName("acme")).unset([SecretName("A")])
+
+        assert ["1-unset", "2-install", "3-unset"] == sandbox.steps
+        assert (made, "0.4.5" if looked else None) == (found.found, made.too_old)
 
 
 @pytest.mark.parametrize(

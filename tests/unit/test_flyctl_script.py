@@ -3,11 +3,12 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.adapters.flyctl.script import Answer, Part, Step, removal, timed, word
+from flysync.adapters.flyctl.script import LEFT_OUT, Answer, Part, Step, removal, timed, word
 from flysync.adapters.flyctl.secrets import DEPLOY
 from flysync.adapters.flyctl.verdicts import machines, release
 from flysync.errors import DaytonaUnavailable, TimedOut
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def make_step(
-    *commands: str, name: str = "1-try", left_s: int = 60, has_token: bool = False, writes: bool = False
+    *commands: str,
+    name: str = "1-try",
+    left_s: int = 60,
+    has_token: bool = False,
+    writes: bool = False,
+    goes_on: bool = False,
 ) -> Step:
     """Make a step of parts called `a`, `b`, …"""
     commands = commands or ("true",)
@@ -28,7 +34,7 @@ def make_step(
         run_id=RunId("run1"),
         name=name,
         parts=[
-            Part(letter, command, 5, writes=writes, has_token=has_token)
+            Part(letter, command, 5, writes=writes, has_token=has_token, goes_on=goes_on)
             for letter, command in zip("abc", commands, strict=False)
         ],
         left_s=left_s,
@@ -69,11 +75,18 @@ def test_both_streams_and_the_code_come_back_apart(tmp_path: Path, writes: bool)
     assert Answer(code=7, stdout="out\n\n", stderr="err") == run(make_step(BOTH, writes=writes), tmp_path)
 
 
-def test_each_part_has_an_end_of_its_own(tmp_path: Path) -> None:
-    """One that fails does not hold up the next; both are told."""
-    first, second = run_all(make_step(BOTH, "printf two"), tmp_path)
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_each_part_has_an_end_of_its_own(tmp_path: Path, goes_on: bool) -> None:
+    """After one that fails the others are left out, unless they are to follow it all the same; a replay knows it."""
+    step = make_step("printf one", BOTH, '{ printf x >>"$HOME/ran"; printf three; }', goes_on=goes_on)
+    three, left_out = Answer(code=0, stdout="three", stderr=""), Answer(code=LEFT_OUT, stdout="", stderr=None)
 
-    assert (Answer(code=7, stdout="out\n\n", stderr="err"), Answer(code=0, stdout="two", stderr="")) == (first, second)
+    answers, replayed = run_all(step, tmp_path), run_all(step, tmp_path)
+
+    assert Answer(code=0, stdout="one", stderr="") == answers[0]
+    assert (Answer(code=7, stdout="out\n\n", stderr="err"), three if goes_on else left_out) == answers[1:]
+    assert [replace(answer, stderr=None) for answer in answers] == [*replayed]
+    assert goes_on == (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("writes", [False, True])
@@ -85,7 +98,7 @@ def test_a_step_runs_once_and_a_replay_gets_its_code(tmp_path: Path, writes: boo
 
     assert (3, "1\n", "err") == (first[0].code, first[0].stdout, first[0].stderr)
     assert (3, "1\n", None) == (second[0].code, second[0].stdout, second[0].stderr)
-    assert [4, 4] == [answers[1].code for answers in (first, second)]
+    assert [LEFT_OUT] * 2 == [answers[1].code for answers in (first, second)]
     assert "x" == (tmp_path / "ran").read_text()
 
 
@@ -163,14 +176,15 @@ def test_nothing_begins_when_the_time_of_the_run_is_over(tmp_path: Path) -> None
 
 
 def test_a_replay_of_a_step_that_died_gets_no_answer(tmp_path: Path) -> None:
-    """A marker whose process is gone, without a code: nobody knows how it ended."""
+    """A marker whose process is gone, without a code: nobody knows how it ended. A look is as good as left out."""
     marker = tmp_path / ".flysync/run1/steps/1-try"
     marker.mkdir(parents=True)
     (marker / "pid").write_text("999999999\n")
     (marker / "a.code").write_text("0")
 
     with pytest.raises(AnswerLost):
-        run_all(make_step("true", "true"), tmp_path)
+        run_all(make_step("true", "true", writes=True), tmp_path)
+    assert [0, LEFT_OUT] == [answer.code for answer in run_all(make_step("true", "true"), tmp_path)]
 
 
 def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -235,6 +249,17 @@ def test_a_step_without_the_token_gets_none(tmp_path: Path) -> None:
     answer = run(make_step('{ env | grep -E "^FLY_API" || true; }'), tmp_path, {"FLY_API_TOKEN": "theirs"})
 
     assert "" == answer.stdout
+
+
+def test_only_parts_that_have_the_token_see_it(tmp_path: Path) -> None:
+    """None before them, whatever is exported by others: it is there when another one has been looked at."""
+    seen = "{ env | grep -c canary || true; }"
+    step = replace(
+        make_step(seen, seen), parts=[Part("a", seen, 5, has_token=False), Part("b", seen, 5)], arguments=("A",)
+    )
+    env = {"V0": "canary", "V1": "canary", "k": "exported"}
+
+    assert ["0\n", "1\n"] == [answer.stdout for answer in run_all(step, tmp_path, env)]
 
 
 def test_logs_is_a_plain_file_and_everything_is_private(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from flyctl_scripted import GONE, Scripted, replayed, store, told
 
 from flysync import errors
 from flysync.model.core import SecretName
-from flysync.model.fly import FlyStatus
+from flysync.model.fly import FlyStatus, Written
 from flysync.ports import AnswerLost, NotSent
 from flysync.secret import Secret
 
@@ -15,8 +15,11 @@ ROWS = '[{"name": "A", "digest": "d", "status": "Deployed"}]'
 MACHINES = "machine\nid m0\nstate started\nmetadata\nlaunched\nrelease 7\nend\nnow 1\n"
 
 
+VALUES = {SecretName("A"): Secret("1")}
+
+
 async def stage(sandbox: Scripted, *, left_s: float = 600) -> None:
-    await (await store(sandbox, left_s=left_s)).stage({SecretName("A"): Secret("1")})
+    await (await store(sandbox, left_s=left_s)).stage(VALUES)
 
 
 async def test_what_a_replay_tells_is_as_good() -> None:
@@ -35,6 +38,32 @@ async def test_a_set_whose_code_was_found_is_done() -> None:
     await stage(sandbox)
 
     assert ["2-set", "2-set"] == sandbox.steps
+
+
+async def test_what_was_there_before_a_set_is_asked_once() -> None:
+    """A set that is tried again may have stored what a second list would take for somebody else's."""
+    lists = told(0, ROWS), told(0, MACHINES)
+    sandbox = Scripted(
+        (told(124), told(999), told(999), told(999)),
+        (told(0, "[]"), told(1, stderr=STORING + "Post: EOF")),
+        (told(0), *lists),
+        (told(0, ROWS), told(0), *lists),
+    )
+    first = await (await store(sandbox)).stage(VALUES, looks_first=True)
+    second = await (await store(sandbox)).stage(VALUES, looks_first=True)
+
+    assert [frozenset(), {"A"}] == [first.before, second.before]
+    assert first.after == second.after
+    assert [1] * 2 == [len(one.after.machines or ()) for one in (first, second) if one.after]
+    assert [] == sandbox.answers
+
+
+@pytest.mark.parametrize("lists", [(), (told(0, "odd"), told(0, MACHINES)), (told(0, ROWS), told(1)), (told(1),)])
+async def test_a_set_after_which_nothing_is_seen_is_done(lists: tuple[str, ...]) -> None:
+    """Whatever became of the lists, and of the one before it, which only warns."""
+    written = await (await store(Scripted((told(0, "odd"), told(0), *lists)))).stage(VALUES, looks_first=True)
+
+    assert Written() == written
 
 
 @pytest.mark.parametrize(
@@ -67,6 +96,17 @@ async def test_a_failed_set_is_told_as_what_it_is(
         await stage(sandbox)
 
     assert steps == len(sandbox.steps)
+
+
+@pytest.mark.parametrize(("left_s", "looks"), [(600, True), (20, True), (11, False)])
+async def test_no_change_waits_for_lists_that_there_is_no_time_for(*, left_s: float, looks: bool) -> None:
+    """What became of it is known before the run is over; a look of its own comes afterwards, or none."""
+    sandbox = Scripted(*[(told(0), told(0, ROWS), told(0, MACHINES))] * 2)
+    secrets = await store(sandbox, left_s=left_s)
+    deployed = await secrets.deploy(wait=True, timeout_s=left_s * 0.25 if looks else left_s * 0.75)
+
+    assert looks == (deployed.after is not None)
+    assert looks == ((await secrets.stage(VALUES)).after is not None)
 
 
 async def test_no_attempt_is_made_after_the_end_of_the_run() -> None:

@@ -51,7 +51,7 @@ async def test_a_new_credential_is_set_deployed_and_recorded() -> None:
 
     assert {"A": ("synced", "new", None)} == told(report)
     assert (0, True, 1) == (report.exit_code, report.recorded, world.acme.restarts)
-    assert ["prepare", "look", "set", "look", "deploy", "look"] == world.fly.calls
+    assert ["prepare", "set", "deploy"] == world.fly.calls
     assert {"A": "1"} == world.acme.running
     assert {} == world.sandboxes.live
     assert report == world.last
@@ -501,7 +501,7 @@ async def test_a_lost_lock_stops_the_run() -> None:
     """Its sandbox goes, and it claims nothing."""
     world = World()
     world.put(A="1")
-    during(world, "look", lambda: world.lock.steal(AppName("acme")))
+    during(world, "set", lambda: world.lock.steal(AppName("acme")))
 
     report = await world.sync()
 
@@ -542,7 +542,7 @@ async def test_an_interrupted_run_cleans_up_and_says_what_is_known() -> None:
     world.put(A="1")
     entered = asyncio.Event()
 
-    async def stuck(_: object) -> None:
+    async def stuck(_: object, **_more: object) -> None:
         entered.set()
         await asyncio.Event().wait()
 

@@ -44,7 +44,7 @@ class Source:
 
     def checking(self, text: str) -> str:
         """Fill in how a script fetches, and what it compares a program's sum with."""
-        text = text.replace("@CURL@", _CURL).replace("@IS_ONE@", _IS_ONE)
+        text = text.replace("@CURL@", _CURL).replace("@IS_ONE@", _IS_ONE).replace("@NEW@", _NEW)
         return text.replace("@SUMS@", ",".join(map(word, self.sums)))
 
 
@@ -57,11 +57,19 @@ for c in "$(command -v flyctl)" "$(command -v fly)" "${HOME:-$PWD}/.fly/bin/flyc
   n=$((n + 1)); l=$c; s=; p="$d/flyctl$n"; rm -f "$p"
   if [ "@SUMS@" ]; then $t 10 cp "$c" "$p" && s=$($t 10 sha256sum <"$p"); else ln -s "$c" "$p"; fi
   case ",@SUMS@," in
-    @IS_ONE@) printf "%s " "$n"; $t 10 "$p" version --json; printf "\\n" ;;
+    @IS_ONE@)
+      v=$($t 10 "$p" version --json); printf "%s %s\\n" "$n" "$v"
+      case "$v" in @NEW@) [ -e "$d/flyctl" ] || ln -s "$p" "$d/flyctl" ;; esac ;;
     *) rm -f "$p"; printf "%s is %s %s\\n" "$n" "${s%% *}" "$(printf "%s" "$c" | tr -c "[:print:]" "?")" ;;
   esac
 done; true
 }"""
+#: What a version looks like that is new enough for sure: no less than `_is_new_enough` asks for.
+_NEW = "|".join(
+    f'*\\"Version\\":{space}\\"{version}*'
+    for space in ("", "\\ ")
+    for version in ("0.0.0-dev", "0.4.[6-9]", "0.4.[1-9][0-9]", "0.[5-9].", "0.[1-9][0-9].", "[1-9]")
+)
 #: An address that is https must not lead to one that is not.
 _CURL = "curl -fsSL --proto-redir =https --retry 2 --connect-timeout 10"
 #: What a list of sums, between commas, looks like that has `$s` in it, or nothing at all.
@@ -154,6 +162,12 @@ def _archive_url(source: Source) -> str:
     return url.replace("{version}", source.version).replace("{arch}", "@ARCH@")
 
 
+def looking(source: Source, limit_s: int, *, finds: bool) -> Part:
+    """Give the part that looks for flyctl; one that *finds* fails where none is there that is new enough."""
+    text = source.checking(_LOOK)
+    return Part("look", f'{{ {text}; [ -e "$d/flyctl" ]; }}' if finds else text, limit_s, has_token=False)
+
+
 async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
     """
     Find a flyctl that is new enough, or install one; give the word for it in a script, and which it is.
@@ -162,16 +176,15 @@ async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
         FlyctlChanged: what was downloaded has another sum than those that are set.
         FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
     """
-    told = await steps.done(Part("look", source.checking(_LOOK), steps.limits.look_s, has_token=False))
-    there, changed = versions(told), _changed(told, source)
-    for number, version in there.items():
-        if _is_new_enough(version):
-            return f'"$d/flyctl{number}"', fly.Flyctl(version=version, was_there=True, changed=changed)
-    limit_s = steps.limits.install_s
+    if (told := steps.looked) is None:
+        told = await steps.done(looking(source, steps.limits.look_s, finds=False))
+    if there := found(told, source):
+        return there
+    changed, limit_s = _changed(told, source), steps.limits.install_s
     (answer,) = await steps.tried(Part("install", command(source, limit_s), limit_s, has_token=False))
     installed = versions(answer.stdout).get("0")
     if not answer.code and installed and _is_new_enough(installed):
-        too_old = next(iter(there.values()), None)
+        too_old = next(iter(versions(told).values()), None)
         return '"$d/flyctl0"', fly.Flyctl(version=installed, was_there=False, too_old=too_old, changed=changed)
     message = _FAULTS.get(answer.code, f"flyctl {source.version} could not be installed")
     if not answer.code:
@@ -184,6 +197,15 @@ async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
     if changed:
         hint = f"{FlyctlChanged.default_hint}; or {hint}"
     raise FlyctlFailed(message, hint=hint, service="fly", phase="install")
+
+
+def found(told: str, source: Source) -> tuple[str, fly.Flyctl] | None:
+    """Give the word for a flyctl that is new enough, and which it is, by what the look for one has printed."""
+    for number, version in versions(told).items():
+        if _is_new_enough(version):
+            found = fly.Flyctl(version=version, was_there=True, changed=_changed(told, source))
+            return f'"$d/flyctl{number}"', found
+    return None
 
 
 def versions(told: str) -> dict[str, str]:

@@ -75,10 +75,22 @@ class FlyctlSandbox(SandboxFlyctl):
 
     def __init__(self, steps: Steps, *, source: Source, controls: tuple[str, str] = CONTROLS) -> None:
         self._steps = steps
+        steps.look = install.looking(source, steps.limits.look_s, finds=True)
         self._source = source
         self._controls = controls
         self._found: Flyctl | None = None
         self._preparing = asyncio.Lock()
+
+    @property
+    @override
+    def found(self) -> Flyctl | None:
+        if (
+            self._found is None
+            and self._steps.program
+            and (there := install.found(self._steps.looked or "", self._source))
+        ):
+            self._found = there[1]
+        return self._found
 
     @override
     async def prepare(self) -> Flyctl:

@@ -1,7 +1,8 @@
 """
 The shell script of one step in a sandbox, and how its answer is read.
 
-A step is one or more parts, each with a code of its own. It runs at most once, however often its request arrives: the
+A step is one or more parts, each with a code of its own; after one that fails, the others are left out, unless it is
+one that they are to follow all the same. It runs at most once, however often its request arrives: the
 first to make the step's marker directory runs it, everyone else waits and gets what it left there. Shape and limits
 were tried on dash, bash and zsh and on Daytona's last public daemon (daytona.md 0a): the daemon feeds the command to
 some shell on standard input and merges both output streams, so everything is one `/bin/sh -c`, and each stream comes
@@ -40,6 +41,7 @@ mkdir -p "$d/config" "$d/work" "$d/steps" || exit 1
 [ -s "$d/until" ] || printf "%s" "$(($(date +%s) + @LEFT@))" >"$d/until"
 m="$d/steps/@STEP@"
 c=
+g=1
 say() { printf "@NONCE@:%s:%s\\n" "$1" "$2"; }
 ended() { c=$2; printf "%s" "$c" >"$m/$1.new" && mv "$m/$1.new" "$m/$1.code"; }
 told() {
@@ -87,11 +89,18 @@ $t 5 true 2>/dev/null || t=timeout
 #: What a part prints is kept for those who come again. Standard error is not: it may quote values and show an app's log
 #: lines, so it goes to us alone, and to no file.
 _RUN = """\
+if [ "$g" ]; then
 e=$({ @COMMAND@; } 2>&1 >"$m/@PART@.out"; r=$?; printf x; exit "$r")
 ended @PART@ "$?"
 say @PART@:err "$(printf "%s" "${e%x}" | head -c 65536 | base64 | tr -d "\\n")"
+[ "$c" = 0 ] || g=@GO_ON@
+else
+ended @PART@ @LEFT_OUT@
+fi
 told @PART@
 """
+#: The code of a part that was left out; no command ends with it.
+LEFT_OUT = 999
 
 _SAFE_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 
@@ -127,6 +136,8 @@ class Part:
     has_token: bool = True
     #: The one app that its token serves, where it is not to serve all.
     only_app: AppName | None = None
+    #: Whether the parts after it are run though it fails.
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,9 +169,12 @@ class Step:
     def script(self) -> str:
         """Give the text for Daytona's `exec`."""
         names = [word(part.name) for part in self.parts]
-        body = f"ulimit -c 0\n{_PREPARE}{_ONCE}{self._take_values()}{_CLEAN}{self._exports()}"
+        body, exports = f"ulimit -c 0\n{_PREPARE}{_ONCE}{self._take_values()}{_CLEAN}", self._exports()
         for part, name in zip(self.parts, names, strict=True):
-            body += _RUN.replace("@COMMAND@", part.command).replace("@PART@", name)
+            if part.has_token:
+                body, exports = body + exports, ""
+            run = _RUN.replace("@GO_ON@", "1" if part.goes_on else "")
+            body += run.replace("@COMMAND@", part.command).replace("@PART@", name)
         body = (
             body.replace("@RUN@", word(self.run_id))
             .replace("@STEP@", word(self.name))
@@ -168,6 +182,7 @@ class Step:
             .replace("@LEFT@", str(self.left_s))
             .replace("@MOST@", str(_MOST_BYTES))
             .replace("@WAIT@", str(self.limit_s + KILL_AFTER_S))
+            .replace("@LEFT_OUT@", str(LEFT_OUT))
             .replace("@PARTS@", " ".join(names))
             .replace("@LAST@", names[-1])
         )
@@ -178,12 +193,11 @@ class Step:
         """Move the values to the arguments: a variable that stays set counts twice against the kernel's limit."""
         pairs = " ".join(f'"{word(name)}=$V{number}"' for number, name in enumerate(self.arguments, 1))
         gone = "".join(f" V{number}" for number in range(1, len(self.arguments) + 1))
-        token = "k=$V0\nunset V0\n" if self.has_token else ""
+        token = "unset k\nk=$V0\nunset V0\n" if self.has_token else ""  # `k` may be exported by others
         return f"set -- {pairs}\n" + (f"unset{gone}\n" if gone else "") + token
 
     def _exports(self) -> str:
-        if not self.has_token:
-            return ""
+        """Give what comes before the first part that has the token: no process of an earlier one has it."""
         lines = [f'export {word(name)}="{word(value)}"\n' for name, value in self.exports.items()]
         return "".join([*lines, 'export FLY_API_TOKEN="$k"\nunset k\n'])
 
@@ -192,7 +206,7 @@ class Step:
         Find the answers of all parts in what the sandbox printed.
 
         Raises:
-            AnswerLost: they are not all there: nobody knows how it ended.
+            AnswerLost: that of the first, or of one that writes, is not there: nobody knows how it ended.
             DaytonaUnavailable: the run's directory is gone: the step did not run.
             TimedOut: the run's time was over, by the sandbox's clock: the step did not run.
         """
@@ -204,16 +218,18 @@ class Step:
                 raise TimedOut("the run's time was over in the sandbox", phase=self.name)
             case _:
                 pass
+        return tuple(self._answer(part, lines) for part in self.parts)
+
+    def _answer(self, part: Part, lines: Mapping[str, str]) -> Answer:
         try:
-            return tuple(
-                Answer(
-                    code=_code(lines[f"{part.name}:code"]),
-                    stdout=_decoded(lines.get(f"{part.name}:out", "")),
-                    stderr=_decoded(lines[err]) if (err := f"{part.name}:err") in lines else None,
-                )
-                for part in self.parts
+            return Answer(
+                code=_code(lines[f"{part.name}:code"]),
+                stdout=_decoded(lines.get(f"{part.name}:out", "")),
+                stderr=_decoded(lines[err]) if (err := f"{part.name}:err") in lines else None,
             )
         except (KeyError, ValueError, binascii.Error):
+            if part is not self.parts[0] and not part.writes:  # cut short after what counts: as good as left out
+                return Answer(code=LEFT_OUT, stdout="", stderr=None)
             lost = DaytonaUnavailable("the sandbox lost the answer", service="daytona", phase=self.name)
             raise AnswerLost(lost) from None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -17,8 +18,9 @@ from typing_extensions import override
 from flysync.adapters.flyctl import machines as listed
 from flysync.adapters.flyctl import verdicts
 from flysync.adapters.flyctl.script import Part, word
+from flysync.adapters.flyctl.steps import judged
 from flysync.errors import FlyctlFailed, FlysyncError, OutcomeUnknown
-from flysync.model.fly import AppAtFly, FlySecret, FlyStatus, Rollout, RolloutEnd
+from flysync.model.fly import AppAtFly, FlySecret, FlyStatus, Rollout, RolloutEnd, Written
 from flysync.ports import SecretStore
 from flysync.secret import Secret
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 1_400_000
 _BATCH_NAMES = 200
 
+#: Seconds that a list has that follows a change: at least, or it is left out, and at most. One of its own has more; a
+#: request that is never answered is waited for as long as all its parts may take.
+_LEAST_LOOK_S, _MOST_LOOK_S = 4, 15
 #: Seconds between two looks at a roll-out.
 _LOOK_S = 2.0
 
@@ -81,59 +86,55 @@ class FlyctlSecrets(SecretStore):
         return groups
 
     @override
-    async def stage(self, values: Mapping[SecretName, Secret]) -> None:
+    async def stage(self, values: Mapping[SecretName, Secret], *, looks_first: bool = False) -> Written:
         dash = next((name for name, secret in values.items() if secret == _DASH), None)
         arguments = {name: secret for name, secret in values.items() if name != dash}
         text = '@CALL@ -- "$@"'
         if dash is not None:
             text = f'printf "%s" - | {text} "{word(dash)}=-"'
-        await self._change("set", "secrets set --stage", text, arguments)
+        part = self._writing("set", "secrets set --stage", text)
+        first = (self._part("first", "secrets list --json", self._steps.limits.list_s),) if looks_first else ()
+        return await self._written(part, first=first, values=arguments)
 
     @override
-    async def unset(self, names: Sequence[SecretName]) -> None:
-        await self._change("unset", "secrets unset --stage", f"@CALL@ -- {' '.join(map(word, names))}")
+    async def unset(self, names: Sequence[SecretName]) -> Written:
+        text = f"@CALL@ -- {' '.join(map(word, names))}"
+        return await self._written(self._writing("unset", "secrets unset --stage", text))
 
     @override
     async def start(self, machines: Sequence[str]) -> None:
         """See the port; the first machine that fails ends the call."""
-        await self._change("start", f"machine start {' '.join(map(word, machines))}")
+        part = self._writing("start", f"machine start {' '.join(map(word, machines))}")
+        await self._steps.done(part, app=self._app)
 
     @override
     async def look(self) -> AppAtFly:
-        limit_s = self._steps.limits.list_s
-        secrets, machines = await self._steps.tried(
-            self._part("list", "secrets list --json", limit_s),
-            self._part("machines", "machine list --json", limit_s, text=listed.LIST),
-        )
-        if secrets.code:
-            raise await self._steps.told_apart(self._error(secrets, "list"), self._app)
-        found = _secrets(secrets.stdout)
-        if machines.code:
-            return AppAtFly(secrets=found, machines=None, error=self._error(machines, "machines"))
+        answers = await self._steps.tried(*self._looks(self._steps.limits.list_s))
         try:
-            return AppAtFly(secrets=found, machines=listed.read(machines.stdout))
+            return self._shown(*answers)
         except FlysyncError as error:
-            return AppAtFly(secrets=found, machines=None, error=error)
+            raise await self._steps.told_apart(error, self._app) from None
 
     @override
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
         command = "secrets deploy --dns-checks=false" + ("" if wait else " --detach")
-        part = self._part("deploy", command, max(1, int(timeout_s)), text=DEPLOY, writes=True)
+        part = replace(self._part("deploy", command, max(1, int(timeout_s)), DEPLOY), writes=True, goes_on=True)
         looking = asyncio.ensure_future(self._look_on(on_progress))
         try:
-            (answer,) = await self._steps.once(part)
+            answer, *looks = await self._steps.once(part, *self._looks_after(timeout_s))
         except FlysyncError as failure:  # unless its answer was lost, the step has certainly not run
             end = RolloutEnd.UNKNOWN if isinstance(failure, OutcomeUnknown) else RolloutEnd.UNTOUCHED
             return Rollout(end=end, error=failure)
         finally:
             looking.cancel()
             await asyncio.wait({looking})
-        machines = verdicts.machines(answer.stdout)
+        machines, after = verdicts.machines(answer.stdout), self._after(looks)
         if answer.code == 0:
-            return Rollout(end=RolloutEnd.SUCCEEDED, release=verdicts.release(answer.stdout), machines=machines)
-        error = self._error(answer, "deploy")
+            release = verdicts.release(answer.stdout)
+            return Rollout(end=RolloutEnd.SUCCEEDED, release=release, machines=machines, after=after)
+        error = self._error("deploy", answer)
         end = verdicts.rollout_end(answer.code, answer.stdout, answer.stderr, error)
-        return Rollout(end=end, machines=machines, error=None if end is RolloutEnd.NO_MACHINES else error)
+        return Rollout(end=end, machines=machines, error=None if end is RolloutEnd.NO_MACHINES else error, after=after)
 
     async def _look_on(self, on_progress: OnProgress | None) -> None:
         """Say how far the roll-out has come, every two seconds; where nothing can be seen, nothing is said."""
@@ -146,19 +147,63 @@ class FlyctlSecrets(SecretStore):
                 if machines := verdicts.machines(answer.stdout):
                     on_progress(machines)
 
-    async def _change(
-        self, name: str, command: str, text: str = "@CALL@", values: Mapping[SecretName, Secret] | None = None
-    ) -> None:
-        """Run what changes something at Fly, again where that may help: doing it twice does no harm."""
-        part = self._part(name, command, self._steps.limits.call_s, text=f"{text} >/dev/null", writes=True)
-        await self._steps.done(part, app=self._app, values=values)
+    async def _written(
+        self, part: Part, *, first: Sequence[Part] = (), values: Mapping[SecretName, Secret] | None = None
+    ) -> Written:
+        """Run what changes secrets, again where that may help: doing it twice does no harm."""
+        parts = (*first, part)
+        answers = await self._steps.tried(*parts, then=self._looks_after(), values=values)
+        for name, answer in zip(["list"] * len(first) + [part.name], answers, strict=False):
+            if answer.code:
+                raise await self._steps.told_apart(self._error(name, answer), self._app)
+        before: frozenset[str] = frozenset()
+        with suppress(FlysyncError):
+            before = frozenset(one.name for answer in answers[: len(first)] for one in _secrets(answer.stdout))
+        return Written(before=before, after=self._after(answers[len(parts) :]))
 
-    def _error(self, answer: Answer, phase: str) -> FlysyncError:
-        code, stderr, is_late = answer.code, answer.stderr, answer.is_late
-        return verdicts.judge(code, stderr, phase=phase, app=self._app, is_late=is_late).error
+    def _looks(self, limit_s: int) -> tuple[Part, Part]:
+        """Give the parts that look at the app."""
+        return (
+            self._part("list", "secrets list --json", limit_s),
+            self._part("machines", "machine list --json", limit_s, listed.LIST),
+        )
 
-    def _part(self, name: str, command: str, limit_s: int, *, text: str = "@CALL@", writes: bool = False) -> Part:
-        return self._steps.flyctl(name, command, limit_s, self._app, text=text, writes=writes)
+    def _looks_after(self, change_s: float = 0.0) -> tuple[Part, ...]:
+        """
+        Give those that follow a change in its step, unless there is little time.
+
+        The answer waits for them, and what became of the change has to be known before the run is over.
+        """
+        limit_s = min(self._steps.limits.list_s, _MOST_LOOK_S, int((self._steps.left_s - change_s) / 3))
+        return self._looks(limit_s) if limit_s >= _LEAST_LOOK_S else ()
+
+    def _after(self, answers: Sequence[Answer]) -> AppAtFly | None:
+        """Give what was seen after a change, if all of it was."""
+        with suppress(FlysyncError):
+            shown = self._shown(*answers) if answers else None
+            return shown if shown and shown.machines is not None else None
+        return None
+
+    def _shown(self, secrets: Answer, machines: Answer) -> AppAtFly:
+        if secrets.code:
+            raise self._error("list", secrets)
+        found = _secrets(secrets.stdout)
+        try:
+            if machines.code:
+                raise self._error("machines", machines)
+            return AppAtFly(secrets=found, machines=listed.read(machines.stdout))
+        except FlysyncError as error:
+            return AppAtFly(secrets=found, machines=None, error=error)
+
+    def _error(self, name: str, answer: Answer) -> FlysyncError:
+        return judged(name, answer, self._app).error
+
+    def _writing(self, name: str, command: str, text: str = "@CALL@") -> Part:
+        """Give a part that changes something at Fly; what it prints is of no use."""
+        return replace(self._part(name, command, self._steps.limits.call_s, f"{text} >/dev/null"), writes=True)
+
+    def _part(self, name: str, command: str, limit_s: int, text: str = "@CALL@") -> Part:
+        return self._steps.flyctl(name, command, limit_s, self._app, text=text)
 
 
 def _secrets(told: str) -> tuple[FlySecret, ...]:

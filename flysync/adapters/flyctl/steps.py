@@ -27,15 +27,17 @@ from flysync.errors import (
     TimedOut,
 )
 from flysync.model import macaroon
-from flysync.ports import AnswerLost, NotSent
+from flysync.ports import AnswerLost, FlyctlMissing, NotSent
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from flysync.model.core import AppName, RunId, SecretName
     from flysync.ports import Clock, Sandbox
 
+#: The flyctl that a step has found by itself.
+FOUND = '"$d/flyctl"'
 #: How often one and the same request is sent before its answer counts as lost; the step still runs only once.
 _SENDS = 3
 #: How often a call that failed for a passing reason is made.
@@ -81,71 +83,85 @@ class Steps:
     #: Unix seconds by the clock that all deadlines go by; nothing where it was not to be had.
     server_time: Callable[[], float | None] = lambda: None
     limits: Limits = field(default_factory=Limits)
-    #: flyctl in a script, once it is found.
+    #: flyctl in a script, once it is found; until then each step looks for one first, by this part.
     program: str = ""
+    look: Part | None = None
+    #: What it has printed; nothing until it is run.
+    looked: str | None = None
     _number: int = 0
     _ids: dict[AppName, int] = field(default_factory=dict)
 
-    def flyctl(
-        self,
-        name: str,
-        arguments: str,
-        limit_s: int,
-        app: AppName | None,
-        *,
-        text: str = "@CALL@",
-        writes: bool = False,
-    ) -> Part:
+    def flyctl(self, name: str, arguments: str, limit_s: int, app: AppName | None, text: str = "@CALL@") -> Part:
         """Give a part that calls flyctl where *text* says so, for *app*."""
-        assert self.program, "flyctl is prepared first"
-        call = timed(f"{self.program} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
+        call = timed(f"{self.program or FOUND} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
         only_app = app if self.one_app else None
-        return Part(name, text.replace("@CALL@", call), limit_s, writes=writes, only_app=only_app)
+        return Part(name, text.replace("@CALL@", call), limit_s, only_app=only_app)
 
-    async def done(self, part: Part, *, app: str = "", values: Mapping[SecretName, Secret] | None = None) -> str:
+    async def done(self, part: Part, *, app: str = "") -> str:
         """Run a step of one part until it succeeds, or its failure is not a passing one; give what it printed."""
-        (answer,) = await self.tried(part, values=values)
+        (answer,) = await self.tried(part)
         if answer.code:
-            raise verdicts.judge(answer.code, answer.stderr, phase=part.name, app=app, is_late=answer.is_late).error
+            raise judged(part.name, answer, app).error
         return answer.stdout
 
-    async def tried(self, *parts: Part, values: Mapping[SecretName, Secret] | None = None) -> tuple[Answer, ...]:
-        """Run a step until all parts succeed, or a failure is not a passing one; give the last answers."""
+    async def tried(
+        self, *parts: Part, then: Sequence[Part] = (), values: Mapping[SecretName, Secret] | None = None
+    ) -> tuple[Answer, ...]:
+        """
+        Run a step until all of *parts* succeed, or a failure is not a passing one; give the last answers.
+
+        Those of *then*, which are run after them, come last, whatever they are. What was done before a part that writes
+        is not done again: it would see what that part may have done.
+        """
         in_doubt, late, attempt = False, 0, 0
+        done: tuple[Answer, ...] = ()
         while True:
             attempt += 1
             try:
-                answers = await self.once(*parts, values=values)
+                answers = done + await self.once(*parts[len(done) :], *then, values=values)
             except FlysyncError as error:
                 raise self._unknown(parts, error) if in_doubt else error from None
-            failures = [
-                verdicts.judge(answer.code, answer.stderr, phase=part.name, app="", is_late=answer.is_late)
-                for part, answer in zip(parts, answers, strict=True)
-                if answer.code
-            ]
-            in_doubt |= any(part.writes for part in parts) and any(one.may_have_worked for one in failures)
-            late += any(isinstance(one.error, TimedOut) for one in failures)
-            is_over = late == _LATE_ATTEMPTS or not all(isinstance(one.error, _PASSING) for one in failures)
-            if not failures or is_over or attempt == _ATTEMPTS or not await self._paused(attempt):
+            place = next((place for place, answer in enumerate(answers[: len(parts)]) if answer.code), None)
+            if place is None:
+                return answers
+            failed = judged(parts[place].name, answers[place])
+            if parts[place].writes:
+                done = answers[:place]
+                in_doubt |= failed.may_have_worked
+            late += isinstance(failed.error, TimedOut)
+            is_over = late == _LATE_ATTEMPTS or not isinstance(failed.error, _PASSING)
+            if is_over or attempt == _ATTEMPTS or not await self._paused(attempt):
                 break
-        if failures and in_doubt:
-            raise self._unknown(parts, failures[0].error)
+        if in_doubt:
+            raise self._unknown(parts, failed.error)
         return answers
 
     async def once(self, *parts: Part, values: Mapping[SecretName, Secret] | None = None) -> tuple[Answer, ...]:
-        """Run a step once, whatever happens to its request and its answer."""
+        """
+        Run a step once, whatever happens to its request and its answer.
+
+        Raises:
+            FlyctlMissing: it was to look for flyctl, and has found none: it has done nothing else.
+        """
         self._number += 1
         values = values or {}
+        look = [self.look] if self.look and not self.program and parts[0].has_token else []
         step = Step(
             run_id=self.run_id,
-            name=f"{self._number}-{parts[0].name}",
-            parts=parts,
-            left_s=max(0, int(self._left_s)) + _LATE_S,
+            name=f"{self._number}-{_main(parts).name}",
+            parts=(*look, *parts),
+            left_s=max(0, int(self.left_s)) + _LATE_S,
             nonce=secrets.token_hex(8),
             exports=self.base_urls,
             arguments=tuple(values),
         )
-        return await self._send(step, {f"V{number}": secret for number, secret in enumerate(values.values(), 1)})
+        answers = await self._send(step, {f"V{number}": secret for number, secret in enumerate(values.values(), 1)})
+        if look:
+            self.looked = answers[0].stdout
+            if answers[0].code:
+                raise FlyctlMissing
+            self.program = FOUND
+        return answers[len(look) :]
 
     async def _send(self, step: Step, env: dict[str, Secret]) -> tuple[Answer, ...]:
         """Send a step's request, each time with a new token, until there is an answer: a replay is not run again."""
@@ -171,13 +187,13 @@ class Steps:
                 break
         if lost is None or not any(part.writes for part in step.parts):
             raise last
-        what = step.parts[0].name
+        what = _main(step.parts).name
         message = f"the answer to {what!r} was lost, and looking it up failed: {last.message}"
         raise OutcomeUnknown(message, service="daytona", phase=what)
 
     async def _narrowed(self, step: Step) -> tuple[Secret, float]:
         """Give the token for a step, and its end in Unix seconds; one that cannot be narrowed has none."""
-        app = step.parts[0].only_app
+        app = next((part.only_app for part in step.parts if part.only_app), None)
         if app is not None and app not in self._ids:
             self._ids[app] = await app_id(app, token=self.token, base_urls=self.base_urls, clock=self.clock)
         until = int(self.now()) + step.limit_s + _SPARE_S
@@ -200,21 +216,32 @@ class Steps:
         now = self.server_time()
         return self.clock.now().timestamp() if now is None else now
 
-    def _unknown(self, parts: tuple[Part, ...], error: FlysyncError) -> OutcomeUnknown:
+    def _unknown(self, parts: Sequence[Part], error: FlysyncError) -> OutcomeUnknown:
         """Give the error for what an attempt before the last, or the last one, may have done all the same."""
         if isinstance(error, OutcomeUnknown):
             return error
         message = f"{error.message}, and whether Fly has the change is not known"
-        return OutcomeUnknown(message, service=error.service, phase=parts[0].name)
+        return OutcomeUnknown(message, service=error.service, phase=_main(parts).name)
 
     async def _paused(self, attempt: int, retry_after_s: float | None = None) -> bool:
         """Wait before a further attempt; tell at once, with False, where the run would be over before it."""
         pause_s = max(retry_after_s or 0.0, 2 ** (attempt - 1) * (0.5 + self.clock.jitter()))
-        if pause_s >= self._left_s:
+        if pause_s >= self.left_s:
             return False
         await self.clock.sleep(pause_s)
         return True
 
     @property
-    def _left_s(self) -> float:
+    def left_s(self) -> float:
+        """Seconds until the run is over."""
         return self.end_at - self.clock.monotonic()
+
+
+def judged(name: str, answer: Answer, app: str = "") -> verdicts.Judgement:
+    """Say what the failure of the part of this name means, which was about *app*."""
+    return verdicts.judge(answer.code, answer.stderr, phase=name, app=app, is_late=answer.is_late)
+
+
+def _main(parts: Sequence[Part]) -> Part:
+    """Give the part that a step is about."""
+    return next((part for part in parts if part.writes), parts[0])

@@ -96,13 +96,12 @@ async def _work(
     await lock.check()
     flyctl = request.services.flyctl(sandbox, state.run_id, end_at=request.end_at)
     try:
-        with state.step("flyctl"):
-            if changed := (await flyctl.prepare()).changed:
-                state.note("flyctl_changed", changed)
         store = flyctl.secrets(state.app)
-        view = await Delivery(state, lock, store, view).deliver(planned, flyctl)
+        view = await Delivery(state, lock, store, view, flyctl).deliver(planned)
         await RollOut(state, lock, store, view).roll_out()
     finally:
+        if flyctl.found and flyctl.found.changed:
+            state.note("flyctl_changed", flyctl.found.changed)
         if request.is_borrowed and not state.may_be_at_work:
             await shielded(_clean(flyctl))
 

@@ -6,8 +6,9 @@ Changes to Fly: values are set, or secrets removed, until nothing newer is store
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from flysync.errors import AppNotFound, InvalidCredential
 from flysync.handlers.compare import machines_down, not_found, not_visible
@@ -16,23 +17,29 @@ from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage
 from flysync.model.core import Outcome, Reason, State
 from flysync.plan import is_from_caller, plan
+from flysync.ports import FlyctlMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from flysync.handlers.compare import LiveSecrets
     from flysync.model.core import ProjectView, SecretName
     from flysync.plan import Change, Plan
     from flysync.ports import SandboxFlyctl
 
+T = TypeVar("T")
+
 #: How often newer values and later requests are taken in before the deploy.
 _ROUNDS = 3
 
 
+@dataclass(repr=False, eq=False)
 class Delivery(WorkAtApp):
     """What is written to an app, in one run."""
 
-    async def deliver(self, planned: Plan, flyctl: SandboxFlyctl) -> ProjectView:
+    _flyctl: SandboxFlyctl
+
+    async def deliver(self, planned: Plan) -> ProjectView:
         """
         Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
 
@@ -40,10 +47,8 @@ class Delivery(WorkAtApp):
         """
         changes = list(planned.to_set)
         try:
-            if planned.to_check or any(change.reason is Reason.NEW for change in changes):
-                live = await self._look()
-                self._warn_of_overwriting(changes, live)
-                late = await self._not_settled(planned.to_check, live) if planned.to_check else []
+            if planned.to_check:
+                late = await self._not_settled(planned.to_check)
                 if late and self._request.removes:
                     late = await self._still_gone(late)
                 if late:
@@ -57,20 +62,21 @@ class Delivery(WorkAtApp):
                 if not self._request.removes:
                     await self._take_in_news()
         except AppNotFound as error:
-            await self._no_app(error, [change.name for change in planned.changes], flyctl)
+            await self._no_app(error, [change.name for change in planned.changes])
         return self._view
 
-    def _warn_of_overwriting(self, changes: Iterable[Change], live: LiveSecrets) -> None:
-        """Name secrets that somebody else has set, and that are overwritten."""
-        written = {name for name, row in self._view.records.items() if row.run_id}
-        names = {change.name for change in changes if change.reason is Reason.NEW} - written
-        if foreign := [name for name in sorted(names) if name in live]:
-            message = f"{self._state.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
-            self._state.note("overwrites", message, foreign)
+    async def _with_flyctl(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do *work*, which looks for flyctl; where there is none it has done nothing, and is done once it is there."""
+        try:
+            return await work()
+        except FlyctlMissing:
+            with self._state.step("flyctl"):
+                await self._flyctl.prepare()
+            return await work()
 
-    async def _not_settled(self, changes: Sequence[Change], live: LiveSecrets) -> list[Change]:
+    async def _not_settled(self, changes: Sequence[Change]) -> list[Change]:
         """Say what Fly shows of secrets that were written before, and give those that have to be written (again)."""
-        live = await self._judge_open_rollouts(live)
+        live = await self._judge_open_rollouts(await self._with_flyctl(self._look))
         settle = self._is_absent if self._request.removes else self._is_settled
         late = [change for change in changes if not settle(change, live)]
         self._state.at_fly |= {change.name: change.fingerprint for change in changes if change not in late}
@@ -124,7 +130,7 @@ class Delivery(WorkAtApp):
         while left:
             values = {name: change.secret for name, change in left.items() if change.secret is not None}
             batch = list(left) if self._request.removes else self._store.batches(values)[0]
-            refused = await self._write_batch([left[name] for name in batch])
+            refused = await self._with_flyctl(partial(self._write_batch, [left[name] for name in batch]))
             for name in batch if refused is None else [refused]:
                 del left[name]
 
@@ -132,13 +138,19 @@ class Delivery(WorkAtApp):
         """Store (or remove) one batch; give the name that Fly refused, if that is why nothing was stored."""
         state, names = self._state, [change.name for change in changes]
         removes = self._request.removes
+        ours = {name for name, row in self._view.records.items() if row.run_id}
+        new = {change.name for change in changes if change.reason is Reason.NEW} - ours
         try:
             with state.sending(names, "unset" if removes else "set"):
                 await self._lock.check()
                 if removes:
-                    await self._store.unset(names)
+                    written = await self._store.unset(names)
                 else:
-                    await self._store.stage({c.name: c.secret for c in changes if c.secret is not None})
+                    values = {change.name: change.secret for change in changes if change.secret is not None}
+                    written = await self._store.stage(values, looks_first=bool(new))
+        except FlyctlMissing:
+            state.mark(names, Stage.PLANNED)
+            raise
         except InvalidCredential as error:
             refused = next((name for name in names if name == error.name), None)
             if refused is None:
@@ -146,6 +158,10 @@ class Delivery(WorkAtApp):
             state.mark([name for name in names if name != refused], Stage.PLANNED)
             return refused
         state.mark(names, Stage.STORED)
+        state.shown = written.after
+        if foreign := sorted(new & written.before):
+            message = f"{state.app} already had secrets of these names, not set by flysync: {', '.join(foreign)}"
+            state.note("overwrites", message, foreign)
         self._state.at_fly |= {change.name: change.fingerprint for change in changes}
         await self._records.stored(state.run_id, self._state.app, dict.fromkeys(names))
         return None
@@ -184,12 +200,12 @@ class Delivery(WorkAtApp):
             await self._state.announce(news, self._view)
         return news
 
-    async def _no_app(self, error: AppNotFound, names: Iterable[SecretName], flyctl: SandboxFlyctl) -> None:
+    async def _no_app(self, error: AppNotFound, names: Iterable[SecretName]) -> None:
         """Fly knows no such app: nothing to give them to, unless we have deployed to it before."""
         state, app = self._state, self._state.app
         touched = [name for name in names if state.outcome_of(name) is not Outcome.UNCHANGED]
         gone = not_visible(app, error.phase) if self._view.deployed_before or self._request.removes else None
-        if lost := await hidden(app, flyctl, error.phase) or gone:
+        if lost := await hidden(app, self._flyctl, error.phase) or gone:
             state.mark(touched, Stage.PLANNED, lost)
             return
         state.mark(touched, Stage.SKIPPED)

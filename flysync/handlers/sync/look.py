@@ -42,10 +42,11 @@ class WorkAtApp:
         return self._request.services.records
 
     async def _look(self) -> LiveSecrets:
-        """Look once; what is to be said of the app is noted."""
-        with self._state.step("list"):
-            smoke_s = self._request.services.smoke_s
-            live = LiveSecrets(await self._store.look(), self._state.app, self._view.key, smoke_s)
+        """Look, or take what the last change has shown; what is to be said of the app is noted."""
+        with self._state.step("list"):  # of the report's steps it is the one that tells that Fly has answered
+            shown, self._state.shown = self._state.shown, None
+            shown = shown or await self._store.look()
+        live = LiveSecrets(shown, self._state.app, self._view.key, self._request.services.smoke_s)
         self._state.warn(*live.warnings())
         return live
 

@@ -67,6 +67,7 @@ class RollOut(WorkAtApp):
                 wait=self._request.options.wait, timeout_s=limit_s, on_progress=self._state.on_progress
             )
         self._state.release, self._state.machines = rollout.release, rollout.machines
+        self._state.shown = rollout.after
         await self._ended(rollout)
 
     async def _before(self) -> LiveSecrets:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from flysync.handlers.sync.request import SyncRequest
     from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord
-    from flysync.model.fly import Machines
+    from flysync.model.fly import AppAtFly, Machines
     from flysync.plan import Change, Plan
     from flysync.ports import OnProgress, ProgressListener, RunSeen
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
-#: after the limit, and the longest has 95 s.
-TTL_MARGIN_S = 150.0
+#: after the limit, and the longest that writes looks for flyctl (30 s) and lists (45 s) before it does so (95 s).
+TTL_MARGIN_S = 200.0
 
 
 class SyncState:
@@ -59,8 +59,8 @@ class SyncState:
         self.before: dict[SecretName, tuple[str | None, str | None]] = {}
         #: The fingerprints that Fly has of this run, or that were found there as they are.
         self.at_fly: dict[SecretName, str | None] = {}
-        #: Records of which a look has found what their roll-outs came to.
-        self.judged: dict[SecretName, SecretRecord] = {}
+        self.judged: dict[SecretName, SecretRecord] = {}  #: Records, by what a look says that their roll-outs came to.
+        self.shown: AppAtFly | None = None  #: What Fly showed right after the last change, until somebody looks.
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
         self.confirmed: list[SecretName] = []
         self._listener = listener
