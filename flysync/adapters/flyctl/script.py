@@ -102,6 +102,8 @@ told @PART@
 #: The code of a part that was left out; no command ends with it.
 LEFT_OUT = 999
 
+#: What `say` prints: a nonce, what it is of, and the text.
+_LINE = re.compile(r"^(\w+):([a-z:-]+):(\S*)\s*$", re.MULTILINE)
 _SAFE_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 
 
@@ -210,7 +212,7 @@ class Step:
             DaytonaUnavailable: the run's directory is gone: the step did not run.
             TimedOut: the run's time was over, by the sandbox's clock: the step did not run.
         """
-        lines = dict(re.findall(rf"^{re.escape(self.nonce)}:([a-z:-]+):(\S*)\s*$", output, re.MULTILINE))
+        lines = {name: text for nonce, name, text in _LINE.findall(output) if nonce == self.nonce}
         match lines.get("step"):
             case "lost":
                 raise DaytonaUnavailable("the sandbox lost its files", service="daytona", phase=self.name)
