@@ -28,7 +28,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 #: Where a run is stopped: the service, the request that is never answered, and what is known of A then.
 STEPS = {
     "create": ("daytona", "POST /api/sandbox", ("failed", "interrupted")),
-    "flyctl": ("daytona", "POST /toolbox/[^/]+/process/execute", ("failed", "interrupted")),
+    "flyctl": ("daytona", "POST /toolbox/[^/]+/process/execute", ("unknown", "outcome_unknown")),
     "set": ("fly", "POST /v1/apps/[^/]+/secrets", ("unknown", "outcome_unknown")),
     "deploy": ("fly", "POST /v1/apps/[^/]+/machines/[^/]+/lease", ("unknown", "outcome_unknown")),
 }

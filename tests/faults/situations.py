@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from promises import forgotten, left_wrong, told_wrong
 from schedules import Fault, Process
@@ -56,10 +56,17 @@ async def changed(world: World) -> None:
     world.put(A="2")
 
 
+async def _die(world: World, effect: Literal["first", "late"]) -> None:
+    """Let a run die with its set; flyctl is there, or the first one that is asked for would do nothing."""
+    installed, world.fly.flyctl = world.fly.flyctl, replace(world.fly.flyctl, was_there=True)
+    await Process(world, {"secrets.stage": Fault("kill", effect)}).sync("A")
+    world.fly.flyctl = installed
+
+
 async def reverted(world: World) -> None:
     """Store what the machines run with, after another value that has got as far as Fly."""
     await changed(world)
-    await Process(world, {"secrets.stage": Fault("kill", "first")}).sync("A")
+    await _die(world, "first")
     world.put(A="1")
 
 
@@ -307,7 +314,7 @@ async def down_and_deployed(world: World) -> None:
 async def dying(world: World) -> None:
     """Leave a run that died while its values were on their way."""
     await changed(world)
-    await Process(world, {"secrets.stage": Fault("kill", "late")}).sync("A")
+    await _die(world, "late")
 
 
 _BORROWED = {"sandbox": "mine", "lock_wait_s": 900.0, "timeout_s": 900.0}

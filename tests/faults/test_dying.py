@@ -173,8 +173,15 @@ def test_a_run_that_is_killed_while_it_writes_down(platform: Platform, app: App,
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
+def assert_ends_by_itself(platform: Platform, sandbox: Sandbox) -> None:
+    """A sandbox that nobody deletes is idle, and ends soon."""
+    assert (5, 0, True) == (sandbox.auto_stop_minutes, sandbox.in_flight, sandbox.ephemeral)
+    assert 0 < sandbox.ttl_minutes <= 14
+    platform.call(platform.world.daytona.delete(sandbox))
+
+
 def test_a_run_that_is_killed_while_it_writes_down_its_end(platform: Platform, app: App) -> None:
-    """The machines run with the value, and the next run finds that out."""
+    """Postgres has all of it by then, and may write it or not: the next run fences it, or finds all done."""
     fault = wait_at(platform.world.fly, SET, FaultKind.HOLD_BEFORE)
     running = reached(platform, fault)
     with locked(platform, "project_actions"):
@@ -183,6 +190,8 @@ def test_a_run_that_is_killed_while_it_writes_down_its_end(platform: Platform, a
         killed(running)
 
     assert (0, "unchanged", None) == line(platform.flysync(*SYNC))
+    for sandbox in [*platform.world.daytona.sandboxes.values()]:
+        assert_ends_by_itself(platform, sandbox)
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
@@ -191,10 +200,8 @@ def test_a_run_that_is_killed_before_it_deletes_its_sandbox(platform: Platform, 
     killed(reached(platform, wait_at(platform.world.daytona, DELETE)))
 
     (sandbox,) = platform.world.daytona.sandboxes.values()
-    assert (5, 0, True) == (sandbox.auto_stop_minutes, sandbox.in_flight, sandbox.ephemeral)
-    assert 0 < sandbox.ttl_minutes <= 13
     assert (0, "unchanged", None) == line(platform.flysync(*SYNC))
-    platform.call(platform.world.daytona.delete(sandbox))
+    assert_ends_by_itself(platform, sandbox)
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
