@@ -1005,8 +1005,8 @@ MUTATIONS = (
     Mutation(
         "know an answer by its nonce",
         "flysync/adapters/flyctl/script.py",
-        'rf"^{re.escape(self.nonce)}:([a-z:-]+):',
-        'r"^[a-z0-9]+:([a-z:-]+):',
+        " if nonce == self.nonce}",
+        "}",
         (f"{_SCRIPT}an_answer_that_is_not_whole_is_none",),
     ),
     Mutation(
