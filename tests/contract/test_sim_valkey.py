@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from parts import need
+from parts import command_lines, need
 
 import flysync
 from flysync.sim import valkey
@@ -84,7 +84,7 @@ def test_it_answers_whoever_has_the_password(server: EmbeddedValkey) -> None:
         ask(f"redis://127.0.0.1:{server.port}/0", "PING")
     with pytest.raises(redis.AuthenticationError, match="invalid username-password"):
         ask(server.url.replace(server.password, "wrong"), "PING")
-    arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    arguments = command_lines()
     files = [path.read_bytes() for path in server.directory.rglob("*") if path.is_file()]
 
     assert ask(server.url, "PING") is True
