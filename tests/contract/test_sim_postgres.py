@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from parts import command_lines, need
+from parts import command_lines, goes_away, need
 
 import flysync
 from flysync.sim import postgres
@@ -65,17 +65,6 @@ def tell(dsn: str, statement: str) -> None:
     """Execute a statement."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(statement.encode())
-
-
-def until_dead(pid: int, directory: str) -> bool:
-    """Whether a process and a directory go away."""
-    give_up = time.monotonic() + 60
-    while time.monotonic() < give_up:
-        stat = Path(f"/proc/{pid}/stat")
-        if not Path(directory).exists() and (not stat.exists() or ") Z" in stat.read_text(encoding="utf-8")):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def python(script: str, *, executable: str = sys.executable, user: str | None = None) -> subprocess.Popen[str]:
@@ -186,7 +175,7 @@ def test_nothing_is_left_when_it_is_over() -> None:
         server.stop()
         server.start()
 
-    assert until_dead(pid, str(directory))
+    assert goes_away(pid, str(directory))
     assert not data.parent.exists()
 
 
@@ -198,8 +187,8 @@ def test_a_killed_owner_leaves_no_server() -> None:
         data = Path(ask(dsn, "SHOW data_directory"))
         process.kill()
 
-    assert until_dead(int(pid), directory)
-    assert until_dead(int(pid), str(data.parent))
+    assert goes_away(int(pid), directory)
+    assert goes_away(int(pid), str(data.parent))
 
 
 def test_the_thread_that_started_it_may_end(pg: EmbeddedPostgres) -> None:
@@ -230,7 +219,7 @@ def test_it_works_for_an_ordinary_user() -> None:
 
     assert ("1", 0) == (answered, process.returncode)
     assert owner_uid != 0
-    assert until_dead(int(pid), directory)
+    assert goes_away(int(pid), directory)
 
 
 @pytest.mark.slow

@@ -6,14 +6,13 @@ import os
 import pwd
 import subprocess
 import sys
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from parts import command_lines, need
+from parts import command_lines, goes_away, need
 
 import flysync
 from flysync.sim import valkey
@@ -65,17 +64,6 @@ def owner(*, executable: str = sys.executable, user: str | None = None) -> subpr
         group=pwd.getpwnam(user).pw_gid if user else None,
         extra_groups=[] if user else None,
     )
-
-
-def is_gone_soon(pid: int, directory: str) -> bool:
-    """Whether a process and a directory go away."""
-    give_up = time.monotonic() + 60
-    while time.monotonic() < give_up:
-        stat = Path(f"/proc/{pid}/stat")
-        if not Path(directory).exists() and (not stat.exists() or ") Z" in stat.read_text(encoding="utf-8")):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_it_answers_whoever_has_the_password(server: EmbeddedValkey) -> None:
@@ -141,7 +129,7 @@ def test_a_killed_owner_leaves_no_server() -> None:
         process.kill()
 
     assert answered is True
-    assert is_gone_soon(int(pid), directory)
+    assert goes_away(int(pid), directory)
 
 
 def test_it_works_for_an_ordinary_user() -> None:
@@ -161,7 +149,7 @@ def test_it_works_for_an_ordinary_user() -> None:
         pytest.skip("nobody cannot run this Python or the system's, or cannot read this directory")
 
     assert answered is True
-    assert is_gone_soon(int(line.split()[0]), line.split()[1])
+    assert goes_away(int(line.split()[0]), line.split()[1])
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

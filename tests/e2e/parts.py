@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,3 +36,16 @@ def command_lines() -> list[bytes]:
         with suppress(OSError):
             lines.append(path.read_bytes())
     return lines
+
+
+def goes_away(pid: int, directory: str) -> bool:
+    """Tell whether a process ends, and a directory is removed, within a minute."""
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        state = b") Z"
+        with suppress(OSError):  # it has ended
+            state = Path(f"/proc/{pid}/stat").read_bytes()
+        if b") Z" in state and not Path(directory).exists():
+            return True
+        time.sleep(0.02)
+    return False
