@@ -199,7 +199,7 @@ class FlyctlSecrets(SecretStore):
         return judged(name, answer, self._app).error
 
     def _writing(self, name: str, command: str, text: str = "@CALL@") -> Part:
-        """Give a part that changes something at Fly; what it prints is of no use."""
+        """Give a part that changes something at Fly; what it prints is not read."""
         return replace(self._part(name, command, self._steps.limits.call_s, f"{text} >/dev/null"), writes=True)
 
     def _part(self, name: str, command: str, limit_s: int, text: str = "@CALL@") -> Part:

@@ -151,13 +151,13 @@ class Connection:
         """Give Unix seconds by the server's clock, as of the last transaction; nothing where there was none."""
         return None if self._ahead_s is None else time.monotonic() + self._ahead_s
 
-    async def connect(self, *, anew: bool = True) -> Session:
+    async def connect(self, *, new: bool = True) -> Session:
         """
         Give one more session, the caller's own, until it is given to `keep`; one that was kept may have broken.
 
         Raises what `opened` raises.
         """
-        if self.kept and not anew:
+        if self.kept and not new:
             return self.kept.pop()
         try:
             return await opened(self._dsn)

@@ -140,13 +140,13 @@ class PostgresLock(AppLock):
 
     @override
     async def try_acquire(self, app: AppName) -> PostgresLockHandle | None:
-        anew = not self._source.kept
+        is_new = not self._source.kept
         while True:
-            session = await self._source.connect(anew=anew)
+            session = await self._source.connect(new=is_new)
             taken = await self._try(session, app)
-            if anew or not isinstance(taken, Exception):
+            if is_new or not isinstance(taken, Exception):
                 break
-            anew = True
+            is_new = True
         if isinstance(taken, Exception):
             raise errors.explained(taken)
         if taken:
