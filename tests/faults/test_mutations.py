@@ -18,7 +18,9 @@ PACKAGE = Path(flysync.__file__).parent
 TESTS = Path(__file__).parents[1]
 #: The doubles are loaded first, from the copy: the folder of the tests comes before it afterwards.
 _PLUGINS = ("doubles", "pytest_asyncio.plugin", "pytest_timeout", "no:cacheprovider")
-_LEAST = ("-q", "-x", "--tb=native", "--timeout=60", *(part for name in _PLUGINS for part in ("-p", name)))
+_LEAST = ("-q", "-x", "--tb=native", "--timeout=0", *(part for name in _PLUGINS for part in ("-p", name)))
+#: How long a test may take. It is ended from outside: pytest-timeout's exception can meet pytest where it fails of it.
+_HANGS_S = 60
 #: pytest's words for "all have passed" and "some tests failed"; that nothing could be run is another.
 _PASSED, _FAILED = ENDED, ENDED + 1
 
@@ -40,11 +42,11 @@ def ended(copy: Path, postgres: Any, *tests: str) -> tuple[int, str]:
     arguments = [*_LEAST, *settings, *(str(TESTS / test) for test in tests)]
     with WarmProcess(arguments, env, copy, {"copy": str(copy)}, module="mutant") as process:
         try:
-            stdout, stderr = process.communicate(timeout=100)
+            stdout, stderr = process.communicate(timeout=_HANGS_S)
         except subprocess.TimeoutExpired:
             process.kill()
             kill_started_in(copy)
-            return _FAILED, ""  # a worker of the bullmq library whose locks are lost may never end: nobody misses that
+            return _FAILED, ""  # nobody misses a test that hangs
     return process.returncode or 0, (stdout + stderr)[-2000:].decode(errors="replace")
 
 
