@@ -27,15 +27,24 @@ def make_step(
     has_token: bool = False,
     writes: bool = False,
     goes_on: bool = False,
+    beside: bool = False,
 ) -> Step:
-    """Make a step of parts called `a`, `b`, …"""
+    """Make a step of parts called `a`, `b`, …, the last one *beside* the one before it."""
     commands = commands or ("true",)
     return Step(
         run_id=RunId("run1"),
         name=name,
         parts=[
-            Part(letter, command, 5, writes=writes, has_token=has_token, goes_on=goes_on)
-            for letter, command in zip("abc", commands, strict=False)
+            Part(
+                letter,
+                command,
+                5,
+                writes=writes,
+                has_token=has_token,
+                goes_on=goes_on,
+                beside=beside and place == len(commands),
+            )
+            for place, (letter, command) in enumerate(zip("abc", commands, strict=False), 1)
         ],
         left_s=left_s,
         nonce="n0nce",
@@ -158,6 +167,53 @@ def test_a_replay_waits_for_the_last_part(tmp_path: Path) -> None:
 
     assert ["one", "two"] == [answer.stdout for answer in run_all(step, tmp_path)]
     assert 0 == first.wait()
+
+
+#: Waits for the other of two commands that run at once, and says more than a pipe takes.
+MEETING = '{ : >"$HOME/@MINE@"; until [ -f "$HOME/@OTHER@" ]; do sleep 0.1; done; sleep @LATE@; @SAY@; (exit @CODE@); }'
+
+
+@pytest.mark.parametrize("late", [(0, 1), (1, 0)], ids=["the second is late", "the first is late"])
+def test_two_parts_may_run_at_once(tmp_path: Path, late: tuple[int, int]) -> None:
+    """Each is told whole, with a code of its own, also to a replay that comes while one of them is at work."""
+    say = 'head -c 300000 /dev/zero | tr "\\0" '
+    first, second = (
+        MEETING.replace("@MINE@", mine).replace("@OTHER@", other).replace("@LATE@", str(pause_s))
+        for mine, other, pause_s in (("one", "two", late[0]), ("two", "one", late[1]))
+    )
+    commands = (
+        "printf before",
+        first.replace("@SAY@", f"{say} 1; printf err >&2").replace("@CODE@", "3"),
+        second.replace("@SAY@", f"{say} 2").replace("@CODE@", "4"),
+    )
+    step = make_step(*commands, has_token=True, beside=True)
+    told = tmp_path / "told"
+    with told.open("wb") as file:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", step.script()],
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "V0": "token"},
+            stdout=file,
+        )
+    codes = [tmp_path / f".flysync/run1/steps/1-try/{letter}.code" for letter in "bc"]
+    while not any(code.exists() for code in codes):
+        assert process.poll() is None
+
+    replayed = run_all(step, tmp_path)
+    assert 0 == process.wait(timeout=30)
+    answers = step.read(told.read_text("ascii"))
+
+    assert ["before", "1" * 300_000, "2" * 300_000] == [answer.stdout for answer in answers]
+    assert [0, 3, 4] == [answer.code for answer in answers]
+    assert ["", "err", ""] == [answer.stderr for answer in answers]
+    assert [replace(answer, stderr=None) for answer in answers] == [*replayed]
+
+
+def test_two_parts_at_once_are_both_left_out(tmp_path: Path) -> None:
+    """After one that failed, neither is run."""
+    step = make_step("false", *['{ printf x >>"$HOME/ran"; }'] * 2, beside=True)
+
+    assert [1, LEFT_OUT, LEFT_OUT] == [answer.code for answer in run_all(step, tmp_path)]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_nothing_begins_when_the_time_of_the_run_is_over(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ fi
 if ! mkdir "$m" 2>/dev/null; then
   [ -d "$m" ] || { say step lost; exit 0; }
   i=0
-  while [ ! -s "$m/@LAST@.code" ] && [ "$i" -lt @WAIT@ ]; do
-    [ ! -s "$m/pid" ] || kill -0 "$(cat "$m/pid")" 2>/dev/null || [ -s "$m/@LAST@.code" ] || break
+  while [ ! -s "$m/end" ] && [ "$i" -lt @WAIT@ ]; do
+    [ ! -s "$m/pid" ] || kill -0 "$(cat "$m/pid")" 2>/dev/null || [ -s "$m/end" ] || break
     sleep 1
     i=$((i + 1))
   done
@@ -98,6 +98,16 @@ else
 ended @PART@ @LEFT_OUT@
 fi
 told @PART@
+"""
+#: Two parts at once. What the second one says is kept until the first has ended: long lines would get into each other.
+_BOTH = """\
+{
+@FIRST@} &
+w=$!
+b=$(
+@SECOND@)
+wait "$w"
+printf "%s\\n" "$b"
 """
 #: The code of a part that was left out; no command ends with it.
 LEFT_OUT = 999
@@ -140,6 +150,8 @@ class Part:
     only_app: AppName | None = None
     #: Whether the parts after it are run though it fails.
     goes_on: bool = False
+    #: Whether it is run at the same time as the part before it, whatever that comes to; nothing follows the two.
+    beside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,11 +184,15 @@ class Step:
         """Give the text for Daytona's `exec`."""
         names = [word(part.name) for part in self.parts]
         body, exports = f"ulimit -c 0\n{_PREPARE}{_ONCE}{self._take_values()}{_CLEAN}", self._exports()
+        last = ""
         for part, name in zip(self.parts, names, strict=True):
             if part.has_token:
                 body, exports = body + exports, ""
             run = _RUN.replace("@GO_ON@", "1" if part.goes_on else "")
-            body += run.replace("@COMMAND@", part.command).replace("@PART@", name)
+            run = run.replace("@COMMAND@", part.command).replace("@PART@", name)
+            if part.beside:
+                body, run = body.removesuffix(last), _BOTH.replace("@FIRST@", last).replace("@SECOND@", run)
+            body, last = body + run, run
         body = (
             body.replace("@RUN@", word(self.run_id))
             .replace("@STEP@", word(self.name))
@@ -186,10 +202,9 @@ class Step:
             .replace("@WAIT@", str(self.limit_s + KILL_AFTER_S))
             .replace("@LEFT_OUT@", str(LEFT_OUT))
             .replace("@PARTS@", " ".join(names))
-            .replace("@LAST@", names[-1])
         )
         assert "'" not in body, "the script stands between single quotes"
-        return f"exec /bin/sh -c '{body}exit 0\n' flysync </dev/null"
+        return f"exec /bin/sh -c '{body}printf e >\"$m/end\"\nexit 0\n' flysync </dev/null"
 
     def _take_values(self) -> str:
         """Move the values to the arguments: a variable that stays set counts twice against the kernel's limit."""

@@ -162,11 +162,9 @@ class FlyctlSecrets(SecretStore):
         return Written(before=before, after=self._after(answers[len(parts) :]))
 
     def _looks(self, limit_s: int) -> tuple[Part, Part]:
-        """Give the parts that look at the app."""
-        return (
-            self._part("list", "secrets list --json", limit_s),
-            self._part("machines", "machine list --json", limit_s, listed.LIST),
-        )
+        """Give the parts that look at the app, both at once."""
+        machines = self._part("machines", "machine list --json", limit_s, listed.LIST)
+        return self._part("list", "secrets list --json", limit_s), replace(machines, beside=True)
 
     def _looks_after(self, change_s: float = 0.0) -> tuple[Part, ...]:
         """
