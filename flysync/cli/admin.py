@@ -24,11 +24,18 @@ SnapshotName = Annotated[
 Warm = Annotated[
     int | None, number_option("--warm", least=0, most=100, metavar="N", help="Sandboxes to keep ready (paid for).")
 ]
+Print = Annotated[bool, typer.Option("--print", help="Print the SQL, and run nothing.")]
+#: As Postgres keeps it, in at most 63 bytes.
+_a_role = name_of("a role", lambda text: 0 < len(text.encode(errors="replace")) <= 63 and text.isprintable())  # noqa: PLR2004
+Grants = Annotated[
+    str | None,
+    typer.Option("--grants", metavar="ROLE", parser=_a_role, help="Also give this role the rights of a sync."),
+]
 
 
 @db.command("init")
 @takes(common)
-def db_init(output: Output, timeout: InitTimeout = 60.0) -> None:
+def db_init(output: Output, timeout: InitTimeout = 60.0, prints: Print = False, role: Grants = None) -> None:
     """
     Create the tables that do not exist yet, and migrate flysync's own.
 
@@ -36,15 +43,20 @@ def db_init(output: Output, timeout: InitTimeout = 60.0) -> None:
     there are none. The backend's tables are never changed, so it is safe to run again. Tables of an earlier version are
     migrated: no run may begin meanwhile, and open runs are waited for. Stop workers of that version first.
 
+    With --grants, a role also gets the rights that a sync needs. With --print, the SQL is printed for somebody else to
+    run, or for a migration of yours; it needs no right but to look.
+
     Examples:
-        flysync db init
         flysync db init --timeout 5m
+        flysync db init --grants flysync_sync
+        flysync db init --print --grants flysync_sync
     """
     from flysync import bootstrap
     from flysync.handlers import database
 
     settings = run.load_settings(output, bootstrap.DATABASE)
-    run.run_handler(output, settings, lambda services: database.init_database(admin=services.admin, timeout_s=timeout))
+    init = partial(database.init_database, timeout_s=timeout, role=role, prints=prints)
+    run.run_handler(output, settings, lambda services: init(admin=services.admin))
 
 
 @db.command("check")

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError
-from flysync.model.reports import Finding, Report
+from flysync.model.reports import Finding, InitReport, Report
 
 if TYPE_CHECKING:
-    from flysync.model.reports import InitReport
     from flysync.ports import DatabaseAdmin
 
 
@@ -25,9 +24,17 @@ class CheckReport(Report):
         return int(self.error is not None)
 
 
-async def init_database(*, admin: DatabaseAdmin, timeout_s: float) -> InitReport:
-    """Create the tables that are missing, and migrate those of an earlier version; open runs have *timeout_s*."""
-    return await admin.init(timeout_s=timeout_s)
+async def init_database(
+    *, admin: DatabaseAdmin, timeout_s: float, role: str | None = None, prints: bool = False
+) -> InitReport:
+    """
+    Create the tables that are missing, and migrate those of an earlier version; open runs have *timeout_s*.
+
+    *role* gets the rights of a sync. Where it *prints*, nothing is run, and the report has the SQL.
+    """
+    if prints:
+        return InitReport(created=(), sql=await admin.script(role=role))
+    return await admin.init(timeout_s=timeout_s, role=role)
 
 
 async def check_database(*, admin: DatabaseAdmin) -> CheckReport:

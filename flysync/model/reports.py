@@ -281,3 +281,5 @@ class InitReport(Report):
     migrated_from: int | None = None
     #: Apps that had secrets of several projects when they were migrated; the first owns them now.
     shared_apps: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
+    granted_to: str | None = None  #: The role that was given the rights of a sync.
+    sql: str | None = None  #: What would be run; absent where it was.

@@ -259,16 +259,20 @@ class Records(Protocol):
 class DatabaseAdmin(Protocol):
     """The tables themselves. Raises DatabaseUnavailable, and ConfigError for a replica or a read-only session."""
 
-    async def init(self, *, timeout_s: float = 60.0) -> InitReport:
+    async def init(self, *, timeout_s: float = 60.0, role: str | None = None) -> InitReport:
         """
-        Create what does not exist, and migrate tables of an earlier version.
+        Create what does not exist, migrate tables of an earlier version, and let *role* do what a sync does.
 
         Before that no run may begin any more, and those that are open have *timeout_s* to end. Either all is changed,
         or nothing, and then runs may begin again.
 
         Raises:
             TimedOut: a run has not ended in time.
+            ConfigError: there is no such role, or it is for others to give it the rights.
         """
+
+    async def script(self, *, role: str | None = None) -> str:
+        """Give the SQL that `init` would run, and run nothing; ConfigError: the tables are of another version."""
 
     async def check(self) -> Sequence[Finding]:
         """Compare what is there with what flysync needs (design: the data contract); change nothing."""

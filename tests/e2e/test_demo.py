@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from recording import same_picture
 
@@ -76,6 +77,22 @@ def test_the_library_does_what_the_command_does(platform: Platform) -> None:
 
     assert (["synced"], "synced") == ([one.outcome for one in first.credentials], second.outcome)
     assert [("library",), ("library",)] == platform.execute("SELECT origin FROM flysync_runs")
+
+
+def test_the_sql_of_the_tables_is_printed(platform: Platform) -> None:
+    """It alone is on stdout, ready to be run; what there is has nothing to be run for."""
+    everything = platform.flysync("db", "init").stdout, platform.flysync("db", "init", "--print").stdout
+    platform.execute("DROP VIEW flysync_status")
+    told = platform.flysync("db", "init", "--print", "--grants", "pg_monitor")
+    as_json = platform.flysync("db", "init", "--print", "--grants", "pg_monitor", "--json").json["init"]
+    with psycopg.connect(platform.dsn, autocommit=True) as backend:
+        backend.execute(told.stdout.encode())
+    done = platform.flysync("db", "init", "--grants", "pg_monitor")
+
+    assert ("nothing to create: all tables exist\n", "-- nothing to create: all tables exist\n") == everything
+    assert ("BEGIN;", "COMMIT;") == (told.stdout.splitlines()[0], told.stdout.splitlines()[-1])
+    assert as_json["sql"].splitlines() == told.stdout.splitlines()
+    assert "nothing to create: all tables exist\npg_monitor may sync\n" == done.stdout
 
 
 def test_the_check_of_the_tables_says_what_to_change(platform: Platform) -> None:

@@ -900,6 +900,13 @@ MUTATIONS = (
         ("contract/test_state_schema.py::test_what_stands_there_hides_nothing_of_the_backends",),
     ),
     Mutation(
+        "tell of rights that could not be granted",
+        "flysync/adapters/postgres/schema.py",
+        "        lacks = await inspection.lacks_rights(session, role)\n",
+        "        lacks = False\n",
+        ("contract/test_schema_script.py::test_who_may_not_grant_is_told",),
+    ),
+    Mutation(
         "let nobody ask for the status who was not allowed to",
         "flysync/adapters/postgres/status_view.py",
         "    REVOKE ALL ON FUNCTION {{schema}}.flysync_status(text), {{schema}}.flysync_status_unseen() FROM PUBLIC;\n",

@@ -68,10 +68,14 @@ class MemoryAdmin:
         self.refuses: FlysyncError | None = None
         self.now = datetime.now(UTC)
 
-    async def init(self, *, timeout_s: float = 0.0) -> InitReport:
+    async def init(self, *, timeout_s: float = 0.0, role: str | None = None) -> InitReport:
         """Create nothing."""
         assert timeout_s
-        return InitReport(created=())
+        return InitReport(created=(), granted_to=role)
+
+    async def script(self, *, role: str | None = None) -> str:
+        """Print nothing."""
+        return f"-- nothing for {role}"
 
     async def check(self) -> list[Finding]:
         """Give the findings."""

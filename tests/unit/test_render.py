@@ -366,8 +366,11 @@ def test_findings_and_what_was_created() -> None:
         "migrated flysync's tables from version 1",
         "acme had secrets of several projects: p, q; the first owns it now",
     ] == render.as_text(moved)
-    init = {"created": ["a"], "migrated_from": 1, "shared_apps": {"acme": ["p", "q"]}}
+    init = {"created": ["a"], "migrated_from": 1, "shared_apps": {"acme": ["p", "q"]}, "granted_to": None, "sql": None}
     assert init == render.as_json("db init", moved)["init"]
+    granted = InitReport(created=(), granted_to="flysync_sync")
+    assert ["nothing to create: all tables exist", "flysync_sync may sync"] == render.as_text(granted)
+    assert ["BEGIN;", "COMMIT;"] == render.as_text(InitReport(created=(), sql="BEGIN;\nCOMMIT;"))
 
 
 def test_sandboxes_have_a_line_each() -> None:

@@ -102,10 +102,8 @@ async def cause(session: Session, sqlstate: str | None) -> FlysyncError | None:
         if version != SCHEMA_VERSION:
             return errors.wrong_version(version)
     if sqlstate == "42703":
-        pairs = [(relation.name, column) for relation in RELATIONS for column in relation.columns]
-        wanted = {"names": [name for name, _ in pairs], "columns": [column for _, column in pairs]}
-        missing_columns = await session.scalars(_MISSING_COLUMNS, wanted)
-        return errors.without_columns(missing_columns) if missing_columns else None
+        lacking = await missing_columns(session)
+        return errors.without_columns(lacking) if lacking else None
     missing = [relation for relation in RELATIONS if relation.name not in there]
     return errors.without_relations(missing, await session.scalar(_SCHEMAS)) if missing else None
 
@@ -113,6 +111,13 @@ async def cause(session: Session, sqlstate: str | None) -> FlysyncError | None:
 async def relations(session: Session) -> set[str]:
     """Give the names of the relations that are there."""
     return set(await session.scalars(_THERE, {"names": [relation.name for relation in RELATIONS]}))
+
+
+async def missing_columns(session: Session) -> list[str]:
+    """Give the columns that are not there, as `TABLE.COLUMN`, of relations that are."""
+    pairs = [(relation.name, column) for relation in RELATIONS for column in relation.columns]
+    wanted = {"names": [name for name, _ in pairs], "columns": [column for _, column in pairs]}
+    return await session.scalars(_MISSING_COLUMNS, wanted)
 
 
 async def elsewhere(session: Session, state_schema: str | None) -> ConfigError | None:

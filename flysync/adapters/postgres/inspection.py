@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SERVER = """
     SELECT current_setting('server_version_num')::integer, current_setting('server_version')::text,
            getdatabaseencoding()::text, pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
-           coalesce(current_schema()::text, ''), quote_ident(current_user)
+           coalesce(current_schema()::text, ''), quote_ident(current_user), current_user::text
 """
 
 #: The relations that the search path finds: name, columns (each a `_Column` behind its name), and the rest of `_Found`.
@@ -44,7 +44,7 @@ _RELATIONS = """
             SELECT array_agg(ROW(a.attname::text, format_type(a.atttypid, NULL), a.attnotnull,
                 a.atthasdef OR a.attidentity <> '', ARRAY(
                     SELECT kind.name FROM unnest(ARRAY['SELECT', 'INSERT']) AS kind(name)
-                    WHERE has_column_privilege(c.oid, a.attnum, kind.name)
+                    WHERE has_column_privilege(%(role)s::name, c.oid, a.attnum, kind.name)
                 )) ORDER BY a.attnum)
             FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         ), format('%%I.%%I', n.nspname, c.relname), c.relkind IN ('v', 'm'), c.reltuples >= 100000 AND NOT EXISTS (
@@ -59,7 +59,7 @@ _RELATIONS = """
               ) <@ ARRAY['project_id', 'credential_name']
         ), ARRAY(
             SELECT kind.name FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind(name)
-            WHERE has_table_privilege(c.oid, kind.name)
+            WHERE has_table_privilege(%(role)s::name, c.oid, kind.name)
         )
     FROM unnest(%(names)s::text[]) AS wanted(name) JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -70,8 +70,6 @@ _OLDEST = 130_000
 #: Columns that a default has to fill, because nobody else does.
 _DEFAULTS = {"cloud_credentials": "updated_at", "project_deployments": "created_at", "project_actions": "created_at"}
 _VALUE = "credential_value"
-#: Columns of `project_actions` that an insert of flysync's names.
-_INSERTED = frozenset(ACTIONS.columns) - {"created_at"}
 
 
 #: A project that an action may be of.
@@ -80,6 +78,9 @@ _ANY_PROJECT = "SELECT d.project_id::text FROM project_deployments AS d WHERE le
 _US = "flysync-db-check"
 _DETAILS = {"v": 1, "run_id": _US, "app": _US, "outcomes": {}, "release": None, "actor": _US, "reason": None}
 _ACTION = Action(action="sync-flyio-secrets", details=_DETAILS)
+
+#: What says of an id that it is none: a key, or a trigger that casts it.
+_NO_PROJECT = (psycopg.errors.ForeignKeyViolation, psycopg.errors.InvalidTextRepresentation)
 
 _NO_VIEW = "there is no such view, or it was made for another version or other settings"
 
@@ -110,8 +111,8 @@ class _Found:
 async def findings(session: Session, *, state_schema: str | None, view: StatusView) -> list[Finding]:
     """Look at the server, at each relation (ours only where they are of this version), and at that version."""
     server = await session.row(_SERVER)
-    *_, schema, user = server
-    found = await _found(session)
+    *_, schema, user, role = server
+    found = await _found(session, role)
     hidden = await diagnosis.hidden(session)
     meta = found.get(META.name)
     version: list[Finding] = []
@@ -126,14 +127,13 @@ async def findings(session: Session, *, state_schema: str | None, view: StatusVi
         if here is None:
             seen.append(_missing(relation, schema))
         else:
-            role = None if view.sees_all_rows else hidden.get(relation.name)
-            seen += _relation(relation, here, user, role)
+            seen += _relation(relation, here, user, None if view.sees_all_rows else hidden.get(relation.name))
             if relation.name in hidden and hidden[relation.name] is None and "SELECT" in here.rights:
                 message = f"{user} may select from it, but not from what is behind it"
                 hint = f"GRANT SELECT to {user}, or to the view's owner, on what the view selects from"
                 seen.append(_finding(relation.name, "failed", message, hint))
     has_tables = all(relation.name in found for relation in RELATIONS)
-    if has_tables and not is_other and not await view.is_current(session):
+    if has_tables and not is_other and await view.missing(session) is not None:
         seen.append(_finding(VIEW, "failed", _NO_VIEW, "run `flysync db init`", init_fixes_it=True))
     if error := await diagnosis.elsewhere(session, state_schema):
         seen.append(_finding("state schema", "failed", error.message, error.hint))
@@ -151,8 +151,8 @@ async def _rehearsed(session: Session) -> list[Finding]:
     except psycopg.Error as error:
         if errors.explained(error).temporary:
             raise
-        if project is None and isinstance(error, psycopg.errors.ForeignKeyViolation):
-            return []  # there is no project yet to write an action of
+        if project is None and isinstance(error, _NO_PROJECT):
+            return []  # there is none yet to write an action of
         message = f"it refuses the row that a run ends with ({errors.identified(error)})"
         hint = (
             "its constraints, triggers, policies and rules have to take INSERT (project_id, action, status, details);"
@@ -162,8 +162,15 @@ async def _rehearsed(session: Session) -> list[Finding]:
     return []
 
 
-async def _found(session: Session) -> dict[str, _Found]:
-    cursor = await session.execute(_RELATIONS, {"names": [relation.name for relation in RELATIONS]}, binary=True)
+async def lacks_rights(session: Session, role: str) -> bool:
+    """Tell whether *role* may not do all that a sync does with the relations."""
+    found = await _found(session, role)
+    return any(any(_grants(relation, found[relation.name], role)) for relation in RELATIONS if relation.name in found)
+
+
+async def _found(session: Session, role: str) -> dict[str, _Found]:
+    wanted = {"names": [relation.name for relation in RELATIONS], "role": role}
+    cursor = await session.execute(_RELATIONS, wanted, binary=True)
     return {
         name: _Found({column: _Column(*its) for column, *its in columns or ()}, *facts)
         for name, columns, *facts in await cursor.fetchall()
@@ -216,12 +223,16 @@ def _columns(relation: Relation, here: _Found) -> Iterator[_Problem]:
         if found is None and column == _VALUE:
             change = f"ALTER TABLE {here.name} ADD COLUMN {column} text, or set FLYSYNC_VALUE_SOURCE=caller"
             yield "warning", f"no column {column}: values come from the caller alone", change
+        elif found is None and here.is_view:
+            yield "failed", f"no column {column}", f"add it to the view {here.name}, of type {types[0]}"
         elif found is None:
             default = " DEFAULT now()" if column == _DEFAULTS.get(relation.name) else ""
             yield "failed", f"no column {column}", f"ALTER TABLE {here.name} ADD COLUMN {column} {types[0]}{default}"
-        elif found.type not in types:
+        elif found.type.rpartition(".")[2] not in types:
             verdict = "warning" if found.type.startswith("timestamp") else "failed"
             change = f"ALTER TABLE {here.name} ALTER COLUMN {column} TYPE {types[0]}, or a view that casts it"
+            if here.is_view:
+                change = f"cast it in the view {here.name}: {column}::{types[0]}"
             yield verdict, f"{column} is of type {found.type}, not {types[0]}", change
 
 
@@ -258,9 +269,8 @@ def _grants(relation: Relation, here: _Found, user: str) -> Iterator[_Problem]:
 
 def _lacking(relation: Relation, here: _Found, right: str) -> list[str]:
     """Give the columns that *right* is lacking for; a right on rows as a whole is lacking for all."""
-    used = [(column, here.columns[column]) for column in relation.columns if column in here.columns]
-    names_all = right != "INSERT"
-    return [column for column, found in used if right not in found.rights and (names_all or column in _INSERTED)]
+    used = (column for column in relation.used(right) if column in here.columns)
+    return [column for column in used if right not in here.columns[column].rights]
 
 
 def _version(version: Any) -> Finding:

@@ -18,6 +18,8 @@ from flysync.model.core import MAX_ARGUMENT_BYTES
 from flysync.plan import MOST_BAD_TRIES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flysync.adapters.postgres.session import Session
 
 #: A line for each credential of a project at each app, and for each secret of ours whose row is gone; the states are
@@ -134,15 +136,19 @@ _CREATE = f"""
 """
 #: The schemas of the tables that it reads, in the order of the search path; and that of ours.
 _SCHEMAS = """
-    SELECT string_agg(quote_ident(its.name), ', ' ORDER BY array_position(current_schemas(false), its.name)),
+    SELECT string_agg(quote_ident(its.name), ', ' ORDER BY array_position(
+               coalesce(%(path)s::text[], current_schemas(false)::text[]), its.name)),
            string_agg(quote_ident(its.name), '') FILTER (WHERE its.is_ours)
     FROM (
-        SELECT n.nspname AS name, bool_or(wanted.name = 'flysync_meta') AS is_ours
-        FROM unnest(ARRAY['cloud_credentials', 'project_deployments', 'flysync_meta']) AS wanted(name)
-        JOIN pg_class AS c ON c.oid = to_regclass(wanted.name) JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        GROUP BY n.nspname
+        SELECT coalesce(n.nspname::text, wanted.otherwise) AS name, bool_or(wanted.name = 'flysync_meta') AS is_ours
+        FROM (VALUES ('cloud_credentials', %(backends)s::text), ('project_deployments', %(backends)s::text),
+                     ('flysync_meta', %(ours)s::text)) AS wanted(name, otherwise)
+        LEFT JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
+        LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        GROUP BY 1
     ) AS its
 """
+_WHERE_THEY_ARE: Mapping[str, object] = {"path": None, "backends": None, "ours": None}
 _COMMENT = "SELECT obj_description(to_regclass('flysync_status'), 'pg_class')"
 
 
@@ -153,21 +159,18 @@ class StatusView:
     values: bool
     sees_all_rows: bool  #: Whether all rows are there to be read, whatever the policies are.
 
-    async def is_current(self, session: Session) -> bool:
-        """Tell whether the view is there, and as `make` makes it."""
-        _, comment = await self._statements(session)
-        return bool(await session.scalar(_COMMENT) == comment)
+    async def missing(self, session: Session, place: Mapping[str, object] = _WHERE_THEY_ARE) -> str | None:
+        """
+        Give the statements that make the view beside flysync's tables; none where it is there, as they make it.
 
-    async def make(self, session: Session) -> None:
-        """Make the view beside flysync's tables, or make it again."""
-        statements, comment = await self._statements(session)
-        row_security = "on" if self.sees_all_rows else "off"
-        statements = statements.replace("{row_security}", row_security).replace("{comment}", f"'{comment}'")
-        await session.execute(statements.encode())
-
-    async def _statements(self, session: Session) -> tuple[str, str]:
-        """Give the statements, and the comment by which they are known again."""
-        path, schema = await session.row(_SCHEMAS)
+        *place* says where tables will be that are not there yet: the search `path`, and the schemas of the `backends`
+        and of `ours`.
+        """
+        path, schema = await session.row(_SCHEMAS, place)
         statements = _CREATE.replace("{values}", str(self.values).lower())
         statements = statements.replace("{path}", path or "").replace("{schema}", schema or "")
-        return statements, f"made by flysync db init ({sha256(statements.encode()).hexdigest()[:16]})"
+        comment = f"made by flysync db init ({sha256(statements.encode()).hexdigest()[:16]})"
+        if await session.scalar(_COMMENT) == comment:
+            return None
+        row_security = "on" if self.sees_all_rows else "off"
+        return statements.replace("{row_security}", row_security).replace("{comment}", f"'{comment}'")

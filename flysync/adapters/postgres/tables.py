@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import dedent, indent
 from typing import TYPE_CHECKING, LiteralString
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 #: The version of flysync's own tables that this code reads and writes.
 SCHEMA_VERSION = 3
@@ -44,14 +45,30 @@ class Relation:
     def types(self, column: str) -> tuple[str, ...]:
         """Give the types that flysync can work with, the best first."""
         kind = self.columns[column].split()[0]
-        # The backend may keep its audit as json.
-        return ("jsonb", "json") if kind == "jsonb" and not self.ours else _TYPES[kind]
+        # The backend may keep its audit as json, and names in a type that knows no case.
+        more = {"details": "json", "credential_name": "citext"}.get(column)
+        return (*_TYPES[kind], more) if more and not self.ours else _TYPES[kind]
+
+    def used(self, right: str) -> list[str]:
+        """Give the columns that flysync uses *right* on; a default fills the one that no insert names."""
+        return [column for column in self.columns if right != "INSERT" or column != "created_at"]
+
+    def grants(self, role: str, missing: Collection[str]) -> Iterator[str]:
+        """Give the statements that let *role*, as SQL writes it, do what a sync does; *missing* are `TABLE.COLUMN`."""
+        if self.ours:
+            yield f"GRANT {', '.join(self.rights)} ON {self.name} TO {role}"
+            return
+        for right in self.rights:
+            columns = ", ".join(one for one in self.used(right) if f"{self.name}.{one}" not in missing)
+            yield f"GRANT {right} ({columns}) ON {self.name} TO {role}"
 
     @property
-    def create(self) -> LiteralString:
+    def create(self) -> str:
         """The statements that make the table and its indexes."""
-        columns = ", ".join(f"{name} {definition}" for name, definition in self.columns.items())
-        return f"CREATE TABLE {self.name} ({self.others} {columns}); {self.indexes}"
+        others = dedent(self.others).strip().splitlines()
+        columns = ",\n".join(f"{name} {definition}" for name, definition in self.columns.items())
+        its = indent("\n".join([*others, columns]), "    ")
+        return f"CREATE TABLE {self.name} (\n{its}\n);\n{dedent(self.indexes).strip()}"
 
 
 #: The backend's, read only; a backend that encrypts at rest has no credential_value.

@@ -72,17 +72,20 @@ check_lines = doctor_lines
 
 def init_keys(report: InitReport) -> dict[str, Any]:
     """Give `init`."""
-    return {"init": picked(report, "created migrated_from shared_apps")}
+    return {"init": picked(report, "created migrated_from shared_apps granted_to sql")}
 
 
 def init_lines(report: InitReport) -> list[str]:
-    """Give a line per table, what was migrated, and the apps that had secrets of several projects."""
+    """Give a line per table, what was migrated, the apps that had secrets of several projects, or the SQL itself."""
+    if report.sql is not None:
+        return report.sql.splitlines()
     text = [f"created {name}" for name in report.created]
     if report.migrated_from is not None:
         text.append(f"migrated flysync's tables from version {report.migrated_from}")
     for app, projects in report.shared_apps.items():
         text.append(f"{app} had secrets of several projects: {', '.join(projects)}; the first owns it now")
-    return text or ["nothing to create: all tables exist"]
+    text = text or ["nothing to create: all tables exist"]
+    return text + ([f"{report.granted_to} may sync"] if report.granted_to else [])
 
 
 def sandbox_keys(report: SandboxReport) -> dict[str, Any]:
