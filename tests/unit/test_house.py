@@ -173,3 +173,41 @@ def test_the_processor_that_is_shown_is_the_one_that_is_tested() -> None:
 
     assert (docs / "processor.mjs").read_text() == shown
     assert len(shown.splitlines()) <= 111
+
+
+def test_the_top_level_holds_what_everybody_expects_there() -> None:
+    """And nothing else."""
+    top = {path.relative_to(ROOT.parent).parts[0] for path in committed()}
+    hidden = {".ci", ".env.example", ".github", ".gitignore", ".pre-commit-config.yaml"}
+    shown = {"LICENSE", "README.md", "constraints.txt", "docs", "flysync", "noxfile.py", "pyproject.toml", "tests"}
+
+    assert set() == top - hidden - shown
+    assert shown <= top
+
+
+def test_every_link_of_the_docs_leads_somewhere() -> None:
+    """To a file that is there, and to a heading of it; and docs/index.md leads to every page."""
+    index = ROOT.parent / "docs/index.md"
+    pages = {index, ROOT.parent / "README.md", *index.parent.rglob("*.md")}
+    ends = {(page, link): page.parent / link.partition("#")[0] for page in pages for link in links(page)}
+    ends = {(page, link): page if link.startswith("#") else end.resolve() for (page, link), end in ends.items()}
+    lost = [
+        f"{page.name}: {link}"
+        for (page, link), end in ends.items()
+        if not end.exists() or ("#" in link and link.partition("#")[2] not in slugs(end))
+    ]
+
+    assert [] == sorted(lost)
+    assert pages - {end for (page, _), end in ends.items() if page == index} == {index, ROOT.parent / "README.md"}
+
+
+def links(page: Path) -> list[str]:
+    """Give the links to other pages and files, but for those in examples."""
+    text = re.sub(r"^```.*?^```|^ {4}[^\n]*$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+
+
+def slugs(page: Path) -> set[str]:
+    """Give the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
