@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
+import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +69,21 @@ async def test_what_is_printed_does_what_init_does(new_database: Callable[..., s
     assert () == created
     assert "-- nothing to create: all tables exist" == again
     assert [] == found
+
+
+@pytest.mark.skipif(shutil.which("psql") is None, reason="there is no psql here")
+async def test_psql_takes_what_is_printed(new_database: Callable[..., str]) -> None:
+    """As docs/database.md has it; psql reads colons and quotes in its own way."""
+    dsn = new_database()
+    async with admin(dsn, state_schema="state") as tables:
+        script = await tables.script()
+        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn]
+        done = await asyncio.to_thread(
+            subprocess.run, command, input=script, capture_output=True, text=True, check=False
+        )
+        created = (await tables.init()).created
+
+    assert (0, "", ()) == (done.returncode, done.stderr, created)
 
 
 async def test_what_is_there_is_not_printed(new_database: Callable[..., str]) -> None:
