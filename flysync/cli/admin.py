@@ -39,9 +39,9 @@ def db_init(output: Output, timeout: InitTimeout = 60.0, prints: Print = False, 
     """
     Create the tables that do not exist yet, and migrate flysync's own.
 
-    Those of flysync (`flysync_runs`, `flysync_secrets`, `flysync_apps`, `flysync_meta`), and those of the backend if
-    there are none. The backend's tables are never changed, so it is safe to run again. Tables of an earlier version are
-    migrated: no run may begin meanwhile, and open runs are waited for. Stop workers of that version first.
+    Those of flysync (`flysync_…`), and those of the backend if there are none. The backend's tables are never changed,
+    so it is safe to run again. Tables of an earlier version are migrated: no run may begin meanwhile, and open runs are
+    waited for. Stop workers of that version first.
 
     With --grants, a role also gets the rights that a sync needs. With --print, the SQL is printed for somebody else to
     run, or for a migration of yours; it needs no right but to look.
