@@ -93,6 +93,17 @@ PLATFORMS = {
 }
 
 
+#: The same with numbers for ids.
+PLATFORMS["integer ids"] = (PLATFORMS["uuid ids"][0].replace("uuid", "bigint"), *PLATFORMS["uuid ids"][1:])
+SQL["integer ids"] = SQL["uuid ids"].replace("::uuid", "::bigint")
+IDS = {"integer ids": "42"}
+#: A plan that reads one project's rows by an index, if it can.
+PLAN = """
+    SET LOCAL enable_seqscan = off;
+    EXPLAIN SELECT FROM {table} WHERE project_id = '{id}'::text
+"""
+
+
 async def sync(role: Role, project: str = ID) -> SyncReport:
     """Sync the one credential."""
     return await sync_credentials_to_flyio(ProjectId(project), [KEY], SyncOptions(), services=role.services)
@@ -125,19 +136,33 @@ async def test_views_in_the_place_of_tables(new_database: Callable[..., str], ex
     """A role that `--grants` gave its rights syncs through them; `db check` warns of one thing alone."""
     dsn = new_database()
     tables, schema, audit = PLATFORMS[example]
+    project = IDS.get(example, ID)
     async with as_role(dsn, schema) as role, admin(dsn, schema) as owner:
         pgcrypto(role)
-        role.run(tables.replace("{id}", ID), SQL[example])
+        role.run(tables.replace("{id}", project), SQL[example])
         report = await owner.init(role=role.name)
         found = [one for one in await role.services.admin.check() if one.verdict != "ok"]
-        synced = await sync(role)
+        synced = await sync(role, project)
         written = role._backend.execute(audit.encode()).fetchall()
 
     assert {*OURS, VIEW} == set(report.created)
     assert [("warning", "cloud_credentials")] == [(one.verdict, one.subject) for one in found]
     assert Outcome.SYNCED == synced.outcome
-    assert [(ID, "sync-flyio-secrets", "success")] == written
+    assert [(project, "sync-flyio-secrets", "success")] == written
     assert {KEY: "one"} == dict(role._fly.apps["acme-web"].running)
+
+
+@pytest.mark.parametrize("example", ["uuid ids", "integer ids"])
+async def test_a_cast_has_an_index(new_database: Callable[..., str], example: str) -> None:
+    """One project's rows are found by it, as those of a table are by its own."""
+    tables, *_ = PLATFORMS[example]
+    with psycopg.connect(new_database()) as backend:
+        backend.execute(tables.replace("{id}", IDS.get(example, ID)).encode())
+        backend.execute(SQL[example].encode())
+        for table in ("flysync.cloud_credentials", "flysync.project_deployments"):
+            cursor = backend.execute(PLAN.format(table=table, id=IDS.get(example, ID)).encode())
+            cursor.nextset()
+            assert "Index Cond: ((project_id)::text" in "".join(line for (line,) in cursor)
 
 
 async def test_a_value_that_cannot_be_decrypted_concerns_its_project(new_database: Callable[..., str]) -> None:
