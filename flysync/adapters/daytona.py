@@ -29,8 +29,7 @@ from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from daytona_api_client_async import ListSandboxesResponse, SandboxListItem
-    from daytona_api_client_async import Sandbox as Box
+    from daytona_api_client_async import ListSandboxesResponse, Sandbox as Box, SandboxListItem
     from daytona_toolbox_api_client_async import ExecuteResponse, ProcessApi
 
     from flysync.errors import FlysyncError

@@ -73,8 +73,7 @@ def status(
         flysync status --app acme-web --live --json
     """
     from flysync import bootstrap
-    from flysync.handlers import status as handlers
-    from flysync.handlers import status_all
+    from flysync.handlers import status as handlers, status_all
 
     if project is not None and (behind, failed, since_s) != (False, False, None):
         hint = "leave them out, or --project; `flysync history --project ID` takes --failed and --since"

@@ -29,8 +29,7 @@ from canary import Log
 from doubles import InMemoryFly, InMemoryFlyctl, InMemoryJobs, InMemoryLock, InMemoryRecords, InMemorySandboxes
 from odd import CANARY, Case
 
-from flysync import SyncOptions, library
-from flysync import settings as settings_
+from flysync import SyncOptions, library, settings as settings_
 from flysync.adapters.bullmq import BullmqJobs
 from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes

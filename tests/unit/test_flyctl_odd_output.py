@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from flyctl_scripted import FOUND, Clock, Scripted, flyctl, store, told
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from flysync import errors
 from flysync.adapters.flyctl import FlyctlRecipe, Source

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from flysync.adapters.flyctl import machines as listed
-from flysync.adapters.flyctl import verdicts
+from flysync.adapters.flyctl import machines as listed, verdicts
 from flysync.adapters.flyctl.script import Part, word
 from flysync.adapters.flyctl.steps import judged
 from flysync.errors import FlyctlFailed, FlysyncError, OutcomeUnknown
