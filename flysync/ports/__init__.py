@@ -40,7 +40,6 @@ from flysync.ports.runs import (
     ProjectsPage as ProjectsPage,
     ProjectStanding as ProjectStanding,
     RunEnd as RunEnd,
-    RunSeen as RunSeen,
     RunsSeen as RunsSeen,
     Settlement as Settlement,
     SharedApp as SharedApp,

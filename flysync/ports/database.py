@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         RunId,
         SecretName,
         SecretRecord,
-        Standing,
         State,
     )
     from flysync.model.reports import Finding, InitReport, Overview, RunRow
@@ -146,13 +145,11 @@ class Records(Protocol):
         *keep_days* ago go as well.
         """
 
-    async def note_run(
-        self, intent: Intent, end: RunEnd, settlement: Settlement | None = None, seen: Standing | None = None
-    ) -> None:
-        """Write a run that ended before it had an intent, and what its project has come to."""
+    async def note_run(self, intent: Intent, end: RunEnd, settlement: Settlement | None = None) -> None:
+        """Write a run that ended before it had an intent, and what its project has come to, as `settle` does."""
 
-    async def settle(self, project: ProjectId, settlement: Settlement, seen: Standing | None) -> None:
-        """Write what *project* has come to without a run, unless its row is no longer as it was *seen*."""
+    async def settle(self, settlement: Settlement) -> None:
+        """Write what a project has come to without a run, unless its row is no longer as it was seen."""
 
     async def close_run(self, run_id: RunId) -> None:
         """Mark the run of a dead process as ended, once its sandbox is gone."""

@@ -664,7 +664,7 @@ MUTATIONS = (
     Mutation(
         "take no fence for our own end",
         "flysync/handlers/sync/finish.py",
-        "    if run is None or not run.finished or end.outcome == Outcome.UNKNOWN:\n        return False\n"
+        "    if run is None or not run.finished_at or end.outcome == Outcome.UNKNOWN:\n        return False\n"
         "    return (run.outcome, run.error_code, run.release) == (end.outcome, end.error_code, end.release)\n",
         "    return True\n",
         (f"{_HANDLERS}a_record_that_somebody_else_has_closed_is_not_ours",),
@@ -2091,8 +2091,8 @@ MUTATIONS = (
     Mutation(
         "write nothing over it by a run that came to nothing",
         "flysync/adapters/postgres/runs.py",
-        "await settle(session, intent.project, settlement, seen)\n",
-        "await settle(session, intent.project, settlement, seen, always=True)\n",
+        "await settle(session, settlement)\n",
+        "await settle(session, settlement, run=intent.run_id)\n",
         (f"{_STANDING}a_run_that_came_to_nothing_writes_nothing_over_one_that_has_begun",),
     ),
     Mutation(
@@ -2105,7 +2105,7 @@ MUTATIONS = (
     Mutation(
         "settle what was read last, and not what is there in the end",
         "tests/doubles/projects.py",
-        "            digest=settlement.digest,\n            settled",
+        "            digest=view.digest,\n            settled",
         "            digest=self.digest(project, has_values=True),\n            settled",
         (f"{_CHANGES}[changes-changed]", f"{_SETTLE}a_value_that_comes_during_the_run_is_seen_by_the_next_look"),
     ),

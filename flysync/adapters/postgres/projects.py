@@ -11,7 +11,7 @@ from flysync.ports import Backlog, Candidate, ProjectsPage
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import ProjectId, RunId, Standing
+    from flysync.model.core import ProjectId, RunId
     from flysync.ports import Settlement
 
 #: Of a page of projects, called ids: their newest apps, and, of those that have credentials, the digest as it is now
@@ -173,19 +173,19 @@ async def backlog(session: Session) -> Backlog:
     )
 
 
-async def settle(
-    session: Session, project: ProjectId, settlement: Settlement, seen: Standing | None, *, run: RunId | None = None
-) -> None:
-    """Write what a project has come to, if its row is as it was *seen*; or, by the end of a *run*, if that ends now."""
+async def settle(session: Session, settlement: Settlement, *, run: RunId | None = None) -> None:
+    """Write what a project has come to, if its row is as it was seen; or, by the end of a *run*, if that ends now."""
+    view = settlement.view
+    seen = view.standing
     given = {
-        "project": clean(project),
-        "digest": settlement.digest,
+        "project": clean(view.project),
+        "digest": view.digest,
         "settled": settlement.settled,
         "error_code": settlement.error_code,
         "pause_s": settlement.longest_pause_s,
-        "read_at": settlement.read_at,
+        "read_at": view.read_at,
         "run": run,
-        "deployed_at": settlement.deployed_at,
+        "deployed_at": view.deployed_at,
         "seen_digest": seen and seen.digest,
         "seen_settled": seen and seen.settled,
         "seen_try_at": seen and seen.try_at,

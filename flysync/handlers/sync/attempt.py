@@ -141,4 +141,4 @@ async def _note_covering_run(
     runs = {new[change.name].run_id for change in done}
     run_id = runs.pop() if len(runs) == 1 else None
     if run_id is not None and (run := await state.request.run(run_id)):
-        state.cover(run_id, run)
+        state.cover(run)

@@ -150,13 +150,12 @@ class _Sync:
         if not self._is_known or state.recorded is not None or request.options.dry_run:
             return
         report, settlement, records = state.report(), settled(state), request.services.records
-        seen = state.view.standing if state.view else None
         with suppress(FlysyncError, TimeoutError):
             async with asyncio.timeout(_NOTE_S):
                 if report.error is not None or report.outcome == Outcome.SKIPPED:
-                    await records.note_run(replace(state.intent, sandbox=""), state.run_end(), settlement, seen)
-                elif settlement is not None and is_news(settlement, seen):
-                    await records.settle(request.project, settlement, seen)
+                    await records.note_run(replace(state.intent, sandbox=""), state.run_end(), settlement)
+                elif settlement is not None and is_news(settlement):
+                    await records.settle(settlement)
 
     async def _say_where_else(self) -> None:
         """Say of credentials that the project does not have where they may be: under which name, in which project."""

@@ -101,7 +101,7 @@ async def _is_written(state: SyncState, end: RunEnd) -> bool:
         run = await state.request.run(state.run_id)
     except FlysyncError:
         return False
-    if run is None or not run.finished or end.outcome == Outcome.UNKNOWN:
+    if run is None or not run.finished_at or end.outcome == Outcome.UNKNOWN:
         return False
     return (run.outcome, run.error_code, run.release) == (end.outcome, end.error_code, end.release)
 

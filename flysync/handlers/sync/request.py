@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SyncOptions
+    from flysync.model.reports import RunRow
     from flysync.plan import Plan
-    from flysync.ports import RunSeen, Services
+    from flysync.ports import Services
     from flysync.secret import Secret
 
     #: Gives the credentials that are asked for by now and were not before, with the values that came with them, if any.
@@ -96,7 +97,7 @@ class SyncRequest:
             raise AppChanged(locked, view.app)
         return view
 
-    async def run(self, run_id: RunId) -> RunSeen | None:
+    async def run(self, run_id: RunId) -> RunRow | None:
         """Give how a run stands; nothing where it is not known (any more)."""
         return (await self.services.records.runs([run_id])).known.get(run_id)
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from flysync.handlers.sync.request import SyncRequest
     from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord
     from flysync.model.fly import AppAtFly, Machines
+    from flysync.model.reports import RunRow
     from flysync.plan import Change, Plan
-    from flysync.ports import OnProgress, ProgressListener, RunSeen
+    from flysync.ports import OnProgress, ProgressListener
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
 #: after the limit, and the longest that writes looks for flyctl (30 s) and lists (45 s) before it does so (95 s).
@@ -204,9 +205,9 @@ class SyncState:
         del self._notes["sandbox_left", (name,)]
         self._next.remove(PRUNE)
 
-    def cover(self, run_id: RunId, run: RunSeen) -> None:
+    def cover(self, run: RunRow) -> None:
         """Note that another run has done the work."""
-        self.covered_by, self.release, self.recorded = run_id, run.release, True
+        self.covered_by, self.release, self.recorded = run.run_id, run.release, True
 
     def suggest(self, command: str, why: str) -> None:
         """Add a command that is worth running next, once."""
