@@ -53,4 +53,5 @@ from flysync.ports.world import (
     Services as Services,
     Snapshots as Snapshots,
     SnapshotServices as SnapshotServices,
+    Unheard as Unheard,
 )

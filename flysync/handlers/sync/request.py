@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flysync.model.reports import chosen, command
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SyncOptions
     from flysync.model.reports import RunRow
     from flysync.plan import Plan
-    from flysync.ports import Services
+    from flysync.ports import ProgressListener, Services
     from flysync.secret import Secret
 
     #: Gives the credentials that are asked for by now and were not before, with the values that came with them, if any.
@@ -42,9 +42,13 @@ class SyncRequest:
     names: tuple[SecretName, ...] | None
     options: SyncOptions
     services: Services
-    start: float  #: When it began, by the monotonic clock.
+    listener: ProgressListener  #: Who follows it.
     removes: bool = False
     more: More | None = None
+    start: float = field(init=False)  #: When it began, by the monotonic clock.
+
+    def __post_init__(self) -> None:
+        self.start = self.services.clock.monotonic()
 
     def join(self) -> tuple[SecretName, ...]:
         """Take in what is asked for by now, and give its names; what is read next is read for them, too."""

@@ -64,7 +64,7 @@ class RollOut(WorkAtApp):
         with self._state.sending(self._names, "deploy", Stage.ROLLING_OUT):
             await self._lock.check()
             rollout = await self._store.deploy(
-                wait=self._request.options.wait, timeout_s=limit_s, on_progress=self._state.on_progress
+                wait=self._request.options.wait, timeout_s=limit_s, on_progress=self._request.listener.on_progress
             )
         self._state.release, self._state.machines = rollout.release, rollout.machines
         self._state.shown = rollout.after

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from flysync.model.fly import AppAtFly, Machines
     from flysync.model.reports import RunRow
     from flysync.plan import Change, Plan
-    from flysync.ports import OnProgress, ProgressListener
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
 #: after the limit, and the longest that writes looks for flyctl (30 s) and lists (45 s) before it does so (95 s).
@@ -40,7 +39,7 @@ class SyncState:
     right whenever the run is cut short.
     """
 
-    def __init__(self, request: SyncRequest, listener: ProgressListener | None) -> None:
+    def __init__(self, request: SyncRequest) -> None:
         self.request = request
         self.run_id = RunId(request.services.clock.new_id())
         self.seen_app: AppName | None = None  #: The app that was seen, if any.
@@ -64,7 +63,6 @@ class SyncState:
         self.shown: AppAtFly | None = None  #: What Fly showed right after the last change, until somebody looks.
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
         self.confirmed: list[SecretName] = []
-        self._listener = listener
         self._lines: dict[SecretName, Line] = {}
         self._touched: dict[SecretName, None] = {}  #: Secrets whose rows are this run's to write.
         #: Failures of the run as a whole; secrets of which nothing is known share the first.
@@ -91,19 +89,13 @@ class SyncState:
     def step(self, phase: str) -> Iterator[None]:
         """Time a step, and tell whoever listens."""
         self.phase = phase
-        if self._listener is not None:
-            self._listener.step(phase)
+        self.request.listener.step(phase)
         clock = self.request.services.clock
         start = clock.monotonic()
         try:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + clock.monotonic() - start
-
-    @property
-    def on_progress(self) -> OnProgress | None:
-        """Who wants to hear how far a roll-out has come."""
-        return None if self._listener is None else self._listener.on_progress
 
     def mark(
         self, names: Iterable[SecretName], stage: Stage, error: FlysyncError | None = None, reason: Reason | None = None
