@@ -70,7 +70,7 @@ async def look_at(apps: Iterable[AppName], *, services: Services) -> LiveApps:
 
 async def hidden(app: AppName, flyctl: SandboxFlyctl, phase: str | None) -> AppNotVisible | None:
     """Give the error for an app that is not found by a deploy token: to it, every app but its own is not there."""
-    if (await flyctl.access().token()).kind is not TokenKind.DEPLOY:
+    if (await flyctl.token()).kind is not TokenKind.DEPLOY:
         return None
     message = f"Fly.io knows no app {app} by FLY_API_TOKEN, which is a deploy token, and serves no app but its own"
     return AppNotVisible(message, hint=TO_MAKE_ONE, service="fly", phase=phase, setting="FLY_API_TOKEN")

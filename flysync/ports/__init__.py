@@ -13,7 +13,6 @@ from flysync.ports.database import (
 )
 from flysync.ports.fly import (
     AnswerLost as AnswerLost,
-    FlyAccess as FlyAccess,
     FlyctlMissing as FlyctlMissing,
     NotSent as NotSent,
     OnProgress as OnProgress,

@@ -261,8 +261,7 @@ async def flyctl(case: Case) -> list[object]:
         await ended(lone.prepare()),
     ]
     if not isinstance(told[-1], FlysyncError):
-        access = lone.access()
-        told += [await ended(call()) for call in (access.reach, access.token, access.sign_in)]
+        told += [await ended(call()) for call in (lone.reach, lone.token, lone.sign_in)]
     return told
 
 

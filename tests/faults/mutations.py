@@ -65,7 +65,7 @@ MUTATIONS = (
     Mutation(
         "skip no app that a deploy token cannot see",
         "flysync/handlers/fly_view.py",
-        "    if (await flyctl.access().token()).kind is not TokenKind.DEPLOY:\n",
+        "    if (await flyctl.token()).kind is not TokenKind.DEPLOY:\n",
         "    if True:\n",
         (f"{_HANDLERS}an_app_that_a_deploy_token_does_not_serve_is_not_skipped",),
     ),

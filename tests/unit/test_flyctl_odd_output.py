@@ -295,7 +295,7 @@ async def access(sandbox: Scripted, what: str) -> object:
     sandbox.answers.insert(0, told(0, FOUND))
     found = flyctl(sandbox)
     await found.prepare()
-    return await getattr(found.access(), what)()
+    return await getattr(found, what)()
 
 
 CALLS: dict[str, Callable[[Scripted], Coroutine[object, object, object]]] = {

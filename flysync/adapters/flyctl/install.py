@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from flysync.adapters.flyctl.script import Part, word
-from flysync.adapters.flyctl.steps import Steps
+from flysync.adapters.flyctl.steps import FOUND, Steps
 from flysync.errors import ConfigError, FlyctlChanged, FlyctlFailed
 from flysync.model import fly, snapshot
 from flysync.model.core import RunId
@@ -162,30 +162,54 @@ def _archive_url(source: Source) -> str:
     return url.replace("{version}", source.version).replace("{arch}", "@ARCH@")
 
 
-def looking(source: Source, limit_s: int, *, finds: bool) -> Part:
-    """Give the part that looks for flyctl; one that *finds* fails where none is there that is new enough."""
-    text = source.checking(_LOOK)
-    return Part("look", f'{{ {text}; [ -e "$d/flyctl" ]; }}' if finds else text, limit_s, has_token=False)
+@dataclass(kw_only=True, slots=True)
+class Program:
+    """The flyctl of a sandbox: one that is there and new enough, else one from *source*."""
+
+    source: Source
+    word: str = FOUND  #: What it is called in a script.
+    is_there: bool = False  #: Until then each step looks for it first.
+    told: str | None = None  #: What the look for it has printed.
+    found: fly.Flyctl | None = None
+
+    def looking(self, limit_s: int, *, finds: bool = True) -> Part:
+        """Give the part that looks for it; one that *finds* fails where none is there that is new enough."""
+        text = self.source.checking(_LOOK)
+        return Part("look", f'{{ {text}; [ -e "$d/flyctl" ]; }}' if finds else text, limit_s, has_token=False)
+
+    def learn(self, told: str) -> None:
+        """Say which it is, by what the look for it has printed."""
+        self.told = told
+        for number, version in versions(told).items():
+            if self.found is None and _is_new_enough(version):
+                self.word = f'"$d/flyctl{number}"'
+                self.found = fly.Flyctl(version=version, was_there=True, changed=_changed(told, self.source))
 
 
-async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
+async def prepare(steps: Steps, program: Program) -> fly.Flyctl:
     """
-    Find a flyctl that is new enough, or install one; give the word for it in a script, and which it is.
+    Find a flyctl that is new enough, or install one; give which it is.
 
     Raises:
         FlyctlChanged: what was downloaded has another sum than those that are set.
         FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
     """
-    if (told := steps.looked) is None:
-        told = await steps.done(looking(source, steps.limits.look_s, finds=False))
-    if there := found(told, source):
-        return there
+    if program.told is None:
+        program.learn(await steps.done(program.looking(steps.limits.look_s, finds=False)))
+    if program.found is None:
+        program.found = await _installed(steps, program.source, program.told or "")
+        program.word = '"$d/flyctl0"'
+    program.is_there = True
+    return program.found
+
+
+async def _installed(steps: Steps, source: Source, told: str) -> fly.Flyctl:
     changed, limit_s = _changed(told, source), steps.limits.install_s
     (answer,) = await steps.tried(Part("install", command(source, limit_s), limit_s, has_token=False))
     installed = versions(answer.stdout).get("0")
     if not answer.code and installed and _is_new_enough(installed):
         too_old = next(iter(versions(told).values()), None)
-        return '"$d/flyctl0"', fly.Flyctl(version=installed, was_there=False, too_old=too_old, changed=changed)
+        return fly.Flyctl(version=installed, was_there=False, too_old=too_old, changed=changed)
     message = _FAULTS.get(answer.code, f"flyctl {source.version} could not be installed")
     if not answer.code:
         what_is_there = f"is {installed}" if installed else "does not run"
@@ -197,15 +221,6 @@ async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
     if changed:
         hint = f"{FlyctlChanged.default_hint}; or {hint}"
     raise FlyctlFailed(message, hint=hint, service="fly", phase="install")
-
-
-def found(told: str, source: Source) -> tuple[str, fly.Flyctl] | None:
-    """Give the word for a flyctl that is new enough, and which it is, by what the look for one has printed."""
-    for number, version in versions(told).items():
-        if _is_new_enough(version):
-            found = fly.Flyctl(version=version, was_there=True, changed=_changed(told, source))
-            return f'"$d/flyctl{number}"', found
-    return None
 
 
 def versions(told: str) -> dict[str, str]:
