@@ -132,7 +132,6 @@ c=$(command -v flyctl); s=$(sha256sum <"$c")
 printf "%s\\n" "${s%% *}"
 case ",@SUMS@," in @IS_ONE@) $t 20 "$c" version --json ;; esac; true
 }"""
-#: Seconds for it.
 _LOOK_AT_IMAGE_S = 40
 
 #: The status of a download whose sum is another.
@@ -187,18 +186,11 @@ class Program:
 
 
 async def prepare(steps: Steps, program: Program) -> fly.Flyctl:
-    """
-    Find a flyctl that is new enough, or install one; give which it is.
-
-    Raises:
-        FlyctlChanged: what was downloaded has another sum than those that are set.
-        FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
-    """
+    """Find a flyctl that is new enough, or install one; give which it is."""
     if program.told is None:
         program.learn(await steps.done(program.looking(steps.limits.look_s, finds=False)))
     if program.found is None:
-        program.found = await _installed(steps, program.source, program.told or "")
-        program.word = '"$d/flyctl0"'
+        program.found, program.word = await _installed(steps, program.source, program.told or ""), '"$d/flyctl0"'
     program.is_there = True
     return program.found
 
@@ -269,16 +261,16 @@ def _is_new_enough(version: str) -> bool:
     return parts >= _OLDEST_VERSION or parts == (0, 0, 0)
 
 
+@dataclass(frozen=True)
 class FlyctlRecipe(Recipe):
     """flyctl on Debian, from the archive of *source*."""
 
-    def __init__(self, source: Source, *, clock: Clock) -> None:
-        self._source = source
-        self._clock = clock
+    source: Source
+    clock: Clock
 
     @override
     def dockerfile(self) -> str:
-        url = _archive_url(self._source)
+        url = _archive_url(self.source)
         if not _PUBLIC.fullmatch(url.replace("@ARCH@", "")):
             raise ConfigError(
                 "FLYSYNC_FLYCTL_INSTALL_URL holds a password, or what no Dockerfile should",
@@ -286,19 +278,19 @@ class FlyctlRecipe(Recipe):
                 setting="FLYSYNC_FLYCTL_INSTALL_URL",
             )
         return (
-            _DOCKERFILE.replace("@FETCH@", self._source.checking(" ".join(_FETCH.split())))
+            _DOCKERFILE.replace("@FETCH@", self.source.checking(" ".join(_FETCH.split())))
             .replace("@LABEL@", snapshot.FLYCTL_LABEL)
             .replace("@URL@", url.replace("@ARCH@", "$a"))
-            .replace("@VERSION@", word(self._source.version))
+            .replace("@VERSION@", word(self.source.version))
         )
 
     @override
     async def look(self, sandbox: Sandbox, *, timeout_s: float, was_checked: bool) -> snapshot.Flyctl | None:
-        clock, end_at = self._clock, self._clock.monotonic() + timeout_s
+        clock, end_at = self.clock, self.clock.monotonic() + timeout_s
         steps = Steps(
             sandbox=sandbox, run_id=RunId(clock.new_id()), token=Secret(""), base_urls={}, clock=clock, end_at=end_at
         )
-        source = replace(self._source, sums=()) if was_checked else self._source
+        source = replace(self.source, sums=()) if was_checked else self.source
         told = await steps.done(Part("look", source.checking(_LOOK_AT_IMAGE), _LOOK_AT_IMAGE_S, has_token=False))
         sha256, _, answer = told.partition("\n")
         is_run = not source.sums or sha256 in source.sums
