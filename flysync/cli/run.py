@@ -98,7 +98,7 @@ def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Follower) 
     except (asyncio.CancelledError, FlysyncError) as error:
         if isinstance(error, FlysyncError) and not SIGNALS.received:
             raise
-        return progress.interrupted(Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128))
+        return progress.output.ended_by(Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128))
     finally:
         SIGNALS.note()
         progress.stop()
