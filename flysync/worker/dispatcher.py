@@ -220,9 +220,8 @@ class Dispatcher:
         self._held.update(requests)
         for request in requests:
             request.times_held += 1
-        pause_s = self._breaker.pause_s(max(request.times_held for request in requests))
-        after_s = max(pause_s, error.retry_after_s or 0.0)
-        asyncio.get_running_loop().call_later(after_s, self._requeue, project, requests)
+        pause_s = self._breaker.pause_s(max(request.times_held for request in requests), error.retry_after_s)
+        asyncio.get_running_loop().call_later(pause_s, self._requeue, project, requests)
 
     def _requeue(self, project: ProjectId, requests: list[_Request]) -> None:
         self._held.difference_update(requests)

@@ -153,7 +153,7 @@ class Watcher:
                     await self._sync(candidate)
             except Exception as bug:  # noqa: BLE001 - one project's must not stop the others
                 LOGGER.error("%s: %s", candidate.project, "\n".join(bug_text(bug)))
-                self._hold(candidate, 0.0)
+                self._hold(candidate)
             finally:
                 self._running.discard(task)
                 self._in_hand.discard(candidate.project)
@@ -174,8 +174,7 @@ class Watcher:
         if report.error is None:
             self._held.pop(project, None)
         else:
-            refused_s = _REFUSED_S if isinstance(report.error, PruneRefused) else 0.0
-            self._hold(candidate, max(refused_s, report.error.retry_after_s or 0.0))
+            self._hold(candidate, _REFUSED_S if isinstance(report.error, PruneRefused) else report.error.retry_after_s)
             if is_held(report.error):
                 self._breaker.failed(project, report.error)
                 return
@@ -183,11 +182,11 @@ class Watcher:
         if seen_at is not None and report.outcome == Outcome.SYNCED:
             self._metrics.deployed.observe(self._clock.monotonic() - seen_at)
 
-    def _hold(self, candidate: Candidate, least_s: float) -> None:
+    def _hold(self, candidate: Candidate, least_s: float | None = None) -> None:
         """Leave a project alone for a growing pause: not every failure has one of its own in the tables."""
         before = self._held.get(candidate.project)
         times = before.times + 1 if before is not None and before.digest == candidate.digest else 1
-        until = self._clock.monotonic() + max(self._breaker.pause_s(times), least_s)
+        until = self._clock.monotonic() + self._breaker.pause_s(times, least_s)
         self._held[candidate.project] = _Hold(candidate.digest, times, until)
 
     async def _close(self, tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -1399,8 +1399,8 @@ MUTATIONS = (
     Mutation(
         "hand the pages of all projects on",
         "flysync/handlers/status_all.py",
-        "                page = replace(page, lines=())\n",
-        "",
+        "            if show is None or live:\n                lines += page.lines\n            else:\n",
+        "            lines += page.lines\n            if show is not None and not live:\n",
         ("unit/test_status_all.py::test_nothing_grows_with_the_projects",),
     ),
     Mutation(
