@@ -888,8 +888,8 @@ MUTATIONS = (
     Mutation(
         "make no second set of tables where the setting was forgotten",
         "flysync/adapters/postgres/diagnosis.py",
-        "        return errors.not_on_path(own)\n",
-        "        pass\n",
+        "    if own := await session.scalar(_NOT_ON_PATH):\n",
+        "    if own := None:\n",
         ("contract/test_state_schema.py::test_a_setting_that_was_forgotten",),
     ),
     Mutation(

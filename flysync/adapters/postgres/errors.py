@@ -16,9 +16,8 @@ from flysync.adapters.postgres.tables import SCHEMA_VERSION
 from flysync.errors import ConfigError, DatabaseUnavailable, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
-    from flysync.adapters.postgres.tables import Relation
     from flysync.errors import FlysyncError
 
 #: Rolled back by the server, to be tried again: serialization_failure, deadlock_detected.
@@ -126,47 +125,15 @@ def migrating() -> DatabaseUnavailable:
     return DatabaseUnavailable(message, hint="run the same command again once `flysync db init` has ended")
 
 
-def hidden(found: Mapping[str, str]) -> ConfigError:
-    """Give the error of relations that policies may hide rows of, each with the role that they count for."""
-    message = f"row level security may hide rows of {', '.join(found)} from flysync, or refuse those that it writes"
-    return ConfigError(message, hint=hidden_hint(found.values()), setting="FLYSYNC_ROW_SECURITY")
-
-
 def hidden_hint(roles: Iterable[str]) -> str:
     """Say what to do about policies that count for *roles*."""
     statements = "; ".join(f"ALTER ROLE {role} BYPASSRLS" for role in dict.fromkeys(roles))
     return f"{statements}, or, where the policies show and take every row, set FLYSYNC_ROW_SECURITY=complete"
 
 
-def without_relations(missing: Sequence[Relation], schemas: str) -> ConfigError:
-    """Give the error of relations that are not in the *schemas* of the search path."""
-    is_ours = any(relation.ours for relation in missing)
-    message = f"{', '.join(relation.name for relation in missing)} not found in {where(schemas)}"
-    hint = "run `flysync db init`" if is_ours and schemas else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA"
-    return ConfigError(message, hint=hint, setting="FLYSYNC_DB_SCHEMA")
-
-
-def elsewhere(schemas: str, statements: str, state_schema: str) -> ConfigError:
-    """Give the error of tables of ours that are in other *schemas* than theirs; the *statements* move them."""
-    message = f"flysync's own tables are in schema {schemas}, and FLYSYNC_STATE_SCHEMA is {state_schema}"
-    create = f'CREATE SCHEMA IF NOT EXISTS "{state_schema}"'
-    return ConfigError(message, hint=f"BEGIN; {create}; {statements}; COMMIT", setting="FLYSYNC_STATE_SCHEMA")
-
-
-def not_on_path(own: str) -> ConfigError:
-    """Give the error of tables of ours that are there, in a schema that nobody has named."""
-    message = f"flysync's own tables are in schema {own}, which is neither in the search path nor FLYSYNC_STATE_SCHEMA"
-    return ConfigError(message, hint=f"set FLYSYNC_STATE_SCHEMA={own}", setting="FLYSYNC_STATE_SCHEMA")
-
-
 def where(schemas: object) -> str:
     """Say where relations were looked for: a schema without the right USAGE is none."""
     return f"schema {schemas}" if schemas else "any schema of the search path that the role may use (USAGE)"
-
-
-def without_columns(missing: Sequence[str]) -> ConfigError:
-    """Give the error of columns that are not there."""
-    return ConfigError(f"{', '.join(missing)}: no such column", hint="run `flysync db check`; it says what to change")
 
 
 def wrong_version(version: int | None) -> ConfigError:

@@ -36,8 +36,10 @@ async def finish(state: SyncState, sandbox: ThrowAwaySandbox | None) -> None:
         return
     at_work = state.may_be_at_work
     try:
-        async with asyncio.timeout(_RECORD_S):
-            await _record(state)
+        if state.has_begun:
+            with state.step("record"):
+                async with asyncio.timeout(_RECORD_S):
+                    await _record(state)
     except TimeoutError:
         _not_recorded(state, "Postgres did not answer in time")
     finally:
@@ -61,15 +63,8 @@ async def _delete(sandbox: ThrowAwaySandbox | None, state: SyncState, *, gone: b
 
 
 async def _record(state: SyncState) -> None:
-    if not state.has_begun:
-        return
-    action = Action.of(state.intent, state.arrived, state.release) if state.arrived else None
-    with state.step("record"):
-        await _write(state, action)
-
-
-async def _write(state: SyncState, action: Action | None) -> None:
     services = state.request.services
+    action = Action.of(state.intent, state.arrived, state.release) if state.arrived else None
     for attempt in range(1, _RECORD_ATTEMPTS + 1):
         end = state.run_end()
         try:
