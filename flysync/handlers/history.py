@@ -52,9 +52,6 @@ async def history(
     Give the newest *limit* runs of *project*, or of all.
 
     Of them only those that were about *name*, that *failed*, that did not end before the last *since_s* seconds.
-
-    Raises:
-        ProjectNotFound: the project is in none of the tables.
     """
     runs = await services.records.history(project, name=name, limit=limit, failed=failed, since_s=since_s)
     notes = await _no_runs(project, name, services) if project and name and not runs else []

@@ -16,11 +16,12 @@ from flysync.errors import FlysyncError
 from flysync.model.reports import PRUNE, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from flysync.model.core import AppName, RunId, SandboxInfo
     from flysync.model.reports import RunRow
-    from flysync.ports import RunsSeen, Services
+    from flysync.ports import Services
 
 #: Seconds until a sandbox that is deleted has to be gone.
 _REMOVE_S = 60.0
@@ -70,13 +71,13 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
     A run whose deadline has passed is closed even if its sandbox is gone: otherwise one whose project has moved to
     another app would stay open for ever, for nobody takes the lock of the old app any more.
     """
-    before, seen = await _look(services)
+    before, runs = await _look(services)
     lines, error = [], None
     for line in before:
         removed = None
         if line.is_left:
             try:
-                removed = await _remove(line, seen.known.get(line.sandbox.run_id), services)
+                removed = await _remove(line, runs.get(line.sandbox.run_id), services)
             except FlysyncError as failure:
                 error, removed = failure, False
         lines.append(replace(line, removed=removed))
@@ -93,17 +94,16 @@ def _report(lines: Sequence[SandboxLine], error: FlysyncError | None = None) -> 
     return SandboxReport(lines=tuple(lines), error=error, next=(PRUNE,) if has_leftovers else ())
 
 
-async def _look(services: Services) -> tuple[list[SandboxLine], RunsSeen]:
+async def _look(services: Services) -> tuple[list[SandboxLine], Mapping[RunId, RunRow]]:
     """Give a line for each sandbox, and what is known of their runs."""
     sandboxes = await services.sandboxes.list()
-    seen = await services.records.runs([sandbox.run_id for sandbox in sandboxes])
+    runs, now = await services.records.runs([sandbox.run_id for sandbox in sandboxes])
     _, died = await services.records.unfinished_runs()
-    return [_line(sandbox, seen, died) for sandbox in sandboxes], seen
+    return [_line(sandbox, runs.get(sandbox.run_id), died, now) for sandbox in sandboxes], runs
 
 
-def _line(sandbox: SandboxInfo, seen: RunsSeen, died: Collection[RunId]) -> SandboxLine:
-    age_s = max(0.0, (seen.now - sandbox.created_at).total_seconds()) if sandbox.created_at else None
-    run = seen.known.get(sandbox.run_id)
+def _line(sandbox: SandboxInfo, run: RunRow | None, died: Collection[RunId], now: datetime) -> SandboxLine:
+    age_s = max(0.0, (now - sandbox.created_at).total_seconds()) if sandbox.created_at else None
     if run is not None and _open_at(run):
         use = Use.DEAD if run.run_id in died else Use.LIVING
     elif age_s is not None and sandbox.ttl_s is not None and age_s > sandbox.ttl_s:

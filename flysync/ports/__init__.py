@@ -39,7 +39,6 @@ from flysync.ports.runs import (
     ProjectsPage as ProjectsPage,
     ProjectStanding as ProjectStanding,
     RunEnd as RunEnd,
-    RunsSeen as RunsSeen,
     Settlement as Settlement,
     SharedApp as SharedApp,
     StandingsPage as StandingsPage,

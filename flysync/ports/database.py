@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from flysync.model.core import (
         AppName,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         MissingPage,
         ProjectsPage,
         RunEnd,
-        RunsSeen,
         Settlement,
         StandingsPage,
     )
@@ -159,9 +159,9 @@ class Records(Protocol):
     ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give the rows of *names* and the app's open runs, for one who waits for the lock."""
 
-    async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
+    async def runs(self, run_ids: Sequence[RunId]) -> tuple[Mapping[RunId, RunRow], datetime]:
         """
-        Give those of *run_ids* that are known, and the time there.
+        Give those of *run_ids* that are known (whether one has died is not looked for), and the time there.
 
         A run that is not known was forgotten after `keep_days`, or belongs to another database.
         """

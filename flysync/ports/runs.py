@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from flysync.model.core import AppName, Origin, ProjectId, ProjectView, RunId, SecretName
-    from flysync.model.reports import RunRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,14 +177,6 @@ class StandingsPage:
     last: ProjectId | None  #: After which the next page begins; absent where there is none.
     shared: tuple[SharedApp, ...]  #: Apps of several projects of which the first is on this page.
     now: datetime  #: Postgres' clock.
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunsSeen:
-    """Which runs are known, at one moment of the database's clock."""
-
-    now: datetime
-    known: Mapping[RunId, RunRow]  #: Whether one has died is not looked for.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

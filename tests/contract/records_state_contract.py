@@ -290,15 +290,15 @@ class StateContract:
         await finish(world, await begin(world, "done"), {})
         await world.records.note_run(replace(intent("noted"), app=None, sandbox=""), DONE)
         names = ["open", "late", "done", "noted", "never", "odd\0"]
-        seen = await world.records.runs([RunId(name) for name in names])
-        nothing = await world.records.runs([])
+        known, now = await world.records.runs([RunId(name) for name in names])
+        nothing, later = await world.records.runs([])
 
         assert {"open": (APP, False), "late": (APP, False), "done": (APP, True), "noted": (None, True)} == {
-            run_id: (run.app, run.finished_at is not None) for run_id, run in seen.known.items()
+            run_id: (run.app, run.finished_at is not None) for run_id, run in known.items()
         }
-        assert {} == nothing.known
-        assert seen.now <= nothing.now
-        assert "UTC" == str(seen.now.tzinfo)
+        assert {} == nothing
+        assert now <= later
+        assert "UTC" == str(now.tzinfo)
 
     async def test_watch_tells_of_rows_and_runs(self, world: RecordsWorld) -> None:
         """Whoever waits sees the rows asked for and all open runs of the app, and of no other."""

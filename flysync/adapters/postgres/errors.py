@@ -7,7 +7,7 @@ with its password, a statement's the values of a row (infra.md G, measured).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -111,12 +111,6 @@ def read_only(*, is_replica: bool) -> ConfigError:
         message = "the database is a read-only replica"
         hint = "point DATABASE_URL at the primary; a replica may be behind, and flysync writes its state"
     return ConfigError(message, hint=hint, setting="DATABASE_URL")
-
-
-def refuse_size(most_bytes: int) -> NoReturn:
-    """Raise the error of an answer that is larger than *most_bytes*."""
-    message = f"the tables hold more about this than flysync reads at once ({most_bytes:,} bytes)"
-    raise ConfigError(message, hint="ask for one project or run, and look for a text that is far too long")
 
 
 def migrating() -> DatabaseUnavailable:

@@ -10,10 +10,11 @@ from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.lock import died
 from flysync.adapters.postgres.names import unknown_project
 from flysync.model.reports import RunRow
-from flysync.ports import Action, RunsSeen
+from flysync.ports import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from flysync.adapters.postgres.session import Session
     from flysync.model.core import ProjectId, RunId, SecretName
@@ -120,10 +121,10 @@ async def find_runs(session: Session, start: str) -> Sequence[tuple[RunRow, Acti
     return list(zip(known, actions, strict=True))
 
 
-async def runs(session: Session, run_ids: Sequence[RunId]) -> RunsSeen:
+async def runs(session: Session, run_ids: Sequence[RunId]) -> tuple[Mapping[RunId, RunRow], datetime]:
     """Give those of *run_ids* that are known, and the time."""
     now, found = await session.answer(_KNOWN, {"runs": [clean(one) for one in run_ids]})
-    return RunsSeen(now=now, known={one.run_id: one for one in map(run, found or ())})
+    return {one.run_id: one for one in map(run, found or ())}, now
 
 
 def run(row: Iterable[Any]) -> RunRow:

@@ -147,7 +147,7 @@ class _Checkup:
         for note in (await surveyed(Selection(), services=self._services, values=False)).notes():
             self._findings.warn("deployments", note.message, "correct project_deployments")
         _, died = await self._services.records.unfinished_runs()
-        known = (await self._services.records.runs([*died])).known
+        known, _ = await self._services.records.runs([*died])
         dead = [f"{run_id} ({run.app})" for run_id, run in known.items()]
         if sandboxes:
             names = ", ".join(line.sandbox.name for line in sandboxes)

@@ -103,7 +103,8 @@ class SyncRequest:
 
     async def run(self, run_id: RunId) -> RunRow | None:
         """Give how a run stands; nothing where it is not known (any more)."""
-        return (await self.services.records.runs([run_id])).known.get(run_id)
+        known, _ = await self.services.records.runs([run_id])
+        return known.get(run_id)
 
     def plan(self, view: ProjectView) -> Plan:
         """Decide what is to be done, by what *view* shows; see `flysync.plan.plan`."""

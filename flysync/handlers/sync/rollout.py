@@ -149,7 +149,8 @@ class RollOut(WorkAtApp):
             if rollout.end is RolloutEnd.APP_FAILED:
                 await self._bad_try(BadTry(limit_s=math.inf, release=None), rollout)
             elif succeeded:
-                self._stored(self._unseen(error))
+                what = f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read"
+                self._stored(OutcomeUnknown(f"{what}: {error.message}", service=error.service, phase="list"))
             return
         # A deploy starts no machine that is down: only one that succeeds is answerable for those.
         down = live.down(self._known_down if succeeded else self._known_down | self._down_before)
@@ -237,10 +238,6 @@ class RollOut(WorkAtApp):
     def _incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
         what = f"the change is stored, but the roll-out to {self._state.app} is not complete"
         return _because(cause or FlysyncError("a machine is down", service="fly"), what, phase="deploy")
-
-    def _unseen(self, why: FlysyncError) -> OutcomeUnknown:
-        what = f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read"
-        return OutcomeUnknown(f"{what}: {why.message}", service=why.service, phase="list")
 
     def _not_begun(self, error: FlysyncError) -> DeployIncomplete:
         what = "the change is stored, but was not rolled out"
