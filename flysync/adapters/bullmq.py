@@ -20,15 +20,13 @@ from flysync.adapters.bullmq_worker import TOO_LARGE, UNREADABLE, SteadyWorker
 from flysync.adapters.redis import Redis, with_options
 from flysync.errors import ConfigError, FlysyncError
 from flysync.logs import LOGGER
-from flysync.ports import Disposition, Job, JobQueue, Verdict
+from flysync.ports import Clock, Disposition, Job, JobQueue, Verdict
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from bullmq import Job as BullJob
-
-    from flysync.ports import Clock
 
 JOB_NAME, REMOVAL_NAME = "sync-flyio-secrets", "unset-flyio-secrets"
 _VALUE = "credentialValue"

@@ -22,7 +22,7 @@ from typing_extensions import override
 from flysync.adapters.daytona_account import MOST_LISTED, state_of
 from flysync.adapters.daytona_create import Asked, Creator
 from flysync.adapters.daytona_errors import Failure, alone, ask, did_not_run, if_there, translated
-from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
+from flysync.errors import AccessDenied, DaytonaUnavailable, FlysyncError, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
 from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from daytona_api_client_async import ListSandboxesResponse, Sandbox as Box, SandboxListItem
     from daytona_toolbox_api_client_async import ExecuteResponse, ProcessApi
 
-    from flysync.errors import FlysyncError
     from flysync.secret import Secret
 
 #: Minutes without a request after which Daytona stops, and so deletes, an ephemeral sandbox.

@@ -6,12 +6,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from flysync.cli.output import is_lively, write
+from flysync.cli.output import Output, is_lively, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flysync.cli.output import Output
     from flysync.model.core import ProjectId
     from flysync.model.fly import Machines
     from flysync.model.reports import FleetReport, SyncReport

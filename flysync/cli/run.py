@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from flysync.cli.progress import Progress
+from flysync.cli.progress import FleetProgress, Progress
 from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from flysync.cli.output import Output
-    from flysync.cli.progress import FleetProgress
     from flysync.model.core import SyncOptions
     from flysync.model.reports import Report
     from flysync.settings import Settings

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError
-from flysync.model.reports import Finding, Report
+from flysync.model.reports import Finding, InitReport, Report
 
 if TYPE_CHECKING:
-    from flysync.model.reports import InitReport
     from flysync.ports import DatabaseAdmin
 
 

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, AppNotVisible, FlysyncError
 from flysync.handlers.sandbox import ReadOnlySandbox
-from flysync.model.fly import SMOKE_S, TO_MAKE_ONE, TokenKind
-from flysync.model.reports import Note
+from flysync.model.fly import SMOKE_S, TO_MAKE_ONE, AppAtFly, Machine, TokenKind
+from flysync.model.reports import NextStep, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from flysync.model.core import AppName
-    from flysync.model.fly import AppAtFly, Machine
-    from flysync.model.reports import NextStep
     from flysync.ports import SandboxFlyctl, Services
 
 #: Seconds for a look at one app, and more for each further one.

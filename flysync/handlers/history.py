@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import RunNotFound, UsageError
-from flysync.model.reports import NextStep, Note, Report, command
+from flysync.model.reports import NextStep, Note, Report, RunRow, command
 
 if TYPE_CHECKING:
     from flysync.model.core import ProjectId, SecretName
-    from flysync.model.reports import RunRow
     from flysync.ports import Services
 
 #: The id of a run, or its beginning: six characters are a quarter of an hour, five would be nine hours.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.errors import Scope
-from flysync.model.reports import PRUNE, NextStep, command
+from flysync.errors import FlysyncError, Scope
+from flysync.model.reports import PRUNE, NextStep, Overview, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from flysync.errors import FlysyncError
     from flysync.handlers.status import StatusLine, StatusReport
     from flysync.model.core import ProjectId
-    from flysync.model.reports import Overview
 
 
 def fixes(lines: Sequence[StatusLine], overview: Overview, error: FlysyncError | None) -> list[NextStep]:

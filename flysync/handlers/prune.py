@@ -13,14 +13,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
-from flysync.model.reports import PRUNE, Report
+from flysync.model.reports import PRUNE, Report, RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from flysync.model.core import AppName, RunId, SandboxInfo
-    from flysync.model.reports import RunRow
     from flysync.ports import Services
 
 #: Seconds until a sandbox that is deleted has to be gone.

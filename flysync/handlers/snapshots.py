@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
 from flysync.handlers.sandbox import ReadOnlySandbox
 from flysync.model.reports import NextStep, Report, command
-from flysync.model.snapshot import BROKEN, PREFIX
+from flysync.model.snapshot import BROKEN, PREFIX, Flyctl, SnapshotInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports import BuildListener, SnapshotServices
 
 _LIST_S = 60.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, ProjectNotFound
 from flysync.handlers.next_steps import otherwise
-from flysync.handlers.status import StatusReport, described, no_such_app
+from flysync.handlers.status import StatusLine, StatusReport, described, no_such_app
 from flysync.model.reports import NextStep, Note, chosen
 from flysync.model.summary import Some, Summary, several_apps, shared_app
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from flysync.handlers.status import StatusLine
     from flysync.model.core import AppName, ProjectId
     from flysync.ports import ProjectStanding, Services, StandingsPage
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from flysync.model.fly import Machines
+from flysync.model.fly import AppAtFly, Flyctl, Machines, Reach, Rollout, Token, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from flysync.errors import FlysyncError
     from flysync.model.core import AppName, SandboxInfo, SecretName
-    from flysync.model.fly import AppAtFly, Flyctl, Reach, Rollout, Token, Written
     from flysync.secret import Secret
-
 
 #: Who wants to be told how many machines a roll-out has reached.
 OnProgress = Callable[[Machines], None]

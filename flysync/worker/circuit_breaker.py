@@ -6,12 +6,11 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from flysync.errors import Scope
+from flysync.errors import FlysyncError, Scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
 
-    from flysync.errors import FlysyncError
     from flysync.model.core import ProjectId
     from flysync.ports import Clock
 

@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from flysync.errors import FlysyncError
 from flysync.logs import LOGGER
-from flysync.model.core import Outcome
-from flysync.ports import Disposition, Verdict
+from flysync.model.core import Outcome, ProjectId, SecretName
+from flysync.ports import Disposition, Job, Verdict
 from flysync.worker.verdict import is_held, of_error, of_report
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
 
     from flysync.handlers.sync.request import More
-    from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
-    from flysync.ports import Job
     from flysync.secret import Secret
     from flysync.worker.circuit_breaker import CircuitBreaker
 

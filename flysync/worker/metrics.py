@@ -21,7 +21,7 @@ from typing_extensions import override
 from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
 from flysync.logs import LOGGER
 from flysync.model.core import Outcome
-from flysync.ports import Unheard
+from flysync.ports import Backlog, Job, Unheard, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from flysync.model.reports import SyncReport
-    from flysync.ports import Backlog, Job, Verdict
     from flysync.worker.options import ProcessOptions
 
 #: Seconds: a step takes between a tenth of a second and some minutes, a change between some seconds and an hour.

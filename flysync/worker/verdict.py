@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import CredentialNotFound, FlysyncError, Interrupted, NotRecorded, OutcomeUnknown, Scope
-from flysync.model.core import Outcome
-from flysync.ports import Disposition, Verdict
+from flysync.model.core import Outcome, SecretName
+from flysync.ports import Disposition, Job, Verdict
 
 if TYPE_CHECKING:
-    from flysync.model.core import SecretName
     from flysync.model.reports import CredentialReport, SyncReport
-    from flysync.ports import Job
 
 #: Seconds for which a credential that is missing, or is still there, may be in a transaction of the backend's.
 _YOUNG_S = 60.0

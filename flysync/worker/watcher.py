@@ -18,19 +18,17 @@ from flysync.errors import ConfigError, FlysyncError, PruneRefused
 from flysync.handlers.sync.entry import refuse_caller, sync_project
 from flysync.handlers.sync.prune_secrets import prune_project
 from flysync.logs import LOGGER, bug_text
-from flysync.model.core import Outcome
+from flysync.model.core import Outcome, ProjectId
 from flysync.worker.circuit_breaker import CircuitBreaker
-from flysync.worker.looks import Looks
+from flysync.worker.looks import Found, Looks
 from flysync.worker.metrics import SandboxCounter, WatchMetrics, served
 from flysync.worker.verdict import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.model.core import ProjectId
     from flysync.model.reports import SyncReport
     from flysync.ports import Candidate, Services
-    from flysync.worker.looks import Found
     from flysync.worker.options import WatchOptions
 
 #: Looking takes at most this part of the time.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
@@ -19,11 +18,8 @@ from flysync.adapters.flyctl.steps import FOUND, Steps
 from flysync.errors import ConfigError, FlyctlChanged, FlyctlFailed
 from flysync.model import fly, snapshot
 from flysync.model.core import RunId
-from flysync.ports import Recipe
+from flysync.ports import Clock, Recipe, Sandbox
 from flysync.secret import Secret
-
-if TYPE_CHECKING:
-    from flysync.ports import Clock, Sandbox
 
 #: The first version whose `secrets list --json` has a status (flyctl.md 6).
 _OLDEST_VERSION = (0, 4, 6)

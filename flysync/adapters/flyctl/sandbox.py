@@ -15,21 +15,19 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from flysync.adapters.flyctl.app_id import MACHINES_API
-from flysync.adapters.flyctl.install import Program, prepare
+from flysync.adapters.flyctl.install import Program, Source, prepare
 from flysync.adapters.flyctl.script import Part, removal, word
 from flysync.adapters.flyctl.secrets import FlyctlSecrets
 from flysync.model import macaroon
-from flysync.model.fly import Reach
+from flysync.model.fly import Flyctl, Reach, Token
 from flysync.model.snapshot import PREFIX
 from flysync.ports import AnswerLost, NotSent, SandboxFlyctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flysync.adapters.flyctl.install import Source
     from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName
-    from flysync.model.fly import Flyctl, Token
 
 #: What a sync asks, where flyctl looks for it unless the variable says otherwise, and a path there (flyctl.md 2.4, 3).
 _APIS = (

@@ -27,7 +27,7 @@ from flysync.errors import (
     TimedOut,
 )
 from flysync.model import macaroon
-from flysync.ports import AnswerLost, FlyctlMissing, NotSent
+from flysync.ports import AnswerLost, Clock, FlyctlMissing, NotSent, Sandbox
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from flysync.adapters.flyctl.install import Program
     from flysync.model.core import AppName, RunId, SecretName
-    from flysync.ports import Clock, Sandbox
 
 #: The flyctl that a step has found by itself.
 FOUND = '"$d/flyctl"'

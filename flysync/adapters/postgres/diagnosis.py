@@ -9,13 +9,12 @@ from psycopg import sql
 
 from flysync.adapters.postgres import errors
 from flysync.adapters.postgres.tables import META, RELATIONS, SCHEMA_VERSION, VIEW
-from flysync.errors import ConfigError
+from flysync.errors import ConfigError, FlysyncError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.adapters.postgres.session import Session
-    from flysync.errors import FlysyncError
 
 #: A relation or a schema that is not there, and a column.
 _NOTHING_THERE = frozenset({"42P01", "3F000", "42703"})

@@ -13,12 +13,10 @@ import psycopg
 
 from flysync.adapters.postgres import refusals
 from flysync.adapters.postgres.tables import SCHEMA_VERSION
-from flysync.errors import ConfigError, DatabaseUnavailable, Scope
+from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from flysync.errors import FlysyncError
 
 #: Rolled back by the server, to be tried again: serialization_failure, deadlock_detected.
 _CONFLICTS = frozenset({"40001", "40P01"})

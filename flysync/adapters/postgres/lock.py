@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 from typing_extensions import override
 
-from flysync.adapters.postgres.session import bounded
+from flysync.adapters.postgres.session import Session, bounded
 from flysync.errors import DatabaseUnavailable
 from flysync.ports import AppLock, LockHandle
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from flysync.adapters.postgres.connection import Connection
-    from flysync.adapters.postgres.session import Session
     from flysync.model.core import AppName, RunId
 
 #: Takes the lock if it is free; any error in the transaction would free it again.

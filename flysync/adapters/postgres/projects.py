@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.lock import died
-from flysync.ports import Backlog, Candidate, ProjectsPage
+from flysync.ports import Backlog, Candidate, ProjectsPage, Settlement
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.session import Session
     from flysync.model.core import ProjectId, RunId
-    from flysync.ports import Settlement
 
 #: Of a page of projects, called ids: their newest apps, and, of those that have credentials, the digest as it is now
 #: and what they have come to. All is read along the tables' indexes, by ranges of ids, and put together without joins:

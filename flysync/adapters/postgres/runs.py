@@ -8,13 +8,12 @@ from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import as_json, clean
 from flysync.adapters.postgres.projects import settle
 from flysync.errors import NotRecorded
-from flysync.model.core import State
+from flysync.model.core import RunId, SecretName, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import RunId, SecretName
     from flysync.ports import Action, Intent, RunEnd, Settlement
 
 #: More days than this make no moment that Postgres can hold.

@@ -14,7 +14,7 @@ from flysync.adapters.postgres import diagnosis, errors, inspection, migration
 from flysync.adapters.postgres.status_view import StatusView
 from flysync.adapters.postgres.tables import META, NEW_KEY, RELATIONS, SCHEMA_VERSION, VERSION, VIEW
 from flysync.errors import FlysyncError, TimedOut
-from flysync.model.reports import InitReport
+from flysync.model.reports import Finding, InitReport
 from flysync.ports import DatabaseAdmin, DatabaseServer
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from flysync.adapters.postgres.connection import Connection
     from flysync.adapters.postgres.session import Session
-    from flysync.model.reports import Finding
 
 #: One at a time; CREATE ... IF NOT EXISTS alone can fail when two do it at once. No app's lock has this name.
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('flysync db init', 0))"

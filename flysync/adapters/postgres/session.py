@@ -6,8 +6,8 @@ import asyncio
 import random
 import time
 from contextlib import asynccontextmanager
-from datetime import UTC
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -23,8 +23,6 @@ from flysync.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
-    from datetime import datetime
-    from typing import LiteralString
 
     from psycopg.abc import Params, QueryNoTemplate
 

@@ -8,13 +8,12 @@ from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.names import unknown_project
 from flysync.errors import InvalidCredential, Scope
-from flysync.model.core import ProjectView, Standing
+from flysync.model.core import AppName, OpenRun, ProjectId, ProjectView, SecretName, SecretRecord, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import AppName, OpenRun, ProjectId, SecretName, SecretRecord
 
 _BY_NAME = "its.name = ANY (%(names)s::text[]) DESC NULLS LAST,"
 _APPS = 'SELECT array_agg(newest.app ORDER BY newest.app COLLATE "C") FROM newest'

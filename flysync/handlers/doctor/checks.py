@@ -14,14 +14,13 @@ from flysync.handlers.doctor.findings import Findings
 from flysync.handlers.doctor.fly_checks import SandboxLook
 from flysync.handlers.prune import list_sandboxes
 from flysync.handlers.status_all import Selection, surveyed
-from flysync.model.core import is_app_name
+from flysync.model.core import AppName, ProjectId, is_app_name
 from flysync.model.reports import PRUNE, NextStep, chosen, command
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from flysync.model.config import ConfigReport
-    from flysync.model.core import AppName, ProjectId
     from flysync.ports import JobQueue, ProgressListener, Services
 
 #: Seconds by which two clocks may differ.

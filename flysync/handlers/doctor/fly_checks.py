@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
 from flysync.handlers.sandbox import ReadOnlySandbox
-from flysync.model.fly import TO_MAKE_ONE, TokenKind
-from flysync.model.reports import utc
+from flysync.model.fly import TO_MAKE_ONE, Flyctl, Reach, Token, TokenKind
+from flysync.model.reports import NextStep, utc
 from flysync.model.similar import did_you_mean
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from flysync.handlers.doctor.findings import Findings
     from flysync.model.config import ConfigReport
     from flysync.model.core import AppName
-    from flysync.model.fly import Flyctl, Reach, Token
-    from flysync.model.reports import NextStep
     from flysync.ports import ProgressListener, SandboxFlyctl, Services
 
 #: Seconds for all of it.

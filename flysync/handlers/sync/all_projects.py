@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 from flysync.errors import FlysyncError, Interrupted, Scope
 from flysync.handlers.sync.entry import refuse_caller, sync_project
 from flysync.handlers.sync.prune_secrets import find_missing, prune_project, waiting
-from flysync.model.core import RunId
+from flysync.model.core import ProjectId, Pruning, RunId, SyncOptions
 from flysync.model.reports import PRUNE, FleetReport, NextStep, Note, SyncReport
-from flysync.ports import Unheard
+from flysync.ports import Services, Unheard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from flysync.model.core import ProjectId, Pruning, SyncOptions
-    from flysync.ports import Services
 
 #: Projects in a row that are refused until all are taken to be, where it may be about each of them alone.
 _REFUSALS = 3

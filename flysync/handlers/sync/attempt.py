@@ -19,10 +19,9 @@ from flysync.handlers.sync.fence import fenced_view
 from flysync.handlers.sync.finish import finish
 from flysync.handlers.sync.rollout import RollOut
 from flysync.handlers.sync.stage import Stage
-from flysync.handlers.sync.state import TTL_MARGIN_S
+from flysync.handlers.sync.state import TTL_MARGIN_S, SyncState
 
 if TYPE_CHECKING:
-    from flysync.handlers.sync.state import SyncState
     from flysync.model.core import ProjectView
     from flysync.plan import Plan
     from flysync.ports import LockHandle, Sandbox, SandboxFlyctl

@@ -11,21 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from flysync.errors import AppNotFound, InvalidCredential
-from flysync.handlers.compare import machines_down, not_found, not_visible
+from flysync.handlers.compare import LiveSecrets, machines_down, not_found, not_visible
 from flysync.handlers.fly_view import hidden
 from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage
-from flysync.model.core import Outcome, Reason, State
-from flysync.plan import is_from_caller, plan
-from flysync.ports import FlyctlMissing
+from flysync.model.core import Outcome, ProjectView, Reason, SecretName, State
+from flysync.plan import Change, Plan, is_from_caller, plan
+from flysync.ports import FlyctlMissing, SandboxFlyctl
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-    from flysync.handlers.compare import LiveSecrets
-    from flysync.model.core import ProjectView, SecretName
-    from flysync.plan import Change, Plan
-    from flysync.ports import SandboxFlyctl
 
 T = TypeVar("T")
 

@@ -25,16 +25,14 @@ from flysync.handlers.sync.settle import is_news, settled
 from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import SyncState
 from flysync.handlers.sync.waiting import acquire_or_join
-from flysync.model.core import Outcome, is_app_name
-from flysync.ports import Unheard
+from flysync.model.core import Outcome, ProjectId, ProjectView, SecretName, SyncOptions, is_app_name
+from flysync.ports import ProgressListener, Services, Unheard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flysync.handlers.sync.request import More
-    from flysync.model.core import ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.model.reports import SyncReport
-    from flysync.ports import ProgressListener, Services
 
 #: Seconds for noting a sync that came to nothing.
 _NOTE_S = 5.0

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError, NotRecorded
 from flysync.handlers.sync.settle import settled
 from flysync.model.core import Outcome
-from flysync.ports import Action
+from flysync.ports import Action, RunEnd
 
 if TYPE_CHECKING:
     from flysync.handlers.sandbox import ThrowAwaySandbox
     from flysync.handlers.sync.state import SyncState
-    from flysync.ports import RunEnd
 
 _RECORD_S = 7.0
 #: How often the end of a run is written before it counts as not recorded.

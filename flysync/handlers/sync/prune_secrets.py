@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, ProjectNotFound, PruneRefused, Scope, UsageError
 from flysync.handlers.sync.entry import sync_project, unset_secrets
-from flysync.model.core import Outcome, Reason, RunId
+from flysync.model.core import Outcome, ProjectId, Pruning, Reason, RunId, SyncOptions
 from flysync.model.reports import CredentialReport, NextStep, Note, SyncReport, chosen, command, utc
-from flysync.ports import Unheard
+from flysync.ports import MissingSecrets, OnProgress, ProgressListener, Services, Unheard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from flysync.model.core import ProjectId, Pruning, SyncOptions
-    from flysync.ports import MissingSecrets, OnProgress, ProgressListener, Services
 
 #: The most that an app may miss of its secrets, as a part of them and as a number.
 _MOST_PART, _MOST = 0.5, 20

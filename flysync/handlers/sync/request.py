@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from flysync.model.reports import chosen, command
-from flysync.plan import plan
+from flysync.model.reports import RunRow, chosen, command
+from flysync.plan import Plan, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SyncOptions
-    from flysync.model.reports import RunRow
-    from flysync.plan import Plan
     from flysync.ports import ProgressListener, Services
     from flysync.secret import Secret
 

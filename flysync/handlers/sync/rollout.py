@@ -15,20 +15,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
-from flysync.handlers.compare import machines_down
+from flysync.handlers.compare import LiveSecrets, machines_down
 from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage, cut_short
-from flysync.model.core import Outcome, State
-from flysync.model.fly import RolloutEnd
+from flysync.model.core import Outcome, SecretName, SecretRecord, State
+from flysync.model.fly import Rollout, RolloutEnd
 from flysync.plan import given_up, is_given_up
 from flysync.ports import BadTry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from flysync.handlers.compare import LiveSecrets
-    from flysync.model.core import SecretName, SecretRecord
-    from flysync.model.fly import Rollout
 
 #: Seconds kept of the time limit for what comes after the deploy, but no more than this part of what is left.
 _AFTER_DEPLOY_S = 35.0

@@ -10,17 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import NotAllowed, NotOwner, Scope
-from flysync.model.core import Outcome, State
+from flysync.errors import FlysyncError, NotAllowed, NotOwner, Scope
+from flysync.model.core import Outcome, ProjectView, SecretName, State
 from flysync.plan import is_from_caller, plan
 from flysync.ports import Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flysync.errors import FlysyncError
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView, SecretName
 
 #: The longest pauses in seconds. What can end without any change of the rows, but seldom does, is tried once a day.
 _HOUR, _DAY = 3600.0, 86_400.0

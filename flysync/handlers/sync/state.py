@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import DeployFailed, FlysyncError, OutcomeUnknown
 from flysync.handlers.sync.stage import Line, Stage, cut_short, gravest
-from flysync.model.core import Outcome, Reason, RunId, State
-from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
+from flysync.model.core import AppName, Outcome, ProjectView, Reason, RunId, SecretName, SecretRecord, State
+from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, RunRow, SyncReport
 from flysync.ports import Intent, RunEnd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from flysync.handlers.sync.request import SyncRequest
-    from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord
     from flysync.model.fly import AppAtFly, Machines
-    from flysync.model.reports import RunRow
     from flysync.plan import Change, Plan
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import Locked
 from flysync.handlers.sync.stage import Stage
-from flysync.model.core import State
-from flysync.model.reports import utc
+from flysync.model.core import OpenRun, ProjectView, RunId, SecretName, SecretRecord, State
+from flysync.model.reports import RunRow, utc
 from flysync.plan import is_from_caller, plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import OpenRun, ProjectView, RunId, SecretName, SecretRecord
-    from flysync.model.reports import RunRow
     from flysync.ports import LockHandle
 
 #: Seconds between two tries for the lock, at first and at most; jittered, so that waiters do not march in step.
