@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from flysync.errors import UsageError
 from flysync.model.core import Origin, SyncOptions, is_app_name
 from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: The most characters of a text; nobody's reason is longer, and each run keeps it.
 _LONGEST = 1_000

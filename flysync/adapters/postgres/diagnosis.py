@@ -107,17 +107,10 @@ async def cause(session: Session, sqlstate: str | None) -> FlysyncError | None:
     if sqlstate == "42703":
         pairs = [(relation.name, column) for relation in RELATIONS for column in relation.columns]
         wanted = {"names": [name for name, _ in pairs], "columns": [column for _, column in pairs]}
-        if columns := await session.scalars(_MISSING_COLUMNS, wanted):
-            hint = "run `flysync db check`; it says what to change"
-            return ConfigError(f"{', '.join(columns)}: no such column", hint=hint)
-        return None
-    if not (missing := [relation for relation in RELATIONS if relation.name not in there]):
-        return None
-    schemas = await session.scalar(_SCHEMAS)
-    message = f"{', '.join(relation.name for relation in missing)} not found in {errors.where(schemas)}"
-    is_ours = any(relation.ours for relation in missing)
-    hint = "run `flysync db init`" if is_ours and schemas else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA"
-    return ConfigError(message, hint=hint, setting="FLYSYNC_DB_SCHEMA")
+        missing_columns = await session.scalars(_MISSING_COLUMNS, wanted)
+        return errors.without_columns(missing_columns) if missing_columns else None
+    missing = [relation for relation in RELATIONS if relation.name not in there]
+    return errors.without_relations(missing, await session.scalar(_SCHEMAS)) if missing else None
 
 
 async def relations(session: Session) -> set[str]:

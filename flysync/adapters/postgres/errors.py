@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from flysync.adapters.postgres import refusals
-from flysync.adapters.postgres.tables import SCHEMA_VERSION
+from flysync.adapters.postgres.tables import SCHEMA_VERSION, Relation
 from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 #: Rolled back by the server, to be tried again: serialization_failure, deadlock_detected.
 _CONFLICTS = frozenset({"40001", "40P01"})
@@ -123,9 +123,22 @@ def hidden_hint(roles: Iterable[str]) -> str:
     return f"{statements}, or, where the policies show and take every row, set FLYSYNC_ROW_SECURITY=complete"
 
 
+def without_relations(missing: Sequence[Relation], schemas: str) -> ConfigError:
+    """Give the error of relations that are not in the *schemas* of the search path."""
+    is_ours = any(relation.ours for relation in missing)
+    message = f"{', '.join(relation.name for relation in missing)} not found in {where(schemas)}"
+    hint = "run `flysync db init`" if is_ours and schemas else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA"
+    return ConfigError(message, hint=hint, setting="FLYSYNC_DB_SCHEMA")
+
+
 def where(schemas: object) -> str:
     """Say where relations were looked for: a schema without the right USAGE is none."""
     return f"schema {schemas}" if schemas else "any schema of the search path that the role may use (USAGE)"
+
+
+def without_columns(missing: Sequence[str]) -> ConfigError:
+    """Give the error of columns that are not there."""
+    return ConfigError(f"{', '.join(missing)}: no such column", hint="run `flysync db check`; it says what to change")
 
 
 def wrong_version(version: int | None) -> ConfigError:

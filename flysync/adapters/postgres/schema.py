@@ -14,7 +14,7 @@ from flysync.adapters.postgres import diagnosis, errors, inspection, migration
 from flysync.adapters.postgres.status_view import StatusView
 from flysync.adapters.postgres.tables import META, NEW_KEY, RELATIONS, SCHEMA_VERSION, VERSION, VIEW
 from flysync.errors import FlysyncError, TimedOut
-from flysync.model.reports import Finding, InitReport
+from flysync.model.reports import InitReport
 from flysync.ports import DatabaseAdmin, DatabaseServer
 
 if TYPE_CHECKING:
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from flysync.adapters.postgres.connection import Connection
     from flysync.adapters.postgres.session import Session
+    from flysync.model.reports import Finding
 
 #: One at a time; CREATE ... IF NOT EXISTS alone can fail when two do it at once. No app's lock has this name.
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('flysync db init', 0))"
+_TAKES_WRITES = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean"
 _HAS_SCHEMA = "SELECT to_regnamespace(quote_ident(%(name)s)) IS NOT NULL"
 #: The one row of flysync_meta; none where there is one.
 _SET_UP = f"""
@@ -117,7 +119,10 @@ class PostgresAdmin(DatabaseAdmin):
         return created
 
     async def _begin(self, session: Session) -> set[str]:
-        """Wait for others who do the same, and give the relations that are there."""
+        """Wait for others who do the same, and give the relations that are there; a server has to take writes."""
+        is_replica, is_read_only = await session.row(_TAKES_WRITES)
+        if is_replica or is_read_only:
+            raise errors.read_only(is_replica=is_replica)
         await session.execute(_ALONE)
         if elsewhere := await diagnosis.elsewhere(session, self._connection.state_schema):
             raise elsewhere
