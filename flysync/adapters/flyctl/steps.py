@@ -83,7 +83,7 @@ class Steps:
     #: Unix seconds by the clock that all deadlines go by; nothing where it was not to be had.
     server_time: Callable[[], float | None] = lambda: None
     limits: Limits = field(default_factory=Limits)
-    #: The flyctl that steps with the token use; without it, the one that is looked for by another run of the sandbox.
+    #: The flyctl of the sandbox: a step with the token looks for it first, until it is found.
     program: Program | None = None
     _number: int = 0
     _ids: dict[AppName, int] = field(default_factory=dict)
@@ -142,9 +142,9 @@ class Steps:
             FlyctlMissing: it was to look for flyctl, and has found none: it has done nothing else.
         """
         self._number += 1
-        values, program = values or {}, self.program
-        must_look = program and not program.is_there and parts[0].has_token
-        look = [program.looking(self.limits.look_s)] if program and must_look else []
+        values, look = values or {}, []
+        if (program := self.program) and not program.is_there and parts[0].has_token:
+            look = [program.looking(self.limits.look_s)]
         step = Step(
             run_id=self.run_id,
             name=f"{self._number}-{_main(parts).name}",

@@ -88,6 +88,7 @@ _FIND = f"""
          FROM r)
 """
 
+#: Those of some runs that are known.
 _KNOWN = f"SELECT now(), array_agg({RUN}) FROM flysync_runs AS r WHERE r.run_id = ANY (%(runs)s::text[])"
 
 

@@ -59,7 +59,7 @@ async def _release(work: asyncio.Future[None], lock: LockHandle) -> None:
 
 async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Plan) -> None:
     view = await fenced_view(state)
-    state.see(view)
+    state.view = view
     planned = state.request.plan(view)
     state.expect(planned)
     request = state.request

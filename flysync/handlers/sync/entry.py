@@ -181,7 +181,7 @@ class _Sync:
         request.join()
         with state.step("read"):
             view = await request.view()
-        state.see(view)
+        state.view = view
         self._is_known = True
         if request.names is None and not view.has_values:
             message = "cloud_credentials has no column for values, so the caller has to give them one by one"

@@ -40,7 +40,6 @@ class SyncState:
     def __init__(self, request: SyncRequest) -> None:
         self.request = request
         self.run_id = RunId(request.services.clock.new_id())
-        self.seen_app: AppName | None = None  #: The app that was seen, if any.
         self.view: ProjectView | None = None  #: What was read last.
         self.release: int | None = None
         self.machines: Machines | None = None
@@ -71,12 +70,9 @@ class SyncState:
     @property
     def app(self) -> AppName:
         """The app; nobody asks for it before it is known."""
-        assert self.seen_app is not None
-        return self.seen_app
-
-    def see(self, view: ProjectView) -> None:
-        """Keep what was read."""
-        self.seen_app, self.view = view.app, view
+        assert self.view is not None
+        assert self.view.app is not None
+        return self.view.app
 
     @property
     def sandbox_name(self) -> str:
@@ -141,7 +137,7 @@ class SyncState:
         return Intent(
             run_id=self.run_id,
             project=request.project,
-            app=self.seen_app,
+            app=self.view.app if self.view else None,
             names=tuple(dict.fromkeys((*(request.names or ()), *self._touched, *self._lines))),
             origin=options.origin,
             actor=options.actor or "",
@@ -276,7 +272,7 @@ class SyncState:
         return SyncReport(
             run_id=self.run_id,
             project=self.request.project,
-            app=self.seen_app,
+            app=self.view.app if self.view else None,
             credentials=tuple(self._credentials()),
             release=self.release,
             machines=self.machines,
