@@ -17,7 +17,7 @@ from flysync.errors import FlysyncError
 from flysync.logs import LOGGER
 from flysync.model.core import Outcome, ProjectId, SecretName
 from flysync.ports import Disposition, Job, Verdict
-from flysync.worker.verdict import is_held, of_error, of_report
+from flysync.worker.verdict import of_error, of_report
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
@@ -201,7 +201,7 @@ class Dispatcher:
         One that a service refuses does not, where a sync that began after the first refusal has got through there: the
         refusal is about its own project then.
         """
-        if not is_held(error):
+        if not error.is_shared:
             return False
         if request.held_by != error.service:
             request.held_by, request.held_since = error.service, asyncio.get_running_loop().time()

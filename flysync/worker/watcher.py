@@ -22,7 +22,6 @@ from flysync.model.core import Outcome, ProjectId
 from flysync.worker.circuit_breaker import CircuitBreaker
 from flysync.worker.looks import Found, Looks
 from flysync.worker.metrics import SandboxCounter, WatchMetrics, served
-from flysync.worker.verdict import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,7 +172,7 @@ class Watcher:
             self._held.pop(project, None)
         else:
             self._hold(candidate, _REFUSED_S if isinstance(report.error, PruneRefused) else report.error.retry_after_s)
-            if is_held(report.error):
+            if report.error.is_shared:
                 self._breaker.failed(project, report.error)
                 return
         self._breaker.passed(report.reached)

@@ -1427,7 +1427,7 @@ MUTATIONS = (
     Mutation(
         "suggest no sync where Fly refuses all",
         "flysync/handlers/next_steps.py",
-        "error is not None and error.scope in {Scope.SETUP, Scope.SERVICE}",
+        "error is not None and error.is_shared",
         "False",
         ("unit/test_status_live.py::test_an_app_that_cannot_be_seen_does_not_hide_the_others",),
     ),
