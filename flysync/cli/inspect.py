@@ -165,10 +165,8 @@ def _worker_queue(settings: "Settings") -> "JobQueue":
     Raises:
         ImportError: a package is missing that a worker needs.
     """
-    from importlib import import_module
+    import prometheus_client  # noqa: F401 - a worker needs it besides the queue's packages
 
     from flysync import bootstrap
 
-    for package in ("bullmq", "redis", "prometheus_client"):
-        import_module(package)
     return bootstrap.open_queue(settings, settings.queue)

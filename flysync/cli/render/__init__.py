@@ -34,7 +34,6 @@ MODULES = {
     "KeyringReport": "upkeep",
 }
 
-
 SCHEMA = "flysync/1"
 
 

@@ -78,15 +78,14 @@ async def _record(state: SyncState) -> None:
             )
         except FlysyncError as error:
             if isinstance(error, NotRecorded) and attempt > 1 and await _is_written(state, end):
-                state.recorded = True
-                return
+                break
             if isinstance(error, NotRecorded) or attempt == _RECORD_ATTEMPTS:
                 _not_recorded(state, error.message)
                 return
             await services.clock.sleep(0.3 * attempt)
         else:
-            state.recorded = True
-            return
+            break
+    state.recorded = True
 
 
 async def _is_written(state: SyncState, end: RunEnd) -> bool:
