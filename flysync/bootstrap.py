@@ -115,7 +115,7 @@ async def open_services(
     """
     Give the real services, and close what was opened of them.
 
-    *controls* are the addresses that are tried where Fly does not answer (`FlyctlAccess`).
+    *controls* are the addresses that are tried where Fly does not answer (`FlyctlSandbox`).
     """
     from flysync.adapters.clock import RealClock
     from flysync.model.allowed import Allowed

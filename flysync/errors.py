@@ -83,6 +83,11 @@ class FlysyncError(Exception):
         self.retry_after_s = retry_after_s and min(retry_after_s, 3600.0)  # a service's header may hold anything
         self.scope = scope or self.scope
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether every other project would meet it as well."""
+        return self.scope in {Scope.SETUP, Scope.SERVICE}
+
 
 class UsageError(FlysyncError, code="usage", scope=_CALL, exit_code=2):
     """A command or a call that makes no sense."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Our own logger; the root logger and those of others stay as they are.
 LOGGER = logging.getLogger("flysync")
 #: Others print what they are given: dotenv quotes lines, a client's own words were never looked at for values.
-SILENT = ("dotenv", "dotenv.main", "daytona", "aiohttp", "asyncio", "psycopg", "engineio", "socketio")
+SILENT = ("dotenv", "dotenv.main", "aiohttp", "asyncio", "psycopg")
 
 
 class Redacting(logging.Formatter):

@@ -6,16 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.errors import CredentialNotFound, DeployFailed, InvalidCredential, NotOwner, UsageError
-from flysync.model.core import Reason, State, value_problem
+from flysync.errors import CredentialNotFound, DeployFailed, FlysyncError, InvalidCredential, NotOwner, UsageError
+from flysync.model.core import ProjectView, Reason, SecretName, SecretRecord, State, SyncOptions, value_problem
 from flysync.model.similar import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flysync.errors import FlysyncError
     from flysync.model.allowed import Allowed
-    from flysync.model.core import ProjectView, SecretName, SecretRecord, SyncOptions
     from flysync.secret import Secret
 
 #: How often one value is rolled out in vain before only a new one, or `--force`, starts it again.

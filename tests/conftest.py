@@ -21,8 +21,7 @@ from psycopg.conninfo import make_conninfo
 from flysync.adapters.postgres import Connection, PostgresAdmin
 from flysync.secret import Secret
 from flysync.sim.postgres import EmbeddedPostgres, why_unavailable
-from flysync.sim.valkey import EmbeddedValkey
-from flysync.sim.valkey import why_unavailable as valkey_unavailable
+from flysync.sim.valkey import EmbeddedValkey, why_unavailable as valkey_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -20,15 +20,13 @@ from flysync.adapters.bullmq_worker import TOO_LARGE, UNREADABLE, SteadyWorker
 from flysync.adapters.redis import Redis, with_options
 from flysync.errors import ConfigError, FlysyncError
 from flysync.logs import LOGGER
-from flysync.ports import Disposition, Job, JobQueue, Verdict
+from flysync.ports import Clock, Disposition, Job, JobQueue, Verdict
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from bullmq import Job as BullJob
-
-    from flysync.ports import Clock
 
 JOB_NAME, REMOVAL_NAME = "sync-flyio-secrets", "unset-flyio-secrets"
 _VALUE = "credentialValue"
@@ -64,7 +62,8 @@ local added = tonumber(redis.call('HGET', ARGV[1] .. id, 'timestamp') or '') or 
 local now = redis.call('TIME')
 return math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - added)
 """
-#: Whether an event says that a job was added; it is not fetched, for it has the job's name.
+#: Whether an event says that a job was added: unlike Bull, BullMQ writes one for each new job. For the first job of a
+#: queue that was empty; the event is not fetched, for it has the job's name.
 _WAS_ADDED = """
 for _, event in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1000)) do
     local its = {}
@@ -191,7 +190,8 @@ class BullmqJobs(JobQueue):
         ours = {name: given for name, given in _OPTIONS.items() if not _is_usable(name, job.opts.get(name))}
         job.opts.update(ours, stackTraceLimit=0)
         job.attempts = job.opts["attempts"]
-        if not self._is_bullmq and not await self._was_added_by_bullmq(job):
+        was_added = ("eval", _WAS_ADDED, 1, self._key("events"), job.id)
+        if not self._is_bullmq and not await self._redis.ask(*was_added):
             self._taken_from_bull.append(job.id)  # put back as soon as no more are taken
             self._fatal = self._bull()
             self.stop()
@@ -256,10 +256,6 @@ class BullmqJobs(JobQueue):
             self._strangers.add(name)
             message = "queue %s has jobs named %r, which are put back: give flysync a queue of its own"
             LOGGER.error(message, self._queue, name)
-
-    async def _was_added_by_bullmq(self, job: BullJob) -> bool:
-        """Tell for the first job of a queue that was empty: unlike Bull, BullMQ writes an event for each new job."""
-        return bool(await self._redis.ask("eval", _WAS_ADDED, 1, self._key("events"), job.id))
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:{self._queue}:{name}"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from bullmq import Worker
+from bullmq import Job, Worker
 from bullmq.lock_manager import LockManager
 from redis.exceptions import RedisError
 from typing_extensions import override
@@ -18,8 +18,6 @@ from flysync.logs import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from bullmq import Job
 
     from flysync.errors import FlysyncError
     from flysync.ports import Clock

@@ -22,18 +22,16 @@ from typing_extensions import override
 from flysync.adapters.daytona_account import MOST_LISTED, state_of
 from flysync.adapters.daytona_create import Asked, Creator
 from flysync.adapters.daytona_errors import Failure, alone, ask, did_not_run, if_there, translated
-from flysync.errors import AccessDenied, DaytonaUnavailable, SandboxNotFound, TimedOut
+from flysync.errors import AccessDenied, DaytonaUnavailable, FlysyncError, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
 from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from daytona_api_client_async import ListSandboxesResponse, SandboxListItem
-    from daytona_api_client_async import Sandbox as Box
+    from daytona_api_client_async import ListSandboxesResponse, Sandbox as Box, SandboxListItem
     from daytona_toolbox_api_client_async import ExecuteResponse, ProcessApi
 
-    from flysync.errors import FlysyncError
     from flysync.secret import Secret
 
 #: Minutes without a request after which Daytona stops, and so deletes, an ephemeral sandbox.

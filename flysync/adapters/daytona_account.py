@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flysync.adapters.daytona_client import Client
 from flysync.adapters.daytona_errors import Failure, ask, if_there, translated
-from flysync.errors import QuotaReached, SandboxNotFound, Scope, TimedOut
+from flysync.errors import FlysyncError, QuotaReached, SandboxNotFound, Scope, TimedOut
 from flysync.model.snapshot import BROKEN, SETTLED
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from daytona_api_client_async import SnapshotDto
 
-    from flysync.errors import FlysyncError
     from flysync.ports import Clock
     from flysync.secret import Secret
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import ClientResponse, ClientSession, TCPConnector
 from daytona_api_client_async import ApiClient, Configuration, SandboxApi, __version__
-from daytona_toolbox_api_client_async import ApiClient as ToolboxClient
-from daytona_toolbox_api_client_async import Configuration as ToolboxConfiguration
-from daytona_toolbox_api_client_async import ProcessApi
+from daytona_toolbox_api_client_async import (
+    ApiClient as ToolboxClient,
+    Configuration as ToolboxConfiguration,
+    ProcessApi,
+)
 from typing_extensions import override
 
 if TYPE_CHECKING:

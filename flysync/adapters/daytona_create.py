@@ -15,8 +15,7 @@ from flysync.adapters.daytona_network import on_the_way
 from flysync.errors import DaytonaUnavailable, FlysyncError, QuotaReached, RateLimited, TimedOut
 
 if TYPE_CHECKING:
-    from daytona_api_client_async import CreateSandbox
-    from daytona_api_client_async import Sandbox as Box
+    from daytona_api_client_async import CreateSandbox, Sandbox as Box
 
 #: States on the way to `started`, and those from which none leads there (SandboxState of the SDK 0.226.1).
 _BECOMING = {"creating", "starting", "pending_build", "building_snapshot", "pulling_snapshot", "restoring", "unknown"}

@@ -26,12 +26,10 @@ from flysync.errors import (
     RateLimited,
     TimedOut,
 )
-from flysync.secret import redact
+from flysync.secret import Secret, redact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
-
-    from flysync.secret import Secret
 
 T = TypeVar("T")
 

@@ -10,11 +10,10 @@ from urllib.request import getproxies
 
 import aiohttp
 
-from flysync.errors import ConfigError, DaytonaUnavailable
+from flysync.errors import ConfigError, DaytonaUnavailable, FlysyncError
 
 if TYPE_CHECKING:
     from flysync.adapters.daytona_errors import Failure
-    from flysync.errors import FlysyncError
 
 #: What web servers say to http on a port for https (nginx; Go's net/http).
 _PLAIN = re.compile(r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server")

@@ -73,8 +73,7 @@ def status(
         flysync status --app acme-web --live --json
     """
     from flysync import bootstrap
-    from flysync.handlers import status as handlers
-    from flysync.handlers import status_all
+    from flysync.handlers import status as handlers, status_all
 
     if project is not None and (behind, failed, since_s) != (False, False, None):
         hint = "leave them out, or --project; `flysync history --project ID` takes --failed and --since"
@@ -166,10 +165,8 @@ def _worker_queue(settings: "Settings") -> "JobQueue":
     Raises:
         ImportError: a package is missing that a worker needs.
     """
-    from importlib import import_module
+    import prometheus_client  # noqa: F401 - a worker needs it besides the queue's packages
 
     from flysync import bootstrap
 
-    for package in ("bullmq", "redis", "prometheus_client"):
-        import_module(package)
     return bootstrap.open_queue(settings, settings.queue)

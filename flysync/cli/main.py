@@ -12,8 +12,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import typer
-from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption
-from typer._click.exceptions import UsageError as ParserError
+from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption, UsageError as ParserError
 from typer.core import TyperGroup
 
 from flysync.cli import admin, config, demo, inspect, processes, sync

@@ -95,31 +95,28 @@ def _completes(kind: "Known") -> Callable[[typer.Context, str], list[str]]:
     """
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
-        import threading
+        from flysync.settings.dotenv import run_with_timeout
 
         options: dict[str, Any] = {}
         outer: Any = context
         while outer is not None:
             options = {**outer.params, **{name: value for name, value in options.items() if value}}
             outer = outer.parent
-        answers: list[str] = []
-        thread = threading.Thread(target=_add_known, args=(kind, incomplete, options, answers), daemon=True)
-        thread.start()
-        thread.join(_COMPLETION_S)
-        return list(answers)
+        with suppress(Exception):
+            return run_with_timeout(partial(_known, kind, incomplete, options), _COMPLETION_S)
+        return []
 
     return complete
 
 
-def _add_known(kind: "Known", start: str, options: Mapping[str, Any], answers: list[str]) -> None:
+def _known(kind: "Known", start: str, options: Mapping[str, Any]) -> list[str]:
     import asyncio
 
     from flysync import bootstrap
 
     env_file = options.get("env_file")
-    with suppress(Exception):
-        settings = bootstrap.load_settings(bootstrap.DATABASE, env_file=Path(env_file) if env_file else None)
-        answers.extend(asyncio.run(bootstrap.known_names(settings, kind, start, options.get("project"))))
+    settings = bootstrap.load_settings(bootstrap.DATABASE, env_file=Path(env_file) if env_file else None)
+    return asyncio.run(bootstrap.known_names(settings, kind, start, options.get("project")))
 
 
 _project_option = partial(

@@ -94,12 +94,17 @@ class Output:
         self.show(Report(error=error))
         return error.exit_code
 
+    def ended_by(self, error: Interrupted) -> Report:
+        """Give the last report there is, ended by a signal."""
+        from flysync.model.reports import Report, SyncReport
+
+        report = Report() if self.unfinished is None else self.unfinished()
+        error.phase = report.error.phase if isinstance(report, SyncReport) and report.error else None
+        return replace(report, error=error)
+
     def last_words(self) -> None:
         """Show what is known and what is left, right before the process ends; a signal came at any point."""
-        from flysync.model.reports import Report
-
-        error = Interrupted("left at once, without cleaning up", signal_number=SIGNALS.received[0])
-        report = Report(error=error) if self.unfinished is None else replace(self.unfinished(), error=error)
+        report = self.ended_by(Interrupted("left at once, without cleaning up", signal_number=SIGNALS.received[0]))
         if not self.as_json and is_lively():
             _write_at_once(_STDERR, "\r\x1b[2K\x1b[?25h", end="")  # where a spinner was
         for descriptor, lines in self._parts(report):

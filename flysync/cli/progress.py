@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flysync.cli.output import is_lively, write
+from flysync.cli.output import Output, is_lively, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flysync.cli.output import Output
-    from flysync.errors import Interrupted
     from flysync.model.core import ProjectId
     from flysync.model.fly import Machines
-    from flysync.model.reports import FleetReport, Report, SyncReport
+    from flysync.model.reports import FleetReport, SyncReport
     from flysync.secret import Secret
 
 
@@ -29,8 +26,7 @@ class Progress:
     """
 
     def __init__(self, output: Output, secrets: Sequence[Secret] = ()) -> None:
-        self.report: SyncReport | None = None
-        self._output = output
+        self.output = output
         self._secrets = secrets
         self._since = self._began = time.monotonic()
         self._phase = ""
@@ -41,7 +37,7 @@ class Progress:
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
         """Remember who gives the report, in case the process has to leave at once."""
-        self._output.unfinished = known
+        self.output.unfinished = known
 
     def step(self, phase: str) -> None:
         """Show that a step begins."""
@@ -76,25 +72,16 @@ class Progress:
         from flysync.model.reports import printable
         from flysync.secret import redact
 
-        self._output.aside([printable(redact(line, self._secrets))])
+        self.output.aside([printable(redact(line, self._secrets))])
 
     def leaves(self, what: str) -> None:
         """Remember what an interruption would leave behind."""
-        self._output.left = what
+        self.output.left = what
 
     def done(self, report: SyncReport) -> None:
         """Keep what is known."""
-        self.report = report
+        self.output.unfinished = lambda: report
         self.stop()
-
-    def interrupted(self, error: Interrupted) -> Report:
-        """Give the last report there is, ended by a signal."""
-        from flysync.model.reports import Report
-
-        if self.report is None:
-            return Report(error=error)
-        error.phase = None if self.report.error is None else self.report.error.phase
-        return replace(self.report, error=error)
 
     def stop(self) -> None:
         """Remove the line."""
@@ -107,13 +94,13 @@ class FleetProgress:
     """Follows a sync of all projects: a line per project on stdout, and below them a bar on a terminal."""
 
     def __init__(self, output: Output) -> None:
-        self._output = output
+        self.output = output
         self._bar: Any = None
         self._has_bar = not output.as_json and output.verbosity == 0 and is_lively()
 
     def begin(self, known: Callable[[], FleetReport]) -> None:
         """Remember who gives the report."""
-        self._output.unfinished = known
+        self.output.unfinished = known
 
     def found(self, more: int) -> None:
         """Show how many projects are to be synced."""
@@ -127,18 +114,18 @@ class FleetProgress:
 
     def unchanged(self, projects: Sequence[ProjectId]) -> None:
         """JSON names those that are up to date; there may be very many of them, so it does at once."""
-        if self._output.as_json:
+        if self.output.as_json:
             from flysync.model.core import RunId
             from flysync.model.reports import FleetReport, SyncReport
 
             its = (SyncReport(run_id=RunId(""), project=project, is_settled=True) for project in projects)
-            self._output.more("projects", FleetReport(projects=tuple(its)))
+            self.output.more("projects", FleetReport(projects=tuple(its)))
 
     def done(self, report: SyncReport) -> None:
         """Show what one project came to."""
         from flysync.cli.render.sync import project_text
 
-        if self._output.as_json or self._output.verbosity < 0:
+        if self.output.as_json or self.output.verbosity < 0:
             return
         # stdout goes to the terminal by itself, or to a file: the bar makes room for it.
         if self._bar is not None:
@@ -147,13 +134,6 @@ class FleetProgress:
         if self._bar is not None:
             self._bar.start()
             self._bar.advance(self._bar.task_ids[0])
-
-    def interrupted(self, error: Interrupted) -> Report:
-        """Give what each project has come to, ended by a signal."""
-        from flysync.model.reports import Report
-
-        known = self._output.unfinished
-        return Report(error=error) if known is None else replace(known(), error=error)
 
     def stop(self) -> None:
         """Remove the bar."""

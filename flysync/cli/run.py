@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from flysync.cli.progress import Progress
+from flysync.cli.progress import FleetProgress, Progress
 from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from flysync.cli.output import Output
-    from flysync.cli.progress import FleetProgress
     from flysync.model.core import SyncOptions
     from flysync.model.reports import Report
     from flysync.settings import Settings
@@ -98,7 +97,7 @@ def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Follower) 
     except (asyncio.CancelledError, FlysyncError) as error:
         if isinstance(error, FlysyncError) and not SIGNALS.received:
             raise
-        return progress.interrupted(Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128))
+        return progress.output.ended_by(Interrupted("interrupted", signal_number=SIGNALS.exit_code - 128))
     finally:
         SIGNALS.note()
         progress.stop()

@@ -5,21 +5,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from flysync.errors import AmbiguousDeployment, AppNotVisible, OutcomeUnknown
-from flysync.model.core import Outcome, Reason, State
-from flysync.model.fly import Condition, FlyStatus
-from flysync.model.reports import Note
-from flysync.plan import given_up, is_given_up
+from flysync.errors import AmbiguousDeployment, AppNotVisible, DeployFailed, OutcomeUnknown
+from flysync.model.core import AppName, Outcome, ProjectView, Reason, SecretName, SecretRecord, State, SyncOptions
+from flysync.model.fly import AppAtFly, Condition, FlyStatus, Machine
+from flysync.model.reports import Note, StatusRow
+from flysync.plan import Change, given_up, is_given_up
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable
-
-    from flysync.errors import DeployFailed
-    from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord, SyncOptions
-    from flysync.model.fly import AppAtFly, Machine
-    from flysync.model.reports import StatusRow
-    from flysync.plan import Change
 
 _ON_MACHINES = frozenset({FlyStatus.DEPLOYED, FlyStatus.PARTIAL})
 _WAITING = frozenset({FlyStatus.STAGED, FlyStatus.PARTIAL})

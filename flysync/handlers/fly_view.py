@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AppNotFound, AppNotVisible, FlysyncError
 from flysync.handlers.sandbox import ReadOnlySandbox
-from flysync.model.fly import SMOKE_S, TO_MAKE_ONE, TokenKind
-from flysync.model.reports import Note
+from flysync.model.fly import SMOKE_S, TO_MAKE_ONE, AppAtFly, Machine, TokenKind
+from flysync.model.reports import NextStep, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from flysync.model.core import AppName
-    from flysync.model.fly import AppAtFly, Machine
-    from flysync.model.reports import NextStep
     from flysync.ports import SandboxFlyctl, Services
 
 #: Seconds for a look at one app, and more for each further one.
@@ -70,7 +68,7 @@ async def look_at(apps: Iterable[AppName], *, services: Services) -> LiveApps:
 
 async def hidden(app: AppName, flyctl: SandboxFlyctl, phase: str | None) -> AppNotVisible | None:
     """Give the error for an app that is not found by a deploy token: to it, every app but its own is not there."""
-    if (await flyctl.access().token()).kind is not TokenKind.DEPLOY:
+    if (await flyctl.token()).kind is not TokenKind.DEPLOY:
         return None
     message = f"Fly.io knows no app {app} by FLY_API_TOKEN, which is a deploy token, and serves no app but its own"
     return AppNotVisible(message, hint=TO_MAKE_ONE, service="fly", phase=phase, setting="FLY_API_TOKEN")

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import RunNotFound, UsageError
-from flysync.model.reports import NextStep, Note, Report, command
+from flysync.model.reports import NextStep, Note, Report, RunRow, command
 
 if TYPE_CHECKING:
     from flysync.model.core import ProjectId, SecretName
-    from flysync.model.reports import RunRow
     from flysync.ports import Services
 
 #: The id of a run, or its beginning: six characters are a quarter of an hour, five would be nine hours.
@@ -52,9 +51,6 @@ async def history(
     Give the newest *limit* runs of *project*, or of all.
 
     Of them only those that were about *name*, that *failed*, that did not end before the last *since_s* seconds.
-
-    Raises:
-        ProjectNotFound: the project is in none of the tables.
     """
     runs = await services.records.history(project, name=name, limit=limit, failed=failed, since_s=since_s)
     notes = await _no_runs(project, name, services) if project and name and not runs else []

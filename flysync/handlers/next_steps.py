@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.errors import Scope
-from flysync.model.reports import PRUNE, NextStep, command
+from flysync.model.reports import PRUNE, NextStep, Overview, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,12 +12,11 @@ if TYPE_CHECKING:
     from flysync.errors import FlysyncError
     from flysync.handlers.status import StatusLine, StatusReport
     from flysync.model.core import ProjectId
-    from flysync.model.reports import Overview
 
 
 def fixes(lines: Sequence[StatusLine], overview: Overview, error: FlysyncError | None) -> list[NextStep]:
     """Give the commands that fix something."""
-    is_shared = error is not None and error.scope in {Scope.SETUP, Scope.SERVICE}  # a sync would meet it, too
+    is_shared = error is not None and error.is_shared  # a sync would meet it, too
     several = overview.several  # a sync of theirs ends with `ambiguous_deployment`
     usable = [line.next for line in lines if line.next and line.project not in several and not is_shared]
     found = {step.command: step for step in usable}

@@ -13,13 +13,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
-from flysync.model.reports import PRUNE, Report
+from flysync.model.reports import PRUNE, Report, RunRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
-    from flysync.model.core import AppName, SandboxInfo
-    from flysync.ports import RunSeen, RunsSeen, Services
+    from flysync.model.core import AppName, RunId, SandboxInfo
+    from flysync.ports import Services
 
 #: Seconds until a sandbox that is deleted has to be gone.
 _REMOVE_S = 60.0
@@ -69,13 +70,13 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
     A run whose deadline has passed is closed even if its sandbox is gone: otherwise one whose project has moved to
     another app would stay open for ever, for nobody takes the lock of the old app any more.
     """
-    before, seen = await _look(services)
+    before, runs = await _look(services)
     lines, error = [], None
     for line in before:
         removed = None
         if line.is_left:
             try:
-                removed = await _remove(line, seen.known.get(line.sandbox.run_id), services)
+                removed = await _remove(line, runs.get(line.sandbox.run_id), services)
             except FlysyncError as failure:
                 error, removed = failure, False
         lines.append(replace(line, removed=removed))
@@ -92,18 +93,18 @@ def _report(lines: Sequence[SandboxLine], error: FlysyncError | None = None) -> 
     return SandboxReport(lines=tuple(lines), error=error, next=(PRUNE,) if has_leftovers else ())
 
 
-async def _look(services: Services) -> tuple[list[SandboxLine], RunsSeen]:
+async def _look(services: Services) -> tuple[list[SandboxLine], Mapping[RunId, RunRow]]:
     """Give a line for each sandbox, and what is known of their runs."""
     sandboxes = await services.sandboxes.list()
-    seen = await services.records.runs([sandbox.run_id for sandbox in sandboxes])
-    return [await _line(sandbox, seen, services) for sandbox in sandboxes], seen
+    runs, now = await services.records.runs([sandbox.run_id for sandbox in sandboxes])
+    _, died = await services.records.unfinished_runs()
+    return [_line(sandbox, runs.get(sandbox.run_id), died, now) for sandbox in sandboxes], runs
 
 
-async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> SandboxLine:
-    age_s = max(0.0, (seen.now - sandbox.created_at).total_seconds()) if sandbox.created_at else None
-    run = seen.known.get(sandbox.run_id)
+def _line(sandbox: SandboxInfo, run: RunRow | None, died: Collection[RunId], now: datetime) -> SandboxLine:
+    age_s = max(0.0, (now - sandbox.created_at).total_seconds()) if sandbox.created_at else None
     if run is not None and _open_at(run):
-        use = Use.DEAD if await is_dead(run, services) else Use.LIVING
+        use = Use.DEAD if run.run_id in died else Use.LIVING
     elif age_s is not None and sandbox.ttl_s is not None and age_s > sandbox.ttl_s:
         use = Use.EXPIRED
     else:
@@ -111,17 +112,7 @@ async def _line(sandbox: SandboxInfo, seen: RunsSeen, services: Services) -> San
     return SandboxLine(sandbox=sandbox, use=use, age_s=age_s)
 
 
-async def is_dead(run: RunSeen, services: Services) -> bool:
-    """Tell whether a run is open though its app is not locked, by locking it for a moment: a living one holds it."""
-    app = _open_at(run)
-    handle = None if app is None else await services.lock.try_acquire(app)
-    if handle is None:
-        return False
-    await handle.release()
-    return True
-
-
-async def _remove(line: SandboxLine, run: RunSeen | None, services: Services) -> bool | None:
+async def _remove(line: SandboxLine, run: RunRow | None, services: Services) -> bool | None:
     """Delete a sandbox; that of an open run only under the lock of its app, and then the run is closed."""
     app = _open_at(run)
     if app is None:
@@ -138,6 +129,6 @@ async def _remove(line: SandboxLine, run: RunSeen | None, services: Services) ->
     return True
 
 
-def _open_at(run: RunSeen | None) -> AppName | None:
+def _open_at(run: RunRow | None) -> AppName | None:
     """Give the app that an unfinished run is writing to, or was when it died."""
-    return None if run is None or run.finished else run.app
+    return None if run is None or run.finished_at else run.app

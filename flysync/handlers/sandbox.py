@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
 from flysync.model.core import RunId
-from flysync.model.reports import PRUNE, Note
+from flysync.model.reports import PRUNE, NextStep, Note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
     from types import TracebackType
 
-    from flysync.model.reports import NextStep
     from flysync.ports import Sandbox, SandboxFlyctl, Services
 
 #: Seconds for cleaning up, on top of the caller's time limit.

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError, SandboxNotFound, TimedOut
 from flysync.handlers.sandbox import ReadOnlySandbox
 from flysync.model.reports import NextStep, Report, command
-from flysync.model.snapshot import PREFIX
+from flysync.model.snapshot import BROKEN, PREFIX, Flyctl, SnapshotInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports import BuildListener, SnapshotServices
 
 _LIST_S = 60.0
@@ -208,6 +207,6 @@ def _next(used: SnapshotInfo | None, pinned: Pinned) -> tuple[NextStep, ...]:
     name, state = (pinned.snapshot, "missing") if used is None else (used.name, used.state)
     why = f"FLYSYNC_SNAPSHOT names it, and it is {state}"
     step = NextStep(command=command("snapshot", "build", "--name", name), why=why)
-    if used is not None and used.is_broken:
+    if used is not None and used.state in BROKEN:
         return (NextStep(command=_deletion(used), why="no sandbox starts from it any more"), step)
     return (step,)

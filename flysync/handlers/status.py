@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import ProjectNotFound
 from flysync.handlers.compare import Live, LiveSecrets, left_out, lost_apps
-from flysync.handlers.fly_view import look_at
+from flysync.handlers.fly_view import LiveApp, look_at
 from flysync.handlers.next_steps import fixes, otherwise
-from flysync.model.core import SecretName, State, is_app_name, value_problem
-from flysync.model.reports import NextStep, Report, chosen, command
+from flysync.model.core import AppName, OpenRun, ProjectId, RunId, SecretName, State, is_app_name, value_problem
+from flysync.model.reports import NextStep, Overview, Report, RunRow, StatusRow, chosen, command
 from flysync.model.similar import did_you_mean
-from flysync.model.summary import doubtful_apps
+from flysync.model.summary import Summary, doubtful_apps
 from flysync.plan import MOST_BAD_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from flysync.handlers.fly_view import LiveApp
-    from flysync.model.core import AppName, OpenRun, ProjectId, RunId
-    from flysync.model.reports import Overview, RunRow, StatusRow
-    from flysync.model.summary import Summary
     from flysync.ports import Services
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment, ProjectNotFound
 from flysync.handlers.next_steps import otherwise
-from flysync.handlers.status import StatusReport, described, no_such_app
+from flysync.handlers.status import StatusLine, StatusReport, described, no_such_app
 from flysync.model.reports import NextStep, Note, chosen
 from flysync.model.summary import Some, Summary, several_apps, shared_app
 
@@ -68,9 +68,12 @@ async def status_all(
         ProjectNotFound: no project is deployed to the app that is selected.
     """
     survey = await surveyed(selection, services=services, values=values)
-    found = survey.found
-    report = StatusReport(lines=(), open_runs=(), summary=survey.summary())
+    found, summary = survey.found, survey.summary()
     size = max(1, len(found)) if live else _OVERVIEW
+    page = StatusReport(lines=(), open_runs=())  # of several, none has anything from Fly: it is asked of all at once
+    lines: list[StatusLine] = []
+    notes: list[Note] = []
+    shown: int | None = None
     fixes: dict[NextStep, None] = {}
     for start in range(0, len(found), size):
         with suppress(ProjectNotFound):  # the only one of a page may have gone since
@@ -79,24 +82,19 @@ async def status_all(
                 overview, services=services, app=selection.app, live=live, empty_allowed=empty_allowed
             )
             fixes |= dict.fromkeys(its[: _STEPS + 1])
-            if show is not None and not live:
-                show(replace(page, summary=None if report.shown else report.summary))
-                report = replace(report, shown=(report.shown or 0) + len(page.lines))
-                page = replace(page, lines=())
-            report = replace(
-                report,
-                lines=(*report.lines, *page.lines),
-                apps={**report.apps, **page.apps},
-                error=report.error or page.error,
-                warnings=(*report.warnings, *page.warnings),
-                next=(*report.next, *page.next),
-            )
+            notes += page.warnings
+            if show is None or live:
+                lines += page.lines
+            else:
+                show(replace(page, summary=summary if shown is None else None))
+                shown = (shown or 0) + len(page.lines)
     open_runs, died = await services.records.unfinished_runs()
-    report = replace(report, open_runs=open_runs, died=died, warnings=(*report.warnings, *survey.notes()))
+    notes += survey.notes()
+    report = replace(page, lines=tuple(lines), open_runs=open_runs, died=died, warnings=tuple(notes))
     steps = list(fixes)[:_STEPS] or otherwise(report, selection.words, found, has_app=survey.has_app, live=live)
     if values and len(fixes) > _STEPS:
         steps = [NextStep(command="flysync sync-project --all", why="sends what is not deployed, of all projects")]
-    return replace(report, next=tuple(dict.fromkeys((*report.next, *steps))))
+    return replace(report, summary=summary, shown=shown, next=tuple(dict.fromkeys((*report.next, *steps))))
 
 
 async def surveyed(selection: Selection, *, services: Services, values: bool) -> Survey:

@@ -47,7 +47,11 @@ def secret_name(text: str, what: str = "the credential's name") -> SecretName:
 
 def name_problem(text: str) -> str:
     """Say why Fly would refuse a name, without repeating it; nothing where it would not."""
-    return _length_problem(text, _LONGEST_NAME) or _character_problem(text)
+    if SECRET_NAME.fullmatch(text) or not 0 < len(text) <= _LONGEST_NAME:
+        return _length_problem(text, _LONGEST_NAME)
+    wrong = re.search(r"[^A-Za-z0-9_]", text)
+    at, kind = (1, "a digit") if wrong is None else (wrong.start() + 1, _SHOWN.get(wrong[0], _OTHER))
+    return f"({len(text)} characters) is not valid: character {at} is {kind}"
 
 
 def _length_problem(text: str, most: int) -> str:
@@ -59,14 +63,6 @@ def _length_problem(text: str, most: int) -> str:
 def _value_problem(text: str, *forms: re.Pattern[str]) -> str:
     like = any(form.fullmatch(text) for form in forms)
     return f"({len(text)} characters) looks like a key or a token" if like else ""
-
-
-def _character_problem(text: str) -> str:
-    if SECRET_NAME.fullmatch(text):
-        return ""
-    wrong = re.search(r"[^A-Za-z0-9_]", text)
-    at, kind = (1, "a digit") if wrong is None else (wrong.start() + 1, _SHOWN.get(wrong[0], _OTHER))
-    return f"({len(text)} characters) is not valid: character {at} is {kind}"
 
 
 def project_id(text: str, what: str = "the project's id") -> ProjectId:

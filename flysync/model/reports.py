@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from flysync.model.core import Outcome
+from flysync.model.core import AppName, Credential, OpenRun, Outcome, ProjectId, Reason, RunId, SecretName, SecretRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from datetime import datetime
 
     from flysync.errors import FlysyncError
-    from flysync.model.core import AppName, Credential, OpenRun, ProjectId, Reason, RunId, SecretName, SecretRecord
     from flysync.model.fly import Machines
     from flysync.secret import Secret
 

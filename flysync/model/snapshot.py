@@ -48,11 +48,6 @@ class SnapshotInfo:
     reason: str | None = None  #: Why it is broken, in Daytona's words.
 
     @property
-    def is_broken(self) -> bool:
-        """Whether no sandbox will ever start from it."""
-        return self.state in BROKEN
-
-    @property
     def is_settled(self) -> bool:
         """Whether its state does not change by itself any more."""
         return self.state in SETTLED

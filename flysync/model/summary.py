@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.errors import AmbiguousDeployment
-from flysync.model.reports import Note
+from flysync.model.reports import Note, Overview
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from flysync.model.core import AppName, ProjectId
-    from flysync.model.reports import Overview
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

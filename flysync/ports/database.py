@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from flysync.model.core import (
         AppName,
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
         RunId,
         SecretName,
         SecretRecord,
-        Standing,
         State,
     )
     from flysync.model.reports import Finding, InitReport, Overview, RunRow
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         MissingPage,
         ProjectsPage,
         RunEnd,
-        RunsSeen,
         Settlement,
         StandingsPage,
     )
@@ -146,13 +145,11 @@ class Records(Protocol):
         *keep_days* ago go as well.
         """
 
-    async def note_run(
-        self, intent: Intent, end: RunEnd, settlement: Settlement | None = None, seen: Standing | None = None
-    ) -> None:
-        """Write a run that ended before it had an intent, and what its project has come to."""
+    async def note_run(self, intent: Intent, end: RunEnd, settlement: Settlement | None = None) -> None:
+        """Write a run that ended before it had an intent, and what its project has come to, as `settle` does."""
 
-    async def settle(self, project: ProjectId, settlement: Settlement, seen: Standing | None) -> None:
-        """Write what *project* has come to without a run, unless its row is no longer as it was *seen*."""
+    async def settle(self, settlement: Settlement) -> None:
+        """Write what a project has come to without a run, unless its row is no longer as it was seen."""
 
     async def close_run(self, run_id: RunId) -> None:
         """Mark the run of a dead process as ended, once its sandbox is gone."""
@@ -162,9 +159,9 @@ class Records(Protocol):
     ) -> tuple[Mapping[SecretName, SecretRecord], tuple[OpenRun, ...]]:
         """Give the rows of *names* and the app's open runs, for one who waits for the lock."""
 
-    async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
+    async def runs(self, run_ids: Sequence[RunId]) -> tuple[Mapping[RunId, RunRow], datetime]:
         """
-        Give those of *run_ids* that are known, and the time there.
+        Give those of *run_ids* that are known (whether one has died is not looked for), and the time there.
 
         A run that is not known was forgotten after `keep_days`, or belongs to another database.
         """

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from flysync.model.fly import Machines
+from flysync.model.fly import AppAtFly, Flyctl, Machines, Reach, Rollout, Token, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from flysync.errors import FlysyncError
     from flysync.model.core import AppName, SandboxInfo, SecretName
-    from flysync.model.fly import AppAtFly, Flyctl, Reach, Rollout, Token, Written
     from flysync.secret import Secret
-
 
 #: Who wants to be told how many machines a roll-out has reached.
 OnProgress = Callable[[Machines], None]
@@ -104,10 +100,11 @@ class FlyctlMissing(Exception):
 
 class SandboxFlyctl(Protocol):
     """
-    The flyctl of one sandbox, for one run: found, or installed, once for all that is done with it.
+    The flyctl of one sandbox, for one run: found, or installed, once for all that is done with it; and its way to Fly.
 
     Before `prepare`, whatever is done with it looks for it first, in the same request; see `FlyctlMissing`.
-    Errors: FlyctlFailed, FlyctlChanged, FlyUnavailable, DaytonaUnavailable, RateLimited, TimedOut.
+    Errors: FlyctlFailed, FlyctlChanged, FlyUnavailable, DaytonaUnavailable, RateLimited, TimedOut; and AccessDenied,
+    FlyRefused and ConfigError of what asks Fly. Nothing is changed there, but by `secrets`.
     """
 
     @property
@@ -120,11 +117,20 @@ class SandboxFlyctl(Protocol):
     def secrets(self, app: AppName) -> SecretStore:
         """Give the secrets of *app*."""
 
-    def access(self) -> FlyAccess:
-        """Give what lies between the sandbox and Fly."""
-
     async def clean(self) -> None:
         """Remove what the run has left in a sandbox that goes on living."""
+
+    async def reach(self, *, others: bool = False) -> Reach | None:
+        """Try Fly's addresses, and where one is amiss, or with *others*, others too; nothing where it cannot try."""
+
+    async def token(self) -> Token:
+        """Give what the token says about itself, without asking Fly."""
+
+    async def sign_in(self) -> None:
+        """Make sure that Fly accepts the token; raises AccessDenied if not."""
+
+    async def see(self, app: AppName, *, alone: bool = False) -> None:
+        """Make sure that the token, or with *alone* one for this app only, shows *app*; raises AppNotFound if not."""
 
 
 class SecretStore(Protocol):
@@ -161,24 +167,3 @@ class SecretStore(Protocol):
 
     async def start(self, machines: Sequence[str]) -> None:
         """Start machines, by their ids; one that ends again a moment later is no failure."""
-
-
-class FlyAccess(Protocol):
-    """
-    What lies between a sandbox and Fly: the network, and what the token is good for. Nothing is changed at Fly.
-
-    Errors common to all calls: AccessDenied, FlyRefused, FlyUnavailable, RateLimited, FlyctlFailed, ConfigError,
-    DaytonaUnavailable, TimedOut.
-    """
-
-    async def reach(self, *, others: bool = False) -> Reach | None:
-        """Try Fly's addresses, and where one is amiss, or with *others*, others too; nothing where it cannot try."""
-
-    async def token(self) -> Token:
-        """Give what the token says about itself, without asking Fly."""
-
-    async def sign_in(self) -> None:
-        """Make sure that Fly accepts the token; raises AccessDenied if not."""
-
-    async def see(self, app: AppName, *, alone: bool = False) -> None:
-        """Make sure that the token, or with *alone* one for this app only, shows *app*; raises AppNotFound if not."""

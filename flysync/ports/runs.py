@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from flysync.model.core import AppName, Origin, ProjectId, RunId, SecretName
+    from flysync.model.core import AppName, Origin, ProjectId, ProjectView, RunId, SecretName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,9 +75,7 @@ class RunEnd:
 class Settlement:
     """What a project has come to, for its row of `flysync_projects`."""
 
-    digest: str  #: Of the rows as they were last read.
-    read_at: datetime  #: When that was, by Postgres' clock.
-    deployed_at: datetime | None  #: The time of the newest deployment, as it was read then.
+    view: ProjectView  #: What was last read of it.
     settled: bool  #: Whether all of it has arrived.
     error_code: str | None = None
     #: The longest pause in seconds until it is tried again (the first takes a minute, each later one twice as long; 0:
@@ -179,28 +177,6 @@ class StandingsPage:
     last: ProjectId | None  #: After which the next page begins; absent where there is none.
     shared: tuple[SharedApp, ...]  #: Apps of several projects of which the first is on this page.
     now: datetime  #: Postgres' clock.
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSeen:
-    """A run as somebody sees it who waits for it, or has found its sandbox."""
-
-    app: AppName | None  #: Absent where the project had no app.
-    finished: bool
-    #: Seconds until nothing of the run can still write; 0 where that is over, or it never had an intent.
-    seconds_left: float
-    #: How it ended, as in `RunEnd`.
-    outcome: str | None = None
-    error_code: str | None = None
-    release: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunsSeen:
-    """Which runs are known, at one moment of the database's clock."""
-
-    now: datetime
-    known: Mapping[RunId, RunSeen]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

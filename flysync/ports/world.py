@@ -37,6 +37,21 @@ class ProgressListener(Protocol):
         """The run has ended or was interrupted; *report* is what is known."""
 
 
+class Unheard(ProgressListener):
+    """Nobody."""
+
+    on_progress = None
+
+    def begin(self, known: Callable[[], SyncReport]) -> None:
+        """Do nothing."""
+
+    def step(self, phase: str) -> None:
+        """Do nothing."""
+
+    def done(self, report: SyncReport) -> None:
+        """Do nothing."""
+
+
 class BuildListener(Protocol):
     """Somebody who follows a build."""
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from flysync.secret import Secret
-from flysync.sim import flyctl as stand_in
-from flysync.sim import macaroon
+from flysync.sim import flyctl as stand_in, macaroon
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
 from flysync.sim.postgres import EmbeddedPostgres

@@ -6,12 +6,11 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from flysync.errors import Scope
+from flysync.errors import FlysyncError, Scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
 
-    from flysync.errors import FlysyncError
     from flysync.model.core import ProjectId
     from flysync.ports import Clock
 
@@ -54,9 +53,10 @@ class CircuitBreaker:
             return self._error
         return self._error if self._failures >= _FAILURES and len(self._projects) > 1 else None
 
-    def pause_s(self, failures: int) -> float:
+    def pause_s(self, failures: int, least_s: float | None = None) -> float:
         """Give the seconds to wait after so many failures: doubled each time, and jittered."""
-        return min(self._first_s * 2.0 ** min(failures - 1, 10), self._last_s) * (0.5 + self._clock.jitter())
+        pause_s = min(self._first_s * 2.0 ** min(failures - 1, 10), self._last_s) * (0.5 + self._clock.jitter())
+        return max(pause_s, least_s or 0.0)
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -92,7 +92,7 @@ class CircuitBreaker:
         counts = not was_open or now >= self._next_try_at  # else it was under way when the circuit opened
         if self.reason is not None and counts:
             self._pauses += 1
-            self._next_try_at = now + max(self.pause_s(self._pauses), error.retry_after_s or 0.0)
+            self._next_try_at = now + self.pause_s(self._pauses, error.retry_after_s)
             if not was_open:
                 self._announce(f"{self._of} are held: {error.message} ({error.code})")
 

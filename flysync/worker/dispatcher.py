@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from flysync.errors import FlysyncError
 from flysync.logs import LOGGER
-from flysync.model.core import Outcome
-from flysync.ports import Disposition, Verdict
-from flysync.worker.verdict import is_held, of_error, of_report
+from flysync.model.core import Outcome, ProjectId, SecretName
+from flysync.ports import Disposition, Job, Verdict
+from flysync.worker.verdict import of_error, of_report
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
 
     from flysync.handlers.sync.request import More
-    from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
-    from flysync.ports import Job
     from flysync.secret import Secret
     from flysync.worker.circuit_breaker import CircuitBreaker
 
@@ -203,7 +201,7 @@ class Dispatcher:
         One that a service refuses does not, where a sync that began after the first refusal has got through there: the
         refusal is about its own project then.
         """
-        if not is_held(error):
+        if not error.is_shared:
             return False
         if request.held_by != error.service:
             request.held_by, request.held_since = error.service, asyncio.get_running_loop().time()
@@ -220,9 +218,8 @@ class Dispatcher:
         self._held.update(requests)
         for request in requests:
             request.times_held += 1
-        pause_s = self._breaker.pause_s(max(request.times_held for request in requests))
-        after_s = max(pause_s, error.retry_after_s or 0.0)
-        asyncio.get_running_loop().call_later(after_s, self._requeue, project, requests)
+        pause_s = self._breaker.pause_s(max(request.times_held for request in requests), error.retry_after_s)
+        asyncio.get_running_loop().call_later(pause_s, self._requeue, project, requests)
 
     def _requeue(self, project: ProjectId, requests: list[_Request]) -> None:
         self._held.difference_update(requests)

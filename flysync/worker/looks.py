@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from flysync.handlers.sync.all_projects import PAGE
 from flysync.handlers.sync.prune_secrets import find_missing
-from flysync.ports import Candidate
+from flysync.ports import Candidate, Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flysync.model.core import ProjectId, Pruning
-    from flysync.ports import Services
 
 #: Seconds between two looks for rows that are gone.
 _PRUNE_S = 60.0

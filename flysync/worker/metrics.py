@@ -21,7 +21,7 @@ from typing_extensions import override
 from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
 from flysync.logs import LOGGER
 from flysync.model.core import Outcome
-from flysync.ports import ProgressListener
+from flysync.ports import Backlog, Job, Unheard, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from flysync.model.reports import SyncReport
-    from flysync.ports import Backlog, Job, Verdict
     from flysync.worker.options import ProcessOptions
 
 #: Seconds: a step takes between a tenth of a second and some minutes, a change between some seconds and an hour.
@@ -149,17 +148,11 @@ class WatchMetrics(Metrics):
         )
 
 
-class SandboxCounter(ProgressListener):
+class SandboxCounter(Unheard):
     """Counts the sandbox of one sync while it is in use."""
-
-    on_progress = None
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge, self._is_open = gauge, False
-
-    @override
-    def begin(self, known: Callable[[], SyncReport]) -> None:
-        pass
 
     @override
     def step(self, phase: str) -> None:

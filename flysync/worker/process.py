@@ -16,7 +16,7 @@ from flysync.errors import FlysyncError, UsageError
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, unset_secrets
 from flysync.logs import LOGGER
 from flysync.model.names import project_id, secret_name
-from flysync.ports import Disposition
+from flysync.ports import Disposition, Job, JobQueue, Services, Verdict
 from flysync.worker.circuit_breaker import CircuitBreaker
 from flysync.worker.dispatcher import Dispatcher
 from flysync.worker.metrics import SandboxCounter, WorkerMetrics, served
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from flysync.handlers.sync.request import More
     from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
-    from flysync.ports import Job, JobQueue, Services, Verdict
     from flysync.worker.options import WorkerOptions
 
 #: Projects in hand per run that is allowed: some of them wait for an app that is locked elsewhere.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flysync.errors import CredentialNotFound, FlysyncError, Interrupted, NotRecorded, OutcomeUnknown, Scope
-from flysync.model.core import Outcome
-from flysync.ports import Disposition, Verdict
+from flysync.errors import CredentialNotFound, FlysyncError, Interrupted, NotRecorded, OutcomeUnknown
+from flysync.model.core import Outcome, SecretName
+from flysync.ports import Disposition, Job, Verdict
 
 if TYPE_CHECKING:
-    from flysync.model.core import SecretName
     from flysync.model.reports import CredentialReport, SyncReport
-    from flysync.ports import Job
 
 #: Seconds for which a credential that is missing, or is still there, may be in a transaction of the backend's.
 _YOUNG_S = 60.0
@@ -60,8 +58,3 @@ def of_error(error: FlysyncError, *, age_s: float) -> Verdict:
     if isinstance(error, CredentialNotFound) and error.hint:  # where else it may be: nobody sees a job's hint
         message += f": {error.hint}"
     return Verdict(disposition=disposition, code=error.code, message=message, retry_after_s=error.retry_after_s)
-
-
-def is_held(error: FlysyncError) -> bool:
-    """Tell whether the next job would fail as well: then this one waits, and no attempt of it is lost."""
-    return error.scope in {Scope.SETUP, Scope.SERVICE}

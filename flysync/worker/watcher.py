@@ -18,19 +18,16 @@ from flysync.errors import ConfigError, FlysyncError, PruneRefused
 from flysync.handlers.sync.entry import refuse_caller, sync_project
 from flysync.handlers.sync.prune_secrets import prune_project
 from flysync.logs import LOGGER, bug_text
-from flysync.model.core import Outcome
+from flysync.model.core import Outcome, ProjectId
 from flysync.worker.circuit_breaker import CircuitBreaker
-from flysync.worker.looks import Looks
+from flysync.worker.looks import Found, Looks
 from flysync.worker.metrics import SandboxCounter, WatchMetrics, served
-from flysync.worker.verdict import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flysync.model.core import ProjectId
     from flysync.model.reports import SyncReport
     from flysync.ports import Candidate, Services
-    from flysync.worker.looks import Found
     from flysync.worker.options import WatchOptions
 
 #: Looking takes at most this part of the time.
@@ -153,7 +150,7 @@ class Watcher:
                     await self._sync(candidate)
             except Exception as bug:  # noqa: BLE001 - one project's must not stop the others
                 LOGGER.error("%s: %s", candidate.project, "\n".join(bug_text(bug)))
-                self._hold(candidate, 0.0)
+                self._hold(candidate)
             finally:
                 self._running.discard(task)
                 self._in_hand.discard(candidate.project)
@@ -174,20 +171,19 @@ class Watcher:
         if report.error is None:
             self._held.pop(project, None)
         else:
-            refused_s = _REFUSED_S if isinstance(report.error, PruneRefused) else 0.0
-            self._hold(candidate, max(refused_s, report.error.retry_after_s or 0.0))
-            if is_held(report.error):
+            self._hold(candidate, _REFUSED_S if isinstance(report.error, PruneRefused) else report.error.retry_after_s)
+            if report.error.is_shared:
                 self._breaker.failed(project, report.error)
                 return
         self._breaker.passed(report.reached)
         if seen_at is not None and report.outcome == Outcome.SYNCED:
             self._metrics.deployed.observe(self._clock.monotonic() - seen_at)
 
-    def _hold(self, candidate: Candidate, least_s: float) -> None:
+    def _hold(self, candidate: Candidate, least_s: float | None = None) -> None:
         """Leave a project alone for a growing pause: not every failure has one of its own in the tables."""
         before = self._held.get(candidate.project)
         times = before.times + 1 if before is not None and before.digest == candidate.digest else 1
-        until = self._clock.monotonic() + max(self._breaker.pause_s(times), least_s)
+        until = self._clock.monotonic() + self._breaker.pause_s(times, least_s)
         self._held[candidate.project] = _Hold(candidate.digest, times, until)
 
     async def _close(self, tasks: Sequence[asyncio.Task[None]]) -> None:

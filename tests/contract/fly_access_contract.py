@@ -1,4 +1,4 @@
-"""The promises of the port `FlyAccess`, for every implementation."""
+"""The promises of the port `SandboxFlyctl`, for every implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flysync.model.core import AppName
 from flysync.model.fly import TokenKind
 
 if TYPE_CHECKING:
-    from flysync.ports import FlyAccess, SandboxFlyctl
+    from flysync.ports import SandboxFlyctl
 
 
 class AccessWorld(ABC):
@@ -22,11 +22,11 @@ class AccessWorld(ABC):
     async def flyctl(self) -> SandboxFlyctl:
         """Give the flyctl of a new sandbox that is there; `prepare` has not been called."""
 
-    async def access(self) -> FlyAccess:
-        """Give the way to Fly, by a flyctl that is prepared."""
+    async def prepared(self) -> SandboxFlyctl:
+        """Give one that is prepared."""
         flyctl = await self.flyctl()
         await flyctl.prepare()
-        return flyctl.access()
+        return flyctl
 
     @abstractmethod
     def refuse(self) -> None:
@@ -42,7 +42,7 @@ class FlyAccessContract:
 
     async def test_a_sandbox_that_reaches_fly_asks_nobody_else(self, world: AccessWorld) -> None:
         """Three addresses answer, without a flyctl; no others are tried."""
-        reach = await (await world.flyctl()).access().reach()
+        reach = await (await world.flyctl()).reach()
 
         assert reach is not None
         assert [True] * 3 == list(reach.fly.values())
@@ -50,7 +50,7 @@ class FlyAccessContract:
 
     async def test_others_are_asked_where_the_caller_wants_to_know(self, world: AccessWorld) -> None:
         """Though Fly answers; here nothing else does."""
-        reach = await (await world.flyctl()).access().reach(others=True)
+        reach = await (await world.flyctl()).reach(others=True)
 
         assert reach is not None
         assert ([True] * 3, False, False) == (list(reach.fly.values()), reach.essential, reach.other)
@@ -64,39 +64,39 @@ class FlyAccessContract:
 
     async def test_what_the_token_says(self, world: AccessWorld) -> None:
         """It is the one that was given, not one that was narrowed for a step: it has no end."""
-        access = await world.access()
-        await access.sign_in()
-        token = await access.token()
+        flyctl = await world.prepared()
+        await flyctl.sign_in()
+        token = await flyctl.token()
 
         assert (TokenKind.ORG, True, None, None) == (token.kind, token.can_be_narrowed, token.expires_at, token.left_s)
 
     async def test_a_token_that_fly_accepts_shows_its_apps(self, world: AccessWorld) -> None:
         """Those of others are as if they were not there, and no fault of the token's; of one alone more is known."""
-        access = await world.access()
-        await access.sign_in()
+        flyctl = await world.prepared()
+        await flyctl.sign_in()
         for alone in (False, True):
-            await access.see(AppName("acme"), alone=alone)
+            await flyctl.see(AppName("acme"), alone=alone)
             for hidden in ("nope",) if alone else ("theirs", "nope"):
                 with pytest.raises(AppNotFound):
-                    await access.see(AppName(hidden), alone=alone)
+                    await flyctl.see(AppName(hidden), alone=alone)
 
     async def test_a_token_that_fly_refuses(self, world: AccessWorld) -> None:
         """Whatever is asked with it."""
-        access = await world.access()
+        flyctl = await world.prepared()
         world.refuse()
 
         with pytest.raises(AccessDenied):
-            await access.sign_in()
+            await flyctl.sign_in()
         for alone in (False, True):
             with pytest.raises(AccessDenied):
-                await access.see(AppName("acme"), alone=alone)
+                await flyctl.see(AppName("acme"), alone=alone)
 
     async def test_without_its_sandbox_nothing_is_seen(self, world: AccessWorld) -> None:
         """Nor guessed."""
-        access = await world.access()
+        flyctl = await world.prepared()
         await world.lose_sandbox()
 
         with pytest.raises(DaytonaUnavailable):
-            await access.reach()
+            await flyctl.reach()
         with pytest.raises(DaytonaUnavailable):
-            await access.sign_in()
+            await flyctl.sign_in()

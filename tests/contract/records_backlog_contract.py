@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +12,29 @@ from flysync.model.core import ProjectId, RunId, State
 from flysync.ports import Backlog, Settlement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from records_contract import RecordsWorld
+
+    from flysync.model.core import ProjectView
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 NOTHING = Backlog(behind=0, oldest_s=0.0, given_up=0, failed={}, open_runs=0)
 
 
-def settlement(*, settled: bool = False, hours: float = 1.0, **changes: Any) -> Settlement:
-    """What a project has come to; it was read *hours* ago."""
+def settlement(*, settled: bool = False, hours: float = 1.0, **changes: Any) -> Callable[[ProjectView], Settlement]:
+    """Say of a view of a project what it has come to; it was read *hours* ago."""
     read_at = datetime.now(UTC) - timedelta(hours=hours)
-    return Settlement(digest="d", read_at=read_at, deployed_at=None, settled=settled, **changes)
+    return lambda view: Settlement(view=replace(view, read_at=read_at), settled=settled, **changes)
 
 
 class BacklogContract:
     """What is counted as behind, as failed and as given up."""
 
-    async def _settle(self, world: RecordsWorld, **projects: Settlement) -> Backlog:
+    async def _settle(self, world: RecordsWorld, **projects: Callable[[ProjectView], Settlement]) -> Backlog:
         for project, its in projects.items():
             world.put(ProjectId(project), KEY, "one")
-            await world.records.settle(ProjectId(project), its, None)
+            await world.records.settle(its(await world.view_of(ProjectId(project))))
         return await world.records.backlog()
 
     async def test_what_has_arrived_or_waits_for_its_app_is_not_behind(self, world: RecordsWorld) -> None:
@@ -82,7 +87,7 @@ class BacklogContract:
         world.deploy(PROJECT, "acme-web", NOON)
         its = await begin(world)
         under_way = await world.records.backlog()
-        await finish(world, its, {KEY: State.DEPLOYED}, settlement=settlement(settled=True))
+        await finish(world, its, {KEY: State.DEPLOYED}, settlement=settlement(settled=True)(await world.view()))
         await world.records.note_run(intent("run2", run_id=RunId("run2")), DONE, None)
 
         assert (1, 1) == (under_way.behind, under_way.open_runs)

@@ -92,8 +92,9 @@ class RecordsWorld(ABC):
 
     async def ending(self, run: str) -> tuple[bool, str | None, str | None, int | None] | None:
         """Tell whether a run is over, and how it ended; nothing where there is no such run."""
-        seen = (await self.records.runs([RunId(run)])).known.get(RunId(run))
-        return (seen.finished, seen.outcome, seen.error_code, seen.release) if seen else None
+        known, _ = await self.records.runs([RunId(run)])
+        seen = known.get(RunId(run))
+        return (seen.finished_at is not None, seen.outcome, seen.error_code, seen.release) if seen else None
 
     async def view_of(self, project: ProjectId, app: AppName | None = None) -> ProjectView:
         """Give the view of another project."""

@@ -91,8 +91,8 @@ class MissingContract:
             world.miss(name, DAY_S)
         world.put(PROJECT, KEY, "value")
         view = await world.view()
-        came_to = Settlement(digest=view.digest, read_at=view.read_at, deployed_at=view.deployed_at, settled=True)
-        await world.records.settle(PROJECT, came_to, view.standing)
+        came_to = Settlement(view=view, settled=True)
+        await world.records.settle(came_to)
         world.remove(PROJECT, KEY)
         (left,) = await missing(world)
 

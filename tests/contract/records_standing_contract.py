@@ -26,11 +26,8 @@ async def candidates(world: RecordsWorld, **how: Any) -> dict[ProjectId, Candida
 
 async def come_to(world: RecordsWorld, run: str = "run1", project: ProjectId = PROJECT, **what: Any) -> None:
     """Let a run of the project end before it had an intent."""
-    view = await world.view_of(project)
-    settlement = Settlement(
-        digest=view.digest, read_at=view.read_at, deployed_at=view.deployed_at, **{"settled": True, **what}
-    )
-    await world.records.note_run(replace(intent(run), project=project), DONE, settlement, view.standing)
+    settlement = Settlement(view=await world.view_of(project), **{"settled": True, **what})
+    await world.records.note_run(replace(intent(run), project=project), DONE, settlement)
 
 
 class StandingContract:
@@ -57,7 +54,7 @@ class StandingContract:
         """By the end of a run, or without one."""
         its = await begin(world)
         view = await world.view()
-        settlement = Settlement(digest=view.digest, read_at=view.read_at, deployed_at=view.deployed_at, settled=True)
+        settlement = Settlement(view=view, settled=True)
         await finish(world, its, {KEY: State.DEPLOYED}, settlement=settlement)
         after = await world.view()
 
@@ -178,30 +175,19 @@ class StandingContract:
     async def test_what_was_seen_has_to_be_there_still(self, world: RecordsWorld) -> None:
         """Who has looked without a lock writes nothing over what a run has written since."""
         before = await world.view()
-        settlement = Settlement(
-            digest=before.digest, read_at=before.read_at, deployed_at=before.deployed_at, settled=True
-        )
         await begin(world)
-        await world.records.settle(PROJECT, settlement, before.standing)
+        await world.records.settle(Settlement(view=before, settled=True))
         during = await candidates(world)
-        seen = await world.view()
-        await world.records.settle(PROJECT, settlement, seen.standing)
+        await world.records.settle(Settlement(view=await world.view(), settled=True))
 
         assert [PROJECT] == list(during)
         assert {} == await candidates(world)
 
     async def test_a_run_that_came_to_nothing_writes_nothing_over_one_that_has_begun(self, world: RecordsWorld) -> None:
         """That one may die: nobody would look after it."""
-        before = await world.view()
-        settlement = Settlement(
-            digest=before.digest,
-            read_at=before.read_at,
-            deployed_at=before.deployed_at,
-            settled=False,
-            error_code="deploy_failed",
-        )
+        settlement = Settlement(view=await world.view(), settled=False, error_code="deploy_failed")
         await begin(world)
-        await world.records.note_run(intent("run2"), DONE, settlement, before.standing)
+        await world.records.note_run(intent("run2"), DONE, settlement)
 
         assert [PROJECT] == list(await candidates(world))
 

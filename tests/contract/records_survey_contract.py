@@ -28,15 +28,7 @@ async def settlement(
     world: RecordsWorld, *, settled: bool, code: str | None = None, pause_s: float | None = None
 ) -> Settlement:
     """Give what a run of the project as it is now has come to."""
-    view = await world.view()
-    return Settlement(
-        digest=view.digest,
-        read_at=view.read_at,
-        deployed_at=view.deployed_at,
-        settled=settled,
-        error_code=code,
-        longest_pause_s=pause_s,
-    )
+    return Settlement(view=await world.view(), settled=settled, error_code=code, longest_pause_s=pause_s)
 
 
 class SurveyContract:
@@ -72,8 +64,8 @@ class SurveyContract:
         again = await settlement(world, settled=False, code="deploy_incomplete", pause_s=60.0)
         await world.records.note_run(intent("run2"), FAILED, again)
         tried = await standing(world)
-        last, seen = await settlement(world, settled=False, code="deploy_failed"), (await world.view()).standing
-        await world.records.note_run(intent("run3"), FAILED, last, seen)
+        last = await settlement(world, settled=False, code="deploy_failed")
+        await world.records.note_run(intent("run3"), FAILED, last)
         given_up = await standing(world)
         world.put(PROJECT, KEY, "two")
         changed = await standing(world)
@@ -89,9 +81,9 @@ class SurveyContract:
         world.put(PROJECT, KEY, "one")
         world.deploy(PROJECT, APP, NOON)
         its = await settlement(world, settled=False, code="deploy_failed")
-        await world.records.settle(PROJECT, its, None)
+        await world.records.settle(its)
         before = await standing(world)
-        world.deploy(PROJECT, APP, its.read_at + timedelta(minutes=1))
+        world.deploy(PROJECT, APP, its.view.read_at + timedelta(minutes=1))
         after = await standing(world)
 
         assert [True, False] == [before.is_given_up, after.is_given_up]
@@ -170,8 +162,8 @@ class SurveyContract:
         world.put(PROJECT, KEY, "one")
         world.deploy(PROJECT, APP, NOON)
         view = await world.view(values=False)
-        its = Settlement(digest=view.digest, read_at=view.read_at, deployed_at=view.deployed_at, settled=True)
-        await world.records.settle(PROJECT, its, None)
+        its = Settlement(view=view, settled=True)
+        await world.records.settle(its)
         world.put(PROJECT, KEY, "two")
         page = await world.records.survey(None, values=False, since_s=None, limit=9)
 

@@ -137,10 +137,10 @@ async def test_only_a_narrowed_token_is_sent(kind: str) -> None:
     """With the scheme that goes with it, and another one for each step; one that is over stays at home."""
     async with loopback(REAL if kind == "real" else None) as world:
         world.token = f"FlyV1 {TOKEN}"
-        access = await world.access()
+        flyctl = await world.prepared()
         before = len(world.fly.records)
-        await access.sign_in()
-        await access.see(AppName("acme"), alone=True)
+        await flyctl.sign_in()
+        await flyctl.see(AppName("acme"), alone=True)
         sent = [record.headers["Authorization"] for record in world.fly.records[before:]]
         apps = [
             (made.narrows(TOKEN, one.removeprefix("FlyV1 ")), made.apps(one.removeprefix("FlyV1 "))) for one in sent
@@ -154,9 +154,9 @@ async def test_only_a_narrowed_token_is_sent(kind: str) -> None:
         world.fly.add_token(over)
         world.token = over
         await world.boxes.remove("box", timeout_s=10, gone=True)
-        access = await world.access()
+        flyctl = await world.prepared()
         with pytest.raises(AccessDenied):
-            await access.sign_in()
+            await flyctl.sign_in()
         assert "Bearer" == world.fly.records[-1].headers["Authorization"].strip()
 
 
@@ -168,15 +168,15 @@ async def test_a_token_for_one_app_shows_no_other(kind: str) -> None:
         flyctl = world.of(await world.boxes.create("box", {}, ttl_s=600, timeout_s=30))
         await flyctl.prepare()
         steps = flyctl._steps
-        await flyctl.access().see(AppName("other"))
+        await flyctl.see(AppName("other"))
         steps._ids[AppName("acme")] = other.number
         with pytest.raises(AppNotFound):
-            await flyctl.access().see(AppName("acme"), alone=True)
+            await flyctl.see(AppName("acme"), alone=True)
 
         made_for = iter([time.time() - 10_000, *[time.time()] * 9])
         steps.server_time = lambda: next(made_for)
         before = len(world.fly.records)
-        await flyctl.access().see(AppName("acme"))
+        await flyctl.see(AppName("acme"))
         assert ["", "FlyV1"] == list(
             dict.fromkeys(
                 record.headers["Authorization"].partition(" ")[0].removeprefix("Bearer")
@@ -208,7 +208,7 @@ async def test_an_app_is_looked_up_as_a_sync_does_it() -> None:
         flyctl = world.of(box)
         await flyctl.prepare()
         before = len(world.fly.records)
-        await flyctl.access().see(AppName("acme"))
+        await flyctl.see(AppName("acme"))
 
         paths = [f"{record.method} {record.path}" for record in world.fly.records[before:]]
         assert ["POST /graphql", "GET /v1/apps/acme/machines", "POST /graphql"] == paths
@@ -222,7 +222,7 @@ async def test_others_are_asked_where_fly_does_not_answer(essential: bool, other
     async with loopback() as world, Loopback() as elsewhere:
         world.fly.faults.append(Fault(match="GET /(graphql|v1/apps)", kind=FaultKind.DROP_BEFORE, times=99))
         world.controls = (f"{elsewhere.url}/a" if essential else NOWHERE, f"{elsewhere.url}/b" if other else NOWHERE)
-        reach = await (await world.flyctl()).access().reach()
+        reach = await (await world.flyctl()).reach()
 
         assert reach is not None
         assert [False, False, True] == list(reach.fly.values())
@@ -254,7 +254,7 @@ async def test_without_curl_nothing_can_be_said(tmp_path: Path) -> None:
             (tmp_path / program).symlink_to(shutil.which(program) or "")
         local.environment["PATH"] = str(tmp_path)
 
-        assert await world.of(box).access().reach() is None
+        assert await world.of(box).reach() is None
 
 
 async def test_a_flyctl_that_is_there(tmp_path: Path) -> None:

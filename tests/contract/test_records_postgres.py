@@ -16,6 +16,7 @@ from records_contract import APP, EVERY, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN
 from records_worlds import PostgresWorld, opened
 
 from flysync.adapters.postgres import Connection, PostgresAdmin, PostgresRecords, lock, projects, state
+from flysync.adapters.postgres.session import opened as connected
 from flysync.bootstrap import load_settings, open_services
 from flysync.errors import ConfigError, DatabaseUnavailable, InvalidCredential, ProjectNotFound, Scope
 from flysync.model.core import RunId, SecretName, State
@@ -534,7 +535,7 @@ async def test_a_run_that_ends_while_the_locks_are_looked_at_has_not_died(
 ) -> None:
     """A query sees rows that are older than the locks; so one that seems dead is looked at once more."""
     its = await begin(world)
-    session = await Connection(Secret(database)).connect()
+    session = await connected(Secret(database))
     look = session.scalars
 
     async def ends_after_it(query: LiteralString, given: Mapping[str, Any] | None = None) -> list[Any]:

@@ -9,12 +9,11 @@ from doubles.jobs import InMemoryJobs, KeptJob
 from doubles.lock import InMemoryLock, InMemoryLockHandle
 from doubles.records import InMemoryRecords
 from doubles.sandboxes import InMemorySandbox, InMemorySandboxes
-from doubles.secrets import InMemoryAccess, InMemoryFly, InMemoryFlyctl, InMemorySecrets
+from doubles.secrets import InMemoryFly, InMemoryFlyctl, InMemorySecrets
 from doubles.snapshots import InMemoryRecipe, InMemorySnapshots
 from doubles.tables import InMemoryAction, InMemoryRun
 
 __all__ = [
-    "InMemoryAccess",
     "InMemoryAction",
     "InMemoryApp",
     "InMemoryFly",

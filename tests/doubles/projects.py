@@ -79,24 +79,25 @@ class InMemoryStandings(InMemoryTables):
             if record.project_id == project and name in names:
                 self.missing_since.pop((app, name), None)
         row = self.standings.get(project, InMemoryStanding())
-        failures = row.failures + 1 if row.digest == settlement.digest else 1
+        view = settlement.view
+        failures = row.failures + 1 if row.digest == view.digest else 1
         pause_s, longest_s = 60.0 * 2 ** (failures - 1), settlement.longest_pause_s
         self.standings[project] = InMemoryStanding(
-            digest=settlement.digest,
+            digest=view.digest,
             settled=settlement.settled,
             error_code=settlement.error_code,
             failures=0 if settlement.settled else failures,
             try_at=None if longest_s is None else self.now() + timedelta(seconds=min(longest_s, pause_s)),
-            behind_since=None if settlement.settled else row.behind_since or settlement.read_at,
-            looked_at=settlement.read_at,
-            deployed_at=settlement.deployed_at,
+            behind_since=None if settlement.settled else row.behind_since or view.read_at,
+            looked_at=view.read_at,
+            deployed_at=view.deployed_at,
         )
 
-    async def settle(self, project: ProjectId, settlement: Settlement, seen: Standing | None) -> None:
+    async def settle(self, settlement: Settlement) -> None:
         """Write what a project has come to, unless its row has changed since it was seen."""
         self._enter("settle")
-        if self.seen(project) == seen:
-            self.come_to(project, settlement)
+        if self.seen(settlement.view.project) == settlement.view.standing:
+            self.come_to(settlement.view.project, settlement)
         self._leave("settle")
 
     async def candidates(

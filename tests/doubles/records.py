@@ -11,10 +11,11 @@ from doubles.tables import InMemoryProject, credentials
 from flysync.model.core import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord
 from flysync.model.reports import Overview
 from flysync.model.similar import credential_hint, nearest_run
-from flysync.ports import Action, RunSeen, RunsSeen
+from flysync.ports import Action
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from flysync.model.reports import RunRow
 
@@ -83,24 +84,10 @@ class InMemoryRecords(InMemoryState):
         found = {name: self.secrets[app, name] for name in names if (app, name) in self.secrets}
         return found, tuple(self.open_runs(lambda run: run.intent.app == app))
 
-    async def runs(self, run_ids: Sequence[RunId]) -> RunsSeen:
+    async def runs(self, run_ids: Sequence[RunId]) -> tuple[Mapping[RunId, RunRow], datetime]:
         """Give those of *run_ids* that are known, and the time."""
         self._enter("runs")
-        now = self.now()
-        known = {}
-        for run_id in run_ids:
-            if run := self.run_rows.get(run_id):
-                left_s = (run.deadline - now).total_seconds() if run.deadline else 0.0
-                row = run.row()
-                known[run_id] = RunSeen(
-                    app=run.intent.app,
-                    finished=run.finished_at is not None,
-                    seconds_left=max(0.0, left_s),
-                    outcome=row.outcome,
-                    error_code=row.error_code,
-                    release=row.release,
-                )
-        return RunsSeen(now=now, known=known)
+        return {run_id: self.run_rows[run_id].row() for run_id in run_ids if run_id in self.run_rows}, self.now()
 
     async def overview(self, *projects: ProjectId, values: bool) -> Overview:
         """

@@ -118,13 +118,29 @@ class InMemoryFlyctl:
         """Give the secrets of *app*."""
         return InMemorySecrets(self._fly, self._sandbox, app)
 
-    def access(self) -> InMemoryAccess:
-        """Give what lies between the sandbox and Fly."""
-        return InMemoryAccess(self._fly, self._sandbox)
-
     async def clean(self) -> None:
         """Leave nothing behind."""
         self._fly.calls.append("clean")
+
+    async def reach(self, *, others: bool = False) -> Reach | None:
+        """Give what is reached; of others nothing, where nothing else is said."""
+        self._fly.begin("reach", self._sandbox)
+        reach = self._fly.reach
+        return replace(reach, essential=False, other=False) if others and reach and reach.other is None else reach
+
+    async def token(self) -> Token:
+        """Give what the token says."""
+        self._fly.begin("token", self._sandbox)
+        return self._fly.token
+
+    async def sign_in(self) -> None:
+        """Accept the token."""
+        self._fly.begin("sign-in", self._sandbox)
+
+    async def see(self, app: AppName, *, alone: bool = False) -> None:
+        """Show an app."""
+        self._fly.begin("see alone" if alone else "see", self._sandbox)
+        self._fly.find(app)
 
 
 class InMemorySecrets:
@@ -239,34 +255,6 @@ class InMemorySecrets:
             )
             for name, (value, status) in sorted(shown.items())
         )
-
-
-class InMemoryAccess:
-    """The way from a sandbox that has to be there to Fly (port `FlyAccess`)."""
-
-    def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox) -> None:
-        self._fly = fly
-        self._sandbox = sandbox
-
-    async def reach(self, *, others: bool = False) -> Reach | None:
-        """Give what is reached; of others nothing, where nothing else is said."""
-        self._fly.begin("reach", self._sandbox)
-        reach = self._fly.reach
-        return replace(reach, essential=False, other=False) if others and reach and reach.other is None else reach
-
-    async def token(self) -> Token:
-        """Give what the token says."""
-        self._fly.begin("token", self._sandbox)
-        return self._fly.token
-
-    async def sign_in(self) -> None:
-        """Accept the token."""
-        self._fly.begin("sign-in", self._sandbox)
-
-    async def see(self, app: AppName, *, alone: bool = False) -> None:
-        """Show an app."""
-        self._fly.begin("see alone" if alone else "see", self._sandbox)
-        self._fly.find(app)
 
 
 #: Why a roll-out did not succeed, by how it ended.

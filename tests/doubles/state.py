@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from doubles.lock import InMemoryLock
     from flysync.errors import FlysyncError
-    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, Standing
+    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName
     from flysync.ports import Action, BadTry, Intent, RunEnd, Settlement
 
 _TICK = timedelta(microseconds=1)
@@ -219,15 +219,13 @@ class InMemoryState(InMemoryStandings):
         }
         self._leave("finish")
 
-    async def note_run(
-        self, intent: Intent, end: RunEnd, settlement: Settlement | None = None, seen: Standing | None = None
-    ) -> None:
+    async def note_run(self, intent: Intent, end: RunEnd, settlement: Settlement | None = None) -> None:
         """Write a run that ended before it had an intent; and what the project has come to, as `settle` does."""
         self._enter("note_run")
         moment = self.now()
         run = InMemoryRun(intent=intent, names={*intent.names}, started_at=moment, finished_at=moment, end=end)
         self.run_rows.setdefault(intent.run_id, run)
-        if self.seen(intent.project) == seen:
+        if settlement is not None and self.seen(intent.project) == settlement.view.standing:
             self.come_to(intent.project, settlement)
         self._leave("note_run")
 

@@ -29,8 +29,7 @@ from canary import Log
 from doubles import InMemoryFly, InMemoryFlyctl, InMemoryJobs, InMemoryLock, InMemoryRecords, InMemorySandboxes
 from odd import CANARY, Case
 
-from flysync import SyncOptions, library
-from flysync import settings as settings_
+from flysync import SyncOptions, library, settings as settings_
 from flysync.adapters.bullmq import BullmqJobs
 from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
@@ -262,8 +261,7 @@ async def flyctl(case: Case) -> list[object]:
         await ended(lone.prepare()),
     ]
     if not isinstance(told[-1], FlysyncError):
-        access = lone.access()
-        told += [await ended(call()) for call in (access.reach, access.token, access.sign_in)]
+        told += [await ended(call()) for call in (lone.reach, lone.token, lone.sign_in)]
     return told
 
 

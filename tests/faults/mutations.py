@@ -65,7 +65,7 @@ MUTATIONS = (
     Mutation(
         "skip no app that a deploy token cannot see",
         "flysync/handlers/fly_view.py",
-        "    if (await flyctl.access().token()).kind is not TokenKind.DEPLOY:\n",
+        "    if (await flyctl.token()).kind is not TokenKind.DEPLOY:\n",
         "    if True:\n",
         (f"{_HANDLERS}an_app_that_a_deploy_token_does_not_serve_is_not_skipped",),
     ),
@@ -664,7 +664,7 @@ MUTATIONS = (
     Mutation(
         "take no fence for our own end",
         "flysync/handlers/sync/finish.py",
-        "    if run is None or not run.finished or end.outcome == Outcome.UNKNOWN:\n        return False\n"
+        "    if run is None or not run.finished_at or end.outcome == Outcome.UNKNOWN:\n        return False\n"
         "    return (run.outcome, run.error_code, run.release) == (end.outcome, end.error_code, end.release)\n",
         "    return True\n",
         (f"{_HANDLERS}a_record_that_somebody_else_has_closed_is_not_ours",),
@@ -888,8 +888,8 @@ MUTATIONS = (
     Mutation(
         "make no second set of tables where the setting was forgotten",
         "flysync/adapters/postgres/diagnosis.py",
-        "        return errors.not_on_path(own)\n",
-        "        pass\n",
+        "    if own := await session.scalar(_NOT_ON_PATH):\n",
+        "    if own := None:\n",
         ("contract/test_state_schema.py::test_a_setting_that_was_forgotten",),
     ),
     Mutation(
@@ -1406,8 +1406,8 @@ MUTATIONS = (
     Mutation(
         "hand the pages of all projects on",
         "flysync/handlers/status_all.py",
-        "                page = replace(page, lines=())\n",
-        "",
+        "            if show is None or live:\n                lines += page.lines\n            else:\n",
+        "            lines += page.lines\n            if show is not None and not live:\n",
         ("unit/test_status_all.py::test_nothing_grows_with_the_projects",),
     ),
     Mutation(
@@ -1434,7 +1434,7 @@ MUTATIONS = (
     Mutation(
         "suggest no sync where Fly refuses all",
         "flysync/handlers/next_steps.py",
-        "error is not None and error.scope in {Scope.SETUP, Scope.SERVICE}",
+        "error is not None and error.is_shared",
         "False",
         ("unit/test_status_live.py::test_an_app_that_cannot_be_seen_does_not_hide_the_others",),
     ),
@@ -2098,8 +2098,8 @@ MUTATIONS = (
     Mutation(
         "write nothing over it by a run that came to nothing",
         "flysync/adapters/postgres/runs.py",
-        "await settle(session, intent.project, settlement, seen)\n",
-        "await settle(session, intent.project, settlement, seen, always=True)\n",
+        "await settle(session, settlement)\n",
+        "await settle(session, settlement, run=intent.run_id)\n",
         (f"{_STANDING}a_run_that_came_to_nothing_writes_nothing_over_one_that_has_begun",),
     ),
     Mutation(
@@ -2112,7 +2112,7 @@ MUTATIONS = (
     Mutation(
         "settle what was read last, and not what is there in the end",
         "tests/doubles/projects.py",
-        "            digest=settlement.digest,\n            settled",
+        "            digest=view.digest,\n            settled",
         "            digest=self.digest(project, has_values=True),\n            settled",
         (f"{_CHANGES}[changes-changed]", f"{_SETTLE}a_value_that_comes_during_the_run_is_seen_by_the_next_look"),
     ),

@@ -3,12 +3,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from memory import World
 
 from flysync import errors
 from flysync.handlers.sync.advice import next_step
 from flysync.handlers.sync.request import SyncRequest
 from flysync.model.core import AppName, Outcome, ProjectId, RunId, SecretName, SyncOptions
 from flysync.model.reports import CredentialReport, SyncReport
+from flysync.ports import Unheard
 
 if TYPE_CHECKING:
     from typing import Any
@@ -64,8 +66,7 @@ def test_the_same_command_does_the_same(
 ) -> None:
     """With what decides what it does: without --verify or --force the next one would do nothing, or be refused."""
     chosen = None if names is None else tuple(names)
-    services: Any = None
-    request = SyncRequest(ProjectId("p"), chosen, SyncOptions(**options), services, start=0.0, removes=removes)
+    request = SyncRequest(ProjectId("p"), chosen, SyncOptions(**options), World().services, Unheard(), removes=removes)
 
     assert words.split() == [*request.again()]
 

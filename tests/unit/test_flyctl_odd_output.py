@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from flyctl_scripted import FOUND, Clock, Scripted, flyctl, store, told
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from flysync import errors
 from flysync.adapters.flyctl import FlyctlRecipe, Source
@@ -296,7 +295,7 @@ async def access(sandbox: Scripted, what: str) -> object:
     sandbox.answers.insert(0, told(0, FOUND))
     found = flyctl(sandbox)
     await found.prepare()
-    return await getattr(found.access(), what)()
+    return await getattr(found, what)()
 
 
 CALLS: dict[str, Callable[[Scripted], Coroutine[object, object, object]]] = {

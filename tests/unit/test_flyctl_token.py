@@ -127,7 +127,7 @@ async def test_without_a_database_this_machines_clock_counts() -> None:
     found = await flyctl(sandbox)
     found._steps.server_time = lambda: None
     now = sandbox.clock.now().timestamp()
-    await found.access().sign_in()
+    await found.sign_in()
 
     assert abs(macaroon.ends(sandbox.tokens[-1]) - now - 30 - SPARE_S) < 60
 
@@ -140,7 +140,7 @@ async def test_a_token_for_one_app() -> None:
     found._steps._ids |= {AppName("acme"): 7, AppName("other"): 8}
     await found.secrets(AppName("acme")).stage(VALUES)
     await found.secrets(AppName("other")).unset([SecretName("A")])
-    await found.access().sign_in()
+    await found.sign_in()
 
     assert [{7}, {8}, None] == [macaroon.apps(token) for token in sandbox.tokens[1:]]
 

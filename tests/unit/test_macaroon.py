@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from flysync.model.fly import Token, TokenKind
 from flysync.model.macaroon import ALL_ARE, described, narrowed

@@ -25,8 +25,7 @@ from flysync.model.core import (
     SyncOptions,
 )
 from flysync.model.names import secret_name
-from flysync.plan import Plan
-from flysync.plan import plan as decide
+from flysync.plan import Plan, plan as decide
 from flysync.secret import Secret
 
 plan = partial(decide, allowed=Allowed(), removes=False)

@@ -10,7 +10,7 @@ from flysync.errors import FlysyncError, Scope
 from flysync.model.core import Outcome, ProjectId, RunId, SecretName
 from flysync.model.reports import CredentialReport, Note, SyncReport
 from flysync.ports import Disposition, Job, Verdict
-from flysync.worker.verdict import is_held, of_error, of_report
+from flysync.worker.verdict import of_error, of_report
 
 A, B, C, D = map(SecretName, "ABCD")
 JOB = Job(id="1", project="p", credential="A", value=None, added_at=0.0)
@@ -113,14 +113,14 @@ def fate(error: FlysyncError) -> object:
     whole = SyncReport(run_id=RunId("r1"), project=ProjectId("p"), credentials=(line,), error=other)
     assert end(whole, A) is error
     assert end(report((B, Outcome.FAILED, "flyctl_failed"), error=error), A) is error
-    return "held" if is_held(error) else of_error(error, age_s=100).disposition
+    return "held" if error.is_shared else of_error(error, age_s=100).disposition
 
 
 def test_whom_an_error_concerns_may_be_said_by_who_raises_it() -> None:
     """The limit of one service's call, and the snapshot of all sandboxes."""
     assert Scope.APP is errors.TimedOut("x").scope
-    assert is_held(errors.TimedOut("x", service="daytona"))
-    assert is_held(errors.SandboxNotFound("x", scope=Scope.SETUP))
+    assert errors.TimedOut("x", service="daytona").is_shared
+    assert errors.SandboxNotFound("x", scope=Scope.SETUP).is_shared
 
 
 def test_no_service_keeps_jobs_waiting_for_more_than_an_hour() -> None:

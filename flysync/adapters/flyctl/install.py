@@ -10,20 +10,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from flysync.adapters.flyctl.script import Part, word
-from flysync.adapters.flyctl.steps import Steps
+from flysync.adapters.flyctl.steps import FOUND, Steps
 from flysync.errors import ConfigError, FlyctlChanged, FlyctlFailed
 from flysync.model import fly, snapshot
 from flysync.model.core import RunId
-from flysync.ports import Recipe
+from flysync.ports import Clock, Recipe, Sandbox
 from flysync.secret import Secret
-
-if TYPE_CHECKING:
-    from flysync.ports import Clock, Sandbox
 
 #: The first version whose `secrets list --json` has a status (flyctl.md 6).
 _OLDEST_VERSION = (0, 4, 6)
@@ -132,7 +128,6 @@ c=$(command -v flyctl); s=$(sha256sum <"$c")
 printf "%s\\n" "${s%% *}"
 case ",@SUMS@," in @IS_ONE@) $t 20 "$c" version --json ;; esac; true
 }"""
-#: Seconds for it.
 _LOOK_AT_IMAGE_S = 40
 
 #: The status of a download whose sum is another.
@@ -162,30 +157,47 @@ def _archive_url(source: Source) -> str:
     return url.replace("{version}", source.version).replace("{arch}", "@ARCH@")
 
 
-def looking(source: Source, limit_s: int, *, finds: bool) -> Part:
-    """Give the part that looks for flyctl; one that *finds* fails where none is there that is new enough."""
-    text = source.checking(_LOOK)
-    return Part("look", f'{{ {text}; [ -e "$d/flyctl" ]; }}' if finds else text, limit_s, has_token=False)
+@dataclass(kw_only=True, slots=True)
+class Program:
+    """The flyctl of a sandbox: one that is there and new enough, else one from *source*."""
+
+    source: Source
+    word: str = FOUND  #: What it is called in a script.
+    is_there: bool = False  #: Until then each step looks for it first.
+    told: str | None = None  #: What the look for it has printed.
+    found: fly.Flyctl | None = None
+
+    def looking(self, limit_s: int, *, finds: bool = True) -> Part:
+        """Give the part that looks for it; one that *finds* fails where none is there that is new enough."""
+        text = self.source.checking(_LOOK)
+        return Part("look", f'{{ {text}; [ -e "$d/flyctl" ]; }}' if finds else text, limit_s, has_token=False)
+
+    def learn(self, told: str) -> None:
+        """Say which it is, by what the look for it has printed."""
+        self.told = told
+        for number, version in versions(told).items():
+            if self.found is None and _is_new_enough(version):
+                self.word = f'"$d/flyctl{number}"'
+                self.found = fly.Flyctl(version=version, was_there=True, changed=_changed(told, self.source))
 
 
-async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
-    """
-    Find a flyctl that is new enough, or install one; give the word for it in a script, and which it is.
+async def prepare(steps: Steps, program: Program) -> fly.Flyctl:
+    """Find a flyctl that is new enough, or install one; give which it is."""
+    if program.told is None:
+        program.learn(await steps.done(program.looking(steps.limits.look_s, finds=False)))
+    if program.found is None:
+        program.found, program.word = await _installed(steps, program.source, program.told or ""), '"$d/flyctl0"'
+    program.is_there = True
+    return program.found
 
-    Raises:
-        FlyctlChanged: what was downloaded has another sum than those that are set.
-        FlyctlFailed, DaytonaUnavailable, RateLimited, TimedOut: there is none.
-    """
-    if (told := steps.looked) is None:
-        told = await steps.done(looking(source, steps.limits.look_s, finds=False))
-    if there := found(told, source):
-        return there
+
+async def _installed(steps: Steps, source: Source, told: str) -> fly.Flyctl:
     changed, limit_s = _changed(told, source), steps.limits.install_s
     (answer,) = await steps.tried(Part("install", command(source, limit_s), limit_s, has_token=False))
     installed = versions(answer.stdout).get("0")
     if not answer.code and installed and _is_new_enough(installed):
         too_old = next(iter(versions(told).values()), None)
-        return '"$d/flyctl0"', fly.Flyctl(version=installed, was_there=False, too_old=too_old, changed=changed)
+        return fly.Flyctl(version=installed, was_there=False, too_old=too_old, changed=changed)
     message = _FAULTS.get(answer.code, f"flyctl {source.version} could not be installed")
     if not answer.code:
         what_is_there = f"is {installed}" if installed else "does not run"
@@ -197,15 +209,6 @@ async def prepared(steps: Steps, source: Source) -> tuple[str, fly.Flyctl]:
     if changed:
         hint = f"{FlyctlChanged.default_hint}; or {hint}"
     raise FlyctlFailed(message, hint=hint, service="fly", phase="install")
-
-
-def found(told: str, source: Source) -> tuple[str, fly.Flyctl] | None:
-    """Give the word for a flyctl that is new enough, and which it is, by what the look for one has printed."""
-    for number, version in versions(told).items():
-        if _is_new_enough(version):
-            found = fly.Flyctl(version=version, was_there=True, changed=_changed(told, source))
-            return f'"$d/flyctl{number}"', found
-    return None
 
 
 def versions(told: str) -> dict[str, str]:
@@ -254,16 +257,16 @@ def _is_new_enough(version: str) -> bool:
     return parts >= _OLDEST_VERSION or parts == (0, 0, 0)
 
 
+@dataclass(frozen=True)
 class FlyctlRecipe(Recipe):
     """flyctl on Debian, from the archive of *source*."""
 
-    def __init__(self, source: Source, *, clock: Clock) -> None:
-        self._source = source
-        self._clock = clock
+    source: Source
+    clock: Clock
 
     @override
     def dockerfile(self) -> str:
-        url = _archive_url(self._source)
+        url = _archive_url(self.source)
         if not _PUBLIC.fullmatch(url.replace("@ARCH@", "")):
             raise ConfigError(
                 "FLYSYNC_FLYCTL_INSTALL_URL holds a password, or what no Dockerfile should",
@@ -271,19 +274,19 @@ class FlyctlRecipe(Recipe):
                 setting="FLYSYNC_FLYCTL_INSTALL_URL",
             )
         return (
-            _DOCKERFILE.replace("@FETCH@", self._source.checking(" ".join(_FETCH.split())))
+            _DOCKERFILE.replace("@FETCH@", self.source.checking(" ".join(_FETCH.split())))
             .replace("@LABEL@", snapshot.FLYCTL_LABEL)
             .replace("@URL@", url.replace("@ARCH@", "$a"))
-            .replace("@VERSION@", word(self._source.version))
+            .replace("@VERSION@", word(self.source.version))
         )
 
     @override
     async def look(self, sandbox: Sandbox, *, timeout_s: float, was_checked: bool) -> snapshot.Flyctl | None:
-        clock, end_at = self._clock, self._clock.monotonic() + timeout_s
+        clock, end_at = self.clock, self.clock.monotonic() + timeout_s
         steps = Steps(
             sandbox=sandbox, run_id=RunId(clock.new_id()), token=Secret(""), base_urls={}, clock=clock, end_at=end_at
         )
-        source = replace(self._source, sums=()) if was_checked else self._source
+        source = replace(self.source, sums=()) if was_checked else self.source
         told = await steps.done(Part("look", source.checking(_LOOK_AT_IMAGE), _LOOK_AT_IMAGE_S, has_token=False))
         sha256, _, answer = told.partition("\n")
         is_run = not source.sums or sha256 in source.sums

@@ -14,22 +14,20 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from flysync.adapters.flyctl import install
 from flysync.adapters.flyctl.app_id import MACHINES_API
+from flysync.adapters.flyctl.install import Program, Source, prepare
 from flysync.adapters.flyctl.script import Part, removal, word
 from flysync.adapters.flyctl.secrets import FlyctlSecrets
 from flysync.model import macaroon
-from flysync.model.fly import Reach
+from flysync.model.fly import Flyctl, Reach, Token
 from flysync.model.snapshot import PREFIX
-from flysync.ports import AnswerLost, FlyAccess, NotSent, SandboxFlyctl
+from flysync.ports import AnswerLost, NotSent, SandboxFlyctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flysync.adapters.flyctl.install import Source
     from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName
-    from flysync.model.fly import Flyctl, Token
 
 #: What a sync asks, where flyctl looks for it unless the variable says otherwise, and a path there (flyctl.md 2.4, 3).
 _APIS = (
@@ -75,51 +73,29 @@ class FlyctlSandbox(SandboxFlyctl):
 
     def __init__(self, steps: Steps, *, source: Source, controls: tuple[str, str] = CONTROLS) -> None:
         self._steps = steps
-        steps.look = install.looking(source, steps.limits.look_s, finds=True)
-        self._source = source
+        self._program = steps.program = Program(source=source)
         self._controls = controls
-        self._found: Flyctl | None = None
         self._preparing = asyncio.Lock()
 
     @property
     @override
     def found(self) -> Flyctl | None:
-        if (
-            self._found is None
-            and self._steps.program
-            and (there := install.found(self._steps.looked or "", self._source))
-        ):
-            self._found = there[1]
-        return self._found
+        return self._program.found
 
     @override
     async def prepare(self) -> Flyctl:
         async with self._preparing:
-            if self._found is None:
-                self._steps.program, self._found = await install.prepared(self._steps, self._source)
-        return self._found
+            return await prepare(self._steps, self._program)
 
     @override
     def secrets(self, app: AppName) -> FlyctlSecrets:
         return FlyctlSecrets(app, self._steps)
 
     @override
-    def access(self) -> FlyctlAccess:
-        return FlyctlAccess(self._steps, self._controls)
-
-    @override
     async def clean(self) -> None:
         steps = self._steps
         with suppress(NotSent, AnswerLost):  # then it is left for the owner of the sandbox
             await steps.sandbox.run(removal(steps.run_id), {}, timeout_s=steps.limits.clean_s)
-
-
-class FlyctlAccess(FlyAccess):
-    """The way from a sandbox to Fly; *controls* are tried where Fly does not answer."""
-
-    def __init__(self, steps: Steps, controls: tuple[str, str]) -> None:
-        self._steps = steps
-        self._controls = controls
 
     @override
     async def reach(self, *, others: bool = False) -> Reach | None:

@@ -15,22 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from flysync.adapters.flyctl import machines as listed
-from flysync.adapters.flyctl import verdicts
-from flysync.adapters.flyctl.script import Part, word
-from flysync.adapters.flyctl.steps import judged
+from flysync.adapters.flyctl import machines as listed, verdicts
+from flysync.adapters.flyctl.script import Answer, Part, word
+from flysync.adapters.flyctl.steps import Steps, judged
 from flysync.errors import FlyctlFailed, FlysyncError, OutcomeUnknown
 from flysync.model.fly import AppAtFly, FlySecret, FlyStatus, Rollout, RolloutEnd, Written
-from flysync.ports import SecretStore
+from flysync.ports import OnProgress, SecretStore
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flysync.adapters.flyctl.script import Answer
-    from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName, SecretName
-    from flysync.ports import OnProgress
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
 _BATCH_BYTES = 1_400_000

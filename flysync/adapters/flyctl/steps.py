@@ -27,14 +27,14 @@ from flysync.errors import (
     TimedOut,
 )
 from flysync.model import macaroon
-from flysync.ports import AnswerLost, FlyctlMissing, NotSent
+from flysync.ports import AnswerLost, Clock, FlyctlMissing, NotSent, Sandbox
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from flysync.adapters.flyctl.install import Program
     from flysync.model.core import AppName, RunId, SecretName
-    from flysync.ports import Clock, Sandbox
 
 #: The flyctl that a step has found by itself.
 FOUND = '"$d/flyctl"'
@@ -83,17 +83,15 @@ class Steps:
     #: Unix seconds by the clock that all deadlines go by; nothing where it was not to be had.
     server_time: Callable[[], float | None] = lambda: None
     limits: Limits = field(default_factory=Limits)
-    #: flyctl in a script, once it is found; until then each step looks for one first, by this part.
-    program: str = ""
-    look: Part | None = None
-    #: What it has printed; nothing until it is run.
-    looked: str | None = None
+    #: The flyctl of the sandbox: a step with the token looks for it first, until it is found.
+    program: Program | None = None
     _number: int = 0
     _ids: dict[AppName, int] = field(default_factory=dict)
 
     def flyctl(self, name: str, arguments: str, limit_s: int, app: AppName | None, text: str = "@CALL@") -> Part:
         """Give a part that calls flyctl where *text* says so, for *app*."""
-        call = timed(f"{self.program or FOUND} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
+        program = self.program.word if self.program else FOUND
+        call = timed(f"{program} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
         only_app = app if self.one_app else None
         return Part(name, text.replace("@CALL@", call), limit_s, only_app=only_app)
 
@@ -144,8 +142,9 @@ class Steps:
             FlyctlMissing: it was to look for flyctl, and has found none: it has done nothing else.
         """
         self._number += 1
-        values = values or {}
-        look = [self.look] if self.look and not self.program and parts[0].has_token else []
+        values, look = values or {}, []
+        if (program := self.program) and not program.is_there and parts[0].has_token:
+            look = [program.looking(self.limits.look_s)]
         step = Step(
             run_id=self.run_id,
             name=f"{self._number}-{_main(parts).name}",
@@ -156,11 +155,11 @@ class Steps:
             arguments=tuple(values),
         )
         answers = await self._send(step, {f"V{number}": secret for number, secret in enumerate(values.values(), 1)})
-        if look:
-            self.looked = answers[0].stdout
+        if program and look:
+            program.learn(answers[0].stdout)
             if answers[0].code:
                 raise FlyctlMissing
-            self.program = FOUND
+            program.is_there = True
         return answers[len(look) :]
 
     async def _send(self, step: Step, env: dict[str, Secret]) -> tuple[Answer, ...]:

@@ -90,7 +90,7 @@ class Connection:
         self._places: asyncio.LifoQueue[Session | None] = asyncio.LifoQueue(most)
         for _ in range(most):
             self._places.put_nowait(None)
-        self.kept: list[Session] = []  #: Those that `connect` has given, and that came back.
+        self._kept: list[Session] = []  #: Those that `hold` has given, and that came back.
         #: What the server's clock, in Unix seconds, is ahead of our monotonic one; absent until it was asked.
         self._ahead_s: float | None = None
         with suppress(ValueError):  # told when it is used
@@ -151,14 +151,23 @@ class Connection:
         """Give Unix seconds by the server's clock, as of the last transaction; nothing where there was none."""
         return None if self._ahead_s is None else time.monotonic() + self._ahead_s
 
-    async def connect(self, *, new: bool = True) -> Session:
+    async def hold(self, work: Work[T], *, limit_s: float) -> tuple[Session, T]:
         """
-        Give one more session, the caller's own, until it is given to `keep`; one that was kept may have broken.
+        Do *work* in a session that is the caller's own until it is given to `keep`, and give both.
 
-        Raises what `opened` raises.
+        Raises what `run` does.
         """
-        if self.kept and not new:
-            return self.kept.pop()
+        was_kept = bool(self._kept)
+        session = self._kept.pop() if was_kept else await self._connected()
+        done = await _done(session, work, limit_s)
+        if was_kept and isinstance(done, psycopg.Error | TimeoutError):  # it may have broken since
+            session = await self._connected()
+            done = await _done(session, work, limit_s)
+        if isinstance(done, psycopg.Error | TimeoutError):
+            raise errors.explained(done)
+        return session, done
+
+    async def _connected(self) -> Session:
         try:
             return await opened(self._dsn)
         except DatabaseUnavailable as refused:
@@ -168,9 +177,9 @@ class Connection:
             raise
 
     async def keep(self, session: Session) -> None:
-        """Keep it for the next one who connects, or close it."""
-        if session.is_fit and len(self.kept) < self._places.maxsize:
-            self.kept.append(session)
+        """Keep it for the next one who holds one, or close it."""
+        if session.is_fit and len(self._kept) < self._places.maxsize:
+            self._kept.append(session)
         else:
             await session.close()
 
@@ -181,8 +190,8 @@ class Connection:
             self._places.put_nowait(None)
             if session is not None:
                 await session.close()
-        while self.kept:
-            await self.kept.pop().close()
+        while self._kept:
+            await self._kept.pop().close()
 
     async def _attempt(
         self, work: Work[T], *, settings: sql.Composed, limit_s: float, repeats: bool = False
@@ -228,6 +237,19 @@ class Connection:
             if isinstance(found, FlysyncError):
                 return found
         return errors.explained(error)
+
+
+async def _done(session: Session, work: Work[T], limit_s: float) -> T | psycopg.Error | TimeoutError:
+    """Do *work*; an error is given, not raised, and closes the session, and so does a cancellation."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await bounded(work(session))
+    except (psycopg.Error, TimeoutError) as error:
+        await session.close()
+        return error
+    except BaseException:
+        await session.close()
+        raise
 
 
 async def _roll_back(session: Session) -> None:

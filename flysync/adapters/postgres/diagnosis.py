@@ -9,12 +9,12 @@ from psycopg import sql
 
 from flysync.adapters.postgres import errors
 from flysync.adapters.postgres.tables import META, RELATIONS, SCHEMA_VERSION, VIEW
+from flysync.errors import ConfigError, FlysyncError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.adapters.postgres.session import Session
-    from flysync.errors import ConfigError, FlysyncError
 
 #: A relation or a schema that is not there, and a column.
 _NOTHING_THERE = frozenset({"42P01", "3F000", "42703"})
@@ -93,7 +93,10 @@ async def cause(session: Session, sqlstate: str | None) -> FlysyncError | None:
         return errors.read_only(is_replica=await session.scalar("SELECT pg_is_in_recovery()"))
     if sqlstate == _DENIED:
         found = {name: role for name, role in (await hidden(session)).items() if role}
-        return errors.hidden(found) if found else None
+        if not found:
+            return None
+        message = f"row level security may hide rows of {', '.join(found)} from flysync, or refuse those that it writes"
+        return ConfigError(message, hint=errors.hidden_hint(found.values()), setting="FLYSYNC_ROW_SECURITY")
     there = await relations(session)
     if META.name in there:
         version, is_closed = await session.row(_VERSION) or (SCHEMA_VERSION, False)
@@ -123,12 +126,19 @@ async def missing_columns(session: Session) -> list[str]:
 async def elsewhere(session: Session, state_schema: str | None) -> ConfigError | None:
     """Give the error of tables of ours that are found in another schema than theirs, or are not to be made twice."""
     if own := await session.scalar(_NOT_ON_PATH):
-        return errors.not_on_path(own)
+        where = f"schema {own}, which is neither in the search path nor FLYSYNC_STATE_SCHEMA"
+        return ConfigError(
+            f"flysync's own tables are in {where}",
+            hint=f"set FLYSYNC_STATE_SCHEMA={own}",
+            setting="FLYSYNC_STATE_SCHEMA",
+        )
     names = [VIEW, *(relation.name for relation in RELATIONS if relation.ours)]
     wanted = {"names": names, "schema": state_schema}
     if state_schema and (found := await session.row(_ELSEWHERE, wanted)):
         schemas, statements = found
-        return errors.elsewhere(schemas, statements, state_schema)
+        message = f"flysync's own tables are in schema {schemas}, and FLYSYNC_STATE_SCHEMA is {state_schema}"
+        hint = f'BEGIN; CREATE SCHEMA IF NOT EXISTS "{state_schema}"; {statements}; COMMIT'
+        return ConfigError(message, hint=hint, setting="FLYSYNC_STATE_SCHEMA")
     return None
 
 

@@ -7,19 +7,16 @@ with its password, a statement's the values of a row (infra.md G, measured).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from flysync.adapters.postgres import refusals
-from flysync.adapters.postgres.tables import SCHEMA_VERSION
-from flysync.errors import ConfigError, DatabaseUnavailable, Scope
+from flysync.adapters.postgres.tables import SCHEMA_VERSION, Relation
+from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from flysync.adapters.postgres.tables import Relation
-    from flysync.errors import FlysyncError
+    from collections.abc import Iterable, Sequence
 
 #: Rolled back by the server, to be tried again: serialization_failure, deadlock_detected.
 _CONFLICTS = frozenset({"40001", "40P01"})
@@ -114,22 +111,10 @@ def read_only(*, is_replica: bool) -> ConfigError:
     return ConfigError(message, hint=hint, setting="DATABASE_URL")
 
 
-def refuse_size(most_bytes: int) -> NoReturn:
-    """Raise the error of an answer that is larger than *most_bytes*."""
-    message = f"the tables hold more about this than flysync reads at once ({most_bytes:,} bytes)"
-    raise ConfigError(message, hint="ask for one project or run, and look for a text that is far too long")
-
-
 def migrating() -> DatabaseUnavailable:
     """Give the error of a run that would begin while `db init` changes the tables."""
     message = "flysync's tables are being migrated, and no run may begin meanwhile"
     return DatabaseUnavailable(message, hint="run the same command again once `flysync db init` has ended")
-
-
-def hidden(found: Mapping[str, str]) -> ConfigError:
-    """Give the error of relations that policies may hide rows of, each with the role that they count for."""
-    message = f"row level security may hide rows of {', '.join(found)} from flysync, or refuse those that it writes"
-    return ConfigError(message, hint=hidden_hint(found.values()), setting="FLYSYNC_ROW_SECURITY")
 
 
 def hidden_hint(roles: Iterable[str]) -> str:
@@ -144,19 +129,6 @@ def without_relations(missing: Sequence[Relation], schemas: str) -> ConfigError:
     message = f"{', '.join(relation.name for relation in missing)} not found in {where(schemas)}"
     hint = "run `flysync db init`" if is_ours and schemas else "run `flysync db check`, or set FLYSYNC_DB_SCHEMA"
     return ConfigError(message, hint=hint, setting="FLYSYNC_DB_SCHEMA")
-
-
-def elsewhere(schemas: str, statements: str, state_schema: str) -> ConfigError:
-    """Give the error of tables of ours that are in other *schemas* than theirs; the *statements* move them."""
-    message = f"flysync's own tables are in schema {schemas}, and FLYSYNC_STATE_SCHEMA is {state_schema}"
-    create = f'CREATE SCHEMA IF NOT EXISTS "{state_schema}"'
-    return ConfigError(message, hint=f"BEGIN; {create}; {statements}; COMMIT", setting="FLYSYNC_STATE_SCHEMA")
-
-
-def not_on_path(own: str) -> ConfigError:
-    """Give the error of tables of ours that are there, in a schema that nobody has named."""
-    message = f"flysync's own tables are in schema {own}, which is neither in the search path nor FLYSYNC_STATE_SCHEMA"
-    return ConfigError(message, hint=f"set FLYSYNC_STATE_SCHEMA={own}", setting="FLYSYNC_STATE_SCHEMA")
 
 
 def where(schemas: object) -> str:

@@ -1,4 +1,4 @@
-"""What was done so far, for `history`."""
+"""Runs as they were written down: for `history`, and for who waits for one or has found its sandbox."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from flysync.model.reports import RunRow
 from flysync.ports import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import ProjectId, SecretName
+    from flysync.model.core import ProjectId, RunId, SecretName
 
 #: A row of flysync_runs, called r, as a `RunRow`; whether the run died is found afterwards.
 RUN = """
@@ -87,6 +88,9 @@ _FIND = f"""
          FROM r)
 """
 
+#: Those of some runs that are known.
+_KNOWN = f"SELECT now(), array_agg({RUN}) FROM flysync_runs AS r WHERE r.run_id = ANY (%(runs)s::text[])"
+
 
 async def history(
     session: Session,
@@ -116,6 +120,12 @@ async def find_runs(session: Session, start: str) -> Sequence[tuple[RunRow, Acti
     known = await _with_the_dead(session, [run(row) for row, _ in found or ()])
     actions = (None if action is None else rows.made(Action, action) for _, action in found or ())
     return list(zip(known, actions, strict=True))
+
+
+async def runs(session: Session, run_ids: Sequence[RunId]) -> tuple[Mapping[RunId, RunRow], datetime]:
+    """Give those of *run_ids* that are known, and the time."""
+    now, found = await session.answer(_KNOWN, {"runs": [clean(one) for one in run_ids]})
+    return {one.run_id: one for one in map(run, found or ())}, now
 
 
 def run(row: Iterable[Any]) -> RunRow:

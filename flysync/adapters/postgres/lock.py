@@ -8,14 +8,14 @@ frozen holder may still have a sandbox at work, so whoever comes next looks for 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 from typing_extensions import override
 
-from flysync.adapters.postgres import errors
-from flysync.adapters.postgres.session import bounded
+from flysync.adapters.postgres.session import Session, bounded
 from flysync.errors import DatabaseUnavailable
 from flysync.ports import AppLock, LockHandle
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from flysync.adapters.postgres.connection import Connection
-    from flysync.adapters.postgres.session import Session
     from flysync.model.core import AppName, RunId
 
 #: Takes the lock if it is free; any error in the transaction would free it again.
@@ -140,37 +139,15 @@ class PostgresLock(AppLock):
 
     @override
     async def try_acquire(self, app: AppName) -> PostgresLockHandle | None:
-        is_new = not self._source.kept
-        while True:
-            session = await self._source.connect(new=is_new)
-            taken = await self._try(session, app)
-            if is_new or not isinstance(taken, Exception):
-                break
-            is_new = True
-        if isinstance(taken, Exception):
-            raise errors.explained(taken)
-        if taken:
+        session, is_taken = await self._source.hold(partial(self._take, app=app), limit_s=self._answer_s)
+        if is_taken:
             return PostgresLockHandle(
                 session, heartbeat_s=self._heartbeat_s, answer_s=self._answer_s, keep=self._source.keep
             )
         await self._source.keep(session)
         return None
 
-    async def _try(self, session: Session, app: AppName) -> bool | psycopg.Error | TimeoutError:
-        """Try once; an error is given, not raised, and closes the connection, and so does a cancellation."""
-        done = False
-        try:
-            async with asyncio.timeout(self._answer_s):
-                taken = await bounded(self._taken(session, app))
-            done = True
-            return taken
-        except (psycopg.Error, TimeoutError) as error:
-            return error
-        finally:
-            if not done:
-                await session.close()
-
-    async def _taken(self, session: Session, app: AppName) -> bool:
+    async def _take(self, session: Session, app: AppName) -> bool:
         more = "SET LOCAL transaction_timeout = 0;" if session.info.server_version >= _HAS_TRANSACTION_TIMEOUT else ""
         query = sql.SQL(_TRY).format(self._idle_ms, sql.SQL(more), app)
         tried = await session.execute(query)  # one round trip, and without a pipeline: see `Session.together`

@@ -8,7 +8,7 @@ not know of it, and have to be stopped.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 
@@ -17,7 +17,6 @@ from flysync.adapters.postgres.tables import META, NEW_KEY, RUNS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from typing import LiteralString
 
     from flysync.adapters.postgres.session import Session
     from flysync.model.core import AppName, ProjectId

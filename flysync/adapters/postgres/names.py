@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, LiteralString
 
 import psycopg
 
@@ -13,7 +13,6 @@ from flysync.model.similar import MOST_PROJECTS, credential_hint, nearest_run, p
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import LiteralString
 
     from flysync.adapters.postgres.session import Session
     from flysync.errors import ProjectNotFound

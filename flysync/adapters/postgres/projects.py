@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.lock import died
-from flysync.ports import Backlog, Candidate, ProjectsPage
+from flysync.ports import Backlog, Candidate, ProjectsPage, Settlement
 
 if TYPE_CHECKING:
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import ProjectId, RunId, Standing
-    from flysync.ports import Settlement
+    from flysync.model.core import ProjectId, RunId
 
 #: Of a page of projects, called ids: their newest apps, and, of those that have credentials, the digest as it is now
 #: and what they have come to. All is read along the tables' indexes, by ranges of ids, and put together without joins:
@@ -173,19 +172,19 @@ async def backlog(session: Session) -> Backlog:
     )
 
 
-async def settle(
-    session: Session, project: ProjectId, settlement: Settlement, seen: Standing | None, *, run: RunId | None = None
-) -> None:
-    """Write what a project has come to, if its row is as it was *seen*; or, by the end of a *run*, if that ends now."""
+async def settle(session: Session, settlement: Settlement, *, run: RunId | None = None) -> None:
+    """Write what a project has come to, if its row is as it was seen; or, by the end of a *run*, if that ends now."""
+    view = settlement.view
+    seen = view.standing
     given = {
-        "project": clean(project),
-        "digest": settlement.digest,
+        "project": clean(view.project),
+        "digest": view.digest,
         "settled": settlement.settled,
         "error_code": settlement.error_code,
         "pause_s": settlement.longest_pause_s,
-        "read_at": settlement.read_at,
+        "read_at": view.read_at,
         "run": run,
-        "deployed_at": settlement.deployed_at,
+        "deployed_at": view.deployed_at,
         "seen_digest": seen and seen.digest,
         "seen_settled": seen and seen.settled,
         "seen_try_at": seen and seen.try_at,

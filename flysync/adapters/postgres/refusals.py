@@ -13,12 +13,8 @@ call. To ask for English is a superuser's right, and comes after the password.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from flysync.errors import ConfigError, DatabaseUnavailable
-
-if TYPE_CHECKING:
-    from flysync.errors import FlysyncError
+from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
 
 #: Where trying again is in vain until somebody changes something: pattern, what it means, what to do.
 _REFUSED = r"""

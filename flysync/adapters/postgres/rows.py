@@ -5,19 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 from flysync.adapters.postgres import errors
 from flysync.adapters.postgres.tables import SCHEMA_VERSION
-from flysync.model.core import MAX_ARGUMENT_BYTES, Credential, OpenRun, SecretRecord, State, size_problem
+from flysync.model.core import MAX_ARGUMENT_BYTES, Credential, OpenRun, SecretName, SecretRecord, State, size_problem
 from flysync.model.names import name_problem
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import LiteralString
-
-    from flysync.model.core import SecretName
 
 T = TypeVar("T")
 

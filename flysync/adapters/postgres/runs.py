@@ -8,13 +8,12 @@ from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import as_json, clean
 from flysync.adapters.postgres.projects import settle
 from flysync.errors import NotRecorded
-from flysync.model.core import State
+from flysync.model.core import RunId, SecretName, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import RunId, SecretName, Standing
     from flysync.ports import Action, Intent, RunEnd, Settlement
 
 #: More days than this make no moment that Postgres can hold.
@@ -112,7 +111,7 @@ async def finish(
             its = {"run": intent.run_id, **_act(action, intent.project)}
             await session.execute(f"{_ACT} WHERE EXISTS ({rows.ENDED_NOW})", its)
         if settlement is not None:
-            await settle(session, intent.project, settlement, None, run=intent.run_id)
+            await settle(session, settlement, run=intent.run_id)
         await session.execute(_PRUNE, {"days": min(keep_days, _MOST_DAYS)})
     if not await run.fetchone():
         raise ended(intent.run_id)
@@ -124,14 +123,12 @@ async def rehearse(session: Session, action: Action, project: str) -> None:
         await session.execute(statement, _act(action, project) if statement is _ACT else None)
 
 
-async def note_run(
-    session: Session, intent: Intent, end: RunEnd, settlement: Settlement | None = None, seen: Standing | None = None
-) -> None:
+async def note_run(session: Session, intent: Intent, end: RunEnd, settlement: Settlement | None = None) -> None:
     """Write a run that ended before it had an intent; and what the project has come to, as `settle` does."""
     async with session.together():
         await session.execute(_NOTE_RUN, {**parameters(intent), **_end(end)})
         if settlement is not None:
-            await settle(session, intent.project, settlement, seen)
+            await settle(session, settlement)
 
 
 async def close_run(session: Session, run_id: RunId) -> None:

@@ -6,8 +6,8 @@ import asyncio
 import random
 import time
 from contextlib import asynccontextmanager
-from datetime import UTC
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -18,13 +18,11 @@ from psycopg.types.datetime import TimestamptzBinaryLoader
 from typing_extensions import override
 
 from flysync.adapters.postgres import errors
-from flysync.errors import DatabaseUnavailable, FlysyncError
+from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
 from flysync.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
-    from datetime import datetime
-    from typing import LiteralString
 
     from psycopg.abc import Params, QueryNoTemplate
 
@@ -155,7 +153,10 @@ class Session(psycopg.AsyncConnection[tuple[Any, ...]]):
         """Give the one row of *query*, the `last`, which only reads; ConfigError: it is larger, and was not fetched."""
         size = f"WHERE pg_column_size(answer.*) <= {most_bytes}"
         row = await self.last(f"WITH answer AS MATERIALIZED ({query}) SELECT answer.* FROM answer {size}", given)
-        return row or errors.refuse_size(most_bytes)
+        if not row:
+            message = f"the tables hold more about this than flysync reads at once ({most_bytes:,} bytes)"
+            raise ConfigError(message, hint="ask for one project or run, and look for a text that is far too long")
+        return row
 
     async def last(self, query: LiteralString, given: Mapping[str, Any]) -> tuple[Any, ...]:
         """Execute the last statement, `together` with the end; give the first row, an empty one where there is none."""

@@ -10,15 +10,13 @@ from flysync.adapters.postgres import errors, rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.runs import ended, parameters, rehearse
 from flysync.errors import Locked, NotOwner
-from flysync.model.core import Outcome
-from flysync.ports import Action
+from flysync.model.core import AppName, Outcome, ProjectId, ProjectView, RunId, SecretName, SecretRecord
+from flysync.ports import Action, BadTry, Intent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SecretRecord
-    from flysync.ports import BadTry, Intent
 
 #: A request, and whether it may be made. A later one has a later time, whatever the clock does: it may mean a later
 #: value.

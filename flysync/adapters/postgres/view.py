@@ -8,14 +8,12 @@ from flysync.adapters.postgres import rows
 from flysync.adapters.postgres.encoding import clean
 from flysync.adapters.postgres.names import unknown_project
 from flysync.errors import InvalidCredential, Scope
-from flysync.model.core import ProjectView, Standing
-from flysync.ports import RunSeen, RunsSeen
+from flysync.model.core import AppName, OpenRun, ProjectId, ProjectView, SecretName, SecretRecord, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.adapters.postgres.session import Session
-    from flysync.model.core import AppName, OpenRun, ProjectId, RunId, SecretName, SecretRecord
 
 _BY_NAME = "its.name = ANY (%(names)s::text[]) DESC NULLS LAST,"
 _APPS = 'SELECT array_agg(newest.app ORDER BY newest.app COLLATE "C") FROM newest'
@@ -91,16 +89,6 @@ _POLL_LOCK = f"""
         ({rows.OPEN_RUNS} AND r.app = %(app)s::text)
 """
 
-#: Which of some runs are known; one that never had an intent has no deadline.
-_RUNS = """
-    SELECT now(), array_agg(
-        ROW(r.run_id::text, r.app::text, r.finished_at IS NOT NULL,
-            coalesce(greatest(0, extract(epoch FROM r.deadline - now())), 0)::float8,
-            r.outcome::text, r.error_code::text, r.release)
-    )
-    FROM flysync_runs AS r WHERE r.run_id = ANY (%(runs)s::text[])
-"""
-
 
 async def view(
     session: Session,
@@ -151,10 +139,3 @@ async def poll_lock(
     """Give the rows of *names* and the app's open runs."""
     found, runs = await session.answer(_POLL_LOCK, {"app": app, "names": list(names)})
     return rows.records(found), rows.open_runs(runs)
-
-
-async def runs(session: Session, run_ids: Sequence[RunId]) -> RunsSeen:
-    """Give those of *run_ids* that are known, and the time."""
-    now, found = await session.answer(_RUNS, {"runs": [clean(one) for one in run_ids]})
-    known = {run_id: rows.made(RunSeen, row) for run_id, *row in found or ()}
-    return RunsSeen(now=now, known=known)

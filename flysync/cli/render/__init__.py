@@ -7,19 +7,16 @@ One envelope for all. What is a report's own comes from two functions that are c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flysync.model.reports import Report, printable
+from flysync.model.reports import NextStep, Note, Report, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from flysync.errors import FlysyncError
-    from flysync.model.reports import NextStep, Note
 
 #: The module of each report, by the name of its type: a command loads its own, and no other handler's.
 MODULES = {
@@ -36,7 +33,6 @@ MODULES = {
     "ConfigReport": "upkeep",
     "KeyringReport": "upkeep",
 }
-
 
 SCHEMA = "flysync/1"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flysync.cli.render import picked, plain
-from flysync.model.reports import printable, utc
+from flysync.model.reports import RunRow, printable, utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.handlers.history import HistoryReport, RunReport
-    from flysync.model.reports import RunRow
 
 #: Characters in a line of a list.
 _WIDTH = 80

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flysync.cli.render import picked, plain
 from flysync.cli.render.history import run_end, who
 from flysync.handlers.compare import Live
-from flysync.handlers.status import CredentialCondition
-from flysync.model.core import State
+from flysync.handlers.status import CredentialCondition, StatusLine, StatusReport
+from flysync.model.core import AppName, State
 from flysync.model.reports import utc
-from flysync.model.summary import listed
-
-if TYPE_CHECKING:
-    from flysync.handlers.status import StatusLine, StatusReport
-    from flysync.model.core import AppName
-    from flysync.model.summary import Summary
+from flysync.model.summary import Summary, listed
 
 #: What is told of the run that tried last.
 _TRIED = "run_id origin actor started_at finished_at outcome error_code died"

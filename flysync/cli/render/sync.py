@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 from flysync.cli.render import as_json, picked
 from flysync.errors import Interrupted
 from flysync.model.core import Outcome, Reason
-from flysync.model.reports import printable
+from flysync.model.reports import CredentialReport, FleetReport, SyncReport, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from flysync.model.reports import CredentialReport, FleetReport, SyncReport
 
 _MARKS: Mapping[str | None, str] = {
     Outcome.SYNCED: "✓",

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flysync.cli.render import picked
-from flysync.model.config import KeyringChange
-from flysync.model.reports import utc
+from flysync.model.config import ConfigReport, KeyringChange, KeyringReport
+from flysync.model.reports import InitReport, utc
 
 if TYPE_CHECKING:
     from flysync.handlers.database import CheckReport
     from flysync.handlers.doctor.checks import DoctorReport
     from flysync.handlers.prune import SandboxReport
     from flysync.handlers.snapshots import SnapshotLine, SnapshotReport
-    from flysync.model.config import ConfigReport, KeyringReport
-    from flysync.model.reports import InitReport
 
 _CHANGES = {
     KeyringChange.STORED: "is in the system keyring",

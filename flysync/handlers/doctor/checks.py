@@ -12,16 +12,15 @@ from flysync.handlers.compare import ambiguous
 from flysync.handlers.database import CheckReport
 from flysync.handlers.doctor.findings import Findings
 from flysync.handlers.doctor.fly_checks import SandboxLook
-from flysync.handlers.prune import is_dead, list_sandboxes
+from flysync.handlers.prune import list_sandboxes
 from flysync.handlers.status_all import Selection, surveyed
-from flysync.model.core import is_app_name
+from flysync.model.core import AppName, ProjectId, is_app_name
 from flysync.model.reports import PRUNE, NextStep, chosen, command
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from flysync.model.config import ConfigReport
-    from flysync.model.core import AppName, ProjectId
     from flysync.ports import JobQueue, ProgressListener, Services
 
 #: Seconds by which two clocks may differ.
@@ -146,9 +145,9 @@ class _Checkup:
         sandboxes = [line for line in (await list_sandboxes(services=self._services)).lines if line.is_left]
         for note in (await surveyed(Selection(), services=self._services, values=False)).notes():
             self._findings.warn("deployments", note.message, "correct project_deployments")
-        open_runs, _ = await self._services.records.unfinished_runs()
-        known = (await self._services.records.runs([run.run_id for run in open_runs])).known
-        dead = [f"{run_id} ({run.app})" for run_id, run in known.items() if await is_dead(run, self._services)]
+        _, died = await self._services.records.unfinished_runs()
+        known, _ = await self._services.records.runs([*died])
+        dead = [f"{run_id} ({run.app})" for run_id, run in known.items()]
         if sandboxes:
             names = ", ".join(line.sandbox.name for line in sandboxes)
             message = f"{_counted(len(sandboxes), 'leftover sandbox', 'es')}: {names}"

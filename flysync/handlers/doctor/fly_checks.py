@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import AccessDenied, AppNotFound, AppNotVisible, FlysyncError, FlyUnavailable
 from flysync.handlers.sandbox import ReadOnlySandbox
-from flysync.model.fly import TO_MAKE_ONE, TokenKind
-from flysync.model.reports import utc
+from flysync.model.fly import TO_MAKE_ONE, Flyctl, Reach, Token, TokenKind
+from flysync.model.reports import NextStep, utc
 from flysync.model.similar import did_you_mean
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from flysync.handlers.doctor.findings import Findings
     from flysync.model.config import ConfigReport
     from flysync.model.core import AppName
-    from flysync.model.fly import Flyctl, Reach, Token
-    from flysync.model.reports import NextStep
-    from flysync.ports import FlyAccess, ProgressListener, SandboxFlyctl, Services
+    from flysync.ports import ProgressListener, SandboxFlyctl, Services
 
 #: Seconds for all of it.
 _LOOK_S = 300.0
@@ -81,26 +79,26 @@ class SandboxLook:
         return reading.next
 
     async def _look(self, flyctl: SandboxFlyctl, apps: Sequence[AppName], *, all_of_them: bool) -> None:
-        access, findings = flyctl.access(), self.findings
-        if not await findings.of("network", self._network(access)):
+        findings = self.findings
+        if not await findings.of("network", self._network(flyctl)):
             return findings.skip("flyctl and token", "Fly is out of reach")
         if not await findings.of("flyctl", self._flyctl(flyctl)):
             return findings.skip("token", "there is no flyctl")
         if self.settings.line("FLY_API_TOKEN").shown is None:
             return findings.skip("token", "FLY_API_TOKEN is needed")
-        token = await findings.of("token", self._token(access))
+        token = await findings.of("token", self._token(flyctl))
         if token is None:
             return findings.skip("app", "the token check failed")
-        shown = await self._apps(access, apps, all_of_them=all_of_them)
+        shown = await self._apps(flyctl, apps, all_of_them=all_of_them)
         if shown and token.can_be_narrowed:
-            await self._narrowed(access, shown[0])
+            await self._narrowed(flyctl, shown[0])
         return None
 
-    async def _network(self, access: FlyAccess) -> bool:
+    async def _network(self, flyctl: SandboxFlyctl) -> bool:
         """Tell whether any of Fly's addresses answers; Daytona's lower tiers look as if Fly were down."""
         self.listener.step("network")
         is_limited = self.settings.line("FLYSYNC_EGRESS").shown == "fly"
-        reach = await access.reach(others=is_limited)
+        reach = await flyctl.reach(others=is_limited)
         if reach is None:
             self.findings.warn("network", "not checked: the sandbox has no curl", "flyctl's installer needs it")
         elif all(reach.fly.values()):
@@ -135,14 +133,14 @@ class SandboxLook:
             self.findings.warn("flyctl", message, "put a newer one into the snapshot")
         return True
 
-    async def _token(self, access: FlyAccess) -> Token:
+    async def _token(self, flyctl: SandboxFlyctl) -> Token:
         """Make sure that Fly accepts the token, as a sandbox gets it."""
         self.listener.step("token")
-        token = await access.token()
+        token = await flyctl.token()
         if token.expires_at is not None and token.left_s is not None and token.left_s <= 0:
             ended = f"the token ended {utc(token.expires_at)}"
             raise AccessDenied(ended, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
-        await access.sign_in()
+        await flyctl.sign_in()
         days = None if token.left_s is None else int(token.left_s // _DAY_S)
         until = "its end is not known" if token.expires_at is None else f"ends {utc(token.expires_at)}"
         message = f"Fly accepts it; {_KINDS[token.kind]}, {until}"
@@ -154,23 +152,23 @@ class SandboxLook:
             self.findings.ok("token", message)
         return token
 
-    async def _narrowed(self, access: FlyAccess, app: AppName) -> None:
+    async def _narrowed(self, flyctl: SandboxFlyctl, app: AppName) -> None:
         """Try a token that serves *app* alone."""
         try:
-            await access.see(app, alone=True)
+            await flyctl.see(app, alone=True)
             self.findings.ok("narrowed token", f"one for {app} alone works here (FLYSYNC_NARROW_TOKEN=app)")
         except FlysyncError as error:
             message = f"one for {app} alone does not work here: {error.message}"
             self.findings.warn("narrowed token", message, "leave FLYSYNC_NARROW_TOKEN unset")
 
-    async def _apps(self, access: FlyAccess, apps: Sequence[AppName], *, all_of_them: bool) -> Sequence[AppName]:
+    async def _apps(self, flyctl: SandboxFlyctl, apps: Sequence[AppName], *, all_of_them: bool) -> Sequence[AppName]:
         """Tell which apps the token shows, and give them."""
         shown, hidden = [], []
         try:
             for app in apps:
                 self.listener.step(f"app {app}")
                 try:
-                    await access.see(app)
+                    await flyctl.see(app)
                     shown.append(app)
                     self.findings.ok("app", f"the token shows {app}")
                 except AppNotFound:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flysync import errors
 from flysync.model.core import Outcome
-from flysync.model.reports import NextStep, chosen, command
-
-if TYPE_CHECKING:
-    from flysync.model.reports import SyncReport
+from flysync.model.reports import NextStep, SyncReport, chosen, command
 
 #: What makes it worth running the same once more.
 _SAME = {

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 from flysync.errors import FlysyncError, Interrupted, Scope
 from flysync.handlers.sync.entry import refuse_caller, sync_project
 from flysync.handlers.sync.prune_secrets import find_missing, prune_project, waiting
-from flysync.model.core import RunId
+from flysync.model.core import ProjectId, Pruning, RunId, SyncOptions
 from flysync.model.reports import PRUNE, FleetReport, NextStep, Note, SyncReport
+from flysync.ports import Services, Unheard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from flysync.model.core import ProjectId, Pruning, SyncOptions
-    from flysync.ports import Services
 
 #: Projects in a row that are refused until all are taken to be, where it may be about each of them alone.
 _REFUSALS = 3
@@ -185,10 +183,8 @@ class _Fleet:
                 yield NextStep(command=self._again, why="tries those again that may succeed now")
 
 
-class _Seat:
-    """Follows one project (port `ProgressListener`), and hands on its report, also that of a run that was cut short."""
-
-    on_progress = None
+class _Seat(Unheard):
+    """Follows one project, and hands on its report, also that of a run that was cut short."""
 
     def __init__(self, project: ProjectId, fleet: _Fleet, listener: FleetListener | None) -> None:
         self._project, self._fleet, self._listener = project, fleet, listener
@@ -196,9 +192,6 @@ class _Seat:
     def begin(self, known: Callable[[], SyncReport]) -> None:
         """Remember who says what is known of it."""
         self._fleet.known[self._project] = known
-
-    def step(self, phase: str) -> None:
-        """Nothing is shown of its steps."""
 
     def done(self, report: SyncReport) -> None:
         """Say what is known."""

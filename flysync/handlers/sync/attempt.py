@@ -19,10 +19,9 @@ from flysync.handlers.sync.fence import fenced_view
 from flysync.handlers.sync.finish import finish
 from flysync.handlers.sync.rollout import RollOut
 from flysync.handlers.sync.stage import Stage
-from flysync.handlers.sync.state import TTL_MARGIN_S
+from flysync.handlers.sync.state import TTL_MARGIN_S, SyncState
 
 if TYPE_CHECKING:
-    from flysync.handlers.sync.state import SyncState
     from flysync.model.core import ProjectView
     from flysync.plan import Plan
     from flysync.ports import LockHandle, Sandbox, SandboxFlyctl
@@ -60,7 +59,7 @@ async def _release(work: asyncio.Future[None], lock: LockHandle) -> None:
 
 async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Plan) -> None:
     view = await fenced_view(state)
-    state.see(view)
+    state.view = view
     planned = state.request.plan(view)
     state.expect(planned)
     request = state.request
@@ -141,4 +140,4 @@ async def _note_covering_run(
     runs = {new[change.name].run_id for change in done}
     run_id = runs.pop() if len(runs) == 1 else None
     if run_id is not None and (run := await state.request.run(run_id)):
-        state.cover(run_id, run)
+        state.cover(run)

@@ -11,21 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from flysync.errors import AppNotFound, InvalidCredential
-from flysync.handlers.compare import machines_down, not_found, not_visible
+from flysync.handlers.compare import LiveSecrets, machines_down, not_found, not_visible
 from flysync.handlers.fly_view import hidden
 from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage
-from flysync.model.core import Outcome, Reason, State
-from flysync.plan import is_from_caller, plan
-from flysync.ports import FlyctlMissing
+from flysync.model.core import Outcome, ProjectView, Reason, SecretName, State
+from flysync.plan import Change, Plan, is_from_caller, plan
+from flysync.ports import FlyctlMissing, SandboxFlyctl
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-    from flysync.handlers.compare import LiveSecrets
-    from flysync.model.core import ProjectView, SecretName
-    from flysync.plan import Change, Plan
-    from flysync.ports import SandboxFlyctl
 
 T = TypeVar("T")
 
@@ -110,7 +105,7 @@ class Delivery(WorkAtApp):
     async def _still_gone(self, changes: Sequence[Change]) -> list[Change]:
         """Give those whose rows are not back: a sync of such a row, if it began before this run, saw nothing to do."""
         view = await self._request.view(self._state.app)
-        self._state.see(view)
+        self._state.view = view
         planned = self._request.plan(view)
         there = {change.name for change in planned.changes if change.superseded}
         if back := [change.name for change in changes if change.name in there]:
@@ -180,7 +175,7 @@ class Delivery(WorkAtApp):
         view = await self._request.view(self._state.app)
         others = tuple(run for run in view.open_runs if run.run_id != self._state.run_id)
         self._view = view = replace(view, open_runs=others)
-        self._state.see(view)
+        self._state.view = view
         asked = [name for name, row in view.records.items() if row.requested_at and name in view.credentials]
         if is_from_caller(view, self._request.options):
             asked = []

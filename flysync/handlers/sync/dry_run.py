@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from flysync.handlers.compare import LiveSecrets, managed, not_found, not_visible
 from flysync.handlers.fly_view import look_at
 from flysync.handlers.sync.stage import Stage
-from flysync.model.core import Outcome
+from flysync.model.core import Outcome, ProjectView
 from flysync.model.fly import Machines
 
 if TYPE_CHECKING:
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView
     from flysync.plan import Plan
 
 

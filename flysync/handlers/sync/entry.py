@@ -25,15 +25,14 @@ from flysync.handlers.sync.settle import is_news, settled
 from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import SyncState
 from flysync.handlers.sync.waiting import acquire_or_join
-from flysync.model.core import Outcome, is_app_name
+from flysync.model.core import Outcome, ProjectId, ProjectView, SecretName, SyncOptions, is_app_name
+from flysync.ports import ProgressListener, Services, Unheard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flysync.handlers.sync.request import More
-    from flysync.model.core import ProjectId, ProjectView, SecretName, SyncOptions
     from flysync.model.reports import SyncReport
-    from flysync.ports import ProgressListener, Services
 
 #: Seconds for noting a sync that came to nothing.
 _NOTE_S = 5.0
@@ -59,8 +58,8 @@ async def sync_credentials_to_flyio(
     """
     if not names and more is None:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    request = SyncRequest(project, tuple(names), options, services, start=services.clock.monotonic(), more=more)
-    return await _Sync(request, listener).run()
+    request = SyncRequest(project, tuple(names), options, services, listener or Unheard(), more=more)
+    return await _Sync(request).run()
 
 
 async def sync_project(
@@ -73,8 +72,7 @@ async def sync_project(
         UsageError: the values come from the caller, who can give them only one by one.
     """
     refuse_caller(options)
-    request = SyncRequest(project, None, options, services, start=services.clock.monotonic())
-    return await _Sync(request, listener).run()
+    return await _Sync(SyncRequest(project, None, options, services, listener or Unheard())).run()
 
 
 def refuse_caller(options: SyncOptions) -> None:
@@ -101,24 +99,22 @@ async def unset_secrets(
     secret that Fly has no more is `unchanged`, and restarts nothing. What *more* gives until the app is locked is
     removed, too.
     """
-    start = services.clock.monotonic()
-    request = SyncRequest(project, tuple(names), options, services, start=start, removes=True, more=more)
-    return await _Sync(request, listener).run()
+    request = SyncRequest(project, tuple(names), options, services, listener or Unheard(), removes=True, more=more)
+    return await _Sync(request).run()
 
 
 class _Sync:
     """One call, from the first look to the report."""
 
-    def __init__(self, request: SyncRequest, listener: ProgressListener | None) -> None:
+    def __init__(self, request: SyncRequest) -> None:
         self._request = request
-        self._listener = listener
-        self._state = SyncState(request, listener)
+        self._state = SyncState(request)
         self._is_known = False
 
     async def run(self) -> SyncReport:
         """Do it, within the time limit, and report whatever happens."""
-        if self._listener is not None:
-            self._listener.begin(self._cut_short)
+        listener = self._request.listener
+        listener.begin(self._cut_short)
         try:
             try:
                 await self._within_limit()
@@ -127,16 +123,12 @@ class _Sync:
             await self._say_where_else()
             await self._note_run()
         except asyncio.CancelledError:
-            self._done(self._cut_short())
+            listener.done(self._cut_short())
             raise
         report = self._state.report()
         if step := next_step(report, *self._request.again()):
             report = replace(report, next=(*report.next, step))
-        return self._done(report)
-
-    def _done(self, report: SyncReport) -> SyncReport:
-        if self._listener is not None:
-            self._listener.done(report)
+        listener.done(report)
         return report
 
     def _cut_short(self) -> SyncReport:
@@ -150,13 +142,12 @@ class _Sync:
         if not self._is_known or state.recorded is not None or request.options.dry_run:
             return
         report, settlement, records = state.report(), settled(state), request.services.records
-        seen = state.view.standing if state.view else None
         with suppress(FlysyncError, TimeoutError):
             async with asyncio.timeout(_NOTE_S):
                 if report.error is not None or report.outcome == Outcome.SKIPPED:
-                    await records.note_run(replace(state.intent, sandbox=""), state.run_end(), settlement, seen)
-                elif settlement is not None and is_news(settlement, seen):
-                    await records.settle(request.project, settlement, seen)
+                    await records.note_run(replace(state.intent, sandbox=""), state.run_end(), settlement)
+                elif settlement is not None and is_news(settlement):
+                    await records.settle(settlement)
 
     async def _say_where_else(self) -> None:
         """Say of credentials that the project does not have where they may be: under which name, in which project."""
@@ -176,7 +167,7 @@ class _Sync:
                     await self._sync()
                 except AppChanged as change:
                     # The project has another app since: start over for it, once.
-                    self._state = SyncState(self._request, self._listener)
+                    self._state = SyncState(self._request)
                     self._state.note("app_moved", f"the app changed from {change.old} to {change.new} during the run")
                     await self._sync()
         except AppChanged as again:
@@ -190,7 +181,7 @@ class _Sync:
         request.join()
         with state.step("read"):
             view = await request.view()
-        state.see(view)
+        state.view = view
         self._is_known = True
         if request.names is None and not view.has_values:
             message = "cloud_credentials has no column for values, so the caller has to give them one by one"

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from flysync.errors import FlysyncError, NotRecorded
 from flysync.handlers.sync.settle import settled
 from flysync.model.core import Outcome
-from flysync.ports import Action
+from flysync.ports import Action, RunEnd
 
 if TYPE_CHECKING:
     from flysync.handlers.sandbox import ThrowAwaySandbox
     from flysync.handlers.sync.state import SyncState
-    from flysync.ports import RunEnd
 
 _RECORD_S = 7.0
 #: How often the end of a run is written before it counts as not recorded.
@@ -36,8 +35,10 @@ async def finish(state: SyncState, sandbox: ThrowAwaySandbox | None) -> None:
         return
     at_work = state.may_be_at_work
     try:
-        async with asyncio.timeout(_RECORD_S):
-            await _record(state)
+        if state.has_begun:
+            with state.step("record"):
+                async with asyncio.timeout(_RECORD_S):
+                    await _record(state)
     except TimeoutError:
         _not_recorded(state, "Postgres did not answer in time")
     finally:
@@ -61,15 +62,8 @@ async def _delete(sandbox: ThrowAwaySandbox | None, state: SyncState, *, gone: b
 
 
 async def _record(state: SyncState) -> None:
-    if not state.has_begun:
-        return
-    action = Action.of(state.intent, state.arrived, state.release) if state.arrived else None
-    with state.step("record"):
-        await _write(state, action)
-
-
-async def _write(state: SyncState, action: Action | None) -> None:
     services = state.request.services
+    action = Action.of(state.intent, state.arrived, state.release) if state.arrived else None
     for attempt in range(1, _RECORD_ATTEMPTS + 1):
         end = state.run_end()
         try:
@@ -84,15 +78,14 @@ async def _write(state: SyncState, action: Action | None) -> None:
             )
         except FlysyncError as error:
             if isinstance(error, NotRecorded) and attempt > 1 and await _is_written(state, end):
-                state.recorded = True
-                return
+                break
             if isinstance(error, NotRecorded) or attempt == _RECORD_ATTEMPTS:
                 _not_recorded(state, error.message)
                 return
             await services.clock.sleep(0.3 * attempt)
         else:
-            state.recorded = True
-            return
+            break
+    state.recorded = True
 
 
 async def _is_written(state: SyncState, end: RunEnd) -> bool:
@@ -101,7 +94,7 @@ async def _is_written(state: SyncState, end: RunEnd) -> bool:
         run = await state.request.run(state.run_id)
     except FlysyncError:
         return False
-    if run is None or not run.finished or end.outcome == Outcome.UNKNOWN:
+    if run is None or not run.finished_at or end.outcome == Outcome.UNKNOWN:
         return False
     return (run.outcome, run.error_code, run.release) == (end.outcome, end.error_code, end.release)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flysync.handlers.compare import LiveSecrets
-from flysync.ports import BadTry
+from flysync.ports import BadTry, LockHandle, Records, SecretStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from flysync.handlers.sync.request import SyncRequest
     from flysync.handlers.sync.state import SyncState
     from flysync.model.core import ProjectView
-    from flysync.ports import LockHandle, Records, SecretStore
 
 #: Seconds for which a list that is behind is asked again, and seconds between two times.
 _LAG_S = 5.0

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, ProjectNotFound, PruneRefused, Scope, UsageError
 from flysync.handlers.sync.entry import sync_project, unset_secrets
-from flysync.model.core import Outcome, Reason, RunId
+from flysync.model.core import Outcome, ProjectId, Pruning, Reason, RunId, SyncOptions
 from flysync.model.reports import CredentialReport, NextStep, Note, SyncReport, chosen, command, utc
+from flysync.ports import MissingSecrets, OnProgress, ProgressListener, Services, Unheard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from flysync.model.core import ProjectId, Pruning, SyncOptions
-    from flysync.ports import MissingSecrets, OnProgress, ProgressListener, Services
 
 #: The most that an app may miss of its secrets, as a part of them and as a number.
 _MOST_PART, _MOST = 0.5, 20
@@ -64,6 +62,7 @@ async def prune_project(
     Where it *syncs*, that comes first, in a run of its own; where that has failed as a whole, nothing is removed.
     Nothing was done by a report without a `run_id`.
     """
+    listener = listener or Unheard()
     both = _Both(project, listener)
     try:
         if syncs:
@@ -80,8 +79,7 @@ async def prune_project(
     except FlysyncError as error:
         both.report = replace(both.report, error=error)
     finally:
-        if listener is not None:
-            listener.done(both.report)
+        listener.done(both.report)
     return both.report
 
 
@@ -131,25 +129,23 @@ def waiting(found: Sequence[MissingSecrets], pruning: Pruning) -> Iterator[Note]
 class _Both:
     """Follows the runs of one project (port `ProgressListener`) for somebody who is told of one."""
 
-    def __init__(self, project: ProjectId, listener: ProgressListener | None) -> None:
+    def __init__(self, project: ProjectId, listener: ProgressListener) -> None:
         self.report = SyncReport(run_id=RunId(""), project=project)  #: What is known of the runs that have ended.
         self._listener = listener
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
         """Remember who knows of the run that begins."""
         before = self.report
-        if self._listener is not None:
-            self._listener.begin(lambda: _joined(before, known()))
+        self._listener.begin(lambda: _joined(before, known()))
 
     def step(self, phase: str) -> None:
         """Hand it on."""
-        if self._listener is not None:
-            self._listener.step(phase)
+        self._listener.step(phase)
 
     @property
     def on_progress(self) -> OnProgress | None:
         """Hand it on."""
-        return None if self._listener is None else self._listener.on_progress
+        return self._listener.on_progress
 
     def done(self, report: SyncReport) -> None:
         """Keep what is known."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from flysync.model.reports import chosen, command
-from flysync.plan import plan
+from flysync.model.reports import RunRow, chosen, command
+from flysync.plan import Plan, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flysync.model.core import AppName, ProjectId, ProjectView, RunId, SecretName, SyncOptions
-    from flysync.plan import Plan
-    from flysync.ports import RunSeen, Services
+    from flysync.ports import ProgressListener, Services
     from flysync.secret import Secret
 
     #: Gives the credentials that are asked for by now and were not before, with the values that came with them, if any.
@@ -41,9 +40,13 @@ class SyncRequest:
     names: tuple[SecretName, ...] | None
     options: SyncOptions
     services: Services
-    start: float  #: When it began, by the monotonic clock.
+    listener: ProgressListener  #: Who follows it.
     removes: bool = False
     more: More | None = None
+    start: float = field(init=False)  #: When it began, by the monotonic clock.
+
+    def __post_init__(self) -> None:
+        self.start = self.services.clock.monotonic()
 
     def join(self) -> tuple[SecretName, ...]:
         """Take in what is asked for by now, and give its names; what is read next is read for them, too."""
@@ -96,9 +99,10 @@ class SyncRequest:
             raise AppChanged(locked, view.app)
         return view
 
-    async def run(self, run_id: RunId) -> RunSeen | None:
+    async def run(self, run_id: RunId) -> RunRow | None:
         """Give how a run stands; nothing where it is not known (any more)."""
-        return (await self.services.records.runs([run_id])).known.get(run_id)
+        known, _ = await self.services.records.runs([run_id])
+        return known.get(run_id)
 
     def plan(self, view: ProjectView) -> Plan:
         """Decide what is to be done, by what *view* shows; see `flysync.plan.plan`."""

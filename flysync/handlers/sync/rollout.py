@@ -15,20 +15,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployIncomplete, FlysyncError, OutcomeUnknown, TimedOut
-from flysync.handlers.compare import machines_down
+from flysync.handlers.compare import LiveSecrets, machines_down
 from flysync.handlers.sync.look import WorkAtApp
 from flysync.handlers.sync.stage import Stage, cut_short
-from flysync.model.core import Outcome, State
-from flysync.model.fly import RolloutEnd
+from flysync.model.core import Outcome, SecretName, SecretRecord, State
+from flysync.model.fly import Rollout, RolloutEnd
 from flysync.plan import given_up, is_given_up
 from flysync.ports import BadTry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from flysync.handlers.compare import LiveSecrets
-    from flysync.model.core import SecretName, SecretRecord
-    from flysync.model.fly import Rollout
 
 #: Seconds kept of the time limit for what comes after the deploy, but no more than this part of what is left.
 _AFTER_DEPLOY_S = 35.0
@@ -64,7 +60,7 @@ class RollOut(WorkAtApp):
         with self._state.sending(self._names, "deploy", Stage.ROLLING_OUT):
             await self._lock.check()
             rollout = await self._store.deploy(
-                wait=self._request.options.wait, timeout_s=limit_s, on_progress=self._state.on_progress
+                wait=self._request.options.wait, timeout_s=limit_s, on_progress=self._request.listener.on_progress
             )
         self._state.release, self._state.machines = rollout.release, rollout.machines
         self._state.shown = rollout.after
@@ -149,7 +145,8 @@ class RollOut(WorkAtApp):
             if rollout.end is RolloutEnd.APP_FAILED:
                 await self._bad_try(BadTry(limit_s=math.inf, release=None), rollout)
             elif succeeded:
-                self._stored(self._unseen(error))
+                what = f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read"
+                self._stored(OutcomeUnknown(f"{what}: {error.message}", service=error.service, phase="list"))
             return
         # A deploy starts no machine that is down: only one that succeeds is answerable for those.
         down = live.down(self._known_down if succeeded else self._known_down | self._down_before)
@@ -237,10 +234,6 @@ class RollOut(WorkAtApp):
     def _incomplete(self, cause: FlysyncError | None) -> DeployIncomplete:
         what = f"the change is stored, but the roll-out to {self._state.app} is not complete"
         return _because(cause or FlysyncError("a machine is down", service="fly"), what, phase="deploy")
-
-    def _unseen(self, why: FlysyncError) -> OutcomeUnknown:
-        what = f"the roll-out to {self._state.app} succeeded, but what Fly has now could not be read"
-        return OutcomeUnknown(f"{what}: {why.message}", service=why.service, phase="list")
 
     def _not_begun(self, error: FlysyncError) -> DeployIncomplete:
         what = "the change is stored, but was not rolled out"

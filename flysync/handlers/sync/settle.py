@@ -10,17 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import NotAllowed, NotOwner, Scope
-from flysync.model.core import Outcome, State
+from flysync.errors import FlysyncError, NotAllowed, NotOwner, Scope
+from flysync.model.core import Outcome, ProjectView, SecretName, State
 from flysync.plan import is_from_caller, plan
 from flysync.ports import Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flysync.errors import FlysyncError
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import ProjectView, SecretName, Standing
 
 #: The longest pauses in seconds. What can end without any change of the rows, but seldom does, is tried once a day.
 _HOUR, _DAY = 3600.0, 86_400.0
@@ -51,18 +49,17 @@ def settled(state: SyncState) -> Settlement | None:
         return None
     error = state.error or next((error for _, error in left if error), None)
     return Settlement(
-        digest=view.digest,
-        read_at=view.read_at,
-        deployed_at=view.deployed_at,
+        view=view,
         settled=not left,
         error_code=error.code if error and left else None,
         longest_pause_s=min((pause for pause, _ in left if pause is not None), default=None),
     )
 
 
-def is_news(settlement: Settlement, standing: Standing | None) -> bool:
+def is_news(settlement: Settlement) -> bool:
     """Tell whether it differs from what is known of the project."""
-    was_settled = standing is not None and standing.settled and standing.digest == settlement.digest
+    standing, digest = settlement.view.standing, settlement.view.digest
+    was_settled = standing is not None and standing.settled and standing.digest == digest
     return settlement.settled != was_settled
 
 

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from flysync.errors import ConfigError, Interrupted, NotRecorded, OutcomeUnknown, UsageError
-from flysync.model.core import Outcome, State
+from flysync.errors import ConfigError, FlysyncError, Interrupted, NotRecorded, OutcomeUnknown, UsageError
+from flysync.model.core import Outcome, Reason, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from flysync.errors import FlysyncError
-    from flysync.model.core import Reason
 
 
 class Stage(Enum):

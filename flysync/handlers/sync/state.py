@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import DeployFailed, FlysyncError, OutcomeUnknown
 from flysync.handlers.sync.stage import Line, Stage, cut_short, gravest
-from flysync.model.core import Outcome, Reason, RunId, State
-from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, SyncReport
+from flysync.model.core import AppName, Outcome, ProjectView, Reason, RunId, SecretName, SecretRecord, State
+from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, RunRow, SyncReport
 from flysync.ports import Intent, RunEnd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from flysync.handlers.sync.request import SyncRequest
-    from flysync.model.core import AppName, ProjectView, SecretName, SecretRecord
     from flysync.model.fly import AppAtFly, Machines
     from flysync.plan import Change, Plan
-    from flysync.ports import OnProgress, ProgressListener, RunSeen
 
 #: Seconds that a sandbox outlives the time limit of its run, should nobody delete it: a step may begin in it up to 20 s
 #: after the limit, and the longest that writes looks for flyctl (30 s) and lists (45 s) before it does so (95 s).
@@ -39,10 +37,9 @@ class SyncState:
     right whenever the run is cut short.
     """
 
-    def __init__(self, request: SyncRequest, listener: ProgressListener | None) -> None:
+    def __init__(self, request: SyncRequest) -> None:
         self.request = request
         self.run_id = RunId(request.services.clock.new_id())
-        self.seen_app: AppName | None = None  #: The app that was seen, if any.
         self.view: ProjectView | None = None  #: What was read last.
         self.release: int | None = None
         self.machines: Machines | None = None
@@ -63,7 +60,6 @@ class SyncState:
         self.shown: AppAtFly | None = None  #: What Fly showed right after the last change, until somebody looks.
         #: What an earlier run had brought without being able to say so: no action tells of it yet.
         self.confirmed: list[SecretName] = []
-        self._listener = listener
         self._lines: dict[SecretName, Line] = {}
         self._touched: dict[SecretName, None] = {}  #: Secrets whose rows are this run's to write.
         #: Failures of the run as a whole; secrets of which nothing is known share the first.
@@ -74,12 +70,9 @@ class SyncState:
     @property
     def app(self) -> AppName:
         """The app; nobody asks for it before it is known."""
-        assert self.seen_app is not None
-        return self.seen_app
-
-    def see(self, view: ProjectView) -> None:
-        """Keep what was read."""
-        self.seen_app, self.view = view.app, view
+        assert self.view is not None
+        assert self.view.app is not None
+        return self.view.app
 
     @property
     def sandbox_name(self) -> str:
@@ -90,19 +83,13 @@ class SyncState:
     def step(self, phase: str) -> Iterator[None]:
         """Time a step, and tell whoever listens."""
         self.phase = phase
-        if self._listener is not None:
-            self._listener.step(phase)
+        self.request.listener.step(phase)
         clock = self.request.services.clock
         start = clock.monotonic()
         try:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + clock.monotonic() - start
-
-    @property
-    def on_progress(self) -> OnProgress | None:
-        """Who wants to hear how far a roll-out has come."""
-        return None if self._listener is None else self._listener.on_progress
 
     def mark(
         self, names: Iterable[SecretName], stage: Stage, error: FlysyncError | None = None, reason: Reason | None = None
@@ -150,7 +137,7 @@ class SyncState:
         return Intent(
             run_id=self.run_id,
             project=request.project,
-            app=self.seen_app,
+            app=self.view.app if self.view else None,
             names=tuple(dict.fromkeys((*(request.names or ()), *self._touched, *self._lines))),
             origin=options.origin,
             actor=options.actor or "",
@@ -204,9 +191,9 @@ class SyncState:
         del self._notes["sandbox_left", (name,)]
         self._next.remove(PRUNE)
 
-    def cover(self, run_id: RunId, run: RunSeen) -> None:
+    def cover(self, run: RunRow) -> None:
         """Note that another run has done the work."""
-        self.covered_by, self.release, self.recorded = run_id, run.release, True
+        self.covered_by, self.release, self.recorded = run.run_id, run.release, True
 
     def suggest(self, command: str, why: str) -> None:
         """Add a command that is worth running next, once."""
@@ -285,7 +272,7 @@ class SyncState:
         return SyncReport(
             run_id=self.run_id,
             project=self.request.project,
-            app=self.seen_app,
+            app=self.view.app if self.view else None,
             credentials=tuple(self._credentials()),
             release=self.release,
             machines=self.machines,

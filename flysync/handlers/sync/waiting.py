@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import Locked
 from flysync.handlers.sync.stage import Stage
-from flysync.model.core import State
-from flysync.model.reports import utc
+from flysync.model.core import OpenRun, ProjectView, RunId, SecretName, SecretRecord, State
+from flysync.model.reports import RunRow, utc
 from flysync.plan import is_from_caller, plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flysync.handlers.sync.state import SyncState
-    from flysync.model.core import OpenRun, ProjectView, RunId, SecretName, SecretRecord
-    from flysync.ports import LockHandle, RunSeen
+    from flysync.ports import LockHandle
 
 #: Seconds between two tries for the lock, at first and at most; jittered, so that waiters do not march in step.
 _FIRST_POLL_S = 0.1
@@ -80,8 +79,8 @@ class _Waiter:
                 has_asked = await self._ask(joined)
             rows, open_runs = await self._poll()
             run_id = self._taken_by(rows) if has_asked else None
-            if run_id is not None and (run := await self._request.run(run_id)) and run.finished:
-                if await self._is_covered(run_id, run):
+            if run_id is not None and (run := await self._request.run(run_id)) and run.finished_at:
+                if await self._is_covered(run):
                     return None
                 # It took the request and failed: ask once more, for whoever holds the lock now.
                 has_asked, run_id = await self._ask(self._names), None
@@ -105,7 +104,7 @@ class _Waiter:
         rows, open_runs = await self._records.poll_lock(self._state.app, self._names)
         return {name: row for name, row in rows.items() if row.project_id == self._request.project}, open_runs
 
-    async def _is_covered(self, run_id: RunId, run: RunSeen) -> bool:
+    async def _is_covered(self, run: RunRow) -> bool:
         """Tell whether the run that took our request has done what we wanted; then the state says so."""
         rows, _ = await self._poll()
         states = {name: rows[name].state if name in rows else None for name in self._names}
@@ -114,7 +113,7 @@ class _Waiter:
             return False
         for name, row in states.items():
             self._state.mark([name], Stage.DEPLOYED if row is State.DEPLOYED else Stage.STORED)
-        self._state.cover(run_id, run)
+        self._state.cover(run)
         return True
 
     def _locked(self, open_runs: tuple[OpenRun, ...]) -> Locked:
