@@ -139,8 +139,8 @@ class Client:
         """
         Give the state of each credential of *project*, or of all and a summary; only what concerns *app*, where given.
 
-        With *live* Fly is asked too, from a sandbox. Of all projects only those are told that are *behind*, that have
-        *failed*, and where that, or a change, was within *since_s* seconds.
+        *live*: Fly is asked too, from a sandbox. *behind*, *failed*: only such projects. *since_s*: only where
+        something changed, or with *failed* failed, within so many seconds.
 
         Raises:
             ProjectNotFound: the project is in none of the tables, or none is deployed to *app*.
@@ -172,8 +172,8 @@ class Client:
         """
         Give the newest *limit* runs (up to 1,000) of *project*, or of all.
 
-        Of them only those that were about the credential *name*, that *failed*, that did not end before the last
-        *since_s* seconds.
+        *name*: only those that were about this credential; *failed*: that failed or died; *since_s*: that ended within
+        so many seconds, or have not.
 
         Raises:
             ProjectNotFound: the project is in none of the tables.
@@ -183,7 +183,7 @@ class Client:
         check("float | None", since_s=since_s)
         of = None if project is None else checked_project(project)
         about = None if name is None else secret_name(checked_type(str, name, "name"))
-        if about and not of:
+        if of is None and about is not None:
             raise UsageError("name goes with project", hint="say whose credential it is")
         look = partial(history.history, of, name=about, limit=limit, failed=failed, since_s=since_s)
         return await self._call(look, bootstrap.DATABASE)
@@ -197,13 +197,14 @@ class Client:
         *names: Sequence[str],
     ) -> SyncReport:
         """Call a handler that takes the options of a sync."""
-        what, options = (checked_project(project), *map(checked_names, names)), _checked(options, listener)
+        of, options = checked_project(project), _checked(options, listener)
+        handler = partial(handler, of, *map(checked_names, names))
         needs = bootstrap.DATABASE if options.dry_run and not options.verify else bootstrap.SYNC
-        if error := _missing(self._settings, needs):
-            return SyncReport(run_id=RunId(""), project=what[0], error=error)
+        if self._services is not None and (error := _missing(self._settings, needs)):
+            return SyncReport(run_id=RunId(""), project=of, error=error)
         if self._settings is not None:
             options = self._settings.complete(options)
-        return await self._call(partial(handler, *what, options, listener=listener), needs)
+        return await self._call(partial(handler, options, listener=listener), needs)
 
     async def _call(self, handler: Callable[..., Awaitable[R]], needs: Sequence[str]) -> R:
         if self._services is None:
@@ -256,7 +257,7 @@ async def sync_project(
 
 
 def _once(settings: Settings | None, services: Services | None) -> Client:
-    """Give the client of somebody's own settings or services, or of the settings that a command would have."""
+    """Give the client of the caller's own settings or services, else of the settings that a command would have."""
     if services is not None:
         return Client(services=checked_type(Services, services, "services"))
     given = None if settings is None else checked_type(Settings, settings, "settings")
@@ -276,12 +277,11 @@ def _missing(settings: Settings | None, needs: Sequence[str]) -> ConfigError | N
     names = [name for name in needs if settings is not None and getattr(settings, VARIABLES[name][0]) is None]
     if not names:
         return None
-    hint = "set it in the environment, or give it to flysync.open()"
-    return ConfigError("; ".join(f"{name} is not set" for name in names), hint=hint, setting=names[0])
+    message = "; ".join(f"{name} is not set" for name in names)
+    return ConfigError(message, hint="set it in the environment, or give it to flysync.open()", setting=names[0])
 
 
 def _checked(options: SyncOptions | None, listener: ProgressListener | None) -> SyncOptions:
-    """Give the options of a sync."""
     for field, kind, given in (("options", SyncOptions, options), ("listener", ProgressListener, listener)):
         if given is not None:
             checked_type(kind, given, field)
