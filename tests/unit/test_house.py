@@ -171,7 +171,7 @@ def committed() -> list[Path]:
 @pytest.mark.parametrize(
     ("page", "name", "path", "most"),
     [
-        ("backend.md", "processor", "docs/processor.mjs", 111),
+        ("backend.md", "processor", "docs/processor.mjs", 112),
         ("library.md", "example", "tests/typing/library_example.py", 60),
     ],
 )

@@ -35,6 +35,7 @@ MODULES = {
     "SnapshotReport": "upkeep",
     "ConfigReport": "upkeep",
     "KeyringReport": "upkeep",
+    "SchemaReport": "upkeep",
 }
 
 

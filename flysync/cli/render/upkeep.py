@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from flysync.cli.render import picked
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from flysync.handlers.prune import SandboxReport
     from flysync.handlers.snapshots import SnapshotLine, SnapshotReport
     from flysync.model.config import ConfigReport, KeyringReport
-    from flysync.model.reports import InitReport
+    from flysync.model.reports import InitReport, SchemaReport
 
 _CHANGES = {
     KeyringChange.STORED: "is in the system keyring",
@@ -45,6 +46,16 @@ def keyring_keys(report: KeyringReport) -> dict[str, Any]:
 def keyring_lines(report: KeyringReport) -> list[str]:
     """Say what happened to one secret."""
     return [f"{report.name} {_CHANGES[report.change]}"]
+
+
+def schema_keys(report: SchemaReport) -> dict[str, Any]:
+    """Give `json_schema`."""
+    return {"json_schema": json.loads(report.text)}
+
+
+def schema_lines(report: SchemaReport) -> list[str]:
+    """Give the schema as it is."""
+    return report.text.splitlines()
 
 
 def check_keys(report: CheckReport) -> dict[str, Any]:
