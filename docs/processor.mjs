@@ -11,7 +11,7 @@ const [LIMIT_S, CLEANING_S] = [600, 30]; // flysync ends by itself after 600 + 1
 const GRACE_MS = 15_000; // for what is at work when we are stopped; then it is interrupted, and its job handed back
 const COMMANDS = new Map([['sync-flyio-secrets', ['sync']], ['unset-flyio-secrets', ['unset', '--if-gone', '--yes']]]);
 const children = new Set();
-class Held extends Error {} // the job waits, and no attempt is counted
+class Held extends Error { isInterrupted = false } // the job waits, and no attempt is counted
 const refusedSince = new Map(); // by the id of a job that is held for the setup
 let [heldInARow, heldUntil, passedAt] = [0, 0, 0]; // the last: when a run began that got as far as Fly
 
@@ -35,6 +35,7 @@ async function run(job, { projectId, credentialName }, value) {
   if ([129, 130, 143, 'SIGHUP', 'SIGINT', 'SIGTERM'].includes(status))
     throw Object.assign(new Held('interrupted'), { isInterrupted: true });
   if (/^E[A-Z]+$/.test(status)) throw new Held(`flysync cannot be started (${status})`);
+  /** @type {import('./flysync.d.ts').Report | null} */
   const report = await Promise.resolve(stdout).then(JSON.parse).catch(() => null);
   if (report?.exit_code !== status) throw new Error(`flysync gave no answer that can be read (${status})`);
   for (const { code, message } of report.warnings) await job.log(`${code}: ${message}`);
@@ -88,7 +89,7 @@ async function processJob(job, token) {
   });
 }
 
-const pauseOf = (times, { retryAfterS }) => // not before the service said, and not all at once
+const pauseOf = (times, /** @type {any} */ { retryAfterS }) => // not before the service said, and not all at once
   Math.round((retryAfterS ?? 0) * 1_000 + Math.min(PAUSE_MS * 2 ** (times - 1), LONGEST_MS) * (1 - Math.random() / 2));
 const worker = new Worker(FLYSYNC_QUEUE || 'flyio-secrets', processJob, {
   connection: { url: REDIS_URL }, prefix: FLYSYNC_QUEUE_PREFIX || 'bull', concurrency: 4,

@@ -45,19 +45,22 @@ def load_settings(
     env_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> Settings:
     """
     Read the settings of this process; each is that of the first of these that has it.
 
     Its environment, *env_file*, what `config set` has stored in the system's keyring, `.env` in *directory* (secrets
-    alone), whatever else is in the keyring.
+    alone), whatever else is in the keyring; or, with some *given*, these, the environment and *env_file* alone.
 
     Raises:
         ConfigError: all problems, in one message.
     """
     from flysync.adapters import keyring
 
-    sources = dotenv.sources(env_file, environ, directory)
+    sources = dotenv.sources(env_file, environ, directory, dot_env=given is None)
+    if given is not None:
+        return loading.load([loading.Source(label="argument", values=given), *sources], needs=required)
     return loading.load(sources, needs=required, lookup=keyring.look_up, stored=keyring.names)
 
 
@@ -69,9 +72,9 @@ def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) 
     """
     from flysync.adapters import keyring
 
-    sources = dotenv.sources(env_file, None, None)
+    sources = dotenv.sources(env_file, None, None, dot_env=with_keyring)
     if not with_keyring:
-        return loading.survey([source for source in sources if not source.is_dot_env])
+        return loading.survey(sources)
     return loading.survey(sources, lookup=keyring.look_up, stored=keyring.names)
 
 

@@ -82,7 +82,7 @@ class ProvidedPostgres:
 
 
 def pytest_collection_finish() -> None:
-    """All tests stay until the end: nobody has to look through them again for what may go (a tenth of the schedules)."""
+    """All tests stay until the end, and need not be looked through for what may go (a tenth of the schedules)."""
     gc.freeze()
 
 

@@ -158,6 +158,24 @@ def doctor(output: Output, project: DoctorProject = None, of_app: DoctorApp = No
     run.run_handler(output, settings, partial(handlers.doctor, options, listener=listener), listener)
 
 
+@app.command()
+@takes(common)
+def schema(output: Output) -> None:
+    """
+    Print the JSON Schema of what --json prints.
+
+    One for all commands. Keys are only added to it, so that a program should bear keys that it does not know.
+
+    Example:
+        flysync schema > flysync.schema.json
+    """
+    from importlib import resources
+
+    from flysync.model.reports import SchemaReport
+
+    run.exit_with(output, SchemaReport(text=(resources.files(__package__) / "schema.json").read_text()))
+
+
 def _worker_queue(settings: "Settings") -> "JobQueue":
     """
     Give the queue that a worker would take jobs from.

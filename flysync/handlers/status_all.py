@@ -137,7 +137,8 @@ class Survey:
                 self._notes.append(shared_app(one_app.app, one_app.projects, one_app.count, one_app.owner))
 
     def _add(self, one: ProjectStanding) -> None:
-        self._counts.update(projects=1, credentials=one.credentials, behind=one.is_behind, given_up=one.is_given_up)
+        behind, given_up = int(one.is_behind), int(one.is_given_up)
+        self._counts.update(projects=1, credentials=one.credentials, behind=behind, given_up=given_up)
         if one.error_code is not None:
             self._failures[one.error_code] += 1
         if one.behind_since is not None:

@@ -271,6 +271,13 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SchemaReport(Report):
+    """What every command's JSON can hold."""
+
+    text: str  #: A JSON Schema.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InitReport(Report):
     """What `db init` has done."""
 

@@ -26,14 +26,16 @@ _LONGEST = 1_000_000
 _READ_S = 2.0
 
 
-def sources(env_file: Path | None, environ: Mapping[str, str] | None, directory: Path | None) -> list[Source]:
-    """Give the sources of this process' settings in order of precedence; `.env` is that in *directory*."""
+def sources(
+    env_file: Path | None, environ: Mapping[str, str] | None, directory: Path | None, *, dot_env: bool = True
+) -> list[Source]:
+    """Give the sources of this process' settings in order of precedence; with *dot_env* that of *directory*, too."""
     found = [Source(label="environment", values=os.environ if environ is None else environ)]
     found += [] if env_file is None else [read(env_file)]
-    dot_env = os.path.join(directory or "", ".env")  # noqa: PTH118 - pathlib's functions raise where one may not look
-    is_named = env_file is not None and os.path.realpath(env_file) == os.path.realpath(dot_env)
-    if os.path.exists(dot_env) and not is_named:  # noqa: PTH110
-        found.append(read(Path(dot_env), is_dot_env=True))
+    path = os.path.join(directory or "", ".env")  # noqa: PTH118 - pathlib's functions raise where one may not look
+    is_named = env_file is not None and os.path.realpath(env_file) == os.path.realpath(path)
+    if dot_env and os.path.exists(path) and not is_named:  # noqa: PTH110
+        found.append(read(Path(path), is_dot_env=True))
     return [*found, Source(label="default", values={"FLYSYNC_ACTOR": _user()})]
 
 

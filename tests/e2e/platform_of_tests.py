@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 import pytest
 from parts import need
+from report_schema import checked
 from warm import WarmProcess
 
 from flysync.sim.postgres import why_unavailable
@@ -64,9 +65,8 @@ class Done:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The one object on stdout."""
-        found: dict[str, Any] = json.loads(self.stdout)
-        return found
+        """The one object on stdout, which is as `flysync schema` says."""
+        return checked(json.loads(self.stdout))
 
 
 class Running:

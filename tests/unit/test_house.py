@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import pydoc
 import re
 import shutil
 import subprocess
@@ -89,8 +90,13 @@ def test_every_warning_is_in_the_docs() -> None:
 
 
 def test_what_the_library_promises_is_there() -> None:
-    """Every public name can be imported."""
+    """Every public name can be imported, every error is one, and `dir` and `help` know them all."""
+    kinds = {kind.__name__ for kind in errors.FlysyncError.__subclasses__() if kind.__module__ == errors.__name__}
+
     assert [] == [name for name in flysync.__all__ if getattr(flysync, name, None) is None]
+    assert set() == kinds - set(flysync.__all__)
+    assert {*flysync.__all__, "__version__"} == set(dir(flysync))
+    assert set() == set(flysync.__all__) - set(re.findall(r"\w+", pydoc.plain(pydoc.render_doc(flysync))))
     assert re.match(r"\d+\.\d+", str(flysync.__version__))
     with pytest.raises(AttributeError):
         flysync.nothing  # noqa: B018
@@ -162,17 +168,20 @@ def committed() -> list[Path]:
     return [path for path in (*walked, *(root / name for name in names if name)) if path.is_file()]
 
 
-def test_the_processor_that_is_shown_is_the_one_that_is_tested() -> None:
-    """docs/backend.md has docs/processor.mjs in full, and it is short enough to be read."""
-    docs = ROOT.parent / "docs"
-    (shown,) = re.findall(
-        r"<!-- processor: [^\n]*-->\n```js\n(.*?)```\n<!-- processor: end -->",
-        (docs / "backend.md").read_text(),
-        re.DOTALL,
-    )
+@pytest.mark.parametrize(
+    ("page", "name", "path", "most"),
+    [
+        ("backend.md", "processor", "docs/processor.mjs", 112),
+        ("library.md", "example", "tests/typing/library_example.py", 60),
+    ],
+)
+def test_the_program_that_is_shown_is_the_one_that_is_tested(page: str, name: str, path: str, most: int) -> None:
+    """docs/ has it in full, and it is short enough to be read."""
+    block = rf"<!-- {name}: [^\n]*-->\n```\w+\n(.*?)```\n<!-- {name}: end -->"
+    (shown,) = re.findall(block, (ROOT.parent / "docs" / page).read_text(), re.DOTALL)
 
-    assert (docs / "processor.mjs").read_text() == shown
-    assert len(shown.splitlines()) <= 111
+    assert (ROOT.parent / path).read_text() == shown
+    assert len(shown.splitlines()) <= most
 
 
 def test_the_top_level_holds_what_everybody_expects_there() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from memory import World, told
 
+import flysync
 from flysync import SyncOptions, bootstrap, sync_credentials_to_flyio, sync_project
 from flysync.errors import ConfigError, InvalidCredential, UsageError
 from flysync.secret import Secret
@@ -14,6 +16,7 @@ from flysync.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from flysync.ports import Services
 
@@ -22,6 +25,7 @@ _NO_SECONDS: tuple[object, ...] = ("10", math.nan, math.inf, -1, True, 86_401, 1
 _NO_TEXTS: tuple[object, ...] = ("", 1, b"x", "x" * 1_001)
 _NO_APPS: tuple[object, ...] = ("", 1, "no app", "a" * 101)
 _NO_FLAGS: tuple[object, ...] = (1, "yes", None)
+_NO_LISTS: tuple[object, ...] = ("ABC", b"A", None, 1, [])
 _NO_VALUES: tuple[object, ...] = (None, [], {"A": "canary"}, {1: Secret("canary")})
 
 
@@ -38,6 +42,133 @@ async def test_services_of_the_callers_own_are_used() -> None:
     assert (first, "read") == (world.last, world.phases[0])
     assert {"A": "unchanged", "B": "synced"} == {one.name: one.outcome for one in second.credentials}
     assert ("project_not_found", 1, False) == (getattr(third.error, "code", None), third.exit_code, third.ok)
+
+
+async def test_a_client_has_all_that_a_program_asks_for() -> None:
+    """Once it is open: syncs, removals, and what is known, of one project or of all."""
+    world = World()
+    world.put(A="1", B="2")
+    client = flysync.Client(services=world.services)
+
+    async with client:
+        first = await client.sync("p", ["A"], listener=world)
+        second = await client.sync_project("p")
+        world.records.remove("p", "B")
+        third = await client.unset("p", iter(["B"]))  # type: ignore[arg-type]
+        one, many = await client.status("p", app="acme"), await client.status(since_s=60)
+        runs = await client.history("p", name="B", limit=1)
+
+    assert ({"A": "synced"}, {"A": "unchanged", "B": "synced"}, {"B": "synced"}) == tuple(
+        {credential.name: credential.outcome for credential in report.credentials} for report in (first, second, third)
+    )
+    assert (first, ["A"], {"p"}) == (
+        world.last,
+        [line.name for line in one.lines],
+        {line.project for line in many.lines},
+    )
+    assert third.run_id == runs.runs[0].run_id
+    with pytest.raises(UsageError, match="not open"):
+        await client.history()
+
+
+async def test_a_client_keeps_no_error_of_the_callers_program() -> None:
+    """What is raised inside comes out as it is, and the client is closed."""
+    error = ValueError("theirs")
+    with pytest.raises(ValueError, match="theirs") as caught:
+        async with flysync.open(settings=Settings()) as client:
+            raise error
+
+    assert (error, None) == (caught.value, caught.value.__context__)
+    with pytest.raises(UsageError, match="not open"):
+        await client.sync_project("p")
+
+
+_OF_P: dict[str, Any] = {"project": "p"}
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "named"),
+    [
+        *(("sync", _OF_P | {"names": names}, "names is") for names in _NO_LISTS),
+        *(("unset", _OF_P | {"names": names}, "names is") for names in _NO_LISTS),
+        ("sync", _OF_P | {"names": ["A", 1]}, "a name is of type int"),
+        *((call, {"project": 1}, "project is of type int") for call in ("sync_project", "status", "history")),
+        *((call, {"project": ""}, "the project's id is empty") for call in ("sync_project", "status", "history")),
+        *(("sync_project", _OF_P | {name: {}}, f"{name} is of type dict") for name in ("options", "listener")),
+        *(("status", {name: 1}, f"{name} has to be") for name in ("app", "live", "behind", "failed")),
+        *((call, {"since_s": given}, "since_s has to be") for call in ("status", "history") for given in _NO_SECONDS),
+        *(("status", _OF_P | {name: True}, "choose among all") for name in ("behind", "failed")),
+        ("status", _OF_P | {"since_s": 0}, "choose among all"),
+        *(("history", {"limit": given}, "limit has to be") for given in (0, 1_001, True, "1", 1.0, None)),
+        ("history", {"failed": 1}, "failed has to be"),
+        ("history", {"name": "A"}, "name goes with project"),
+        ("history", _OF_P | {"name": b"A"}, "name is of type bytes"),
+    ],
+    ids=str,
+)
+async def test_an_argument_that_cannot_be_is_named(call: str, given: dict[str, Any], named: str) -> None:
+    """By every call, before anything is opened: there is not even an address."""
+    async with flysync.open(settings=Settings()) as client:
+        with pytest.raises(UsageError, match=named):
+            await getattr(client, call)(**given)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'nme'"):
+            await getattr(client, call)(**given, nme=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"DATABASE_ULR": "x"}, "DATABASE_ULR is not a setting"),
+        ({"database_url": "x"}, "database_url is not a setting"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL is empty"),
+        ({"FLYSYNC_APPS": ["a"]}, "FLYSYNC_APPS is of type list, not str"),
+        ({"env_file": 1}, "env_file is of type int, not str"),
+        ({"settings": {}}, "settings is of type dict, not Settings"),
+        ({"settings": Settings(), "FLYSYNC_ACTOR": "ann"}, "settings leaves no room"),
+        ({"settings": Settings(), "env_file": "x"}, "settings leaves no room"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_cannot_be_is_named(given: dict[str, Any], why: str) -> None:
+    """Where the client is made; one that is nearly right is suggested."""
+    with pytest.raises(UsageError, match=f"^{why}") as caught:
+        flysync.open(**given)
+
+    assert ("not a setting" in why) == ("did you mean DATABASE_URL?" == caught.value.hint)
+
+
+async def test_a_client_has_the_settings_that_it_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its own, then the environment's, then those of a file that is named; all that is wrong is told at once."""
+    seen: list[Settings] = []
+
+    @asynccontextmanager
+    async def opened(settings: Settings) -> AsyncIterator[Services]:
+        seen.append(settings)
+        yield World().services
+
+    monkeypatch.setattr(bootstrap, "open_services", opened)
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("FLY", "DATABASE"))]:
+        monkeypatch.delenv(name)
+    (tmp_path / ".env").write_text("FLY_API_TOKEN=stray\n")
+    (tmp_path / "file").write_text("FLYSYNC_ACTOR=file\nFLYSYNC_SNAPSHOT=file\nDATABASE_URL=host=file\n")
+    monkeypatch.setenv("FLYSYNC_ACTOR", "environment")
+    monkeypatch.setenv("DATABASE_URL", "host=environment")
+
+    async with flysync.open(DATABASE_URL="host=argument", env_file=tmp_path / "file") as client:
+        report = await client.sync_project("p")
+    with pytest.raises(ConfigError, match=r"FLYSYNC_EGRESS \(argument\) (.|\n)* FLYSYNC_KEEP_RUNS_DAYS \(argument\)"):
+        async with flysync.open(FLYSYNC_EGRESS="x", FLYSYNC_KEEP_RUNS_DAYS="x"):
+            raise AssertionError
+
+    assert [("environment", "file", Secret("host=argument"), None)] == [
+        (one.actor, one.snapshot, one.database_url, one.fly_api_token) for one in seen
+    ]
+    assert ("", 2, "FLY_API_TOKEN is not set; DAYTONA_API_KEY is not set") == (
+        report.run_id,
+        report.exit_code,
+        getattr(report.error, "message", None),
+    )
 
 
 async def test_misuse_is_raised() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from report_schema import as_json
 
 from flysync.cli import render
 from flysync.cli.render.sync import project_text
@@ -37,6 +38,7 @@ from flysync.model.reports import (
     Note,
     Report,
     RunRow,
+    SchemaReport,
     SyncReport,
     command,
     printable,
@@ -143,6 +145,7 @@ def evil_texts() -> dict[str, list[str]]:
         SnapshotReport(lines=(snapshot_line(name=EVIL, state=EVIL, image=EVIL, flyctl=None),)),
         ConfigReport(lines=(setting,)),
         KeyringReport(name=EVIL, change=KeyringChange.STORED),
+        SchemaReport(text="{}"),
     )
     kinds = {type(report).__name__ for report in reports}
     below = [kind for kind in Report.__subclasses__() for kind in (kind, *kind.__subclasses__())]
@@ -156,7 +159,9 @@ def evil_texts() -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("what", sorted(evil_texts().keys() - {"FleetReport"}))  # which has counts alone
+@pytest.mark.parametrize(
+    "what", sorted(evil_texts().keys() - {"FleetReport", "SchemaReport"})
+)  # which have no word of others
 def test_no_text_holds_what_a_terminal_would_act_on(what: str) -> None:
     """Names, ids, apps and actors from the database are escaped, and no line is added by them."""
     lines = evil_texts()[what]
@@ -185,9 +190,9 @@ def test_several_problems_have_a_line_each() -> None:
 
 def test_every_report_has_all_keys_of_the_contract_in_their_order() -> None:
     """Whatever the command is: those that callers rely on come first, its own after them."""
-    bare = render.as_json("db", Report())
-    status = render.as_json("status", status_report())
-    sync = render.as_json("sync", sync_report(warnings=(Note(code="b", message="m"),)), (Note(code="a", message="m"),))
+    bare = as_json("db", Report())
+    status = as_json("status", status_report())
+    sync = as_json("sync", sync_report(warnings=(Note(code="b", message="m"),)), (Note(code="a", message="m"),))
 
     assert [*bare, "status", "open_runs", "summary"] == list(status)
     assert list(bare) == list(sync)
@@ -307,7 +312,7 @@ def test_a_status_says_what_fly_shows() -> None:
         },
         error=FlyUnavailable("out of reach", service="fly"),
     )
-    data = render.as_json("status", report)
+    data = as_json("status", report)
 
     assert [
         "p  acme  machines: 2 started, 1 stopped on release 6, 7 (and 1 that no roll-out reaches)",
@@ -334,7 +339,7 @@ def test_a_status_says_what_fly_shows() -> None:
 
 def test_a_status_in_json_has_its_moments_in_iso() -> None:
     """Under a key of its own."""
-    (line,) = render.as_json("status", status_report(status_line()))["status"]
+    (line,) = as_json("status", status_report(status_line()))["status"]
 
     assert ("2026-11-20T03:04:05+00:00", None, "deployed") == (line["deployed_at"], line["written_at"], line["state"])
 
@@ -350,14 +355,14 @@ def test_findings_and_what_was_created() -> None:
         "failed   project_actions: has no details",
         "         ALTER TABLE …",
     ] == render.as_text(check)
-    as_json = {
+    told = {
         "verdict": "failed",
         "subject": "project_actions",
         "message": "has no details",
         "hint": "ALTER TABLE …",
     }
-    assert as_json == render.as_json("db check", check)["check"][1]
-    assert [as_json | {"code": "config"}] == render.as_json("doctor", examined)["doctor"]
+    assert told == as_json("db check", check)["check"][1]
+    assert [told | {"code": "config"}] == as_json("doctor", examined)["doctor"]
     assert ["created a", "created b"] == render.as_text(InitReport(created=("a", "b")))
     assert ["nothing to create: all tables exist"] == render.as_text(InitReport(created=()))
     moved = InitReport(created=("a",), migrated_from=1, shared_apps={AppName("acme"): (ProjectId("p"), ProjectId("q"))})
@@ -367,7 +372,7 @@ def test_findings_and_what_was_created() -> None:
         "acme had secrets of several projects: p, q; the first owns it now",
     ] == render.as_text(moved)
     init = {"created": ["a"], "migrated_from": 1, "shared_apps": {"acme": ["p", "q"]}, "granted_to": None, "sql": None}
-    assert init == render.as_json("db init", moved)["init"]
+    assert init == as_json("db init", moved)["init"]
     granted = InitReport(created=(), granted_to="flysync_sync")
     assert ["nothing to create: all tables exist", "flysync_sync may sync"] == render.as_text(granted)
     assert ["BEGIN;", "COMMIT;"] == render.as_text(InitReport(created=(), sql="BEGIN;\nCOMMIT;"))
@@ -399,7 +404,7 @@ def test_sandboxes_have_a_line_each() -> None:
         "ttl_s": 600,
         "use": "dead",
         "removed": True,
-    } == render.as_json("sandbox list", report)["sandboxes"][0]
+    } == as_json("sandbox list", report)["sandboxes"][0]
     assert ["no sandboxes"] == render.as_text(SandboxReport(lines=()))
 
 
@@ -407,7 +412,7 @@ def test_an_error_carries_what_callers_decide_by() -> None:
     """Code, temporary, service, phase, seconds to wait; the setting only where there is one."""
     error = FlysyncError("m", hint="h", service="fly", phase="set", setting="FLY_API_TOKEN", retry_after_s=3.0)
     data = render.as_json("sync", Report(error=error))["error"]
-    interrupted = render.as_json("sync", Report(error=Interrupted("x", signal_number=15)))
+    interrupted = as_json("sync", Report(error=Interrupted("x", signal_number=15)))
 
     assert {
         "code": "error",
@@ -470,4 +475,4 @@ def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
             "settings": {"FLYSYNC_SNAPSHOT": "ours"},
             "warm": 2,
         }
-    ] == render.as_json("snapshot build", report)["snapshots"]
+    ] == as_json("snapshot build", report)["snapshots"]

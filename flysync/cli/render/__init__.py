@@ -32,6 +32,7 @@ MODULES = {
     "SnapshotReport": "upkeep",
     "ConfigReport": "upkeep",
     "KeyringReport": "upkeep",
+    "SchemaReport": "upkeep",
 }
 
 SCHEMA = "flysync/1"

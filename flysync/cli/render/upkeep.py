@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from flysync.cli.render import picked
 from flysync.model.config import ConfigReport, KeyringChange, KeyringReport
-from flysync.model.reports import InitReport, utc
+from flysync.model.reports import InitReport, SchemaReport, utc
 
 if TYPE_CHECKING:
     from flysync.handlers.database import CheckReport
@@ -43,6 +44,16 @@ def keyring_keys(report: KeyringReport) -> dict[str, Any]:
 def keyring_lines(report: KeyringReport) -> list[str]:
     """Say what happened to one secret."""
     return [f"{report.name} {_CHANGES[report.change]}"]
+
+
+def schema_keys(report: SchemaReport) -> dict[str, Any]:
+    """Give `json_schema`."""
+    return {"json_schema": json.loads(report.text)}
+
+
+def schema_lines(report: SchemaReport) -> list[str]:
+    """Give the schema as it is."""
+    return report.text.splitlines()
 
 
 def check_keys(report: CheckReport) -> dict[str, Any]:
