@@ -167,7 +167,7 @@ def schema(output: Output) -> None:
     One for all commands. Keys are only added to it, so that a program should bear keys that it does not know.
 
     Example:
-        flysync schema > flysync.schema.json
+        flysync schema
     """
     from importlib import resources
 

@@ -21,9 +21,11 @@ SCHEMA: dict[str, Any] = json.loads((Path(flysync.__file__).parent / "cli/schema
 _FORMATS = FormatChecker(formats=())
 
 
-@_FORMATS.checks("date-time", raises=ValueError)
 def _is_a_time(text: object) -> bool:
     return not isinstance(text, str) or datetime.fromisoformat(text).tzinfo is not None
+
+
+_FORMATS.checks("date-time", raises=ValueError)(_is_a_time)
 
 
 def _strict() -> dict[str, Any]:
