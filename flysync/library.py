@@ -58,7 +58,7 @@ def open(  # noqa: A001 - `flysync.open()`, for it is closed again
     if settings is None:
         return Client(partial(_given, variables, path))
     if variables or path:
-        raise UsageError("settings leaves no room for env_file or single settings", hint="give one or the other")
+        raise UsageError("settings excludes env_file and single settings", hint="give one or the other")
     return _once(settings, None)
 
 
@@ -66,8 +66,8 @@ class Client:
     """
     What flysync does, with connections that stay open between the calls; made by `open`.
 
-    Calls may go on side by side, in the event loop that it was opened in. What makes a sync or a removal fail is in its
-    report (`report.ok`, `report.error`); `status` and `history` raise theirs. A call that is cancelled cleans up first.
+    Calls may go on side by side, in the event loop that it was opened in, and have to end before it closes. What makes
+    a sync or a removal fail is in its report (`report.ok`, `report.error`); `status` and `history` raise theirs.
 
     Raises:
         UsageError: an argument is not what it has to be; nothing was opened.

@@ -25,8 +25,16 @@ Warm = Annotated[
     int | None, number_option("--warm", least=0, most=100, metavar="N", help="Sandboxes to keep ready (paid for).")
 ]
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL, and run nothing.")]
-#: As Postgres keeps it, in at most 63 bytes.
-_a_role = name_of("a role", lambda text: 0 < len(text.encode(errors="replace")) <= 63 and text.isprintable())  # noqa: PLR2004
+#: What no role can be called: to Postgres "public" is everybody, quoted or not (read: gram.y, RoleSpec).
+_NO_ROLES = {"public", "none"}
+
+
+def _is_role(text: str) -> bool:
+    """Tell whether it can be a role, as Postgres keeps its name: in at most 63 bytes."""
+    return 0 < len(text.encode(errors="replace")) <= 63 and text.isprintable() and text not in _NO_ROLES  # noqa: PLR2004
+
+
+_a_role = name_of("a role", _is_role)
 Grants = Annotated[
     str | None,
     typer.Option("--grants", metavar="ROLE", parser=_a_role, help="Also give this role the rights of a sync."),

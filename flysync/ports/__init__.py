@@ -46,10 +46,10 @@ from flysync.ports.runs import (
 from flysync.ports.world import (
     BuildListener as BuildListener,
     Clock as Clock,
+    NullListener as NullListener,
     ProgressListener as ProgressListener,
     Recipe as Recipe,
     Services as Services,
     Snapshots as Snapshots,
     SnapshotServices as SnapshotServices,
-    Unheard as Unheard,
 )

@@ -37,8 +37,8 @@ class ProgressListener(Protocol):
         """The run has ended or was interrupted; *report* is what is known."""
 
 
-class Unheard(ProgressListener):
-    """Nobody."""
+class NullListener(ProgressListener):
+    """Follows nothing."""
 
     on_progress = None
 

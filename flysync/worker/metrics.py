@@ -21,7 +21,7 @@ from typing_extensions import override
 from flysync.errors import ConfigError, DatabaseUnavailable, FlysyncError
 from flysync.logs import LOGGER
 from flysync.model.core import Outcome
-from flysync.ports import Backlog, Job, Unheard, Verdict
+from flysync.ports import Backlog, Job, NullListener, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -148,7 +148,7 @@ class WatchMetrics(Metrics):
         )
 
 
-class SandboxCounter(Unheard):
+class SandboxCounter(NullListener):
     """Counts the sandbox of one sync while it is in use."""
 
     def __init__(self, gauge: Gauge) -> None:

@@ -234,7 +234,10 @@ async def test_names_that_know_no_case(database: str) -> None:
 @pytest.mark.parametrize(("example", "sees_all_rows"), [("bypass", False), ("policies", True)])
 async def test_ways_through_row_level_security(database: str, example: str, *, sees_all_rows: bool) -> None:
     """With either, a sync reads all rows of tables that show each tenant its own, and writes its action."""
-    async with as_role(database, sees_all_rows=sees_all_rows) as role, admin(database) as owner:
+    async with (
+        as_role(database, sees_all_rows=sees_all_rows) as role,
+        admin(database, sees_all_rows=sees_all_rows) as owner,
+    ):
         await owner.init(role=role.name)
         role.run(
             "INSERT INTO cloud_credentials VALUES ('proj123', 'AWS_KEY', 'one')",

@@ -248,6 +248,16 @@ async def test_a_heartbeat_notices_the_loss(database: str) -> None:
         await hold.release()
 
 
+async def test_who_closes_while_a_lock_is_held_leaves_nothing_open(database: str) -> None:
+    """The connection goes with the lock."""
+    async with postgres_world(database) as world:
+        hold = await held(world.lock)
+        await world.connection.aclose()
+        await hold.release()
+
+        assert 0 == await world.settled(0)
+
+
 async def test_heartbeats_keep_the_lock(database: str) -> None:
     """A holder that shows life has the lock for longer than the server's patience."""
     async with postgres_world(database, heartbeat_s=0.1, idle_s=1.5) as world:

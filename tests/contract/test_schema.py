@@ -26,10 +26,15 @@ META = "SELECT schema_version, fingerprint_key FROM flysync_meta"
 
 @asynccontextmanager
 async def admin(
-    dsn: str, schema: str | None = None, *, state_schema: str | None = None, values: bool = True
+    dsn: str,
+    schema: str | None = None,
+    *,
+    state_schema: str | None = None,
+    values: bool = True,
+    sees_all_rows: bool = False,
 ) -> AsyncIterator[PostgresAdmin]:
     """Give the tables' administration at an address."""
-    connection = Connection(Secret(dsn), schema, state_schema=state_schema)
+    connection = Connection(Secret(dsn), schema, state_schema=state_schema, sees_all_rows=sees_all_rows)
     try:
         yield PostgresAdmin(connection, values=values)
     finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from test_rights import BLOCKS, SYNC
 from test_schema import BACKENDS, OURS, VIEW, admin, problems
@@ -49,6 +50,19 @@ def new_role(dsn: str, rights: str = "") -> Iterator[tuple[str, str]]:
             yield name, make_conninfo(dsn, user=name, password="pw")
         finally:
             backend.execute(f'DROP OWNED BY "{name}" CASCADE; DROP ROLE "{name}"'.encode())
+
+
+@contextmanager
+def new_role_of(backend: psycopg.Connection[Any], rights: str) -> Iterator[str]:
+    """Make a second role with *rights*, and give its address."""
+    name = f"flysync_other_{backend.info.dbname[-12:]}"
+    role = sql.Identifier(name)
+    backend.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'pw'").format(role))
+    backend.execute(sql.SQL(rights.replace("{role}", "{}")).format(role))
+    try:
+        yield make_conninfo(backend.info.dsn, user=name, password="pw")
+    finally:
+        backend.execute(sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(role))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -148,6 +162,49 @@ async def test_who_may_not_grant_is_told(new_database: Callable[..., str], right
 
     assert "`flysync db init --print --grants ROLE`" in str(caught.value.hint)
     assert [("public.cloud_credentials",)] == left
+
+
+async def test_a_schema_that_may_not_be_used_is_told(new_database: Callable[..., str]) -> None:
+    """A right on a table is worth nothing there, and of the grant Postgres only warns."""
+    dsn = new_database()
+    with new_role(dsn) as (name, _), psycopg.connect(dsn, autocommit=True) as backend:
+        backend.execute("CREATE SCHEMA theirs; REVOKE ALL ON SCHEMA theirs FROM PUBLIC")
+        with new_role_of(backend, "GRANT CREATE, USAGE ON SCHEMA theirs TO {role}") as login:
+            async with admin(login, schema="theirs") as tables:
+                with pytest.raises(ConfigError, match="may not grant"):
+                    await tables.init(role=name)
+
+
+async def test_who_gives_the_values_gives_nobody_the_right_to_read_them(new_database: Callable[..., str]) -> None:
+    """With FLYSYNC_VALUE_SOURCE=caller the stored ones are none of flysync's business."""
+    dsn = new_database()
+    async with admin(dsn) as tables:
+        await tables.init()
+    with new_role(dsn) as (name, _):
+        async with admin(dsn, values=False) as tables:
+            await tables.init(role=name)
+            script = await tables.script(role=name)
+        with psycopg.connect(dsn) as backend:
+            query = "SELECT has_column_privilege(%s::name, 'cloud_credentials', %s, 'SELECT')"
+            rights = [
+                backend.execute(query, (name, column)).fetchone() for column in ("credential_name", "credential_value")
+            ]
+
+    assert "credential_value" not in "".join(line for line in script.splitlines() if "GRANT" in line)
+    assert [(True,), (False,)] == rights
+
+
+async def test_without_any_schema_the_missing_right_is_named(new_database: Callable[..., str]) -> None:
+    """Nobody may use `public`, as some administrators have it."""
+    dsn = new_database()
+    with new_role(dsn) as (_, login), psycopg.connect(dsn, autocommit=True) as backend:
+        backend.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        async with admin(login) as tables:
+            script = await tables.script()
+            with pytest.raises(ConfigError, match=r"that the role may use \(USAGE\)"):
+                await tables.init()
+
+    assert 'SET LOCAL search_path = "public";' in script
 
 
 async def test_a_role_that_is_not_there(new_database: Callable[..., str]) -> None:

@@ -231,6 +231,12 @@ def test_an_app_that_cannot_be(platform: Platform, arguments: tuple[str, ...]) -
     refused(platform, arguments, "usage", 2, "--app")
 
 
+@cases("role", ["public", "none", "", "canary" * 11], quick=1)
+def test_a_role_that_cannot_be(platform: Platform, role: str) -> None:
+    """To Postgres "public" is everybody: nobody means that."""
+    refused(platform, ("db", "init", "--grants", role), "usage", 2, "--grants")
+
+
 @pytest.mark.slow
 def test_a_nul_in_a_value(platform: Platform) -> None:
     """What no process can be given."""

@@ -902,8 +902,8 @@ MUTATIONS = (
     Mutation(
         "tell of rights that could not be granted",
         "flysync/adapters/postgres/schema.py",
-        "        lacks = await inspection.lacks_rights(session, role)\n",
-        "        lacks = False\n",
+        "lacks = await inspection.lacks_rights(session, role, values=self._view.values)",
+        "lacks = False",
         ("contract/test_schema_script.py::test_who_may_not_grant_is_told",),
     ),
     Mutation(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from calls import Call
     from matrix import Cell
 
+    from flysync.adapters.flyctl.script import Part
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import Rollout
     from flysync.model.reports import SyncReport
@@ -59,7 +60,15 @@ class QuickClock(RealClock):
         await asyncio.sleep(seconds / 10)
 
 
-class HastySecrets(FlyctlSecrets):
+class OrderlySecrets(FlyctlSecrets):
+    """Secrets whose two lists come one after the other: both ask for the machines, and a fault is for one of them."""
+
+    def _looks(self, limit_s: int) -> tuple[Part, Part]:
+        secrets, machines = super()._looks(limit_s)
+        return secrets, replace(machines, beside=False)
+
+
+class HastySecrets(OrderlySecrets):
     """Secrets, with a deploy that has little time."""
 
     async def deploy(self, *, wait: bool, timeout_s: float, on_progress: OnProgress | None = None) -> Rollout:
@@ -67,12 +76,20 @@ class HastySecrets(FlyctlSecrets):
         return await super().deploy(wait=wait, timeout_s=min(timeout_s, _SHORT_S + 2), on_progress=on_progress)
 
 
-class HastyFlyctl(FlyctlSandbox):
-    """flyctl, with a deploy that has little time."""
+class PlayedFlyctl(FlyctlSandbox):
+    """flyctl with secrets of that kind."""
 
-    def secrets(self, app: AppName) -> HastySecrets:
+    kind: type[FlyctlSecrets] = OrderlySecrets
+
+    def secrets(self, app: AppName) -> FlyctlSecrets:
         """Give the secrets of *app*."""
-        return HastySecrets(app, self._steps)
+        return self.kind(app, self._steps)
+
+
+class HastyFlyctl(PlayedFlyctl):
+    """The same, where a deploy has little time."""
+
+    kind = HastySecrets
 
 
 #: What is short where a step does not answer; the other steps have the time that they always have.
@@ -90,7 +107,7 @@ async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) 
     assert settings.daytona_api_key is not None
     assert settings.fly_api_token is not None
     token = settings.fly_api_token
-    kind = HastyFlyctl if step == "deploy" else FlyctlSandbox
+    kind = HastyFlyctl if step == "deploy" else PlayedFlyctl
 
     def flyctl(sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
         steps = Steps(

@@ -10,7 +10,7 @@ from flysync.handlers.sync.advice import next_step
 from flysync.handlers.sync.request import SyncRequest
 from flysync.model.core import AppName, Outcome, ProjectId, RunId, SecretName, SyncOptions
 from flysync.model.reports import CredentialReport, SyncReport
-from flysync.ports import Unheard
+from flysync.ports import NullListener
 
 if TYPE_CHECKING:
     from typing import Any
@@ -66,7 +66,9 @@ def test_the_same_command_does_the_same(
 ) -> None:
     """With what decides what it does: without --verify or --force the next one would do nothing, or be refused."""
     chosen = None if names is None else tuple(names)
-    request = SyncRequest(ProjectId("p"), chosen, SyncOptions(**options), World().services, Unheard(), removes=removes)
+    request = SyncRequest(
+        ProjectId("p"), chosen, SyncOptions(**options), World().services, NullListener(), removes=removes
+    )
 
     assert words.split() == [*request.again()]
 

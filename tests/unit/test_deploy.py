@@ -198,8 +198,8 @@ def test_a_commit_is_checked_by_what_nox_keeps() -> None:
     entries = [hook["entry"].split() for repo in hooks["repos"] for hook in repo["hooks"]]
 
     assert {"local"} == {repo["repo"] for repo in hooks["repos"]}
-    assert {".venv/bin/nox -s"} == {" ".join(words[:2]) for words in entries}
-    assert all(f"\ndef {name}(" in noxfile for words in entries for name in words[2:])
+    assert {".venv/bin/nox -R -s"} == {" ".join(words[:3]) for words in entries}
+    assert all(f"\ndef {name}(" in noxfile for words in entries for name in words[3:])
 
 
 def test_the_version_stands_once_and_the_changelog_begins_with_it() -> None:

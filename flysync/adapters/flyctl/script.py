@@ -45,7 +45,7 @@ g=1
 say() { printf "@NONCE@:%s:%s\\n" "$1" "$2"; }
 ended() { c=$2; printf "%s" "$c" >"$m/$1.new" && mv "$m/$1.new" "$m/$1.code"; }
 told() {
-  [ ! -f "$m/$1.out" ] || say "$1:out" "$(head -c @MOST@ "$m/$1.out" | base64 | tr -d "\\n")"
+  [ ! -s "$m/$1.out" ] || say "$1:out" "$(head -c @MOST@ "$m/$1.out" | base64 | tr -d "\\n")"
   say "$1:code" "$(cat "$m/$1.code" 2>/dev/null || printf "%s" "$c")"
 }
 """
@@ -92,7 +92,7 @@ _RUN = """\
 if [ "$g" ]; then
 e=$({ @COMMAND@; } 2>&1 >"$m/@PART@.out"; r=$?; printf x; exit "$r")
 ended @PART@ "$?"
-say @PART@:err "$(printf "%s" "${e%x}" | head -c 65536 | base64 | tr -d "\\n")"
+say @PART@:err "$([ "$e" = x ] || printf "%s" "${e%x}" | head -c 65536 | base64 | tr -d "\\n")"
 [ "$c" = 0 ] || g=@GO_ON@
 else
 ended @PART@ @LEFT_OUT@
@@ -150,7 +150,8 @@ class Part:
     only_app: AppName | None = None
     #: Whether the parts after it are run though it fails.
     goes_on: bool = False
-    #: Whether it is run at the same time as the part before it, whatever that comes to; nothing follows the two.
+    #: Whether it is run at the same time as the part before it, whatever that comes to; nothing follows the two, and
+    #: both have the same limit and need of the token.
     beside: bool = False
 
 
@@ -173,7 +174,7 @@ class Step:
     @property
     def limit_s(self) -> int:
         """Seconds that all of it may take."""
-        return sum(part.limit_s for part in self.parts)
+        return sum(part.limit_s for part in self.parts if not part.beside)
 
     @property
     def has_token(self) -> bool:
@@ -191,6 +192,7 @@ class Step:
             run = _RUN.replace("@GO_ON@", "1" if part.goes_on else "")
             run = run.replace("@COMMAND@", part.command).replace("@PART@", name)
             if part.beside:
+                assert body.endswith(last or "nothing"), "there is one before it, and nothing between the two"
                 body, run = body.removesuffix(last), _BOTH.replace("@FIRST@", last).replace("@SECOND@", run)
             body, last = body + run, run
         body = (

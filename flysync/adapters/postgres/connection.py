@@ -91,6 +91,7 @@ class Connection:
         for _ in range(most):
             self._places.put_nowait(None)
         self._kept: list[Session] = []  #: Those that `hold` has given, and that came back.
+        self._is_closed = False
         #: What the server's clock, in Unix seconds, is ahead of our monotonic one; absent until it was asked.
         self._ahead_s: float | None = None
         with suppress(ValueError):  # told when it is used
@@ -178,13 +179,14 @@ class Connection:
 
     async def keep(self, session: Session) -> None:
         """Keep it for the next one who holds one, or close it."""
-        if session.is_fit and len(self._kept) < self._places.maxsize:
+        if session.is_fit and not self._is_closed and len(self._kept) < self._places.maxsize:
             self._kept.append(session)
         else:
             await session.close()
 
     async def aclose(self) -> None:
         """Close them, once nobody uses one, and those that were kept."""
+        self._is_closed = True
         sessions = [await self._places.get() for _ in range(self._places.maxsize)]
         for session in sessions:
             self._places.put_nowait(None)

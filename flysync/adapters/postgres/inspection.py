@@ -45,6 +45,7 @@ _RELATIONS = """
                 a.atthasdef OR a.attidentity <> '', ARRAY(
                     SELECT kind.name FROM unnest(ARRAY['SELECT', 'INSERT']) AS kind(name)
                     WHERE has_column_privilege(%(role)s::name, c.oid, a.attnum, kind.name)
+                      AND has_schema_privilege(%(role)s::name, n.oid, 'USAGE')
                 )) ORDER BY a.attnum)
             FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         ), format('%%I.%%I', n.nspname, c.relname), c.relkind IN ('v', 'm'), c.reltuples >= 100000 AND NOT EXISTS (
@@ -60,6 +61,7 @@ _RELATIONS = """
         ), ARRAY(
             SELECT kind.name FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind(name)
             WHERE has_table_privilege(%(role)s::name, c.oid, kind.name)
+                AND has_schema_privilege(%(role)s::name, n.oid, 'USAGE')
         )
     FROM unnest(%(names)s::text[]) AS wanted(name) JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -162,10 +164,11 @@ async def _rehearsed(session: Session) -> list[Finding]:
     return []
 
 
-async def lacks_rights(session: Session, role: str) -> bool:
-    """Tell whether *role* may not do all that a sync does with the relations."""
+async def lacks_rights(session: Session, role: str, *, values: bool) -> bool:
+    """Tell whether *role* may not do all that a sync does with the relations, where the *values* come from there."""
     found = await _found(session, role)
-    return any(any(_grants(relation, found[relation.name], role)) for relation in RELATIONS if relation.name in found)
+    lacking = [lack for one in RELATIONS if one.name in found for lack in _grants(one, found[one.name], role)]
+    return any(values or verdict == "failed" for verdict, *_ in lacking)
 
 
 async def _found(session: Session, role: str) -> dict[str, _Found]:

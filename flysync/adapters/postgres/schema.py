@@ -115,7 +115,7 @@ class PostgresAdmin(DatabaseAdmin):
         if await _set_up(session) and META.name in here:
             created.append(META.name)
         if role is not None:
-            await _grant(session, place, role)
+            await self._grant(session, place, role)
         return InitReport(created=tuple(created), migrated_from=old, shared_apps=shared, granted_to=role)
 
     async def _script(self, session: Session, role: str | None) -> str:
@@ -128,7 +128,7 @@ class PostgresAdmin(DatabaseAdmin):
         named = await self._steps(session, here, place)
         steps = [statements for _, statements in named]
         steps += [] if version else [_SET_UP]
-        steps += await _grants(session, place, role) if role else []
+        steps += await self._grants(session, place, role) if role else []
         if version and not role and not any(name for name, _ in named):
             return "-- nothing to create: all tables exist"
         return "\n".join(f"{dedent(step).strip().rstrip(';')};" for step in ("BEGIN", *steps, "COMMIT"))
@@ -144,14 +144,14 @@ class PostgresAdmin(DatabaseAdmin):
         ]
         named = [user if name == "$user" else name for name in self._connection.schemas] or path
         path = [name for name in dict.fromkeys((*named, *state)) if name in path or name in new]
-        backends = (path or ["public"])[0]
-        return {"new": new, "path": path, "backends": backends, "ours": (state or [backends])[0]}
+        path = path or ["public"]
+        return {"new": new, "path": path, "backends": path[0], "ours": (state or path)[0]}
 
     async def _steps(
         self, session: Session, here: Collection[str], place: Mapping[str, Any]
     ) -> list[tuple[str | None, str]]:
         """Give the statements that make what is not *here*, each with the name of what it makes, if anything."""
-        back = (None, f"SET LOCAL search_path = {', '.join(map(_quoted, place['path'])) or _quoted('')}")
+        back = (None, f"SET LOCAL search_path = {', '.join(map(_quoted, place['path']))}")
         there = (None, f"SET LOCAL search_path = {_quoted(place['ours'])}")
         backends, ours = (
             [(one.name, one.create) for one in RELATIONS if one.ours is is_ours and one.name not in here]
@@ -165,6 +165,34 @@ class PostgresAdmin(DatabaseAdmin):
             *([there, *ours, back] if ours and place["ours"] != place["backends"] else ours),
             *([(VIEW, view)] if view else []),
         ]
+
+    async def _grants(self, session: Session, place: Mapping[str, Any], role: str) -> list[str]:
+        """Give the statements that let *role* do what a sync does."""
+        unused = await diagnosis.missing_columns(session)
+        unused += [] if self._view.values else ["cloud_credentials.credential_value"]
+        wanted = {
+            "names": [one.name for one in RELATIONS],
+            "places": [place["ours" if one.ours else "backends"] for one in RELATIONS],
+        }
+        schemas = await session.scalars(_SCHEMAS, wanted)
+        usage = [f"GRANT USAGE ON SCHEMA {_quoted(name)} TO {_quoted(role)}" for name in schemas]
+        return [*usage, *(grant for relation in RELATIONS for grant in relation.grants(_quoted(role), unused))]
+
+    async def _grant(self, session: Session, place: Mapping[str, Any], role: str) -> None:
+        """Let *role* do what a sync does; who may not grant that on a table makes nothing."""
+        try:
+            await session.execute("; ".join(await self._grants(session, place, role)).encode())
+            lacks = await inspection.lacks_rights(session, role, values=self._view.values)
+        except psycopg.errors.InsufficientPrivilege:
+            lacks = True
+        except psycopg.errors.UndefinedObject:
+            hint = "CREATE ROLE ... LOGIN makes it; its name is written as Postgres keeps it, without quotes"
+            raise ConfigError(f"there is no role {role} in this Postgres", hint=hint) from None
+        if lacks:  # of what it may not grant, Postgres only warns
+            hint = "`flysync db init --print --grants ROLE` prints the statements, for whoever owns the tables"
+            raise ConfigError(
+                f"the role of DATABASE_URL may not grant all that {role} needs; nothing was changed", hint=hint
+            )
 
     async def _here(self, session: Session) -> set[str]:
         """Give the relations that are there."""
@@ -209,36 +237,6 @@ async def _set_up(session: Session) -> bool:
     if version != SCHEMA_VERSION:
         raise errors.wrong_version(version)
     return made
-
-
-async def _grants(session: Session, place: Mapping[str, Any], role: str) -> list[str]:
-    """Give the statements that let *role* do what a sync does."""
-    missing = await diagnosis.missing_columns(session)
-    wanted = {
-        "names": [one.name for one in RELATIONS],
-        "places": [place["ours" if one.ours else "backends"] for one in RELATIONS],
-    }
-    schemas = await session.scalars(_SCHEMAS, wanted)
-    usage = [f"GRANT USAGE ON SCHEMA {_quoted(name)} TO {_quoted(role)}" for name in schemas]
-    return [*usage, *(grant for relation in RELATIONS for grant in relation.grants(_quoted(role), missing))]
-
-
-async def _grant(session: Session, place: Mapping[str, Any], role: str) -> None:
-    """Let *role* do what a sync does; who may not grant that on a table makes nothing."""
-    try:
-        async with session.transaction():
-            await session.execute("; ".join(await _grants(session, place, role)).encode())
-        lacks = await inspection.lacks_rights(session, role)
-    except psycopg.errors.InsufficientPrivilege:
-        lacks = True
-    except psycopg.errors.UndefinedObject:
-        hint = "CREATE ROLE ... LOGIN makes it; its name is written as Postgres keeps it, without quotes"
-        raise ConfigError(f"there is no role {role} in this Postgres", hint=hint) from None
-    if lacks:  # of what it may not grant, Postgres only warns
-        hint = "`flysync db init --print --grants ROLE` prints the statements, for whoever owns the tables"
-        raise ConfigError(
-            f"the role of DATABASE_URL may not grant all that {role} needs; nothing was changed", hint=hint
-        )
 
 
 def _quoted(name: str) -> str:

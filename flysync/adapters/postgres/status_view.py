@@ -168,9 +168,9 @@ class StatusView:
         """
         path, schema = await session.row(_SCHEMAS, place)
         statements = _CREATE.replace("{values}", str(self.values).lower())
+        statements = statements.replace("{row_security}", "on" if self.sees_all_rows else "off")
         statements = statements.replace("{path}", path or "").replace("{schema}", schema or "")
         comment = f"made by flysync db init ({sha256(statements.encode()).hexdigest()[:16]})"
         if await session.scalar(_COMMENT) == comment:
             return None
-        row_security = "on" if self.sees_all_rows else "off"
-        return statements.replace("{row_security}", row_security).replace("{comment}", f"'{comment}'")
+        return statements.replace("{comment}", f"'{comment}'")

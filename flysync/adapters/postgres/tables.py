@@ -53,13 +53,13 @@ class Relation:
         """Give the columns that flysync uses *right* on; a default fills the one that no insert names."""
         return [column for column in self.columns if right != "INSERT" or column != "created_at"]
 
-    def grants(self, role: str, missing: Collection[str]) -> Iterator[str]:
-        """Give the statements that let *role*, as SQL writes it, do what a sync does; *missing* are `TABLE.COLUMN`."""
+    def grants(self, role: str, unused: Collection[str]) -> Iterator[str]:
+        """Give the statements that let *role*, as SQL writes it, do what a sync does, but for columns *unused*."""
         if self.ours:
             yield f"GRANT {', '.join(self.rights)} ON {self.name} TO {role}"
             return
         for right in self.rights:
-            columns = ", ".join(one for one in self.used(right) if f"{self.name}.{one}" not in missing)
+            columns = ", ".join(one for one in self.used(right) if f"{self.name}.{one}" not in unused)
             yield f"GRANT {right} ({columns}) ON {self.name} TO {role}"
 
     @property

@@ -10,7 +10,7 @@ from flysync.handlers.sync.entry import refuse_caller, sync_project
 from flysync.handlers.sync.prune_secrets import find_missing, prune_project, waiting
 from flysync.model.core import ProjectId, Pruning, RunId, SyncOptions
 from flysync.model.reports import PRUNE, FleetReport, NextStep, Note, SyncReport
-from flysync.ports import Services, Unheard
+from flysync.ports import NullListener, Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -183,7 +183,7 @@ class _Fleet:
                 yield NextStep(command=self._again, why="tries those again that may succeed now")
 
 
-class _Seat(Unheard):
+class _Seat(NullListener):
     """Follows one project, and hands on its report, also that of a run that was cut short."""
 
     def __init__(self, project: ProjectId, fleet: _Fleet, listener: FleetListener | None) -> None:

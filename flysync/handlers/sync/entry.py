@@ -26,7 +26,7 @@ from flysync.handlers.sync.stage import Stage
 from flysync.handlers.sync.state import SyncState
 from flysync.handlers.sync.waiting import acquire_or_join
 from flysync.model.core import Outcome, ProjectId, ProjectView, SecretName, SyncOptions, is_app_name
-from flysync.ports import ProgressListener, Services, Unheard
+from flysync.ports import NullListener, ProgressListener, Services
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ async def sync_credentials_to_flyio(
     """
     if not names and more is None:
         raise UsageError("no credential is named", hint="name one with --name, or use sync-project for all")
-    request = SyncRequest(project, tuple(names), options, services, listener or Unheard(), more=more)
+    request = SyncRequest(project, tuple(names), options, services, listener or NullListener(), more=more)
     return await _Sync(request).run()
 
 
@@ -72,7 +72,7 @@ async def sync_project(
         UsageError: the values come from the caller, who can give them only one by one.
     """
     refuse_caller(options)
-    return await _Sync(SyncRequest(project, None, options, services, listener or Unheard())).run()
+    return await _Sync(SyncRequest(project, None, options, services, listener or NullListener())).run()
 
 
 def refuse_caller(options: SyncOptions) -> None:
@@ -99,7 +99,7 @@ async def unset_secrets(
     secret that Fly has no more is `unchanged`, and restarts nothing. What *more* gives until the app is locked is
     removed, too.
     """
-    request = SyncRequest(project, tuple(names), options, services, listener or Unheard(), removes=True, more=more)
+    request = SyncRequest(project, tuple(names), options, services, listener or NullListener(), removes=True, more=more)
     return await _Sync(request).run()
 
 

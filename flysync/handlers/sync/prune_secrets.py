@@ -15,7 +15,7 @@ from flysync.errors import FlysyncError, ProjectNotFound, PruneRefused, Scope, U
 from flysync.handlers.sync.entry import sync_project, unset_secrets
 from flysync.model.core import Outcome, ProjectId, Pruning, Reason, RunId, SyncOptions
 from flysync.model.reports import CredentialReport, NextStep, Note, SyncReport, chosen, command, utc
-from flysync.ports import MissingSecrets, OnProgress, ProgressListener, Services, Unheard
+from flysync.ports import MissingSecrets, NullListener, OnProgress, ProgressListener, Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +62,7 @@ async def prune_project(
     Where it *syncs*, that comes first, in a run of its own; where that has failed as a whole, nothing is removed.
     Nothing was done by a report without a `run_id`.
     """
-    listener = listener or Unheard()
+    listener = listener or NullListener()
     both = _Both(project, listener)
     try:
         if syncs:
