@@ -64,12 +64,12 @@ class Side:
 
     def end(self, processes: list[Running]) -> None:
         """Wait for the end, and note what was said."""
-        for done in [process.done() for process in processes]:
-            lines = (done.stderr + done.stdout).splitlines() or ["nothing"]
-            telling = [line for line in lines if re.match(r'\S*[eE]rror: |.*"app-1: ', line)]
-            said = re.sub(r"run \w{26}", "another run", (telling or lines)[-1])
-            self.said = re.sub(r'\{.*"message": "(.*?)".*', r"\1", said).replace("|", "/")
-            self.codes.append(done.code)
+        ended = [process.done() for process in processes]
+        self.codes += [one.code for one in ended]
+        lines = "".join(one.stderr + one.stdout for one in ended).splitlines() or ["nothing"]
+        telling = [line for line in lines if re.match(r'\S*[eE]rror: |.*"app-1: ', line)]
+        said = re.sub(r"run \w{26}", "another run", (telling or lines)[-1])
+        self.said = re.sub(r'\{.*"message": "(.*?)".*', r"\1", said).replace("|", "/")
 
     def restarts(self) -> int:
         """Give how often a machine was restarted, or started again."""
