@@ -111,6 +111,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def compare(session: nox.Session) -> None:
+    """Print the table of docs/why.md: a plain script and flysync through the same faults; `NUMBER …` for some cases."""
+    _install(session, *TEST)
+    session.run("python", "tests/bench/compare.py", *session.posargs, env={"PYTHONPATH": "tests/e2e"})
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Sync ten thousand times with faults and kills by chance, and print what is left; `--syncs N`, `--seed N`."""
     _install(session, *TEST)
