@@ -221,9 +221,9 @@ class JobQueueContract:
         """What was added meanwhile is there for others."""
         queue, hands = world.queue(), Hands()
         async with working(queue, hands):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(1.0)  # it begins, and ends, as soon as the machine lets it
             queue.stop()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(1.0)
             job_id = await world.add("A")
             await asyncio.sleep(0.3)
 

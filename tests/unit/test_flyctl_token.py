@@ -22,7 +22,7 @@ TOKEN = macaroon.macaroon(macaroon.organization(9))
 START = 1_800_000_000
 SPARE_S = 600
 #: Seconds for a set, and for the two lists in the same step.
-SET_S, LISTS_S = 90, 2 * 15
+SET_S, LISTS_S = 90, 15
 REFUSED = told(1, stderr="Error: update secrets: failed to update app secrets: unauthorized")
 VALUES = {SecretName("A"): Secret("1")}
 
