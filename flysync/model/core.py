@@ -148,7 +148,7 @@ class Credential:
     name: SecretName
     #: Absent where the table keeps no value (no such column, NULL) or one that is no text.
     secret: Secret | None = None
-    problem: str | None = None  #: Why the row is of no use, in words that follow the name.
+    problem: str | None = None  #: Why the row cannot be used, in words that follow the name.
     left_out: bool = False  #: Whether there is a value that was not read, because there was so much of others.
 
 

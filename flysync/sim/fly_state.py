@@ -139,7 +139,7 @@ class App:
         self, machine: Machine, *, config: dict[str, object], min_secrets_version: int, skip_launch: bool
     ) -> None:
         """
-        Give *machine* a new config and start it anew.
+        Give *machine* a new config and start it again.
 
         It gets the oldest secrets that it may: those of *min_secrets_version*, but none older than it had. Fly
         promises no more (read: flyctl internal/command/secrets/sync.go), so the simulator gives no more (assumed).

@@ -45,7 +45,7 @@ class Vault:
     """
     The secrets of one app; each update makes a new version, and none is forgotten.
 
-    An update that changes nothing makes a version too (measured: flyctl.md 6; it sets `updated_at` anew: assumed).
+    An update that changes nothing makes a version too (measured: flyctl.md 6; it sets `updated_at` again: assumed).
     """
 
     def __init__(self, app: str, key: bytes) -> None:

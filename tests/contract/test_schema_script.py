@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from test_rights import BLOCKS, SYNC
 from test_schema import BACKENDS, OURS, VIEW, admin, problems
@@ -37,10 +36,10 @@ EVERYTHING = """
 
 
 @contextmanager
-def new_role(dsn: str, rights: str = "") -> Iterator[tuple[str, str]]:
-    """Make a role that may do nothing but *rights*; give its name and its address."""
+def new_role(dsn: str, rights: str = "", *, kind: str = "test") -> Iterator[tuple[str, str]]:
+    """Make a role that may do nothing but *rights*, one of each *kind*; give its name and its address."""
     with psycopg.connect(dsn, autocommit=True) as backend:
-        name = f"flysync test {backend.info.dbname[-12:]}"
+        name = f"flysync {kind} {backend.info.dbname[-12:]}"
         backend.execute(
             f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'pw'; REVOKE CREATE ON SCHEMA public FROM PUBLIC".encode()
         )
@@ -50,19 +49,6 @@ def new_role(dsn: str, rights: str = "") -> Iterator[tuple[str, str]]:
             yield name, make_conninfo(dsn, user=name, password="pw")
         finally:
             backend.execute(f'DROP OWNED BY "{name}" CASCADE; DROP ROLE "{name}"'.encode())
-
-
-@contextmanager
-def new_role_of(backend: psycopg.Connection[Any], rights: str) -> Iterator[str]:
-    """Make a second role with *rights*, and give its address."""
-    name = f"flysync_other_{backend.info.dbname[-12:]}"
-    role = sql.Identifier(name)
-    backend.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'pw'").format(role))
-    backend.execute(sql.SQL(rights.replace("{role}", "{}")).format(role))
-    try:
-        yield make_conninfo(backend.info.dsn, user=name, password="pw")
-    finally:
-        backend.execute(sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(role))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -169,7 +155,7 @@ async def test_a_schema_that_may_not_be_used_is_told(new_database: Callable[...,
     dsn = new_database()
     with new_role(dsn) as (name, _), psycopg.connect(dsn, autocommit=True) as backend:
         backend.execute("CREATE SCHEMA theirs; REVOKE ALL ON SCHEMA theirs FROM PUBLIC")
-        with new_role_of(backend, "GRANT CREATE, USAGE ON SCHEMA theirs TO {role}") as login:
+        with new_role(dsn, "CREATE, USAGE ON SCHEMA theirs", kind="other") as (_, login):
             async with admin(login, schema="theirs") as tables:
                 with pytest.raises(ConfigError, match="may not grant"):
                     await tables.init(role=name)
