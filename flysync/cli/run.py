@@ -77,6 +77,9 @@ def finish(work: Callable[[], Coroutine[Any, Any, Report]], progress: Follower) 
     Whatever comes after it has the first signal only noted.
     """
     import asyncio
+    import json  # noqa: F401 - the last words come at any point: what they need may not be half loaded then
+
+    import flysync.cli.render.sync  # noqa: F401
 
     async def body() -> Report:
         loop = asyncio.get_running_loop()

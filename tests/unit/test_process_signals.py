@@ -49,6 +49,21 @@ def test_the_second_says_what_is_left_and_leaves() -> None:
     assert (143, "") == (broken.returncode, broken.stdout)
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_last_words_of_a_handler_load_nothing(as_json: bool) -> None:
+    """A signal may come while a module is only half there, and the report would be lost for it."""
+    done = process(
+        "import sys\nfrom flysync.cli import output, progress, run\nfrom flysync.model.reports import FleetReport\n"
+        "async def work():\n    sys.meta_path = []\n    signal.raise_signal(15)\n    signal.raise_signal(2)\n"
+        f"follower = progress.FleetProgress(output.Output(as_json={as_json}))\n"
+        "follower.begin(lambda: FleetReport(projects=(), unchanged=3))\n"
+        "signals.on_second = follower.output.last_words\nrun.finish(work, follower)"
+    )
+
+    assert (143, True) == (done.returncode, "left at once" in (done.stdout if as_json else done.stderr)), done
+    assert ("interrupted" if as_json else "3 projects: 3 unchanged") in done.stdout
+
+
 def test_a_third_does_not_wait_for_the_words_of_the_second() -> None:
     """They may be stuck: nobody reads."""
     done = process("signals.on_second = lambda: signal.raise_signal(2)\nsignal.raise_signal(2)\nsignal.raise_signal(2)")
