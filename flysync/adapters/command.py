@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from flysync.ports import Decryption
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from flysync.model.core import ProjectId, SecretName
 
@@ -28,13 +29,13 @@ _KEYS = ("FLY_", "FLYCTL_", "DAYTONA_")
 
 class CommandDecryption(Decryption):
     """
-    Asks *command*, its words as a process gets them: once per call, for at most *limit_s* seconds.
+    Asks *command*, split as a shell would and run without one: once per call, for at most *limit_s* seconds.
 
     It gets `{"project": …, "values": {NAME: stored}}`, and gives `{"values": {NAME: value}, "failed": {NAME: reason}}`.
     """
 
-    def __init__(self, command: Sequence[str], *, limit_s: float = 10.0) -> None:
-        self._command, self._limit_s = command, limit_s
+    def __init__(self, command: str, *, limit_s: float = 10.0) -> None:
+        self._command, self._limit_s = shlex.split(command), limit_s
 
     @override
     async def decrypt(self, project: ProjectId, stored: Mapping[SecretName, Secret]) -> Mapping[SecretName, Secret]:

@@ -49,8 +49,8 @@ def schema(text: str) -> str:
     return text
 
 
-def command(text: str) -> tuple[str, ...]:
-    """Accept a command, split as a shell would, whose program is there."""
+def command(text: str) -> str:
+    """Accept a command whose program is there; it is split as a shell would."""
     try:
         words = shlex.split(plain(text))
     except ValueError:  # of shlex, or of what is no plain text
@@ -59,7 +59,7 @@ def command(text: str) -> tuple[str, ...]:
         raise ValueError("is not a command in plain text, with its quotes closed")
     if shutil.which(words[0]) is None:
         raise ValueError(f"names a program that is not there, or may not be run: {words[0]}")
-    return tuple(words)
+    return text
 
 
 def flag(text: str) -> bool:

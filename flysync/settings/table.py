@@ -64,8 +64,8 @@ class Settings:
     row_security: str = _setting("FLYSYNC_ROW_SECURITY", readers.one_of("refuse", "complete"), "refuse")
     #: Where values come from: the table ("database") or the caller ("caller").
     value_source: ValueSource = _setting("FLYSYNC_VALUE_SOURCE", readers.one_of("database", "caller"), "database")
-    #: The command that decrypts what the table has, in words; by default that is the value.
-    decrypt: tuple[str, ...] | None = _setting("FLYSYNC_DECRYPT", readers.command)
+    #: The command that decrypts what the table has; by default that is the value.
+    decrypt: str | None = _setting("FLYSYNC_DECRYPT", readers.command)
     #: Patterns of the apps that may be touched, and of the names that may not.
     apps: tuple[str, ...] = _setting("FLYSYNC_APPS", readers.app_patterns, ("*",), never_empty=True)
     reserved_names: tuple[str, ...] = _setting("FLYSYNC_RESERVED_NAMES", readers.name_patterns, (), never_empty=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ json.dump({"values": values, "failed": {}}, sys.stdout)
 
 async def decrypt(code: str, limit_s: float = 20.0, **stored: str) -> Mapping[SecretName, str]:
     """Ask a program in Python, and give the values."""
-    decryption = CommandDecryption([sys.executable, "-c", code], limit_s=limit_s)
+    decryption = CommandDecryption(shlex.join([sys.executable, "-c", code]), limit_s=limit_s)
     given = {SecretName(name): Secret(value) for name, value in (stored or {"A": "x", "B": "y"}).items()}
     return {name: secret.reveal() for name, secret in (await decryption.decrypt(PROJECT, given)).items()}
 
@@ -152,6 +153,6 @@ async def test_a_program_that_cannot_be_run(tmp_path: Path) -> None:
     (tmp_path / "program").write_text("#!/nowhere/at/all\n")
     (tmp_path / "program").chmod(0o755)
     with pytest.raises(ConfigError, match="cannot be run: No such file") as caught:
-        await CommandDecryption([str(tmp_path / "program")]).decrypt(PROJECT, {})
+        await CommandDecryption(str(tmp_path / "program")).decrypt(PROJECT, {})
 
     assert "FLYSYNC_DECRYPT" == caught.value.setting
