@@ -17,7 +17,7 @@ from flysync.ports import Decryption
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from flysync.model.core import ProjectId, SecretName
 
@@ -29,9 +29,10 @@ _KEYS = ("FLY_", "FLYCTL_", "DAYTONA_")
 
 class CommandDecryption(Decryption):
     """
-    Asks *command*, split as a shell would and run without one: once per call, for at most *limit_s* seconds.
+    Asks *command*, split as a shell would and run without one, for at most *limit_s* seconds.
 
-    It gets `{"project": …, "values": {NAME: stored}}`, and gives `{"values": {NAME: value}, "failed": {NAME: reason}}`.
+    It is asked once per call; of very many values, one part after the other. It gets
+    `{"project": …, "values": {NAME: stored}}`, and gives `{"values": {NAME: value}, "failed": {NAME: reason}}`.
     """
 
     def __init__(self, command: str, *, limit_s: float = 10.0) -> None:
@@ -39,8 +40,13 @@ class CommandDecryption(Decryption):
 
     @override
     async def decrypt(self, project: ProjectId, stored: Mapping[SecretName, Secret]) -> Mapping[SecretName, Secret]:
-        question = {"project": project, "values": {name: secret.reveal() for name, secret in stored.items()}}
-        answer = await self._ask(json.dumps(question).encode())
+        values: dict[SecretName, Secret] = {}
+        for batch in _batches(stored):
+            values |= await self._decrypt(project, batch)
+        return values
+
+    async def _decrypt(self, project: ProjectId, stored: Mapping[SecretName, str]) -> Mapping[SecretName, Secret]:
+        answer = await self._ask(json.dumps({"project": project, "values": stored}).encode())
         values, failed = answer.get("values"), answer.get("failed", {})
         if not isinstance(values, dict) or not isinstance(failed, dict):
             raise _failed("did not answer with values")
@@ -78,6 +84,20 @@ class CommandDecryption(Decryption):
         if not isinstance(found, dict):
             raise _failed("did not answer with an object of JSON")
         return found
+
+
+def _batches(stored: Mapping[SecretName, Secret]) -> Iterator[Mapping[SecretName, str]]:
+    """Give what is stored in parts, whose values stay below the limit even where each letter is escaped."""
+    batch: dict[SecretName, str] = {}
+    size_bytes = 0
+    for name, secret in stored.items():
+        if batch and size_bytes + secret.size_bytes > _MOST_BYTES // 8:
+            yield batch
+            batch, size_bytes = {}, 0
+        batch[name] = secret.reveal()
+        size_bytes += secret.size_bytes
+    if batch:
+        yield batch
 
 
 def _failed(what: str) -> DecryptFailed:

@@ -47,6 +47,13 @@ async def test_values_come_back_as_they_are() -> None:
     assert {"A": long} == await decrypt(streams, A=long)
 
 
+async def test_more_than_one_answer_may_hold() -> None:
+    """So many are decrypted one part after the other."""
+    many = {f"N{number}": chr(228 + number) * 60_000 for number in range(60)}
+
+    assert many == await decrypt(TURNS, 20.0, **many)
+
+
 @pytest.mark.parametrize(
     ("answer", "values"),
     [
@@ -153,6 +160,6 @@ async def test_a_program_that_cannot_be_run(tmp_path: Path) -> None:
     (tmp_path / "program").write_text("#!/nowhere/at/all\n")
     (tmp_path / "program").chmod(0o755)
     with pytest.raises(ConfigError, match="cannot be run: No such file") as caught:
-        await CommandDecryption(str(tmp_path / "program")).decrypt(PROJECT, {})
+        await CommandDecryption(str(tmp_path / "program")).decrypt(PROJECT, {SecretName("A"): Secret("x")})
 
     assert "FLYSYNC_DECRYPT" == caught.value.setting

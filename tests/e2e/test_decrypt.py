@@ -44,7 +44,9 @@ def test_the_commands_of_the_docs(platform: Platform, language: str) -> None:
     platform.store("p", A=sealed(ODD), B=sealed("two"), EMPTY=sealed(""))
     first = sync(platform, COMMANDS[language])
     platform.store("p", A=sealed(ODD), B=sealed("three", os.urandom(32)))
+    turned = platform.execute("SELECT credential_name, state FROM flysync_status WHERE project_id = 'p'")
     second = sync(platform, COMMANDS[language])
+    told = platform.execute("SELECT credential_name, state FROM flysync_status WHERE project_id = 'p'")
     third = sync(platform, "false")
 
     codes = [{one["name"]: one["code"] for one in done.json["credentials"]} for done in (first, second)]
@@ -53,6 +55,8 @@ def test_the_commands_of_the_docs(platform: Platform, language: str) -> None:
         {"A": None, "B": "decrypt_failed", "EMPTY": "invalid_credential"},
     ] == codes
     assert ({"A": ODD, "B": "two"}, 1) == (app.deployed_env("m0"), app.restarts["m0"])
+    assert {"A": "changed since", "B": "changed since", "EMPTY": "never sent"} == dict(turned)
+    assert {"A": "deployed", "B": "changed since", "EMPTY": "never sent"} == dict(told)
     assert (1, 1, 75) == (first.code, second.code, third.code)
     assert "the command of FLYSYNC_DECRYPT ended with 1" == third.json["error"]["message"]
 
