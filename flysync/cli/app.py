@@ -13,7 +13,6 @@ from flysync.cli.output import Output
 from flysync.cli.signals import SIGNALS
 from flysync.errors import Interrupted, UsageError
 
-
 #: What other tools call our commands: near in meaning, where letters would lead elsewhere (`set` to `unset`).
 _ELSEWHERE = {
     **dict.fromkeys(("set", "push", "add"), "sync"),
