@@ -27,7 +27,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?|)(:[0-9]
 #: Parameters that say how a client behaves, and not where anything is.
 _HARMLESS = re.compile(
     r"(?i)\w*(timeout|retry|retries|pool|keepalive|connections|ready|offline|health|lazy|delay|protocol|encoding"
-    r"|decode|abort)\w*|(client_?|connection_?)name"
+    r"|decode|abort|resend|resubscribe|pipelin|scripts|stack|stringnumbers)\w*|(client_?|connection_?)name"
 )
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)

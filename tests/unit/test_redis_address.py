@@ -32,6 +32,8 @@ PASSWORD = "hunter2"
         ("redis://h/0?family=0", {"host": "h"}),
         ("redis://h?family=6", {"host": "h"}),
         ("redis://h?maxRetriesPerRequest=3&connectTimeout=1&socket_timeout=1&pool_size=9", {"host": "h"}),
+        ("redis://h?autoResubscribe=false&autoResendUnfulfilledCommands=0&showFriendlyErrorStack=1", {"host": "h"}),
+        ("redis://h?stringNumbers=1&dualStack=1&enableAutoPipelining=1&maxScriptsCachingTime=1", {"host": "h"}),
         ("rediss://h", {"host": "h", "tls": True}),
         ("valkeys://h", {"host": "h", "tls": True}),
         ("redis+tls://h", {"host": "h", "tls": True}),
