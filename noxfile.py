@@ -89,11 +89,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly, of package, tests and this file."""
+    """Check types, strictly, of package, tests and this file; and the example by pyright too, which needs Node."""
     _install(session, *TEST, *LINT, "nox")
     session.run("mypy")
     for path in sorted(path for path in Path("tests").iterdir() if path.is_dir() and list(path.glob("*.py"))):
         session.run("mypy", str(path))  # one by one: each has a conftest of its own
+    session.run("pyright")
 
 
 @nox.session
