@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from flysync.cli.output import coloured
+
 if TYPE_CHECKING:
     from platform_of_tests import Done, Platform
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-#: The colours of a picture, by the first word of a line.
-_STYLES = {
-    "$": "bold",
-    **dict.fromkeys(("✓", "ok"), "green"),
-    **dict.fromkeys(("!", "?", "◐", "warning", "warning:", "hint:"), "yellow"),
-    **dict.fromkeys(("✗", "failed", "error:"), "red"),
-    **dict.fromkeys(("→", "next:"), "cyan"),
-    "-": "dim",
-}
 #: What no two runs have in common.
 _VARIES = (
     (re.compile(r"\b01[0-9a-hjkmnp-tv-z]{24}\b"), "RUN"),
@@ -112,13 +105,12 @@ def same_picture(name: str, text: str) -> None:
 
 
 def drawn(text: str) -> str:
-    """Give a picture of a terminal that shows *text*, as SVG that loads nothing."""
+    """Give a picture of a terminal that shows *text* in the colours it has there, as SVG that loads nothing."""
     lines = text.splitlines()
     console = Console(
         record=True, file=io.StringIO(), width=max(map(len, lines)) + 1, color_system="truecolor", force_terminal=True
     )
-    for line in lines:
-        console.print(Text(line, style=_style(line)), soft_wrap=True)
+    console.print(Text.from_ansi(coloured(text)), soft_wrap=True)
     svg = console.export_svg(title="flysync", unique_id="flysync")
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL) + "\n"
 
@@ -132,9 +124,3 @@ def text_in(svg: str) -> str:
     first = min(rows)
     found = {round((y - first) / step): line.rstrip() for y, line in rows.items()}
     return "\n".join(found.get(number, "") for number in range(max(found) + 1)).strip("\n")
-
-
-def _style(line: str) -> str:
-    """Give a line the colour of what it says."""
-    first, _, _ = line.strip().partition(" ")
-    return _STYLES.get(first, "")

@@ -11,7 +11,7 @@ from flysync.cli.render.history import run_end, who
 from flysync.handlers.compare import Live
 from flysync.handlers.status import CredentialCondition, StatusLine, StatusReport
 from flysync.model.core import AppName, State
-from flysync.model.reports import utc
+from flysync.model.reports import length, utc
 from flysync.model.summary import Summary, listed
 
 #: What is told of the run that tried last.
@@ -66,18 +66,10 @@ def _summary(summary: Summary) -> list[str]:
     facts = [
         ("failed", summary.failed, codes),
         ("given up", summary.given_up, "waits for a change, or --force"),
-        ("behind longest", summary.oldest, None if summary.behind_s is None else _length(summary.behind_s)),
+        ("behind longest", summary.oldest, None if summary.behind_s is None else length(summary.behind_s)),
         *((label, some.count, listed(some.first, some.count)) for label, some in doubtful),
     ]
     return [*text, *(f"  {label:<14}  {fact}  ({more})" for label, fact, more in facts if fact)]
-
-
-def _length(seconds: float) -> str:
-    """Give a length of time in the largest unit of which there are two."""
-    for unit, its in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * its:
-            return f"{seconds / its:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _mark(line: StatusLine) -> str:
