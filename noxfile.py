@@ -127,14 +127,14 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(name="soak-worker")
 def soak_worker(session: nox.Session) -> None:
-    """Work off ten thousand jobs of a Node backend while workers are killed; `--jobs N`, `--projects N`, `--seed N`."""
+    """Process ten thousand jobs of a Node backend while workers are killed; `--jobs N`, `--projects N`, `--seed N`."""
     _install(session, *TEST)
     session.run("python", "tests/faults/soak_worker.py", *session.posargs, env={"PYTHONPATH": "tests/e2e"})
 
 
 @nox.session(name="soak-watch")
 def soak_watch(session: nox.Session) -> None:
-    """Let watchers bring what jobs do not, some of which are lost; `--jobs N`, `--projects N`, `--seed N`."""
+    """Let watchers deliver what jobs do not, some of which are lost; `--jobs N`, `--projects N`, `--seed N`."""
     _install(session, *TEST)
     session.run("python", "tests/faults/soak_watch.py", *session.posargs, env={"PYTHONPATH": "tests/e2e"})
 
@@ -148,7 +148,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Record the transcripts and draw the pictures of docs/ anew, from what the commands print."""
+    """Record the transcripts and draw the pictures of docs/ again, from what the commands print."""
     _install(session, *TEST)
     tests = ("tests/e2e/test_operations.py", "tests/e2e/test_demo.py")
     session.run("pytest", "-q", *tests, env={"FLYSYNC_TEST_RECORD": "1"})

@@ -228,7 +228,7 @@ class BullmqJobs(JobQueue):
         if job.data is UNREADABLE:
             return None, "fields are not what BullMQ stores"
         if not isinstance(job.data, dict):
-            return None, "data has more than 1 MiB" if job.data == TOO_LARGE else "data is not an object"
+            return None, "data is larger than 1 MiB" if job.data == TOO_LARGE else "data is not an object"
         value = job.data.get(_VALUE)
         if _VALUE in job.data:
             try:

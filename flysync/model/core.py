@@ -103,7 +103,7 @@ class SyncOptions:
     """How a sync is to be done."""
 
     app: AppName | None = None  #: Give the credentials to this app instead of the project's newest deployment.
-    stage: bool = False  #: Store only; a later deploy brings them to the machines.
+    stage: bool = False  #: Store only; a later deploy restarts the machines with them.
     wait: bool = True  #: Wait until the machines are healthy.
     dry_run: bool = False  #: Show the plan; write nothing, start nothing.
     verify: bool = False  #: Ask Fly even where the record says that nothing is to be done.
@@ -146,7 +146,7 @@ class Credential:
     """A credential of a project, as the database has it."""
 
     name: SecretName
-    #: Absent where the table keeps no value (no such column, NULL) or one that is no text.
+    #: Absent where the table keeps no value (no such column, NULL) or one that is not text.
     secret: Secret | None = None
     problem: str | None = None  #: Why the row cannot be used, in words that follow the name.
     left_out: bool = False  #: Whether there is a value that was not read, because there was so much of others.

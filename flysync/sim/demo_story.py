@@ -102,7 +102,7 @@ class Story:
         await self._flysync("sync-project", "--project", _PROJECT, "--dry-run")
 
     async def _sync(self, project: str, *names: str) -> None:
-        """Bring credentials to the project's app: one by name, several as what the project has."""
+        """Copy credentials to the project's app: one by name, several as what the project has."""
         if len(names) == 1:
             await self._flysync("sync", "--project", project, "--name", *names)
         else:

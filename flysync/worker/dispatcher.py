@@ -54,7 +54,7 @@ class _Request:
     name: SecretName
     job: Job
     verdict: asyncio.Future[Verdict]
-    #: How often its sync was stopped by what was no fault of its own; by which service, and since when by this one.
+    #: How often its sync was stopped by a fault that was not its own; by which service, and since when by this one.
     times_held: int = 0
     held_by: str | None = ""
     held_since: float = 0.0

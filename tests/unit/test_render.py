@@ -281,7 +281,7 @@ def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
         "q  (not deployed)",
         "  ! -  no credentials",
         "run run2 in progress since 2026-11-20 03:04:05Z (cli, ann)",
-        "run run3 died; the next sync clears up. It began 2026-11-20 03:04:05Z (cli, ann)",
+        "run run3 died; the next sync cleans up. It began 2026-11-20 03:04:05Z (cli, ann)",
     ] == render.as_text(report)
     assert ["no projects"] == render.as_text(status_report())
 

@@ -232,7 +232,7 @@ def _changed(told: str, source: Source) -> str:
 
 
 def _version(told: str) -> str | None:
-    """Read the answer of `flyctl version --json`; nothing where that is no version."""
+    """Read the answer of `flyctl version --json`; nothing where that is not a version."""
     try:
         version = json.loads(told)["Version"]
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -53,7 +53,7 @@ def status_lines(report: StatusReport) -> list[str]:
             text.append(f"  {_mark(line)} {line.name or '-':<{widths[project]}}  {_state(line)}")
             text += [f"    {fact}" for fact in _facts(line)]
     for run in report.open_runs:
-        how = "died; the next sync clears up. It began" if run.run_id in report.died else "in progress since"
+        how = "died; the next sync cleans up. It began" if run.run_id in report.died else "in progress since"
         text.append(f"run {run.run_id} {how} {utc(run.started_at)} ({run.origin}, {run.actor})")
     return text
 
