@@ -30,7 +30,7 @@ RUNTIME = "docs/deploy/requirements.txt"
 
 def _install(session: nox.Session, *more: str, extras: str = "demo,worker") -> None:
     """Install flysync as it is here, with the pinned versions of all that it needs."""
-    # Where Python is told to write no bytecode, each process of a demo or a test would compile Daytona's SDK anew: 2 s.
+    # Where Python is told to write no bytecode, each process of a demo or a test would compile the SDK again: 2 s.
     session.env.update(UV_COMPILE_BYTECODE="1", PYTHONDONTWRITEBYTECODE="")
     session.install("-c", "constraints.txt", "-e", f".[{extras}]", *more)
 
@@ -177,7 +177,7 @@ def sbom(session: nox.Session) -> None:
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Ask for known holes in all pins; without an answer it fails as well, and says that nobody knows."""
+    """Ask for known vulnerabilities of all pins; without an answer it fails as well, and says that nobody knows."""
     session.install("-c", "constraints.txt", *SUPPLY)
     told = Path(session.create_tmp()) / "audit.json"
     told.unlink(missing_ok=True)
@@ -185,12 +185,12 @@ def audit(session: nox.Session) -> None:
     command = ("pip-audit", "--strict", "--disable-pip", "--no-deps", "-r", "constraints.txt", "-f", "json", "-o", told)
     session.run(*command, "--progress-spinner=off", *session.posargs, success_codes=(0, 1))
     if not told.exists():
-        session.error("not checked: without an answer nobody knows whether the pins have known holes")
+        session.error("not checked: without an answer nobody knows whether the pins have known vulnerabilities")
     pinned = json.loads(told.read_text())["dependencies"]
     holes = [f"{one['name']} {one['version']}: {hole['id']}" for one in pinned for hole in one["vulns"]]
     if holes:
-        session.error("known holes: " + ", ".join(holes))
-    session.log(f"no known hole in {len(pinned)} pins")
+        session.error("known vulnerabilities: " + ", ".join(holes))
+    session.log(f"no known vulnerability in {len(pinned)} pins")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Report)
 
 
-def open(  # noqa: A001 - `flysync.open()`, for it is closed again
+def open(  # noqa: A001 - `flysync.open()`, because it is closed again
     *, settings: Settings | None = None, env_file: str | Path | None = None, **variables: str
 ) -> Client:
     """

@@ -57,7 +57,7 @@ _OF_SNAPSHOTS = {"activate", "build", "look"}
 _HINT_ADDRESS = "run the same command again later; if it persists, check DAYTONA_API_URL: it has to end with /api"
 _HINT_NO_LIST = "leave FLYSYNC_EGRESS out, or raise the organization's tier to 3 (app.daytona.io/dashboard/limits)"
 _HINT_WARM = "leave --warm out, or ask Daytona's support to enable warm pools for the organization"
-_HINTS_QUOTA = dict.fromkeys(_OF_SNAPSHOTS, "delete a snapshot that nobody needs, or ask Daytona for a higher limit")
+_HINTS_QUOTA = dict.fromkeys(_OF_SNAPSHOTS, "delete a snapshot that is not needed, or ask Daytona for a higher limit")
 _NEEDED = dict.fromkeys(_OF_SNAPSHOTS, "; it needs write:snapshots")
 _NEEDED_ELSE = "; it needs the permissions write:sandboxes and delete:sandboxes"
 

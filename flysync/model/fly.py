@@ -160,7 +160,7 @@ class TokenKind(StrEnum):
 
     DEPLOY = "deploy"  #: For some apps alone.
     ORG = "org"  #: For all of an organization.
-    PERSONAL = "personal"  #: A person's, which only their login makes whole.
+    PERSONAL = "personal"  #: A person's, which is complete only with their login.
     OAUTH = "oauth"  #: No macaroon: a person's, of the older kind (OAuth). It says nothing about itself.
 
 

@@ -59,7 +59,7 @@ def narrowed(header: str, *, until: int, app_id: int | None = None) -> str:
 
 
 def _with(one: _Macaroon, more: Sequence[list[Any]]) -> str:
-    """Add caveats; what is there is kept byte by byte, for it need not be as one would write it now."""
+    """Add caveats; what is there is kept byte by byte, because it need not be as one would write it now."""
     from msgpack import Packer
 
     packer = Packer()

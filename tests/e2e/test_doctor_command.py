@@ -218,7 +218,10 @@ def test_a_token_that_was_cut_off(platform: Platform) -> None:
     done, found = examined(platform, FLY_API_TOKEN=macaroon.macaroon(macaroon.organization(9))[:-20])
 
     assert (1, {"settings"}) == (done.code, failed(found))
-    assert "FLY_API_TOKEN (environment) begins like a macaroon but is not a valid one: part of it is missing" in done.stdout
+    assert (
+        "FLY_API_TOKEN (environment) begins like a macaroon but is not a valid one: part of it is missing"
+        in done.stdout
+    )
     assert "skipped" == found["token"][0]
 
 

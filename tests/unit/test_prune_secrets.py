@@ -116,7 +116,10 @@ async def test_an_app_that_misses_much_of_what_it_has_loses_nothing(names: str, 
     count = len(lost[:21])
     assert refused.error is not None
     assert ("prune_refused", 1, False) == (refused.error.code, refused.exit_code, refused.error.temporary)
-    assert f"{count} of the {len(names)} secrets that flysync has set at acme no longer have a row" in refused.error.message
+    assert (
+        f"{count} of the {len(names)} secrets that flysync has set at acme no longer have a row"
+        in refused.error.message
+    )
     assert ["flysync sync-project --project p --prune --yes"] == [step.command for step in refused.next]
     assert {("failed", "removed", "prune_refused")} == {told(refused)[name] for name in lost[:21]}
     assert len(names) == len(stored)

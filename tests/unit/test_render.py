@@ -329,7 +329,7 @@ def test_a_status_says_what_fly_shows() -> None:
         "  ✓ A  no machines (stored, not deployed)",
         "p  idle",
         "  ✓ A  on stopped machines",
-        "    the machines are stopped or suspended, and start with it",
+        "    the machines are stopped or suspended, and will start with it",
     ] == render.as_text(report)
     assert (3, False, "fly_unavailable") == (data["exit_code"], data["ok"], data["error"]["code"])
     assert [False, True, False, True, False, False, False, False] == [line["drift"] for line in data["status"]]

@@ -240,7 +240,7 @@ def _version(told: str) -> str | None:
     return version if isinstance(version, str) and _VERSION.fullmatch(version) else None
 
 
-#: What looks otherwise is none, for it is shown.
+#: What looks otherwise is not one, because it is shown.
 _VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,64}")
 #: What is shown of a path, and of a sum.
 _PATH, _SHOWN = re.compile("[ -~]{1,200}"), 12

@@ -253,7 +253,7 @@ def rollout_end(code: int, stdout: str, stderr: str | None, error: FlysyncError)
 
 
 def release(stdout: str) -> int | None:
-    """Find the number of the release that a deploy has made; nothing where it is none that flysync can keep."""
+    """Find the number of the release that a deploy has made; nothing where flysync cannot keep it."""
     found = _RELEASE.search(plain(stdout))
     number = int(found["version"]) if found else 0
     return number if 0 < number <= MOST_RELEASES else None

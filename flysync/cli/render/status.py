@@ -96,7 +96,7 @@ def _facts(line: StatusLine) -> list[str]:
     """Say what Fly's word means, when a newer value was stored, when one was deployed, and how the last try ended."""
     facts = [] if line.live_unknown is None else [line.live_unknown]
     if line.live is Live.AT_REST:
-        facts.append("the machines are stopped or suspended, and start with it")
+        facts.append("the machines are stopped or suspended, and will start with it")
     if line.condition is CredentialCondition.CHANGED and line.updated_at:
         facts.append(f"stored {utc(line.updated_at)}")
     is_deployed = line.state is State.DEPLOYED
