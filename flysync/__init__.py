@@ -44,6 +44,7 @@ __all__ = [
     "DatabaseUnavailable",
     "DaytonaRefused",
     "DaytonaUnavailable",
+    "DecryptFailed",
     "DeployFailed",
     "DeployIncomplete",
     "FlyRefused",

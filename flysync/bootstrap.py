@@ -121,6 +121,7 @@ async def open_services(
     *controls* are the addresses that are tried where Fly does not answer (`FlyctlSandbox`).
     """
     from flysync.adapters.clock import RealClock
+    from flysync.adapters.command import CommandDecryption
     from flysync.model.allowed import Allowed
     from flysync.ports import SnapshotServices
 
@@ -134,6 +135,7 @@ async def open_services(
             clock=parts.clock,
             allowed=Allowed(apps=settings.apps, reserved=settings.reserved_names),
             keep_days=settings.keep_runs_days,
+            decryption=CommandDecryption(settings.decrypt) if settings.decrypt else None,
             flyctl=parts.flyctl,
             smoke_s=limits.smoke_s,
             snapshots=_when_used(parts.snapshots),
@@ -215,12 +217,9 @@ class _Parts:
     def lock(self) -> ports.AppLock:
         from flysync.adapters.postgres import PostgresLock
 
-        limits = self.limits
+        its = self.limits
         return PostgresLock(
-            self._connection,
-            heartbeat_s=limits.lock_heartbeat_s,
-            idle_s=limits.lock_idle_s,
-            answer_s=limits.lock_answer_s,
+            self._connection, heartbeat_s=its.lock_heartbeat_s, idle_s=its.lock_idle_s, answer_s=its.lock_answer_s
         )
 
     @property

@@ -38,7 +38,7 @@ class FlysyncError(Exception):
     """
 
     code: ClassVar[str] = "error"  #: Stable name for callers.
-    temporary: ClassVar[bool] = False  #: Whether the same call may succeed later.
+    temporary: bool = False  #: Whether the same call may succeed later.
     scope: Scope = Scope.APP  #: Whom it concerns, unless the one who raised it knew better.
     service: str | None = None  #: The outside service at fault, unless the one who raised it knew better.
     default_hint: ClassVar[str | None] = None  #: What to do where the one who raised it knew nothing better.
@@ -168,6 +168,17 @@ class RunNotFound(FlysyncError, code="run_not_found", scope=_CALL):
 
 class InvalidCredential(FlysyncError, code="invalid_credential", scope=_CREDENTIAL):
     """A name or a value that cannot be carried to Fly as it is; *name*, where it is Fly that refuses it."""
+
+
+class DecryptFailed(FlysyncError, code="decrypt_failed", scope=_CREDENTIAL):
+    """The platform's command could not decrypt a value; where it failed *for_now*, any value."""
+
+    default_hint = "save the credential again, or look into the command of FLYSYNC_DECRYPT"
+
+    def __init__(self, message: str, *, for_now: bool = False) -> None:
+        super().__init__(message, setting="FLYSYNC_DECRYPT", scope=_SERVICE if for_now else None)
+        if for_now:
+            self.temporary, self.exit_code = True, EXIT_TEMPORARY
 
 
 class DaytonaUnavailable(

@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flysync.errors import CredentialNotFound, DeployFailed, FlysyncError, InvalidCredential, NotOwner, UsageError
+from flysync.errors import (
+    CredentialNotFound,
+    DecryptFailed,
+    DeployFailed,
+    FlysyncError,
+    InvalidCredential,
+    NotOwner,
+    UsageError,
+)
 from flysync.model.core import ProjectView, Reason, SecretName, SecretRecord, State, SyncOptions, value_problem
 from flysync.model.similar import did_you_mean
 
@@ -86,7 +94,7 @@ def plan(
     for name in names:
         try:
             changes.append(decide(name, view, options))
-        except (CredentialNotFound, InvalidCredential, DeployFailed, UsageError) as problem:
+        except (CredentialNotFound, InvalidCredential, DecryptFailed, DeployFailed, UsageError) as problem:
             failures.append((name, problem))
     return Plan(changes=tuple(changes), failures=tuple(failures))
 
@@ -153,8 +161,12 @@ def _removal(name: SecretName, view: ProjectView, options: SyncOptions) -> Chang
 
 
 def _change(name: SecretName, view: ProjectView, options: SyncOptions) -> Change:
-    secret, superseded = _value(name, view, options)
-    fingerprint = secret.fingerprint(view.key, view.app or "", name)
+    row = view.credentials.get(name)
+    secret: Secret | None = None
+    superseded = False
+    if row is None or (fingerprint := row.fingerprint) is None:
+        secret, superseded = _value(name, view, options)
+        fingerprint = secret.fingerprint(view.key, view.app or "", name)
     reason, sets, asks = _decide(view.records.get(name), fingerprint, view, options)
     return Change(
         name=name, secret=secret, fingerprint=fingerprint, reason=reason, set=sets, check=asks, superseded=superseded
@@ -177,13 +189,18 @@ def _value(name: SecretName, view: ProjectView, options: SyncOptions) -> tuple[S
     given = options.values.get(name)
     secret = given if from_caller else row.secret
     if secret is None:
+        if row.stored_fingerprint and not from_caller:
+            raise DecryptFailed(f"{name} could not be decrypted")
         if from_caller:
             hint = "give it on standard input with --value-stdin"
             raise InvalidCredential(f"{name} has no value from the caller", hint=hint)
         raise InvalidCredential(f"{name} has no value in cloud_credentials", hint=f"save {name} again")
     if problem := value_problem(name, secret, empty_allowed=options.empty_allowed):
         raise InvalidCredential(f"the value of {name} {problem}", hint=f"save {name} again")
-    return secret, given is not None and secret != given
+    if given is None or secret == given:
+        return secret, False
+    is_stored = row.stored_fingerprint == given.fingerprint(view.key, view.app or "", name)
+    return secret, not is_stored
 
 
 def _decide(

@@ -13,6 +13,15 @@ from flysync.cli.output import Output
 from flysync.cli.signals import SIGNALS
 from flysync.errors import Interrupted, UsageError
 
+#: What other tools call our commands: near in meaning, where letters would lead elsewhere (`set` to `unset`).
+_ELSEWHERE = {
+    **dict.fromkeys(("set", "push", "add"), "sync"),
+    **dict.fromkeys(("list", "ls"), "status"),
+    **dict.fromkeys(("logs", "releases", "runs"), "history"),
+    **dict.fromkeys(("rm", "remove", "delete"), "unset"),
+    "get": "show",
+}
+
 
 class CommandGroup(TyperGroup):
     """A group of commands: notes which one is called, for the JSON, and ends it where a signal comes."""
@@ -20,8 +29,14 @@ class CommandGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Give the command that *args* begin with."""
         name = args[0]
+        if name == "help" and args[1:]:
+            return self.resolve_command(ctx, [*args[1:], "--help"])
+        if name == "help":
+            typer.echo(ctx.get_help())
+            raise typer.Exit
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
-            similar = get_close_matches(name.lower(), list(self.commands), n=1)
+            meant = _ELSEWHERE.get(name.lower())
+            similar = [meant] if meant in self.commands else get_close_matches(name.lower(), list(self.commands), n=1)
             hint = see_help(ctx.command_path, [f"`{ctx.command_path} {one}`" for one in similar])
             raise UsageError("no such command", hint=hint)
         if ctx.obj is not None:

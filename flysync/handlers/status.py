@@ -207,7 +207,7 @@ def _condition(row: StatusRow, overview: Overview, *, empty_allowed: bool) -> Cr
         return CredentialCondition.INVALID
     if record is None or record.fingerprint is None:
         return CredentialCondition.NEVER_SENT
-    if secret and secret.fingerprint(overview.key, row.app, row.name) != record.fingerprint:
+    if secret and secret.fingerprint(overview.key, row.app, row.name) != record.row_fingerprint:
         return CredentialCondition.CHANGED
     if record.bad_tries >= MOST_BAD_TRIES and record.state is not State.DEPLOYED:
         return CredentialCondition.ROLLOUT_FAILS

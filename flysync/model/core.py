@@ -146,8 +146,12 @@ class Credential:
     """A credential of a project, as the database has it."""
 
     name: SecretName
-    #: Absent where the table keeps no value (no such column, NULL) or one that is not text.
+    #: Absent where the table keeps no value (no such column, NULL), one that is not text, or that cannot be decrypted.
     secret: Secret | None = None
+    #: Of what is stored, where values are decrypted; and of the value, where it is the one that was sent last: then it
+    #: was not decrypted again.
+    stored_fingerprint: str | None = None
+    fingerprint: str | None = None
     problem: str | None = None  #: Why the row cannot be used, in words that follow the name.
     left_out: bool = False  #: Whether there is a value that was not read, because there was so much of others.
 
@@ -160,6 +164,7 @@ class SecretRecord:
     state: State
     project_id: str = ""
     fingerprint: str | None = None
+    stored_fingerprint: str | None = None  #: Of what was stored, where the value was decrypted from it.
     fly_digest_mac: str | None = None  #: HMAC of the digest that Fly showed after our write.
     run_id: RunId | None = None
     requested_at: datetime | None = None  #: When it was asked for; absent once a run has taken the request.
@@ -171,6 +176,11 @@ class SecretRecord:
     failed_release: int | None = None  #: The newest release that the app failed with.
     #: The newest release before a roll-out whose end is not known, 0 where unknown; absent where no roll-out is open.
     rollout_after: int | None = None
+
+    @property
+    def row_fingerprint(self) -> str | None:
+        """The fingerprint of the row that was sent, as it was stored."""
+        return self.stored_fingerprint or self.fingerprint
 
     @property
     def rollout_begun(self) -> bool:

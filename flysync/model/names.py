@@ -26,7 +26,7 @@ _TOKEN = re.compile(
 #: Chance mixes letters and digits, and people do not: one long word that changes between them often.
 _RANDOM = re.compile(r"(?=.{20})([A-Za-z]+\d+){4,}[A-Za-z]*")
 #: What may be shown of a character that no name can have.
-_SHOWN = {" ": "a space", "=": "an equals sign", "-": "a hyphen", ".": "a dot", "\n": "a line break"}
+_SHOWN = {" ": "a space", "=": "an equals sign", "-": "a hyphen", ".": "a dot", "\n": "a line break", ",": "a comma"}
 _OTHER = "not a letter, digit or underscore"
 #: Nobody's id or name is longer; somebody may have put a whole file in its place.
 _LONGEST_PROJECT, _LONGEST_NAME = 256, 128
@@ -40,7 +40,7 @@ def secret_name(text: str, what: str = "the credential's name") -> SecretName:
         InvalidCredential: Fly would refuse the name, or it looks like a value; it is not repeated.
     """
     if problem := name_problem(text) or _value_problem(text, _TOKEN, _RANDOM):
-        hint = "give its name, of letters, digits and underscores, and no digit first"
+        hint = "give one name, of letters, digits and underscores, and no digit first"
         raise InvalidCredential(f"{what} {problem}", hint=hint)
     return SecretName(text)
 

@@ -46,6 +46,7 @@ from flysync.ports.runs import (
 from flysync.ports.world import (
     BuildListener as BuildListener,
     Clock as Clock,
+    Decryption as Decryption,
     NullListener as NullListener,
     ProgressListener as ProgressListener,
     Recipe as Recipe,

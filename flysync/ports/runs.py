@@ -81,6 +81,8 @@ class Settlement:
     #: The longest pause in seconds until it is tried again (the first takes a minute, each later one twice as long; 0:
     #: at once); absent where only a change of the rows or a new deployment can help.
     longest_pause_s: float | None = None
+    #: Fingerprints of what is stored, where only that has changed and not the value that was sent.
+    stored_fingerprints: Mapping[SecretName, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from flysync.model.fly import SMOKE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from flysync.model.allowed import Allowed
-    from flysync.model.core import RunId
+    from flysync.model.core import ProjectId, RunId, SecretName
     from flysync.model.reports import SyncReport
     from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
     from flysync.ports.fly import OnProgress, Sandbox, Sandboxes, SandboxFlyctl
+    from flysync.secret import Secret
 
 
 @runtime_checkable
@@ -63,6 +64,19 @@ class BuildListener(Protocol):
 
     def leaves(self, what: str) -> None:
         """From now on, this is what an interruption leaves, and what to do about it."""
+
+
+class Decryption(Protocol):
+    """What makes values of what the backend stores, where it stores them encrypted."""
+
+    async def decrypt(self, project: ProjectId, stored: Mapping[SecretName, Secret]) -> Mapping[SecretName, Secret]:
+        """
+        Give the values of *stored*, without those that cannot be decrypted.
+
+        Raises:
+            ConfigError: the command cannot be run.
+            DecryptFailed: it failed as a whole, for now.
+        """
 
 
 class Clock(Protocol):
@@ -161,6 +175,7 @@ class Services:
     allowed: Allowed  #: The apps and the names that may be touched.
     keep_days: int  #: Days that finished runs are kept.
     flyctl: FlyctlFactory
+    decryption: Decryption | None = None  #: Absent where values are stored as they are sent.
     smoke_s: float = SMOKE_S  #: Seconds for which a machine has to stay up before it counts as running.
 
 

@@ -7,6 +7,8 @@ The error's text continues a sentence that starts with the setting's name, and n
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -44,6 +46,19 @@ def schema(text: str) -> str:
     """Accept the name of one schema, none of Postgres' own."""
     if not re.fullmatch(rb'(?!pg_)[^,"]{1,63}', name(text).encode()):
         raise ValueError('is not the name of one schema (at most 63 bytes, without commas and quotes, not "pg_...")')
+    return text
+
+
+def command(text: str) -> str:
+    """Accept a command whose program is there; it is split as a shell would."""
+    try:
+        words = shlex.split(plain(text))
+    except ValueError:  # of shlex, or of what is not plain text
+        words = []
+    if not words:
+        raise ValueError("is not a command in plain text, with its quotes closed")
+    if shutil.which(words[0]) is None:
+        raise ValueError(f"names a program that is not there, or may not be run: {words[0]}")
     return text
 
 

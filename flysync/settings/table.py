@@ -64,6 +64,8 @@ class Settings:
     row_security: str = _setting("FLYSYNC_ROW_SECURITY", readers.one_of("refuse", "complete"), "refuse")
     #: Where values come from: the table ("database") or the caller ("caller").
     value_source: ValueSource = _setting("FLYSYNC_VALUE_SOURCE", readers.one_of("database", "caller"), "database")
+    #: The command that decrypts what the table has; by default that is the value.
+    decrypt: str | None = _setting("FLYSYNC_DECRYPT", readers.command)
     #: Patterns of the apps that may be touched, and of the names that may not.
     apps: tuple[str, ...] = _setting("FLYSYNC_APPS", readers.app_patterns, ("*",), never_empty=True)
     reserved_names: tuple[str, ...] = _setting("FLYSYNC_RESERVED_NAMES", readers.name_patterns, (), never_empty=True)
@@ -113,8 +115,15 @@ VARIABLES: Mapping[str, tuple[str, Variable]] = {
 #: The settings that may be in the keyring, and in `.env` of the working directory.
 SECRETS: Sequence[str] = tuple(name for name, (_, variable) in VARIABLES.items() if variable.secret)
 
-#: The settings that limit something: in `.env`, where they would be ignored, they are an error.
-LIMITS = ("FLYSYNC_APPS", "FLYSYNC_RESERVED_NAMES", "FLYSYNC_FLYCTL_SHA256", "FLYSYNC_EGRESS", "FLYSYNC_NARROW_TOKEN")
+#: Settings that cannot be ignored without harm: where they would be, in `.env`, they are an error.
+LIMITS = (
+    "FLYSYNC_APPS",
+    "FLYSYNC_RESERVED_NAMES",
+    "FLYSYNC_FLYCTL_SHA256",
+    "FLYSYNC_EGRESS",
+    "FLYSYNC_NARROW_TOKEN",
+    "FLYSYNC_DECRYPT",
+)
 
 #: The addresses that a sandbox is told to go to.
 HOSTS = ("FLYSYNC_FLYCTL_INSTALL_URL", "FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL")

@@ -50,6 +50,20 @@ class StandingContract:
         assert (await world.view()).standing is None
         assert (await world.view()).digest == found[PROJECT].digest
 
+    async def test_what_is_stored_in_another_form(self, world: RecordsWorld) -> None:
+        """It is written by the end of a run or without one, for as long as the value is the one that was seen."""
+        its = await begin(world)
+        first = Settlement(view=await world.view(), settled=True, stored_fingerprints={KEY: "first"})
+        await finish(world, its, {KEY: State.DEPLOYED}, settlement=first)
+        found = [(await world.record()).stored_fingerprint]
+        second = Settlement(view=await world.view(), settled=True, stored_fingerprints={KEY: "second"})
+        await world.records.settle(second)
+        found.append((await world.record()).stored_fingerprint)
+        await begin(world, "run2", "f2")
+        await world.records.settle(first)
+
+        assert (["first", "second"], None) == (found, (await world.record()).stored_fingerprint)
+
     async def test_what_is_settled_has_nothing_to_do(self, world: RecordsWorld) -> None:
         """By the end of a run, or without one."""
         its = await begin(world)

@@ -92,6 +92,17 @@ class StateContract:
             record.run_id,
         )
 
+    async def test_begin_keeps_what_a_value_was_decrypted_from(self, world: RecordsWorld) -> None:
+        """Until one is written that was not, or is removed."""
+        seen = await world.view()
+        sealed = {KEY: replace(seen.credentials[KEY], stored_fingerprint="of the row")}
+        await begin(world, seen=replace(seen, credentials={**seen.credentials, **sealed}))
+        kept = await world.record()
+        await begin(world, "run2", "f2")
+
+        assert ("f1", "of the row") == (kept.fingerprint, kept.stored_fingerprint)
+        assert ("f2", None) == ((await world.record()).fingerprint, (await world.record()).stored_fingerprint)
+
     async def test_begin_adds_to_the_intent_of_the_same_run(self, world: RecordsWorld) -> None:
         """A run that takes in more names is still one open run, and its deadline moves only forward."""
         its = await begin(world)

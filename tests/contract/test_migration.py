@@ -118,6 +118,24 @@ VERSION_2 = (
 """
 )
 
+#: What version 3 had more.
+VERSION_3 = (
+    VERSION_2
+    + """;
+    ALTER TABLE flysync_runs ADD COLUMN results jsonb;
+    ALTER TABLE flysync_secrets ADD COLUMN missing_since timestamptz;
+    ALTER TABLE flysync_meta ADD COLUMN digest_key text NOT NULL DEFAULT 'the key of digests';
+    ALTER TABLE flysync_meta ALTER COLUMN digest_key DROP DEFAULT;
+    CREATE TABLE flysync_projects (
+        project_id text PRIMARY KEY, digest text, settled boolean NOT NULL, error_code text,
+        failures integer NOT NULL DEFAULT 0, try_at timestamptz, behind_since timestamptz,
+        looked_at timestamptz NOT NULL DEFAULT now(), deployed_at timestamptz
+    );
+    CREATE INDEX flysync_projects_unsettled ON flysync_projects (project_id) WHERE NOT settled;
+    UPDATE flysync_meta SET schema_version = 3
+"""
+)
+
 #: What version 1 may have written there: two projects at one app, roll-outs that failed or were killed, a request, a
 #: run that has ended, and one that died long ago.
 ROWS = """
@@ -281,6 +299,26 @@ async def test_version_2_becomes_this_one(new_database: Callable[..., str], *, v
     assert [] == found
 
 
+async def test_version_3_becomes_this_one(new_database: Callable[..., str]) -> None:
+    """What was deployed is so still; what has changed meanwhile is found."""
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        backend.execute(VERSION_3)
+        sent = Secret("one").fingerprint(Secret("the key of version 1"), APP, KEY)
+        backend.execute("INSERT INTO project_deployments VALUES (%s, %s)", [PROJECT, APP])
+        backend.execute("INSERT INTO cloud_credentials VALUES (%s, %s, 'one')", [PROJECT, KEY])
+        columns = "app, name, project_id, fingerprint, state"
+        given = [APP, KEY, PROJECT, sent]
+        backend.execute(f"INSERT INTO flysync_secrets ({columns}) VALUES (%s, %s, %s, %s, 'deployed')", given)
+    async with admin(dsn) as tables, opened(dsn) as world:
+        report = await tables.init()
+        record = (await world.view()).records[KEY]
+        found = [one for one in await tables.check() if one.verdict != "ok"]
+
+    assert (3, ("flysync_status",), []) == (report.migrated_from, report.created, found)
+    assert (State.DEPLOYED, sent, None) == (record.state, record.fingerprint, record.stored_fingerprint)
+
+
 async def test_whoever_may_not_read_the_backends_tables_leaves_all_to_do(new_database: Callable[..., str]) -> None:
     """It migrates all the same."""
     dsn = new_database()
@@ -331,7 +369,7 @@ async def test_version_1_is_told_as_what_it_is(old: psycopg.Connection) -> None:
     hints = []
     async with opened(dsn_of(old)) as world:
         for call in (world.view(), world.rows(None), world.records.request(APP, PROJECT, [KEY])):
-            with pytest.raises(ConfigError, match="version 1, and this flysync works with 3") as caught:
+            with pytest.raises(ConfigError, match="version 1, and this flysync works with 4") as caught:
                 await call
             hints.append(caught.value.hint)
     (finding,) = await problems(dsn_of(old))
@@ -437,7 +475,7 @@ async def test_two_migrate_at_once(old: psycopg.Connection) -> None:
     reports = await asyncio.gather(init(old), init(old))
 
     assert {None, 1} == {report.migrated_from for report in reports}
-    assert (3, True) == version(old)
+    assert (4, True) == version(old)
 
 
 async def test_tables_that_are_missing_are_made(old: psycopg.Connection) -> None:

@@ -4,6 +4,7 @@ The world in memory: every port of `flysync.ports`, without a server, a sandbox 
 The same contracts hold these to what the real ones promise (`tests/contract`). Nothing that is shipped imports them.
 """
 
+from doubles.decryption import InMemoryDecryption
 from doubles.fly_app import InMemoryApp, InMemoryMachine
 from doubles.jobs import InMemoryJobs, KeptJob
 from doubles.lock import InMemoryLock, InMemoryLockHandle
@@ -16,6 +17,7 @@ from doubles.tables import InMemoryAction, InMemoryRun
 __all__ = [
     "InMemoryAction",
     "InMemoryApp",
+    "InMemoryDecryption",
     "InMemoryFly",
     "InMemoryFlyctl",
     "InMemoryJobs",

@@ -70,16 +70,27 @@ class InMemoryStandings(InMemoryTables):
             row, settled=False, try_at=now, behind_since=(row.try_at and row.behind_since) or now
         )
 
+    def note_stored(self, settlement: Settlement | None) -> None:
+        """Write other forms in which values are stored, unless others have been sent since."""
+        if settlement is None or settlement.view.app is None:
+            return
+        view, app = settlement.view, settlement.view.app
+        for name, stored in settlement.stored_fingerprints.items():
+            record = self.secrets.get((app, name))
+            if record is not None and record.fingerprint == view.records[name].fingerprint:
+                self.secrets[app, name] = replace(record, stored_fingerprint=stored)
+
     def come_to(self, project: str, settlement: Settlement | None) -> None:
         """Write what a project has come to, as the end of a run does."""
         if settlement is None:
             return
+        self.note_stored(settlement)
+        view = settlement.view
         names = {row.name for row in self.projects.get(project, InMemoryProject()).rows}
         for (app, name), record in self.secrets.items():
             if record.project_id == project and name in names:
                 self.missing_since.pop((app, name), None)
         row = self.standings.get(project, InMemoryStanding())
-        view = settlement.view
         failures = row.failures + 1 if row.digest == view.digest else 1
         pause_s, longest_s = 60.0 * 2 ** (failures - 1), settlement.longest_pause_s
         self.standings[project] = InMemoryStanding(
@@ -96,6 +107,7 @@ class InMemoryStandings(InMemoryTables):
     async def settle(self, settlement: Settlement) -> None:
         """Write what a project has come to, unless its row has changed since it was seen."""
         self._enter("settle")
+        self.note_stored(settlement)
         if self.seen(settlement.view.project) == settlement.view.standing:
             self.come_to(settlement.view.project, settlement)
         self._leave("settle")

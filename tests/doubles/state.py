@@ -113,12 +113,17 @@ class InMemoryState(InMemoryStandings):
                 state=State.WRITING,
                 project_id=intent.project,
                 fingerprint=fingerprint,
+                stored_fingerprint=self._stored_fingerprint(name, seen) if fingerprint is not None else None,
                 fly_digest_mac=None,
                 run_id=intent.run_id,
                 requested_at=None if was_seen else record.requested_at,
                 **(_NO_TRIES if insists or record.fingerprint != fingerprint else {}),
             )
         self._leave("begin")
+
+    @staticmethod
+    def _stored_fingerprint(name: SecretName, seen: ProjectView) -> str | None:
+        return seen.credentials[name].stored_fingerprint if name in seen.credentials else None
 
     async def stored(self, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:
         """Write that Fly has the values."""

@@ -162,6 +162,9 @@ def test_a_value_in_an_odd_place(platform: Platform, arguments: tuple[str, ...])
         ((*SYNC, "--stagee"), ("--stagee", "did you mean --stage", "flysync sync --help")),
         (("snyc",), ("no such command", "did you mean `flysync sync`?")),
         (("STATUS",), ("no such command", "did you mean `flysync status`?")),
+        (("set",), ("no such command", "did you mean `flysync sync`?")),
+        (("config", "get"), ("no such command", "did you mean `flysync config show`?")),
+        (("help", "db", "chek"), ("no such command", "did you mean `flysync db check`?")),
         (("sync", "-project", "p"), ("did you mean --project?", "flysync sync --help")),
         ((*SYNC, "--app"), ("see `flysync sync --help`",)),
     ],
@@ -170,6 +173,12 @@ def test_a_value_in_an_odd_place(platform: Platform, arguments: tuple[str, ...])
 def test_a_word_that_is_misspelled(platform: Platform, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     """A command or an option: the one that was meant is named."""
     refused(platform, arguments, "usage", 2, *words)
+
+
+@cases("path", [(), ("sync",), ("db", "init")], quick=1)
+def test_help_as_a_command(platform: Platform, path: tuple[str, ...]) -> None:
+    """It is what --help prints."""
+    assert platform.flysync(*path, "--help") == platform.flysync("help", *path)
 
 
 @cases("group", [(), ("db",)], quick=1)

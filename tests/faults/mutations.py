@@ -47,6 +47,7 @@ _BOUNDS = "contract/test_daytona_bounds.py::test_"
 _BACKLOG = "contract/test_records.py::TestBacklogInPostgres::test_"
 _STANDING = "contract/test_records.py::TestStandingInPostgres::test_"
 _SETTLE = "unit/test_settle.py::test_"
+_VALUES = "unit/test_values.py::test_"
 _WATCHER = "unit/test_watcher.py::test_"
 _STOPPED = "faults/test_schedules.py::test_a_sync_that_is_stopped_at_any_call_is_made_good_by_the_next"
 _CLEANING_UP = "faults/test_schedules.py::test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good"
@@ -1264,8 +1265,8 @@ MUTATIONS = (
     Mutation(
         "let a stray file say no limit in vain",
         "flysync/settings/table.py",
-        ', "FLYSYNC_FLYCTL_SHA256", "FLYSYNC_EGRESS", "FLYSYNC_NARROW_TOKEN")',
-        ")",
+        '    "FLYSYNC_FLYCTL_SHA256",\n    "FLYSYNC_EGRESS",\n    "FLYSYNC_NARROW_TOKEN",\n    "FLYSYNC_DECRYPT",\n',
+        "",
         (f"{_SETTINGS}a_limit_in_a_stray_file_is_an_error",),
     ),
     Mutation(
@@ -2266,5 +2267,54 @@ MUTATIONS = (
         "asyncio.wait(tasks, timeout=self._options.grace_s)",
         "asyncio.wait(tasks, timeout=0.0)",
         (f"{_WATCHER}what_runs_has_time_to_end",),
+    ),
+    Mutation(
+        "decrypt what is not stored as it was sent",
+        "flysync/handlers/sync/values.py",
+        " or record.stored_fingerprint != row.stored_fingerprint:",
+        ":",
+        (f"{_VALUES}only_what_has_changed_is_decrypted_and_once",),
+    ),
+    Mutation(
+        "decrypt what the machines may not have",
+        "flysync/handlers/sync/values.py",
+        "record is None or record.state is not State.DEPLOYED or",
+        "record is None or",
+        (f"{_VALUES}what_was_stored_only_is_decrypted_again",),
+    ),
+    Mutation(
+        "send nothing as it is stored that was decrypted before",
+        "flysync/handlers/sync/values.py",
+        "    if encrypted:",
+        "    if False and encrypted:",
+        (f"{_VALUES}nothing_is_sent_as_it_is_stored_by_mistake",),
+    ),
+    Mutation(
+        "write another form down only of the value that was sent",
+        "flysync/handlers/sync/settle.py",
+        '        if row.secret.fingerprint(view.key, view.app or "", name) == record.fingerprint:',
+        "        if row.secret:",
+        (f"{_VALUES}another_form_of_what_was_not_sent_is_not_written_down",),
+    ),
+    Mutation(
+        "write another form down only where no other value was sent since",
+        "flysync/adapters/postgres/projects.py",
+        "s.name = given.name AND s.fingerprint = given.sent",
+        "s.name = given.name",
+        (f"{_STANDING}what_is_stored_in_another_form",),
+    ),
+    Mutation(
+        "end whatever the command that decrypts has started",
+        "flysync/adapters/command.py",
+        "        finally:\n            _kill(process)",
+        "        finally:\n            pass",
+        ("contract/test_decryption.py::test_nothing_of_it_is_left",),
+    ),
+    Mutation(
+        "give the command that decrypts no key",
+        "flysync/adapters/command.py",
+        " if not name.startswith(_KEYS)}",
+        "}",
+        ("contract/test_decryption.py::test_it_gets_no_key",),
     ),
 )

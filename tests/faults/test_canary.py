@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -96,6 +97,33 @@ def test_a_sync_leaves_the_value_nowhere(searched: Searched, verbose: tuple[str,
     done, found = searched.run(*SYNC, *verbose)
 
     assert (0, {"KEY": VALUE}) == (done.code, searched.app.deployed_env("m0"))
+    assert [] == found
+
+
+#: Decrypts what is base64, and says all that it knows on both streams; it fails if there is an argument.
+_TALKS = """
+import base64, json, sys
+given = json.load(sys.stdin)
+values = {name: base64.b64decode(value).decode() for name, value in given["values"].items()}
+print(given, values, file=sys.stderr)
+print(json.dumps({"values": values, "failed": {"OTHER": str(values)}}))
+sys.exit(len(sys.argv) - 1)
+"""
+
+
+@pytest.mark.parametrize("verbose", [("-vv",), ("--json", "-vv")], ids=["text", "json"])
+@pytest.mark.parametrize(("argument", "code"), [("", 0), ("fail", 75)])
+def test_decrypting_leaves_the_value_nowhere(
+    searched: Searched, tmp_path: Path, verbose: tuple[str, ...], argument: str, code: int
+) -> None:
+    """Neither the value nor what is stored, whatever the command says and however it ends."""
+    stored = base64.b64encode(VALUE.encode()).decode()
+    searched.platform.store("p", KEY=stored)
+    (tmp_path / "decrypt.py").write_text(_TALKS)
+    command = f"{sys.executable} {tmp_path / 'decrypt.py'} {argument}"
+    done, found = searched.run(*SYNC, *verbose, FLYSYNC_DECRYPT=command)
+
+    assert (code, {} if code else {"KEY": VALUE}) == (done.code, dict(searched.app.deployed_env("m0")))
     assert [] == found
 
 

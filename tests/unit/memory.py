@@ -19,7 +19,7 @@ from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.allowed import Allowed
 from flysync.model.core import AppName, Origin, ProjectId, ProjectView, RunId, SecretName, SyncOptions
 from flysync.model.reports import Finding, InitReport
-from flysync.ports import DatabaseServer, Intent, Services
+from flysync.ports import DatabaseServer, Decryption, Intent, Services
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -99,6 +99,7 @@ class World:
         self.fly = InMemoryFly()
         self.admin = MemoryAdmin()
         self.allowed = Allowed()
+        self.decryption: Decryption | None = None
         self.phases: list[str] = []
         self.last: SyncReport | None = None
         self.acme = self.fly.add_app("acme", machines=machines)
@@ -115,6 +116,7 @@ class World:
             sandboxes=self.sandboxes,
             clock=self.clock,
             allowed=self.allowed,
+            decryption=self.decryption,
             keep_days=90,
             flyctl=self.flyctl,
         )

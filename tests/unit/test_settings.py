@@ -798,7 +798,7 @@ def test_a_file_that_is_named_may_say_everything(tmp_path: Path, monkeypatch: py
         load_settings((), env_file=Path(path), environ={})
 
 
-APPS, RESERVED = "FLYSYNC_APPS", "FLYSYNC_RESERVED_NAMES"
+APPS, RESERVED, DECRYPT = "FLYSYNC_APPS", "FLYSYNC_RESERVED_NAMES", "FLYSYNC_DECRYPT"
 
 
 @pytest.mark.parametrize(
@@ -824,6 +824,15 @@ def test_what_may_be_touched(name: str, text: str, expected: tuple[str, ...]) ->
     assert ("default", "none") == told(settings.survey([])[0])[RESERVED]
 
 
+def test_a_command_that_cannot_be_run() -> None:
+    """It is split as a shell would, and its program has to be there, before anything is opened."""
+    command = "'cat' 'a b' \"c\" d\\ e"
+
+    assert command == settings.load([environment(**{DECRYPT: command})]).decrypt
+    for text in ("'", "a\nb", " ", "nothing-like-it x", "/dev/null"):
+        assert f"{DECRYPT} (environment) " in problems(environment(**{DECRYPT: text}))
+
+
 @pytest.mark.parametrize("name", [APPS, RESERVED])
 @pytest.mark.parametrize("text", ["", "\n", " ", ",", " , ,\t"])
 def test_an_empty_limit_is_an_error(name: str, text: str) -> None:
@@ -832,10 +841,12 @@ def test_an_empty_limit_is_an_error(name: str, text: str) -> None:
     assert Settings() != settings.load([environment(**{name: "A*"}), dot_env(**{name: text})])
 
 
-@pytest.mark.parametrize("name", [APPS, RESERVED, "FLYSYNC_FLYCTL_SHA256", "FLYSYNC_EGRESS", "FLYSYNC_NARROW_TOKEN"])
+@pytest.mark.parametrize(
+    "name", [APPS, RESERVED, "FLYSYNC_FLYCTL_SHA256", "FLYSYNC_EGRESS", "FLYSYNC_NARROW_TOKEN", DECRYPT]
+)
 def test_a_limit_in_a_stray_file_is_an_error(name: str) -> None:
     """Ignored like the other settings there, it would limit nothing; where it is set elsewhere that one holds."""
-    text = next(one for one in ("f" * 64, "fly", "app", "a*") if fits(name, one))
+    text = next(one for one in ("f" * 64, "fly", "app", "a*", "cat") if fits(name, one))
 
     assert f"{name} (.env:3) would limit nothing" in problems(dot_env(**{name: "x"}))
     assert () == settings.load([environment(**{name: text}), dot_env(**{name: "x"})]).notes

@@ -71,6 +71,7 @@ QUEUE = {
     "ambiguous_deployment": Disposition.FAIL,
     "credential_not_found": Disposition.FAIL,
     "invalid_credential": Disposition.FAIL,
+    "decrypt_failed": Disposition.FAIL,
     "sandbox_not_found": Disposition.FAIL,
     "app_not_found": Disposition.FAIL,
     "not_owner": Disposition.FAIL,

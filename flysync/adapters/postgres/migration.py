@@ -67,6 +67,7 @@ _STEPS: Mapping[int, Mapping[str, LiteralString]] = {
             ALTER TABLE flysync_meta ALTER COLUMN digest_key SET NOT NULL
         """,
     },
+    3: {SECRETS.name: "ALTER TABLE flysync_secrets ADD COLUMN stored_fingerprint text"},
 }
 
 #: Whose the apps are: who has deployed to them last, else written. A request alone owns nothing.

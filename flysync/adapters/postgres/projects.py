@@ -109,6 +109,13 @@ _SETTLE = f"""
         IS NOT DISTINCT FROM (%(seen_digest)s::text, %(seen_settled)s::boolean, %(seen_try_at)s::timestamptz)
 """
 
+#: Other forms in which values are stored by now, unless others have been sent since.
+_STORED_ANEW = """
+    UPDATE flysync_secrets AS s SET stored_fingerprint = given.stored
+    FROM unnest(%(names)s::text[], %(sent)s::text[], %(stored)s::text[]) AS given(name, sent, stored)
+    WHERE s.app = %(app)s AND s.name = given.name AND s.fingerprint = given.sent
+"""
+
 #: What is left to do, along the indexes of unsettled projects and of open runs. A project without an error is behind
 #: only from when it is due: until then it waits for its app, or for machines. Without a credential nothing is left.
 _BACKLOG = f"""
@@ -190,4 +197,8 @@ async def settle(session: Session, settlement: Settlement, *, run: RunId | None 
         "seen_try_at": seen and seen.try_at,
     }
     async with session.together():
+        if stored := settlement.stored_fingerprints:
+            names = {"app": view.app, "names": list(stored), "stored": list(stored.values())}
+            sent = [view.records[name].fingerprint for name in stored]
+            await session.execute(_STORED_ANEW, {**names, "sent": sent})
         await session.execute(_SETTLE, given)

@@ -27,9 +27,9 @@ META = """
 
 #: A row of flysync_secrets, called s, as a `SecretRecord`.
 RECORD = """
-    ROW(s.name::text, s.state::text, s.project_id::text, s.fingerprint::text, s.fly_digest_mac::text, s.run_id::text,
-        s.requested_at, s.written_at, s.deployed_at, s.bad_tries, s.longest_limit_s, s.failed_release,
-        CASE WHEN s.rollout IS NOT NULL THEN coalesce(s.rollout_after, 0) END)
+    ROW(s.name::text, s.state::text, s.project_id::text, s.fingerprint::text, s.stored_fingerprint::text,
+        s.fly_digest_mac::text, s.run_id::text, s.requested_at, s.written_at, s.deployed_at, s.bad_tries,
+        s.longest_limit_s, s.failed_release, CASE WHEN s.rollout IS NOT NULL THEN coalesce(s.rollout_after, 0) END)
 """
 
 #: The open runs, called r, each as an `OpenRun`. A sandbox of ours has the run's name; any other was borrowed.

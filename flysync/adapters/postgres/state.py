@@ -78,16 +78,17 @@ _BEGIN = """
 #: back of a secret that another run has taken since.
 _BEGIN_SECRETS = """
     WITH change AS MATERIALIZED (
-        SELECT * FROM unnest(%(names)s::text[], %(fingerprints)s::text[], %(seen)s::timestamptz[], %(runs)s::text[])
-            AS given(name, fingerprint, seen, run)
+        SELECT * FROM unnest(%(names)s::text[], %(fingerprints)s::text[], %(stored)s::text[], %(seen)s::timestamptz[],
+                             %(runs)s::text[]) AS given(name, fingerprint, stored, seen, run)
     )
-    INSERT INTO flysync_secrets AS s (app, name, project_id, fingerprint, state, run_id)
-    SELECT %(app)s::text, change.name, %(project)s::text, change.fingerprint, 'writing', %(run)s::text
+    INSERT INTO flysync_secrets AS s (app, name, project_id, fingerprint, stored_fingerprint, state, run_id)
+    SELECT %(app)s::text, change.name, %(project)s::text, change.fingerprint, change.stored, 'writing', %(run)s::text
     FROM change
     ORDER BY change.name
     ON CONFLICT (app, name) DO UPDATE SET
         project_id = excluded.project_id,
         fingerprint = excluded.fingerprint,
+        stored_fingerprint = excluded.stored_fingerprint,
         fly_digest_mac = NULL,
         state = 'writing',
         run_id = excluded.run_id,
@@ -198,6 +199,10 @@ async def begin(
         "project": clean(intent.project),
         "names": list(fingerprints),
         "fingerprints": list(fingerprints.values()),
+        "stored": [
+            seen.credentials[name].stored_fingerprint if fingerprint and name in seen.credentials else None
+            for name, fingerprint in fingerprints.items()
+        ],
         "seen": [known[name].requested_at if name in known else None for name in fingerprints],
         "runs": [known[name].run_id if name in known else None for name in fingerprints],
         "insists": insists,

@@ -62,9 +62,9 @@ _QUERY = f"""
                    WHEN its.times > 1 OR length(its.name) > 128
                        OR its.name COLLATE "C" !~ '^[A-Za-z_][A-Za-z0-9_]*$'
                        OR its.size > {MAX_ARGUMENT_BYTES - 1} - greatest(length(its.name), 4)
-                       OR (its.size = 0 AND its.fingerprint IS DISTINCT FROM s.fingerprint) THEN 'cannot be sent'
+                       OR (its.size = 0 AND its.fingerprint IS DISTINCT FROM s.row_fingerprint) THEN 'cannot be sent'
                    WHEN s.fingerprint IS NULL THEN 'never sent'
-                   WHEN its.fingerprint <> s.fingerprint THEN 'changed since'
+                   WHEN its.fingerprint <> s.row_fingerprint THEN 'changed since'
                    WHEN s.state = 'deployed' THEN 'deployed'
                    WHEN s.bad_tries >= {MOST_BAD_TRIES} THEN 'roll-out fails'
                    WHEN s.state = 'stored' THEN 'stored, not deployed'
@@ -75,7 +75,9 @@ _QUERY = f"""
                    ) THEN 'being written'
                    ELSE 'interrupted'
                END AS state
-        FROM its LEFT JOIN flysync_secrets AS s ON s.app = its.app AND s.name = its.name
+        FROM its LEFT JOIN (
+            SELECT *, coalesce(stored_fingerprint, fingerprint) AS row_fingerprint FROM flysync_secrets
+        ) AS s ON s.app = its.app AND s.name = its.name
         LEFT JOIN LATERAL (
             SELECT * FROM flysync_runs AS r
             WHERE r.project_id = its.project_id AND r.app IS NOT DISTINCT FROM its.app AND its.name = ANY (r.names)

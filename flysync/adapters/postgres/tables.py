@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
 #: The version of flysync's own tables that this code reads and writes.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: A key that the server makes, of more random bits than its 32 bytes hold (RFC 2104): what a client sends may be in
 #: the server's log.
 NEW_KEY: LiteralString = """encode(sha256(convert_to(
@@ -161,6 +161,7 @@ SECRETS = Relation(
         "name": "text NOT NULL",
         "project_id": "text NOT NULL",
         "fingerprint": "text",
+        "stored_fingerprint": "text",  # of what was stored, where the value was decrypted
         "fly_digest_mac": "text",
         "state": "text NOT NULL",
         "run_id": "text",

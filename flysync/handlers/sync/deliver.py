@@ -173,9 +173,7 @@ class Delivery(WorkAtApp):
         """Read again, and give what is to be set by now; it is announced."""
         joined = self._request.join()
         view = await self._request.view(self._state.app)
-        others = tuple(run for run in view.open_runs if run.run_id != self._state.run_id)
-        self._view = view = replace(view, open_runs=others)
-        self._state.view = view
+        self._view = self._state.view = view
         asked = [name for name, row in view.records.items() if row.requested_at and name in view.credentials]
         if is_from_caller(view, self._request.options):
             asked = []

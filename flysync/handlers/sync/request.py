@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from flysync.handlers.sync.values import Values
 from flysync.model.reports import RunRow, chosen, command
 from flysync.plan import Plan, plan
 
@@ -44,9 +45,12 @@ class SyncRequest:
     removes: bool = False
     more: More | None = None
     start: float = field(init=False)  #: When it began, by the monotonic clock.
+    run_id: RunId | None = None  #: Of its own run.
+    _values: Values = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.start = self.services.clock.monotonic()
+        self._values = Values(decryption=self.services.decryption, removes=self.removes)
 
     def join(self) -> tuple[SecretName, ...]:
         """Take in what is asked for by now, and give its names; what is read next is read for them, too."""
@@ -88,16 +92,18 @@ class SyncRequest:
 
     async def view(self, locked: AppName | None = None) -> ProjectView:
         """
-        Read everything.
+        Read everything but what our own run says of itself; and decrypt values.
 
         Raises:
             AppChanged: the project has another app now than the one that is *locked*.
+            DecryptFailed, ConfigError: values cannot be decrypted; see `Values`.
         """
         app, values = self.options.app, self.options.value_source != "caller"
         view = await self.services.records.view(self.project, self.names, app=app, owned=self.removes, values=values)
         if locked is not None and view.app != locked:
             raise AppChanged(locked, view.app)
-        return view
+        others = tuple(run for run in view.open_runs if run.run_id != self.run_id)
+        return await self._values.put_into(replace(view, open_runs=others), self.options)
 
     async def run(self, run_id: RunId) -> RunRow | None:
         """Give how a run stands; nothing where it is not known (any more)."""

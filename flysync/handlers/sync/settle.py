@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import FlysyncError, NotAllowed, NotOwner, Scope
+from flysync.errors import DecryptFailed, FlysyncError, NotAllowed, NotOwner, Scope
 from flysync.model.core import Outcome, ProjectView, SecretName, State
 from flysync.plan import is_from_caller, plan
 from flysync.ports import Settlement
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The longest pauses in seconds. What can end without any change of the rows, but seldom does, is tried once a day.
 _HOUR, _DAY = 3600.0, 86_400.0
 _AT_ONCE = 0.0
-_OUTSIDE = (NotOwner, NotAllowed)
+_OUTSIDE = (NotOwner, NotAllowed, DecryptFailed)
 #: A longest pause; absent where only a change of the rows or a new deployment can help.
 Pause = float | None
 
@@ -53,7 +53,18 @@ def settled(state: SyncState) -> Settlement | None:
         settled=not left,
         error_code=error.code if error and left else None,
         longest_pause_s=min((pause for pause, _ in left if pause is not None), default=None),
+        stored_fingerprints=dict(_stored_anew(view)),
     )
+
+
+def _stored_anew(view: ProjectView) -> Iterator[tuple[SecretName, str]]:
+    """Give what is stored in another form since, though it is the value that was sent."""
+    for name, record in view.records.items():
+        row = view.credentials.get(name)
+        if row is None or row.secret is None or row.stored_fingerprint in {None, record.stored_fingerprint}:
+            continue
+        if row.secret.fingerprint(view.key, view.app or "", name) == record.fingerprint:
+            yield name, row.stored_fingerprint or ""
 
 
 def is_news(settlement: Settlement) -> bool:

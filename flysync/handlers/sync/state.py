@@ -39,7 +39,7 @@ class SyncState:
 
     def __init__(self, request: SyncRequest) -> None:
         self.request = request
-        self.run_id = RunId(request.services.clock.new_id())
+        self.run_id = request.run_id = RunId(request.services.clock.new_id())
         self.view: ProjectView | None = None  #: What was read last.
         self.release: int | None = None
         self.machines: Machines | None = None

@@ -1,0 +1,130 @@
+"""Commands of the platform's own, in its own language, that answer one question: an object of JSON in, one out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from flysync.errors import ConfigError, DecryptFailed
+from flysync.ports import Decryption
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flysync.model.core import ProjectId, SecretName
+
+#: The most bytes of an answer.
+_MOST_BYTES = 4 * 2**20
+#: Variables that no command gets: the keys of Fly.io and Daytona, under whatever name their programs know.
+_KEYS = ("FLY_", "FLYCTL_", "DAYTONA_")
+
+
+class CommandDecryption(Decryption):
+    """
+    Asks *command*, split as a shell would and run without one, for at most *limit_s* seconds.
+
+    It is asked once per call; of very many values, one part after the other. It gets
+    `{"project": …, "values": {NAME: stored}}`, and gives `{"values": {NAME: value}, "failed": {NAME: reason}}`.
+    """
+
+    def __init__(self, command: str, *, limit_s: float = 10.0) -> None:
+        self._command, self._limit_s = shlex.split(command), limit_s
+
+    @override
+    async def decrypt(self, project: ProjectId, stored: Mapping[SecretName, Secret]) -> Mapping[SecretName, Secret]:
+        values: dict[SecretName, Secret] = {}
+        for batch in _batches(stored):
+            values |= await self._decrypt(project, batch)
+        return values
+
+    async def _decrypt(self, project: ProjectId, stored: Mapping[SecretName, str]) -> Mapping[SecretName, Secret]:
+        answer = await self._ask(json.dumps({"project": project, "values": stored}).encode())
+        values, failed = answer.get("values"), answer.get("failed", {})
+        if not isinstance(values, dict) or not isinstance(failed, dict):
+            raise _failed("did not answer with values")
+        # A name in neither, or in both, has failed.
+        given = {name: values.get(name) for name in stored if name not in failed}
+        return {name: Secret(value) for name, value in given.items() if isinstance(value, str)}
+
+    async def _ask(self, question: bytes) -> Mapping[str, Any]:
+        """Give the answer. What it is, and what the command says besides, may hold values, and is never shown."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(_KEYS)}
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=pipe, stdout=pipe, stderr=nothing, env=environ, start_new_session=True
+            )
+        except OSError as error:
+            message = f"FLYSYNC_DECRYPT: {self._command[0]} cannot be run: {error.strerror}"
+            raise ConfigError(message, setting="FLYSYNC_DECRYPT") from None
+        try:
+            async with asyncio.timeout(self._limit_s):
+                answer, _ = await asyncio.gather(_read(process), _write(process, question))
+                code = await process.wait()
+        except TimeoutError:
+            raise _failed(f"gave no answer within {self._limit_s:g} s") from None
+        finally:
+            _kill(process)
+        if len(answer) > _MOST_BYTES:
+            raise _failed(f"answered with more than {_MOST_BYTES:,} bytes")
+        if code:
+            raise _failed(f"was ended by signal {-code}" if code < 0 else f"ended with {code}")
+        try:
+            found = json.loads(answer)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise _failed("did not answer with an object of JSON")
+        return found
+
+
+def _batches(stored: Mapping[SecretName, Secret]) -> Iterator[Mapping[SecretName, str]]:
+    """Give what is stored in parts, whose values stay below the limit even where each letter is escaped."""
+    batch: dict[SecretName, str] = {}
+    size_bytes = 0
+    for name, secret in stored.items():
+        if batch and size_bytes + secret.size_bytes > _MOST_BYTES // 8:
+            yield batch
+            batch, size_bytes = {}, 0
+        batch[name] = secret.reveal()
+        size_bytes += secret.size_bytes
+    if batch:
+        yield batch
+
+
+def _failed(what: str) -> DecryptFailed:
+    return DecryptFailed(f"the command of FLYSYNC_DECRYPT {what}", for_now=True)
+
+
+async def _read(process: asyncio.subprocess.Process) -> bytes:
+    """Read its answer to the end, or until it is too long."""
+    answer = bytearray()
+    while (more := await process.stdout.read(2**16)) and len(answer) <= _MOST_BYTES:  # type: ignore[union-attr]
+        answer += more
+    if more:
+        _kill(process)  # or it would wait for us to read on, and we for it to end
+    return bytes(answer)
+
+
+async def _write(process: asyncio.subprocess.Process, question: bytes) -> None:
+    """Write all of the question that it wants to read."""
+    stdin = process.stdin
+    assert stdin is not None
+    with suppress(BrokenPipeError, ConnectionResetError):
+        stdin.write(question)
+        await stdin.drain()
+    stdin.close()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End it, with whatever it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
