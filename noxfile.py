@@ -30,7 +30,7 @@ RUNTIME = "docs/deploy/requirements.txt"
 
 def _install(session: nox.Session, *more: str, extras: str = "demo,worker") -> None:
     """Install flysync as it is here, with the pinned versions of all that it needs."""
-    # Where Python is told to write no bytecode, each process of a demo or a test would compile Daytona's SDK anew: 2 s.
+    # Where Python is told to write no bytecode, each process of a demo or a test would compile the SDK again: 2 s.
     session.env.update(UV_COMPILE_BYTECODE="1", PYTHONDONTWRITEBYTECODE="")
     session.install("-c", "constraints.txt", "-e", f".[{extras}]", *more)
 
@@ -89,11 +89,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly, of package, tests and this file."""
+    """Check types, strictly, of package, tests and this file; and the example by pyright too, which needs Node."""
     _install(session, *TEST, *LINT, "nox")
     session.run("mypy")
     for path in sorted(path for path in Path("tests").iterdir() if path.is_dir() and list(path.glob("*.py"))):
         session.run("mypy", str(path))  # one by one: each has a conftest of its own
+    session.run("pyright")
 
 
 @nox.session
@@ -126,14 +127,14 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(name="soak-worker")
 def soak_worker(session: nox.Session) -> None:
-    """Work off ten thousand jobs of a Node backend while workers are killed; `--jobs N`, `--projects N`, `--seed N`."""
+    """Process ten thousand jobs of a Node backend while workers are killed; `--jobs N`, `--projects N`, `--seed N`."""
     _install(session, *TEST)
     session.run("python", "tests/faults/soak_worker.py", *session.posargs, env={"PYTHONPATH": "tests/e2e"})
 
 
 @nox.session(name="soak-watch")
 def soak_watch(session: nox.Session) -> None:
-    """Let watchers bring what jobs do not, some of which are lost; `--jobs N`, `--projects N`, `--seed N`."""
+    """Let watchers deliver what jobs do not, some of which are lost; `--jobs N`, `--projects N`, `--seed N`."""
     _install(session, *TEST)
     session.run("python", "tests/faults/soak_watch.py", *session.posargs, env={"PYTHONPATH": "tests/e2e"})
 
@@ -147,7 +148,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Record the transcripts and draw the pictures of docs/ anew, from what the commands print."""
+    """Record the transcripts and draw the pictures of docs/ again, from what the commands print."""
     _install(session, *TEST)
     tests = ("tests/e2e/test_operations.py", "tests/e2e/test_demo.py")
     session.run("pytest", "-q", *tests, env={"FLYSYNC_TEST_RECORD": "1"})
@@ -176,7 +177,7 @@ def sbom(session: nox.Session) -> None:
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Ask for known holes in all pins; without an answer it fails as well, and says that nobody knows."""
+    """Ask for known vulnerabilities of all pins; without an answer it fails as well, and says that nobody knows."""
     session.install("-c", "constraints.txt", *SUPPLY)
     told = Path(session.create_tmp()) / "audit.json"
     told.unlink(missing_ok=True)
@@ -184,12 +185,12 @@ def audit(session: nox.Session) -> None:
     command = ("pip-audit", "--strict", "--disable-pip", "--no-deps", "-r", "constraints.txt", "-f", "json", "-o", told)
     session.run(*command, "--progress-spinner=off", *session.posargs, success_codes=(0, 1))
     if not told.exists():
-        session.error("not checked: without an answer nobody knows whether the pins have known holes")
+        session.error("not checked: without an answer nobody knows whether the pins have known vulnerabilities")
     pinned = json.loads(told.read_text())["dependencies"]
     holes = [f"{one['name']} {one['version']}: {hole['id']}" for one in pinned for hole in one["vulns"]]
     if holes:
-        session.error("known holes: " + ", ".join(holes))
-    session.log(f"no known hole in {len(pinned)} pins")
+        session.error("known vulnerabilities: " + ", ".join(holes))
+    session.log(f"no known vulnerability in {len(pinned)} pins")
 
 
 if __name__ == "__main__":

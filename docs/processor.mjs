@@ -67,7 +67,7 @@ async function processJob(job, token) {
   const isUsed = env.FLYSYNC_VALUE_SOURCE === 'caller' && job.name !== 'unset-flyio-secrets';
   const value = isUsed ? (credentialValue ?? undefined) : undefined;
   const projectId = Number.isSafeInteger(data.projectId) ? `${data.projectId}` : data.projectId;
-  const problem = !COMMANDS.has(job.name) ? 'it is no job of ours' : problemOf('projectId', projectId, 256)
+  const problem = !COMMANDS.has(job.name) ? 'it is not a job of ours' : problemOf('projectId', projectId, 256)
     || problemOf('credentialName', data.credentialName, 128) || problemOf('credentialValue', value ?? '', Infinity);
   // Redis has the value while a job waits, no longer; but where nobody else has it, a job that is refused keeps it.
   if (credentialValue !== undefined && !(problem && value !== undefined)) await job.updateData(data);

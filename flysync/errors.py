@@ -18,8 +18,8 @@ class Scope(StrEnum):
     """Whom an error concerns; from this and `temporary` follows what a caller does with its other calls."""
 
     CALL = "call"  #: This call alone, whatever it is about.
-    SETUP = "setup"  #: Every project of this installation, until somebody mends it.
-    SERVICE = "service"  #: Every project, until an outside service is well again.
+    SETUP = "setup"  #: Every project of this installation, until somebody fixes it.
+    SERVICE = "service"  #: Every project, until an outside service works again.
     APP = "app"  #: One project and its app.
     CREDENTIAL = "credential"  #: One credential.
 
@@ -44,7 +44,7 @@ class FlysyncError(Exception):
     default_hint: ClassVar[str | None] = None  #: What to do where the one who raised it knew nothing better.
     exit_code: int = 1  #: The exit status of a command that ends with this error.
     may_be_one_projects: bool = False  #: Whether one project alone may meet it, though its scope is the setup.
-    needs_another_flysync: bool = False  #: Whether this process can never go on, whatever is mended: it has to end.
+    needs_another_flysync: bool = False  #: Whether this process can never go on, whatever is fixed: it has to end.
 
     def __init_subclass__(
         cls,
@@ -214,7 +214,7 @@ class FlyRefused(FlysyncError, code="fly_refused", scope=_SETUP, service="fly"):
 class FlyctlFailed(FlysyncError, code="flyctl_failed", temporary=True):
     """flyctl failed, before anything was stored or for a reason that is not known."""
 
-    default_hint = "run the same command again; if it stays, try flyctl by hand in a sandbox (`--sandbox ID`)"
+    default_hint = "run the same command again; if it persists, try flyctl by hand in a sandbox (`--sandbox ID`)"
 
 
 class FlyctlChanged(FlysyncError, code="flyctl_changed", scope=_SETUP):

@@ -35,13 +35,13 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Report)
 
 
-def open(  # noqa: A001 - `flysync.open()`, for it is closed again
+def open(  # noqa: A001 - `flysync.open()`, because it is closed again
     *, settings: Settings | None = None, env_file: str | Path | None = None, **variables: str
 ) -> Client:
     """
     Give a client for `async with flysync.open() as client`, which raises ConfigError where settings are invalid.
 
-    Each setting is that of the first of these that has it: *variables*, by the names in docs/settings.md
+    Each setting is that of the first of these that has it: *variables*, by the names that `flysync config show` lists
     (`DATABASE_URL="…"`), the environment, *env_file*. Neither `.env`, unless it is named, nor the keyring is read.
     Instead of all these, *settings* are taken as they are.
 
@@ -50,7 +50,7 @@ def open(  # noqa: A001 - `flysync.open()`, for it is closed again
     """
     for name, text in variables.items():
         if name not in VARIABLES:
-            hint = did_you_mean(name, VARIABLES) or "settings are called as in the environment: DATABASE_URL=…"
+            hint = did_you_mean(name, VARIABLES) or "settings have the names of their variables: DATABASE_URL=…"
             raise UsageError(f"{name} is not a setting", hint=hint)
         if not checked_type(str, text, name):
             raise UsageError(f"{name} is empty", hint="leave it out to have it from the environment")

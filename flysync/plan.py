@@ -180,7 +180,9 @@ def _value(name: SecretName, view: ProjectView, options: SyncOptions) -> tuple[S
         hint = f"add {name} in the console first, or check its spelling"
         raise CredentialNotFound(f"{view.project} has no credential {name}", hint=hint)
     if row.left_out:
-        raise InvalidCredential(f"{name} was not read, the project has so many values", hint=f"sync {name} by its name")
+        raise InvalidCredential(
+            f"{name} was not read: the project's values are too large together", hint=f"sync {name} by its name"
+        )
     if row.problem:
         raise InvalidCredential(f"{name} {row.problem}", hint="correct its row in cloud_credentials")
     from_caller = is_from_caller(view, options)

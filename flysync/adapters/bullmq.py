@@ -63,7 +63,7 @@ local now = redis.call('TIME')
 return math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - added)
 """
 #: Whether an event says that a job was added: unlike Bull, BullMQ writes one for each new job. For the first job of a
-#: queue that was empty; the event is not fetched, for it has the job's name.
+#: queue that was empty; the event is not fetched, because it has the job's name.
 _WAS_ADDED = """
 for _, event in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1000)) do
     local its = {}
@@ -228,7 +228,7 @@ class BullmqJobs(JobQueue):
         if job.data is UNREADABLE:
             return None, "fields are not what BullMQ stores"
         if not isinstance(job.data, dict):
-            return None, "data has more than 1 MiB" if job.data == TOO_LARGE else "data is not an object"
+            return None, "data is larger than 1 MiB" if job.data == TOO_LARGE else "data is not an object"
         value = job.data.get(_VALUE)
         if _VALUE in job.data:
             try:

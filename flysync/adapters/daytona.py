@@ -168,7 +168,7 @@ class DaytonaSandboxes(Creator, Sandboxes):
         # So that there is a second try where the first one is never answered.
         call_s = min(_REMOVE_CALL_S, timeout_s / 2)
         attempt, end_at = 0, self.clock.monotonic() + timeout_s
-        sandbox_id = self._known.get(name)  # looked up once, for the name goes
+        sandbox_id = self._known.get(name)  # looked up once, because the name goes
         try:
             async with asyncio.timeout(timeout_s):
                 while True:

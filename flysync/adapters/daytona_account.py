@@ -94,7 +94,7 @@ class Account:
         Activate snapshot *name*, or wait for it, if *error* comes of its not being active: it goes to sleep in 14 days.
 
         Raises:
-            SandboxNotFound: there is no such snapshot, or it is none that can be used.
+            SandboxNotFound: there is no such snapshot, or it cannot be used.
             DaytonaUnavailable, RateLimited, TimedOut, AccessDenied: it could not be activated.
         """
         if not name or error.status not in {400, 404}:

@@ -41,7 +41,7 @@ class TooLarge(Exception):
 
 
 class BoundedResponse(ClientResponse):
-    """An answer that is read up to a limit; of an error's, the rest is no loss."""
+    """An answer that is read up to a limit; of an error's, the rest is not needed."""
 
     @override
     async def read(self) -> bytes:

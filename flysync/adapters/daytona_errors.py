@@ -47,17 +47,17 @@ _REFUSED = re.compile(
     r"|[^:]*\binsufficient (?:credits?|funds|balance))",
     re.IGNORECASE,
 )
-#: What it says of a list of hosts, where the organisation's tier has one of its own (daytonaio/daytona#5163, v0.214).
+#: What it says of a list of hosts, where the organization's tier has one of its own (daytonaio/daytona#5163, v0.214).
 _NO_LIST = "domainAllowList"
 #: Not the "disk quota exceeded" of a runner's that comes behind "Sandbox failed to start:".
 _USED_UP = re.compile(r"[^:]*\b(?:quota|limit) (?:exceeded|reached)\b", re.IGNORECASE)
 #: The statuses that say so little.
 _VAGUE = {400, 402, 403, 404, 412, 422, 428}
 _OF_SNAPSHOTS = {"activate", "build", "look"}
-_HINT_ADDRESS = "run the same command again later; if it stays, check DAYTONA_API_URL: it ends with /api"
-_HINT_NO_LIST = "leave FLYSYNC_EGRESS out, or raise the organisation's tier to 3 (app.daytona.io/dashboard/limits)"
-_HINT_WARM = "leave --warm out, or ask Daytona's support to enable warm pools for the organisation"
-_HINTS_QUOTA = dict.fromkeys(_OF_SNAPSHOTS, "delete a snapshot that nobody needs, or ask Daytona for a higher limit")
+_HINT_ADDRESS = "run the same command again later; if it persists, check DAYTONA_API_URL: it has to end with /api"
+_HINT_NO_LIST = "leave FLYSYNC_EGRESS out, or raise the organization's tier to 3 (app.daytona.io/dashboard/limits)"
+_HINT_WARM = "leave --warm out, or ask Daytona's support to enable warm pools for the organization"
+_HINTS_QUOTA = dict.fromkeys(_OF_SNAPSHOTS, "delete a snapshot that is not needed, or ask Daytona for a higher limit")
 _NEEDED = dict.fromkeys(_OF_SNAPSHOTS, "; it needs write:snapshots")
 _NEEDED_ELSE = "; it needs the permissions write:sandboxes and delete:sandboxes"
 

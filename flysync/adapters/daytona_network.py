@@ -41,7 +41,7 @@ def _unconnected(error: BaseException | None) -> FlysyncError | None:
             return _config("the address of Daytona, or of a proxy, is not valid", f"check {_URL}; {_PROXY}")
         # It has no type of its own.
         case ValueError() if type(error) is ValueError and "AUTHORIZATION header with AUTH" in str(error):
-            message = "~/.netrc has an entry for Daytona's host, or one for all hosts, which is in the way of the key"
+            message = "~/.netrc has an entry for Daytona's host, or one for all hosts, which conflicts with the key"
             return _config(message, "remove that entry, or set NETRC=/dev/null for flysync", _URL)
         case aiohttp.ClientHttpProxyError(status=status):
             message = f"the proxy on the way to Daytona does not let us through ({status})"

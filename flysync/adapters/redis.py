@@ -41,14 +41,18 @@ _LATER = "start the worker again later"
 _CHECK = "check REDIS_URL, and that the server is running"
 _LOGIN = "check both in REDIS_URL: redis://USER:PASSWORD@HOST, or redis://:PASSWORD@HOST where there is no user"
 _RIGHTS = "allow the user the queue's keys and BullMQ's commands: ACL SETUSER NAME ~bull:* +@all -@dangerous +info"
-_ONE_SERVER = "give the address of a server that is no cluster: BullMQ's keys have to be together"
+_ONE_SERVER = "give the address of a server that is not a cluster: BullMQ needs all of its keys on one"
 _CA = "REDIS_URL…?ssl_ca_certs=FILE names the authority's certificate; ?ssl_cert_reqs=none trusts any server"
 
 _REPLICA: _Fault = (ConfigError, "REDIS_URL is a read-only replica", "give the address of the primary")
 _CLUSTER: _Fault = (ConfigError, "REDIS_URL is a Redis cluster", _ONE_SERVER)
 _NO_RIGHT: _Fault = (AccessDenied, "Redis' user lacks a right that the queue needs", _RIGHTS)
-_NO_TLS: _Fault = (ConfigError, "Redis speaks no TLS at the port of REDIS_URL", "write redis://, or give the TLS port")
-_TLS: _Fault = (ConfigError, "Redis expects TLS at the port of REDIS_URL", "write rediss://, or give the port without")
+_NO_TLS: _Fault = (
+    ConfigError,
+    "Redis does not speak TLS on the port in REDIS_URL",
+    "write redis://, or give the TLS port",
+)
+_TLS: _Fault = (ConfigError, "Redis expects TLS on the port in REDIS_URL", "write rediss://, or give the port without")
 _NOT_REDIS: _Fault = (ConfigError, "what answers at REDIS_URL is not Redis", "check host and port")
 
 #: By the first word of Redis' error.
@@ -64,13 +68,13 @@ _CODES: dict[str, _Fault] = {
     "LOADING": (RedisUnavailable, "Redis is loading its data", _LATER),
     "BUSY": (RedisUnavailable, "Redis is busy with a script", _LATER),
     "OOM": (RedisUnavailable, "Redis' memory is full", "raise maxmemory, or remove old jobs"),
-    "MISCONF": (RedisUnavailable, "Redis cannot save to its disk and takes no data", "see Redis' own log"),
-    "NOREPLICAS": (RedisUnavailable, "Redis has too few replicas and takes no data", "see Redis' own log"),
+    "MISCONF": (RedisUnavailable, "Redis cannot save to its disk and accepts no data", "see Redis' own log"),
+    "NOREPLICAS": (RedisUnavailable, "Redis has too few replicas and accepts no data", "see Redis' own log"),
 }
 #: By the text of an error whose first word says nothing (ERR).
 _TEXTS: dict[str, _Fault] = {
-    "max number of clients": (RedisUnavailable, "Redis has as many clients as it takes (maxclients)", _LATER),
-    "DB index": (ConfigError, "Redis has no database of the number in REDIS_URL", "most servers have 0 to 15"),
+    "max number of clients": (RedisUnavailable, "Redis has reached its limit of clients (maxclients)", _LATER),
+    "DB index": (ConfigError, "Redis has no database with the number in REDIS_URL", "most servers have 0 to 15"),
     "SELECT is not allowed in cluster mode": _CLUSTER,
     "without any password configured": (AccessDenied, "Redis has no password, and REDIS_URL has one", _LOGIN),
     "no password is set": (AccessDenied, "Redis has no password, and REDIS_URL has one", _LOGIN),

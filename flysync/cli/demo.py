@@ -1,11 +1,13 @@
 """The command that shows how it all works."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from flysync.cli.app import app
 from flysync.cli.options import takes
+from flysync.cli.output import coloured, has_colour
 from flysync.cli.signals import SIGNALS
 
 Keep = Annotated[bool, typer.Option("--keep", help="Keep the simulated services running.")]
@@ -36,8 +38,12 @@ def demo(keep: Keep = False, with_worker: WithWorker = False, with_watch: WithWa
         from flysync.sim.demo import main as play
     except ImportError:
         raise ConfigError("the demo needs more packages", hint=how_to_add("demo")) from None
+
+    def say(text: str) -> None:
+        print(coloured(text) if has_colour(sys.stdout) else text)  # noqa: T201 - where nobody reads any more, the demo ends
+
     try:
-        code = play(keep=keep, worker=with_worker, watch=with_watch)
+        code = play(keep=keep, worker=with_worker, watch=with_watch, say=say)
     except ImportError:
         raise ConfigError("the worker needs more packages", hint=how_to_add("demo,worker")) from None
     SIGNALS.note()

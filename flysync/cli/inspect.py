@@ -37,10 +37,12 @@ IsBehind = Annotated[bool, typer.Option("--behind", help="Only projects whose ap
 HasFailed = Annotated[bool, typer.Option("--failed", help="Only projects that are behind because of an error.")]
 HaveFailed = Annotated[bool, typer.Option("--failed", help="Only runs that failed or died.")]
 Since = Annotated[
-    float | None, time_option("--since", help="Only what failed (--failed) or changed in so long: 90s, 10m, 24h.")
+    float | None, time_option("--since", help="Only what failed (--failed) or changed in this time: 90s, 10m, 24h.")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Start no sandbox: skip Fly and its token.")]
-EndedSince = Annotated[float | None, time_option("--since", help="Only runs that ended in so long, or have not.")]
+EndedSince = Annotated[
+    float | None, time_option("--since", help="Only runs that ended in this time, or have not ended.")
+]
 OneRun = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="One run: its id, or at least its first 6 characters.")
 ]
@@ -164,7 +166,7 @@ def schema(output: Output) -> None:
     """
     Print the JSON Schema of what --json prints.
 
-    One for all commands. Keys are only added to it, so that a program should bear keys that it does not know.
+    One for all commands. Keys are only ever added, so a program should ignore keys that it does not know.
 
     Example:
         flysync schema

@@ -130,7 +130,7 @@ time_option = partial(typer.Option, metavar="TIME", parser=read_positive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]
 Verbose = Annotated[
-    int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Say more; twice for every detail.")
+    int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Print more; twice for every detail.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 EnvFile = Annotated[str | None, typer.Option("--env-file", metavar="FILE", help="Also read settings from this file.")]
@@ -154,12 +154,10 @@ Force = Annotated[bool, typer.Option("--force", help="Set and deploy again, what
 ForceUnset = Annotated[
     bool, typer.Option("--force", help="Remove them even if they are in the table, or not set by flysync.")
 ]
-IfGone = Annotated[
-    bool, typer.Option("--if-gone", help="Leave those alone that are in the table, instead of refusing.")
-]
+IfGone = Annotated[bool, typer.Option("--if-gone", help="Skip those that are still in the table, instead of refusing.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Roll the removal out again after deploy_failed.")]
 TakeOver = Annotated[
-    bool, typer.Option("--take-over", help="Make the app this project's, though its secrets belong to another.")
+    bool, typer.Option("--take-over", help="Make the app this project's, even if its secrets belong to another.")
 ]
 SandboxId = Annotated[
     str | None, typer.Option("--sandbox", metavar="ID", help="Use this Daytona sandbox, and do not delete it.")

@@ -7,6 +7,7 @@ Every command, `--help` too, begins here: what only some of them need is importe
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from flysync.model.reports import FleetReport, Note, Report, SyncReport
 
 _STDOUT, _STDERR = 1, 2
+#: The colours of a terminal (ANSI's SGR) by the first word of a line: how it went, or what the line is for.
+_WORDS = {
+    "31": "✗ failed error:",
+    "32": "✓ ok",
+    "33": "! ? ◐ warning warning:",
+    "36": "→ hint: next:",
+    "2": "= - skipped",
+}
+_COLOURS = {word: colour for colour, words in _WORDS.items() for word in words.split()}
 
 
 class _Bug(FlysyncError, code="internal_error"):
@@ -105,7 +115,7 @@ class Output:
     def last_words(self) -> None:
         """Show what is known and what is left, right before the process ends; a signal came at any point."""
         report = self.ended_by(Interrupted("left at once, without cleaning up", signal_number=SIGNALS.received[0]))
-        if not self.as_json and is_lively():
+        if not self.as_json and is_lively(sys.stderr):
             _write_at_once(_STDERR, "\r\x1b[2K\x1b[?25h", end="")  # where a spinner was
         for descriptor, lines in self._parts(report):
             if descriptor == _STDERR or not self._has_result:
@@ -141,15 +151,32 @@ class Output:
             yield _STDOUT, render.next_text(report.next)
 
 
-def is_lively() -> bool:
-    """Tell whether stderr is a terminal on which something may move."""
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+def is_lively(stream: Any) -> bool:
+    """Tell whether a stream is a terminal on which something may move."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def has_colour(stream: Any) -> bool:
+    """Tell whether what a stream shows is to be coloured."""
+    return is_lively(stream) and not os.environ.get("NO_COLOR")
+
+
+def coloured(text: str) -> str:
+    """Give *text* with the first word of each line in its colour."""
+    return re.sub(r"(?m)^( *)(\S+)(?= )", _in_colour, text)
+
+
+def _in_colour(line: re.Match[str]) -> str:
+    colour = _COLOURS.get(line[2])
+    return f"{line[1]}\x1b[{colour}m{line[2]}\x1b[0m" if colour else line[0]
 
 
 def write(stream: Any, text: str, *, end: str = "\n") -> None:
-    """Print what the stream's encoding can hold; a reader who has gone is no failure."""
+    """Print what the stream's encoding can hold; a reader who has gone is not a failure."""
     if not text or stream is None:  # Python has no stream where its descriptor was closed
         return
+    if has_colour(stream):
+        text = coloured(text)
     with suppress(AttributeError):  # the spinner's has none, and shows everything
         stream.reconfigure(errors="backslashreplace")
     try:

@@ -35,10 +35,10 @@ WatchPrune = Annotated[bool, typer.Option("--prune", help="Remove secrets whose 
 Concurrency = Annotated[int, number_option("--concurrency", most=100, metavar="N", help="Runs at a time.")]
 Every = Annotated[
     float,
-    time_option("--every", show_default="5s", help="Time from one look to the next.", parser=read_duration),
+    time_option("--every", show_default="5s", help="Time between two checks.", parser=read_duration),
 ]
 CatchUp = Annotated[
-    bool, typer.Option("--catch-up", help="Begin although many projects have never been synced: set all of them.")
+    bool, typer.Option("--catch-up", help="Start even if many projects have never been synced: set all of them.")
 ]
 Grace = Annotated[
     float,
@@ -47,7 +47,7 @@ Grace = Annotated[
 HealthPort = Annotated[
     int | None,
     number_option(
-        "--health-port", least=0, most=65535, metavar="PORT", help="Serve /healthz, /readyz and /metrics here."
+        "--health-port", least=0, most=65535, metavar="PORT", help="Port for /healthz, /readyz and /metrics."
     ),
 ]
 HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="The address to serve them on.")]
@@ -111,7 +111,7 @@ def watch(
     them: no queue and no job is needed, and beside a queue it repairs what the queue lost. What has just changed is
     left for one more look, so that rows saved one after the other are one restart. A project that fails is tried again
     after growing pauses, or when it changes. With --prune, secrets are removed whose rows were gone for --prune-after;
-    never more than half of an app's, or more than 20. Logs and signals are as those of `flysync worker`.
+    never more than half of an app's, or more than 20. Logs and signals are those of `flysync worker`.
 
     Examples:
         flysync watch

@@ -21,8 +21,8 @@ class Progress:
     """
     Follows a run or a build (ports `ProgressListener`, `BuildListener`).
 
-    A terminal has a line that moves, with the current step, its seconds and the steps before it. With -v each step is a
-    line of its own instead, on a terminal or not. What other programs print is shown without *secrets*.
+    A terminal has a line that moves: the current step, its seconds, those of all, and the steps before it. With -v each
+    step is a line of its own instead, on a terminal or not. What other programs print is shown without *secrets*.
     """
 
     def __init__(self, output: Output, secrets: Sequence[Secret] = ()) -> None:
@@ -33,7 +33,7 @@ class Progress:
         self._before: list[str] = []
         self._spinner: Any = None
         self._has_lines = output.verbosity > 0 and not output.as_json
-        self._has_spinner = not output.as_json and output.verbosity == 0 and is_lively()
+        self._has_spinner = not output.as_json and output.verbosity == 0 and is_lively(sys.stderr)
 
     def begin(self, known: Callable[[], SyncReport]) -> None:
         """Remember who gives the report, in case the process has to leave at once."""
@@ -50,10 +50,17 @@ class Progress:
         if not self._has_spinner:
             return
         if self._spinner is None:
-            self._spinner = _spinner()
-            self._spinner.add_task("", total=None, before="")
+            self._spinner = _spinner(self)
+            self._spinner.add_task(phase, total=None)
             self._spinner.start()
-        self._spinner.reset(self._spinner.task_ids[0], description=phase, before=" · ".join(reversed(self._before)))
+        self._spinner.update(self._spinner.task_ids[0], description=phase)
+
+    @property
+    def seconds(self) -> str:
+        """Those of the current step, those of all, and those of each step before it, the last one first."""
+        now = time.monotonic()
+        times = (f"{now - self._since:.0f} s", f"{now - self._began:.0f} s in all", *reversed(self._before))
+        return " · ".join(times)
 
     @property
     def on_progress(self) -> Callable[[Machines], None] | None:
@@ -96,7 +103,7 @@ class FleetProgress:
     def __init__(self, output: Output) -> None:
         self.output = output
         self._bar: Any = None
-        self._has_bar = not output.as_json and output.verbosity == 0 and is_lively()
+        self._has_bar = not output.as_json and output.verbosity == 0 and is_lively(sys.stderr)
 
     def begin(self, known: Callable[[], FleetReport]) -> None:
         """Remember who gives the report."""
@@ -156,20 +163,14 @@ def _bar() -> Any:
     return _line(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
-def _spinner() -> Any:
-    """Give the current step, its seconds, and of the steps before it what has room."""
-    from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
-    from rich.table import Column
+def _spinner(progress: Progress) -> Any:
+    """Give a line with the current step and its times, of which what has no room is left out at the end."""
+    from rich.progress import ProgressColumn, SpinnerColumn, Task
     from rich.text import Text
 
-    class Before(ProgressColumn):
-        # The only column that may be made narrower, and yet has no second line.
+    class Step(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(task.fields["before"], style="dim", no_wrap=True, overflow="ellipsis")
+            step = f"{task.description} "
+            return Text.assemble(step, (progress.seconds, "dim"), no_wrap=True, overflow="ellipsis")
 
-    return _line(
-        SpinnerColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        Before(),
-    )
+    return _line(SpinnerColumn(), Step())

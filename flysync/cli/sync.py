@@ -34,11 +34,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove secrets whose rows are gone, after the sync.")]
 PruneAfter = Annotated[
     float | None,
-    time_option("--prune-after", show_default="24h", help="How long a row has to be gone.", parser=read_age),
+    time_option("--prune-after", show_default="24h", help="How long a row must have been gone.", parser=read_age),
 ]
 _DAY_S = 86_400.0
 PruneYes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Remove even more than half of an app's secrets, or more than 20 (--prune).")
+    bool, typer.Option("--yes", "-y", help="Remove even over half of an app's secrets, or over 20 (--prune).")
 ]
 
 
@@ -135,8 +135,8 @@ def unset(output: Output, options: SyncOptions, project: Project, name: Names, y
     Remove secrets from a project's app, with one restart.
 
     Removes secrets that flysync set and whose credentials are gone from the table; others are refused without --force.
-    With --if-gone, those whose credentials are there are left alone, and a refused one keeps no other from being
-    removed. Asks first on a terminal; elsewhere --yes is needed.
+    With --if-gone, those whose credentials are there are left alone, and a refused one does not stop the others. Asks
+    first on a terminal; elsewhere --yes is needed.
 
     Examples:
         flysync unset --project proj123 --name OLD_KEY --dry-run

@@ -49,7 +49,7 @@ def not_visible(app: AppName, phase: str | None) -> AppNotVisible:
     """
     message = f"flysync has deployed to {app} before, and Fly.io now says that it does not exist"
     hint = (
-        "it was deleted, or belongs to an organisation that FLY_API_TOKEN does not reach: Fly.io says the same of"
+        "it was deleted, or belongs to an organization that FLY_API_TOKEN does not reach: Fly.io says the same of"
         " both. If the project has another app now, project_deployments has to name it in a newer row"
     )
     return AppNotVisible(message, hint=hint, service="fly", phase=phase, setting="FLY_API_TOKEN")
@@ -77,7 +77,7 @@ def lost_apps(deployed: Collection[tuple[AppName, Live | None]]) -> list[Note]:
             error = not_visible(app, None)
             notes.append(Note(code=error.code, message=f"{error.message}: {error.hint}", names=(app,)))
         elif shown == {Live.MISSING}:
-            message = f"{app} has nothing of what flysync deployed to it: was it deleted, and made again?"
+            message = f"{app} has nothing of what flysync deployed to it: was it deleted and created again?"
             notes.append(Note(code="app_made_again", message=message, names=(app,)))
     return notes
 
@@ -234,7 +234,7 @@ class LiveSecrets:
         if len(self._managed) > _MOST_MACHINES:
             return _TOO_MANY
         if unclear := self.unclear():
-            return f"it cannot be said yet whether these run: {', '.join(sorted(machine.id for machine in unclear))}"
+            return f"it is not known yet whether these run: {', '.join(sorted(machine.id for machine in unclear))}"
         return "Fly.io does not show what the machines run with"
 
     def warnings(self) -> list[Note]:
@@ -248,9 +248,9 @@ class LiveSecrets:
         return notes
 
     def staged_by_others(self, known: Container[str]) -> Note | None:
-        """Warn of secrets that a deploy brings to the machines as well: staged by somebody else, and not *known*."""
+        """Warn of secrets that a deploy rolls out as well: staged by somebody else, and not *known*."""
         staged = sorted(one.name for one in self._secrets.values() if one.status in _WAITING and one.name not in known)
-        message = f"a deploy brings what somebody else has staged to the machines too: {', '.join(staged)}"
+        message = f"a deploy also rolls out what somebody else has staged: {', '.join(staged)}"
         return Note(code="foreign_staged", message=message, names=tuple(staged)) if staged else None
 
 
@@ -264,5 +264,7 @@ def machines_down(machines: Iterable[Machine]) -> Note:
 def left_out(rows: Iterable[StatusRow]) -> Iterable[Note]:
     """Say that values were not compared, because there is so much of them."""
     if number := sum(row.credential is not None and row.credential.left_out for row in rows):
-        message = f"{number:,} of the largest values were not compared: there is too much of all; ask for one project"
+        message = (
+            f"{number:,} of the largest values were not compared: together they are too large; ask for one project"
+        )
         yield Note(code="values_not_compared", message=message)

@@ -1,9 +1,9 @@
 """
 Leftover sandboxes: those with our label whose run has ended or died.
 
-A run is alive as long as its app's lock is held, for the lock dies with its process; no clock decides that. A sandbox
-whose run is not in this database may belong to another installation with the same key: it is left alone until its ttl
-is over, by Daytona's and Postgres' clocks.
+A run is alive as long as its app's lock is held, because the lock dies with its process; no clock decides that. A
+sandbox whose run is not in this database may belong to another installation with the same key: it is left alone until
+its ttl is over, by Daytona's and Postgres' clocks.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def prune_sandboxes(*, services: Services) -> SandboxReport:
     Delete the leftover sandboxes, never one of a living run; close the runs that died.
 
     A run whose deadline has passed is closed even if its sandbox is gone: otherwise one whose project has moved to
-    another app would stay open for ever, for nobody takes the lock of the old app any more.
+    another app would stay open for ever, because nobody takes the lock of the old app any more.
     """
     before, runs = await _look(services)
     lines, error = [], None

@@ -102,7 +102,7 @@ class StatusReport(Report):
 
     @property
     def exit_code(self) -> int:
-        """3 where Fly has something else than the table (foreign secrets alone are no drift), else the error's."""
+        """3 where Fly has something else than the table (foreign secrets alone are not drift), else the error's."""
         if any(line.is_drift for line in self.lines):
             return 3
         return self.error.exit_code if self.error else 0

@@ -18,7 +18,7 @@ class Allowed:
     def refusal(self, app: str | None, name: str) -> NotAllowed | None:
         """Give the error of an app, or else of a name, that may not be touched, or nothing; no app is refused."""
         if app is not None and not any(fnmatchcase(app, pattern) for pattern in self.apps):
-            return NotAllowed(f"{app} is none of the apps in FLYSYNC_APPS", setting="FLYSYNC_APPS")
+            return NotAllowed(f"{app} is not one of the apps in FLYSYNC_APPS", setting="FLYSYNC_APPS")
         for pattern in self.reserved:
             if fnmatchcase(name, pattern):
                 message = f"{name} is reserved: FLYSYNC_RESERVED_NAMES has {pattern}"

@@ -89,4 +89,4 @@ def check_options(options: SyncOptions) -> None:
     if options.force and options.if_gone:
         raise UsageError("force and if_gone exclude each other", hint="leave one of them out")
     if not options.timeout_s:
-        raise UsageError("timeout_s has to be more than 0", hint="no run ends in no time")
+        raise UsageError("timeout_s has to be more than 0", hint="give the seconds that a run may take")

@@ -103,7 +103,7 @@ class SyncOptions:
     """How a sync is to be done."""
 
     app: AppName | None = None  #: Give the credentials to this app instead of the project's newest deployment.
-    stage: bool = False  #: Store only; a later deploy brings them to the machines.
+    stage: bool = False  #: Store only; a later deploy restarts the machines with them.
     wait: bool = True  #: Wait until the machines are healthy.
     dry_run: bool = False  #: Show the plan; write nothing, start nothing.
     verify: bool = False  #: Ask Fly even where the record says that nothing is to be done.
@@ -146,7 +146,7 @@ class Credential:
     """A credential of a project, as the database has it."""
 
     name: SecretName
-    #: Absent where the table keeps no value (no such column, NULL), one that is no text, or that cannot be decrypted.
+    #: Absent where the table keeps no value (no such column, NULL), one that is not text, or that cannot be decrypted.
     secret: Secret | None = None
     #: Of what is stored, where values are decrypted; and of the value, where it is the one that was sent last: then it
     #: was not decrypted again.

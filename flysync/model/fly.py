@@ -159,8 +159,8 @@ class TokenKind(StrEnum):
     """Whose a token is, as far as that can be told without asking Fly."""
 
     DEPLOY = "deploy"  #: For some apps alone.
-    ORG = "org"  #: For all of an organisation.
-    PERSONAL = "personal"  #: A person's, which only their login makes whole.
+    ORG = "org"  #: For all of an organization.
+    PERSONAL = "personal"  #: A person's, which is complete only with their login.
     OAUTH = "oauth"  #: No macaroon: a person's, of the older kind (OAuth). It says nothing about itself.
 
 

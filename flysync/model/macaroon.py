@@ -45,7 +45,7 @@ def narrowed(header: str, *, until: int, app_id: int | None = None) -> str:
     """
     Give *header* with tokens that end at *until* (Unix seconds) and, with *app_id*, serve no other app.
 
-    They permit then what a deploy token does: all of the app, and to read its organisation. What `described` refuses is
+    They permit then what a deploy token does: all of the app, and to read its organization. What `described` refuses is
     refused.
     """
     more: list[list[Any]] = [[_WINDOW, [0, until]]]
@@ -53,13 +53,13 @@ def narrowed(header: str, *, until: int, app_id: int | None = None) -> str:
         more.append([_IF_PRESENT, [[_APPS, [{app_id: _ALL}]], _READ]])
     found = _read(header)
     if app_id is not None and not all(one for _, one in found):
-        raise ValueError("cannot be narrowed to an app: it is OAuth, or holds such")
+        raise ValueError("cannot be narrowed to an app: it is an OAuth token, or contains one")
     tokens = [_with(one, more) if one and one.permits else text for text, one in found]
     return ("FlyV1 " if header.startswith("FlyV1 ") else "") + ",".join(tokens)
 
 
 def _with(one: _Macaroon, more: Sequence[list[Any]]) -> str:
-    """Add caveats; what is there is kept byte by byte, for it need not be as one would write it now."""
+    """Add caveats; what is there is kept byte by byte, because it need not be as one would write it now."""
     from msgpack import Packer
 
     packer = Packer()
@@ -103,11 +103,11 @@ def described(header: str, *, now: float) -> Token:
 
 
 def _read(header: str) -> list[tuple[str, _Macaroon | None]]:
-    """Give the tokens of a header, and what they are: nothing for one that is no macaroon."""
+    """Give the tokens of a header, and what they are: nothing for one that is not a macaroon."""
     texts = header.removeprefix("FlyV1 ").split(",")
     found = [(text, _macaroon(text) if text.partition("_")[0] in _LABELS else None) for text in texts]
     if any(one for _, one in found) and not any(one and one.permits for _, one in found):
-        raise ValueError("permits nothing: the token that goes with what is there is missing")
+        raise ValueError("permits nothing: the token that belongs with it is missing")
     return found
 
 
@@ -130,4 +130,4 @@ def _macaroon(text: str) -> _Macaroon:
             return _Macaroon(label, permits, raw[:at], raw[start:end], caveats, tail)
     except (ValueError, TypeError, UnpackException):
         pass
-    raise ValueError("begins like a macaroon and is none: part of it is missing, or was changed")
+    raise ValueError("begins like a macaroon but is not a valid one: part of it is missing or was changed")

@@ -27,7 +27,7 @@ _TOKEN = re.compile(
 _RANDOM = re.compile(r"(?=.{20})([A-Za-z]+\d+){4,}[A-Za-z]*")
 #: What may be shown of a character that no name can have.
 _SHOWN = {" ": "a space", "=": "an equals sign", "-": "a hyphen", ".": "a dot", "\n": "a line break", ",": "a comma"}
-_OTHER = "no letter, digit or underscore"
+_OTHER = "not a letter, digit or underscore"
 #: Nobody's id or name is longer; somebody may have put a whole file in its place.
 _LONGEST_PROJECT, _LONGEST_NAME = 256, 128
 

@@ -43,6 +43,14 @@ def utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
+def length(seconds: float) -> str:
+    """Give a length of time in the largest unit of which there are two."""
+    for unit, its in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * its:
+            return f"{seconds / its:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CredentialReport:
     """What happened to one credential."""

@@ -59,7 +59,7 @@ def credential_hint(
 
 
 def nearest_run(start: str, known: Iterable[str]) -> str | None:
-    """Give the run whose id begins as *start* does, but for one slip; nothing where there is none, or more than one."""
+    """Give the run whose id begins as *start* does, but for one typo; nothing where there is none, or more than one."""
     beginnings = {run[: len(start)]: run for run in known}
     near = get_close_matches(start, beginnings, n=2, cutoff=1 - 1.01 / len(start))
     return beginnings[near[0]] if len(near) == 1 else None

@@ -39,8 +39,8 @@ class Records(Protocol):
     Credentials, deployments, state and actions: the database.
 
     Every call raises DatabaseUnavailable where it is out of reach (the answer of a commit may be lost), and
-    ConfigError where tables are missing or of another version, the server is a replica or takes no writes, or row level
-    security may hide rows: one that is hidden is not gone. Every call is one transaction.
+    ConfigError where tables are missing or of another version, the server is a replica or accepts no writes, or row
+    level security may hide rows: one that is hidden is not gone. Every call is one transaction.
 
     `begin`, `begin_rollout`, `end_rollout` and `finish` raise NotRecorded where their run is not open (any more):
     somebody has fenced it. While it is open it holds the app's lock, so the last two may name rows of an earlier run.

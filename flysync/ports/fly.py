@@ -55,7 +55,7 @@ class Sandboxes(Protocol):
     The place where sandboxes come from.
 
     Errors common to all calls: DaytonaUnavailable, QuotaReached, RateLimited, TimedOut: try again; AccessDenied: the
-    key is refused; DaytonaRefused, ConfigError: somebody has to mend the account, a setting, or what is in the way.
+    key is refused; DaytonaRefused, ConfigError: somebody has to fix the account, a setting, or what is in the way.
     """
 
     async def create(
@@ -121,7 +121,7 @@ class SandboxFlyctl(Protocol):
         """Remove what the run has left in a sandbox that goes on living."""
 
     async def reach(self, *, others: bool = False) -> Reach | None:
-        """Try Fly's addresses, and where one is amiss, or with *others*, others too; nothing where it cannot try."""
+        """Try Fly's addresses, and where one fails, or with *others*, others too; nothing where it cannot try."""
 
     async def token(self) -> Token:
         """Give what the token says about itself, without asking Fly."""
@@ -166,4 +166,4 @@ class SecretStore(Protocol):
         """
 
     async def start(self, machines: Sequence[str]) -> None:
-        """Start machines, by their ids; one that ends again a moment later is no failure."""
+        """Start machines, by their ids; one that ends again a moment later is not a failure."""

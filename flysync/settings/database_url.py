@@ -47,7 +47,7 @@ _ENCODE = (
     " percent-encoded (%40, %2F, %25, %20), and each parameter is NAME=VALUE"
 )
 _LIST = (
-    "cannot be read: pairs are separated by spaces, a value with a space in it stands in single quotes, and the names"
+    "cannot be read: pairs are separated by spaces, a value with a space in it is in single quotes, and the names"
     " are libpq's"
 )
 

@@ -152,7 +152,7 @@ class _Loader:
         token: Secret | None = self.values.get("fly_api_token")
         if "narrow_token" in self.values and token and not token.matches(macaroon.ALL_ARE):
             name, hint = "FLYSYNC_NARROW_TOKEN", "unset it, or make a macaroon (`fly tokens create org`)"
-            why = f"{name} ({self.origins[name]}) needs a macaroon: FLY_API_TOKEN is OAuth, or holds such"
+            why = f"{name} ({self.origins[name]}) needs a macaroon: FLY_API_TOKEN is an OAuth token, or contains one"
             self._add(name, why, hint)
 
     def settings(self) -> Settings:
@@ -191,7 +191,7 @@ class _Loader:
             why = f"only {', '.join(SECRETS)} may be there, all others in the environment or in --env-file"
             self.note("setting_ignored", f"ignored: {places[:2_000]}; {why}", *ignored[:100])
         for name in (one for one in ignored if one in LIMITS):
-            problem = f"{name} ({source.where(name)}) would limit nothing, for only secrets are taken from there"
+            problem = f"{name} ({source.where(name)}) would limit nothing, because only secrets are read from there"
             self._add(name, problem, "set it in the environment or in --env-file")
 
     def _read(self, name: str, text: str, where: str) -> None:
@@ -235,7 +235,7 @@ class _Loader:
             except Exception as error:  # noqa: BLE001 - backends raise anything (infra.md F); its text is not shown
                 self._keyring_failure = f"the system keyring could not be asked ({type(error).__name__})"
                 self._unread.append(self._keyring_failure)
-                self.note("keyring_failed", f"{self._keyring_failure}; FLYSYNC_NO_KEYRING=1 leaves it alone")
+                self.note("keyring_failed", f"{self._keyring_failure}; FLYSYNC_NO_KEYRING=1 turns it off")
             if secret is not None:
                 self.values[VARIABLES[name][0]], self.origins[name] = secret, "keyring"
             elif stored is not None:

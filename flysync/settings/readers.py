@@ -53,7 +53,7 @@ def command(text: str) -> str:
     """Accept a command whose program is there; it is split as a shell would."""
     try:
         words = shlex.split(plain(text))
-    except ValueError:  # of shlex, or of what is no plain text
+    except ValueError:  # of shlex, or of what is not plain text
         words = []
     if not words:
         raise ValueError("is not a command in plain text, with its quotes closed")
@@ -137,7 +137,7 @@ def one_of(*words: str) -> Callable[[str], str]:
 def _patterns(text: str, *, of: re.Pattern[str]) -> tuple[str, ...]:
     """Accept patterns with commas or spaces between them; each has to match a name that there could be."""
     if not (found := tuple(re.findall(r"[^\s,]+", text))):
-        raise ValueError("is set, but empty: name what is meant, or take it away")
+        raise ValueError("is set but empty: give it a value, or remove it")
     for place, pattern in enumerate(found, 1):
         least = pattern.replace("?", "a")
         if not any(of.fullmatch(re.sub(r"^\*+", first, least).replace("*", "")) for first in ("", "a")):
@@ -158,9 +158,9 @@ def queue(text: str) -> str:
 def filled(text: str) -> str:
     """Accept what has no quotes around it, and nothing that is to be filled in; docker's --env-file keeps both."""
     if text.lstrip()[:1] in {"'", '"'}:
-        raise ValueError("stands in quotes that are a part of it: remove them")
+        raise ValueError("is in quotes, which would be part of it: remove them")
     if _UNFILLED.search(text):
-        raise ValueError("has a variable or placeholder that nobody has filled in (a $ or < that is meant: %24, %3C)")
+        raise ValueError("contains a variable or placeholder that was not filled in (a literal $ is %24, < is %3C)")
     return text
 
 
@@ -174,7 +174,7 @@ def api_key(text: str) -> Secret:
 
 
 def fly_token(text: str) -> Secret:
-    """Accept a Fly token; an organisation's is `FlyV1 fm2_…`, with one space, and must be whole to be narrowed."""
+    """Accept a Fly token; an organization's is `FlyV1 fm2_…`, with one space, and must be whole to be narrowed."""
     api_key(text.removeprefix("FlyV1 "))
     macaroon.described(text, now=0)
     return Secret(text)

@@ -21,7 +21,7 @@ _SCHEMES = {
     "redis+socket": "unix",
     "redis+unix": "unix",
 }
-#: Schemes whose address is no server's own.
+#: Schemes whose address is not that of one server.
 _NO_SERVER = {"sentinel": "leads to Sentinels", "cluster": "leads to a cluster"}
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?|)(:[0-9]*)?", re.ASCII)
 #: Parameters that say how a client behaves, and not where anything is.

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def run(
-    *, keep: bool = False, worker: bool = False, watch: bool = False, say: Callable[[str], None] = print
-) -> int:
+async def run(*, keep: bool, worker: bool, watch: bool, say: Callable[[str], None]) -> int:
     """
     Tell the story; give 0 where all of it went as told.
 
@@ -37,9 +35,9 @@ async def run(
     return 0 if story.is_good else 1
 
 
-def main(*, keep: bool = False, worker: bool = False, watch: bool = False) -> int:
+def main(*, keep: bool = False, worker: bool = False, watch: bool = False, say: Callable[[str], None] = print) -> int:
     """Run the demo; see `run`."""
     try:
-        return asyncio.run(run(keep=keep, worker=worker, watch=watch))
+        return asyncio.run(run(keep=keep, worker=worker, watch=watch, say=say))
     except KeyboardInterrupt:
         return 130

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _PROJECT = "proj123"
 _APP = "acme-web"
-_BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
 class Story:
@@ -103,14 +102,14 @@ class Story:
         await self._flysync("sync-project", "--project", _PROJECT, "--dry-run")
 
     async def _sync(self, project: str, *names: str) -> None:
-        """Bring credentials to the project's app: one by name, several as what the project has."""
+        """Copy credentials to the project's app: one by name, several as what the project has."""
         if len(names) == 1:
             await self._flysync("sync", "--project", project, "--name", *names)
         else:
             await self._flysync("sync-project", "--project", project)
 
     def _act(self, text: str) -> None:
-        self._say(f"\n{_BOLD}{text}{_PLAIN}" if self._is_terminal else f"\n{text}")
+        self._say(f"\n{text}")
 
     def _check(self, what: str, holds: bool) -> None:  # noqa: FBT001 - "what holds" reads as it stands
         self.is_good = self.is_good and holds
@@ -144,8 +143,7 @@ class Story:
 
     async def _flysync(self, *arguments: str) -> None:
         """Run the real command, show what it prints, and keep it for the proof."""
-        line = f"$ flysync {shlex.join(arguments)}"
-        self._say(f"\n{_DIM}{line}{_PLAIN}" if self._is_terminal else f"\n{line}")
+        self._say(f"\n$ flysync {shlex.join(arguments)}")
         sys.stdout.flush()
         begun = self._ahead.pop(arguments, None)
         process, ours = begun if begun is not None else await self._start(*arguments, on=self._is_terminal)

@@ -30,7 +30,7 @@ class Fly(Loopback):
     A simulated Fly.io, used as an asynchronous context manager.
 
     `world` is what it knows; `add_app`, `add_token` and `refuse_token` are those of `World`. *flyctl* is the executable
-    that the installer brings; without it, the installer brings the stand-in.
+    that the installer installs; without it, that is the stand-in.
     """
 
     def __init__(self, *, flyctl: Path | None = None, world: World | None = None) -> None:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """A token that Fly honours: for one organisation, or for one app of it."""
+    """A token that Fly honours: for one organization, or for one app of it."""
 
     value: str
     org: str = "personal"
-    #: The only app it may touch; empty for all apps of the organisation.
+    #: The only app it may touch; empty for all apps of the organization.
     app: str = ""
     #: The numbers of the apps that its caveats name; absent where they name none.
     numbers: Collection[int] | None = None

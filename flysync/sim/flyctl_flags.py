@@ -159,7 +159,7 @@ def parse(argv: Sequence[str]) -> Call:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Give the first two words that are no flags and no flags' values, and all the rest."""
+    """Give the first two words that are not flags or their values, and all the rest."""
     flags = (*_SET_FLAGS, _SAVE, *_GLOBAL)
     valued = {form for flag in flags if flag.valued for form in (f"--{flag.name}", f"-{flag.short}")}
     words: list[str] = []

@@ -110,9 +110,9 @@ class Home:
 
     def open_log(self) -> TextIO | None:
         """
-        Open `logs/flyctl-<time>.log`, or give nothing where `logs` is no directory.
+        Open `logs/flyctl-<time>.log`, or give nothing where `logs` is not a directory.
 
-        The real one writes request bodies there, values in clear, so this does too. It starts the file anew each
+        The real one writes request bodies there, values in clear, so this does too. It starts a new file each
         second and writes 4 KiB at a time; here it is appended to at once, so that no test misses a leak.
         """
         logs = join(self.path, "logs")

@@ -16,7 +16,7 @@ _NO_MACAROON = "pass a macaroon token (e.g. from `fly tokens deploy`) as the -t 
 
 
 def show_status(session: Session) -> None:
-    """Print an app with its machines; as JSON only, for the rest asks for more than the simulated Fly knows."""
+    """Print an app with its machines; as JSON only, because the rest asks for more than the simulated Fly knows."""
     app = session.app()
     if not session.json:
         raise Failure("the stand-in for flyctl knows `status --json` only")

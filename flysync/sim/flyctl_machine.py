@@ -235,7 +235,7 @@ def _started_at(machine: dict[str, Any]) -> float:
 
 
 def _is_crashing(machine: dict[str, Any]) -> bool:
-    """Tell whether the newest exit was no wish of anybody's and comes again and again."""
+    """Tell whether the newest exit was not asked for and comes again and again."""
     for event in machine.get("events") or []:
         if event.get("type") == "exit":
             request = event.get("request") or {}

@@ -26,7 +26,7 @@ _PREFIX = "fm2_"
 
 
 def organization(number: int) -> list[Any]:
-    """Give the caveat that limits a token to one organisation."""
+    """Give the caveat that limits a token to one organization."""
     return [0, [number, _ALL]]
 
 

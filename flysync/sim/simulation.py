@@ -41,7 +41,7 @@ class Simulation:
     def __init__(self, *, flyctl: Path | None = None, shell: str = "", dsn: str | None = None) -> None:
         self.daytona = Daytona(api_key=_DAYTONA_KEY, shell=shell)
         self.fly = Fly(flyctl=flyctl)
-        #: A whole organisation's.
+        #: A whole organization's.
         self.fly_token = macaroon.macaroon(macaroon.organization(9))
         self.dsn = dsn or ""
         self.postgres: EmbeddedPostgres | None = None

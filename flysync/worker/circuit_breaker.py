@@ -99,7 +99,7 @@ class CircuitBreaker:
     def passed(self, services: Collection[str | None]) -> None:
         """Learn that a sync has got through at *services*."""
         if self._error is not None and self._error.service in services:
-            self.close(f"{self._error.service or 'the setup'} is well again")
+            self.close(f"{self._error.service or 'the setup'} works again")
 
     def close(self, why: str) -> None:
         """Let all syncs through again, and say *why*."""

@@ -2,8 +2,8 @@
 From jobs to syncs: jobs of one project are synced together, and each job gets a verdict of its own.
 
 A project has one sync at a time. It takes in what arrives until it is about to deploy; the rest goes into the next one.
-Removals go together in the same way, before or after the syncs: their order does not matter, for the rows decide. A job
-that a fault of the setup or of a service has stopped is held: its sync is repeated later, and costs it no attempt.
+Removals go together in the same way, before or after the syncs: their order does not matter, because the rows decide. A
+job that a fault of the setup or of a service has stopped is held: its sync is repeated later, and costs it no attempt.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Request:
     name: SecretName
     job: Job
     verdict: asyncio.Future[Verdict]
-    #: How often its sync was stopped by what was no fault of its own; by which service, and since when by this one.
+    #: How often its sync was stopped by a fault that was not its own; by which service, and since when by this one.
     times_held: int = 0
     held_by: str | None = ""
     held_since: float = 0.0

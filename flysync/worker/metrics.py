@@ -99,8 +99,8 @@ class Metrics(Collector):
         if seen is None:
             return
         for name, what, number in (
-            ("projects_behind", "Projects with something to bring to their app, tried by themselves.", seen.behind),
-            ("projects_behind_oldest_seconds", "Time for which the oldest of these has been so.", seen.oldest_s),
+            ("projects_behind", "Projects with something to send to their app, tried automatically.", seen.behind),
+            ("projects_behind_oldest_seconds", "How long the oldest of these has been waiting.", seen.oldest_s),
             ("projects_given_up", "Projects that wait for a change of their rows or app.", seen.given_up),
             ("runs_open", "Runs under way, of every process.", seen.open_runs),
         ):

@@ -149,7 +149,7 @@ def _requested(job: Job) -> tuple[ProjectId, SecretName]:
     project, number = job.project, job.project
     if isinstance(number, int | float) and not isinstance(number, bool):
         if number != number // 1 or abs(number) > _LARGEST:
-            raise UsageError("the job's projectId is a number that is no integer, or too large to be exact")
+            raise UsageError("the job's projectId is a number that is not an integer, or is too large to be exact")
         project = str(int(number))
     of = project_id(_text("projectId", project), "the job's projectId")
     return of, secret_name(_text("credentialName", job.credential), "the job's credentialName")

@@ -74,7 +74,7 @@ class Watcher:
         """
         refuse_caller(self._options.sync)
         async with served(self._options, self._metrics, self._why_not_ready):
-            LOGGER.info("watching; looks every %g s", self._options.every_s)
+            LOGGER.info("watching; checks every %g s", self._options.every_s)
             tasks = [asyncio.create_task(self._work()) for _ in range(self._options.concurrency)]
             try:
                 found, before_s = await self._looks.look(), 0.0

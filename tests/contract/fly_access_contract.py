@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AccessWorld(ABC):
-    """One app `acme` that the token shows; one `theirs` of another organisation, one called `nope` nowhere."""
+    """One app `acme` that the token shows; one `theirs` of another organization, one called `nope` nowhere."""
 
     @abstractmethod
     async def flyctl(self) -> SandboxFlyctl:

@@ -72,7 +72,7 @@ async def ended(
         ('{"other": ' + "[" * 100_000 + "]" * 100_000 + "}", UNREADABLE),
         (b'{"projectId": "\xff", "credentialName": "A"}', ""),
         (b"\xff", UNREADABLE),
-        (json.dumps({"projectId": "p", "other": "x" * 2**20}), "data has more than 1 MiB"),
+        (json.dumps({"projectId": "p", "other": "x" * 2**20}), "data is larger than 1 MiB"),
         ("{", UNREADABLE),
         ("", UNREADABLE),
     ],

@@ -186,7 +186,7 @@ async def test_a_token_for_one_app_shows_no_other(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_list_of_an_app_of_another_organisation(kind: str) -> None:
+async def test_a_list_of_an_app_of_another_organization(kind: str) -> None:
     """Refused for that app alone: the token is a good one, and one row of a tenant's holds no worker."""
     async with loopback(REAL if kind == "real" else None) as world:
         flyctl = await world.flyctl()

@@ -78,8 +78,8 @@ class TestTokens:
 
         assert (0, 1, "Error: <Q1>Could not find App") == (own.code, other.code, other.error)
 
-    async def test_a_token_of_another_organisation(self, flyctl: Runner, fly: Fly) -> None:
-        """An app of another organisation is there, but not for this token."""
+    async def test_a_token_of_another_organization(self, flyctl: Runner, fly: Fly) -> None:
+        """An app of another organization is there, but not for this token."""
         theirs = fly.add_app("theirs", org="them")
         stored = await flyctl("secrets", "set", "-a", "theirs", "--stage", "A=1")
         listed = await flyctl("secrets", "list", "-a", "theirs")

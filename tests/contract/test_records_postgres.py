@@ -96,7 +96,7 @@ async def test_views_stand_for_tables(new_database: Callable[..., str]) -> None:
         audit = world.backend.execute("SELECT project, what, ok FROM platform.audit").fetchall()
 
     assert ("acme-web", Secret("one")) == (view.app, view.credentials[KEY].secret)
-    assert "stands twice in cloud_credentials" == view.credentials[TOKEN].problem
+    assert "occurs twice in cloud_credentials" == view.credentials[TOKEN].problem
     assert [(project, "sync", "success")] == audit
 
 

@@ -119,7 +119,7 @@ async def test_tls_where_there_is_none_and_none_where_there_is(valkey: EmbeddedV
     async with behind_tls(valkey, context) as port:
         plain = await refused(f"redis://:{valkey.password}@localhost:{port}")
 
-    assert ("config", "Redis expects TLS at the port of REDIS_URL") == plain
+    assert ("config", "Redis expects TLS on the port in REDIS_URL") == plain
 
 
 @pytest.mark.slow
@@ -127,13 +127,13 @@ async def test_tls_on_a_port_without(valkey: EmbeddedValkey) -> None:
     """The server waits for the end of a line, and we for a handshake."""
     told = await refused(f"rediss://:{valkey.password}@127.0.0.1:{valkey.port}")
 
-    assert ("config", "Redis speaks no TLS at the port of REDIS_URL") == told
+    assert ("config", "Redis does not speak TLS on the port in REDIS_URL") == told
 
 
 @pytest.mark.parametrize(
     ("url", "code", "words"),
     [
-        ("redis://:PASSWORD@127.0.0.1:PORT/99", "config", "Redis has no database of the number in REDIS_URL"),
+        ("redis://:PASSWORD@127.0.0.1:PORT/99", "config", "Redis has no database with the number in REDIS_URL"),
         ("redis://:hunter2@127.0.0.1:PORT", "access_denied", "Redis refuses the user or the password"),
         ("redis://nobody:hunter2@127.0.0.1:PORT", "access_denied", "Redis refuses the user or the password"),
         ("redis://default@127.0.0.1:PORT", "access_denied", "Redis refuses the user or the password"),
@@ -156,7 +156,10 @@ async def test_what_a_server_refuses(valkey: EmbeddedValkey, url: str, code: str
         (b":x\r\n", ("config", "what answers at REDIS_URL is not Redis")),
         (b"+\xff\r\n", ("config", "what answers at REDIS_URL is not Redis")),
         (b"-LOADING Redis is loading\r\n", ("redis_unavailable", "Redis is loading its data")),
-        (b"-MISCONF Redis is configured\r\n", ("redis_unavailable", "Redis cannot save to its disk and takes no data")),
+        (
+            b"-MISCONF Redis is configured\r\n",
+            ("redis_unavailable", "Redis cannot save to its disk and accepts no data"),
+        ),
         (b"-MOVED 1 hunter2:1\r\n", ("config", "REDIS_URL is a Redis cluster")),
         (b"-ERR hunter2\r\n", ("redis_unavailable", "the queue has failed (ResponseError)")),
     ],
@@ -182,7 +185,7 @@ async def test_what_a_server_answers(answer: bytes, told: tuple[str, str]) -> No
         ),
         (
             b"-ERR max number of clients reached",
-            ("redis_unavailable", "Redis has as many clients as it takes (maxclients)"),
+            ("redis_unavailable", "Redis has reached its limit of clients (maxclients)"),
         ),
     ],
 )

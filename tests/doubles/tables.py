@@ -255,7 +255,7 @@ def credentials(rows: Sequence[InMemoryRow], *, has_values: bool) -> dict[Secret
     for row in sorted(rows, key=lambda row: row.name):
         name = SecretName(row.name)
         if name in found:
-            found[name] = Credential(name=name, problem="stands twice in cloud_credentials")
+            found[name] = Credential(name=name, problem="occurs twice in cloud_credentials")
         else:
             found[name] = _credential(name, row.value if has_values else None)
     return found

@@ -1,7 +1,7 @@
 """
 Transcripts of real commands in the docs: recorded by tests, compared with what the commands print today.
 
-What differs from run to run (ids, moments, seconds, ports) is left out of the comparison. `nox -s docs` records anew.
+What differs from run to run (ids, moments, seconds, ports) is left out of the comparison. `nox -s docs` records again.
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from flysync.cli.output import coloured
+
 if TYPE_CHECKING:
     from platform_of_tests import Done, Platform
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-#: The colours of a picture, by the first word of a line.
-_STYLES = {
-    "$": "bold",
-    **dict.fromkeys(("✓", "ok"), "green"),
-    **dict.fromkeys(("!", "?", "◐", "warning", "warning:", "hint:"), "yellow"),
-    **dict.fromkeys(("✗", "failed", "error:"), "red"),
-    **dict.fromkeys(("→", "next:"), "cyan"),
-    "-": "dim",
-}
 #: What no two runs have in common.
 _VARIES = (
     (re.compile(r"\b01[0-9a-hjkmnp-tv-z]{24}\b"), "RUN"),
@@ -89,10 +82,10 @@ def same_as_in(page: str, name: str, text: str) -> None:
     found = block.search(before)
     assert found is not None, f"{page} has no block for {name}"
     shown = "".join(f"    {line}".rstrip() + "\n" for line in text.splitlines())
-    if is_recording():
+    if not is_recording():
+        assert masked(found[2].rstrip()) == masked(shown.rstrip()), f"`nox -s docs` records {page} again"
+    elif masked(found[2].rstrip()) != masked(shown.rstrip()):  # else only ids and times would change
         path.write_text(before[: found.start(2)] + shown + before[found.end(2) :])
-        return
-    assert masked(found[2].rstrip()) == masked(shown.rstrip()), f"`nox -s docs` records {page} anew"
 
 
 def masked(text: str) -> str:
@@ -108,17 +101,16 @@ def same_picture(name: str, text: str) -> None:
     if is_recording():
         path.parent.mkdir(exist_ok=True)
         path.write_text(drawn(text))
-    assert masked(text_in(path.read_text())) == masked(text), f"`nox -s docs` draws {path.name} anew"
+    assert masked(text_in(path.read_text())) == masked(text), f"`nox -s docs` draws {path.name} again"
 
 
 def drawn(text: str) -> str:
-    """Give a picture of a terminal that shows *text*, as SVG that loads nothing."""
+    """Give a picture of a terminal that shows *text* in the colours it has there, as SVG that loads nothing."""
     lines = text.splitlines()
     console = Console(
         record=True, file=io.StringIO(), width=max(map(len, lines)) + 1, color_system="truecolor", force_terminal=True
     )
-    for line in lines:
-        console.print(Text(line, style=_style(line)), soft_wrap=True)
+    console.print(Text.from_ansi(coloured(text)), soft_wrap=True)
     svg = console.export_svg(title="flysync", unique_id="flysync")
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL) + "\n"
 
@@ -126,15 +118,11 @@ def drawn(text: str) -> str:
 def text_in(svg: str) -> str:
     """Give what a picture shows."""
     rows: dict[float, str] = {}
-    for y, shown in re.findall(r'<text class="flysync-r\d+" [^>]*\by="([\d.]+)"[^>]*>(.*?)</text>', svg, re.DOTALL):
-        rows[float(y)] = rows.get(float(y), "") + unescape(shown).replace("\xa0", " ")
-    step = 24.4
+    place = r'<text class="flysync-r\d+" x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>'
+    width, height = 12.2, 24.4
+    for x, y, shown in re.findall(place, svg, re.DOTALL):  # blanks alone have no place
+        before = rows.get(float(y), "").ljust(round(float(x) / width))
+        rows[float(y)] = before + unescape(shown).replace("\xa0", " ")
     first = min(rows)
-    found = {round((y - first) / step): line.rstrip() for y, line in rows.items()}
+    found = {round((y - first) / height): line.rstrip() for y, line in rows.items()}
     return "\n".join(found.get(number, "") for number in range(max(found) + 1)).strip("\n")
-
-
-def _style(line: str) -> str:
-    """Give a line the colour of what it says."""
-    first, _, _ = line.strip().partition(" ")
-    return _STYLES.get(first, "")

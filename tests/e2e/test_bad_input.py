@@ -436,7 +436,7 @@ def test_an_address_that_is_not_daytonas_api(platform: Platform) -> None:
         "daytona_unavailable",
         75,
         "Daytona answers with an error (404)",
-        "check DAYTONA_API_URL: it ends with /api",
+        "check DAYTONA_API_URL: it has to end with /api",
         environ={"DAYTONA_API_URL": f"{platform.world.daytona.url}/elsewhere"},
     )
 

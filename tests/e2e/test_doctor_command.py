@@ -218,7 +218,10 @@ def test_a_token_that_was_cut_off(platform: Platform) -> None:
     done, found = examined(platform, FLY_API_TOKEN=macaroon.macaroon(macaroon.organization(9))[:-20])
 
     assert (1, {"settings"}) == (done.code, failed(found))
-    assert "FLY_API_TOKEN (environment) begins like a macaroon and is none: part of it is missing" in done.stdout
+    assert (
+        "FLY_API_TOKEN (environment) begins like a macaroon but is not a valid one: part of it is missing"
+        in done.stdout
+    )
     assert "skipped" == found["token"][0]
 
 
@@ -266,7 +269,7 @@ def test_no_flyctl_can_be_installed(platform: Platform) -> None:
 
 @pytest.mark.slow
 def test_an_app_that_the_token_does_not_show(platform: Platform) -> None:
-    """One of another organisation looks as if it were not there; of those deployed last, one is enough."""
+    """One of another organization looks as if it were not there; of those deployed last, one is enough."""
     platform.world.fly.add_app("doctor-theirs", org="them")
     platform.deploy("q", "doctor-theirs")
     asked, found = examined(platform, "--project", "q")

@@ -60,7 +60,7 @@ def test_secrets_without_rows_are_removed_from_all_apps(platform: Platform) -> N
     done = platform.flysync(*ALL, "--prune", "--prune-after", "0s", "--json")
 
     assert (0, "2 projects: 2 unchanged") == (noted.code, noted.stdout.splitlines()[-1])
-    assert "warning: the rows of 3 secrets of 3 apps are gone; --prune removes the secrets from " in noted.stderr
+    assert "warning: the rows of 3 secrets of 3 apps are gone; --prune removes the secrets after " in noted.stderr
     assert [{"p0", "p1", "p2"}] * 2 == [{one["project"] for one in data["projects"]} for data in (planned, done.json)]
     assert (1, "prune_refused", [True, True, False]) == (
         done.code,
@@ -83,7 +83,7 @@ def test_a_revoked_token_stops_the_fleet(platform: Platform) -> None:
     assert (1, "6 projects: 3 failed, 3 not begun") == (text.code, text.stdout.splitlines()[-1])
     assert 3 == text.stdout.count("Fly.io refuses the token")
     assert ["error", "hint", "next"] == [line.split(":")[0] for line in text.stderr.splitlines()][-3:]
-    assert "next: flysync sync-project --all  (once this is mended; what is up to date is left as it is)" in text.stderr
+    assert "next: flysync sync-project --all  (once this is fixed; what is up to date is left as it is)" in text.stderr
     assert [("access_denied", "setup")] * 6 == [
         (one["error"]["code"], one["error"]["scope"]) for one in data["projects"]
     ]

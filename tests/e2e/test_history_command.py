@@ -129,8 +129,8 @@ def test_a_run_that_is_not_finished(platform: Platform) -> None:
         " VALUES ('01k3abc0', 'p', 'a', 's', now(), 'cli', 'ann')"
     )
 
-    assert "Z  died; the next sync clears up" in platform.flysync(*HISTORY).stdout
-    assert "outcome   died; the next sync clears up" in platform.flysync("history", "01k3abc0").stdout
+    assert "Z  died; the next sync cleans up" in platform.flysync(*HISTORY).stdout
+    assert "outcome   died; the next sync cleans up" in platform.flysync("history", "01k3abc0").stdout
     with psycopg.connect(platform.dsn) as holder:
         holder.execute("SELECT pg_advisory_xact_lock(hashtextextended('flysync:a', 0))")
         assert "Z  in progress" in platform.flysync(*HISTORY).stdout

@@ -278,7 +278,7 @@ def test_what_is_no_job_of_ours_fails_at_once(backend: Backend, start: Start, va
     jobs = [backend.ended(job_id) for job_id in ids]
 
     assert [("failed", 1)] * len(ids) == [(job["state"], job["attemptsMade"]) for job in jobs]
-    assert "usage: it is no job of ours" == jobs[0]["failedReason"]
+    assert "usage: it is not a job of ours" == jobs[0]["failedReason"]
     assert [] == [
         (field, job["failedReason"])
         for (field, _), job in zip(data, jobs[1:], strict=True)

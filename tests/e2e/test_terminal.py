@@ -28,6 +28,9 @@ os.login_tty(int(sys.argv[1]))
 os.execv(sys.executable, [sys.executable, "-m", "flysync", *sys.argv[2:]])
 """
 
+#: What gives letters a colour.
+COLOUR = re.compile(r"\x1b\[(\d+;)*[349]\d(;\d+)*m")
+
 
 class Terminal:
     """A terminal, and what a command prints on it."""
@@ -132,14 +135,14 @@ def test_a_terminal_has_a_spinner_that_goes_away(platform: Platform, terminal: T
         cwd=platform.home,
     )
     terminal.hand_over()
-    until(lambda: re.search(r"create 0:0[01]:[0-5][1-9]", plain(terminal.shown)))
+    until(lambda: re.search(r"create [1-9]\d* s · [1-9]\d* s in all · ", plain(terminal.shown)))
     let_go(platform, hold)
     out, _ = process.communicate(timeout=120)
     shown = terminal.read_to_the_end()
 
     assert (0, True) == (process.returncode, out.decode().startswith("✓ A  synced"))
     assert "\x1b" not in out.decode()
-    assert bool(no_color) != bool(re.search(r"\x1b\[(\d+;)*[349]\d(;\d+)*m", shown))
+    assert bool(no_color) != bool(COLOUR.search(shown))
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0
     assert "" == screen(shown)
 
@@ -165,13 +168,14 @@ def test_a_terminal_shows_machine_by_machine(platform: Platform, terminal: Termi
     until(lambda: "deploy 0/2 machines" in plain(terminal.shown))
     let_go(platform, first)
     steps = r"list \d+\.\d · set \d+\.\d · .*…"
-    until(lambda: re.search(rf"deploy 1/2 machines 0:0\d:(?!00)\d\d {steps}", plain(terminal.shown)))
+    until(lambda: re.search(rf"deploy 1/2 machines [1-9]\d* s · \d+ s in all · {steps}", plain(terminal.shown)))
     let_go(platform, second)
     out, _ = process.communicate(timeout=120)
     shown = terminal.read_to_the_end()
 
     assert (0, True) == (process.returncode, "2/2 machines" in out.decode())
     assert "" == screen(shown)
+    assert {80} == {len(line) for line in re.split(r"\r\x1b\[2K", plain(shown)) if line.endswith("…")}
 
 
 @cases(("term", "more"), [("dumb", ()), ("xterm", ("--json",)), ("xterm", ("-q",))], quick=1)
@@ -195,6 +199,32 @@ def test_nothing_moves_where_it_should_not(
     assert (0, "") == (process.returncode, terminal.read_to_the_end())
 
 
+@cases(("term", "no_color", "colours"), [("xterm", "", "33 36 31 36"), ("xterm", "1", ""), ("dumb", "", "")], quick=1)
+def test_a_terminal_has_colours_of_our_own(
+    platform: Platform, terminal: Terminal, term: str, no_color: str, colours: str
+) -> None:
+    """The first word of a line has one, on each stream by itself; none with NO_COLOR, or where there cannot be any."""
+    platform.deploy("p", "coloured")
+    platform.store("p", A="1")
+    environ = platform.environ | {"TERM": term, "NO_COLOR": no_color}
+
+    def run(*arguments: str, stdout: int, stderr: int) -> str:
+        command = [sys.executable, "-m", "flysync", *arguments]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environ, cwd=platform.home, check=False
+        )
+        return ((done.stdout or b"") + (done.stderr or b"")).decode()
+
+    status = run("status", "--project", "p", stdout=terminal.theirs, stderr=subprocess.PIPE)
+    failed = run("status", "--project", "q", stdout=subprocess.PIPE, stderr=terminal.theirs)
+    terminal.hand_over()
+    shown = terminal.read_to_the_end()
+
+    assert "" == status + failed
+    assert ["!", "next:", "error:", "hint:"] == re.findall(r"(?m)^ *(\S+(?<=[!:])) ", plain(shown))
+    assert colours.split() == re.findall(r"(?m)^ *\x1b\[(\d+)m\S+\x1b\[0m ", shown)
+
+
 @pytest.mark.slow
 def test_ctrl_c_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
     """The key itself: it cleans up, and the spinner leaves the screen to the report."""
@@ -213,7 +243,7 @@ def test_ctrl_c_on_a_terminal(platform: Platform, terminal: Terminal) -> None:
     shown = terminal.read_to_the_end()
 
     assert (130, {}) == (code, platform.world.daytona.sandboxes)
-    assert "✗ A  failed        interrupted" in shown
+    assert "✗ A  failed        interrupted" in plain(shown)
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
 
 

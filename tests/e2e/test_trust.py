@@ -51,7 +51,7 @@ def named(platform: Platform) -> dict[str, str]:
 
 @contextmanager
 def tier_that_takes_no_list(platform: Platform) -> Iterator[None]:
-    """One whose organisation has a list of its own."""
+    """One whose organization has a list of its own."""
     platform.world.daytona.network_restricted = True
     yield
     platform.world.daytona.network_restricted = False

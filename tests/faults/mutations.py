@@ -1904,7 +1904,7 @@ MUTATIONS = (
         (f"{_SETTINGS}a_token_that_is_not_whole_is_refused",),
     ),
     Mutation(
-        "take an app of another organisation for none of ours, and the token for a good one",
+        "take an app of another organization for none of ours, and the token for a good one",
         "flysync/adapters/flyctl/app_id.py",
         "        case 401:\n",
         "        case 401 | 403:\n",
@@ -1918,11 +1918,11 @@ MUTATIONS = (
         ("unit/test_macaroon.py::test_what_tokens_say_of_themselves",),
     ),
     Mutation(
-        "tell a bad token from an app of another organisation",
+        "tell a bad token from an app of another organization",
         "flysync/adapters/flyctl/steps.py",
         "        if isinstance(error, AccessDenied):\n            try:",
         "        if False:\n            try:",
-        ("contract/test_fly_access.py::test_a_list_of_an_app_of_another_organisation",),
+        ("contract/test_fly_access.py::test_a_list_of_an_app_of_another_organization",),
     ),
     Mutation(
         "fetch no id that is too large",

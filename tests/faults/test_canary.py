@@ -184,7 +184,7 @@ def test_no_command_shows_a_value(searched: Searched, arguments: tuple[str, ...]
 def test_a_sandbox_gets_a_token_for_one_app_and_for_minutes(
     searched: Searched, arguments: tuple[str, ...], code: int
 ) -> None:
-    """The organisation's own is in no request of a sandbox, and nothing of either is shown or left anywhere."""
+    """The organization's own is in no request of a sandbox, and nothing of either is shown or left anywhere."""
     world = searched.world
     world.fly.add_app(f"other-{secrets.token_hex(4)}")
     before = len(world.daytona.records)

@@ -393,7 +393,7 @@ def test_many_who_save_at_once(platform: Platform, app: App) -> None:
 def test_postgres_goes_away_after_fly_has_the_value(
     platform: Platform, app: App, match: str, outcome: str, next_outcome: str
 ) -> None:
-    """What was done is told, and that it is not recorded; the next run mends the record, without a needless restart."""
+    """What was done is told, and that it is not recorded; the next run repairs that, without a needless restart."""
     postgres = platform.world.postgres
     assert postgres is not None
     fault = wait_at(platform.world.fly, match, FaultKind.HOLD)

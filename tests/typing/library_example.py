@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 async def save_key(client: flysync.Client, project: str, name: str) -> bool:
-    """Bring a key that a user has just saved to their app; tell whether to come back later."""
+    """Copy a key that a user has just saved into their app; tell whether to try again later."""
     options = flysync.SyncOptions(reason="saved in the console", timeout_s=300)
     report = await client.sync(project, [name], options)
     for warning in report.warnings:

@@ -34,8 +34,8 @@ def report(error: errors.FlysyncError | None, *outcomes: Outcome, **more: Any) -
         (errors.AccessDenied, SAME, "once the token is renewed; the app is unaffected"),
         (errors.ProjectNotFound, "flysync status", "lists the projects that are known; the app is unaffected"),
         (errors.InvalidCredential, "flysync status --project p", "shows what is stored; the app is unaffected"),
-        (errors.DatabaseUnavailable, "flysync db check", "tries the database; the app is unaffected"),
-        (errors.AppNotVisible, "flysync doctor --project p", "looks for what is wrong"),
+        (errors.DatabaseUnavailable, "flysync db check", "checks the database; the app is unaffected"),
+        (errors.AppNotVisible, "flysync doctor --project p", "finds out what is wrong"),
         (errors.DeployFailed, f"{SAME} --force", "rolls it out again, once the app starts with it"),
     ],
 )
@@ -77,9 +77,9 @@ def test_what_was_changed_is_not_said_to_be_as_before() -> None:
     """Stored and not rolled out, unknown, or some of several arrived."""
     for error, outcomes, why in (
         (errors.DeployIncomplete("x"), [Outcome.STAGED], "rolls it out again; until then machines may run with the"),
-        (errors.OutcomeUnknown("x"), [Outcome.UNKNOWN], "sets it again: nobody knows what Fly has of it"),
+        (errors.OutcomeUnknown("x"), [Outcome.UNKNOWN], "sets it again: whether Fly has it is not known"),
         (errors.InvalidCredential("x"), [Outcome.FAILED, Outcome.SYNCED], "shows what is stored"),
-        (errors.NotRecorded("x"), [Outcome.SYNCED], "mends the record"),
+        (errors.NotRecorded("x"), [Outcome.SYNCED], "repairs the record"),
     ):
         step = next_step(report(error, *outcomes), *AGAIN)
 

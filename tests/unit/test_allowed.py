@@ -105,7 +105,7 @@ async def test_an_app_outside_gets_nothing_at_all(way: str, *, staged: bool) -> 
     assert dict.fromkeys("AB", ("failed", None, "not_allowed")) == told(report)
     error = error_of(report)
     assert ("failed", 1, False, Scope.APP) == (report.outcome, report.exit_code, error.temporary, error.scope)
-    assert ("acme is none of the apps in FLYSYNC_APPS", "FLYSYNC_APPS") == (error.message, error.setting)
+    assert ("acme is not one of the apps in FLYSYNC_APPS", "FLYSYNC_APPS") == (error.message, error.setting)
     assert {"view", "note_run"} >= set(world.records.calls[calls:])
 
 

@@ -130,7 +130,7 @@ def test_what_libpq_reads_stays_as_it_is(text: str) -> None:
         (f"host=h pasword={CANARY}", "the names are libpq's"),
         (f"host=h,user=u,password={CANARY}", "separated by spaces"),
         (f"host=h;Username=u;Password={CANARY}", "separated by spaces"),
-        (f"'postgresql://u:{CANARY}@h/d'", "quotes that are a part of it"),
+        (f"'postgresql://u:{CANARY}@h/d'", "is in quotes, which would be part of it"),
         (f"mysql://u:{CANARY}@h/d", "neither a postgresql:// address"),
         (f"psql postgresql://u:{CANARY}@h/d", "neither a postgresql:// address"),
     ],

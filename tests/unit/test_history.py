@@ -204,7 +204,7 @@ def test_a_list_in_text() -> None:
     assert [f"{ID}  2026-11-20 03:04:05Z  in progress", "  by ? (queue), no app"] == text(
         finished_at=None, app=None, actor="", origin="queue", names=()
     )
-    assert text(finished_at=None, died=True)[0].endswith("Z  died; the next sync clears up")
+    assert text(finished_at=None, died=True)[0].endswith("Z  died; the next sync cleans up")
     assert ["no runs"] == render.as_text(HistoryReport(runs=()))
 
 

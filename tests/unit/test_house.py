@@ -210,6 +210,40 @@ def test_every_link_of_the_docs_leads_somewhere() -> None:
     assert pages - {end for (page, _), end in ends.items() if page == index} == {index, ROOT.parent / "README.md"}
 
 
+#: English that sends a reader to a dictionary, or to another language, and what to write.
+PLAIN = {
+    r"(?<!re)(?<!com)mend(s|ed|ing)?\b": "fix, correct, repair",
+    r"\banew\b": "again",
+    r"\bwork(s|ed|ing)? off\b": "process",
+    r"(?<!there )\b(is|are|was|were) no (?!longer\b|more\b|other\b|\w+er\b)": "is not a",
+    r"\bclears? up\b": "clean up",
+    r"\bstands? (once|twice)\b|\bstands in quotes\b": "occurs twice; is in quotes",
+    r"\b(looks|asks) again, once\b": "run again after fixing this",
+    r"\bruns on as before\b": "the app is unaffected",
+    r"\bthe one to the other\b": "copies them into the Fly app",
+    r"\bof no use\b|\bspelled nearly so\b|\bits way out\b": "invalid; similar; how to fix it",
+    r"\bslips?\b|\bamiss\b": "a typo, a mistake; wrong",
+    r"\bwait so long\b|\b(by|in) so long\b|\bthat nobody needs\b": "how long to wait; in this time; leftover",
+    r"\b(takes|bears?) keys\b|\bknown holes?\b": "ignore keys; known vulnerabilities",
+    r", for (it|they|he|she|there|nobody) \b(?!.*\?)": "because",
+    r"\borganis": "organiz, as Fly and Daytona spell it",
+}
+
+
+def test_the_english_is_plain() -> None:
+    """Messages, help, docstrings, comments and pages are read under pressure, by people with other first languages."""
+    elsewhere = {"handlers/doctor/", "docs/operations.md", "docs/database.md"}
+    found = [
+        f"{path.relative_to(ROOT.parent)}:{number}: {match[0]!r}: better {better}"
+        for path in (*MODULES, *(ROOT.parent / "docs").rglob("*.md"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for wrong, better in PLAIN.items()
+        if (match := re.search(wrong, line, re.IGNORECASE)) and not any(one in str(path) for one in elsewhere)
+    ]
+
+    assert [] == found
+
+
 def links(page: Path) -> list[str]:
     """Give the links to other pages and files, but for those in examples."""
     text = re.sub(r"^```.*?^```|^ {4}[^\n]*$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

@@ -94,7 +94,7 @@ VECTORS = [
 ]
 
 
-@pytest.mark.parametrize(("parent", "end", "app", "expected"), VECTORS, ids=["bare", "organisation", "deploy"])
+@pytest.mark.parametrize(("parent", "end", "app", "expected"), VECTORS, ids=["bare", "organization", "deploy"])
 def test_known_tokens(parent: str, end: int, app: int | None, expected: str) -> None:
     """Fixed keys and caveats give fixed tokens, whatever stands before and beside them."""
     other = minted([], location=made.DISCHARGES)
@@ -104,7 +104,7 @@ def test_known_tokens(parent: str, end: int, app: int | None, expected: str) -> 
 
 
 @pytest.mark.skipif(not REAL, reason="no real flyctl: set FLYSYNC_TEST_FLYCTL")
-@pytest.mark.parametrize(("parent", "end", "app", "expected"), VECTORS, ids=["bare", "organisation", "deploy"])
+@pytest.mark.parametrize(("parent", "end", "app", "expected"), VECTORS, ids=["bare", "organization", "deploy"])
 def test_flyctl_makes_the_same(parent: str, end: int, app: int | None, expected: str, tmp_path: Path) -> None:
     """Byte by byte, with `tokens attenuate`."""
     caveats: list[dict[str, Any]] = [{"type": "ValidityWindow", "body": {"not_before": 0, "not_after": end}}]
@@ -191,7 +191,7 @@ def test_oauth_serves_no_app_alone(header: str) -> None:
 
 TOKENS: dict[str, tuple[str, TokenKind, float | None]] = {
     "deploy": (f"FlyV1 {WHOLE}", TokenKind.DEPLOY, 10),
-    "organisation": (made.macaroon(ORG, END), TokenKind.ORG, 10),
+    "organization": (made.macaroon(ORG, END), TokenKind.ORG, 10),
     "without an end": (made.macaroon(ORG), TokenKind.ORG, None),
     "in another age": (made.macaroon(ORG, made.until(2**62)), TokenKind.ORG, None),
     "the first end counts": (made.macaroon(ORG, made.until(NOW + 3 * DAY_S), END), TokenKind.ORG, 3),
@@ -201,7 +201,7 @@ TOKENS: dict[str, tuple[str, TokenKind, float | None]] = {
     "beside an old one": (f"{WHOLE},fo1_abc", TokenKind.DEPLOY, 10),
     "old": ("fo1_abc", TokenKind.OAUTH, None),
     "narrowed": (narrowed(made.macaroon(ORG), until=NOW + DAY_S, app_id=3), TokenKind.DEPLOY, 1),
-    "for two organisations": (f"{WHOLE},{made.macaroon(ORG)}", TokenKind.ORG, 10),
+    "for two organizations": (f"{WHOLE},{made.macaroon(ORG)}", TokenKind.ORG, 10),
     "for two apps": (f"{WHOLE},{made.macaroon(APP)}", TokenKind.DEPLOY, 10),
     "of odd caveats": (minted([4, 7, 4, [], 13, None, "x", {}]), TokenKind.ORG, None),
 }
@@ -231,7 +231,7 @@ def test_what_was_changed_is_told_or_harmless(where: int, byte: int, length: int
     except ValueError as error:
         refused = str(error)
 
-    assert refused.partition(":")[0] in {"", "begins like a macaroon and is none", "permits nothing"}
+    assert refused.partition(":")[0] in {"", "begins like a macaroon but is not a valid one", "permits nothing"}
     assert "fm2_" not in refused
 
 

@@ -68,7 +68,7 @@ async def test_a_secret_goes_a_day_after_its_row() -> None:
     wait(world, 1)
     due = await prune(world, actor="ann")
 
-    message = "the rows of A are gone; --prune removes the secrets from 2026-01-02 12:00:00Z on"
+    message = "the rows of A are gone; --prune removes the secrets after 2026-01-02 12:00:00Z"
     assert [("prune_waits", message, ("A",))] == [(note.code, note.message, note.names) for note in first.warnings]
     assert (0, "unchanged", first.warnings) == (early.exit_code, early.outcome, early.warnings)
     assert ("synced", "removed", None) == told(due)["A"]
@@ -116,7 +116,10 @@ async def test_an_app_that_misses_much_of_what_it_has_loses_nothing(names: str, 
     count = len(lost[:21])
     assert refused.error is not None
     assert ("prune_refused", 1, False) == (refused.error.code, refused.exit_code, refused.error.temporary)
-    assert f"{count} of the {len(names)} secrets that flysync has set at acme have no row" in refused.error.message
+    assert (
+        f"{count} of the {len(names)} secrets that flysync has set at acme no longer have a row"
+        in refused.error.message
+    )
     assert ["flysync sync-project --project p --prune --yes"] == [step.command for step in refused.next]
     assert {("failed", "removed", "prune_refused")} == {told(refused)[name] for name in lost[:21]}
     assert len(names) == len(stored)
@@ -307,7 +310,7 @@ async def test_a_fleet_has_a_turn_for_every_project_with_something_to_remove() -
     done = await fleet(world)
 
     assert (["busy"], 2) == ([one.project for one in noted.projects], noted.unchanged)
-    message = "the rows of 3 secrets of 2 apps are gone; --prune removes the secrets from 2026-01-02 12:00:00Z on"
+    message = "the rows of 3 secrets of 2 apps are gone; --prune removes the secrets after 2026-01-02 12:00:00Z"
     assert [message] == [note.message for note in noted.warnings]
     assert (
         {"busy", "left", "late"} == {one.project for one in planned.projects} == {one.project for one in done.projects}

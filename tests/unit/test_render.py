@@ -281,7 +281,7 @@ def test_a_status_has_a_head_per_project_and_its_credentials_below() -> None:
         "q  (not deployed)",
         "  ! -  no credentials",
         "run run2 in progress since 2026-11-20 03:04:05Z (cli, ann)",
-        "run run3 died; the next sync clears up. It began 2026-11-20 03:04:05Z (cli, ann)",
+        "run run3 died; the next sync cleans up. It began 2026-11-20 03:04:05Z (cli, ann)",
     ] == render.as_text(report)
     assert ["no projects"] == render.as_text(status_report())
 
@@ -329,7 +329,7 @@ def test_a_status_says_what_fly_shows() -> None:
         "  ✓ A  no machines (stored, not deployed)",
         "p  idle",
         "  ✓ A  on stopped machines",
-        "    the machines are stopped or suspended, and start with it",
+        "    the machines are stopped or suspended, and will start with it",
     ] == render.as_text(report)
     assert (3, False, "fly_unavailable") == (data["exit_code"], data["ok"], data["error"]["code"])
     assert [False, True, False, True, False, False, False, False] == [line["drift"] for line in data["status"]]

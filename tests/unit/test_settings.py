@@ -199,7 +199,9 @@ def test_oauth_cannot_be_narrowed_to_an_app(token: str) -> None:
     with pytest.raises(ConfigError) as of_keyring:
         settings.load([more], needs=["FLY_API_TOKEN"], lookup=lambda _: Secret(token))
 
-    assert "FLYSYNC_NARROW_TOKEN (environment) needs a macaroon: FLY_API_TOKEN is OAuth, or holds such" == told
+    assert (
+        "FLYSYNC_NARROW_TOKEN (environment) needs a macaroon: FLY_API_TOKEN is an OAuth token, or contains one" == told
+    )
     assert "FLYSYNC_NARROW_TOKEN" == of_keyring.value.setting
     assert "app" == settings.load([environment(FLY_API_TOKEN=f"FlyV1 {MACAROON}"), more]).narrow_token
 
@@ -559,7 +561,7 @@ def test_what_is_in_quotes_or_not_filled_in_is_refused(name: str, text: str) -> 
     """Wherever it comes from, before anything is opened; the value is not told."""
     told = problems(environment(**{name: text}))
 
-    assert re.search(f"{name} \\(environment\\) (stands in quotes|has a variable|contains (a quote|white))", told)
+    assert re.search(f"{name} \\(environment\\) (is in quotes|contains (a variable|a quote|white))", told)
     with pytest.raises(ConfigError):
         settings.read_secret(name, text)
 
@@ -835,7 +837,7 @@ def test_a_command_that_cannot_be_run() -> None:
 @pytest.mark.parametrize("text", ["", "\n", " ", ",", " , ,\t"])
 def test_an_empty_limit_is_an_error(name: str, text: str) -> None:
     """Whoever writes it means something: it is no limit that is not set, and no weaker source is asked instead."""
-    assert f"{name} (environment) is set, but empty" in problems(environment(**{name: text}), dot_env(**{name: "a*"}))
+    assert f"{name} (environment) is set but empty" in problems(environment(**{name: text}), dot_env(**{name: "a*"}))
     assert Settings() != settings.load([environment(**{name: "A*"}), dot_env(**{name: text})])
 
 

@@ -111,7 +111,7 @@ async def test_an_app_that_is_gone_or_was_made_again() -> None:
         [note.code for note in report.warnings] for report in (one_lost, remade, gone, moved)
     ]
     assert ["flysync sync-project --project p --verify"] == commands(remade)
-    assert "an organisation that FLY_API_TOKEN does not reach" in gone.warnings[0].message
+    assert "an organization that FLY_API_TOKEN does not reach" in gone.warnings[0].message
     assert "project_deployments has to name it" in gone.warnings[0].message
     assert (["flysync doctor --project p"], 3) == (commands(gone), gone.exit_code)
     assert (0, {("acme", "no app"), ("new", "running")}) == (

@@ -172,7 +172,7 @@ async def test_what_is_no_fault_of_its_own_is_tried_after_growing_pauses(world: 
 async def test_what_another_process_has_brought_holds_nothing_any_more(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody is left who could find out that the service is well again."""
+    """Nobody is left who could find out that the service works again."""
     create, clock = world.sandboxes.create, world.clock.monotonic
 
     async def refused(*_: object, **__: object) -> None:

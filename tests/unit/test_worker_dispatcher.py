@@ -331,7 +331,7 @@ async def test_while_a_service_is_out_of_reach_one_call_at_a_time_tries_it() -> 
     assert {Disposition.DONE} == {verdict.disposition for verdict in verdicts}
     assert [
         "jobs are held: gone (daytona_unavailable)",
-        "jobs go on: daytona is well again",
+        "jobs go on: daytona works again",
     ] == said
 
 

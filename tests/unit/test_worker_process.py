@@ -284,7 +284,7 @@ async def test_a_job_for_what_may_not_be_touched_fails_for_good() -> None:
     ]
     assert [
         "NODE_OPTIONS is reserved: FLYSYNC_RESERVED_NAMES has NODE_*",
-        "other is none of the apps in FLYSYNC_APPS",
+        "other is not one of the apps in FLYSYNC_APPS",
     ] == [job.verdict.message for job in added[1:] if job.verdict]
     assert ([1, 1, 1], {"A": "1"}) == ([job.attempts_made for job in added], world.acme.running)
 
@@ -297,12 +297,22 @@ CANARY = "canary-"
     [
         (None, "A", None, "the job's projectId is missing or empty"),
         ("", "A", None, "the job's projectId is missing or empty"),
-        (1.5, "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
-        (2**53, "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
-        (1e21, "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
-        (float("nan"), "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
-        (-float("inf"), "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
-        (10**30, "A", None, "the job's projectId is a number that is no integer, or too large to be exact"),
+        (1.5, "A", None, "the job's projectId is a number that is not an integer, or is too large to be exact"),
+        (2**53, "A", None, "the job's projectId is a number that is not an integer, or is too large to be exact"),
+        (1e21, "A", None, "the job's projectId is a number that is not an integer, or is too large to be exact"),
+        (
+            float("nan"),
+            "A",
+            None,
+            "the job's projectId is a number that is not an integer, or is too large to be exact",
+        ),
+        (
+            -float("inf"),
+            "A",
+            None,
+            "the job's projectId is a number that is not an integer, or is too large to be exact",
+        ),
+        (10**30, "A", None, "the job's projectId is a number that is not an integer, or is too large to be exact"),
         ("p", 7, None, "the job's credentialName is a number, not a string"),
         (True, "A", None, "the job's projectId is a boolean, not a string"),
         (["p"], "A", None, "the job's projectId is an array, not a string"),
@@ -325,7 +335,7 @@ CANARY = "canary-"
             "p",
             "\ud800",
             None,
-            "the job's credentialName (1 characters) is not valid: character 1 is no letter, digit or underscore",
+            "the job's credentialName (1 characters) is not valid: character 1 is not a letter, digit or underscore",
         ),
     ],
 )

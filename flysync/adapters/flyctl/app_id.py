@@ -64,7 +64,7 @@ async def _asked(app: AppName, token: Secret, url: str, limit_s: float) -> int |
                     break
             return _judged(app, answer.status, body[:_MOST_BYTES], answer.headers.get("Retry-After", ""))
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError):
-        message = f"this machine cannot ask {address.hostname}: its certificate is not valid here, or a proxy is amiss"
+        message = f"this machine cannot ask {address.hostname}: its certificate is not valid here, or a proxy is wrong"
         hint = "check HTTPS_PROXY and NO_PROXY; for a private CA, SSL_CERT_FILE names the file with its certificate"
         return ConfigError(message, hint=hint, service="fly", phase="app-id")
     except (aiohttp.ClientError, OSError) as error:  # a timeout is one of these
@@ -76,8 +76,8 @@ def _judged(app: AppName, status: int, body: bytes, wait: str) -> int | FlysyncE
         case 401:
             message, hint = "Fly.io refuses the token", f"set a new FLY_API_TOKEN: {TO_MAKE_ONE}"
             return AccessDenied(message, hint=hint, service="fly", phase="app-id", setting="FLY_API_TOKEN")
-        case 403:  # it is another organisation's, and the token is a good one (read: fly-go, flaps_apps.go)
-            message = f"FLY_API_TOKEN may not see {app}: it is another organisation's, or not the one of a deploy token"
+        case 403:  # it is another organization's, and the token is a good one (read: fly-go, flaps_apps.go)
+            message = f"FLY_API_TOKEN may not see {app}: it is another organization's, or not the one of a deploy token"
             return AccessDenied(
                 message, hint=TO_MAKE_ONE, service="fly", phase="app-id", setting="FLY_API_TOKEN", scope=Scope.APP
             )

@@ -232,7 +232,7 @@ def _changed(told: str, source: Source) -> str:
 
 
 def _version(told: str) -> str | None:
-    """Read the answer of `flyctl version --json`; nothing where that is no version."""
+    """Read the answer of `flyctl version --json`; nothing where that is not a version."""
     try:
         version = json.loads(told)["Version"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -240,7 +240,7 @@ def _version(told: str) -> str | None:
     return version if isinstance(version, str) and _VERSION.fullmatch(version) else None
 
 
-#: What looks otherwise is none, for it is shown.
+#: What looks otherwise is not one, because it is shown.
 _VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,64}")
 #: What is shown of a path, and of a sum.
 _PATH, _SHOWN = re.compile("[ -~]{1,200}"), 12

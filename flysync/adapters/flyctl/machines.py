@@ -19,7 +19,7 @@ from flysync.model.fly import Machine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Gives a line for each thing that is of use. flyctl indents by 4 spaces a level, and in JSON a line break is no part
+#: Gives a line for each thing that is of use. flyctl indents by 4 spaces a level, and in JSON a line break is not part
 #: of a text (measured). A machine whose host does not answer has an `incomplete_config` in the place of its
 #: configuration (read: fly-go machine_types.go, GetConfig); flyctl does not count a check that it makes itself
 #: (RemoveCompatChecks there). The last two lines say that nothing is missing, and what time it is.

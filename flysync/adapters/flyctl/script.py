@@ -257,7 +257,7 @@ def removal(run_id: RunId) -> str:
     """
     Give the text that removes the files of a run.
 
-    It is no step, and may be sent twice: a step's replay would make again what the step has taken away.
+    It is not a step, and may be sent twice: a step's replay would make again what the step has taken away.
     """
     return f"exec /bin/sh -c '{_DIRECTORY}rm -rf \"$d\"' flysync </dev/null".replace("@RUN@", word(run_id))
 

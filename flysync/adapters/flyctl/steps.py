@@ -200,7 +200,7 @@ class Steps:
         return Secret(token), math.inf if token == self.token.reveal() else until
 
     async def told_apart(self, error: FlysyncError, app: AppName) -> FlysyncError:
-        """Give *error*, or that *app* is another organisation's: flyctl says of it what it says of a bad token."""
+        """Give *error*, or that *app* is another organization's: flyctl says of it what it says of a bad token."""
         if isinstance(error, AccessDenied):
             try:
                 await app_id(app, token=self.token, base_urls=self.base_urls, clock=self.clock)

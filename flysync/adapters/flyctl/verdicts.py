@@ -55,7 +55,7 @@ _NOT_UP = (
     r"|timeout reached waiting for (machine's state to change|health checks to pass))"
 )
 
-#: What stands before the status of an answer that is no JSON of Fly's: of GraphQL, of the Machines API, of releases.
+#: What comes before the status of an answer that is not JSON of Fly's: of GraphQL, of the Machines API, of releases.
 _STATUS = r"(?:non-(?:200|2xx) status(?: code)?: |\(status )"
 
 VERDICTS: tuple[Verdict, ...] = (
@@ -117,7 +117,7 @@ VERDICTS: tuple[Verdict, ...] = (
         FlyctlFailed,
         "somebody else is changing a machine of {app} and has a lease on it",
         "what people quote of flyctl: `machine ID m0 lease currently held by ID@tokens.fly.io, expires at ...`",
-        hint="run the same command again in a minute; `fly machine lease view` tells who has it",
+        hint="run the same command again in a minute; `fly machine lease view` shows who has it",
     ),
     Verdict(
         r"could not reserve resource for machine|insufficient (resources|memory|CPUs|IPs) |no capacity\b"
@@ -139,7 +139,7 @@ VERDICTS: tuple[Verdict, ...] = (
         FlyUnavailable,
         "the sandbox cannot reach Fly.io's API",
         "transcripts: connection refused, no such host; Go's net/http/transport.go: a proxy's answer to CONNECT",
-        hint="Daytona's lower tiers allow no connection to fly.io; `flysync doctor` tells",
+        hint="Daytona's lower tiers allow no connection to fly.io; `flysync doctor` checks that",
     ),
     Verdict(
         r": (unexpected )?EOF\b|connection reset by peer|broken pipe|i/o timeout|Client\.Timeout|deadline[ _]exceeded"
@@ -165,7 +165,7 @@ VERDICTS: tuple[Verdict, ...] = (
     Verdict(
         r"decod(ing|e) response: ",
         FlyUnavailable,
-        "Fly.io's API answers with something that is no answer",
+        "Fly.io's API answers with something that is not an answer",
         "tests/contract/test_flyctl.py, test_flyctl_odds.py: an answer that is HTML, or ends early",
         may_have_worked=True,
     ),
@@ -253,7 +253,7 @@ def rollout_end(code: int, stdout: str, stderr: str | None, error: FlysyncError)
 
 
 def release(stdout: str) -> int | None:
-    """Find the number of the release that a deploy has made; nothing where it is none that flysync can keep."""
+    """Find the number of the release that a deploy has made; nothing where flysync cannot keep it."""
     found = _RELEASE.search(plain(stdout))
     number = int(found["version"]) if found else 0
     return number if 0 < number <= MOST_RELEASES else None

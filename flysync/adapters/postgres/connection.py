@@ -42,7 +42,7 @@ _READING = sql.SQL(", set_config('jit', 'off', true), set_config('max_parallel_w
 #: Postgres refuses a query that a policy would thin out: a row that is hidden is not gone.
 _ALL_ROWS = sql.SQL(", set_config('row_security', 'off', true)")
 _PATH = sql.SQL(", set_config('search_path', {}, true)")
-#: Lengthens the search path, whatever it is; a setting that is empty is no list.
+#: Lengthens the search path, whatever it is; a setting that is empty is not a list.
 _AND_STATE = sql.SQL("concat_ws(', ', nullif({}, ''), quote_ident({}))")
 #: Tries of a transaction that certainly was not committed.
 _TRIES = 3

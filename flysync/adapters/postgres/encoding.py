@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 
 def clean(text: str) -> str:
-    """Give *text* without NUL, and without anything that is no UTF-8."""
+    """Give *text* without NUL, and without anything that is not UTF-8."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 

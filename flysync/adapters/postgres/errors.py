@@ -99,8 +99,8 @@ def identified(error: psycopg.Error) -> str:
 
 
 def read_only(*, is_replica: bool) -> ConfigError:
-    """Give the error of a server, or a session, that takes no writes."""
-    message = "the database takes no writes from flysync: default_transaction_read_only is on"
+    """Give the error of a server, or a session, that accepts no writes."""
+    message = "the database accepts no writes from flysync: default_transaction_read_only is on"
     hint = (
         "ALTER ROLE ... or ALTER DATABASE ... RESET default_transaction_read_only, or take it out of DATABASE_URL;"
         " some hosts set it when the disk is full"

@@ -189,7 +189,7 @@ def _server(row: tuple[Any, ...]) -> Iterator[Finding]:
     if encoding == "UTF8":
         yield _finding("encoding", "ok", "UTF8")
     else:
-        message = f"the database is in {encoding}: not every character has a place in it"
+        message = f"the database is in {encoding}: it cannot store every character"
         hint = "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and move there"
         yield _finding("encoding", "warning", message, hint)
     if replica or read_only:
@@ -241,10 +241,10 @@ def _columns(relation: Relation, here: _Found) -> Iterator[_Problem]:
 
 def _keys(relation: Relation, here: _Found) -> Iterator[_Problem]:
     if relation is CREDENTIALS and here.is_view:
-        message = "a view cannot promise that a name stands once in a project; one that stands twice is not synced"
+        message = "a view cannot ensure that a name occurs once in a project; one that occurs twice is not synced"
         yield "warning", message, "make it unique in the table behind the view"
     elif relation is CREDENTIALS and not here.is_unique:
-        message = "(project_id, credential_name) is not unique; a name that stands twice is not synced"
+        message = "(project_id, credential_name) is not unique; a name that occurs twice is not synced"
         yield "failed", message, f"ALTER TABLE {here.name} ADD UNIQUE (project_id, credential_name)"
     for name, column in here.columns.items():
         if column.has_default:

@@ -1,8 +1,8 @@
 """
 One lock per app, as an advisory lock of a transaction that does nothing else (infra.md G).
 
-A process that dies loses it at once, one that freezes when its heartbeat has failed for `idle_s`. That is no fence: a
-frozen holder may still have a sandbox at work, so whoever comes next looks for open runs.
+A process that dies loses it at once, one that freezes when its heartbeat has failed for `idle_s`. That is not a fence:
+a frozen holder may still have a sandbox at work, so whoever comes next looks for open runs.
 """
 
 from __future__ import annotations

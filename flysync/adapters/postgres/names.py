@@ -32,7 +32,7 @@ _NEWEST_APPS = f"""
 
 #: The ids on both sides of the one that is wrong, as the database sorts them: read from the tables' indexes and no
 #: further, however many there are. That is every id of some hundred projects; of a million, those that begin as the
-#: wrong one does, up to the slip.
+#: wrong one does, up to the typo.
 _NEAR = " UNION ".join(
     f"(SELECT DISTINCT project_id FROM {table} WHERE project_id {side} LIMIT 500)"
     for table in ("cloud_credentials", "project_deployments")

@@ -132,7 +132,7 @@ async def unfinished_runs(session: Session) -> tuple[tuple[OpenRun, ...], Collec
 
 
 def _status(shown: Iterable[tuple[Any, ...]], runs: Mapping[RunId, RunRow]) -> tuple[StatusRow, ...]:
-    """Give the rows; those that stand twice are one, with its problem."""
+    """Give the rows; those that occur twice are one, with its problem."""
     found: dict[tuple[Any, ...], StatusRow] = {}
     for project, app, name, stored, size, value, updated_at, record, actor, origin, tried in shown:
         credential = None

@@ -117,7 +117,7 @@ def meaning(text: str) -> FlysyncError | None:
     # What is quoted is a name or a file's, and may hold anything.
     text = re.sub(r"\"[^\"\n]*\"|'[^'\n]*'", '""', text).lower()
     if re.search(_OTHER_SERVER, text):
-        message = "no server of DATABASE_URL is such as its target_session_attrs asks for"
+        message = "no server in DATABASE_URL is of the kind that its target_session_attrs asks for"
         hint = "flysync writes: point DATABASE_URL at the primary, with target_session_attrs=read-write or without"
         kind = DatabaseUnavailable if "multiple connection attempts" in text else ConfigError
         return kind(message, hint=hint, service="postgres", setting="DATABASE_URL")

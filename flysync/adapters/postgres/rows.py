@@ -204,7 +204,7 @@ def credentials(rows: Iterable[tuple[SecretName, int | None, bytes | None]] | No
 
 def twice(name: SecretName) -> Credential:
     """Give a credential that has two rows (a view may): nobody can say which of them counts."""
-    return Credential(name=name, problem="stands twice in cloud_credentials")
+    return Credential(name=name, problem="occurs twice in cloud_credentials")
 
 
 def credential(name: SecretName, size: int | None, value: bytes | None) -> Credential:

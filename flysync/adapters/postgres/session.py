@@ -49,7 +49,7 @@ _random = random.SystemRandom()
 
 
 class _TextLoader(Loader):
-    """Text; bytes that are no UTF-8 (a database in SQL_ASCII may hold some) become escapes and harm no other row."""
+    """Text; bytes that are not UTF-8 (a database in SQL_ASCII may hold some) become escapes and harm no other row."""
 
     @override
     def load(self, data: Any) -> str:
@@ -216,14 +216,14 @@ async def opened(dsn: Secret) -> Session:
 async def _connected(parameters: Mapping[str, Any]) -> Session | FlysyncError:
     try:
         session = await Session.connect(autocommit=True, prepare_threshold=None, **parameters)
-    except (psycopg.Error, UnicodeError) as error:  # the latter of a host that is no name (measured)
+    except (psycopg.Error, UnicodeError) as error:  # the latter of a host that is not a name (measured)
         return errors.unconnected(error)
     session.adapters.register_loader("text", _TextLoader)
     session.adapters.register_loader("text", _BinaryTextLoader)
     session.adapters.register_loader("timestamptz", _TimeLoader)
     if session.info.parameter_status("server_encoding") == "SQL_ASCII":
         try:
-            # Else Postgres refuses to send what is no UTF-8, and one bad name fails the whole query (22021, measured).
+            # Else Postgres refuses to send what is not UTF-8, and one bad name fails the whole query (22021, measured).
             await session.execute("SET client_encoding = 'SQL_ASCII'")
         except psycopg.Error as error:
             await session.close()

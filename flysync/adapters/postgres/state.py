@@ -38,8 +38,8 @@ _REQUEST = """
 """
 
 #: The intent, or more names for it; that the project is not settled until the run has ended; and whose the app is. The
-#: run is no row where it has ended, or may not begin because the tables are being migrated, the app none where it stays
-#: another project's. The deadline counts from the moment of writing.
+#: run's row is missing where it has ended, or may not begin because the tables are being migrated, the app's where it
+#: stays another project's. The deadline counts from the moment of writing.
 _BEGIN = """
     WITH meta AS MATERIALIZED (
         SELECT coalesce(m.closed_until > clock_timestamp(), false) AS is_closed FROM flysync_meta AS m

@@ -75,7 +75,7 @@ def _result(name: str, result: Mapping[str, str]) -> str:
 def run_end(run: RunRow) -> str:
     """Say how a run has ended, or whether it is still at work."""
     if run.finished_at is None:
-        return "died; the next sync clears up" if run.died else "in progress"
+        return "died; the next sync cleans up" if run.died else "in progress"
     return f"{run.outcome}  {run.error_code or ''}".rstrip()
 
 

@@ -11,7 +11,7 @@ from flysync.cli.render.history import run_end, who
 from flysync.handlers.compare import Live
 from flysync.handlers.status import CredentialCondition, StatusLine, StatusReport
 from flysync.model.core import AppName, State
-from flysync.model.reports import utc
+from flysync.model.reports import length, utc
 from flysync.model.summary import Summary, listed
 
 #: What is told of the run that tried last.
@@ -53,7 +53,7 @@ def status_lines(report: StatusReport) -> list[str]:
             text.append(f"  {_mark(line)} {line.name or '-':<{widths[project]}}  {_state(line)}")
             text += [f"    {fact}" for fact in _facts(line)]
     for run in report.open_runs:
-        how = "died; the next sync clears up. It began" if run.run_id in report.died else "in progress since"
+        how = "died; the next sync cleans up. It began" if run.run_id in report.died else "in progress since"
         text.append(f"run {run.run_id} {how} {utc(run.started_at)} ({run.origin}, {run.actor})")
     return text
 
@@ -66,18 +66,10 @@ def _summary(summary: Summary) -> list[str]:
     facts = [
         ("failed", summary.failed, codes),
         ("given up", summary.given_up, "waits for a change, or --force"),
-        ("behind longest", summary.oldest, None if summary.behind_s is None else _length(summary.behind_s)),
+        ("behind longest", summary.oldest, None if summary.behind_s is None else length(summary.behind_s)),
         *((label, some.count, listed(some.first, some.count)) for label, some in doubtful),
     ]
     return [*text, *(f"  {label:<14}  {fact}  ({more})" for label, fact, more in facts if fact)]
-
-
-def _length(seconds: float) -> str:
-    """Give a length of time in the largest unit of which there are two."""
-    for unit, its in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * its:
-            return f"{seconds / its:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _mark(line: StatusLine) -> str:
@@ -104,7 +96,7 @@ def _facts(line: StatusLine) -> list[str]:
     """Say what Fly's word means, when a newer value was stored, when one was deployed, and how the last try ended."""
     facts = [] if line.live_unknown is None else [line.live_unknown]
     if line.live is Live.AT_REST:
-        facts.append("the machines are stopped or suspended, and start with it")
+        facts.append("the machines are stopped or suspended, and will start with it")
     if line.condition is CredentialCondition.CHANGED and line.updated_at:
         facts.append(f"stored {utc(line.updated_at)}")
     is_deployed = line.state is State.DEPLOYED

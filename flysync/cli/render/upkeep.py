@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flysync.cli.render import picked
 from flysync.model.config import ConfigReport, KeyringChange, KeyringReport
-from flysync.model.reports import InitReport, SchemaReport, utc
+from flysync.model.reports import InitReport, SchemaReport, length, utc
 
 if TYPE_CHECKING:
     from flysync.handlers.database import CheckReport
@@ -119,7 +119,7 @@ def sandbox_lines(report: SandboxReport) -> list[str]:
     """Give a line per sandbox: name, app, age, use."""
     text = []
     for line in report.lines:
-        age = "?" if line.age_s is None else f"{line.age_s / 60:.0f} min ago"
+        age = "?" if line.age_s is None else f"{length(line.age_s)} ago"
         done = {None: "", True: ", deleted", False: ", not deleted"}[line.removed]
         text.append(f"{line.sandbox.name:<34}  {line.sandbox.app or '-':<20}  {age:>10}  {line.use}{done}")
     return text or ["no sandboxes"]

@@ -10,18 +10,18 @@ from flysync.model.reports import NextStep, SyncReport, chosen, command
 _SAME = {
     errors.AccessDenied: "once the token is renewed",
     errors.Locked: "once that run has ended",
-    errors.NotRecorded: "mends the record",
+    errors.NotRecorded: "repairs the record",
     errors.DeployIncomplete: "rolls it out again; until then machines may run with the old values",
-    errors.OutcomeUnknown: "sets it again: nobody knows what Fly has of it",
+    errors.OutcomeUnknown: "sets it again: whether Fly has it is not known",
 }
 #: What else to run, with the project where that plays a part.
 _OTHER = {
     errors.ProjectNotFound: ("status", False, "lists the projects that are known"),
     errors.CredentialNotFound: ("status", True, "shows what is stored"),
     errors.InvalidCredential: ("status", True, "shows what is stored"),
-    errors.DatabaseUnavailable: ("db check", False, "tries the database"),
-    errors.SandboxNotFound: ("doctor", True, "looks for what is wrong"),
-    errors.AppNotVisible: ("doctor", True, "looks for what is wrong"),
+    errors.DatabaseUnavailable: ("db check", False, "checks the database"),
+    errors.SandboxNotFound: ("doctor", True, "finds out what is wrong"),
+    errors.AppNotVisible: ("doctor", True, "finds out what is wrong"),
 }
 
 

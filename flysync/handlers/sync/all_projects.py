@@ -47,7 +47,7 @@ async def sync_all(
     pruning: Pruning | None = None,
 ) -> FleetReport:
     """
-    Bring the credentials of all projects with something to do to their apps, *concurrency* projects at a time.
+    Copy the credentials of all projects with something to do to their apps, *concurrency* projects at a time.
 
     Those that `flysync_projects` knows to be up to date cost no query of their own, unless `force` or `verify` is among
     the *options*. With *pruning* those with secrets to remove have a turn, too: first, and also where they have no
@@ -173,7 +173,7 @@ class _Fleet:
     def _next(self, reports: Sequence[SyncReport]) -> Iterator[NextStep]:
         """Give the steps of single projects, and one for all that fail for a reason that they share, or that passes."""
         if self._stopped_by is not None:
-            yield NextStep(command=self._again, why="once this is mended; what is up to date is left as it is")
+            yield NextStep(command=self._again, why="once this is fixed; what is up to date is left as it is")
         for report in reports:
             error = report.error
             may_pass = error is not None and error.temporary

@@ -36,7 +36,7 @@ class Delivery(WorkAtApp):
 
     async def deliver(self, planned: Plan) -> ProjectView:
         """
-        Bring what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
+        Send what is *planned* to Fly, with what is stored or asked for meanwhile; give what was read last.
 
         How far each secret has come is in the state, also where a call fails.
         """

@@ -33,7 +33,7 @@ async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
         return
     if live_app.error is not None:
         raise live_app.error
-    assert live_app.shown is not None, "something kept it from being seen"
+    assert live_app.shown is not None, "it could not be seen"
     live = LiveSecrets(live_app.shown, app, view.key, live_app.smoke_s)
     for change in planned.to_check:
         outcome, reason, error = live.settle(change, view.records[change.name], options, view.down_before or ())

@@ -99,7 +99,7 @@ async def _remove(
         error = None if isinstance(report.error, UsageError) else report.error
         both.report = _joined(before, replace(report, credentials=others, error=error))
         return
-    what = f"{lost} of the {missing.size} secrets that flysync has set at {missing.app} have no row any more"
+    what = f"{lost} of the {missing.size} secrets that flysync has set at {missing.app} no longer have a row"
     error = PruneRefused(f"{what}: too many to remove without --yes")
     lines = [CredentialReport(name=name, outcome=Outcome.FAILED, reason=Reason.REMOVED, error=error) for name in names]
     again = command("sync-project", *chosen(project=missing.project), "--prune", "--yes")
@@ -122,7 +122,7 @@ def waiting(found: Sequence[MissingSecrets], pruning: Pruning) -> Iterator[Note]
         names, apps = sorted(name for _, name in left), sorted({one.app for one, _ in left})
         which = ", ".join(names) if len(apps) == 1 else f"{len(left)} secrets of {len(apps)} apps"
         at = utc(max(one.since[name] for one, name in left) + timedelta(seconds=pruning.after_s))
-        message = f"the rows of {which} are gone; --prune removes the secrets from {at} on"
+        message = f"the rows of {which} are gone; --prune removes the secrets after {at}"
         yield Note(code="prune_waits", message=message, names=tuple(names if len(apps) == 1 else apps))
 
 

@@ -38,7 +38,7 @@ class RollOut(WorkAtApp):
     """One deploy of what a run has stored, and what it came to."""
 
     _names: tuple[SecretName, ...] = field(init=False)
-    #: All that the deploy brings to the machines: what other runs have stored as well.
+    #: All that the deploy rolls out: what other runs have stored as well.
     _shipped: tuple[SecretName, ...] = field(init=False)
     _macs: dict[SecretName, str | None] = field(init=False)  #: The digests that Fly showed after our write, as HMAC.
     #: Machines that were down before the first of our roll-outs that has not ended well, and before this one.
@@ -107,7 +107,7 @@ class RollOut(WorkAtApp):
         if note := before.staged_by_others({*self._names, *self._view.records}):
             self._state.warn(note)
         if failed := [name for name in waiting if name not in self._names and is_given_up(records[name], options)]:
-            message = f"this roll-out brings values that were given up to the machines too: {', '.join(failed)}"
+            message = f"this roll-out includes values that were given up: {', '.join(failed)}"
             self._state.note("ships_failed", message, failed)
 
     async def _ended(self, rollout: Rollout) -> None:
@@ -117,7 +117,7 @@ class RollOut(WorkAtApp):
         elif rollout.end is RolloutEnd.NO_MACHINES:
             self._state.mark(self._names, Stage.REMOVED if self._request.removes else Stage.STORED)
             if not self._request.removes:
-                why = f"{self._state.app} has no machines; its first deploy brings the values to them"
+                why = f"{self._state.app} has no machines; its first deploy starts them with the values"
                 self._state.note("no_machines", why)
             await self._has_put_nothing_down()
         elif rollout.end is RolloutEnd.UNTOUCHED:

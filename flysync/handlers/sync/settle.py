@@ -2,7 +2,7 @@
 What a project has come to when a sync of it ends: settled, or when it is worth another try.
 
 It is about all credentials of the project as they were last read, also those that were not named. What all projects
-would meet (the setup, a service) is no word about this one: then nothing is written, and it stays as it was.
+would meet (the setup, a service) says nothing about this one: then nothing is written, and it stays as it was.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class SyncState:
 
     def supersede(self, names: Sequence[SecretName]) -> None:
         """Note that the rows decide against the caller: with other values, or by being there."""
-        message = "the stored value differs from the one given, and was taken"
+        message = "the stored value differs from the one given, and was used"
         if self.request.removes:
             self.mark(names, Stage.UNCHANGED, reason=Reason.UNCHANGED)
             message = f"still in cloud_credentials, and not removed: {', '.join(names)}"
