@@ -12,6 +12,7 @@ from flysync.cli.options import (
     Names,
     OneProject,
     Project,
+    Yes,
     common,
     number_option,
     read_age,
@@ -30,7 +31,6 @@ AtATime = Annotated[
     int | None,
     number_option("--concurrency", most=100, metavar="N", show_default="4", help="Projects at a time (--all)."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove secrets whose rows are gone, after the sync.")]
 PruneAfter = Annotated[
     float | None,

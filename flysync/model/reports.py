@@ -86,6 +86,7 @@ class NextStep:
     why: str
 
 
+INIT = NextStep(command="flysync db init", why="creates the missing tables")
 PRUNE = NextStep(command="flysync sandbox prune", why="removes leftover sandboxes")
 
 
@@ -267,7 +268,7 @@ class Finding:
     message: str
     hint: str | None = None  #: The statement or the command that fixes it, or what else to do.
     code: str | None = None  #: The code of the error that made it fail; `config` where there is none.
-    init_fixes_it: bool = False  #: Whether `flysync db init` fixes it.
+    fix: NextStep | None = None  #: The command that fixes it, where there is one.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -286,5 +287,7 @@ class InitReport(Report):
     migrated_from: int | None = None
     #: Apps that had secrets of several projects when they were migrated; the first owns them now.
     shared_apps: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
+    #: The tables of a database that has none of the backend's: nothing was done, it has to be confirmed.
+    beside: tuple[str, ...] = ()
     granted_to: str | None = None  #: The role that was given the rights of a sync.
     sql: str | None = None  #: What would be run; absent where it was.
