@@ -55,9 +55,7 @@ def test_what_may_be_one_of_several_is_left_open() -> None:
     text = lines(keys, releases)
 
     assert '… AS credential_name,  -- "name" or "key"?' in text
-    assert [
-        line for line in text if line.startswith('… AS credential_value,  -- "encrypted_value" or "iv": encrypted?')
-    ]
+    assert any('… AS credential_value,  -- "encrypted_value" or "iv": encrypted?' in line for line in text)
     assert '… AS fly_app_name,  -- "app_name" or "app"?' in text
     assert "NULL::timestamptz AS updated_at" in text
     assert "NULL::timestamptz AS created_at  -- nothing tells it: only right where a project has one row" in text
