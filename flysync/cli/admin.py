@@ -74,11 +74,11 @@ def db_init(
     if not isinstance(report, InitReport) or not report.beside:
         run.exit_with(output, report)
     SIGNALS.interrupt()
-    some = "1 table, which is" if len(report.beside) == 1 else f"{len(report.beside)} tables, and"
+    tables = f"{len(report.beside)} table{'s' if len(report.beside) > 1 else ''}"
     stdin.confirm(
-        f"This database has {some} none of those that flysync looks for: {first_of(report.beside)}. Create"
-        " cloud_credentials, project_deployments and project_actions, empty, and flysync's own?"
-        " (`flysync db check` says whether views of yours would do.)"
+        f"This database has {tables} ({first_of(report.beside)}), but not cloud_credentials, project_deployments and"
+        " project_actions. Create these three, empty, and flysync's own? (`flysync db check` says whether views of"
+        " your tables would do.)"
     )
     run.run_handler(output, settings, lambda services: init(admin=services.admin, yes=True))
 

@@ -196,6 +196,8 @@ def _view(relation: str, table: Table | None) -> str:
         remark = f"  -- {column.remark}" if column.remark else ""
         lines.append(f"    {column.value} AS {column.name}{comma}{remark}")
     lines.append(f"FROM {table.sql if table else '…'};" + (f"  -- WHERE {gone}?" if gone else ""))
+    if table is not None and columns[0].value.endswith("::text"):
+        lines.append(f"-- quick with many rows: CREATE INDEX ON {table.sql} (({columns[0].value}));")
     return "\n".join(lines)
 
 

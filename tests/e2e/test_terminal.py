@@ -302,5 +302,5 @@ def test_tables_beside_others_are_asked_for(platform: Platform, terminal: Termin
     made = "SELECT to_regclass('cloud_credentials') IS NOT NULL AND to_regclass('flysync_runs') IS NOT NULL"
     assert [(code == 0,)] == platform.execute(made)
     assert (2, "usage", "give --yes if so") == (unasked.code, *(unasked.json["error"][key] for key in ("code", "hint")))
-    assert "1 table, which is none of" in unasked.json["error"]["message"]
+    assert 'has 1 table ("public"."orders"), but not cloud_credentials' in unasked.json["error"]["message"]
     assert 0 == platform.flysync("db", "init", "--yes").code

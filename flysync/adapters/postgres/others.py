@@ -61,7 +61,10 @@ async def advised(session: Session, seen: Sequence[Finding], views: Mapping[str,
         return [*seen]
     advice = await _advice(session, is_empty=not views.keys() & {*_READ, ACTIONS.name})
     step = advice and advice.fix
-    told = [replace(one, hint="see `views`", fix=step) if step and one in apart else one for one in seen]
+    told = [
+        replace(one, hint="a view of a table of yours may do: see `views`", fix=step) if step and one in apart else one
+        for one in seen
+    ]
     return told + ([advice] if advice else [])
 
 

@@ -20,11 +20,11 @@ SETTINGS: Mapping[str, NextStep] = {
     ),
     "FLY_API_TOKEN": NextStep(
         command='export FLY_API_TOKEN="$(fly tokens create org -o ORG)"',
-        why=f"a token for all apps of your organization ORG at Fly.io, made by whoever is logged in there; {_AGAIN}",
+        why=f"a token for all apps of your organisation ORG at Fly.io, made by whoever is logged in there; {_AGAIN}",
     ),
     "DAYTONA_API_KEY": NextStep(
         command="export DAYTONA_API_KEY=dtn_…",
-        why="make one at app.daytona.io, under Keys; its sandboxes reach Fly.io from the organization's Tier 3 on;"
+        why="make one at app.daytona.io, under Keys; its sandboxes reach Fly.io from the organisation's Tier 3 on;"
         f" {_AGAIN}",
     ),
 }
