@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from flysync.adapters.postgres.session import Session
 
-#: All that somebody may keep rows in, but for what belongs to Postgres, to an extension or to flysync.
+#: All that somebody may keep rows in and we may see, but for what belongs to Postgres, to an extension or to flysync.
 _OTHERS = """
     SELECT n.nspname::text, c.relname::text, n.nspname = ANY (current_schemas(false)),
            array_agg(ROW(a.attname::text, format_type(a.atttypid, NULL)) ORDER BY a.attnum)
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relname <> ALL (%(ours)s::text[])
-        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+        AND has_schema_privilege(n.oid, 'USAGE') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
         AND NOT EXISTS (SELECT FROM pg_depend AS d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
     GROUP BY n.nspname, c.relname ORDER BY 3 DESC, 1, 2 LIMIT 1000
@@ -60,12 +60,12 @@ async def advised(session: Session, seen: Sequence[Finding], views: Mapping[str,
     if not apart or any(views.get(name) for name in _READ):
         return [*seen]
     advice = await _advice(session, is_empty=not views.keys() & {*_READ, ACTIONS.name})
-    step = advice and advice.fix
-    told = [
-        replace(one, hint="a view of a table of yours may do: see `views`", fix=step) if step and one in apart else one
-        for one in seen
-    ]
-    return told + ([advice] if advice else [])
+    if advice is None:
+        return [*seen]
+    if step := advice.fix:
+        hint = "a view of a table of yours may do: see `views`"
+        seen = [replace(one, hint=hint, fix=step) if one in apart else one for one in seen]
+    return [*seen, advice]
 
 
 async def _advice(session: Session, *, is_empty: bool) -> Finding | None:
