@@ -97,13 +97,16 @@ def suggested(tables: Sequence[Table], *, path: Collection[str]) -> Suggestion |
 
     *path* are the schemas in which they are looked for already.
     """
-    for schema in sorted({table.schema for table in tables} - {*path}):
+    on_path = {table.name for table in tables if table.schema in path}
+    elsewhere = {table.schema for table in tables} - {*path} if on_path.isdisjoint((_CREDENTIALS, _DEPLOYMENTS)) else ()
+    for schema in sorted(elsewhere):
         its = {table.name: table for table in tables if table.schema == schema}
         if all(name in its and _fits(name, its[name]) for name in (_CREDENTIALS, _DEPLOYMENTS)):
             found = {name: its[name] for name in _LIKELY if name in its}
             return Suggestion(tables=found, schema=schema, sql=None)
-    ranked = {name: max(tables, key=lambda table: _likeness(name, table), default=None) for name in _LIKELY}
-    found = {name: table for name, table in ranked.items() if table is not None and _likeness(name, table) > 0}
+    tables = [table for table in tables if table.schema != SCHEMA]
+    ranked = {name: _most_alike(name, tables, path) for name in _LIKELY}
+    found = {name: table for name, table in ranked.items() if table is not None}
     if _ACTIONS in found and not _fits(_ACTIONS, found[_ACTIONS]):
         del found[_ACTIONS]
     if not any(_is_news(name, found[name], path) for name in (_CREDENTIALS, _DEPLOYMENTS) if name in found):
@@ -116,6 +119,15 @@ def suggested(tables: Sequence[Table], *, path: Collection[str]) -> Suggestion |
 def first_of(names: Sequence[str]) -> str:
     """Name the first of some tables."""
     return ", ".join([*names[:_NAMED], *["…"] * (len(names) > _NAMED)])
+
+
+def _most_alike(relation: str, tables: Sequence[Table], path: Collection[str]) -> Table | None:
+    """Give the table that looks most like *relation*; the one that has its name where it is looked for comes first."""
+
+    def rank(table: Table) -> tuple[bool, int]:
+        return table.name == relation and table.schema in path, _likeness(relation, table)
+
+    return max((table for table in tables if _likeness(relation, table)), key=rank, default=None)
 
 
 def _likeness(relation: str, table: Table) -> int:

@@ -245,7 +245,7 @@ async def test_tables_of_another_schema_and_others(new_database: Callable[..., s
         elsewhere = [one for one in await problems(dsn) if one.subject == "views"]
 
     assert ["views"] == [one.subject for one in unlike if one.verdict == "warning"]
-    assert 'the 2 tables here looks like credentials or deployments: "public"."names", "public"."users"' in str(unlike)
+    assert 'like credentials or deployments (2 seen: "public"."names", "public"."users")' in str(unlike)
     assert INIT == unlike[0].fix
     assert ["export FLYSYNC_DB_SCHEMA=app"] == [one.fix.command for one in elsewhere if one.fix]
     assert "are in schema app, where they are not looked for" in elsewhere[0].message

@@ -115,7 +115,10 @@ def test_tables_in_another_schema() -> None:
     assert found is not None
     assert ("app", None, ["cloud_credentials", "project_deployments"]) == (found.schema, found.sql, [*found.tables])
     assert half is not None
+    here = [table("cloud_credentials", CREDENTIALS), table("project_deployments", DEPLOYMENTS)]
+    assert "" == views(*there, *here), "a copy is none of their business"
     assert 'FROM "app"."cloud_credentials";' in str(half.sql)
+    assert "" == views(table("cloud_credentials", {"project_id": UUID, "value": TEXT}, "flysync")), "a view of itself"
 
 
 def test_nothing_is_suggested_where_nothing_is_alike() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ async def _advice(session: Session, *, is_empty: bool) -> Finding | None:
     found = suggested(tables, path=path)
     if found is None:
         return _unlike(tables) if is_empty and tables else None
-    step = f"export FLYSYNC_DB_SCHEMA={found.schema}"
+    step = f"export FLYSYNC_DB_SCHEMA={shlex.quote(found.schema)}"
     then = "; set it wherever flysync runs, and then: flysync db init"
     if found.sql is None:
         message = f"{' and '.join(found.tables)} are in schema {found.schema}, where they are not looked for"
@@ -90,7 +91,7 @@ async def _advice(session: Session, *, is_empty: bool) -> Finding | None:
 
 def _unlike(tables: Sequence[Table]) -> Finding:
     names = first_of([table.sql for table in tables])
-    message = f"none of the {len(tables)} tables here looks like credentials or deployments: {names}"
+    message = f"no table here looks like credentials or deployments ({len(tables)} seen: {names})"
     return _finding(message, "make views with the columns of these; or `flysync db init` makes empty tables", None)
 
 
