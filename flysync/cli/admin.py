@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flysync.cli import progress, run
+from flysync.cli import progress, run, stdin
 from flysync.cli.app import db, sandbox, snapshot
-from flysync.cli.options import BuildTimeout, InitTimeout, common, name_of, number_option, takes
+from flysync.cli.options import BuildTimeout, InitTimeout, Yes, common, name_of, number_option, takes
 from flysync.cli.output import Output
+from flysync.cli.signals import SIGNALS
 from flysync.model.snapshot import is_snapshot_name
 
 if TYPE_CHECKING:
@@ -43,13 +44,16 @@ Grants = Annotated[
 
 @db.command("init")
 @takes(common)
-def db_init(output: Output, timeout: InitTimeout = 60.0, prints: Print = False, role: Grants = None) -> None:
+def db_init(
+    output: Output, timeout: InitTimeout = 60.0, prints: Print = False, role: Grants = None, yes: Yes = False
+) -> None:
     """
     Create the tables that do not exist yet, and migrate flysync's own.
 
     Those of flysync (`flysync_…`), and those of the backend if there are none. The backend's tables are never changed,
     so it is safe to run again. Tables of an earlier version are migrated: no run may begin meanwhile, and open runs are
-    waited for. Stop workers of that version first.
+    waited for. Stop workers of that version first. In a database that has other tables and none of the backend's, it
+    asks first on a terminal; elsewhere --yes is needed.
 
     With --grants, a role also gets the rights that a sync needs. With --print, the SQL is printed for somebody else to
     run, or for a migration of yours; it needs no right but to look.
@@ -61,10 +65,22 @@ def db_init(output: Output, timeout: InitTimeout = 60.0, prints: Print = False, 
     """
     from flysync import bootstrap
     from flysync.handlers import database
+    from flysync.model.reports import InitReport
+    from flysync.model.shapes import first_of
 
     settings = run.load_settings(output, bootstrap.DATABASE)
     init = partial(database.init_database, timeout_s=timeout, role=role, prints=prints)
-    run.run_handler(output, settings, lambda services: init(admin=services.admin))
+    report = run.result_of(output, settings, lambda services: init(admin=services.admin, yes=yes))
+    if not isinstance(report, InitReport) or not report.beside:
+        run.exit_with(output, report)
+    SIGNALS.interrupt()
+    tables = f"{len(report.beside)} table{'s' if len(report.beside) > 1 else ''}"
+    stdin.confirm(
+        f"This database has {tables} ({first_of(report.beside)}), but not cloud_credentials, project_deployments and"
+        " project_actions. Create these three, empty, and flysync's own? (`flysync db check` says whether views of"
+        " your tables would do.)"
+    )
+    run.run_handler(output, settings, lambda services: init(admin=services.admin, yes=True))
 
 
 @db.command("check")

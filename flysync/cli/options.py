@@ -173,6 +173,8 @@ Timeout = Annotated[float, time_option("--timeout", show_default="10m", help="Ov
 InitTimeout = Annotated[float, time_option("--timeout", show_default="60s", help="How long to wait for open runs.")]
 BuildTimeout = Annotated[float, time_option("--timeout", show_default="15m", help="Overall time limit.")]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
 #: A block of examples; Typer takes lines for a paragraph, and fills it, unless a backspace stands before them.
 _EXAMPLES = re.compile(r"^( *)(Examples?:)$", re.MULTILINE)
 

@@ -54,13 +54,20 @@ def run_handler(
     output: Output, settings: Settings, handler: Callable[..., Awaitable[Report]], progress: Follower | None = None
 ) -> NoReturn:
     """Open the services, call *handler* with them, show its report, and exit with its code."""
+    exit_with(output, result_of(output, settings, handler, progress))
+
+
+def result_of(
+    output: Output, settings: Settings, handler: Callable[..., Awaitable[Report]], progress: Follower | None = None
+) -> Report:
+    """Open the services, call *handler* with them, and give its report; a signal is only noted from then on."""
     from flysync import bootstrap
 
     async def work() -> Report:
         async with bootstrap.open_services(settings) as services:
             return await handler(services=services)
 
-    exit_with(output, finish(work, progress or Progress(output)))
+    return finish(work, progress or Progress(output))
 
 
 def exit_with(output: Output, report: Report) -> NoReturn:

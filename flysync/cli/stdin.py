@@ -83,7 +83,8 @@ def confirm(question: str) -> None:
     from flysync.model.reports import printable
 
     if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError("this has to be confirmed, and standard input is not a terminal", hint="give --yes")
+        message = f"nobody can be asked, for standard input is not a terminal: {question}"
+        raise UsageError(message, hint="give --yes if so")
     try:
         is_confirmed = typer.confirm(printable(question), err=True)
     except typer.Abort:  # Ctrl-D; or Ctrl-C, which ends the command as the signal that it is

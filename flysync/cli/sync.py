@@ -12,6 +12,7 @@ from flysync.cli.options import (
     Names,
     OneProject,
     Project,
+    Yes,
     common,
     number_option,
     read_age,
@@ -22,7 +23,7 @@ from flysync.cli.options import (
 )
 from flysync.cli.output import Output
 from flysync.errors import UsageError
-from flysync.model.core import Pruning, SyncOptions
+from flysync.model.core import GONE_S, Pruning, SyncOptions
 
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Read the value from standard input.")]
 All = Annotated[bool, typer.Option("--all", help="All projects that have credentials.")]
@@ -30,13 +31,11 @@ AtATime = Annotated[
     int | None,
     number_option("--concurrency", most=100, metavar="N", show_default="4", help="Projects at a time (--all)."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove secrets whose rows are gone, after the sync.")]
 PruneAfter = Annotated[
     float | None,
     time_option("--prune-after", show_default="24h", help="How long a row must have been gone.", parser=read_age),
 ]
-_DAY_S = 86_400.0
 PruneYes = Annotated[
     bool, typer.Option("--yes", "-y", help="Remove even over half of an app's secrets, or over 20 (--prune).")
 ]
@@ -125,7 +124,7 @@ def pruning_of(*, prune: bool, after_s: float | None, yes: bool = False) -> Prun
     """Give which secrets are to be removed; UsageError: something goes with --prune that was given without it."""
     if not prune and (yes or after_s is not None):
         raise UsageError("--prune-after and --yes go with --prune", hint="leave them out, or give --prune")
-    return Pruning(after_s=_DAY_S if after_s is None else after_s, yes=yes) if prune else None
+    return Pruning(after_s=GONE_S if after_s is None else after_s, yes=yes) if prune else None
 
 
 @app.command()

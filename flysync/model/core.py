@@ -133,6 +133,10 @@ class SyncOptions:
         check_options(self)
 
 
+#: Seconds for which a row has to be gone where nobody says otherwise.
+GONE_S = 86_400.0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pruning:
     """Which secrets are removed whose rows are gone."""

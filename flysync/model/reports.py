@@ -94,6 +94,7 @@ class NextStep:
     why: str
 
 
+INIT = NextStep(command="flysync db init", why="creates the missing tables")
 PRUNE = NextStep(command="flysync sandbox prune", why="removes leftover sandboxes")
 
 
@@ -275,7 +276,7 @@ class Finding:
     message: str
     hint: str | None = None  #: The statement or the command that fixes it, or what else to do.
     code: str | None = None  #: The code of the error that made it fail; `config` where there is none.
-    init_fixes_it: bool = False  #: Whether `flysync db init` fixes it.
+    fix: NextStep | None = None  #: The command that fixes it, where there is one.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,5 +295,6 @@ class InitReport(Report):
     migrated_from: int | None = None
     #: Apps that had secrets of several projects when they were migrated; the first owns them now.
     shared_apps: Mapping[AppName, tuple[ProjectId, ...]] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()  #: Other tables that are there, where that has to be confirmed first.
     granted_to: str | None = None  #: The role that was given the rights of a sync.
     sql: str | None = None  #: What would be run; absent where it was.

@@ -268,6 +268,9 @@ class DatabaseAdmin(Protocol):
             ConfigError: there is no such role, or it is for others to give it the rights.
         """
 
+    async def beside(self) -> Sequence[str]:
+        """Give the tables, as SQL writes them, of a database that has none of the contract's three; else nothing."""
+
     async def script(self, *, role: str | None = None) -> str:
         """Give the SQL that `init` would run, and run nothing; ConfigError: the tables are of another version."""
 

@@ -47,13 +47,15 @@ class Looks:
     def __init__(self, services: Services, pruning: Pruning | None, is_left_alone: Callable[[Candidate], bool]) -> None:
         self._services, self._pruning, self._is_left_alone = services, pruning, is_left_alone
         self._changed: dict[ProjectId, _Change] = {}
+        self._looked_at = 0.0  #: When the look before began, by the monotonic clock.
         self._due: dict[ProjectId, Candidate] = {}  #: Projects of which secrets are to be removed.
         self._prune_at = 0.0  #: When the next look for those is, by the monotonic clock.
 
     async def look(self) -> Found | None:
         """
-        Find the projects whose turn it is; those that have just changed are left for one more look.
+        Find the projects whose turn it is.
 
+        One that has just changed is left for one more look; for two where it has changed again by then, and no longer.
         Nothing where another watcher looks right now.
         """
         clock, found = self._services.clock, Found()
@@ -70,7 +72,9 @@ class Looks:
                 found.seen.add(candidate.project)
                 before, is_known = self._changed.get(candidate.project), True
                 if candidate.is_changed:
-                    is_known = before is not None and before.digest == candidate.digest
+                    is_known = before is not None and (
+                        before.digest == candidate.digest or before.seen_at < self._looked_at
+                    )
                     seen_at = before.seen_at if before is not None else start
                     changed[candidate.project] = _Change(candidate.digest, seen_at)
                 if is_known and not candidate.is_busy and not self._is_left_alone(candidate):
@@ -80,7 +84,7 @@ class Looks:
             last = page.last
             if last is None:
                 break
-        self._changed = changed
+        self._changed, self._looked_at = changed, start
         if self._pruning is not None:
             await self._add_due(self._pruning, found)
         found.took_s = clock.monotonic() - start
@@ -101,6 +105,11 @@ class Looks:
         for project, candidate in self._due.items():
             if not self._is_left_alone(candidate):
                 found.ready.setdefault(project, candidate)
+
+    def waiting_s(self) -> list[float]:
+        """Give for how long changes have been seen that are not on the machines, by the last look."""
+        now = self._services.clock.monotonic()
+        return [now - change.seen_at for change in self._changed.values()]
 
     def seen_at(self, project: ProjectId) -> float | None:
         """Give when a change of a project was seen first, by the monotonic clock."""

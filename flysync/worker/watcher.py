@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import ConfigError, FlysyncError, PruneRefused
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flysync.model.reports import SyncReport
-    from flysync.ports import Candidate, Services
+    from flysync.ports import Backlog, Candidate, Services
     from flysync.worker.options import WatchOptions
 
 #: Looking takes at most this part of the time.
@@ -53,7 +53,7 @@ class Watcher:
     def __init__(self, services: Services, options: WatchOptions) -> None:
         self._services, self._options = services, options
         self._clock, self._random = services.clock, random.SystemRandom()
-        self._metrics = WatchMetrics(services.records.backlog)
+        self._metrics = WatchMetrics(self._backlog)
         self._breaker = CircuitBreaker(services.clock, LOGGER.warning, of="syncs")
         self._looks = Looks(services, options.pruning, self._is_left_alone)
         self._ready: asyncio.Queue[Candidate] = asyncio.Queue()
@@ -130,6 +130,11 @@ class Watcher:
         if not (ready or self._in_hand or self._held):  # nobody is left to find out that it is over
             self._breaker.close("nothing is left to do")
         return found.took_s
+
+    async def _backlog(self) -> Backlog:
+        """Give what is left to do: by the records of runs, or where that is more, by the changes that wait for one."""
+        told, waiting_s = await self._services.records.backlog(), self._looks.waiting_s()
+        return replace(told, behind=max(told.behind, len(waiting_s)), oldest_s=max((told.oldest_s, *waiting_s)))
 
     def _is_left_alone(self, candidate: Candidate) -> bool:
         """Tell whether a project is in hand, or as it is, it has failed a moment ago."""

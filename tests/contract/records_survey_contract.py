@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from records_contract import APP, KEY, NOON, OTHER, PROJECT, TOKEN, begin, finish, intent
+from records_contract import APP, EXTRA, KEY, NOON, OTHER, PROJECT, TOKEN, begin, finish, intent
 
 from flysync.model.core import ProjectId, State
 from flysync.ports import RunEnd, Settlement
@@ -54,6 +54,20 @@ class SurveyContract:
         assert [(), (APP,)] == [fresh.other_apps, arrived.other_apps]
         assert {1} == {one.credentials for one in told}
         assert {None} == {one.error_code for one in told}
+
+    async def test_behind_since_the_oldest_change_that_has_not_arrived(self, world: RecordsWorld) -> None:
+        """However new the newest is; what has arrived before does not count."""
+        world.put(PROJECT, KEY, "one")
+        world.deploy(PROJECT, APP, NOON)
+        its = await begin(world)
+        await finish(world, its, {KEY: State.DEPLOYED}, settlement=await settlement(world, settled=True))
+        world.put(PROJECT, TOKEN, "two")
+        first = await standing(world)
+        world.put(PROJECT, EXTRA, "three")
+        second = await standing(world)
+
+        assert first.behind_since is not None
+        assert first.behind_since == second.behind_since
 
     async def test_what_failed_and_what_was_given_up(self, world: RecordsWorld) -> None:
         """With the newest failure's code; what is tried again by itself, or has changed since, was not given up."""

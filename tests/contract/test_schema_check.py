@@ -9,6 +9,8 @@ from parts import cases
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from test_schema import BACKENDS, OURS, admin, problems
 
+from flysync.model.reports import INIT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import LiteralString
@@ -101,8 +103,8 @@ async def test_a_finding_and_its_cure(
     backend.execute(harm)
     (finding,) = await problems(database)
     cure = str(finding.hint)
-    assert finding.init_fixes_it == ("flysync db init" in cure)
-    if finding.init_fixes_it:
+    assert finding.fix == (INIT if "flysync db init" in cure else None)
+    if finding.fix:
         async with admin(database) as tables:
             await tables.init()
     else:
@@ -196,3 +198,66 @@ async def test_where_a_connection_leads(database: str) -> None:
     found = (server.database, server.host, str(server.port), server.user)
     assert (given["dbname"], given["host"], str(given["port"]), given["user"]) == found
     assert abs(server.now - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+#: What an ORM makes of the same: other names, ids that are uuids, no audit.
+OTHER_SHAPE = """
+    CREATE TABLE "Project" (id uuid PRIMARY KEY, name text, "flyAppName" text, "createdAt" timestamp);
+    CREATE TABLE "Credential" (id uuid PRIMARY KEY, "projectId" uuid, name text, value text, "updatedAt" timestamptz);
+    CREATE TABLE "User" (id uuid PRIMARY KEY, email text)
+"""
+
+
+async def test_views_of_tables_of_another_shape(new_database: Callable[..., str]) -> None:
+    """The SQL that is printed runs as it is, and with the setting that is named all else is made."""
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        backend.execute(OTHER_SHAPE)
+        async with admin(dsn) as tables:
+            there = await tables.beside()
+        found = await problems(dsn)
+        (advice,) = (one for one in found if one.subject == "views")
+        backend.execute(str(advice.hint).encode())
+        async with admin(dsn, "flysync") as tables:
+            between = await tables.beside()
+            created = (await tables.init()).created
+    left = await problems(dsn, "flysync")
+
+    assert ['"public"."Credential"', '"public"."Project"', '"public"."User"'] == there
+    assert '"public"."Credential" for cloud_credentials, "public"."Project" for project_deployments' in advice.message
+    assert advice.fix is not None
+    assert "export FLYSYNC_DB_SCHEMA=flysync" == advice.fix.command
+    assert [advice.fix] * 2 + [INIT] == [one.fix for one in found[:3]]
+    assert [] == between
+    assert ["project_actions", *OURS, "flysync_status"] == [*created]
+    assert [("warning", "cloud_credentials")] == [(one.verdict, one.subject) for one in left]
+
+
+async def test_tables_of_another_schema_and_others(new_database: Callable[..., str]) -> None:
+    """Those of the contract need the setting alone; where nothing is alike, it is told what is there."""
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        backend.execute("CREATE TABLE users (id uuid); CREATE VIEW names AS SELECT id FROM users")
+        unlike = await problems(dsn)
+        backend.execute("CREATE SCHEMA app")
+        async with admin(dsn, "app") as tables:
+            await tables.init()
+        elsewhere = [one for one in await problems(dsn) if one.subject == "views"]
+
+    assert ["views"] == [one.subject for one in unlike if one.verdict == "warning"]
+    assert 'like credentials or deployments (2 seen: "public"."names", "public"."users")' in str(unlike)
+    assert INIT == unlike[0].fix
+    assert ["export FLYSYNC_DB_SCHEMA=app"] == [one.fix.command for one in elsewhere if one.fix]
+    assert "are in schema app, where they are not looked for" in elsewhere[0].message
+
+
+async def test_nothing_is_beside_what_is_ours(database: str, new_database: Callable[..., str]) -> None:
+    """Tables of an extension or of flysync are none of somebody's, and one of the contract is enough."""
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as backend:
+        async with admin(dsn) as tables, admin(database) as whole:
+            empty = await tables.beside()
+            backend.execute("CREATE TABLE users (id uuid); CREATE TABLE flysync_runs (id uuid)")
+            one = await tables.beside()
+            backend.execute("CREATE TABLE project_actions (id uuid)")
+            assert ([], ['"public"."users"'], [], []) == (empty, one, await tables.beside(), await whole.beside())

@@ -18,6 +18,7 @@ from flysync.handlers.status import status
 from flysync.handlers.status_all import Selection, status_all
 from flysync.model.allowed import Allowed
 from flysync.model.core import AppName, ProjectId, State
+from flysync.model.reports import INIT
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ async def test_values_of_the_callers(database: str) -> None:
         created = (await tables.init()).created
 
         assert {"changed since", "cannot be sent"} == set(before.values())
-        assert ("failed", "flysync_status", True) == (finding.verdict, finding.subject, finding.init_fixes_it)
+        assert ("failed", "flysync_status", INIT) == (finding.verdict, finding.subject, finding.fix)
         assert ("flysync_status",) == created
         assert {"deployed", "never sent"} == set(states(world).values())
         assert await told(world, values=False) == states(world)

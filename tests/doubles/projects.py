@@ -223,6 +223,7 @@ class InMemoryStandings(InMemoryTables):
         ended_at = (run.finished_at or run.started_at) if run else _FIRST
         failed_at = ended_at if error_code else row.looked_at or _FIRST
         behind_since = None if row.settled else row.behind_since
+        changes = [one.updated_at for one in here.rows if one.updated_at > (row.looked_at or _FIRST)]
         own = {AppName(app) for (app, _), record in self.secrets.items() if record.project_id == project}
         return ProjectStanding(
             project=project,
@@ -230,7 +231,7 @@ class InMemoryStandings(InMemoryTables):
             other_apps=tuple(sorted(own)),
             credentials=len(here.rows),
             is_behind=is_behind,
-            behind_since=behind_since or max(stored_at, deployed_at) if is_behind else None,
+            behind_since=behind_since or max(min(changes, default=stored_at), deployed_at) if is_behind else None,
             error_code=error_code or row.error_code if is_behind else None,
             is_given_up=is_behind
             and not is_changed

@@ -69,6 +69,36 @@ def test_a_wrong_project_id(platform: Platform) -> None:
     same_as_in("operations.md", "wrong-id", told.text)
 
 
+@pytest.mark.usefixtures("app")
+def test_a_row_under_another_project(platform: Platform) -> None:
+    """The project that has it is named."""
+    told = Transcript(platform)
+    platform.store("proj132", AWS_REGION="eu-1")
+
+    told.run("sync", *PROJECT, "--name", "AWS_REGION")
+    told.say("the row was corrected")
+    platform.execute("UPDATE cloud_credentials SET project_id = 'proj123' WHERE project_id = 'proj132'")
+    told.run("sync", *PROJECT, "--name", "AWS_REGION")
+
+    same_as_in("operations.md", "wrong-row", told.text)
+
+
+@pytest.mark.slow
+def test_an_app_that_was_deleted(platform: Platform, app: App) -> None:
+    """It is told as one that was there before; where the project is deployed again, a sync brings all of it."""
+    told = Transcript(platform)
+    brought(platform)
+    del platform.world.fly.world.apps[app.name]
+
+    told.run("sync", *PROJECT, *NAME)
+    told.run("status", *PROJECT, "--live")
+    told.say("the project was deployed again, to acme-two")
+    platform.deploy("proj123", platform.world.fly.add_app("acme-two", machines=2).name)
+    told.run("sync-project", *PROJECT)
+
+    same_as_in("operations.md", "app-deleted", told.text)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("app")
 def test_which_projects_are_behind(platform: Platform) -> None:

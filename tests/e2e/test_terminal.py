@@ -311,3 +311,26 @@ def test_a_removal_is_asked_for(platform: Platform, terminal: Terminal, keys: by
 
     assert code == process.wait(120), terminal.read_to_the_end()
     assert ({} if code == 0 else {"A": "1"}) == app.secrets
+
+
+@cases(("keys", "code"), [(b"y\n", 0), (b"\n", 2), (b"\x03", 130)], quick=2)
+def test_tables_beside_others_are_asked_for(platform: Platform, terminal: Terminal, keys: bytes, code: int) -> None:
+    """Yes makes them; no and Ctrl-C make none. Elsewhere --yes is needed."""
+    platform.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE orders (id uuid)")
+    unasked = platform.flysync("db", "init", "--json")
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), "db", "init"],
+        pass_fds=[terminal.theirs],
+        env=platform.environ | {"TERM": "dumb"},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    until_it_asks(process, terminal, "would do.) [y/N]: ")
+    terminal.type(keys)
+
+    assert code == process.wait(120), terminal.read_to_the_end()
+    made = "SELECT to_regclass('cloud_credentials') IS NOT NULL AND to_regclass('flysync_runs') IS NOT NULL"
+    assert [(code == 0,)] == platform.execute(made)
+    assert (2, "usage", "give --yes if so") == (unasked.code, *(unasked.json["error"][key] for key in ("code", "hint")))
+    assert 'has 1 table ("public"."orders"), but not cloud_credentials' in unasked.json["error"]["message"]
+    assert 0 == platform.flysync("db", "init", "--yes").code

@@ -2248,6 +2248,13 @@ MUTATIONS = (
         (f"{_WATCHER}what_changes_all_the_time_is_left_for_one_more_look",),
     ),
     Mutation(
+        "let what changes all the time have its turn",
+        "flysync/worker/looks.py",
+        " or before.seen_at < self._looked_at",
+        "",
+        (f"{_WATCHER}what_changes_all_the_time_is_left_for_one_more_look",),
+    ),
+    Mutation(
         "begin nothing where far too many projects are unknown",
         "flysync/worker/watcher.py",
         "        if not self._options.catch_up and",

@@ -65,6 +65,7 @@ class MemoryAdmin:
 
     def __init__(self) -> None:
         self.findings = [Finding(verdict="ok", subject="server", message="Postgres 18")]
+        self.others: list[str] = []
         self.refuses: FlysyncError | None = None
         self.now = datetime.now(UTC)
 
@@ -72,6 +73,10 @@ class MemoryAdmin:
         """Create nothing."""
         assert timeout_s
         return InitReport(created=(), granted_to=role)
+
+    async def beside(self) -> list[str]:
+        """Name no table, or those that a test says."""
+        return self.others
 
     async def script(self, *, role: str | None = None) -> str:
         """Print nothing."""

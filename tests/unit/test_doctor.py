@@ -11,11 +11,13 @@ from doubles import InMemoryJobs
 from memory import PROJECT, World, dead_run
 
 from flysync import errors, settings
-from flysync.handlers.database import check_database
+from flysync.handlers.database import check_database, init_database
 from flysync.handlers.doctor.checks import DoctorOptions, DoctorReport, doctor
+from flysync.handlers.doctor.next_one import first_sync
 from flysync.model.core import AppName, ProjectId
 from flysync.model.fly import Flyctl, Reach, Token, TokenKind
-from flysync.model.reports import Finding
+from flysync.model.reports import INIT, Finding
+from flysync.model.summary import Some, Summary
 from flysync.settings import Source
 
 if TYPE_CHECKING:
@@ -54,7 +56,9 @@ def failed(report: DoctorReport) -> list[str]:
 
 async def test_all_is_well() -> None:
     """Each thing once and in order, and a command that goes on."""
-    report = await examined(World(), queue=InMemoryJobs)
+    world = World()
+    world.put(A="1")
+    report = await examined(world, queue=InMemoryJobs)
 
     assert (0, None, {"ok"}) == (report.exit_code, report.error, {one.verdict for one in report.findings})
     assert [
@@ -62,7 +66,40 @@ async def test_all_is_well() -> None:
         *("sandbox", "network", "egress", "flyctl", "token", "app", "narrowed token", "redis"),
     ] == [one.subject for one in report.findings]
     assert [("ok", "the token shows acme")] == said(report, "app")
-    assert ["flysync status"] == [step.command for step in report.next]
+    assert ["flysync sync-project --project p"] == [step.command for step in report.next]
+
+
+async def test_the_way_to_the_first_sync_is_told_step_by_step() -> None:
+    """One thing at a time: each setting, a credential, a deployment, the sync of a project that is there."""
+    world = World(app=None)
+    told = [await examined(world, {"REDIS_URL": ""} | {its: GIVEN[its] for its in NEEDS[:some]}) for some in range(3)]
+    told.append(await examined(world))
+    world.put(A="1")
+    told.append(await examined(world))
+    world.records.deploy("p", "acme")
+    told.append(await examined(world))
+    await world.sync("A")
+    told.append(await examined(world))
+
+    steps = [step.command.partition("=")[0] for report in told for step in report.next]
+    credential, rest = steps[3], steps[4:]
+
+    assert [f"export {name}" for name in NEEDS] == steps[:3]
+    assert credential.endswith("credential_value) VALUES ('proj123', 'AWS_ACCESS_KEY_ID', '…')")
+    assert [
+        "INSERT INTO project_deployments (project_id, fly_app_name) VALUES ('p', 'APP')",
+        "flysync sync-project --project p",
+        "flysync status",
+    ] == rest
+
+
+def test_after_a_failure_the_first_thing_is_to_see_why() -> None:
+    """Not to try the one again that was behind longest; and an id is quoted as SQL wants it."""
+    behind = Summary(projects=2, credentials=2, behind=2, failed=1, oldest=ProjectId("p"))
+    waiting = Summary(projects=1, credentials=1, no_app=Some(count=1, first=("it's",)))
+
+    assert "flysync status --behind" == first_sync(behind).command
+    assert first_sync(waiting).command.endswith("VALUES ('it''s', 'APP')")
 
 
 async def test_offline_nothing_of_fly_is_needed() -> None:
@@ -151,11 +188,9 @@ async def test_no_database() -> None:
 async def test_tables_that_are_missing() -> None:
     """The next command makes them; a table that is wrong has no such command."""
     world = World()
-    world.admin.findings.append(
-        Finding(verdict="failed", subject="flysync_runs", message="no", hint="x", init_fixes_it=True)
-    )
+    world.admin.findings.append(Finding(verdict="failed", subject="flysync_runs", message="no", hint="x", fix=INIT))
     missing = await examined(world)
-    world.admin.findings[-1] = replace(world.admin.findings[-1], hint="run `flysync db init`", init_fixes_it=False)
+    world.admin.findings[-1] = replace(world.admin.findings[-1], hint="run `flysync db init`", fix=None)
     wrong = await examined(world)
 
     assert ("config", ["flysync_runs"]) == (getattr(missing.error, "code", ""), failed(missing))
@@ -174,6 +209,21 @@ async def test_a_check_of_the_tables_fails_with_exit_code_1() -> None:
     assert (0, None, True) == (fine.exit_code, fine.error, fine.ok)
     assert (1, "config", "postgres") == (wrong.exit_code, *(getattr(wrong.error, key) for key in ("code", "service")))
     assert (tuple(admin.findings), False) == (wrong.findings, wrong.ok)
+
+
+async def test_tables_are_not_made_beside_others_unasked() -> None:
+    """Nothing is done, and what is there is told; with a yes, or where there is nothing, they are made."""
+    admin = World().admin
+    alone = await init_database(admin=admin, timeout_s=1, role="r")
+    admin.others = ["public.users"]
+    asked = await init_database(admin=admin, timeout_s=1, role="r")
+    meant = await init_database(admin=admin, timeout_s=1, role="r", yes=True)
+    printed = await init_database(admin=admin, timeout_s=1, role="r", prints=True)
+
+    assert [("r", ()), (None, ("public.users",)), ("r", ())] == [
+        (report.granted_to, report.beside) for report in (alone, asked, meant)
+    ]
+    assert "-- nothing for r" == printed.sql
 
 
 @pytest.mark.parametrize(
@@ -358,7 +408,7 @@ def ending(days: float, kind: TokenKind = TokenKind.DEPLOY) -> Token:
         (
             ending(13.5, TokenKind.ORG),
             "warning",
-            "an organisation's token (macaroon), ends 2027-01-31 12:00:00Z, in 13 days",
+            "an organization's token (macaroon), ends 2027-01-31 12:00:00Z, in 13 days",
         ),
         (ending(-0.1), "failed", "the token ended 2027-01-31 12:00:00Z"),
         (Token(kind=TokenKind.PERSONAL), "ok", "to which a login has to be added"),

@@ -108,7 +108,7 @@ async def test_an_app_that_misses_much_of_what_it_has_loses_nothing(names: str, 
     await prune(world)
     wait(world)
 
-    refused = await prune(world)
+    refused, hasty = await prune(world), await prune(world, after_s=3600.0)
     planned = await prune(world, yes=True, dry_run=True)
     stored = dict(world.acme.stored)
     forced = await prune(world, yes=True)
@@ -121,6 +121,9 @@ async def test_an_app_that_misses_much_of_what_it_has_loses_nothing(names: str, 
         in refused.error.message
     )
     assert ["flysync sync-project --project p --prune --yes"] == [step.command for step in refused.next]
+    assert ["flysync sync-project --project p --prune --prune-after 3600s --yes"] == [
+        step.command for step in hasty.next
+    ]
     assert {("failed", "removed", "prune_refused")} == {told(refused)[name] for name in lost[:21]}
     assert len(names) == len(stored)
     assert [(None, "removed", None)] * count == [told(planned)[name] for name in lost[:21]]

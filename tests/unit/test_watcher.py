@@ -51,20 +51,36 @@ def looks(world: World) -> int:
 
 
 async def test_what_changes_all_the_time_is_left_for_one_more_look(world: World) -> None:
-    """Until two looks have seen the same."""
-    sleep, values = world.clock.sleep, iter(range(5))
+    """Until two looks have seen the same; and no longer than that it has its turn at the third."""
+    sleep, values, begun = world.clock.sleep, iter("12345678"), list[str]()
 
     async def changing(seconds: float) -> None:
         if (value := next(values, None)) is not None:
-            assert "view" not in world.records.calls
-            world.put(A=str(value))
+            if "view" not in world.records.calls:
+                begun.append(value)
+            world.put(A=value)
         await sleep(seconds)
 
     world.clock.sleep = changing  # type: ignore[method-assign]
     async with watching(world):
-        await until(lambda: world.acme.running)
+        await until(lambda: world.acme.running.get("A") == "8")
 
-    assert ({"A": "4"}, 1) == (world.acme.running, world.acme.restarts)
+    assert ["1", "2"] == begun[:2]
+    assert len(begun) <= 3
+
+
+async def test_changes_that_wait_for_their_run_are_behind(world: World) -> None:
+    """No run has noted them: the watcher tells that they are there, and for how long."""
+    for project in ("q", "r"):
+        world.records.put(project, "A", "one")
+        world.records.deploy(project, project)
+    watcher = Watcher(world.services, WatchOptions())
+    await watcher._looks.look()
+    world.clock.slept_s += 30.0
+    await watcher._looks.look()
+    told = await watcher._backlog()
+
+    assert (0, 3, 30.0) == ((await world.records.backlog()).behind, told.behind, told.oldest_s)
 
 
 async def test_what_is_up_to_date_costs_no_query_of_its_own(world: World) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from flysync.adapters.postgres import diagnosis, errors, runs
+from flysync.adapters.postgres import diagnosis, errors, others, runs
 from flysync.adapters.postgres.tables import (
     ACTIONS,
     CREDENTIALS,
@@ -18,7 +18,7 @@ from flysync.adapters.postgres.tables import (
     VERSION,
     VIEW,
 )
-from flysync.model.reports import Finding
+from flysync.model.reports import INIT, Finding, NextStep
 from flysync.ports import Action
 
 if TYPE_CHECKING:
@@ -134,9 +134,10 @@ async def findings(session: Session, *, state_schema: str | None, view: StatusVi
                 message = f"{user} may select from it, but not from what is behind it"
                 hint = f"GRANT SELECT to {user}, or to the view's owner, on what the view selects from"
                 seen.append(_finding(relation.name, "failed", message, hint))
+    seen = await others.advised(session, seen, {name: one.is_view for name, one in found.items()})
     has_tables = all(relation.name in found for relation in RELATIONS)
     if has_tables and not is_other and await view.missing(session) is not None:
-        seen.append(_finding(VIEW, "failed", _NO_VIEW, "run `flysync db init`", init_fixes_it=True))
+        seen.append(_finding(VIEW, "failed", _NO_VIEW, "run `flysync db init`", fix=INIT))
     if error := await diagnosis.elsewhere(session, state_schema):
         seen.append(_finding("state schema", "failed", error.message, error.hint))
     if not any(one.verdict == "failed" for one in seen + version):
@@ -202,7 +203,7 @@ def _server(row: tuple[Any, ...]) -> Iterator[Finding]:
 def _missing(relation: Relation, schema: str) -> Finding:
     where = errors.where(schema)
     hint = "run `flysync db init`" if relation.ours else "run `flysync db init`, make a view, or set FLYSYNC_DB_SCHEMA"
-    return _finding(relation.name, "failed", f"not found in {where}", hint, init_fixes_it=True)
+    return _finding(relation.name, "failed", f"not found in {where}", hint, fix=INIT)
 
 
 def _relation(relation: Relation, here: _Found, user: str, role: str | None) -> list[Finding]:
@@ -282,10 +283,10 @@ def _version(version: Any) -> Finding:
     error = errors.wrong_version(version)
     message = error.message if version is None else f"flysync's tables are of version {version}, not {SCHEMA_VERSION}"
     is_newer = version is not None and version > SCHEMA_VERSION
-    return _finding("version", "failed", message, error.hint, init_fixes_it=not is_newer)
+    return _finding("version", "failed", message, error.hint, fix=None if is_newer else INIT)
 
 
 def _finding(
-    subject: str, verdict: str, message: str, hint: str | None = None, *, init_fixes_it: bool = False
+    subject: str, verdict: str, message: str, hint: str | None = None, *, fix: NextStep | None = None
 ) -> Finding:
-    return Finding(verdict=verdict, subject=subject, message=message, hint=hint, init_fixes_it=init_fixes_it)
+    return Finding(verdict=verdict, subject=subject, message=message, hint=hint, fix=fix)

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from typing_extensions import override
 
-from flysync.adapters.postgres import diagnosis, errors, inspection, migration
+from flysync.adapters.postgres import diagnosis, errors, inspection, migration, others
 from flysync.adapters.postgres.status_view import StatusView
 from flysync.adapters.postgres.tables import META, NEW_KEY, RELATIONS, SCHEMA_VERSION, VERSION, VIEW
 from flysync.errors import ConfigError, FlysyncError, TimedOut
@@ -73,6 +73,10 @@ class PostgresAdmin(DatabaseAdmin):
                 with suppress(FlysyncError):  # it opens by itself as well, later
                     await self._connection.run(migration.open_door)
             raise
+
+    @override
+    async def beside(self) -> Sequence[str]:
+        return await self._connection.run(others.beside)
 
     @override
     async def script(self, *, role: str | None = None) -> str:

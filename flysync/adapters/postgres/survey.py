@@ -63,7 +63,10 @@ _PAGE = f"""
             s.project_id::text, coalesce(s.apps::text[], '{{}}'),
             ARRAY(SELECT DISTINCT own.app::text FROM flysync_secrets AS own WHERE own.project_id = s.project_id),
             s.size, s.is_behind,
-            CASE WHEN s.is_behind THEN coalesce(s.behind_since, greatest(s.updated_at, s.deployed_at)) END,
+            CASE WHEN s.is_behind THEN coalesce(s.behind_since, greatest(coalesce((
+                SELECT min({rows.MOMENT.format("c.updated_at")}) FROM cloud_credentials AS c
+                WHERE c.project_id = s.project_id AND c.updated_at > coalesce(s.looked_at, '-infinity')
+            ), s.updated_at), s.deployed_at)) END,
             s.failure::text,
             s.is_behind AND NOT s.is_changed AND s.error_code IS NOT NULL AND s.try_at IS NULL
                 AND s.deployed_at IS NOT DISTINCT FROM s.seen_at,

@@ -71,8 +71,7 @@ def doctor_lines(report: CheckReport | DoctorReport) -> list[str]:
     text = []
     for finding in report.findings:
         text.append(f"{finding.verdict:<7}  {finding.subject}: {finding.message}")
-        if finding.hint:
-            text.append(f"         {finding.hint}")
+        text += [f"         {line}" for line in (finding.hint or "").splitlines()]
     return text
 
 

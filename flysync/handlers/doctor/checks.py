@@ -12,10 +12,12 @@ from flysync.handlers.compare import ambiguous
 from flysync.handlers.database import CheckReport
 from flysync.handlers.doctor.findings import Findings
 from flysync.handlers.doctor.fly_checks import SandboxLook
+from flysync.handlers.doctor.next_one import SETTINGS, first_sync
 from flysync.handlers.prune import list_sandboxes
 from flysync.handlers.status_all import Selection, surveyed
 from flysync.model.core import AppName, ProjectId, is_app_name
 from flysync.model.reports import PRUNE, NextStep, chosen, command
+from flysync.model.summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -70,6 +72,7 @@ class _Checkup:
         self._listener = listener
         self._findings = Findings()
         self._next: list[NextStep] = []
+        self._summary: Summary | None = None
 
     async def run(self) -> DoctorReport:
         """Check one part after the other; whatever goes wrong with one ends that one alone."""
@@ -113,7 +116,8 @@ class _Checkup:
                 if self._options.offline and name.startswith("FLY_"):
                     self._findings.warn(name, "not set: a sync needs it", hint)
                 else:
-                    self._findings.fail(name, ConfigError("not set", hint=hint, setting=name))
+                    error = ConfigError("not set", hint=hint, setting=name)
+                    self._findings.fail(name, error, fix=SETTINGS.get(name))
 
     async def _database(self) -> bool:
         """Its address, the findings of `db check`, and the clocks."""
@@ -143,7 +147,10 @@ class _Checkup:
     async def _leftovers(self) -> bool:
         """Sandboxes that are no longer needed, and runs that died."""
         sandboxes = [line for line in (await list_sandboxes(services=self._services)).lines if line.is_left]
-        for note in (await surveyed(Selection(), services=self._services, values=False)).notes():
+        values = self._options.settings.line("FLYSYNC_VALUE_SOURCE").shown == "database"
+        survey = await surveyed(Selection(), services=self._services, values=values)
+        self._summary = survey.summary()
+        for note in survey.notes():
             self._findings.warn("deployments", note.message, "correct project_deployments")
         _, died = await self._services.records.unfinished_runs()
         known, _ = await self._services.records.runs([*died])
@@ -211,12 +218,12 @@ class _Checkup:
         if first is None:
             steps = self._next or [self._nothing_to_fix()]
             return DoctorReport(findings=findings, next=tuple(dict.fromkeys(steps)))
-        failed = {finding.subject: finding for finding in findings if finding.verdict == "failed"}
-        message = f"{_counted(len(failed), 'check')} failed: {', '.join(failed)}"
+        failed = [finding for finding in findings if finding.verdict == "failed"]
+        subjects = dict.fromkeys(finding.subject for finding in failed)
+        message = f"{_counted(len(subjects), 'check')} failed: {', '.join(subjects)}"
         error = type(first)(message, hint=first.hint, service=first.service, setting=first.setting)
         again = NextStep(command=self._command(offline=self._options.offline), why="run again after fixing this")
-        needs_init = any(finding.init_fixes_it for finding in failed.values())
-        steps = [*self._next, _INIT if needs_init else again]
+        steps = [*self._next, failed[0].fix or again]
         return DoctorReport(findings=findings, next=tuple(dict.fromkeys(steps)), error=error)
 
     def _nothing_to_fix(self) -> NextStep:
@@ -225,7 +232,7 @@ class _Checkup:
         if self._options.project is not None:
             words = ("sync-project", "--project", self._options.project, "--dry-run")
             return NextStep(command=command(*words), why="shows what a sync would do")
-        return NextStep(command="flysync status", why="shows what is not deployed yet")
+        return first_sync(self._summary or Summary())
 
     def _command(self, *, offline: bool) -> str:
         """Give the command that checks the same."""
@@ -246,6 +253,3 @@ class _Checkup:
 
 def _counted(count: int, noun: str, plural: str = "s") -> str:
     return f"{count} {noun}{plural if count > 1 else ''}"
-
-
-_INIT = NextStep(command="flysync db init", why="creates the missing tables")

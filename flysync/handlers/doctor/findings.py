@@ -11,6 +11,8 @@ from flysync.model.reports import Finding
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
+    from flysync.model.reports import NextStep
+
 T = TypeVar("T")
 
 
@@ -29,11 +31,11 @@ class Findings:
         """Note a problem with which syncs work all the same."""
         self.all.append(Finding(verdict="warning", subject=subject, message=message, hint=hint))
 
-    def fail(self, subject: str, error: FlysyncError) -> None:
-        """Note a problem with which a sync fails."""
+    def fail(self, subject: str, error: FlysyncError, *, fix: NextStep | None = None) -> None:
+        """Note a problem with which a sync fails, and the command that fixes it."""
         self.error = self.error or error
         message, hint, code = error.message, error.hint, error.code
-        self.all.append(Finding(verdict="failed", subject=subject, message=message, hint=hint, code=code))
+        self.all.append(Finding(verdict="failed", subject=subject, message=message, hint=hint, code=code, fix=fix))
 
     def skip(self, subject: str, why: str) -> None:
         """Note what could not be checked, or was not to be."""

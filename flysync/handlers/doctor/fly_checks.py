@@ -32,7 +32,7 @@ _SUBJECTS = {"FLYSYNC_SNAPSHOT": "snapshot", "FLYSYNC_EGRESS": "egress"}
 _RENEW = f"set a new FLY_API_TOKEN: {TO_MAKE_ONE}"
 _KINDS = {
     TokenKind.DEPLOY: "a deploy token (macaroon)",
-    TokenKind.ORG: "an organisation's token (macaroon)",
+    TokenKind.ORG: "an organization's token (macaroon)",
     TokenKind.PERSONAL: "a personal token (macaroon, to which a login has to be added)",
     TokenKind.OAUTH: "a personal token (OAuth)",
 }
@@ -199,10 +199,10 @@ def _unreached(reach: Reach, *, is_limited: bool) -> FlyUnavailable:
         hint = "run this again with FLYSYNC_EGRESS=open: is it the limit?"
     elif reach.essential:
         message = "Daytona's tier lets this sandbox reach only essential services, not Fly"
-        hint = "raise the organisation's tier to 3 (app.daytona.io/dashboard/limits)"
+        hint = "raise the organization's tier to 3 (app.daytona.io/dashboard/limits)"
     else:
         message = "no network in the sandbox: neither Fly nor anything else answers"
-        hint = "check whether the organisation or the region of Daytona blocks all traffic"
+        hint = "check whether the organization or the region of Daytona blocks all traffic"
     return FlyUnavailable(message, hint=hint, service="fly", phase="network")
 
 

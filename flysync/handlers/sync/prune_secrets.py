@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, ProjectNotFound, PruneRefused, Scope, UsageError
 from flysync.handlers.sync.entry import sync_project, unset_secrets
-from flysync.model.core import Outcome, ProjectId, Pruning, Reason, RunId, SyncOptions
+from flysync.model.core import GONE_S, Outcome, ProjectId, Pruning, Reason, RunId, SyncOptions
 from flysync.model.reports import CredentialReport, NextStep, Note, SyncReport, chosen, command, utc
 from flysync.ports import MissingSecrets, NullListener, OnProgress, ProgressListener, Services
 
@@ -102,7 +102,8 @@ async def _remove(
     what = f"{lost} of the {missing.size} secrets that flysync has set at {missing.app} no longer have a row"
     error = PruneRefused(f"{what}: too many to remove without --yes")
     lines = [CredentialReport(name=name, outcome=Outcome.FAILED, reason=Reason.REMOVED, error=error) for name in names]
-    again = command("sync-project", *chosen(project=missing.project), "--prune", "--yes")
+    after = () if pruning.after_s == GONE_S else ("--prune-after", f"{pruning.after_s:g}s")
+    again = command("sync-project", *chosen(project=missing.project), "--prune", *after, "--yes")
     refused = SyncReport(
         run_id=RunId(services.clock.new_id()),
         project=missing.project,
