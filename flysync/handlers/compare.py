@@ -9,6 +9,7 @@ from flysync.errors import AmbiguousDeployment, AppNotVisible, DeployFailed, Out
 from flysync.model.core import AppName, Outcome, ProjectView, Reason, SecretName, SecretRecord, State, SyncOptions
 from flysync.model.fly import AppAtFly, Condition, FlyStatus, Machine
 from flysync.model.reports import Note, StatusRow
+from flysync.model.summary import several_apps
 from flysync.plan import Change, given_up, is_given_up
 from flysync.secret import Secret
 
@@ -57,7 +58,7 @@ def not_visible(app: AppName, phase: str | None) -> AppNotVisible:
 
 def ambiguous(view: ProjectView) -> AmbiguousDeployment:
     """Give the error for a project that is deployed to several apps."""
-    return AmbiguousDeployment(f"the newest deployments of {view.project} name several apps: {', '.join(view.apps)}")
+    return AmbiguousDeployment(several_apps(view.project, view.apps).message)
 
 
 def not_found(view: ProjectView) -> Note:
@@ -207,6 +208,8 @@ class LiveSecrets:
         if record is None or record.fingerprint is None:
             return Live.FOREIGN, None
         if record.fly_digest_mac is None:
+            if record.state is State.FAILED:
+                return Live.UNKNOWN, "the last run failed before it set it"
             return Live.UNKNOWN, "the run that wrote it could not look at it afterwards"
         if not self.is_ours(record):
             return Live.CHANGED, None

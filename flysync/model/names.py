@@ -19,7 +19,9 @@ _TOKEN = re.compile(
     r"gh[opsur]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9]{22}_\w+|glpat-[\w.-]{20,}"
     r"|(FlyV1 )?(fm[12][ar]?|fo1)_[\w+/=,-]{16,}|dtn_[0-9a-f]{32,}|xox[a-z]-[\w-]{10,}"
     r"|A[KS]IA[A-Z2-7]{16}|AIza[\w-]{35}|ya29\.[\w-]{20,}|eyJ[\w-]{16,}(\..*)?"
-    r"|(sk|pk|rk)[_-](live|test|proj|ant)[_-](?=.*\d)[A-Za-z0-9-]{16,}|whsec_[A-Za-z0-9]{24,}"
+    r"|(sk|pk|rk)[_-](live|test|proj|ant)[_-](?=.*\d)[\w-]{16,}|sk-[A-Za-z0-9]{40,}|whsec_[A-Za-z0-9]{24,}"
+    r"|SG\.[\w-]{16,}\.[\w-]{16,}|dop_v1_[0-9a-f]{64}|shp(at|ca|pa|ss)_[0-9a-fA-F]{32}|sbp_[0-9a-f]{40}"
+    r"|https://hooks\.slack\.com/.*|(?=.*[a-z])(?=.*[A-Z])(?=.*\d)(?=.*[/+])[A-Za-z0-9/+]{40}"
     r"|npm_[A-Za-z0-9]{36}|hf_[A-Za-z0-9]{30,}|-----BEGIN .*|\w+://[^@]*:[^@]*@.*",
     re.DOTALL,
 )

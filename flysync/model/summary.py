@@ -9,7 +9,7 @@ from flysync.errors import AmbiguousDeployment
 from flysync.model.reports import Note, Overview
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from flysync.model.core import AppName, ProjectId
@@ -42,6 +42,10 @@ class Summary:
     shared_apps: Some = Some()  #: Apps that the newest deployments of several projects name.
 
 
+#: Apps that a message names; one project may have been deployed to any number.
+_NAMED = 10
+
+
 def listed(names: Sequence[str], count: int) -> str:
     """Give *names*, and how many of *count* are not among them."""
     rest = count - len(names)
@@ -55,9 +59,9 @@ def doubtful_apps(overview: Overview) -> list[Note]:
     return [*several, *shared]
 
 
-def several_apps(project: ProjectId, apps: Iterable[AppName]) -> Note:
+def several_apps(project: ProjectId, apps: Sequence[str]) -> Note:
     """Warn of a project whose newest deployments name several apps."""
-    message = f"the newest deployments of {project} name several apps: {', '.join(apps)}"
+    message = f"the newest deployments of {project} name several apps: {listed(apps[:_NAMED], len(apps))}"
     return Note(code=AmbiguousDeployment.code, message=message, names=(project,))
 
 

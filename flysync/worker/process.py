@@ -12,9 +12,10 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import FlysyncError, UsageError
+from flysync.errors import FlysyncError, InvalidCredential, UsageError
 from flysync.handlers.sync.entry import sync_credentials_to_flyio, unset_secrets
 from flysync.logs import LOGGER
+from flysync.model.core import value_problem
 from flysync.model.names import project_id, secret_name
 from flysync.ports import Disposition, Job, JobQueue, Services, Verdict
 from flysync.worker.circuit_breaker import CircuitBreaker
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from flysync.handlers.sync.request import More
     from flysync.model.core import ProjectId, SecretName
     from flysync.model.reports import SyncReport
+    from flysync.secret import Secret
     from flysync.worker.options import WorkerOptions
 
 #: Projects in hand per run that is allowed: some of them wait for an app that is locked elsewhere.
@@ -88,6 +90,7 @@ class Work:
         since, subject = time.monotonic(), "a job"
         try:
             project, name = _requested(job)
+            self._refuse_value(name, job.value)
         except FlysyncError as error:
             verdict = replace(of_error(error, age_s=job.age_s), is_refused=True)
         else:
@@ -96,6 +99,14 @@ class Work:
         self._metrics.count(job, verdict)
         _log(job.id, subject, verdict, time.monotonic() - since)
         return verdict
+
+    def _refuse_value(self, name: SecretName, value: Secret | None) -> None:
+        """Refuse a value of the caller's that cannot be sent, before it takes the place of an older one."""
+        its = self._options.sync
+        if value is None or its.value_source != "caller":
+            return
+        if problem := value_problem(name, value, empty_allowed=its.empty_allowed):
+            raise InvalidCredential(f"the value of {name} {problem}")
 
     async def _sync(self, project: ProjectId, more: More, *, removes: bool) -> SyncReport:
         given, handler = self._options.sync, unset_secrets if removes else sync_credentials_to_flyio

@@ -190,6 +190,18 @@ async def test_values_that_are_too_many_together(world: PostgresWorld) -> None:
     assert {KEY, TOKEN} <= {one.name for one in rows if one.secret}
 
 
+async def test_ten_thousand_names_are_begun_at_once(world: PostgresWorld) -> None:
+    """New ones, and those that are there, whose requests and runs are looked up: within the limit of a statement."""
+    names = [SecretName(f"N{number}") for number in range(10_000)]
+    its = await begin(world, "run1", "f1", names)
+    await finish(world, its, dict.fromkeys(names, State.DEPLOYED))
+    await world.records.request(APP, PROJECT, names)
+    await begin(world, "run2", "f2", names)
+    records = (await world.view()).records
+
+    assert {("f2", "run2", None)} == {(one.fingerprint, one.run_id, one.requested_at) for one in records.values()}
+
+
 async def test_a_view_computes_each_value_once(world: PostgresWorld) -> None:
     """It may decrypt, or ask somebody: its size and what is sent are of one call."""
     world.run(

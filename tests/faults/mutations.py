@@ -47,7 +47,7 @@ _BOUNDS = "contract/test_daytona_bounds.py::test_"
 _BACKLOG = "contract/test_records.py::TestBacklogInPostgres::test_"
 _STANDING = "contract/test_records.py::TestStandingInPostgres::test_"
 _SETTLE = "unit/test_settle.py::test_"
-_VALUES = "unit/test_values.py::test_"
+_VALUES = "unit/test_encrypted_values.py::test_"
 _WATCHER = "unit/test_watcher.py::test_"
 _STOPPED = "faults/test_schedules.py::test_a_sync_that_is_stopped_at_any_call_is_made_good_by_the_next"
 _CLEANING_UP = "faults/test_schedules.py::test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good"
@@ -691,7 +691,7 @@ MUTATIONS = (
     Mutation(
         "clear only a request that was seen, in Postgres",
         "flysync/adapters/postgres/state.py",
-        "requested_at = nullif(s.requested_at, (SELECT change.seen FROM change WHERE change.name = excluded.name)),",
+        "requested_at = nullif(s.requested_at, (%(seen)s -> excluded.name ->> 0)::timestamptz),",
         "requested_at = NULL,",
         ("contract/test_records.py::TestStateInPostgres::test_begin_leaves_a_later_request",),
     ),

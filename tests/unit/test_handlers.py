@@ -352,6 +352,9 @@ async def test_two_newest_deployments_are_ambiguous() -> None:
         world.records.deploy("p", app, at=moment)
 
     assert "ambiguous_deployment" == (await world.sync()).error.code  # type: ignore[union-attr]
+    for number in range(40):
+        world.records.deploy("p", f"app-{number}", at=world.records.projects["p"].deployed_at())
+    assert "and 32 more" in (await world.sync()).error.message  # type: ignore[union-attr]
     assert "synced" == (await world.sync(app="acme")).outcome
 
 

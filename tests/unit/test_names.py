@@ -15,6 +15,9 @@ VALUES = (
     "eyJ" + "hbGciOiJIUzI1NiJ9",
     "dtn_" + "0123456789abcdef" * 4,
     "hf_" + "a1B2c3D4e5F6g7" * 3,
+    "dop_v1_" + "0123456789abcdef" * 4,
+    "shpat_" + "0123456789abcdef" * 2,
+    "sbp_" + "0123456789" * 4,
 )
 
 
@@ -28,7 +31,18 @@ def test_a_value_in_the_place_of_a_name(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [*VALUES, "sk-proj-" + "a1B2c3D4e5F6g7H8", "postgresql://u:p@h/d", "-----BEGIN KEY-----\nM"]
+    "value",
+    [
+        *VALUES,
+        "sk-proj-" + "a1B2c3D4e5F6g7H8",
+        "sk-ant-" + "api03-AbCdEf_1234567890abcd",
+        "sk-" + "a1B2" * 12,
+        "SG." + "a1B2" * 5 + "." + "c3D4" * 10,
+        "wJalrXUtnFEMI/" + "K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "https://hooks.slack.com/" + "services/T0/B0/x",
+        "postgresql://u:p@h/d",
+        "-----BEGIN KEY-----\nM",
+    ],
 )
 def test_a_value_in_the_place_of_a_project(value: str) -> None:
     """The same, but for chance: an id may well be made by it."""

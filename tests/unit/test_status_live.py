@@ -139,6 +139,8 @@ async def test_what_is_not_known_says_why() -> None:
     assert "Fly.io refuses the token" == await why()
     world.records.secrets[key] = replace(record, fly_digest_mac=None)
     assert "the run that wrote it could not look at it afterwards" == await why()
+    world.records.secrets[key] = replace(record, fly_digest_mac=None, state=State.FAILED)
+    assert "the last run failed before it set it" == await why()
     world.records.secrets[key] = record
     world.acme.write({"A": "1"})
     assert "Fly.io does not show what the machines run with" == await why()

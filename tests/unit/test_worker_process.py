@@ -202,6 +202,19 @@ async def test_removals_that_come_while_one_waits_for_the_lock_go_with_it() -> N
     assert ({"C": "3"}, 2) == (world.acme.running, world.acme.restarts)
 
 
+async def test_a_value_that_cannot_be_sent_takes_no_others_place() -> None:
+    """The older job's is the newest that there is; the other keeps what it has, for whoever corrects it."""
+    world, jobs = World(), InMemoryJobs(keep_values=True)
+    world.put(A="")
+    good = jobs.add("A", value=Secret("good"))
+    bad = [jobs.add("A", value=Secret(value)) for value in ("", "nul\0", "x" * 200_000)]
+    async with working(jobs, world, sync=SyncOptions(value_source="caller")):
+        await soon(lambda: {"completed", "failed"}.issuperset(job.state for job in (good, *bad)))
+
+    assert [("completed", "synced"), *[("failed", "invalid_credential")] * 3] == [told(job) for job in (good, *bad)]
+    assert {"A": "good"} == world.acme.running
+
+
 @pytest.mark.parametrize("value_source", ["database", "caller"])
 async def test_removals_get_the_truth_about_their_own_names(value_source: str) -> None:
     """What goes, what was saved again, what may be about to go, and what is not ours, with one restart."""

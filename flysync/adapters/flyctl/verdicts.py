@@ -135,10 +135,13 @@ VERDICTS: tuple[Verdict, ...] = (
         hint="put ca-certificates into the snapshot (FLYSYNC_SNAPSHOT; `flysync snapshot build` does), or use another",
     ),
     Verdict(
-        r'dial tcp|no such host|connection refused|TLS handshake|x509: |": (Forbidden|Proxy Authentication Required)$',
+        r"dial tcp|no such host|connection refused|no route to host|network is unreachable|server misbehaving"
+        r"|GOAWAY|stream error: |HTTP response to HTTPS client|TLS handshake|x509: "
+        r'|": (Forbidden|Proxy Authentication Required)$',
         FlyUnavailable,
         "the sandbox cannot reach Fly.io's API",
-        "transcripts: connection refused, no such host; Go's net/http/transport.go: a proxy's answer to CONNECT",
+        "transcripts: connection refused, no such host; Go's net/http/transport.go: a proxy's answer to CONNECT;"
+        " Go's net and http2: the others",
         hint="Daytona's lower tiers allow no connection to fly.io; `flysync doctor` checks that",
     ),
     Verdict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from flysync.adapters.postgres import errors, rows
 from flysync.adapters.postgres.encoding import clean
@@ -78,8 +79,8 @@ _BEGIN = """
 #: back of a secret that another run has taken since.
 _BEGIN_SECRETS = """
     WITH change AS MATERIALIZED (
-        SELECT * FROM unnest(%(names)s::text[], %(fingerprints)s::text[], %(stored)s::text[], %(seen)s::timestamptz[],
-                             %(runs)s::text[]) AS given(name, fingerprint, stored, seen, run)
+        SELECT * FROM unnest(%(names)s::text[], %(fingerprints)s::text[], %(stored)s::text[])
+            AS given(name, fingerprint, stored)
     )
     INSERT INTO flysync_secrets AS s (app, name, project_id, fingerprint, stored_fingerprint, state, run_id)
     SELECT %(app)s::text, change.name, %(project)s::text, change.fingerprint, change.stored, 'writing', %(run)s::text
@@ -92,7 +93,7 @@ _BEGIN_SECRETS = """
         fly_digest_mac = NULL,
         state = 'writing',
         run_id = excluded.run_id,
-        requested_at = nullif(s.requested_at, (SELECT change.seen FROM change WHERE change.name = excluded.name)),
+        requested_at = nullif(s.requested_at, (%(seen)s -> excluded.name ->> 0)::timestamptz),
         missing_since = CASE WHEN excluded.fingerprint IS NULL THEN s.missing_since END,
         (bad_tries, longest_limit_s, failed_release, rollout) = (
             SELECT CASE WHEN same THEN s.bad_tries ELSE 0 END, CASE WHEN same THEN s.longest_limit_s END,
@@ -100,7 +101,7 @@ _BEGIN_SECRETS = """
             FROM (SELECT NOT %(insists)s::bool AND s.fingerprint IS NOT DISTINCT FROM excluded.fingerprint) AS it(same)
         )
     WHERE s.run_id = excluded.run_id
-        OR s.run_id IS NOT DISTINCT FROM (SELECT change.run FROM change WHERE change.name = excluded.name)
+        OR s.run_id IS NOT DISTINCT FROM %(seen)s -> excluded.name ->> 1
     RETURNING s.name::text
 """
 
@@ -203,8 +204,8 @@ async def begin(
             seen.credentials[name].stored_fingerprint if fingerprint and name in seen.credentials else None
             for name, fingerprint in fingerprints.items()
         ],
-        "seen": [known[name].requested_at if name in known else None for name in fingerprints],
-        "runs": [known[name].run_id if name in known else None for name in fingerprints],
+        # Looked up by name for each row: a list would be gone through each time (10,000 names: 20 s, measured).
+        "seen": Jsonb({name: _seen(known[name]) for name in fingerprints if name in known}),
         "insists": insists,
     }
     action = Action.of(intent, dict.fromkeys(fingerprints, Outcome.SYNCED), None)
@@ -230,6 +231,10 @@ async def begin(
         # This run has lost the lock without knowing it, and comes too late.
         raise Locked(f"another run has begun to write {', '.join(sorted(taken))} to {intent.app}", phase="lock")
     raise refused
+
+
+def _seen(record: SecretRecord) -> tuple[str | None, RunId | None]:
+    return str(record.requested_at) if record.requested_at else None, record.run_id
 
 
 async def stored(session: Session, run_id: RunId, app: AppName, digest_macs: Mapping[SecretName, str | None]) -> None:
