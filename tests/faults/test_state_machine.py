@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from promises import told_wrong
@@ -250,4 +251,4 @@ Project.TestCase.settings = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-test_whatever_happens_to_a_project_it_ends_well = Project.TestCase
+test_whatever_happens_to_a_project_it_ends_well = pytest.mark.timeout(900)(Project.TestCase)
