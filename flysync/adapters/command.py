@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shlex
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The most bytes of an answer.
 _MOST_BYTES = 4 * 2**20
+#: Why no process can be started for now: too many files, processes, too little memory.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 #: Variables that no command gets: the keys of Fly.io and Daytona, under whatever name their programs know.
 _KEYS = ("FLY_", "FLYCTL_", "DAYTONA_")
 
@@ -63,6 +66,8 @@ class CommandDecryption(Decryption):
                 *self._command, stdin=pipe, stdout=pipe, stderr=nothing, env=environ, start_new_session=True
             )
         except OSError as error:
+            if error.errno in _PASSING:
+                raise _failed(f"could not be started: {error.strerror}") from None
             message = f"FLYSYNC_DECRYPT: {self._command[0]} cannot be run: {error.strerror}"
             raise ConfigError(message, setting="FLYSYNC_DECRYPT") from None
         try:
@@ -73,6 +78,9 @@ class CommandDecryption(Decryption):
             raise _failed(f"gave no answer within {self._limit_s:g} s") from None
         finally:
             _kill(process)
+            with suppress(TimeoutError):  # some Pythons wait for its pipes, and what has left its group may keep these
+                await asyncio.wait_for(process.wait(), 1.0)
+            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public closes the pipes
         if len(answer) > _MOST_BYTES:
             raise _failed(f"answered with more than {_MOST_BYTES:,} bytes")
         if code:

@@ -29,9 +29,9 @@ class CommandGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Give the command that *args* begin with."""
         name = args[0]
-        if name == "help" and args[1:]:
-            return self.resolve_command(ctx, [*args[1:], "--help"])
-        if name == "help":
+        if name == "help" and (path := [one for one in args[1:] if one != "help" and not one.startswith("-")]):
+            return self.resolve_command(ctx, [*path, "--help"])
+        if name == "help" and not ctx.resilient_parsing:
             typer.echo(ctx.get_help())
             raise typer.Exit
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing:

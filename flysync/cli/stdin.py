@@ -83,8 +83,8 @@ def confirm(question: str) -> None:
     from flysync.model.reports import printable
 
     if sys.stdin is None or not sys.stdin.isatty():
-        message = f"nobody can be asked, for standard input is not a terminal: {question}"
-        raise UsageError(message, hint="give --yes if so")
+        message = f"standard input is not a terminal, so nobody can answer: {question}"
+        raise UsageError(message, hint="--yes says yes")
     try:
         is_confirmed = typer.confirm(printable(question), err=True)
     except typer.Abort:  # Ctrl-D; or Ctrl-C, which ends the command as the signal that it is

@@ -45,7 +45,7 @@ class Selection:
     @property
     def words(self) -> list[str]:
         """The options of `status` that say so."""
-        since = None if self.since_s is None else f"{self.since_s:g}s"
+        since = None if self.since_s is None else f"{self.since_s:.0f}s"
         flags = [f"--{name}" for name in ("behind", "failed") if getattr(self, name)]
         return [*chosen(app=self.app), *flags, *chosen(since=since)]
 

@@ -191,7 +191,7 @@ def _cast(name: str, value: str, kind: str) -> tuple[str, str]:
     if kind in _TEXTS - ({"citext"} if name != "credential_name" else set()):
         return value, ""
     if name == "credential_value":
-        return "…", f"{value} is {kind}: {_ENCRYPTED}"
+        return "…", f"{value} is {kind}: {_ENCRYPTED}" + (f" (encode({value}, 'base64'))" if kind == "bytea" else "")
     return f"{value}::text", ""
 
 
@@ -201,13 +201,17 @@ def _view(relation: str, table: Table | None) -> str:
     gone = ""
     if table is not None:
         columns = list(_columns(relation, table))
-        gone = " AND ".join(f"{_quoted(its)} IS NULL" for its in table.columns if _GONE.search(_plain(its)))
+        gone = " AND ".join(
+            f"NOT {_quoted(its)}" if kind == "boolean" else f"{_quoted(its)} IS NULL"
+            for its, kind in table.columns.items()
+            if _GONE.search(_plain(its))
+        )
     lines = [f"CREATE VIEW {SCHEMA}.{relation} AS SELECT"]
     for column in columns:
         comma = "" if column is columns[-1] else ","
         remark = f"  -- {column.remark}" if column.remark else ""
         lines.append(f"    {column.value} AS {column.name}{comma}{remark}")
-    lines.append(f"FROM {table.sql if table else '…'};" + (f"  -- WHERE {gone}?" if gone else ""))
+    lines.append(f"FROM {table.sql if table else '…'}" + (f"\n-- WHERE {gone}?\n;" if gone else ";"))
     if table is not None and columns[0].value.endswith("::text"):
         lines.append(f"-- quick with many rows: CREATE INDEX ON {table.sql} (({columns[0].value}));")
     return "\n".join(lines)

@@ -191,7 +191,7 @@ class _Loader:
             why = f"only {', '.join(SECRETS)} may be there, all others in the environment or in --env-file"
             self.note("setting_ignored", f"ignored: {places[:2_000]}; {why}", *ignored[:100])
         for name in (one for one in ignored if one in LIMITS):
-            problem = f"{name} ({source.where(name)}) would limit nothing, because only secrets are read from there"
+            problem = f"{name} ({source.where(name)}) would have no effect, because only secrets are read from there"
             self._add(name, problem, "set it in the environment or in --env-file")
 
     def _read(self, name: str, text: str, where: str) -> None:

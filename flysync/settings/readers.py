@@ -57,6 +57,8 @@ def command(text: str) -> str:
         words = []
     if not words:
         raise ValueError("is not a command in plain text, with its quotes closed")
+    if "=" in words[0]:  # and what is behind it may be a key
+        raise ValueError("begins with a variable, and is run without a shell: set that in the environment")
     if shutil.which(words[0]) is None:
         raise ValueError(f"names a program that is not there, or may not be run: {words[0]}")
     return text

@@ -116,6 +116,10 @@ class Looks:
         change = self._changed.get(project)
         return None if change is None else change.seen_at
 
+    def forget(self, project: ProjectId) -> None:
+        """Forget a change that has been sent: what comes next is another one."""
+        self._changed.pop(project, None)
+
     def take_due(self, candidate: Candidate) -> bool:
         """Tell whether a candidate stands for secrets to be removed, and forget it."""
         is_due = self._due.get(candidate.project) is candidate

@@ -175,6 +175,7 @@ class Watcher:
         _log(report)
         if report.error is None:
             self._held.pop(project, None)
+            self._looks.forget(project)
         else:
             self._hold(candidate, _REFUSED_S if isinstance(report.error, PruneRefused) else report.error.retry_after_s)
             if report.error.is_shared:

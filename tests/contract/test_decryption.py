@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shlex
 import sys
 import time
@@ -135,6 +136,30 @@ async def test_what_it_leaves_behind_ends_with_it() -> None:
     code = "import subprocess\nsubprocess.Popen(['sleep', '100'], stdout=-3)\nprint('{\"values\": {\"A\": \"1\"}}')"
 
     assert {"A": "1"} == await decrypt(code)
+
+
+async def test_what_leaves_its_group_keeps_no_pipe_of_ours(recwarn: pytest.WarningsRecorder) -> None:
+    """Its output stays open, so that the answer never ends: for now, and nothing is left open here."""
+    code = "import subprocess\nsubprocess.Popen(['sleep', '5'], start_new_session=True)\nprint('{\"values\": {}}')"
+    await decrypt(TURNS)  # what the first process opens stays
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with pytest.raises(DecryptFailed, match="gave no answer within 2 s"):
+        await decrypt(code, limit_s=2.0)
+    await asyncio.sleep(0.1)  # asyncio closes them in its next round
+
+    assert before >= len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    assert [] == list(recwarn)
+
+
+async def test_no_process_can_be_started_for_now() -> None:
+    """It passes, and is no fault of the setting's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))  # noqa: PTH208
+    try:
+        with pytest.raises(DecryptFailed, match="could not be started: Too many open files"):
+            await decrypt(TURNS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_it_gets_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

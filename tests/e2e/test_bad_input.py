@@ -178,7 +178,9 @@ def test_a_word_that_is_misspelled(platform: Platform, arguments: tuple[str, ...
 @cases("path", [(), ("sync",), ("db", "init")], quick=1)
 def test_help_as_a_command(platform: Platform, path: tuple[str, ...]) -> None:
     """It is what --help prints."""
-    assert platform.flysync(*path, "--help") == platform.flysync("help", *path)
+    help_text = platform.flysync(*path, "--help")
+
+    assert help_text == platform.flysync("help", *path) == platform.flysync("help", *path, "--help")
 
 
 @cases("group", [(), ("db",)], quick=1)

@@ -143,6 +143,33 @@ async def test_removing_needs_no_value(world: World, decryption: InMemoryDecrypt
     assert world.records.standings["p"].settled
 
 
+async def test_what_was_sent_as_it_was_stored_is_sent_again(decryption: InMemoryDecryption) -> None:
+    """The setting came later: a removal of another secret, which decrypts nothing, does not hide that."""
+    world = World()
+    world.put(A="sealed:k1:one", B="sealed:k1:two")
+    await world.sync()
+    world.decryption = decryption
+    world.records.remove("p", "A")
+    await unset_secrets(PROJECT, NAMES[:1], SyncOptions(), services=world.services)
+    report = await world.sync()
+
+    assert {"B": ("synced", "changed", None)} == told(report)
+    assert {"B": "two"} == world.acme.running
+
+
+async def test_a_form_is_noted_of_what_is_settled_already(decryption: InMemoryDecryption) -> None:
+    """The setting came later, and the value is the same: the command is asked once."""
+    world = World()
+    world.put(A="sealed:k1:one")
+    await world.sync()
+    world.decryption = decryption
+    decryption.leaves = True
+    for _ in range(2):
+        await world.sync()
+
+    assert ([["A"]], 1) == (decryption.calls, world.acme.restarts)
+
+
 async def test_nothing_is_sent_as_it_is_stored_by_mistake(world: World) -> None:
     """A worker that was started without the setting would send what no app can use."""
     world.decryption = None

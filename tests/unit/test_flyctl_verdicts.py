@@ -48,7 +48,7 @@ QUERY = "failed to run query ($appName: String!) { appcompact:app(name: $appName
         ),
         ('Post "http://x": dial tcp 127.0.0.1:9: connect: connection refused', errors.FlyUnavailable, False),
         ('Get "https://x": http: server gave HTTP response to HTTPS client', errors.FlyUnavailable, False),
-        ('Get "https://x": http2: server sent GOAWAY and closed the connection', errors.FlyUnavailable, False),
+        ('Get "https://x": http2: server sent GOAWAY and closed the connection', errors.FlyUnavailable, True),
         ("lookup api.fly.io on 10.0.0.1:53: server misbehaving", errors.FlyUnavailable, False),
         ("dial tcp: lookup no-such-host.invalid on 10.0.0.1:53: no such host", errors.FlyUnavailable, False),
         ("update secrets: failed to update app secrets: injected", errors.FlyctlFailed, False),

@@ -829,6 +829,9 @@ def test_a_command_that_cannot_be_run() -> None:
     command = "'cat' 'a b' \"c\" d\\ e"
 
     assert command == settings.load([environment(**{DECRYPT: command})]).decrypt
+    told = problems(environment(**{DECRYPT: "CREDENTIALS_KEY=hunter2 node x"}))
+    assert f"{DECRYPT} (environment) begins with a variable" in told
+    assert "hunter2" not in told
     for text in ("'", "a\nb", " ", "nothing-like-it x", "/dev/null"):
         assert f"{DECRYPT} (environment) " in problems(environment(**{DECRYPT: text}))
 
@@ -848,7 +851,7 @@ def test_a_limit_in_a_stray_file_is_an_error(name: str) -> None:
     """Ignored like the other settings there, it would limit nothing; where it is set elsewhere that one holds."""
     text = next(one for one in ("f" * 64, "fly", "app", "a*", "cat") if fits(name, one))
 
-    assert f"{name} (.env:3) would limit nothing" in problems(dot_env(**{name: "x"}))
+    assert f"{name} (.env:3) would have no effect" in problems(dot_env(**{name: "x"}))
     assert () == settings.load([environment(**{name: text}), dot_env(**{name: "x"})]).notes
 
 

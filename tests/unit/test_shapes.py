@@ -40,12 +40,15 @@ def test_names_in_camel_case_and_ids_that_are_uuids() -> None:
         '"name" AS credential_name',
         '"value" AS credential_value',
         '"updatedAt" AS updated_at',
-        'FROM "public"."Credential";  -- WHERE "deletedAt" IS NULL?',
+        'FROM "public"."Credential"',
         '"id"::text AS project_id',
         '"flyAppName" AS fly_app_name',
         "\"createdAt\" AT TIME ZONE 'UTC' AS created_at  -- if it is kept in UTC",
         'FROM "public"."Project";',
     ] == lines(user, project, table("Credential", columns))
+    assert '\n-- WHERE "deletedAt" IS NULL?\n;\n' in views(user, project, table("Credential", columns))
+    gone = views(user, project, table("Credential", columns | {"deletedAt": "boolean"}))
+    assert '\n-- WHERE NOT "deletedAt"?\n;\n' in gone
 
 
 def test_what_may_be_one_of_several_is_left_open() -> None:

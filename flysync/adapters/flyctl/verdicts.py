@@ -136,17 +136,17 @@ VERDICTS: tuple[Verdict, ...] = (
     ),
     Verdict(
         r"dial tcp|no such host|connection refused|no route to host|network is unreachable|server misbehaving"
-        r"|GOAWAY|stream error: |HTTP response to HTTPS client|TLS handshake|x509: "
+        r"|HTTP response to HTTPS client|TLS handshake|x509: "
         r'|": (Forbidden|Proxy Authentication Required)$',
         FlyUnavailable,
         "the sandbox cannot reach Fly.io's API",
         "transcripts: connection refused, no such host; Go's net/http/transport.go: a proxy's answer to CONNECT;"
-        " Go's net and http2: the others",
+        " Go's net: the others",
         hint="Daytona's lower tiers allow no connection to fly.io; `flysync doctor` checks that",
     ),
     Verdict(
         r": (unexpected )?EOF\b|connection reset by peer|broken pipe|i/o timeout|Client\.Timeout|deadline[ _]exceeded"
-        r"|transport connection broken|use of closed network connection",
+        r"|transport connection broken|use of closed network connection|GOAWAY|stream error: ",
         FlyUnavailable,
         "the connection to Fly.io's API broke",
         "transcripts: connection dropped before and after the work; flyctl.md 4: exit status 126",

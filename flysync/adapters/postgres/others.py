@@ -64,8 +64,11 @@ async def advised(session: Session, seen: Sequence[Finding], views: Mapping[str,
     if advice is None:
         return [*seen]
     if step := advice.fix:
-        hint = "a view of a table of yours may do: see `views`"
-        seen = [replace(one, hint=hint, fix=step) if one in apart else one for one in seen]
+        views_may = "a view of a table of yours may do: see `views`"
+        seen = [
+            replace(one, hint="; or ".join(filter(None, (one.hint, views_may))), fix=step) if one in apart else one
+            for one in seen
+        ]
     return [*seen, advice]
 
 

@@ -78,13 +78,9 @@ _BEGIN = """
 #: The secrets that are about to be written. A request is taken only if it is the one that was seen; and no row comes
 #: back of a secret that another run has taken since.
 _BEGIN_SECRETS = """
-    WITH change AS MATERIALIZED (
-        SELECT * FROM unnest(%(names)s::text[], %(fingerprints)s::text[], %(stored)s::text[])
-            AS given(name, fingerprint, stored)
-    )
     INSERT INTO flysync_secrets AS s (app, name, project_id, fingerprint, stored_fingerprint, state, run_id)
     SELECT %(app)s::text, change.name, %(project)s::text, change.fingerprint, change.stored, 'writing', %(run)s::text
-    FROM change
+    FROM unnest(%(names)s::text[], %(fingerprints)s::text[], %(stored)s::text[]) AS change(name, fingerprint, stored)
     ORDER BY change.name
     ON CONFLICT (app, name) DO UPDATE SET
         project_id = excluded.project_id,

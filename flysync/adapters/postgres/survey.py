@@ -19,17 +19,19 @@ _IDS = " UNION ALL ".join(
     for table in ("cloud_credentials", "project_deployments", "flysync_secrets")
 )
 
+_STORED_AT = rows.MOMENT.format("c.updated_at")
 #: One page of all that have credentials, a deployment or secrets of ours. Of each the newest run is looked up, by the
 #: index of runs by project, where it is behind or changes are asked for.
 _PAGE = f"""
     WITH ids AS MATERIALIZED (
         SELECT DISTINCT its.project_id FROM ({_IDS}) AS its ORDER BY its.project_id LIMIT %(limit)s
     ), {NOW}, told AS MATERIALIZED (
-        SELECT c.project_id, count(*) AS size, max({rows.MOMENT.format("c.updated_at")}) AS updated_at
-        FROM cloud_credentials AS c
+        SELECT c.project_id, count(*) AS size, max({_STORED_AT}) AS updated_at,
+               min({_STORED_AT}) FILTER (WHERE c.updated_at > coalesce(p.looked_at, '-infinity')) AS changed_at
+        FROM cloud_credentials AS c LEFT JOIN flysync_projects AS p ON p.project_id = c.project_id
         WHERE {rows.ON_PAGE.format("c")} AND c.credential_name IS NOT NULL GROUP BY c.project_id
     ), judged AS MATERIALIZED (
-        SELECT ids.project_id, newest.apps, coalesce(told.size, 0) AS size, told.updated_at,
+        SELECT ids.project_id, newest.apps, coalesce(told.size, 0) AS size, told.updated_at, told.changed_at,
                newest.at AS deployed_at, p.error_code, p.try_at, p.looked_at, p.deployed_at AS seen_at,
                CASE WHEN NOT p.settled THEN p.behind_since END AS behind_since,
                p.digest IS DISTINCT FROM now.digest AS is_changed,
@@ -63,10 +65,8 @@ _PAGE = f"""
             s.project_id::text, coalesce(s.apps::text[], '{{}}'),
             ARRAY(SELECT DISTINCT own.app::text FROM flysync_secrets AS own WHERE own.project_id = s.project_id),
             s.size, s.is_behind,
-            CASE WHEN s.is_behind THEN coalesce(s.behind_since, greatest(coalesce((
-                SELECT min({rows.MOMENT.format("c.updated_at")}) FROM cloud_credentials AS c
-                WHERE c.project_id = s.project_id AND c.updated_at > coalesce(s.looked_at, '-infinity')
-            ), s.updated_at), s.deployed_at)) END,
+            CASE WHEN s.is_behind
+                THEN coalesce(s.behind_since, greatest(coalesce(s.changed_at, s.updated_at), s.deployed_at)) END,
             s.failure::text,
             s.is_behind AND NOT s.is_changed AND s.error_code IS NOT NULL AND s.try_at IS NULL
                 AND s.deployed_at IS NOT DISTINCT FROM s.seen_at,

@@ -232,6 +232,8 @@ class _Checkup:
         if self._options.project is not None:
             words = ("sync-project", "--project", self._options.project, "--dry-run")
             return NextStep(command=command(*words), why="shows what a sync would do")
+        if self._options.settings.line("FLYSYNC_VALUE_SOURCE").shown == "caller":  # it alone can begin a sync
+            return NextStep(command="flysync status", why="shows what is not deployed; your backend gives the values")
         return first_sync(self._summary or Summary())
 
     def _command(self, *, offline: bool) -> str:

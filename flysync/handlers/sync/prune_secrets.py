@@ -102,7 +102,7 @@ async def _remove(
     what = f"{lost} of the {missing.size} secrets that flysync has set at {missing.app} no longer have a row"
     error = PruneRefused(f"{what}: too many to remove without --yes")
     lines = [CredentialReport(name=name, outcome=Outcome.FAILED, reason=Reason.REMOVED, error=error) for name in names]
-    after = () if pruning.after_s == GONE_S else ("--prune-after", f"{pruning.after_s:g}s")
+    after = () if pruning.after_s == GONE_S else ("--prune-after", f"{pruning.after_s:.0f}s")
     again = command("sync-project", *chosen(project=missing.project), "--prune", *after, "--yes")
     refused = SyncReport(
         run_id=RunId(services.clock.new_id()),

@@ -53,7 +53,7 @@ def settled(state: SyncState) -> Settlement | None:
         settled=not left,
         error_code=error.code if error and left else None,
         longest_pause_s=min((pause for pause, _ in left if pause is not None), default=None),
-        stored_fingerprints=dict(_stored_anew(view)),
+        stored_fingerprints={} if request.removes else dict(_stored_anew(view)),  # then nothing was decrypted
     )
 
 
@@ -68,10 +68,10 @@ def _stored_anew(view: ProjectView) -> Iterator[tuple[SecretName, str]]:
 
 
 def is_news(settlement: Settlement) -> bool:
-    """Tell whether it differs from what is known of the project."""
+    """Tell whether it differs from what is known of the project and of what is stored."""
     standing, digest = settlement.view.standing, settlement.view.digest
     was_settled = standing is not None and standing.settled and standing.digest == digest
-    return settlement.settled != was_settled
+    return settlement.settled != was_settled or bool(settlement.stored_fingerprints)
 
 
 def _open(state: SyncState, view: ProjectView) -> Iterator[tuple[Pause, FlysyncError | None]]:
