@@ -2248,6 +2248,13 @@ MUTATIONS = (
         (f"{_WATCHER}what_changes_all_the_time_is_left_for_one_more_look",),
     ),
     Mutation(
+        "forget a change that was sent",
+        "flysync/worker/watcher.py",
+        "            self._looks.forget(project)\n",
+        "",
+        (f"{_WATCHER}what_is_saved_right_after_a_sync_is_left_for_one_more_look",),
+    ),
+    Mutation(
         "let what changes all the time have its turn",
         "flysync/worker/looks.py",
         " or before.seen_at < self._looked_at",
@@ -2295,6 +2302,13 @@ MUTATIONS = (
         "    if encrypted:",
         "    if False and encrypted:",
         (f"{_VALUES}nothing_is_sent_as_it_is_stored_by_mistake",),
+    ),
+    Mutation(
+        "note no form where nothing was decrypted",
+        "flysync/handlers/sync/settle.py",
+        "stored_fingerprints={} if request.removes else dict(",
+        "stored_fingerprints=dict(",
+        (f"{_VALUES}what_was_sent_as_it_was_stored_is_sent_again",),
     ),
     Mutation(
         "write another form down only of the value that was sent",

@@ -112,6 +112,7 @@ async def test_many_secrets_and_strange_but_harmless_ones() -> None:
         "machine\nid m\nevent\nexit\nend",
         "machine\nid m\nevent\nexit\nat 1\ncode odd\nend",
         "machine\nid m; rm\nend",
+        "machine\nid a-value-7\nend",
         "machine\nid \nend",
         f"machine\nid m\nrelease {HUGER}\nend",
         "machine\nid m\nrelease x\nend",

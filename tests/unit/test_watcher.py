@@ -69,6 +69,21 @@ async def test_what_changes_all_the_time_is_left_for_one_more_look(world: World)
     assert len(begun) <= 3
 
 
+async def test_what_is_saved_right_after_a_sync_is_left_for_one_more_look(world: World) -> None:
+    """It is another change than the one that was sent."""
+    watcher, ready = Watcher(world.services, WatchOptions()), list[bool]()
+    for _ in range(4):
+        world.clock.slept_s += 1.0
+        found = await watcher._looks.look()
+        assert found is not None
+        ready.append(PROJECT in found.ready)
+        if len(ready) == 2:
+            await watcher._sync(found.ready[PROJECT])
+            world.put(B="1")
+
+    assert [False, True, False, True] == ready
+
+
 async def test_changes_that_wait_for_their_run_are_behind(world: World) -> None:
     """No run has noted them: the watcher tells that they are there, and for how long."""
     for project in ("q", "r"):

@@ -11,7 +11,6 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from flysync.adapters.flyctl.script import word
 from flysync.adapters.flyctl.verdicts import MOST_RELEASES
 from flysync.errors import FlyctlFailed
 from flysync.model.fly import Machine
@@ -56,6 +55,8 @@ printf "now %s\\n" "$(date +%s)"
 (exit "$r"); }"""
 
 _WHOLE = re.compile(r"(?P<machines>machine\n(?:.+\n)*end|none)\nnow (?P<now>\d{1,15})\n?")
+#: Fly's are 14 letters and digits, and are shown; what is not as plain may be anything.
+_ID = re.compile(r"[0-9A-Za-z_]{1,40}")
 _GONE = frozenset({"destroyed", "destroying"})
 
 
@@ -77,6 +78,8 @@ def read(told: str) -> tuple[Machine, ...]:
 def _machine(told: Sequence[str], now: int) -> Machine | None:
     lines = [line.partition(" ")[::2] for line in told]
     words = dict(lines)
+    if not _ID.fullmatch(words["id"]):
+        raise ValueError("not a machine's id")
     state, host = words.get("state", "unknown"), words.get("host_status", "ok")
     if state in _GONE or "temporary" in words:
         return None
@@ -86,7 +89,7 @@ def _machine(told: Sequence[str], now: int) -> Machine | None:
     exits = [int(event["at"]) for event in events if "exit" in event]
     release = int(words.get("release", 0))
     return Machine(
-        id=word(words["id"]),
+        id=words["id"],
         state=state if is_seen else host,
         release=release if 0 < release <= MOST_RELEASES else None,
         is_managed="launched" in words or (not is_seen and "metadata" not in words),
