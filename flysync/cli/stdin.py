@@ -84,7 +84,7 @@ def confirm(question: str) -> None:
 
     if sys.stdin is None or not sys.stdin.isatty():
         message = f"standard input is not a terminal, so nobody can answer: {question}"
-        raise UsageError(message, hint="give --yes if that is meant")
+        raise UsageError(message, hint="give --yes if so")
     try:
         is_confirmed = typer.confirm(printable(question), err=True)
     except typer.Abort:  # Ctrl-D; or Ctrl-C, which ends the command as the signal that it is

@@ -331,6 +331,6 @@ def test_tables_beside_others_are_asked_for(platform: Platform, terminal: Termin
     assert code == process.wait(120), terminal.read_to_the_end()
     made = "SELECT to_regclass('cloud_credentials') IS NOT NULL AND to_regclass('flysync_runs') IS NOT NULL"
     assert [(code == 0,)] == platform.execute(made)
-    assert (2, "usage", "give --yes if that is meant") == (unasked.code, *(unasked.json["error"][key] for key in ("code", "hint")))
+    assert (2, "usage", "give --yes if so") == (unasked.code, *(unasked.json["error"][key] for key in ("code", "hint")))
     assert 'has 1 table ("public"."orders"), but not cloud_credentials' in unasked.json["error"]["message"]
     assert 0 == platform.flysync("db", "init", "--yes").code
