@@ -17,7 +17,7 @@ MOST_PROJECTS = 3
 
 
 def similar(text: str, known: Iterable[str]) -> list[str]:
-    """Give up to three of *known* that are spelled nearly like *text*; one that differs only by case stands alone."""
+    """Give up to three of *known* that are similar to *text*; one that differs only by case is the only one."""
     folded = {one.casefold(): one for one in sorted(known, reverse=True)}
     if same := folded.get(text.casefold()):
         return [same]

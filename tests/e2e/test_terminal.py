@@ -101,6 +101,20 @@ def plain(printed: str) -> str:
     return re.sub(r"\x1b\[[\d;]*m", "", printed)
 
 
+def answered(platform: Platform, terminal: Terminal, question: str, keys: bytes, *arguments: str) -> int:
+    """Run a command on the terminal, type *keys* when it asks the *question*, and give its exit code."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), *arguments],
+        pass_fds=[terminal.theirs],
+        env=platform.environ | {"TERM": "dumb"},
+        cwd=platform.home,
+    )
+    terminal.hand_over()
+    until_it_asks(process, terminal, question)
+    terminal.type(keys)
+    return process.wait(120)
+
+
 def until_it_asks(process: subprocess.Popen[bytes], terminal: Terminal, words: str) -> None:
     """Wait until a command has asked, and waits for the keys: a Ctrl-C between the two is read with the next key."""
     until(lambda: words in terminal.shown)
@@ -299,17 +313,10 @@ def test_a_removal_is_asked_for(platform: Platform, terminal: Terminal, keys: by
     platform.store("p", A="1")
     platform.flysync("sync-project", "--project", "p")
     platform.execute("DELETE FROM cloud_credentials")
-    process = subprocess.Popen(
-        [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), "unset", "--project", "p", "--name", "A"],
-        pass_fds=[terminal.theirs],
-        env=platform.environ | {"TERM": "dumb"},
-        cwd=platform.home,
-    )
-    terminal.hand_over()
-    until_it_asks(process, terminal, "Remove A from the app of p, and restart its machines? [y/N]: ")
-    terminal.type(keys)
 
-    assert code == process.wait(120), terminal.read_to_the_end()
+    question = "Remove A from the app of p, and restart its machines? [y/N]: "
+    unset = ("unset", "--project", "p", "--name", "A")
+    assert code == answered(platform, terminal, question, keys, *unset), terminal.read_to_the_end()
     assert ({} if code == 0 else {"A": "1"}) == app.secrets
 
 
@@ -318,17 +325,8 @@ def test_tables_beside_others_are_asked_for(platform: Platform, terminal: Termin
     """Yes makes them; no and Ctrl-C make none. Elsewhere --yes is needed."""
     platform.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE orders (id uuid)")
     unasked = platform.flysync("db", "init", "--json")
-    process = subprocess.Popen(
-        [sys.executable, "-c", ON_TERMINAL, str(terminal.theirs), "db", "init"],
-        pass_fds=[terminal.theirs],
-        env=platform.environ | {"TERM": "dumb"},
-        cwd=platform.home,
-    )
-    terminal.hand_over()
-    until_it_asks(process, terminal, "would do.) [y/N]: ")
-    terminal.type(keys)
 
-    assert code == process.wait(120), terminal.read_to_the_end()
+    assert code == answered(platform, terminal, "would do.) [y/N]: ", keys, "db", "init"), terminal.read_to_the_end()
     made = "SELECT to_regclass('cloud_credentials') IS NOT NULL AND to_regclass('flysync_runs') IS NOT NULL"
     assert [(code == 0,)] == platform.execute(made)
     assert (2, "usage", "give --yes if so") == (unasked.code, *(unasked.json["error"][key] for key in ("code", "hint")))

@@ -110,7 +110,7 @@ _SETTLE = f"""
 """
 
 #: Other forms in which values are stored by now, unless others have been sent since.
-_STORED_ANEW = """
+_CHANGED_FORMS = """
     UPDATE flysync_secrets AS s SET stored_fingerprint = given.stored
     FROM unnest(%(names)s::text[], %(sent)s::text[], %(stored)s::text[]) AS given(name, sent, stored)
     WHERE s.app = %(app)s AND s.name = given.name AND s.fingerprint = given.sent
@@ -200,5 +200,5 @@ async def settle(session: Session, settlement: Settlement, *, run: RunId | None 
         if stored := settlement.stored_fingerprints:
             names = {"app": view.app, "names": list(stored), "stored": list(stored.values())}
             sent = [view.records[name].fingerprint for name in stored]
-            await session.execute(_STORED_ANEW, {**names, "sent": sent})
+            await session.execute(_CHANGED_FORMS, {**names, "sent": sent})
         await session.execute(_SETTLE, given)

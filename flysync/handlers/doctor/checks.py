@@ -72,7 +72,7 @@ class _Checkup:
         self._listener = listener
         self._findings = Findings()
         self._next: list[NextStep] = []
-        self._summary: Summary | None = None
+        self._summary = Summary()
 
     async def run(self) -> DoctorReport:
         """Check one part after the other; whatever goes wrong with one ends that one alone."""
@@ -147,8 +147,7 @@ class _Checkup:
     async def _leftovers(self) -> bool:
         """Sandboxes that are no longer needed, and runs that died."""
         sandboxes = [line for line in (await list_sandboxes(services=self._services)).lines if line.is_left]
-        values = self._options.settings.line("FLYSYNC_VALUE_SOURCE").shown == "database"
-        survey = await surveyed(Selection(), services=self._services, values=values)
+        survey = await surveyed(Selection(), services=self._services, values=not self._is_from_caller)
         self._summary = survey.summary()
         for note in survey.notes():
             self._findings.warn("deployments", note.message, "correct project_deployments")
@@ -226,15 +225,19 @@ class _Checkup:
         steps = [*self._next, failed[0].fix or again]
         return DoctorReport(findings=findings, next=tuple(dict.fromkeys(steps)), error=error)
 
+    @property
+    def _is_from_caller(self) -> bool:
+        return self._options.settings.line("FLYSYNC_VALUE_SOURCE").shown == "caller"
+
     def _nothing_to_fix(self) -> NextStep:
         if self._options.offline:
             return NextStep(command=self._command(offline=False), why="checks Fly too, from a sandbox")
         if self._options.project is not None:
             words = ("sync-project", "--project", self._options.project, "--dry-run")
             return NextStep(command=command(*words), why="shows what a sync would do")
-        if self._options.settings.line("FLYSYNC_VALUE_SOURCE").shown == "caller":  # it alone can begin a sync
+        if self._is_from_caller:  # it alone can begin a sync
             return NextStep(command="flysync status", why="shows what is not deployed; your backend gives the values")
-        return first_sync(self._summary or Summary())
+        return first_sync(self._summary)
 
     def _command(self, *, offline: bool) -> str:
         """Give the command that checks the same."""

@@ -53,11 +53,11 @@ def settled(state: SyncState) -> Settlement | None:
         settled=not left,
         error_code=error.code if error and left else None,
         longest_pause_s=min((pause for pause, _ in left if pause is not None), default=None),
-        stored_fingerprints={} if request.removes else dict(_stored_anew(view)),  # then nothing was decrypted
+        stored_fingerprints={} if request.removes else dict(_changed_forms(view)),  # then nothing was decrypted
     )
 
 
-def _stored_anew(view: ProjectView) -> Iterator[tuple[SecretName, str]]:
+def _changed_forms(view: ProjectView) -> Iterator[tuple[SecretName, str]]:
     """Give what is stored in another form since, though it is the value that was sent."""
     for name, record in view.records.items():
         row = view.credentials.get(name)
