@@ -1,10 +1,9 @@
 """
-A stand-in for flyctl, for the demo and for tests where there is no real one.
+A stand-in for flyctl, for the demo and for tests: the good day, and the few refusals that they need.
 
-It sends the same requests in the same order as flyctl ad0172fac and prints the same texts on the same streams with
-the same exit codes; it knows `secrets set|unset|sync|deploy|list`, `machine list|start`, `status --json`, `version`,
-`tokens debug` and `auth whoami`. It talks to a simulated Fly only. `tests/contract/test_flyctl.py` holds it to
-recorded runs of the real one, and to the real one itself.
+It knows what flysync asks (`secrets set|unset|deploy|list`, `machine list|start`, `status`, `version`, `auth whoami`),
+sends what flyctl ad0172fac sends and prints what it prints (flyctl-transcripts.txt), to a simulated Fly only. It tries
+nothing twice but a lease. What the real one does when Fly's services fail is recorded, in `tests/recordings`.
 Imported are only light modules of the standard library: a call is to take less than 80 ms.
 """
 
@@ -12,84 +11,57 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from flysync.sim import flyctl_looking, flyctl_machines, flyctl_secrets
-from flysync.sim.flyctl_flags import Call, Mistake, parse
-from flysync.sim.flyctl_http import Cancelled, Failure, to_json
-from flysync.sim.flyctl_session import Patience, Session, go_text
+from flysync.sim import flyctl_deploy
+from flysync.sim.flyctl_client import Client, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 #: What it says its version is, unless the launcher says otherwise.
 VERSION = "0.4.87"
-#: How long the real one tries to get a machine's lease.
-LEASE_PATIENCE_S = Patience().lease_patience_s
 
 _COMMIT = "ad0172face303b77584eea95b46fa3ddc61d5ddd"
 _BUILT = "2026-08-21T00:00:00Z"
+_STAGED = (
+    "Secrets have been staged, but not set on VMs. "
+    "Deploy or update machines in this app for the secrets to take effect."
+)
+#: The flags that it takes: those with a value, and the others; `-a` is one's short form.
+_VALUED = ("app", "saveinstall")
+_FLAGS = (*_VALUED, "json", "stage", "detach", "dns-checks")
+_SHORT = {"a": "app", "j": "json", "s": "saveinstall"}
+#: With more machines than this, a list of secrets shows no status (flyctl.md 1.6).
+_MOST_MACHINES = 100
 
 
-def run(
-    argv: Sequence[str],
-    environ: Mapping[str, str],
-    *,
-    streams: tuple[int, TextIO, TextIO],
-    version: str = VERSION,
-    patience: Patience = Patience(),  # noqa: B008 - nobody can change it
-) -> int:
-    """
-    Run the command that *argv* is, without the program's name, and give the exit code.
-
-    *streams* are the descriptor of standard input, standard output and standard error.
-    """
-    _, stdout, stderr = streams
-    failure: Failure
+def main(version: str = VERSION) -> None:
+    """Run the command in this process's arguments, and exit as flyctl does."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(127))  # it prints nothing, and keeps its leases (measured)
     try:
-        call = parse(argv)
-        if call.command is None or call.is_on("help"):
-            print(_help(call), file=stdout, flush=True)
-            return 0
-        session = Session(call, environ, streams=streams, version=version, patience=patience)
-        _DOERS[call.command.words](session)
-        return 0
-    except Cancelled:
-        return 127
-    except Mistake as mistake:
-        print(mistake.usage, file=stdout, flush=True)
-        failure = mistake
-    except Failure as other:
-        failure = other
-    request_id = f" (Request ID: {failure.request_id})" if failure.request_id else ""
-    print(f"Error: {failure.text}{request_id}", file=stderr)
-    for text in (failure.description, failure.suggestion):
-        if text:
-            print(f"{text}\n", file=stderr)
-    stderr.flush()
-    return failure.exit_code
+        words, flags = _parsed([os.fsencode(argument).decode("utf-8", "replace") for argument in sys.argv[1:]])
+        do, arguments = _command(words)
+        do(Client(os.environ, flags=flags, version=version), arguments)
+    except Failure as failure:
+        print(f"Error: {failure}", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
-def main(*, version: str = VERSION, patience: Sequence[float] = ()) -> NoReturn:
-    """Run the command in this process's arguments, and exit."""
-    signal.signal(signal.SIGINT, _cancel)
-    signal.signal(signal.SIGTERM, _cancel)
-    argv = [go_text(os.fsencode(argument)) for argument in sys.argv[1:]]
-    streams = (0, sys.stdout, sys.stderr)
-    sys.exit(run(argv, os.environ, streams=streams, version=version, patience=Patience(*patience)))
-
-
-def launcher(path: Path, *, version: str = VERSION, **patience: float) -> Path:
-    """Write an executable at *path* that runs the stand-in from anywhere, with another `Patience`; give the path."""
-    path.write_text(launcher_text(version, **patience), encoding="utf-8")
+def launcher(path: Path, *, version: str = VERSION) -> Path:
+    """Write an executable at *path* that runs the stand-in from anywhere, and give the path."""
+    path.write_text(launcher_text(version), encoding="utf-8")
     path.chmod(0o755)
     return path
 
 
-def launcher_text(version: str = VERSION, **patience: float) -> str:
+def launcher_text(version: str = VERSION) -> str:
     """
     Give the launcher's text.
 
@@ -102,66 +74,152 @@ def launcher_text(version: str = VERSION, **patience: float) -> str:
     packages = {"flysync": os.path.dirname(sim), "flysync.sim": sim}
     code = (
         f"import sys\nfor name, path in {json.dumps(packages)}.items():\n"
-        "    module = type(sys)(name)\n    module.__path__ = [path]\n    sys.modules[name] = module\n"
-        f"from flysync.sim.flyctl import main\n"
-        f"main(version={json.dumps(version)}, patience={tuple(Patience(**patience))!r})\n"
+        "    package = type(sys)(name)\n    package.__path__ = [path]\n    sys.modules[name] = package\n"
+        f"from flysync.sim.flyctl import main\nmain({json.dumps(version)})\n"
     )
     return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -X utf8 -c {shlex.quote(code)} "$@"\n'
 
 
-def _cancel(*_: object) -> NoReturn:
-    raise Cancelled(by_signal=True)
+def rows(
+    secrets: Iterable[Mapping[str, str]], machines: Sequence[Mapping[str, Any]], created: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """
+    Give what a list says of *secrets*; *created* is when each release was made, by its number.
+
+    A status goes by times alone: a secret is deployed to a machine whose release is younger (flyctl.md 1.6).
+    """
+    listed = [{"name": secret["name"], "digest": secret["digest"]} for secret in secrets]
+    if len(machines) > _MOST_MACHINES:
+        return listed
+    numbers = [_metadata(machine).get("fly_release_version", "") for machine in machines]
+    for row, secret in zip(listed, secrets, strict=True):
+        reached = sum(1 for number in numbers if secret["updated_at"] <= created.get(number, ""))
+        row["status"] = ("Partial" if reached < len(numbers) else "Deployed") if reached else "Staged"
+    return listed
 
 
-def _help(call: Call) -> str:
-    """Explain a command in brief; the real one says more."""
-    if call.command is not None:
-        return f"{call.command.summary}\n\n{call.command.usage()}".rstrip("\n")
-    group = call.arguments[0] if call.arguments else ""
-    return f"This is a stand-in for flyctl.\n\nUsage:\n  {f'flyctl {group}'.rstrip()} [command]"
+def shown(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a machine as `--json` shows it: what is false, 0 or empty is left out, but in its config (measured)."""
+    filled = {key: value if key.endswith("config") else _filled(value) for key, value in machine.items() if value}
+    return {"cordoned": False, **filled}
 
 
-def _show_version(session: Session) -> None:
-    if session.call.flags.get("saveinstall"):
-        session.home.set_auto_update()
-        session.err(f"set update channel to {session.call.flags['saveinstall']}")
-    elif session.json:
-        shown = {
-            "Name": "flyctl",
-            "Version": session.version,
-            "Commit": _COMMIT,
-            "BranchName": "",
-            "BuildDate": _BUILT,
-            "OS": "linux",
-            "Architecture": "amd64",
-            "Environment": "production",
-        }
-        session.out(to_json(shown).decode())
+def _filled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(inner) for key, inner in value.items() if inner}
+    return [_filled(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _metadata(machine: Mapping[str, Any]) -> dict[str, str]:
+    return (machine.get("config") or {}).get("metadata") or {}
+
+
+def _parsed(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Give the words and the flags of a command line; after `--` all are words."""
+    words: list[str] = []
+    flags: dict[str, str] = {}
+    rest = iter(argv)
+    for argument in rest:
+        if argument == "--":
+            words += rest
+        elif found := re.fullmatch(r"--([a-z-]+)(=.*)?|-([a-z])", argument, re.DOTALL):
+            name = found[1] or _SHORT.get(found[3], found[3])
+            if name not in _FLAGS:
+                raise Failure(f"unknown flag: {argument}")
+            flags[name] = found[2][1:] if found[2] else next(rest, "") if name in _VALUED else "true"
+        else:
+            words.append(argument)
+    return words, flags
+
+
+def _command(words: Sequence[str]) -> tuple[Callable[[Client, Sequence[str]], None], Sequence[str]]:
+    """Give what does the command of one word or two, and the words that are left."""
+    for length in (2, 1):
+        if do := _COMMANDS.get(" ".join(words[:length])):
+            return do, words[length:]
+    raise Failure(f'unknown command "{" ".join(words[:2])}" for the stand-in for flyctl')
+
+
+def _set_secrets(client: Client, arguments: Sequence[str]) -> None:
+    """Store the values in the arguments; that of `NAME=-` is on standard input (flyctl.md 1.4)."""
+    values: dict[str, str | None] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise Failure(f"could not parse secrets: '{argument}': must be in the format NAME=VALUE")
+        values[name] = sys.stdin.read().strip() if value == "-" else value
+    _update(client, values)
+
+
+def _unset_secrets(client: Client, names: Sequence[str]) -> None:
+    _update(client, dict.fromkeys(names))
+
+
+def _update(client: Client, values: Mapping[str, str | None]) -> None:
+    app = client.graphql("appcompact")["appcompact"]
+    body = {"values": dict(sorted(values.items()))}
+    failing = "update secrets: failed to update app secrets"
+    client.remember(client.machines("POST", "/secrets", body, failing=failing)["version"])
+    if "stage" in client.flags:
+        print(_STAGED, flush=True)
     else:
-        session.out(f"flyctl v{session.version} linux/amd64 Commit: {_COMMIT} BuildDate: {_BUILT}")
+        flyctl_deploy.roll_out(client, app)
 
 
-def _logged_in(do: Callable[[Session], None]) -> Callable[[Session], None]:
-    def doer(session: Session) -> None:
-        session.log_in()
-        do(session)
+def _list_secrets(client: Client, _: Sequence[str]) -> None:
+    known = client.known_version()
+    path = "/secrets" if known is None else f"/secrets?version={known}"
+    secrets = client.machines("GET", path, failing="failed to list app secrets")["secrets"]
+    machines: list[dict[str, Any]] = []
+    created: dict[str, str] = {}
+    with suppress(Failure):  # then nothing counts as deployed (flyctl.md 1.6)
+        machines = flyctl_deploy.managed_machines(client)
+        if 0 < len(machines) <= _MOST_MACHINES:
+            path = f"apps/{client.app}/releases?limit=20"
+            created = {
+                str(release["version"]): release["created_at"]
+                for release in client.releases("GET", path, failing="failed to list releases")["releases"]
+            }
+    _print(rows(secrets, machines, created))
 
-    return doer
+
+def _list_machines(client: Client, _: Sequence[str]) -> None:
+    _print([shown(machine) for machine in flyctl_deploy.list_machines(client, "failed to list VMs")])
 
 
-_DOERS: dict[str, Callable[[Session], None]] = {
-    "secrets set": _logged_in(flyctl_secrets.set_secrets),
-    "secrets unset": _logged_in(flyctl_secrets.unset_secrets),
-    "secrets sync": _logged_in(flyctl_secrets.sync_secrets),
-    "secrets deploy": _logged_in(flyctl_secrets.deploy_secrets),
-    "secrets list": _logged_in(flyctl_secrets.list_secrets),
-    "machine list": _logged_in(flyctl_machines.list_machines),
-    "machine start": _logged_in(flyctl_machines.start_machines),
+def _show_status(client: Client, _: Sequence[str]) -> None:
+    app = client.graphql("appcompact", failing="failed to get app: ")["appcompact"]
+    machines = flyctl_deploy.list_machines(client, "failed to list active VMs")
+    release = client.graphql("currentRelease")["app"]["currentRelease"] or {"version": 0}
+    told = {"Name": app["name"], "Deployed": app["deployed"], "Version": release["version"]}
+    _print({**told, "Machines": [shown(machine) for machine in machines]})
+
+
+def _show_viewer(client: Client, _: Sequence[str]) -> None:
+    _print({"email": client.graphql("viewer", failing="failed retrieving current user: ")["viewer"]["email"]})
+
+
+def _show_version(client: Client, _: Sequence[str]) -> None:
+    if "saveinstall" in client.flags:  # what the installer asks
+        print(f"set update channel to {client.flags['saveinstall']}", file=sys.stderr, flush=True)
+        return
+    told = {"Name": "flyctl", "Version": client.version, "Commit": _COMMIT, "BranchName": "", "BuildDate": _BUILT}
+    told |= {"OS": "linux", "Architecture": "amd64", "Environment": "production"}
+    print(json.dumps(told, separators=(",", ":")), flush=True)
+
+
+def _print(what: object) -> None:
+    print(json.dumps(what, indent=4, ensure_ascii=False), flush=True)
+
+
+_COMMANDS: dict[str, Callable[[Client, Sequence[str]], None]] = {
+    "secrets set": _set_secrets,
+    "secrets unset": _unset_secrets,
+    "secrets list": _list_secrets,
+    "secrets deploy": flyctl_deploy.deploy,
+    "machine list": _list_machines,
+    "machine start": flyctl_deploy.start,
+    "status": _show_status,
+    "auth whoami": _show_viewer,
     "version": _show_version,
-    "status": _logged_in(flyctl_looking.show_status),
-    "tokens debug": flyctl_looking.debug_token,
-    "auth whoami": _logged_in(flyctl_looking.show_viewer),
 }
-
-if __name__ == "__main__":
-    main()

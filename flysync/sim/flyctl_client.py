@@ -1,0 +1,137 @@
+"""How the stand-in for flyctl speaks to Fly, and what it keeps in its configuration directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: What is asked of GraphQL, by the part of flyctl's query that tells which it is.
+_QUERIES = {
+    "appcompact": "query ($appName: String!) { appcompact:app(name: $appName) { id name deployed status } }",
+    "viewer": "query { viewer { ... on User { id email } ... on Macaroon { email } } }",
+    "currentRelease": "query ($appName: String!) { app(name:$appName) { currentRelease:currentReleaseUnprocessed "
+    "{ version } } }",
+    "FlyctlConfigCurrentRelease": "query FlyctlConfigCurrentRelease ($appName: String!) { app(name: $appName) { "
+    "currentReleaseUnprocessed { configDefinition } } }",
+    "LatestImage": "query LatestImage ($appName: String!) { app(name: $appName) { currentReleaseUnprocessed "
+    "{ id version imageRef } } }",
+}
+
+
+class Failure(Exception):
+    """What stands behind `Error: `; *status* is that of the answer that is the cause, if there was one."""
+
+    def __init__(self, text: str, *, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Client:
+    """Fly's services at the addresses in the environment, for one call with its *flags* about one *app*."""
+
+    def __init__(self, environ: Mapping[str, str], *, flags: Mapping[str, str], version: str) -> None:
+        self.app, self.flags, self.version = flags.get("app", ""), flags, version
+        self._environ = environ
+        self._directory = environ.get("FLY_CONFIG_DIR") or os.path.join(environ.get("HOME", "."), ".fly")
+        self._config = os.path.join(self._directory, "config.yml")
+
+    def machines(self, method: str, path: str, body: object = None, *, failing: str, nonce: str = "") -> Any:
+        """Call the Machines API about the app, and give what it answers; what it says instead comes after *failing*."""
+        url = self._base("FLY_FLAPS_BASE_URL") + f"/v1/apps/{self.app}{path}"
+        status, answer = self._send(method, url, body, failing=failing, nonce=nonce)
+        if status < 300:
+            with suppress(ValueError):
+                return json.loads(answer)
+            raise Failure(f"{failing}: failed decoding response: unexpected EOF")
+        said = answer.decode("utf-8", "replace")
+        with suppress(ValueError, AttributeError):
+            found = json.loads(answer)
+            raise Failure(f"{failing}: {found.get('message') or found.get('error', '')}", status=status)
+        raise Failure(f"{failing}: request returned non-2xx status: {status}: {said}", status=status)
+
+    def releases(self, method: str, path: str, body: object = None, *, failing: str) -> Any:
+        """Call the releases API, and give what it answers."""
+        url = self._base("FLY_UIEX_BASE_URL") + f"/api/v1/{path}"
+        status, answer = self._send(method, url, body, failing=failing)
+        if status >= 300:
+            raise Failure(f"{failing} (status {status}): {answer.decode('utf-8', 'replace')}", status=status)
+        return json.loads(answer)
+
+    def graphql(self, what: str, *, failing: str = "") -> Any:
+        """Ask GraphQL one of the things that flyctl asks, and give the data."""
+        query = _QUERIES[what]
+        body = {"query": query, "variables": {"appName": self.app}}
+        failing = f"{failing}failed to run {query}"
+        status, answer = self._send("POST", self._base("FLY_API_BASE_URL") + "/graphql", body, failing=failing)
+        if status != 200:
+            raise Failure(f"{failing}: server returned a non-200 status code: {status}", status=status)
+        found = json.loads(answer)
+        if found.get("errors"):
+            raise Failure(f"{failing}: {found['errors'][0]['message']}")
+        return found["data"]
+
+    def known_version(self) -> int | None:
+        """Give the newest version of the app's secrets that a call with this configuration directory has heard of."""
+        return self._known().get(self.app)
+
+    def remember(self, version: int) -> None:
+        """Keep the newest version of the app's secrets, as flyctl does, for the calls that come after."""
+        known = {**self._known(), self.app: version}
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        with open(self._config, "w", encoding="utf-8") as file:
+            file.write("app_secrets_minvers:\n" + "".join(f"    {app}: {number}\n" for app, number in known.items()))
+
+    def _known(self) -> dict[str, int]:
+        with suppress(OSError), open(self._config, encoding="utf-8") as file:
+            return {app: int(number) for app, number in re.findall(r"^    (\S+): (\d+)$", file.read(), re.MULTILINE)}
+        return {}
+
+    def _log(self, text: str) -> None:
+        """Write values in clear to a file below the configuration directory, as flyctl does (flyctl.md 8)."""
+        logs = os.path.join(self._directory, "logs")
+        with suppress(OSError):
+            os.makedirs(logs, mode=0o700, exist_ok=True)
+            with open(os.path.join(logs, "flyctl.log"), "a", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+
+    def _base(self, name: str) -> str:
+        """Give an address of the simulated Fly; the real one is never called."""
+        if not self._environ.get(name, "").startswith("http://"):
+            raise Failure(f"the stand-in for flyctl does not talk to the real Fly.io: set {name}")
+        return self._environ[name].rstrip("/")
+
+    def _send(self, method: str, url: str, body: object, *, failing: str, nonce: str = "") -> tuple[int, bytes]:
+        """Send a request on a connection of its own, and give the answer's status and body."""
+        token = re.sub(r"^\s*(?i:(bearer|flyv1)\s+)*", "", self._environ.get("FLY_API_TOKEN", "")).strip()
+        if not token:
+            raise Failure("no access token available. Please login with 'flyctl auth login'")
+        data = b"" if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        self._log(f"--> {method} {url}\n{data.decode()}")
+        authority, _, path = url.removeprefix("http://").partition("/")
+        host, _, port = authority.partition(":")
+        headers = [f"{method} /{path} HTTP/1.1", f"Host: {authority}", "Connection: close"]
+        headers += [f"Authorization: {'FlyV1' if token.startswith('fm2_') else 'Bearer'} {token}"]
+        headers += [f"User-Agent: flyctl/{self.version}", f"Content-Length: {len(data)}"]
+        headers += [f"fly-machine-lease-nonce: {nonce}"] * bool(nonce) + ["", ""]
+        asked = f'{failing}: {method.capitalize()} "{url}": '
+        try:
+            with socket.create_connection((host, int(port or "80"))) as connection:
+                connection.sendall("\r\n".join(headers).encode() + data)
+                with connection.makefile("rb") as stream:
+                    head, _, answer = stream.read().partition(b"\r\n\r\n")
+        except socket.gaierror:
+            raise Failure(f"{asked}dial tcp: lookup {host}: no such host") from None
+        except ConnectionRefusedError:
+            raise Failure(f"{asked}dial tcp {host}:{port}: connect: connection refused") from None
+        except OSError:
+            raise Failure(f"{asked}EOF") from None
+        if not head:
+            raise Failure(f"{asked}EOF")
+        return int(head.split()[1]), answer
