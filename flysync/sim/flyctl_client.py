@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class Client:
         self._environ = environ
         self._directory = environ.get("FLY_CONFIG_DIR") or os.path.join(environ.get("HOME", "."), ".fly")
         self._config = os.path.join(self._directory, "config.yml")
+        self._token = _token(environ.get("FLY_API_TOKEN", ""))
 
     def machines(self, method: str, path: str, body: object = None, *, failing: str, nonce: str = "") -> Any:
         """Call the Machines API about the app, and give what it answers; what it says instead comes after *failing*."""
@@ -84,9 +86,13 @@ class Client:
     def remember(self, version: int) -> None:
         """Keep the newest version of the app's secrets, as flyctl does, for the calls that come after."""
         known = {**self._known(), self.app: version}
+        self.configure("app_secrets_minvers:\n" + "".join(f"    {app}: {number}\n" for app, number in known.items()))
+
+    def configure(self, text: str) -> None:
+        """Write the configuration file."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         with open(self._config, "w", encoding="utf-8") as file:
-            file.write("app_secrets_minvers:\n" + "".join(f"    {app}: {number}\n" for app, number in known.items()))
+            file.write(text)
 
     def _known(self) -> dict[str, int]:
         with suppress(OSError), open(self._config, encoding="utf-8") as file:
@@ -109,15 +115,12 @@ class Client:
 
     def _send(self, method: str, url: str, body: object, *, failing: str, nonce: str = "") -> tuple[int, bytes]:
         """Send a request on a connection of its own, and give the answer's status and body."""
-        token = re.sub(r"^\s*(?i:(bearer|flyv1)\s+)*", "", self._environ.get("FLY_API_TOKEN", "")).strip()
-        if not token:
-            raise Failure("no access token available. Please login with 'flyctl auth login'")
         data = b"" if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         self._log(f"--> {method} {url}\n{data.decode()}")
         authority, _, path = url.removeprefix("http://").partition("/")
         host, _, port = authority.partition(":")
         headers = [f"{method} /{path} HTTP/1.1", f"Host: {authority}", "Connection: close"]
-        headers += [f"Authorization: {'FlyV1' if token.startswith('fm2_') else 'Bearer'} {token}"]
+        headers += [f"Authorization: {'FlyV1' if self._token.startswith('fm2_') else 'Bearer'} {self._token}"]
         headers += [f"User-Agent: flyctl/{self.version}", f"Content-Length: {len(data)}"]
         headers += [f"fly-machine-lease-nonce: {nonce}"] * bool(nonce) + ["", ""]
         asked = f'{failing}: {method.capitalize()} "{url}": '
@@ -135,3 +138,13 @@ class Client:
         if not head:
             raise Failure(f"{asked}EOF")
         return int(head.split()[1]), answer
+
+
+def _token(given: str) -> str:
+    """Give the token without its scheme; a macaroon that is over stays at home (measured)."""
+    token = re.sub(r"^\s*(?i:(bearer|flyv1)\s+)*", "", given).strip()
+    if token.startswith("fm2_"):
+        from flysync.sim.macaroon import ends
+
+        return token if ends(token) > time.time() else ""
+    return token
