@@ -27,11 +27,12 @@ _QUERIES = {
 
 
 class Failure(Exception):
-    """What stands behind `Error: `; *status* is that of the answer that is the cause, if there was one."""
+    """What stands behind `Error: `."""
 
-    def __init__(self, text: str, *, status: int = 0) -> None:
-        super().__init__(text)
-        self.status = status
+    @property
+    def line(self) -> str:
+        """Its first line: an app's own log may come below."""
+        return str(self).partition("\n")[0]
 
 
 class Client:
@@ -49,22 +50,20 @@ class Client:
         url = self._base("FLY_FLAPS_BASE_URL") + f"/v1/apps/{self.app}{path}"
         status, answer = self._send(method, url, body, failing=failing, nonce=nonce)
         if status < 300:
-            with suppress(ValueError):
-                return json.loads(answer)
-            raise Failure(f"{failing}: failed decoding response: unexpected EOF")
+            return _decoded(answer, failing)
         said = answer.decode("utf-8", "replace")
         with suppress(ValueError, AttributeError):
             found = json.loads(answer)
-            raise Failure(f"{failing}: {found.get('message') or found.get('error', '')}", status=status)
-        raise Failure(f"{failing}: request returned non-2xx status: {status}: {said}", status=status)
+            raise Failure(f"{failing}: {found.get('message') or found.get('error', '')}")
+        raise Failure(f"{failing}: request returned non-2xx status: {status}: {said}")
 
     def releases(self, method: str, path: str, body: object = None, *, failing: str) -> Any:
         """Call the releases API, and give what it answers."""
         url = self._base("FLY_UIEX_BASE_URL") + f"/api/v1/{path}"
         status, answer = self._send(method, url, body, failing=failing)
         if status >= 300:
-            raise Failure(f"{failing} (status {status}): {answer.decode('utf-8', 'replace')}", status=status)
-        return json.loads(answer)
+            raise Failure(f"{failing} (status {status}): {answer.decode('utf-8', 'replace')}")
+        return _decoded(answer, failing)
 
     def graphql(self, what: str, *, failing: str = "") -> Any:
         """Ask GraphQL one of the things that flyctl asks, and give the data."""
@@ -73,8 +72,8 @@ class Client:
         failing = f"{failing}failed to run {query}"
         status, answer = self._send("POST", self._base("FLY_API_BASE_URL") + "/graphql", body, failing=failing)
         if status != 200:
-            raise Failure(f"{failing}: server returned a non-200 status code: {status}", status=status)
-        found = json.loads(answer)
+            raise Failure(f"{failing}: server returned a non-200 status code: {status}")
+        found = _decoded(answer, failing)
         if found.get("errors"):
             raise Failure(f"{failing}: {found['errors'][0]['message']}")
         return found["data"]
@@ -138,6 +137,13 @@ class Client:
         if not head:
             raise Failure(f"{asked}EOF")
         return int(head.split()[1]), answer
+
+
+def _decoded(answer: bytes, failing: str) -> Any:
+    try:
+        return json.loads(answer)
+    except ValueError:
+        raise Failure(f"{failing}: failed decoding response: unexpected EOF") from None
 
 
 def _token(given: str) -> str:

@@ -100,9 +100,9 @@ def roll_out(client: Client, app: Mapping[str, Any]) -> None:
     try:
         rollout.run(machines)
     except Failure as failure:
-        rollout.tell("failed", {"post_deployment_info": {"flyctl_version": client.version, "error": str(failure)}})
+        rollout.end("failed", error=failure.line)
         raise
-    rollout.tell("complete", {"post_deployment_info": {"flyctl_version": client.version, "error": ""}})
+    rollout.end("complete")
     _say(json.dumps({"id": release["id"], "version": release["version"], "image_ref": image}, separators=(",", ":")))
 
 
@@ -121,6 +121,11 @@ class _Rollout:
         body = {"metadata": metadata, "status": status}
         failing = f"failed to set release status to '{status}': failed to update release"
         self._client.releases("PATCH", f"releases/{self._release['id']}", body, failing=failing)
+
+    def end(self, status: str, *, error: str = "") -> None:
+        """Say how it ended; where that fails it is only a warning."""
+        with suppress(Failure):
+            self.tell(status, {"post_deployment_info": {"flyctl_version": self._client.version, "error": error}})
 
     def run(self, machines: Sequence[dict[str, Any]]) -> None:
         """Lease all machines and update each."""
@@ -153,7 +158,7 @@ class _Rollout:
             if not stays:
                 self._see_up(updated, mark=mark, label=label)
         except Failure as failure:
-            _say(f"✖ {mark}Machine {label} update failed: {str(failure).splitlines()[0]}")
+            _say(f"✖ {mark}Machine {label} update failed: {failure.line}")
             raise
         _say(f"✔ {mark}Machine {label} update succeeded")
 
