@@ -81,16 +81,17 @@ def launcher_text(version: str = VERSION) -> str:
 
 
 def rows(
-    secrets: Iterable[Mapping[str, str]], machines: Sequence[Mapping[str, Any]], created: Mapping[str, str]
+    secrets: Sequence[Mapping[str, str]], machines: Sequence[Mapping[str, Any]], releases: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, str]]:
     """
-    Give what a list says of *secrets*; *created* is when each release was made, by its number.
+    Give what a list says of *secrets* where these are the *machines* that count and their *releases*.
 
     A status goes by times alone: a secret is deployed to a machine whose release is younger (flyctl.md 1.6).
     """
     listed = [{"name": secret["name"], "digest": secret["digest"]} for secret in secrets]
     if len(machines) > _MOST_MACHINES:
         return listed
+    created = {str(release["version"]): release["created_at"] for release in releases}
     numbers = [_metadata(machine).get("fly_release_version", "") for machine in machines]
     for row, secret in zip(listed, secrets, strict=True):
         reached = sum(1 for number in numbers if secret["updated_at"] <= created.get(number, ""))
@@ -171,16 +172,13 @@ def _list_secrets(client: Client, _: Sequence[str]) -> None:
     path = "/secrets" if known is None else f"/secrets?version={known}"
     secrets = client.machines("GET", path, failing="failed to list app secrets")["secrets"]
     machines: list[dict[str, Any]] = []
-    created: dict[str, str] = {}
+    releases: list[dict[str, Any]] = []
     with suppress(Failure):  # then nothing counts as deployed (flyctl.md 1.6)
         machines = flyctl_deploy.managed_machines(client)
         if 0 < len(machines) <= _MOST_MACHINES:
             path = f"apps/{client.app}/releases?limit=20"
-            created = {
-                str(release["version"]): release["created_at"]
-                for release in client.releases("GET", path, failing="failed to list releases")["releases"]
-            }
-    _print(rows(secrets, machines, created))
+            releases = client.releases("GET", path, failing="failed to list releases")["releases"]
+    _print(rows(secrets, machines, releases))
 
 
 def _list_machines(client: Client, _: Sequence[str]) -> None:

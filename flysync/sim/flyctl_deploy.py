@@ -46,10 +46,11 @@ def list_machines(client: Client, failing: str) -> list[dict[str, Any]]:
 
 def managed_machines(client: Client) -> list[dict[str, Any]]:
     """Give those that `fly launch` or `fly deploy` made; one whose host does not answer has no whole configuration."""
-    return [one for one in list_machines(client, "failed to list VMs even after retries") if _is_managed(one)]
+    return [one for one in list_machines(client, "failed to list VMs even after retries") if is_managed(one)]
 
 
-def _is_managed(machine: Mapping[str, Any]) -> bool:
+def is_managed(machine: Mapping[str, Any]) -> bool:
+    """Tell whether the commands for secrets count and touch a machine (read: fly-go flaps_machines.go)."""
     metadata = (machine.get("config") or machine.get("incomplete_config") or {}).get("metadata") or {}
     return (
         metadata.get("fly_platform_version") == "v2"
