@@ -168,7 +168,8 @@ class Player:
         words = self.argv[self.argv.index("--") + 1 :] if "--" in self.argv else []
         values = {name: value if is_set else None for name, is_set, value in (word.partition("=") for word in words)}
         told = json.dumps(dict(sorted(values.items())), ensure_ascii=False, separators=(",", ":"))
-        put_in = {"<app>": self.app, "<url>": self.url, "<version>": "0.4.87", '"<values>"': told}
+        port = str(urlsplit(self.url).port)
+        put_in = {"<app>": self.app, "<port>": port, "<version>": "0.4.87", '"<values>"': told}
         for word, value in put_in.items():
             text = text.replace(word, value)
         return text

@@ -183,7 +183,7 @@ class App:
 
 
 class World:
-    """All of Fly.io: its apps and the tokens it honours; *key* makes its digests, which are another world's otherwise."""
+    """All of Fly.io: its apps and the tokens it honours; without *key* its digests are those of no other world."""
 
     def __init__(self, *, now: Callable[[], datetime] | None = None, key: bytes = b"") -> None:
         self.now = now or (lambda: datetime.now(UTC))

@@ -1,8 +1,8 @@
 """
 What the contract tests share: the simulated Daytona and Fly, each with the client that talks to it.
 
-Of flyctl recorded runs and the stand-in are always there, the real one where there is one; Daytona's SDK, whole or its clients alone, is
-the unmodified one.
+Of flyctl recorded runs and the stand-in are always there, the real one where there is one; Daytona's SDK, whole or its
+clients alone, is the unmodified one.
 """
 
 from __future__ import annotations

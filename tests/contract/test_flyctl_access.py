@@ -122,7 +122,9 @@ class TestTokens:
         """Alone to the Machines API, all of them to GraphQL and to releases; those that have ended stay at home."""
         good, over = (macaroon.macaroon(macaroon.until(int(time.time()) + left_s)) for left_s in (999, -999))
         fly.add_token(good)
-        outcome = await any_flyctl("secrets", "deploy", "-a", app.name, env={"FLY_API_TOKEN": f"test-token,{over},{good}"})
+        outcome = await any_flyctl(
+            "secrets", "deploy", "-a", app.name, env={"FLY_API_TOKEN": f"test-token,{over},{good}"}
+        )
         sent = {record.path.split("/")[1]: record.headers["Authorization"] for record in outcome.records}
 
         assert (0, {"graphql", "v1", "api"}) == (outcome.code, set(sent))
@@ -155,7 +157,12 @@ class TestTraces:
         any_flyctl.config.mkdir()
         (any_flyctl.config / "logs").touch()
         outcome = await any_flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2")
-        found = [path for top in (any_flyctl.config, any_flyctl.home, any_flyctl.work) for path in top.rglob("*") if path.is_file()]
+        found = [
+            path
+            for top in (any_flyctl.config, any_flyctl.home, any_flyctl.work)
+            for path in top.rglob("*")
+            if path.is_file()
+        ]
 
         assert (0, "hunter2") == (outcome.code, app.secrets["A"])
         assert not [path for path in found if b"hunter2" in path.read_bytes()]
@@ -169,7 +176,9 @@ class TestTraces:
 
     async def test_debugging_shows_values(self, any_flyctl: Runner, app: App) -> None:
         """LOG_LEVEL=debug prints request bodies on standard error."""
-        outcome = await any_flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2", env={"LOG_LEVEL": "debug"})
+        outcome = await any_flyctl(
+            "secrets", "set", "--app", app.name, "--stage", "A=hunter2", env={"LOG_LEVEL": "debug"}
+        )
 
         assert (0, True) == (outcome.code, "hunter2" in outcome.stderr)
 

@@ -1,5 +1,5 @@
 """
-Recorded runs of an unmodified flyctl, one file per test module in `recordings/`; `nox -s record` makes them.
+Recorded runs of an unmodified flyctl, a file for each module of contract tests; `nox -s record` makes them.
 
 A run is known by its test, without the kind of flyctl, and by its number among the calls of the test. What is by chance
 (ports, moments, versions, directories, random names) is the same in all recordings; requests that are the same are
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flysync.sim.loopback import Record
 
-DIRECTORY = Path(__file__).parent / "recordings"
+DIRECTORY = Path(__file__).parent / "contract/recordings"
 #: Whether the real one's runs are written down, rather than compared with what was.
 IS_RECORDING = bool(os.environ.get("FLYSYNC_TEST_RECORD"))
 
@@ -29,13 +29,13 @@ IS_RECORDING = bool(os.environ.get("FLYSYNC_TEST_RECORD"))
 _CHANCE = {
     "127.0.0.1:<port>": r"127\.0\.0\.1:\d{4,5}",
     "BogusDummySecret_<random>": r"BogusDummySecret_[0-9a-f]{16}",
-    "<version>": r"\b(\d{4}\.\d+\.\d+-dev\.\d+|0\.4\.87)\b",
+    "<version>": r"(?<!\d)(\d{4}\.\d+\.\d+-dev\.\d+|0\.4\.87)\b",
 }
 #: Moments are replaced by one that is read as one.
 _MOMENTS = {
     "2026-01-01T00:00:00Z": r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z",
-    r'\g<1>1767225600000': r'("timestamp": ?)\d{13}\b',
-    r'\g<1>1767225600': r'("expires_at": ?)\d{10}\b',
+    r"\g<1>1767225600000": r'("timestamp": ?)\d{13}\b',
+    r"\g<1>1767225600": r'("expires_at": ?)\d{10}\b',
 }
 
 
@@ -84,6 +84,7 @@ def without_chance(text: str) -> str:
 def normal_run(text: str, directory: Path) -> str:
     """Replace in *text* all that is by chance in a run whose files are in *directory*."""
     text = without_chance(text).replace(str(directory), "<directory>")
+    text = re.sub(r"(?s)(?<=\n)\[signal SIG.*", "", text)  # where in memory flyctl fell
     for shown, pattern in _MOMENTS.items():
         text = re.sub(pattern, shown, text)
     return text
@@ -91,7 +92,12 @@ def normal_run(text: str, directory: Path) -> str:
 
 def filled(text: str, *, url: str, directory: Path) -> str:
     """Put into *text* what was taken out of it; *url* is where Fly is now."""
-    words = {"<port>": url.rpartition(":")[2], "<random>": "0" * 16, "<version>": "0.4.87", "<directory>": str(directory)}
+    words = {
+        "<port>": url.rpartition(":")[2],
+        "<random>": "0" * 16,
+        "<version>": "0.4.87",
+        "<directory>": str(directory),
+    }
     for word, value in words.items():
         text = text.replace(word, value)
     return text
