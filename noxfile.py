@@ -155,6 +155,19 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def record(session: nox.Session) -> None:
+    """Record again what an unmodified flyctl does, which the tests play: FLYSYNC_TEST_FLYCTL names it."""
+    if not os.environ.get("FLYSYNC_TEST_FLYCTL"):
+        session.error("FLYSYNC_TEST_FLYCTL names no flyctl")
+    _install(session, *TEST)
+    for path in Path("tests/contract/recordings").glob("*.json"):
+        path.unlink()
+    tests = sorted(str(path) for path in Path("tests/contract").glob("test_flyctl*.py"))
+    session.run("pytest", "-q", "-k", "real", *tests, env={"FLYSYNC_TEST_RECORD": "1"})
+    session.run("python", "tests/faults/flyctl_faults.py", env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def pins(session: nox.Session) -> None:
     """Write all pins, for every platform and without any index address; `--upgrade` takes newer ones."""
     session.install("uv")

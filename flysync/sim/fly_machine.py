@@ -7,7 +7,6 @@ No network; the clock is given. What is due comes about when somebody looks.
 from __future__ import annotations
 
 import math
-import secrets as random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -107,7 +106,7 @@ class Machine:
         self._now = now
         self._state = "started"
         self._due: tuple[datetime, Callable[[datetime], None]] | None = None
-        self._restart_count = 0
+        self._restart_count = self._leases = 0
         self._tell("launch", "created", self._up_since, source="user")
         self._tell("start", "started", self._up_since)
 
@@ -241,7 +240,7 @@ class Machine:
         """
         self.check_lease(nonce=nonce, now=now)
         if self.lease is None:
-            self.lease = Lease(nonce=random.token_hex(6), holder=holder, ends_at=now)
+            self.lease = Lease(nonce=self._new_nonce(), holder=holder, ends_at=now)
         self.lease.ends_at = now + timedelta(seconds=ttl_s)
         return self.lease
 
@@ -256,4 +255,9 @@ class Machine:
     def hold_lease(self, *, ttl_s: float = 3600, holder: str = "someone@example.test") -> None:
         """Let somebody else hold the lease from now on; `machine.lease = None` ends it."""
         ends_at = datetime.now(UTC) + timedelta(seconds=ttl_s)
-        self.lease = Lease(nonce=random.token_hex(6), holder=holder, ends_at=ends_at)
+        self.lease = Lease(nonce=self._new_nonce(), holder=holder, ends_at=ends_at)
+
+    def _new_nonce(self) -> str:
+        """Make one that is the same whenever the same is done: recorded runs of flyctl name it."""
+        self._leases += 1
+        return f"{self.id}-lease-{self._leases}"

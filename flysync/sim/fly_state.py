@@ -183,13 +183,13 @@ class App:
 
 
 class World:
-    """All of Fly.io: its apps and the tokens it honours."""
+    """All of Fly.io: its apps and the tokens it honours; without *key* its digests are those of no other world."""
 
-    def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
+    def __init__(self, *, now: Callable[[], datetime] | None = None, key: bytes = b"") -> None:
         self.now = now or (lambda: datetime.now(UTC))
         self.apps: dict[str, App] = {}
         self.tokens: dict[str, Token] = {"test-token": Token(value="test-token")}
-        self._key = random.token_bytes(32)
+        self._key = key or random.token_bytes(32)
 
     def add_app(
         self,

@@ -1,17 +1,19 @@
 """
 What the contract tests share: the simulated Daytona and Fly, each with the client that talks to it.
 
-Of flyctl the stand-in is always there, the real one where there is one; Daytona's SDK, whole or its clients alone, is
-the unmodified one.
+Of flyctl recorded runs and the stand-in are always there, the real one where there is one; Daytona's SDK, whole or its
+clients alone, is the unmodified one.
 """
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from flyctl_runner import KINDS, Runner, executable
+from flyctl_recordings import IS_RECORDING, book, key_of
+from flyctl_runner import KINDS, REAL, RECORDED_KINDS, PlayedRunner, Runner, executable
 from quick_clock import QuickClock
 from sdk_client import isolate_sdk, sdk
 
@@ -19,10 +21,10 @@ from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.secret import Secret
 from flysync.sim.daytona import Daytona
 from flysync.sim.fly import Fly
+from flysync.sim.fly_state import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from daytona import AsyncDaytona, AsyncSandbox
 
@@ -31,14 +33,25 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def fly() -> AsyncIterator[Fly]:
-    """A Fly without apps, which honours `test-token`."""
-    async with Fly() as fly:
+    """A Fly without apps, which honours `test-token`; its digests are those that were recorded."""
+    async with Fly(world=World(key=b"recorded")) as fly:
         yield fly
 
 
+@pytest.fixture(params=RECORDED_KINDS)
+def flyctl(request: pytest.FixtureRequest, fly: Fly, tmp_path: Path) -> Iterator[Runner]:
+    """What the unmodified flyctl does: as it was recorded, and now where there is one; with directories of its own."""
+    module, key = key_of(request.node.nodeid, request.param)
+    kind = Runner if request.param == "real" else PlayedRunner
+    runner = kind(Path(REAL or "flyctl"), fly, tmp_path, book=book(module), key=key)
+    yield runner
+    if IS_RECORDING and kind is Runner:
+        book(module).write()
+
+
 @pytest.fixture(params=KINDS)
-def flyctl(request: pytest.FixtureRequest, fly: Fly, tmp_path: Path) -> Runner:
-    """Each flyctl in turn, with directories of its own."""
+def any_flyctl(request: pytest.FixtureRequest, fly: Fly, tmp_path: Path) -> Runner:
+    """The stand-in, and a real one where there is one, with directories of their own."""
     return Runner(executable(request.param, tmp_path), fly, tmp_path)
 
 

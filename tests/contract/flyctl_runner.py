@@ -1,4 +1,4 @@
-"""Running a flyctl, the real one or the stand-in, against a simulated Fly, and reading the recorded runs."""
+"""Running a flyctl against a simulated Fly: the real one, the stand-in, or what was recorded of the real one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import asyncio
 import json
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from flyctl_player import sent
+from flyctl_recordings import IS_RECORDING, Book, Recording, Request, filled, normal_run, without_chance
 
 from flysync.sim.flyctl import launcher
 from flysync.sim.loopback import Fault, FaultKind
@@ -21,8 +25,12 @@ if TYPE_CHECKING:
 
 #: A real flyctl, where there is one.
 REAL = os.environ.get("FLYSYNC_TEST_FLYCTL", "")
-#: What each test runs on.
+#: What a test runs on that the stand-in is to pass.
 KINDS = ("stand-in", "real") if REAL else ("stand-in",)
+#: What a test runs on that asks what the unmodified one does.
+RECORDED_KINDS = ("recorded", "real") if REAL else ("recorded",)
+#: Seconds in which the simulated Fly answers a recorded request, unless it was not answered then either.
+_ANSWER_S = 10.0
 
 
 def executable(kind: str, directory: Path, *, smoke_s: float = 10.0) -> Path:
@@ -53,8 +61,11 @@ class Outcome:
 class Runner:
     """One flyctl with a configuration directory of its own, and a Fly."""
 
-    def __init__(self, path: Path, fly: Fly, directory: Path) -> None:
+    def __init__(self, path: Path, fly: Fly, directory: Path, *, book: Book | None = None, key: str = "") -> None:
         self.path = path
+        #: Where its runs are recorded, and as what; nothing where they are not.
+        self.book, self._key, self._calls = book, key, 0
+        self._directory = directory
         #: What it calls itself: the real one goes by the name of its file.
         self.name = path.resolve().name
         self.fly = fly
@@ -90,8 +101,8 @@ class Runner:
         without: Sequence[str] = (),
         stdin: bytes | None = None,
     ) -> Outcome:
-        """Run a call to its end; no more than 30 s."""
-        before = len(self.fly.records)
+        """Run a call to its end, no more than 30 s; a real one's is compared with what was recorded."""
+        before, began = len(self.fly.records), time.monotonic()
         process = await asyncio.create_subprocess_exec(
             self.path,
             *argv,
@@ -103,11 +114,78 @@ class Runner:
         )
         stdout, stderr = await asyncio.wait_for(process.communicate(stdin), 30)
         assert process.returncode is not None
+        records = self.fly.records[before:]
+        outcome = Outcome(code=process.returncode, stdout=stdout.decode(), stderr=stderr.decode(), records=records)
+        self._compare(outcome, time.monotonic() - began)
+        return outcome
+
+    def _compare(self, outcome: Outcome, took_s: float) -> None:
+        """Compare a run with the recorded one, or record it."""
+        if self.book is None:
+            return
+        run = Recording(
+            code=outcome.code,
+            stdout=normal_run(outcome.stdout, self._directory),
+            stderr=normal_run(outcome.stderr, self._directory),
+            seconds=int(took_s) if took_s >= 2 else 0,
+            requests=tuple(Request.of(record, self._directory) for record in outcome.records),
+        )
+        key = self._next_key()
+        if IS_RECORDING:
+            self.book.runs[key] = run
+            return
+        told = self.book.runs[key]
+        assert (told.code, _by_chance(told.stdout), told.stderr) == (run.code, _by_chance(run.stdout), run.stderr)
+        assert _in_order(told.requests) == _in_order(run.requests)
+
+    def _next_key(self) -> str:
+        self._calls += 1
+        return f"{self._key} {self._calls}"
+
+
+class PlayedRunner(Runner):
+    """
+    What was recorded of the real one: the same requests with the same answers, and the same words.
+
+    It fails where the simulated Fly answers otherwise than it did when the real one was satisfied with it.
+    """
+
+    async def __call__(
+        self,
+        *argv: str | bytes,
+        env: Mapping[str, str] | None = None,
+        without: Sequence[str] = (),
+        stdin: bytes | None = None,
+    ) -> Outcome:
+        """Play the next run; its arguments are those that were recorded, for it is the same test."""
+        del argv, env, without, stdin
+        assert self.book is not None
+        run, before = self.book.runs[self._next_key()], len(self.fly.records)
+
+        def fill(text: str) -> str:
+            return filled(text, url=self.fly.url, directory=self._directory)
+
+        for request in run.requests:
+            kind, _ = await asyncio.to_thread(
+                sent,
+                self.fly.url,
+                request.method,
+                fill(request.path),
+                headers={
+                    name: value
+                    for name, value in {
+                        "Authorization": request.authorization,
+                        "fly-machine-lease-nonce": request.nonce,
+                    }.items()
+                    if value
+                },
+                body=fill(request.body),
+                timeout_s=_ANSWER_S,
+            )
+            status = int(kind) if kind.isdigit() else 0
+            assert request.status == status, f"{request.method} {request.path}: {status}, was {request.status}"
         return Outcome(
-            code=process.returncode,
-            stdout=stdout.decode(),
-            stderr=stderr.decode(),
-            records=self.fly.records[before:],
+            code=run.code, stdout=fill(run.stdout), stderr=fill(run.stderr), records=self.fly.records[before:]
         )
 
 
@@ -127,6 +205,33 @@ def in_order(lines: list[str]) -> list[str]:
         result += [*sorted(leases), line]
         leases = []
     return result[:-1]
+
+
+def _by_chance(stdout: str) -> list[str]:
+    """
+    Give the lines of *stdout* in an order that is always the same.
+
+    Machines that do not run are updated side by side with those that do, each line with its machine's number, which is
+    by chance then; a line that tells how many checks pass comes as often as flyctl has looked.
+    """
+    lines = [re.sub(r"\[\d+/", "[<number>/", line) for line in stdout.splitlines()]
+    return sorted(line for line in lines if "to become healthy: 0/" not in line)
+
+
+def _in_order(requests: Sequence[Request]) -> list[Request]:
+    """
+    Give *requests* in an order that is always the same: first those to the app, then those to each machine.
+
+    Machines are leased, and those that do not run updated, side by side. How often a machine is looked at is by chance
+    where something is waited for.
+    """
+    machines: dict[str, list[Request]] = {}
+    for request in requests:
+        found = re.match(r"/v1/apps/[^/]+/machines/([^/?]+)", request.path)
+        seen = machines.setdefault(found[1] if found else "", [])
+        if not (seen and found and request.method == "GET" and seen[-1] == request):
+            seen.append(request)
+    return [request for machine in sorted(machines) for request in machines[machine]]
 
 
 @dataclass(kw_only=True)
@@ -182,8 +287,5 @@ def recorded_runs() -> list[Recorded]:
 
 
 def normal(text: str) -> str:
-    """Replace in *text* what is different each time: ports, digests, dates, versions, random names."""
-    text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
-    text = re.sub(r'(?<=["│])( ?)[0-9a-f]{16}( ?)(?=["│])', r"\1<digest>\2", text)
-    text = re.sub(r"BogusDummySecret_[0-9a-f]{16}", "BogusDummySecret_<random>", text)
-    return re.sub(r"\b(\d{4}\.\d+\.\d+-dev\.\d+|0\.4\.87)\b", "<version>", text)
+    """Replace in *text* what is different each time: ports, digests, versions, random names."""
+    return re.sub(r'(?<=["│])( ?)[0-9a-f]{16}( ?)(?=["│])', r"\1<digest>\2", without_chance(text))

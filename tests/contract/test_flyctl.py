@@ -81,21 +81,21 @@ def app(fly: Fly) -> App:
 class TestValues:
     """What arrives is what was given."""
 
-    async def test_awkward_values_arrive_byte_for_byte(self, flyctl: Runner, app: App) -> None:
+    async def test_awkward_values_arrive_byte_for_byte(self, any_flyctl: Runner, app: App) -> None:
         """Three calls carry three hundred awkward values by argv, and each arrives as it was."""
         values = {f"V{number}": value for number, value in enumerate(awkward_values(300))}
         items = list(values.items())
         for first in range(0, 300, 100):
-            outcome = await flyctl("secrets", "set", *STAGE, *(f"{n}={v}" for n, v in items[first : first + 100]))
+            outcome = await any_flyctl("secrets", "set", *STAGE, *(f"{n}={v}" for n, v in items[first : first + 100]))
 
             assert (0, STAGED) == (outcome.code, outcome.stdout)
 
         assert values == {name: app.secrets[name] for name in values}
 
-    async def test_the_longest_argument_arrives(self, flyctl: Runner, app: App) -> None:
+    async def test_the_longest_argument_arrives(self, any_flyctl: Runner, app: App) -> None:
         """A value of 131 069 bytes with a name of one passes: Linux allows no longer argument."""
         value = "é" * 65534 + "x"
-        outcome = await flyctl("secrets", "set", *STAGE, f"A={value}")
+        outcome = await any_flyctl("secrets", "set", *STAGE, f"A={value}")
 
         assert (0, value) == (outcome.code, app.secrets["A"])
 
@@ -104,16 +104,16 @@ class TestValues:
         [(b"\xff\xfe", "\ufffd" * 2), (b"a\xe2\x82b", "a\ufffd\ufffdb"), (b"\xed\xa0\x80", "\ufffd" * 3)],
     )
     async def test_bytes_that_are_not_utf8_are_lost(
-        self, flyctl: Runner, app: App, given: bytes, expected: str
+        self, any_flyctl: Runner, app: App, given: bytes, expected: str
     ) -> None:
         """Each byte that is no UTF-8 becomes U+FFFD, with exit code 0."""
-        outcome = await flyctl("secrets", "set", *STAGE, b"A=" + given)
+        outcome = await any_flyctl("secrets", "set", *STAGE, b"A=" + given)
 
         assert (0, expected) == (outcome.code, app.secrets["A"])
 
-    async def test_names_may_look_like_flags_after_two_dashes(self, flyctl: Runner, app: App) -> None:
+    async def test_names_may_look_like_flags_after_two_dashes(self, any_flyctl: Runner, app: App) -> None:
         """After `--` nothing is a flag, and the last of two equal names wins."""
-        outcome = await flyctl("secrets", "set", *STAGE, "-a=x", "A=1", "A=2")
+        outcome = await any_flyctl("secrets", "set", *STAGE, "-a=x", "A=1", "A=2")
 
         assert 'Error: update secrets: failed to update app secrets: "-a" is not a valid secret name' == outcome.error
         assert b'{"values":{"-a":"x","A":"2"}}' == outcome.records[1].body
@@ -130,22 +130,22 @@ class TestValues:
             (b"x" * 65536, "x" * 65536),
         ],
     )
-    async def test_a_dash_reads_standard_input(self, flyctl: Runner, app: App, piped: bytes, expected: str) -> None:
+    async def test_a_dash_reads_standard_input(self, any_flyctl: Runner, app: App, piped: bytes, expected: str) -> None:
         """`NAME=-` takes the value from standard input, without the white space around it."""
-        outcome = await flyctl("secrets", "set", *STAGE, "A=-", "B= - ", stdin=piped)
+        outcome = await any_flyctl("secrets", "set", *STAGE, "A=-", "B= - ", stdin=piped)
 
         assert (0, expected, " - ") == (outcome.code, app.secrets["A"], app.secrets["B"])
 
-    async def test_too_much_on_standard_input_is_refused(self, flyctl: Runner, app: App) -> None:
+    async def test_too_much_on_standard_input_is_refused(self, any_flyctl: Runner, app: App) -> None:
         """More than 64 KiB for `NAME=-` is an error, and nothing is stored."""
-        outcome = await flyctl("secrets", "set", *STAGE, "A=-", stdin=b"x" * 65537)
+        outcome = await any_flyctl("secrets", "set", *STAGE, "A=-", stdin=b"x" * 65537)
 
         assert "Error: error reading stdin for 'A': Input exceeded max length of 65536 bytes" == outcome.error
         assert {"OLD": "old"} == app.secrets
 
-    async def test_unsetting_removes(self, flyctl: Runner, app: App) -> None:
+    async def test_unsetting_removes(self, any_flyctl: Runner, app: App) -> None:
         """`unset` removes a secret, and one that is not there is no mistake."""
-        outcome = await flyctl("secrets", "unset", *STAGE, "OLD", "NOPE")
+        outcome = await any_flyctl("secrets", "unset", *STAGE, "OLD", "NOPE")
 
         assert (0, STAGED, {}) == (outcome.code, outcome.stdout, app.secrets)
 
@@ -161,22 +161,22 @@ class TestVersions:
         assert 3 == app.vault.version
         assert "GET /v1/apps/acme-web/secrets?version=3" == outcome.requests[0]
 
-    async def test_a_sync_learns_what_others_set(self, flyctl: Runner, fly: Fly, app: App) -> None:
+    async def test_a_sync_learns_what_others_set(self, any_flyctl: Runner, fly: Fly, app: App) -> None:
         """`sync` brings the newest version into the directory, and changes no secret."""
         app.vault.update({"OTHER": "1"}, at=fly.world.now())
-        outcome = await flyctl("secrets", "sync", *APP)
-        config = (flyctl.config / "config.yml").read_text()
+        outcome = await any_flyctl("secrets", "sync", *APP)
+        config = (any_flyctl.config / "config.yml").read_text()
 
         assert (0, "", "") == (outcome.code, outcome.stdout, outcome.stderr)
         assert ("app_secrets_minvers:\n    acme-web: 4\n", {"OLD", "OTHER"}) == (config, set(app.secrets))
 
-    async def test_a_lost_answer_is_not_remembered(self, flyctl: Runner, fly: Fly, app: App) -> None:
+    async def test_a_lost_answer_is_not_remembered(self, any_flyctl: Runner, fly: Fly, app: App) -> None:
         """When the answer is lost, the secret is stored and the directory does not know."""
         fly.faults.append(Fault(match="POST /v1/apps/acme-web/secrets", kind=FaultKind.DROP_AFTER))
-        outcome = await flyctl("secrets", "set", *STAGE, "A=1")
+        outcome = await any_flyctl("secrets", "set", *STAGE, "A=1")
 
         assert (1, "1") == (outcome.code, app.secrets["A"])
-        assert not (flyctl.config / "config.yml").exists()
+        assert not (any_flyctl.config / "config.yml").exists()
 
 
 class TestAnswers:

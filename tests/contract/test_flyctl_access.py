@@ -102,14 +102,14 @@ class TestTokens:
         assert (0, "dev@example.test\n") == (good.code, good.stdout)
         assert "Error: failed retrieving current user: <Q1>You must be authenticated to view this." == bad.error
 
-    async def test_what_a_macaroon_says_of_itself(self, flyctl: Runner) -> None:
+    async def test_what_a_macaroon_says_of_itself(self, any_flyctl: Runner) -> None:
         """`tokens debug` asks nobody; what cannot be decoded is told, and what is none is refused."""
         caveats = (macaroon.organization(9), macaroon.deploys(7), macaroon.until(2**31))
         token = macaroon.macaroon(*caveats, macaroon.login())
-        good = await flyctl("tokens", "debug", env={"FLY_API_TOKEN": f"FlyV1 {token},test-token"})
-        cut = await flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-40]})
-        odd = await flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-41]})
-        none = await flyctl("tokens", "debug", env={"FLY_API_TOKEN": "fo1_abc"})
+        good = await any_flyctl("tokens", "debug", env={"FLY_API_TOKEN": f"FlyV1 {token},test-token"})
+        cut = await any_flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-40]})
+        odd = await any_flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-41]})
+        none = await any_flyctl("tokens", "debug", env={"FLY_API_TOKEN": "fo1_abc"})
 
         assert (0, [macaroon.decoded(token)], []) == (good.code, json.loads(good.stdout), good.requests)
         assert '[\n  {\n    "location": "https://api.fly.io/v1",\n    "caveats": [\n' in good.stdout
@@ -118,11 +118,13 @@ class TestTokens:
         assert odd.error.startswith("Error: unable to parse token: parse flyv1 token: fm2: ")
         assert (1, 1, "Error: pass a macaroon token") == (odd.code, none.code, none.error.partition(" (e.g.")[0])
 
-    async def test_macaroons_go_out_with_a_scheme_of_their_own(self, flyctl: Runner, fly: Fly, app: App) -> None:
+    async def test_macaroons_go_out_with_a_scheme_of_their_own(self, any_flyctl: Runner, fly: Fly, app: App) -> None:
         """Alone to the Machines API, all of them to GraphQL and to releases; those that have ended stay at home."""
         good, over = (macaroon.macaroon(macaroon.until(int(time.time()) + left_s)) for left_s in (999, -999))
         fly.add_token(good)
-        outcome = await flyctl("secrets", "deploy", "-a", app.name, env={"FLY_API_TOKEN": f"test-token,{over},{good}"})
+        outcome = await any_flyctl(
+            "secrets", "deploy", "-a", app.name, env={"FLY_API_TOKEN": f"test-token,{over},{good}"}
+        )
         sent = {record.path.split("/")[1]: record.headers["Authorization"] for record in outcome.records}
 
         assert (0, {"graphql", "v1", "api"}) == (outcome.code, set(sent))
@@ -144,32 +146,39 @@ class TestTokens:
 class TestTraces:
     """What a call leaves on disk and on its streams."""
 
-    async def test_values_are_written_to_the_log(self, flyctl: Runner, app: App) -> None:
+    async def test_values_are_written_to_the_log(self, any_flyctl: Runner, app: App) -> None:
         """Request bodies, values in clear, land in a file below the configuration directory."""
-        await flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2")
+        await any_flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2")
 
-        assert any("hunter2" in text for text in _logs(flyctl.config))
+        assert any("hunter2" in text for text in _logs(any_flyctl.config))
 
-    async def test_a_file_in_the_place_of_the_logs_prevents_that(self, flyctl: Runner, app: App) -> None:
+    async def test_a_file_in_the_place_of_the_logs_prevents_that(self, any_flyctl: Runner, app: App) -> None:
         """Where `logs` is a regular file, no value lands anywhere, and the call is none the worse."""
-        flyctl.config.mkdir()
-        (flyctl.config / "logs").touch()
-        outcome = await flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2")
-        found = [path for top in (flyctl.config, flyctl.home, flyctl.work) for path in top.rglob("*") if path.is_file()]
+        any_flyctl.config.mkdir()
+        (any_flyctl.config / "logs").touch()
+        outcome = await any_flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2")
+        found = [
+            path
+            for top in (any_flyctl.config, any_flyctl.home, any_flyctl.work)
+            for path in top.rglob("*")
+            if path.is_file()
+        ]
 
         assert (0, "hunter2") == (outcome.code, app.secrets["A"])
         assert not [path for path in found if b"hunter2" in path.read_bytes()]
-        assert b"" == (flyctl.config / "logs").read_bytes()
+        assert b"" == (any_flyctl.config / "logs").read_bytes()
 
-    async def test_the_logs_are_at_home_by_default(self, flyctl: Runner, app: App) -> None:
+    async def test_the_logs_are_at_home_by_default(self, any_flyctl: Runner, app: App) -> None:
         """Without FLY_CONFIG_DIR everything is in `~/.fly`."""
-        await flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2", without=["FLY_CONFIG_DIR"])
+        await any_flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2", without=["FLY_CONFIG_DIR"])
 
-        assert any("hunter2" in text for text in _logs(flyctl.home / ".fly"))
+        assert any("hunter2" in text for text in _logs(any_flyctl.home / ".fly"))
 
-    async def test_debugging_shows_values(self, flyctl: Runner, app: App) -> None:
+    async def test_debugging_shows_values(self, any_flyctl: Runner, app: App) -> None:
         """LOG_LEVEL=debug prints request bodies on standard error."""
-        outcome = await flyctl("secrets", "set", "--app", app.name, "--stage", "A=hunter2", env={"LOG_LEVEL": "debug"})
+        outcome = await any_flyctl(
+            "secrets", "set", "--app", app.name, "--stage", "A=hunter2", env={"LOG_LEVEL": "debug"}
+        )
 
         assert (0, True) == (outcome.code, "hunter2" in outcome.stderr)
 
@@ -256,12 +265,12 @@ class TestVersion:
         assert re.match(flyctl.name + r" v[0-9]\S+ \w+/\w+ Commit: \S+ BuildDate: 20\S+Z", outcome.stdout)
         assert " {OS}/{Architecture} Commit: {Commit} BuildDate: ".format(**shown) in outcome.stdout
 
-    async def test_what_the_installer_calls(self, flyctl: Runner) -> None:
+    async def test_what_the_installer_calls(self, any_flyctl: Runner) -> None:
         """`version -s` writes a configuration file that switches updates on."""
-        outcome = await flyctl("version", "-s", "shell")
+        outcome = await any_flyctl("version", "-s", "shell")
 
         assert (0, "", "set update channel to shell\n") == (outcome.code, outcome.stdout, outcome.stderr)
-        assert "auto_update: true\n" in (flyctl.config / "config.yml").read_text()
+        assert "auto_update: true\n" in (any_flyctl.config / "config.yml").read_text()
 
 
 async def test_the_stand_in_is_any_version(fly: Fly, tmp_path: Path) -> None:

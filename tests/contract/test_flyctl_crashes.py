@@ -38,15 +38,15 @@ def add(fly: Fly, machines: int = 2, *, wait: str = "", checks: bool = False) ->
     return fly.add_app("acme-web", machines=names, secrets={"A": "good"}, config=config, checks=checks)
 
 
-async def bring(flyctl: Runner, value: str) -> Outcome:
+async def bring(any_flyctl: Runner, value: str) -> Outcome:
     """Set A and roll it out."""
-    await flyctl("secrets", "set", "--app", "acme-web", "--stage", "--", f"A={value}")
-    return await flyctl(*DEPLOY)
+    await any_flyctl("secrets", "set", "--app", "acme-web", "--stage", "--", f"A={value}")
+    return await any_flyctl(*DEPLOY)
 
 
-async def statuses(flyctl: Runner) -> list[str]:
+async def statuses(any_flyctl: Runner) -> list[str]:
     """Give what `secrets list` says of A."""
-    return [row["status"] for row in json.loads((await flyctl(*LIST)).stdout)]
+    return [row["status"] for row in json.loads((await any_flyctl(*LIST)).stdout)]
 
 
 class TestACrash:
@@ -59,17 +59,17 @@ class TestACrash:
         quick=1,
     )
     async def test_before_anybody_saw_it_started(
-        self, flyctl: Runner, fly: Fly, machines: int, victim: int, touched: int, status: str
+        self, any_flyctl: Runner, fly: Fly, machines: int, victim: int, touched: int, status: str
     ) -> None:
         """It is waited for in vain; those that are not touched yet stay, and what has a new release is `Deployed`."""
         app = add(fly, machines, wait="1s")
         app.machines[victim].crash = Crash(exit_code=3, secrets={"A": "bad"})
-        outcome = await bring(flyctl, "bad")
+        outcome = await bring(any_flyctl, "bad")
 
         assert (1, TIMED_OUT) == (outcome.code, outcome.error)
         assert [1] * touched + [0] * (machines - touched) == list(app.restarts.values())
         assert ("stopped", False) == (app.machines[victim].state, f"m{victim}" in app.running())
-        assert [status] == await statuses(flyctl)
+        assert [status] == await statuses(any_flyctl)
 
     async def test_soon_after_it_was_seen_started(self, hasty_flyctl: Runner, fly: Fly) -> None:
         """Where Fly does not start it again, flyctl notices nothing, goes on to the next one, and exits with 0."""
@@ -90,12 +90,12 @@ class TestACrash:
 
         assert (1, True, "stopped") == (outcome.code, outcome.error.startswith(UNHEALTHY), app.machines[0].state)
 
-    async def test_again_and_again(self, flyctl: Runner, fly: Fly) -> None:
+    async def test_again_and_again(self, any_flyctl: Runner, fly: Fly) -> None:
         """An app that Fly starts anew all the time is noticed by its ends; it is out of memory here."""
         app = add(fly)
         app.machines[0].crash = Crash(oom=True, exit_code=137, after_s=0.05, restarts=999)
-        outcome = await flyctl(*DEPLOY)
-        machines = json.loads((await flyctl("machine", "list", "-a", app.name, "--json")).stdout)
+        outcome = await any_flyctl(*DEPLOY)
+        machines = json.loads((await any_flyctl("machine", "list", "-a", app.name, "--json")).stdout)
         ends = [event["request"] for event in machines[0]["events"] if event["type"] == "exit"]
 
         assert (1, CRASHING, {"m0": 1, "m1": 0}) == (outcome.code, outcome.error, app.restarts)
@@ -104,25 +104,25 @@ class TestACrash:
         }
         assert ends[0]["restart_count"] == ends[1]["restart_count"] + 1
 
-    async def test_a_right_value_does_not_start_what_has_ended(self, flyctl: Runner, fly: Fly) -> None:
+    async def test_a_right_value_does_not_start_what_has_ended(self, any_flyctl: Runner, fly: Fly) -> None:
         """A roll-out of it exits with 0 and says `Deployed`, and the machine is stopped until somebody starts it."""
         app = add(fly, 1, wait="1s")
         app.machines[0].crash = Crash(secrets={"A": "bad"})
-        bad = await bring(flyctl, "bad")
-        right = await bring(flyctl, "right")
+        bad = await bring(any_flyctl, "bad")
+        right = await bring(any_flyctl, "right")
         state = app.machines[0].state
 
         assert (1, 0, "✔ Machine m0 [app] update succeeded") == (bad.code, right.code, right.stdout.splitlines()[-1])
-        assert ("stopped", ["Deployed"]) == (state, await statuses(flyctl))
-        assert 0 == (await flyctl("machine", "start", "m0", "--app", app.name)).code
+        assert ("stopped", ["Deployed"]) == (state, await statuses(any_flyctl))
+        assert 0 == (await any_flyctl("machine", "start", "m0", "--app", app.name)).code
         assert {"m0": {"A": "right"}} == app.running()
 
-    async def test_on_one_release(self, flyctl: Runner, fly: Fly) -> None:
+    async def test_on_one_release(self, any_flyctl: Runner, fly: Fly) -> None:
         """What crashes on one release runs on the next one."""
         app = add(fly, 1, wait="1s")
         app.machines[0].crash = Crash(release=2)
-        outcomes = [await flyctl(*DEPLOY) for _ in range(2)]
-        await flyctl("machine", "start", "m0", "--app", app.name)
+        outcomes = [await any_flyctl(*DEPLOY) for _ in range(2)]
+        await any_flyctl("machine", "start", "m0", "--app", app.name)
 
         assert ([1, 0], ["m0"]) == ([outcome.code for outcome in outcomes], list(app.running()))
 
@@ -130,23 +130,23 @@ class TestACrash:
 class TestTime:
     """Apps that take their time."""
 
-    async def test_healthy_late(self, flyctl: Runner, fly: Fly) -> None:
+    async def test_healthy_late(self, any_flyctl: Runner, fly: Fly) -> None:
         """It is waited for."""
         app = add(fly, 1, checks=True)
         app.machines[0].healthy_after_s = 1.0
-        outcome = await flyctl(*DEPLOY)
+        outcome = await any_flyctl(*DEPLOY)
 
         assert (0, "") == (outcome.code, outcome.stderr)
         lines = [line for line in outcome.stdout.splitlines() if "healthy" in line]
         assert [f"> Waiting for m0 [app] to become healthy: {count}/1" for count in (0, 1)] == lines
 
-    async def test_started_late(self, flyctl: Runner, fly: Fly) -> None:
+    async def test_started_late(self, any_flyctl: Runner, fly: Fly) -> None:
         """That too, as long as the app's configuration says; without a word in it, five minutes (read)."""
         app = add(fly, 1, wait="2s")
         app.machines[0].start_takes_s = 0.5
-        slow = await flyctl(*DEPLOY)
+        slow = await any_flyctl(*DEPLOY)
         app.machines[0].start_takes_s = 30.0
-        slower = await flyctl(*DEPLOY)
+        slower = await any_flyctl(*DEPLOY)
 
         assert (0, 1, TIMED_OUT) == (slow.code, slower.code, slower.error)
         assert ("starting", {}) == (app.machines[0].state, app.running())
@@ -172,11 +172,11 @@ def _unhealthy(app: App) -> None:
         (_unhealthy, "> [1/2] Waiting for m0 [app] to become healthy: 0/1"),
     ],
 )
-async def test_told_to_end(flyctl: Runner, fly: Fly, prepare: Callable[[App], None], last: str) -> None:
+async def test_told_to_end(any_flyctl: Runner, fly: Fly, prepare: Callable[[App], None], last: str) -> None:
     """Wherever flyctl waits, SIGTERM ends it: the release is interrupted, the machine keeps what it has by then."""
     app = add(fly, checks=True)
     prepare(app)
-    process = await flyctl.start(*DEPLOY)
+    process = await any_flyctl.start(*DEPLOY)
     assert process.stdout is not None
     lines: list[str] = []
     while last not in lines:

@@ -214,7 +214,7 @@ class TestFailures:
         assert (0, 1, f"Error: {waited}: {cause}\n") == (detached.code, outcome.code, normal(outcome.stderr))
         assert "> [1/2] Waiting for m0 [app] to become healthy: 0/1\n\n" in outcome.stdout
 
-    async def test_somebody_holds_a_lease_for_a_moment(self, flyctl: Runner, fly: Fly) -> None:
+    async def test_somebody_holds_a_lease_for_a_moment(self, any_flyctl: Runner, fly: Fly) -> None:
         """A lease that somebody else holds is waited for."""
         app = add(fly)
         app.machines[1].hold_lease(ttl_s=600.0)
@@ -225,7 +225,7 @@ class TestFailures:
             app.machines[1].lease = None
 
         giving = asyncio.create_task(give_it_back())
-        outcome = await flyctl(*DEPLOY)
+        outcome = await any_flyctl(*DEPLOY)
         await giving
 
         assert (0, {"m0": 1, "m1": 1}) == (outcome.code, app.restarts)
@@ -289,11 +289,11 @@ async def test_somebody_keeps_a_lease(fly: Fly, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal(flyctl: Runner, fly: Fly, number: signal.Signals) -> None:
+async def test_a_signal(any_flyctl: Runner, fly: Fly, number: signal.Signals) -> None:
     """A signal ends a roll-out with 127 and no error; the release is interrupted and the leases stay."""
     app = add(fly)
     fly.faults.append(Fault(match="POST .*/machines/m0$", kind=FaultKind.HANG))
-    process = await flyctl.start(*DEPLOY)
+    process = await any_flyctl.start(*DEPLOY)
     while not fly.requests("POST .*/machines/m0[?]"):  # noqa: ASYNC110 -- the server tells nobody
         await asyncio.sleep(0.01)
     process.send_signal(number)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import flyctl_player
 import psycopg
 from canary import Canary
 from psycopg.conninfo import conninfo_to_dict
@@ -22,7 +23,7 @@ from flysync.adapters.flyctl import FlyctlSandbox, Limits, Source, Steps
 from flysync.adapters.flyctl.secrets import FlyctlSecrets
 from flysync.cli import render
 from flysync.model.core import SyncOptions
-from flysync.sim.flyctl import LEASE_PATIENCE_S, launcher
+from flysync.sim.flyctl import launcher
 from flysync.sim.simulation import Simulation
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Record
 
-#: An unmodified flyctl to use in the place of the stand-in.
+#: An unmodified flyctl to use in the place of what was recorded of one, and of the stand-in.
 REAL = os.environ.get("FLYSYNC_TEST_FLYCTL", "")
 #: Seconds that a step may take in which something does not answer; it takes 0.1 where everything does.
 _SHORT_S = 5
-#: Seconds that flyctl tries to get a lease for, where it will never get one (60 in the real one).
-_PATIENCE_S = 1.0
+#: What was recorded of flyctl's faults (`flyctl_faults.py`).
+RECORDINGS = Path(__file__).parents[1] / "flyctl_faults.json"
 
 
 class QuickClock(RealClock):
@@ -167,8 +168,10 @@ class CellWorld:
         self.leaks: list[str] = []
         simulation.daytona.before_destroy.append(lambda root: self.leaks.extend(self.canary.in_files(root)))
         flyctl = Path(REAL or directory / "flyctl")
-        if not REAL:
-            launcher(flyctl, lease_patience_s=_PATIENCE_S if cell.lasting else LEASE_PATIENCE_S)
+        if not REAL and cell.call.service == "fly":
+            flyctl_player.launcher(flyctl, RECORDINGS, fault=cell.fault, times="for good" if cell.lasting else "once")
+        elif not REAL:
+            launcher(flyctl)
         simulation.daytona.add_snapshot("with-flyctl", files={"flyctl": flyctl})
         more = {} if cell.call.step == "install" else {"FLYSYNC_SNAPSHOT": "with-flyctl"}
         self.settings = bootstrap.load_settings(
