@@ -179,28 +179,17 @@ class Player:
 
     def _list(self) -> str:
         """Show what the answers say, as flyctl does."""
-        from flysync.sim import flyctl_machines, flyctl_secrets
+        from flysync.sim.flyctl import rows, shown
+        from flysync.sim.flyctl_deploy import is_managed
 
         machines = json.loads(self.answers.get("machines", "[]"))
         if command_of(self.argv) == "machine list":
-            rows = [flyctl_machines.shown(machine) for machine in machines]
+            listed = [shown(machine) for machine in machines]
         else:
             releases = json.loads(self.answers.get("releases", '{"releases": []}'))["releases"]
-            created = {str(release["version"]): release["created_at"] for release in releases}
-            on = [
-                one.get("config", {}).get("metadata", {}).get("fly_release_version", "")
-                for one in machines
-                if flyctl_machines._is_managed(one)
-            ]
-            rows = [
-                {
-                    "name": one["name"],
-                    "digest": one["digest"],
-                    "status": flyctl_secrets._status(one.get("updated_at"), on, created),
-                }
-                for one in json.loads(self.answers["secrets"])["secrets"]
-            ]
-        return json.dumps(rows, indent=4, ensure_ascii=False) + "\n"
+            counted = [machine for machine in machines if is_managed(machine)]
+            listed = rows(json.loads(self.answers["secrets"])["secrets"], counted, releases)
+        return json.dumps(listed, indent=4, ensure_ascii=False) + "\n"
 
 
 def launcher(path: Path, recordings: Path, *, fault: str, times: str) -> Path:
