@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from bullmq import Job, Queue
 from redis.asyncio import from_url
 
-from flysync.sim.demo_process import ProcessStory
+from flysync.sim.demo_story import ProcessStory
 from flysync.sim.valkey import EmbeddedValkey
 
 if TYPE_CHECKING:
