@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import signal
 import stat
 import subprocess
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from flysync.sim.server import Watchdog, free_port
+from flysync.sim.server import EmbeddedServer
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from psycopg.sql import Composed
 
 #: Postgres refuses to run as root, so this user has to do it; every system has it.
@@ -54,83 +50,24 @@ def why_unavailable() -> str | None:
     return None
 
 
-class EmbeddedPostgres:
-    """
-    A server of its own, used as a context manager: started on entry, gone on exit.
+class EmbeddedPostgres(EmbeddedServer):
+    """A server of its own, whose superuser is `postgres`."""
 
-    `port` stays the same over `stop` and `start`. The superuser is `postgres`, its password random.
-    """
+    name = "Postgres"
+    last_signal, usual_signal = signal.SIGQUIT, signal.SIGINT
 
     def __init__(self) -> None:
-        self.password = secrets.token_urlsafe(24)
-        self.port = 0
-        self.directory = self._data = Path()
-        self._programs = Path()
-        self._server: subprocess.Popen[bytes] | None = None
-        self._watchdog: Watchdog | None = None
+        super().__init__()
+        self._data = self._programs = Path()
         self._account = _UNPRIVILEGED if os.geteuid() == 0 else None
-
-    def __enter__(self) -> Self:
-        self.directory = Path(tempfile.mkdtemp(prefix="flysync-pg-"))
-        self._data = Path(tempfile.mkdtemp(prefix="flysync-pg-", dir=_memory())) / "data"
-        status = self._data / "postmaster.pid"
-        self._watchdog = Watchdog(self.directory, self._data.parent, signal="QUIT", status=status)
-        try:
-            self._prepare()
-            self.start()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop("immediate")
-        if self._watchdog is not None:
-            self._watchdog.close()
-
-    @property
-    def pid(self) -> int:
-        """The process id of the server, 0 while it is stopped."""
-        return self._server.pid if self._server is not None else 0
 
     def dsn(self, database: str) -> str:
         """Give the address of *database*, password included."""
         return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
-    def start(self) -> None:
-        """
-        Start the server and wait until it lets clients in; on the same port as before.
-
-        Raises:
-            RuntimeError: it did not start; with the end of its log.
-        """
-        for attempt in range(3):
-            port = self.port or free_port()
-            self._server = self._launch(port)
-            self._watch(self._server.pid)
-            if self._is_ready_soon(self._server):
-                self.port = port
-                return
-            # Somebody took the port, or the processes of a killed server are still there.
-            self.stop("immediate")
-            time.sleep(0.2 * (attempt + 1))
-        log = (self.directory / "log").read_text(errors="replace")
-        raise RuntimeError(f"Postgres did not start: {log[-2000:]}")
-
     def stop(self, mode: str = "fast") -> None:
         """Stop the server, if it runs: "smart", "fast" or "immediate", which is as if the power went."""
-        if self._server is None:
-            return
-        self._server.send_signal(_SIGNALS[mode])
-        try:
-            self._server.wait(20)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
-        self._server = None
-        self._watch(None)
+        self._end(_SIGNALS[mode])
 
     def create_database(self, name: str, *, template: str | None = None, encoding: str | None = None) -> str:
         """Create a database, as a copy of *template* or in *encoding* where given, and give its address."""
@@ -156,6 +93,10 @@ class EmbeddedPostgres:
 
         with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
             connection.execute(statement)
+
+    def _places(self) -> list[Path]:
+        self._data = Path(tempfile.mkdtemp(prefix="flysync-pg-", dir=_memory())) / "data"
+        return [self._data / "postmaster.pid", self._data.parent]
 
     def _prepare(self) -> None:
         """Make what the server needs: its programs where its user can reach them, its data, its password."""
@@ -185,8 +126,7 @@ class EmbeddedPostgres:
     def _run(self, program: str, *arguments: str) -> None:
         with self._popen(program, *arguments) as process:
             if process.wait():
-                log = (self.directory / "log").read_text(errors="replace")
-                raise RuntimeError(f"{program} failed: {log[-2000:]}")
+                raise self._failed(f"{program} failed")
 
     def _launch(self, port: int) -> subprocess.Popen[bytes]:
         settings = {
@@ -218,20 +158,12 @@ class EmbeddedPostgres:
                 extra_groups=[] if account else None,
             )
 
-    def _is_ready_soon(self, server: subprocess.Popen[bytes]) -> bool:
-        """Wait for the line in postmaster.pid that says the server is ready (read: Postgres' miscadmin.h)."""
-        give_up = time.monotonic() + 30
+    def _is_ready(self, port: int) -> bool:
+        """Tell whether postmaster.pid says so (read: Postgres' miscadmin.h)."""
+        del port
         status = self._data / "postmaster.pid"
-        while server.poll() is None and time.monotonic() < give_up:
-            lines = status.read_text().splitlines() if status.exists() else []
-            if lines[:1] == [str(server.pid)] and lines[7:8] and lines[7].strip() == "ready":
-                return True
-            time.sleep(0.005)
-        return False
-
-    def _watch(self, pid: int | None) -> None:
-        if self._watchdog is not None:
-            self._watchdog.watch(pid)
+        lines = status.read_text().splitlines() if status.exists() else []
+        return lines[:1] == [str(self.pid)] and [line.strip() for line in lines[7:8]] == ["ready"]
 
 
 def _memory() -> Path | None:

@@ -1,18 +1,24 @@
-"""What the embedded servers have in common: a port, and an end that comes with their owner's."""
+"""What the embedded servers have in common: a directory, a port, a password, and an end with their owner's."""
 
 from __future__ import annotations
 
+import secrets
+import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from types import TracebackType
 
 #: Waits until its standard input closes, that is until the owner has closed it or has died, however it died; then
 #: stops the server whose process id it was told last and removes the directories. PR_SET_PDEATHSIG would not do: it
 #: strikes when the *thread* ends that started the server (read: prctl(2)), works on Linux alone and removes nothing.
-_SCRIPT = """
+_WATCHDOG = """
 pid=
 while read -r line; do pid=$line; done
 if [ -n "$pid" ]; then
@@ -24,34 +30,123 @@ fi 2>/dev/null
 shift 2
 rm -rf "$@"
 """
+#: How long a server may take to start, and to end.
+_START_S, _END_S = 30.0, 20.0
 
 
-class Watchdog:
+class EmbeddedServer(ABC):
     """
-    A process that outlives its owner, to stop the owner's server with *signal* and remove *directories*.
+    A server of its own, used as a context manager: started on entry, gone on exit, or when its owner is killed.
 
-    Where the server takes its time to end, *status* is a file that it removes at last.
+    `port`, `password` and data stay the same over `stop` and `start`; `directory` has its `log`.
     """
 
-    def __init__(self, *directories: Path, signal: str, status: Path | None = None) -> None:
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", _SCRIPT, "flysync-watchdog", signal, status or "no such file", *directories],
+    #: What it is called, in errors and in the name of its directory.
+    name: str
+    #: The signal that ends it for good, and the one that lets it end in order.
+    last_signal, usual_signal = signal.SIGKILL, signal.SIGTERM
+
+    def __init__(self) -> None:
+        self.password = secrets.token_urlsafe(24)
+        self.port = 0
+        self.directory = Path()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.directory = Path(tempfile.mkdtemp(prefix=f"flysync-{self.name.lower()}-"))
+        status, *others = self._places()
+        signal_name = self.last_signal.name.removeprefix("SIG")
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHDOG, "flysync-watchdog", signal_name, status, self.directory, *others],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
             start_new_session=True,  # Ctrl-C is not for it
         )
+        try:
+            self._prepare()
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
 
-    def watch(self, pid: int | None) -> None:
-        """Stop this process should the owner be killed; nobody where it is absent."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{pid or ''}\n".encode())
-        self._process.stdin.flush()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(self.last_signal)
+        if self._watchdog is not None:
+            self._watchdog.communicate()
 
-    def close(self) -> None:
-        """Let it do its work now."""
-        self._process.communicate()
+    @property
+    def pid(self) -> int:
+        """The process id of the server, 0 while it is stopped."""
+        return self._server.pid if self._server is not None else 0
+
+    def start(self) -> None:
+        """
+        Start the server and wait until it lets clients in; on the same port as before.
+
+        Raises:
+            RuntimeError: it did not start; with the end of its log.
+        """
+        for attempt in range(3):
+            port = self.port or free_port()
+            self._server = self._launch(port)
+            self._watch(self._server.pid)
+            give_up = time.monotonic() + _START_S
+            while self._server.poll() is None and time.monotonic() < give_up:
+                if self._is_ready(port):
+                    self.port = port
+                    return
+                time.sleep(0.005)
+            # Somebody took the port, or the processes of a killed server are still there.
+            self._end(self.last_signal)
+            time.sleep(0.2 * (attempt + 1))
+        raise self._failed(f"{self.name} did not start")
+
+    def stop(self) -> None:
+        """Stop the server, if it runs, as an operator does."""
+        self._end(self.usual_signal)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._server is None:
+            return
+        self._server.send_signal(number)
+        try:
+            self._server.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+        self._watch(None)
+
+    def _watch(self, pid: int | None) -> None:
+        """Have this process stopped should the owner be killed; nobody where it is absent."""
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            self._watchdog.stdin.write(f"{pid or ''}\n".encode())
+            self._watchdog.stdin.flush()
+
+    def _failed(self, what: str) -> RuntimeError:
+        log = (self.directory / "log").read_text(errors="replace")
+        return RuntimeError(f"{what}: {log[-2000:]}")
+
+    def _places(self) -> list[Path]:
+        """Give a file that the server removes at last, if it takes its time, and further directories of its own."""
+        return [Path("no such file")]
+
+    def _prepare(self) -> None:  # noqa: B027 - not all need something
+        """Make what the server needs before its first start."""
+
+    @abstractmethod
+    def _launch(self, port: int) -> subprocess.Popen[bytes]:
+        """Start it on *port*."""
+
+    @abstractmethod
+    def _is_ready(self, port: int) -> bool:
+        """Tell whether it lets clients in."""
 
 
 def free_port() -> int:
