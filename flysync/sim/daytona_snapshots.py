@@ -14,9 +14,17 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from flysync.sim import daytona_answers
-from flysync.sim.daytona_answers import Refusal
-from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT, ORGANIZATION_ID, Snapshot
+from flysync.sim.daytona_entries import (
+    DEFAULT_SNAPSHOT,
+    ORGANIZATION_ID,
+    REGION,
+    Refusal,
+    Snapshot,
+    count,
+    json_object,
+    member,
+    now,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -48,15 +56,11 @@ class Snapshots:
         self.quota: int | None = None
         #: The pools of sandboxes that are kept ready, by id, in the API's words; None where the account has none.
         self.pools: dict[str, dict[str, Any]] | None = {}
-        #: Set to the server's address once that is known.
-        self.url = ""
         self._spawn = spawn
 
     def find(self, id_or_name: str) -> Snapshot | None:
         """Give a snapshot, or nothing."""
-        return self.by_name.get(id_or_name) or next(
-            (snapshot for snapshot in self.by_name.values() if snapshot.id == id_or_name), None
-        )
+        return next((one for one in self.by_name.values() if id_or_name in {one.name, one.id}), None)
 
     def usable(self, id_or_name: str) -> Snapshot:
         """
@@ -75,8 +79,8 @@ class Snapshots:
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer POST /snapshots."""
-        body = await daytona_answers.json_object(request)
-        name, image = (daytona_answers.text(body, key, "") for key in ("name", "imageName"))
+        body = await json_object(request)
+        name, image = (member(body, key, "") for key in ("name", "imageName"))
         build = body.get("buildInfo")
         if build and image:
             raise Refusal(400, "Cannot specify an image name when using a build info entry")
@@ -98,19 +102,12 @@ class Snapshots:
 
     async def index(self, request: web.Request) -> web.Response:
         """Answer GET /snapshots (read: ten to a page where the client does not say)."""
-        page = daytona_answers.count(request, "page", 1)
-        limit = daytona_answers.count(request, "limit", 10)
+        page = count(request, "page", 1)
+        limit = count(request, "limit", 10)
         everything = list(self.by_name.values())
-        items = everything[(page - 1) * limit : page * limit]
+        items = [snapshot.json() for snapshot in everything[(page - 1) * limit : page * limit]]
         pages = math.ceil(len(everything) / limit)
-        return web.json_response(
-            {
-                "items": [snapshot.json() for snapshot in items],
-                "total": len(everything),
-                "page": page,
-                "totalPages": pages,
-            }
-        )
+        return web.json_response({"items": items, "total": len(everything), "page": page, "totalPages": pages})
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer GET /snapshots/{id or name}."""
@@ -121,7 +118,6 @@ class Snapshots:
         snapshot = self._known(request)
         if snapshot.general:
             raise Refusal(403, "You cannot delete a general snapshot")
-        snapshot.state = "removing"
         del self.by_name[snapshot.name]
         return web.Response()
 
@@ -142,7 +138,7 @@ class Snapshots:
         snapshot = self._known(request)
         if snapshot.dockerfile is None:
             raise Refusal(404, f"Snapshot {snapshot.id} has no build info")
-        return web.json_response({"url": f"{self.url}/snapshots/{snapshot.id}/build-logs"})
+        return web.json_response({"url": f"{request.url.origin()}/snapshots/{snapshot.id}/build-logs"})
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         """Stream the log of a build until the build is over."""
@@ -165,24 +161,18 @@ class Snapshots:
 
     async def add_warm_pool(self, request: web.Request) -> web.Response:
         """Answer POST /warm-pools; one that is there already is a conflict (read: the SDK's warm_pool.py)."""
-        body, pools = await daytona_answers.json_object(request), self._warm_pools()
-        snapshot = self.usable(daytona_answers.text(body, "snapshot", ""))
-        target, stamp = daytona_answers.text(body, "target", "us"), daytona_answers.now()
-        if any((one["snapshot"], one["target"]) == (snapshot.name, target) for one in pools.values()):
-            raise Refusal(409, f"A warm pool for {snapshot.name} already exists in {target}")
-        pool: dict[str, Any] = {
-            "id": str(uuid4()),
-            "organizationId": ORGANIZATION_ID,
-            "snapshot": snapshot.name,
-            "target": target,
-        }
+        body, pools = await json_object(request), self._warm_pools()
+        name, target = self.usable(member(body, "snapshot", "")).name, member(body, "target", REGION)
+        if any((one["snapshot"], one["target"]) == (name, target) for one in pools.values()):
+            raise Refusal(409, f"A warm pool for {name} already exists in {target}")
+        pool = {"id": str(uuid4()), "organizationId": ORGANIZATION_ID, "snapshot": name, "target": target}
         pool |= {"pool": body["pool"], "currentSize": 0, "cpu": 1, "mem": 1, "disk": 3, "osUser": "daytona", "env": {}}
-        pools[pool["id"]] = pool | {"errorReason": None, "createdAt": stamp, "updatedAt": stamp}
+        pools[pool["id"]] = pool | {"errorReason": None, "createdAt": now(), "updatedAt": now()}
         return web.json_response(pools[pool["id"]])
 
     async def change_warm_pool(self, request: web.Request) -> web.Response:
         """Answer PATCH /warm-pools/{id}."""
-        body, pool = await daytona_answers.json_object(request), self._warm_pools().get(request.match_info["pool"])
+        body, pool = await json_object(request), self._warm_pools().get(request.match_info["pool"])
         if pool is None:
             raise Refusal(404, "Warm pool not found")
         pool["pool"] = body["pool"]
@@ -221,8 +211,7 @@ class Snapshots:
             await asyncio.sleep(self.step_s)
             snapshot.state = state
             if state == "building":
-                lines = (snapshot.dockerfile or "").splitlines()
-                steps = "".join(f"Step {n}: {line}\n" for n, line in enumerate(lines, 1))
-                snapshot.build_log = steps + self.build_words
+                lines = enumerate((snapshot.dockerfile or "").splitlines(), 1)
+                snapshot.build_log = "".join(f"Step {n}: {line}\n" for n, line in lines) + self.build_words
             if state == "build_failed":
                 snapshot.error_reason = self.build_error
