@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from flysync.sim import sandboxes
-from flysync.sim.daytona_entries import Exec, Refusal, Sandbox, SandboxState, Snapshot, View, count, json_object
+from flysync.sim.daytona_entries import Exec, Refusal, Sandbox, SandboxState, Snapshot, View
 from flysync.sim.daytona_fleet import Fleet
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Daytona(Fleet):
         return answer
 
     async def _create(self, request: web.Request) -> web.Response:
-        sandbox = await self.create(await json_object(request))
+        sandbox = await self.create(await request.json())
         return web.json_response(sandbox.json(toolbox_url=self._shown_toolbox_url))
 
     async def _show(self, request: web.Request) -> web.Response:
@@ -115,22 +115,16 @@ class Daytona(Fleet):
 
     async def _index(self, request: web.Request) -> web.Response:
         """List as the search index does: as of `list_lag_s` ago, last active first (read: search of the service)."""
-        try:
-            labels = json.loads(request.query.get("labels", "{}"))
-        except ValueError:
-            raise Refusal(400, "Invalid labels JSON format") from None
-        # A cursor is a secret of the server's, so clients must not read it (assumed).
-        _, _, start = request.query.get("cursor", "after-0").rpartition("after-")
-        if not start.isdecimal():
-            raise Refusal(400, "Invalid cursor")
+        labels = json.loads(request.query.get("labels", "{}"))
+        start = int(request.query.get("cursor", "0"))
         moment = time.monotonic() - self.list_lag_s
         everything = [*self.sandboxes.values(), *self.destroyed.values()]
         seen = [(sandbox, view) for sandbox in everything if (view := sandbox.seen_at(moment))]
         found = [(sandbox, view) for sandbox, view in seen if _matches(sandbox, view, labels, request)]
         found.sort(key=lambda pair: pair[0].last_activity, reverse=True)
-        end = int(start) + count(request, "limit", 100)
-        items = [sandbox.item(view, toolbox_url=self._shown_toolbox_url) for sandbox, view in found[int(start) : end]]
-        return web.json_response({"items": items, "nextCursor": f"after-{end}" if end < len(found) else None})
+        end = start + int(request.query.get("limit", "100"))
+        items = [sandbox.item(view, toolbox_url=self._shown_toolbox_url) for sandbox, view in found[start:end]]
+        return web.json_response({"items": items, "nextCursor": str(end) if end < len(found) else None})
 
     @property
     def _shown_toolbox_url(self) -> str:

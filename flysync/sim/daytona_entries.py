@@ -8,7 +8,6 @@ daytonaio/daytona v0.190.0.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,8 +30,6 @@ DEFAULT_SNAPSHOT = "daytonaio/sandbox:0.5.0"
 REGION = "us"
 #: Of snapshots and of sandboxes, which call the memory differently.
 _SIZE = {"size": 0.5, "cpu": 1, "gpu": 0, "mem": 1, "memory": 1, "disk": 3}
-#: How a wrong type is called (assumed).
-_TYPES = {str: "a string", int: "an integer number", dict: "an object of strings"}
 
 
 class Refusal(Exception):
@@ -66,36 +63,6 @@ def now() -> str:
 def at(moment: datetime) -> str:
     """Write a moment as JavaScript's toISOString does."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-async def json_object(request: web.Request) -> dict[str, Any]:
-    """Give the body, or refuse what is no JSON object (assumed: the sentence)."""
-    try:
-        body = json.loads(await request.read())
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise Refusal(400, "Request body is not a JSON object")
-    return body
-
-
-def member(body: dict[str, Any], key: str, default: Any) -> Any:
-    """Give a member of the type that *default* has, which stands in where it is missing; or refuse another one."""
-    value = body.get(key)
-    if value is None:
-        return default
-    strings = value.values() if isinstance(value, dict) else ()
-    if type(value) is not type(default) or not all(isinstance(item, str) for item in strings):
-        raise Refusal(400, f"{key} must be {_TYPES[type(default)]}")
-    return value
-
-
-def count(request: web.Request, key: str, default: int) -> int:
-    """Give a number from 1 to 200 of the query, or refuse (read: page-limit.decorator.ts; assumed: the sentence)."""
-    value = request.query.get(key, str(default))
-    if not value.isdecimal() or not 1 <= int(value) <= 200:
-        raise Refusal(400, f"{key} must be an integer number from 1 to 200")
-    return int(value)
 
 
 class SandboxState(StrEnum):
@@ -183,12 +150,9 @@ class Sandbox:
     name: str
     local: LocalSandbox
     snapshot: str
-    labels: dict[str, str]
     #: The request, of which the answer repeats some members.
     asked: dict[str, Any]
     auto_stop_minutes: int
-    #: Whether it is destroyed instead of stopped (read: isEphemeral).
-    ephemeral: bool
     ttl_minutes: int
     #: Seconds of real time that this server calls a minute.
     minute_s: float
@@ -201,6 +165,16 @@ class Sandbox:
     #: Requests that the proxy holds open; it renews the activity while there are any (read: get_sandbox_target.go).
     in_flight: int = 0
     history: list[View] = field(default_factory=list)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What it was labelled with."""
+        return self.asked.get("labels") or {}
+
+    @property
+    def ephemeral(self) -> bool:
+        """Whether it is destroyed instead of stopped (read: isEphemeral)."""
+        return self.asked.get("autoDeleteInterval") == 0
 
     @property
     def is_overdue(self) -> bool:

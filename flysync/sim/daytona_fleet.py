@@ -15,16 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 from flysync.sim import sandboxes
-from flysync.sim.daytona_entries import (
-    CHANGING,
-    ORGANIZATION_ID,
-    REGION,
-    Exec,
-    Refusal,
-    Sandbox,
-    SandboxState,
-    member,
-)
+from flysync.sim.daytona_entries import CHANGING, ORGANIZATION_ID, REGION, Exec, Refusal, Sandbox, SandboxState
 from flysync.sim.daytona_snapshots import Snapshots
 from flysync.sim.loopback import Loopback
 
@@ -178,51 +169,39 @@ class Fleet(Loopback):
             page = "https://www.daytona.io/docs/en/network-limits/#tier-based-network-restrictions"
             words = "Network access is restricted and cannot be overridden at the sandbox level."
             raise Refusal(400, f"{words} Remove domainAllowList from the request. See {page}")
-        files, snapshot = self._image(body)
+        if any(body.get(key) for key in ("cpu", "gpu", "memory", "disk")):  # read: sandbox.controller.ts
+            raise Refusal(400, "Cannot specify Sandbox resources when using a snapshot")
+        snapshot = self.snapshots.usable(body.get("snapshot") or "")
         if self.quota is not None and len(self.sandboxes) >= self.quota:
             advice = "To increase concurrency limits, upgrade your organization's Tier"
             raise Refusal(self.quota_status, f"Total CPU limit exceeded. Maximum allowed: {self.quota}.\n{advice}")
         sandbox_id = str(uuid4())
-        name = member(body, "name", "") or sandbox_id
+        name = body.get("name") or sandbox_id
         if any(name == sandbox.name for sandbox in self.sandboxes.values()):
             raise Refusal(409, f"Sandbox with name {name} already exists")
         # Read: container_configs.go.
         daytona = {
             "DAYTONA_SANDBOX_ID": sandbox_id,
-            "DAYTONA_SANDBOX_SNAPSHOT": snapshot,
-            "DAYTONA_SANDBOX_USER": member(body, "user", "daytona"),
+            "DAYTONA_SANDBOX_SNAPSHOT": snapshot.name,
+            "DAYTONA_SANDBOX_USER": body.get("user") or "daytona",
             "DAYTONA_ORGANIZATION_ID": ORGANIZATION_ID,
-            "DAYTONA_REGION_ID": member(body, "target", REGION),
+            "DAYTONA_REGION_ID": body.get("target") or REGION,
         }
         return Sandbox(
             id=sandbox_id,
             name=name,
-            snapshot=snapshot,
-            labels=member(body, "labels", {}),
+            snapshot=snapshot.name,
             asked=body,
-            auto_stop_minutes=member(body, "autoStopInterval", _AUTO_STOP_MINUTES),
-            ephemeral=member(body, "autoDeleteInterval", -1) == 0,
-            ttl_minutes=member(body, "ttlMinutes", 0),
+            auto_stop_minutes=body.get("autoStopInterval", _AUTO_STOP_MINUTES),
+            ttl_minutes=body.get("ttlMinutes") or 0,
             minute_s=self.minute_s,
             local=sandboxes.LocalSandbox(
                 root=Path(tempfile.mkdtemp(prefix="", dir=self._base)),
                 shell=self.shell,
-                environment=daytona | member(body, "env", {}),
-                files=files,
+                environment=daytona | (body.get("env") or {}),
+                files=snapshot.files,
             ),
         )
-
-    def _image(self, body: dict[str, Any]) -> tuple[dict[str, Path], str]:
-        """Give the executables and the name of what the sandbox starts from (read: sandbox.controller.ts)."""
-        wanted = member(body, "snapshot", "")
-        if body.get("buildInfo"):
-            if wanted:
-                raise Refusal(400, "Cannot specify a snapshot when using a build info entry")
-            return self.snapshots.built_files, ""
-        if any(body.get(key) for key in ("cpu", "gpu", "memory", "disk")):
-            raise Refusal(400, "Cannot specify Sandbox resources when using a snapshot")
-        snapshot = self.snapshots.usable(wanted)
-        return snapshot.files, snapshot.name
 
     async def _settle_later(self, sandbox: Sandbox) -> None:
         await asyncio.sleep(self.create_delay_s)
