@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: The members of a request to run something, and what Go calls their types (read: types.go of the daemon).
 _TASK = {"command": (str, "string"), "cwd": (str, "string"), "envs": (dict, "string"), "timeout": (int, "uint32")}
+_MISMATCH = "invalid request body: json: cannot unmarshal into Go struct field ExecuteRequest"
 #: A larger body is not kept by the proxies, so they cannot send it again (read: retry_transport.go).
 _REPLAYED_BODY_BYTES = 256 * 1024
 
@@ -96,18 +97,19 @@ class Daytona(Fleet):
         return answer
 
     async def _create(self, request: web.Request) -> web.Response:
-        sandbox = await self.create(await request.json())
-        return web.json_response(sandbox.json(toolbox_url=self._shown_toolbox_url))
+        return self._answer(await self.create(await request.json()))
 
     async def _show(self, request: web.Request) -> web.Response:
-        sandbox = self.find(request.match_info["sandbox"])
-        return web.json_response(sandbox.json(toolbox_url=self._shown_toolbox_url))
+        return self._answer(self.find(request.match_info["sandbox"]))
 
     async def _delete(self, request: web.Request) -> web.Response:
         sandbox = self.find(request.match_info["sandbox"])
         await self.delete(sandbox)
         # The answer is that of an accepted request, even where nothing is left (read: getSandboxState).
-        return web.json_response(sandbox.json(toolbox_url=self._shown_toolbox_url) | {"state": "destroying"})
+        return self._answer(sandbox, state="destroying")
+
+    def _answer(self, sandbox: Sandbox, **instead: str) -> web.Response:
+        return web.json_response(sandbox.json(toolbox_url=self._shown_toolbox_url) | instead)
 
     async def _toolbox_url(self, request: web.Request) -> web.Response:
         del request
@@ -225,21 +227,15 @@ def _parse(body: bytes) -> dict[str, Any]:
         value = task[key]
         inner = value.values() if isinstance(value, dict) else ()
         if type(value) not in {kind, type(None)} or not all(isinstance(item, str) for item in inner):
-            raise _mismatch(key, called)
+            raise _bad(f"{_MISMATCH}.{key} of type {called}")
     if (task["timeout"] or 0) < 0:
-        raise _mismatch("timeout", "uint32")
+        raise _bad(f"{_MISMATCH}.timeout of type uint32")
     for name in task["envs"] or {}:
         if not _ENV_NAME.fullmatch(name):
             raise _bad(f"invalid environment variable name: '{name}'")
     if not (task["command"] or "").strip():
         raise _bad("command cannot be empty or whitespace-only")
     return task
-
-
-def _mismatch(field: str, kind: str) -> Refusal:
-    """Say that a member has the wrong type, nearly as Go does."""
-    words = f"json: cannot unmarshal into Go struct field ExecuteRequest.{field} of type {kind}"
-    return _bad(f"invalid request body: {words}")
 
 
 def _bad(message: str) -> Refusal:

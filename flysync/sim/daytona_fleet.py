@@ -35,10 +35,8 @@ class Fleet(Loopback):
     """
     A server that has sandboxes; when it stops, they and all of their processes and files are gone.
 
-    Args:
-        api_key: the one token that is accepted.
-        shell: what runs the commands; without it zsh, else bash, else sh.
-        minute_s: how long a minute of ttl and auto-stop lasts.
+    *api_key* is the one token that is accepted; *shell* runs the commands (without it zsh, else bash, else sh);
+    *minute_s* is how long a minute of ttl and auto-stop lasts.
     """
 
     #: How long a sandbox is `creating`.
@@ -82,7 +80,7 @@ class Fleet(Loopback):
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         self._base = Path(tempfile.mkdtemp(prefix="flysync-"))
-        self.spawn(self._watch_the_clock())
+        _ = self.spawn(self._watch_the_clock())
         return self
 
     async def __aexit__(
@@ -108,13 +106,12 @@ class Fleet(Loopback):
         return task
 
     async def create(self, body: dict[str, Any]) -> Sandbox:
-        """
-        Make a sandbox, and wait as long for it as the real API does.
-
-        Raises:
-            Refusal: 400, 403, 409 or 429, as the real one words it.
-        """
-        self._count_create()
+        """Make a sandbox, and wait as long for it as the real API does; or refuse (400, 403, 409, 429) as that does."""
+        # Those that are refused count as well (assumed).
+        second = time.monotonic() // 1
+        self._creates = [one for one in self._creates if one == second] + [second]
+        if self.creates_per_s is not None and len(self._creates) > self.creates_per_s:
+            raise Refusal(429, "Rate limit exceeded", headers={"Retry-After-sandbox-create": "1"})
         sandbox = self._admit(body)
         self.sandboxes[sandbox.id] = sandbox
         sandbox.change(state=SandboxState.CREATING)
@@ -143,7 +140,7 @@ class Fleet(Loopback):
         gone = f"DESTROYED_{sandbox.name}_{time.time_ns() // 1_000_000}"
         sandbox.change(state=SandboxState.DESTROYING, name=gone)
         if self.delete_delay_s:
-            self.spawn(self._destroy_later(sandbox))
+            _ = self.spawn(self._destroy_later(sandbox))
         else:
             await self._destroy(sandbox)
 
@@ -153,13 +150,6 @@ class Fleet(Loopback):
             if id_or_name in {sandbox.id, sandbox.name}:
                 return sandbox
         raise Refusal(404, f"Sandbox with ID or name {id_or_name} not found")
-
-    def _count_create(self) -> None:
-        """Refuse one that is too much for this second; those that are refused count as well (assumed)."""
-        second = time.monotonic() // 1
-        self._creates = [one for one in self._creates if one == second] + [second]
-        if self.creates_per_s is not None and len(self._creates) > self.creates_per_s:
-            raise Refusal(429, "Rate limit exceeded", headers={"Retry-After-sandbox-create": "1"})
 
     def _admit(self, body: dict[str, Any]) -> Sandbox:
         """Check a request to create in the order of the real one, and make what it asks for."""

@@ -25,12 +25,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_.:-]+(/[a-zA-Z0-9_.:-]+)*")
 
 
 class Snapshots:
-    """
-    All snapshots by name, and the knobs of building and activating them.
-
-    Args:
-        spawn: starts a coroutine in the background.
-    """
+    """All snapshots by name, and the knobs of building and activating them; *spawn* starts a task."""
 
     def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         self.by_name = {DEFAULT_SNAPSHOT: Snapshot(name=DEFAULT_SNAPSHOT, general=True)}
@@ -53,12 +48,7 @@ class Snapshots:
         return next((one for one in self.by_name.values() if id_or_name in {one.name, one.id}), None)
 
     def usable(self, id_or_name: str) -> Snapshot:
-        """
-        Give the snapshot that a sandbox is to start from.
-
-        Raises:
-            Refusal: 400, it does not exist or is not active (read: sandbox.service.ts, createFromSnapshot).
-        """
+        """Give the one that a sandbox is to start from, or refuse (read: sandbox.service.ts, createFromSnapshot)."""
         wanted = id_or_name.strip() or DEFAULT_SNAPSHOT
         snapshot = self.find(wanted)
         if snapshot is None:

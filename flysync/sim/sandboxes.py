@@ -68,11 +68,8 @@ class LocalSandbox:
     """
     A directory with a home, a place to work and one for temporary files, and the processes that live there.
 
-    Args:
-        root: a directory that exists, private to this sandbox.
-        shell: the program that gets each script on its standard input.
-        environment: what the processes see besides HOME, PATH and TMPDIR; it wins over these.
-        files: executables that the sandbox finds on its PATH, by name; they are linked, not copied.
+    *root* exists and is private; *shell* gets each script on its standard input; *environment* is seen besides HOME,
+    PATH and TMPDIR, and wins over these; *files* are executables by name, linked into the first entry of PATH.
     """
 
     def __init__(self, *, root: Path, shell: str, environment: Mapping[str, str], files: Mapping[str, Path]) -> None:
@@ -256,13 +253,9 @@ def _belongs(pid: int, marker: bytes) -> bool:
         if marker in (process / "environ").read_bytes():
             return True
         cwd = os.fsencode((process / "cwd").readlink())
-        return (cwd + b"/").startswith(marker + b"/") and not _has_terminal(process)
+        # "pid (name) state ppid pgrp session tty_nr …", and a name may have spaces and parentheses (read: proc(5)).
+        terminal = (process / "stat").read_bytes().rpartition(b")")[2].split()[4]
     except OSError:
         return False
-
-
-def _has_terminal(process: Path) -> bool:
-    """Tell whether a process has a controlling terminal: somebody who looks around, not a sandbox's process."""
-    # "pid (name) state ppid pgrp session tty_nr …", and a name may have spaces and parentheses (read: proc(5)).
-    fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
-    return fields[4] != b"0"
+    # Who has a terminal only looks around.
+    return (cwd + b"/").startswith(marker + b"/") and terminal == b"0"
