@@ -1,7 +1,9 @@
 """
-What the simulated Daytona keeps: snapshots and sandboxes, and how its JSON shows them.
+What the simulated Daytona keeps, shows and refuses: snapshots, sandboxes, commands; its JSON and its two kinds of no.
 
-The members are those that the SDK 0.226.1 requires (measured: its models were driven with each key left out).
+The members are those that the SDK 0.226.1 requires (measured: its models were driven with each key left out), and
+those that flysync reads. Refusals: read in all-exceptions.filter.ts and common-go/pkg/errors/middleware.go of
+daytonaio/daytona v0.190.0.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flysync.sim.daytona_answers import at
+from aiohttp import web
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,13 +28,47 @@ ORGANIZATION_ID = "0b7e5a0e-5f1c-4c4e-9d0a-6d2f5d1c0a11"
 DEFAULT_SNAPSHOT = "daytonaio/sandbox:0.5.0"
 #: Assumed: the name of a region.
 REGION = "us"
+#: Of snapshots and of sandboxes, which call the memory differently.
+_SIZE = {"size": 0.5, "cpu": 1, "gpu": 0, "mem": 1, "memory": 1, "disk": 3}
+
+
+class Refusal(Exception):
+    """A status and a sentence of the API's; with a *code*, of the toolbox, and *source* says of which part of it."""
+
+    def __init__(
+        self, status: int, message: str, *, headers: dict[str, str] | None = None, code: str = "", source: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+        self.code = code
+        self.source = source
+
+    def answer(self, request: web.Request) -> web.Response:
+        """Give the response that the client gets; `source` is newer than v0.190 (read: the SDK's errors.py)."""
+        body = {"path": request.path_qs, "timestamp": now(), "statusCode": self.status, "message": self.message}
+        if self.code:
+            body |= {"method": request.method, "code": self.code} | ({"source": self.source} if self.source else {})
+        else:
+            body["error"] = HTTPStatus(self.status).phrase
+        return web.json_response(body, status=self.status, headers=self.headers)
+
+
+def now() -> str:
+    """Give the time as the API writes it."""
+    return at(datetime.now(UTC))
+
+
+def at(moment: datetime) -> str:
+    """Write a moment as JavaScript's toISOString does."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class SandboxState(StrEnum):
     """A state of a sandbox, as the API calls it."""
 
     CREATING = "creating"
-    STARTING = "starting"
     STARTED = "started"
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -40,8 +77,8 @@ class SandboxState(StrEnum):
     DESTROYED = "destroyed"
 
 
-#: In these a change is under way, so that DELETE, stop and start are refused (read: sandbox.service.ts, `pending`).
-CHANGING = frozenset({SandboxState.CREATING, SandboxState.STARTING, SandboxState.STOPPING, SandboxState.DESTROYING})
+#: In these a change is under way, so that DELETE is refused (read: sandbox.service.ts, `pending`).
+CHANGING = frozenset({SandboxState.CREATING, SandboxState.STOPPING, SandboxState.DESTROYING})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,12 +89,10 @@ class Exec:
     command: str
     #: The names of the variables that came with it.
     names: tuple[str, ...]
-    cwd: str
-    timeout_s: int
     #: Whether the platform ran it a second time on its own account.
     replayed: bool
     #: Seconds of the monotonic clock.
-    started_at: float
+    started_at: float = field(default_factory=time.monotonic)
     ended_at: float = 0.0
     #: Nothing until it has ended.
     exit_code: int | None = None
@@ -68,7 +103,7 @@ class Snapshot:
     """An image that sandboxes start from."""
 
     name: str
-    #: active, inactive, pending, building, pulling, error, build_failed or removing.
+    #: active, inactive, pending, building, pulling, error or build_failed.
     state: str = "active"
     #: The executables in it that are not of this machine: name to path.
     files: dict[str, Path] = field(default_factory=dict)
@@ -83,24 +118,16 @@ class Snapshot:
 
     def json(self) -> dict[str, Any]:
         """Give what the API answers."""
-        stamps = {"createdAt": at(self.created_at), "updatedAt": at(datetime.now(UTC))}
+        stamps = {"createdAt": at(self.created_at), "updatedAt": now()}
         built = {"dockerfileContent": self.dockerfile, "snapshotRef": f"daytona-{self.id}", **stamps}
         return {
             "id": self.id,
-            "organizationId": ORGANIZATION_ID,
             "general": self.general,
             "name": self.name,
             "imageName": self.image_name,
             "state": self.state,
-            "size": 0.5,
-            "entrypoint": None,
-            "cpu": 1,
-            "gpu": 0,
-            "mem": 1,
-            "disk": 3,
+            **_SIZE,
             "errorReason": self.error_reason,
-            "lastUsedAt": None,
-            "sourceSandboxId": None,
             **stamps,
             **({"buildInfo": built} if self.dockerfile is not None else {}),
         }
@@ -113,7 +140,6 @@ class View:
     since: float
     name: str
     state: SandboxState
-    labels: dict[str, str]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -124,13 +150,9 @@ class Sandbox:
     name: str
     local: LocalSandbox
     snapshot: str
-    user: str
-    env: dict[str, str]
-    labels: dict[str, str]
-    #: The rest of the request, of which the answer repeats some members.
+    #: The request, of which the answer repeats some members.
     asked: dict[str, Any]
     auto_stop_minutes: int
-    auto_delete_minutes: int
     ttl_minutes: int
     #: Seconds of real time that this server calls a minute.
     minute_s: float
@@ -140,77 +162,67 @@ class Sandbox:
     #: Seconds of the monotonic clock.
     born: float = field(default_factory=time.monotonic)
     last_activity: float = field(default_factory=time.monotonic)
-    stopped_at: float = 0.0
     #: Requests that the proxy holds open; it renews the activity while there are any (read: get_sandbox_target.go).
     in_flight: int = 0
     history: list[View] = field(default_factory=list)
 
     @property
+    def labels(self) -> dict[str, str]:
+        """What it was labelled with."""
+        return self.asked.get("labels") or {}
+
+    @property
     def ephemeral(self) -> bool:
         """Whether it is destroyed instead of stopped (read: isEphemeral)."""
-        return self.auto_delete_minutes == 0
+        return self.asked.get("autoDeleteInterval") == 0
 
-    def change(
-        self,
-        *,
-        state: SandboxState | None = None,
-        name: str | None = None,
-        labels: dict[str, str] | None = None,
-    ) -> None:
+    @property
+    def is_overdue(self) -> bool:
+        """Whether its ttl is over."""
+        return 0 < self.ttl_minutes * self.minute_s <= time.monotonic() - self.born
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has done nothing for too long (read: sandbox.manager.ts)."""
+        is_free = self.state is SandboxState.STARTED and not self.in_flight
+        return is_free and 0 < self.auto_stop_minutes * self.minute_s <= time.monotonic() - self.last_activity
+
+    def change(self, *, state: SandboxState, name: str | None = None) -> None:
         """Set what is given, and keep how it looked before for a list that lags."""
-        self.state = state or self.state
+        self.state = state
         self.name = name or self.name
-        self.labels = self.labels if labels is None else labels
-        self.history.append(View(since=time.monotonic(), name=self.name, state=self.state, labels=dict(self.labels)))
+        self.history.append(View(since=time.monotonic(), name=self.name, state=self.state))
 
     def seen_at(self, moment: float) -> View | None:
         """Give how it looked at *moment*; nothing where it was not there yet."""
         return next((view for view in reversed(self.history) if view.since <= moment), None)
 
-    def due(self, moment: float) -> str:
-        """Say what time has brought: "ttl", "idle", "auto-delete" or nothing (read: sandbox.manager.ts)."""
-        if 0 < self.ttl_minutes * self.minute_s <= moment - self.born:
-            return "ttl"
-        if self.state is SandboxState.STARTED and not self.in_flight:
-            idle_s = moment - self.last_activity
-            return "idle" if 0 < self.auto_stop_minutes * self.minute_s <= idle_s else ""
-        stopped_s = moment - self.stopped_at
-        if self.state is SandboxState.STOPPED and 0 <= self.auto_delete_minutes * self.minute_s <= stopped_s:
-            return "auto-delete"
-        return ""
-
     def json(self, *, toolbox_url: str) -> dict[str, Any]:
         """Give what the API answers."""
-        return self.item(self.history[-1], toolbox_url=toolbox_url) | {"env": self.env, "kvm": False}
+        return self.item(self.history[-1], toolbox_url=toolbox_url) | {"env": self.asked.get("env") or {}, "kvm": False}
 
     def item(self, view: View, *, toolbox_url: str) -> dict[str, Any]:
         """Give the element of a list, which has no environment."""
         idle = timedelta(seconds=time.monotonic() - self.last_activity)
-        item = {
+        ends = self.created_at + timedelta(seconds=self.ttl_minutes * self.minute_s)
+        return {
             "id": self.id,
             "organizationId": ORGANIZATION_ID,
             "name": view.name,
             "snapshot": self.snapshot,
-            "user": self.user,
-            "labels": view.labels,
+            "user": self.asked.get("user") or "daytona",
+            "labels": self.labels,
             "public": bool(self.asked.get("public")),
             "networkBlockAll": bool(self.asked.get("networkBlockAll")),
             "domainAllowList": self.asked.get("domainAllowList"),
             "target": self.asked.get("target") or REGION,
-            "cpu": 1,
-            "gpu": 0,
-            "memory": 1,
-            "disk": 3,
+            **_SIZE,
             "state": view.state,
+            "errorReason": self.error_reason,
             "autoStopInterval": self.auto_stop_minutes,
-            "autoDeleteInterval": self.auto_delete_minutes,
+            "autoDeleteInterval": self.asked.get("autoDeleteInterval", -1),
+            "autoDestroyAt": at(ends) if self.ttl_minutes else None,
             "createdAt": at(self.created_at),
             "lastActivityAt": at(datetime.now(UTC) - idle),
             "toolboxProxyUrl": toolbox_url,
         }
-        if self.error_reason:
-            item["errorReason"] = self.error_reason
-        if self.ttl_minutes:
-            ttl = timedelta(seconds=self.ttl_minutes * self.minute_s)
-            item["autoDestroyAt"] = at(self.created_at + ttl)
-        return item

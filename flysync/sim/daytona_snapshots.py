@@ -14,12 +14,10 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from flysync.sim import daytona_answers
-from flysync.sim.daytona_answers import Refusal
-from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT, ORGANIZATION_ID, Snapshot
+from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT, ORGANIZATION_ID, REGION, Refusal, Snapshot, now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
 #: What a name may be (read: validateSnapshotName; here without a digest).
@@ -27,14 +25,9 @@ _NAME = re.compile(r"[a-zA-Z0-9_.:-]+(/[a-zA-Z0-9_.:-]+)*")
 
 
 class Snapshots:
-    """
-    All snapshots by name, and the knobs of building and activating them.
+    """All snapshots by name, and the knobs of building and activating them; *spawn* starts a task."""
 
-    Args:
-        spawn: starts a coroutine in the background.
-    """
-
-    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         self.by_name = {DEFAULT_SNAPSHOT: Snapshot(name=DEFAULT_SNAPSHOT, general=True)}
         #: How long a build stays in each of its states, and an activation in `pending`; 0: over before the answer.
         self.step_s = 0.0
@@ -48,23 +41,14 @@ class Snapshots:
         self.quota: int | None = None
         #: The pools of sandboxes that are kept ready, by id, in the API's words; None where the account has none.
         self.pools: dict[str, dict[str, Any]] | None = {}
-        #: Set to the server's address once that is known.
-        self.url = ""
         self._spawn = spawn
 
     def find(self, id_or_name: str) -> Snapshot | None:
         """Give a snapshot, or nothing."""
-        return self.by_name.get(id_or_name) or next(
-            (snapshot for snapshot in self.by_name.values() if snapshot.id == id_or_name), None
-        )
+        return next((one for one in self.by_name.values() if id_or_name in {one.name, one.id}), None)
 
     def usable(self, id_or_name: str) -> Snapshot:
-        """
-        Give the snapshot that a sandbox is to start from.
-
-        Raises:
-            Refusal: 400, it does not exist or is not active (read: sandbox.service.ts, createFromSnapshot).
-        """
+        """Give the one that a sandbox is to start from, or refuse (read: sandbox.service.ts, createFromSnapshot)."""
         wanted = id_or_name.strip() or DEFAULT_SNAPSHOT
         snapshot = self.find(wanted)
         if snapshot is None:
@@ -75,42 +59,24 @@ class Snapshots:
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer POST /snapshots."""
-        body = await daytona_answers.json_object(request)
-        name, image = (daytona_answers.text(body, key, "") for key in ("name", "imageName"))
-        build = body.get("buildInfo")
-        if build and image:
-            raise Refusal(400, "Cannot specify an image name when using a build info entry")
-        if not build and not image:
-            raise Refusal(400, "Must specify an image name when not using a build info entry")
+        body = await request.json()
+        name = body["name"]
         if not _NAME.fullmatch(name):
             raise Refusal(400, "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes")
         self._refuse_beyond_quota()
         if name in self.by_name:
             raise Refusal(409, f'Snapshot with name "{name}" already exists for this organization')
-        snapshot = Snapshot(name=name, image_name=image, state="pending", files=dict(self.built_files))
-        steps = ["pulling", "active"]
-        if build:
-            snapshot.dockerfile = str(build.get("dockerfileContent"))
-            steps = ["building", "build_failed" if self.build_error else "active"]
+        snapshot = Snapshot(name=name, state="pending", files=dict(self.built_files))
+        snapshot.dockerfile = body["buildInfo"]["dockerfileContent"]
         self.by_name[name] = snapshot
-        await self._advance(snapshot, steps)
-        return web.json_response(snapshot.json())
+        return await self._walk(snapshot, "building", "build_failed" if self.build_error else "active")
 
     async def index(self, request: web.Request) -> web.Response:
         """Answer GET /snapshots (read: ten to a page where the client does not say)."""
-        page = daytona_answers.count(request, "page", 1)
-        limit = daytona_answers.count(request, "limit", 10)
-        everything = list(self.by_name.values())
-        items = everything[(page - 1) * limit : page * limit]
-        pages = math.ceil(len(everything) / limit)
-        return web.json_response(
-            {
-                "items": [snapshot.json() for snapshot in items],
-                "total": len(everything),
-                "page": page,
-                "totalPages": pages,
-            }
-        )
+        page, limit = (int(request.query.get(key, default)) for key, default in (("page", "1"), ("limit", "10")))
+        items = [snapshot.json() for snapshot in self.by_name.values()]
+        shown, pages = items[(page - 1) * limit : page * limit], math.ceil(len(items) / limit)
+        return web.json_response({"items": shown, "total": len(items), "page": page, "totalPages": pages})
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer GET /snapshots/{id or name}."""
@@ -121,7 +87,6 @@ class Snapshots:
         snapshot = self._known(request)
         if snapshot.general:
             raise Refusal(403, "You cannot delete a general snapshot")
-        snapshot.state = "removing"
         del self.by_name[snapshot.name]
         return web.Response()
 
@@ -134,15 +99,12 @@ class Snapshots:
             raise Refusal(400, f"Snapshot {snapshot.id} cannot be activated - it is in {snapshot.state} state")
         self._refuse_beyond_quota()
         snapshot.state = "pending"
-        await self._advance(snapshot, ["active"])
-        return web.json_response(snapshot.json())
+        return await self._walk(snapshot, "active")
 
     async def log_url(self, request: web.Request) -> web.Response:
         """Answer GET /snapshots/{id}/build-logs-url; the log is at the proxy's address, not the API's."""
         snapshot = self._known(request)
-        if snapshot.dockerfile is None:
-            raise Refusal(404, f"Snapshot {snapshot.id} has no build info")
-        return web.json_response({"url": f"{self.url}/snapshots/{snapshot.id}/build-logs"})
+        return web.json_response({"url": f"{request.url.origin()}/snapshots/{snapshot.id}/build-logs"})
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         """Stream the log of a build until the build is over."""
@@ -165,24 +127,18 @@ class Snapshots:
 
     async def add_warm_pool(self, request: web.Request) -> web.Response:
         """Answer POST /warm-pools; one that is there already is a conflict (read: the SDK's warm_pool.py)."""
-        body, pools = await daytona_answers.json_object(request), self._warm_pools()
-        snapshot = self.usable(daytona_answers.text(body, "snapshot", ""))
-        target, stamp = daytona_answers.text(body, "target", "us"), daytona_answers.now()
-        if any((one["snapshot"], one["target"]) == (snapshot.name, target) for one in pools.values()):
-            raise Refusal(409, f"A warm pool for {snapshot.name} already exists in {target}")
-        pool: dict[str, Any] = {
-            "id": str(uuid4()),
-            "organizationId": ORGANIZATION_ID,
-            "snapshot": snapshot.name,
-            "target": target,
-        }
+        body, pools = await request.json(), self._warm_pools()
+        name, target = self.usable(body["snapshot"]).name, body.get("target") or REGION
+        if any((one["snapshot"], one["target"]) == (name, target) for one in pools.values()):
+            raise Refusal(409, f"A warm pool for {name} already exists in {target}")
+        pool = {"id": str(uuid4()), "organizationId": ORGANIZATION_ID, "snapshot": name, "target": target}
         pool |= {"pool": body["pool"], "currentSize": 0, "cpu": 1, "mem": 1, "disk": 3, "osUser": "daytona", "env": {}}
-        pools[pool["id"]] = pool | {"errorReason": None, "createdAt": stamp, "updatedAt": stamp}
+        pools[pool["id"]] = pool | {"errorReason": None, "createdAt": now(), "updatedAt": now()}
         return web.json_response(pools[pool["id"]])
 
     async def change_warm_pool(self, request: web.Request) -> web.Response:
         """Answer PATCH /warm-pools/{id}."""
-        body, pool = await daytona_answers.json_object(request), self._warm_pools().get(request.match_info["pool"])
+        body, pool = await request.json(), self._warm_pools().get(request.match_info["pool"])
         if pool is None:
             raise Refusal(404, "Warm pool not found")
         pool["pool"] = body["pool"]
@@ -207,22 +163,19 @@ class Snapshots:
         if self.quota is not None and active >= self.quota:
             raise Refusal(403, f"Snapshot quota exceeded. Maximum allowed: {self.quota}")
 
-    async def _advance(self, snapshot: Snapshot, states: list[str]) -> None:
-        """Go through *states*: in the background, or at once where steps take no time."""
-        walk = self._walk(snapshot, states)
-        if self.step_s:
-            self._spawn(walk)
-        else:
-            await walk
+    async def _walk(self, snapshot: Snapshot, *states: str) -> web.Response:
+        """Answer with a snapshot that goes through *states*, at once where steps take no time, else from now on."""
+        steps = self._spawn(self._steps(snapshot, states))
+        if not self.step_s:
+            await steps
+        return web.json_response(snapshot.json())
 
-    async def _walk(self, snapshot: Snapshot, states: list[str]) -> None:
-        """Go through *states*, with the time that a step takes before each."""
+    async def _steps(self, snapshot: Snapshot, states: Sequence[str]) -> None:
         for state in states:
             await asyncio.sleep(self.step_s)
             snapshot.state = state
             if state == "building":
-                lines = (snapshot.dockerfile or "").splitlines()
-                steps = "".join(f"Step {n}: {line}\n" for n, line in enumerate(lines, 1))
-                snapshot.build_log = steps + self.build_words
+                lines = enumerate((snapshot.dockerfile or "").splitlines(), 1)
+                snapshot.build_log = "".join(f"Step {n}: {line}\n" for n, line in lines) + self.build_words
             if state == "build_failed":
                 snapshot.error_reason = self.build_error

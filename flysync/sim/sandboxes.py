@@ -14,12 +14,13 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import stat
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from flysync.sim import processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,9 @@ _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 #: The first of these that exists is the shell (read: get_shell.go, which looks into /etc/shells).
 _SHELLS = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash", "/bin/sh")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_PROC = Path("/proc")
+#: Between two looks for processes: long enough for a fork to turn up, short enough for a quick delete.
+_PAUSE_S = 0.004
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +68,8 @@ class LocalSandbox:
     """
     A directory with a home, a place to work and one for temporary files, and the processes that live there.
 
-    Args:
-        root: a directory that exists, private to this sandbox.
-        shell: the program that gets each script on its standard input.
-        environment: what the processes see besides HOME, PATH and TMPDIR; it wins over these.
-        files: executables that the sandbox finds on its PATH, by name; they are linked, not copied.
+    *root* exists and is private; *shell* gets each script on its standard input; *environment* is seen besides HOME,
+    PATH and TMPDIR, and wins over these; *files* are executables by name, linked into the first entry of PATH.
     """
 
     def __init__(self, *, root: Path, shell: str, environment: Mapping[str, str], files: Mapping[str, Path]) -> None:
@@ -101,19 +102,22 @@ class LocalSandbox:
         except (OSError, ValueError) as error:
             return Executed(exit_code=-1, result=_go_reason(error, shell=self.shell, cwd=cwd))
         self._groups.add(process.pid)
-        limit = _Limit(process.pid, timeout_s)
+        talking = asyncio.ensure_future(_communicate(process, feed_end, command))
         try:
-            output = await _communicate(process, feed_end, command)
+            _, late = await asyncio.wait({talking}, timeout=timeout_s or None)
+            if late:
+                kill_group(process.pid)
+            output = await talking
         finally:
-            limit.cancel()
+            talking.cancel()
             if process.returncode is None:
-                processes.kill_group(process.pid)
+                kill_group(process.pid)
             self._groups.discard(process.pid)
         return Executed(
             # Go says -1 for any death by signal, Python the negative signal.
             exit_code=max(process.returncode or 0, -1),
             result=as_go_text(output),
-            timed_out=limit.struck,
+            timed_out=bool(late),
             interrupted=self.stopped,
         )
 
@@ -121,12 +125,8 @@ class LocalSandbox:
         """Kill everything that runs here, and let nothing new start; the files stay."""
         self.stopped = True
         for pid in tuple(self._groups):
-            processes.kill_group(pid)
-        await asyncio.to_thread(processes.kill_started_in, self.root)
-
-    def resume(self) -> None:
-        """Let commands run again after `stop`."""
-        self.stopped = False
+            kill_group(pid)
+        await asyncio.to_thread(kill_started_in, self.root)
 
     async def destroy(self) -> None:
         """Kill everything that runs here and remove the directory; a second call waits for the first."""
@@ -156,25 +156,6 @@ class LocalSandbox:
         finally:
             os.close(script_end)
         return process, feed_end
-
-
-class _Limit:
-    """Kills a process group after some seconds, if they are more than 0, unless it is cancelled before."""
-
-    def __init__(self, pid: int, after_s: int) -> None:
-        self.struck = False
-        self._pid = pid
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(after_s, self._strike) if after_s > 0 else None
-
-    def cancel(self) -> None:
-        """Forget it."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _strike(self) -> None:
-        self.struck = True
-        processes.kill_group(self._pid)
 
 
 class _Feed(asyncio.BaseProtocol):
@@ -219,3 +200,62 @@ def _remove(root: Path) -> None:
                 path.chmod(stat.S_IRWXU)
     if root.exists():
         shutil.rmtree(root)
+
+
+def started_in(root: Path) -> list[int]:
+    """
+    Give the ids of the processes that belong to the sandbox in *root*.
+
+    Such a process has a variable that names *root* in its first environment (HOME, PATH, TMPDIR do), or, where it
+    got a new environment, has its working directory there and no terminal. Whoever leaves all three behind escapes.
+    """
+    if not _PROC.is_dir():
+        return []
+    marker = os.fsencode(root)
+    pids = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
+    return [pid for pid in pids if pid != os.getpid() and _belongs(pid, marker)]
+
+
+def kill_started_in(root: Path, *, within_s: float = 5.0) -> None:
+    """
+    Kill all processes that belong to the sandbox in *root*, those that they start meanwhile included.
+
+    A container takes all along when it goes. A process group is not enough: children of `setsid` and of GNU `timeout`
+    leave it (measured). Linux only, by /proc. Blocks for some milliseconds; give it a thread of its own in a server.
+
+    Raises:
+        TimeoutError: something was still there after *within_s*.
+    """
+    give_up = time.monotonic() + within_s
+    empty_looks = 0
+    # Twice empty: a process in the middle of its exec shows an empty environment for a moment.
+    while empty_looks < 2:
+        pids = started_in(root)
+        for pid in pids:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        empty_looks = 0 if pids else empty_looks + 1
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"processes {pids} of {root} do not die")
+        time.sleep(_PAUSE_S)
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process group that *pid* leads, if there is still anybody in it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _belongs(pid: int, marker: bytes) -> bool:
+    """Tell whether a process carries the marker; a zombie and a process of somebody else do not."""
+    process = _PROC / str(pid)
+    try:
+        if marker in (process / "environ").read_bytes():
+            return True
+        cwd = os.fsencode((process / "cwd").readlink())
+        # "pid (name) state ppid pgrp session tty_nr …", and a name may have spaces and parentheses (read: proc(5)).
+        terminal = (process / "stat").read_bytes().rpartition(b")")[2].split()[4]
+    except OSError:
+        return False
+    # Who has a terminal only looks around.
+    return (cwd + b"/").startswith(marker + b"/") and terminal == b"0"

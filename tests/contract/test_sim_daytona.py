@@ -113,14 +113,6 @@ async def test_a_lagging_list_shows_how_it_was(daytona: Daytona, client: AsyncDa
         await client.get(sandbox.id)
 
 
-async def test_labels_are_replaced(client: AsyncDaytona) -> None:
-    """Setting labels takes the others away."""
-    sandbox = await client.create(asking(labels={"old": "1"}))
-    await sandbox.set_labels({"new": "2"})
-
-    assert {"new": "2"} == (await client.get(sandbox.id)).labels
-
-
 @pytest.mark.parametrize("hold_s", [30.0, 0.0])
 async def test_a_sandbox_may_take_time_to_start(
     daytona: Daytona, client: AsyncDaytona, hold_back: Callable[[str], asyncio.Event], hold_s: float
@@ -203,19 +195,15 @@ async def test_an_idle_sandbox_that_is_ephemeral_is_destroyed(daytona: Daytona, 
 
 
 async def test_an_idle_sandbox_that_is_kept_is_stopped(daytona: Daytona, client: AsyncDaytona) -> None:
-    """A stopped sandbox keeps its files, runs nothing, and can be started."""
+    """A stopped sandbox runs nothing, and is still there."""
     sandbox = await client.create(CreateSandboxFromSnapshotParams(auto_stop_interval=60_000))
     its = daytona.sandboxes[sandbox.id]
-    await sandbox.process.exec("echo kept > file", timeout=5)
     its.auto_stop_minutes = 1
     await until(lambda: its.state == "stopped")
-    its.auto_stop_minutes = 60_000
     with pytest.raises(sdk_errors.DaytonaBadRequestError, match="Is the Sandbox started"):
         await sandbox.process.exec("true", timeout=5)
-    assert "stopped" == (await client.get(sandbox.id)).state
-    await client.start(sandbox)
 
-    assert "kept\n" == (await sandbox.process.exec("cat file", timeout=5)).result
+    assert "stopped" == (await client.get(sandbox.id)).state
 
 
 async def test_a_full_quota_is_a_bad_request(daytona: Daytona, client: AsyncDaytona) -> None:

@@ -16,7 +16,7 @@ import daytona as sdk_errors
 import pytest
 from sdk_client import sdk
 
-from flysync.sim import processes
+from flysync.sim import sandboxes
 from flysync.sim.daytona import Daytona
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ async def post(daytona: Daytona, sandbox_id: str, **body: object) -> tuple[int, 
 async def strays(daytona: Daytona, sandbox: AsyncSandbox, *, expected: int) -> list[int]:
     """The processes of a sandbox, once there are as many as expected or much time has passed."""
     root = daytona.sandboxes[sandbox.id].local.root
-    pids = processes.started_in(root)
+    pids = sandboxes.started_in(root)
     for _ in range(3000):
         if len(pids) == expected:
             break
         await asyncio.sleep(0.01)
-        pids = processes.started_in(root)
+        pids = sandboxes.started_in(root)
     return pids
 
 
@@ -58,7 +58,7 @@ async def until(condition: Callable[[], object]) -> None:
 def runs(daytona: Daytona, sandbox: AsyncSandbox, command: str) -> bool:
     """Whether a process of a sandbox is this command."""
     words = "\0".join([*command.split(), ""]).encode()
-    for pid in processes.started_in(daytona.sandboxes[sandbox.id].local.root):
+    for pid in sandboxes.started_in(daytona.sandboxes[sandbox.id].local.root):
         with suppress(OSError):
             if Path(f"/proc/{pid}/cmdline").read_bytes() == words:
                 return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import daytona as sdk_errors
 import pytest
-from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, CreateSnapshotParams, Image
+from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, Image
 
 from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT
 
@@ -84,7 +84,7 @@ async def test_a_build_may_fail(daytona: Daytona, client: AsyncDaytona) -> None:
 
 async def test_the_names_of_snapshots_are_unique(client: AsyncDaytona) -> None:
     """A second one of the same name is a conflict, until the first is deleted."""
-    params = CreateSnapshotParams(name="same", image="debian:12")
+    params = CreateSnapshotParams(name="same", image=IMAGE)
     await client.snapshot.create(params)
     with pytest.raises(sdk_errors.DaytonaConflictError, match="already exists"):
         await client.snapshot.create(params)
@@ -109,14 +109,6 @@ async def test_a_general_snapshot_stays(client: AsyncDaytona) -> None:
         await client.snapshot.delete(DEFAULT_SNAPSHOT)
 
 
-async def test_a_sandbox_can_start_from_an_image(daytona: Daytona, client: AsyncDaytona, tmp_path: Path) -> None:
-    """It has what is built here and no snapshot."""
-    daytona.snapshots.built_files = {"flysync-tool": tool(tmp_path)}
-    sandbox = await client.create(CreateSandboxFromImageParams(image=IMAGE))
-
-    assert "a tool\n" == (await sandbox.process.exec("flysync-tool", timeout=5)).result
-
-
 async def test_an_unknown_snapshot_is_not_found(client: AsyncDaytona) -> None:
     """Asking for one, unlike using one, is a 404."""
     with pytest.raises(sdk_errors.DaytonaNotFoundError, match="Snapshot nope not found"):
@@ -127,8 +119,8 @@ async def test_there_is_a_quota(daytona: Daytona, client: AsyncDaytona) -> None:
     """Of those that are not asleep, and not Daytona's own; beyond it is a 403."""
     daytona.add_snapshot("asleep", state="inactive")
     daytona.snapshots.quota = 1
-    await client.snapshot.create(CreateSnapshotParams(name="first", image="debian:12"))
+    await client.snapshot.create(CreateSnapshotParams(name="first", image=IMAGE))
     with pytest.raises(sdk_errors.DaytonaForbiddenError, match="Snapshot quota exceeded"):
-        await client.snapshot.create(CreateSnapshotParams(name="second", image="debian:12"))
+        await client.snapshot.create(CreateSnapshotParams(name="second", image=IMAGE))
     with pytest.raises(Exception, match="Snapshot quota exceeded"):  # this one call of the SDK translates nothing
         await client.snapshot.activate("asleep")

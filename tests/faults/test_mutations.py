@@ -12,7 +12,7 @@ from mutations import MUTATIONS, Mutation
 from warm import WarmProcess
 
 import flysync
-from flysync.sim.processes import kill_started_in
+from flysync.sim.sandboxes import kill_started_in
 
 PACKAGE = Path(flysync.__file__).parent
 TESTS = Path(__file__).parents[1]
