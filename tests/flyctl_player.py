@@ -18,6 +18,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -68,7 +69,7 @@ def kind_of(status: str, text: str) -> str:
 
 @dataclass(kw_only=True, slots=True)
 class Step:
-    """A request, what kind of answer came, and the seconds after which flyctl gave it up by itself, if it did."""
+    """A request, what kind of answer came, and the seconds after which flyctl went on without one, if it did."""
 
     request: dict[str, str]
     kind: str
@@ -85,6 +86,8 @@ class Run:
     request: str
     times: str
     code: int
+    #: Whether it was told to end.
+    was_ended: bool
     stdout: str
     stderr: str
     steps: list[Step]
@@ -125,7 +128,7 @@ class Player:
             wanted = self.known[0].steps[step].request
             self.known = [run for run in self.known if len(run.steps) > step and run.steps[step].request == wanted]
             patience = [run.steps[step].gave_up_s for run in self.known if run.steps[step].gave_up_s]
-            kind = self._send(wanted, min(patience) if patience and not self.is_over else None)
+            kind = self._send(wanted, min(patience) if patience else None)
             seen = sorted({run.steps[step].kind for run in self.known})
             self.known = [run for run in self.known if run.steps[step].kind == kind]
             if not self.known:
@@ -134,6 +137,9 @@ class Player:
                 return UNKNOWN
             step += 1
         run = self.known[0]
+        if run.was_ended and not self.is_over:
+            with suppress(Ended):
+                signal.pause()
         sys.stdout.write(self._list() if run.code == 0 and self._is_list() else self._filled(run.stdout))
         sys.stderr.write(self._filled(run.stderr))
         return run.code

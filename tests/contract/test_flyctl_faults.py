@@ -24,9 +24,7 @@ _PHASES = {"secrets list": "list", "machine list": "machines", "secrets set": "s
 
 def code_of(run: Run) -> int:
     """Give the code that `timeout` tells."""
-    if run.fault != "no answer" or all(step.gave_up_s for step in run.steps if step.kind == "none"):
-        return run.code
-    return 124 if run.code >= 0 else 137
+    return (124 if run.code >= 0 else 137) if run.was_ended else run.code
 
 
 def meaning(run: Run) -> str:

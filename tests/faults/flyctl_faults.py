@@ -159,6 +159,7 @@ async def record(command: Command, what: str = "", fault: str = "", *, lasting: 
         text = normal_run(text, Path(directory)).replace(APP, "<app>")
         return re.sub(r'(?<="values":)\{.*?\}', '"<values>"', text)
 
+    assert process.returncode is not None
     steps, is_a_list = [], command.name in ("secrets list", "machine list")
     for place, (one, next_at) in enumerate(zip(records, [*(one.at for one in records[1:]), over_at], strict=True)):
         kind = _KINDS.get(fault, str(one.status)) if place in hits else str(one.status)
@@ -170,13 +171,18 @@ async def record(command: Command, what: str = "", fault: str = "", *, lasting: 
             "body": shown(one.body.decode()),
             "nonce": "yes" if "fly-machine-lease-nonce" in one.headers else "",
         }
-        steps.append((request, kind, round(next_at - one.at, 1) if kind == NONE and next_at < ended_at else None))
+        # Another one came meanwhile (it keeps a lease, say), or it gave this one up by itself.
+        is_left = (
+            kind == NONE and not one.at < ended_at <= next_at and (one is not records[-1] or process.returncode >= 0)
+        )
+        steps.append((request, kind, round(next_at - one.at, 1) if is_left else None))
     return {
         "command": command.name,
         "request": what,
         "fault": fault,
         "times": ("for good" if lasting else "once") if fault else "",
         "code": process.returncode,
+        "was_ended": ended_at < over_at,
         # A list that succeeds is made of the answers that the player gets.
         "stdout": "" if is_a_list and process.returncode == 0 else shown(stdout.decode()),
         "stderr": shown(stderr.decode()),
