@@ -8,21 +8,31 @@ a comment says read, assumed or reported.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import json
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from flysync.sim import installer
-from flysync.sim.fly_machines_api import MachinesApi
+from flysync.sim.fly_machine import Refusal, stamp
 from flysync.sim.fly_state import World
-from flysync.sim.fly_vault import Refusal
-from flysync.sim.fly_wire import Reply, answering, bearer_tokens, body_of, stamp
 from flysync.sim.loopback import Loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from flysync.sim.fly_state import App, Release
+    from flysync.sim.fly_machine import Machine
+    from flysync.sim.fly_state import App, Token
+
+    #: Gives what goes out as JSON.
+    Handler = Callable[[web.Request], Awaitable[object]]
+
+#: How often somebody who waits looks.
+_LOOK_S = 0.01
 
 
 class Fly(Loopback):
@@ -38,147 +48,223 @@ class Fly(Loopback):
         self.world = world or World()
         self.add_app, self.add_token = self.world.add_app, self.world.add_token
         self.refuse_token = self.world.refuse_token
-        self._flyctl = flyctl
+        self._tarballs = installer.Tarballs(flyctl)
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that make a flyctl talk to this server, and to nobody else."""
-        return {
-            "FLY_API_BASE_URL": self.url,
-            "FLY_FLAPS_BASE_URL": self.url,
-            "FLY_UIEX_BASE_URL": self.url,
-            "FLY_SEND_METRICS": "0",
-            "FLY_NO_UPDATE_CHECK": "1",
-            "FLY_NO_INCIDENTS_CHECK": "1",
-        }
+        own = dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.url)
+        return {**own, "FLY_SEND_METRICS": "0", "FLY_NO_UPDATE_CHECK": "1", "FLY_NO_INCIDENTS_CHECK": "1"}
 
     def tarball_sha256(self, version: str) -> str:
         """Give the checksum of the tarball that the installer fetches for *version*."""
-        return installer.Tarballs(self._flyctl).sha256(version)
+        return self._tarballs.sha256(version)
 
     def routes(self) -> list[web.RouteDef]:
         """Give the routes of all of Fly's services."""
+        app, machine = "/v1/apps/{app}", "/v1/apps/{app}/machines/{machine}"
+        handlers: dict[tuple[str, str], tuple[Handler, int]] = {
+            ("POST", "/graphql"): (self._graphql, 200),
+            ("POST", "/api/v1/releases"): (self._create_release, 201),
+            ("PATCH", "/api/v1/releases/{id}"): (self._update_release, 200),
+            ("GET", "/api/v1/apps/{app}/releases"): (self._list_releases, 200),
+            ("GET", "/api/v1/apps/{app}/logs"): (self._logs, 200),
+            ("GET", app): (self._get_app, 200),
+            ("GET", f"{app}/secrets"): (self._list_secrets, 200),
+            ("POST", f"{app}/secrets"): (self._update_secrets, 200),
+            ("GET", f"{app}/ip_assignments"): (self._list_ips, 200),
+            ("GET", f"{app}/machines"): (self._list_machines, 200),
+            ("GET", machine): (self._get_machine, 200),
+            ("POST", machine): (self._update_machine, 200),
+            ("POST", f"{machine}/start"): (self._start_machine, 200),
+            ("GET", f"{machine}/wait"): (self._wait, 200),
+            ("POST", f"{machine}/lease"): (self._acquire_lease, 201),
+            ("DELETE", f"{machine}/lease"): (self._release_lease, 200),
+        }
         return [
-            web.post("/graphql", answering(self._graphql)),
-            web.post("/api/v1/releases", answering(self._create_release)),
-            web.patch("/api/v1/releases/{id}", answering(self._update_release)),
-            web.get("/api/v1/apps/{app}/releases", answering(self._list_releases)),
-            web.get("/api/v1/apps/{app}/logs", answering(self._logs)),
-            *MachinesApi(self.world, self._stopping).routes(),
-            *installer.routes(self, installer.Tarballs(self._flyctl)),
+            *(web.route(*where, _answering(handler, status)) for where, (handler, status) in handlers.items()),
+            *installer.routes(self, self._tarballs),
         ]
 
-    async def _graphql(self, request: web.Request) -> Reply:
-        body = body_of(await request.text())
-        query, variables = str(body.get("query")), body.get("variables") or {}
-        tokens = bearer_tokens(request, self.world)
-        if not tokens:
-            return _graphql_error("You must be authenticated to view this.", code="UNAUTHORIZED")
-        if "viewer" in query:
-            return Reply({"data": {"viewer": {"id": "u1", "email": "dev@example.test", "enablePaidHobby": True}}})
-        name = str(variables.get("appName", variables.get("name"))) if isinstance(variables, dict) else ""
-        app = self.world.visible_app(name, tokens)
-        if app is None:
-            return _graphql_error("Could not find App", code="NOT_FOUND")
-        if "appcompact" in query:
-            return Reply({"data": {"appcompact": _compact(app)}})
-        if "FlyctlConfigCurrentRelease" in query or "LatestImage" in query:
-            return Reply({"data": {"app": {"currentReleaseUnprocessed": _current_release(app)}}})
-        if "currentRelease:" in query:
-            return Reply({"data": {"app": {"currentRelease": _current_release(app)}}})
-        return _graphql_error("the simulator does not know this query", code="UNKNOWN")
+    def _tokens(self, request: web.Request) -> list[Token]:
+        """Give those tokens of `Bearer a,b` or `FlyV1 a,b` that are honoured (read: fly-go tokens/tokens.go)."""
+        scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
+        given = rest.strip().split(",") if scheme in ("Bearer", "FlyV1") else []
+        return [token for value in given if (token := self.world.honoured(value))]
 
-    async def _create_release(self, request: web.Request) -> Reply:
-        body = body_of(await request.text())
-        app = self._app(str(body.get("app_name")), request)
+    def _app(self, request: web.Request, name: str = "") -> App:
+        """Give the app of the path, or *name*; or refuse."""
+        return self.world.app_for(name or request.match_info["app"], self._tokens(request))
+
+    def _machine(self, request: web.Request) -> Machine:
+        return self._app(request).machine(request.match_info["machine"])
+
+    async def _graphql(self, request: web.Request) -> object:
+        body = await _object(request)
+        query, variables = str(body.get("query")), body.get("variables") or {}
+        tokens = self._tokens(request)
+        if not tokens:
+            return _graphql_error("You must be authenticated to view this.")
+        if "viewer" in query:
+            return {"data": {"viewer": {"id": "u1", "email": "dev@example.test", "enablePaidHobby": True}}}
+        app = self.world.visible_app(str(variables.get("appName")), tokens)
+        if app is None:
+            return _graphql_error("Could not find App")
+        if "appcompact" in query:
+            return {"data": {"appcompact": app.compact()}}
+        key = "currentRelease" if "currentRelease:" in query else "currentReleaseUnprocessed"
+        newest = app.releases[-1] if app.releases else None
+        release = newest and {
+            "id": newest.id,
+            "version": newest.version,
+            "imageRef": newest.image,
+            "configDefinition": newest.definition,
+        }
+        return {"data": {"app": {key: release}}}
+
+    async def _create_release(self, request: web.Request) -> object:
+        body = await _object(request)
+        app = self._app(request, str(body.get("app_name")))
         release = app.add_release(image=str(body.get("image")), definition=body.get("definition"), at=self.world.now())
         app.deployed = True
-        return Reply({"release": _release(release)}, status=201)
+        return {"release": release.shown()}
 
-    async def _update_release(self, request: web.Request) -> Reply:
-        body = body_of(await request.text())
+    async def _update_release(self, request: web.Request) -> object:
+        body = await _object(request)
         for app in self.world.apps.values():
             for release in app.releases:
                 if release.id == request.match_info["id"]:
-                    self._app(app.name, request)
+                    self._app(request, app.name)
                     release.status = str(body.get("status"))
-                    release.metadata = body.get("metadata") or release.metadata
-                    return Reply(_release(release))
+                    return release.shown()
         raise Refusal(404, "release not found")  # assumed
 
-    async def _list_releases(self, request: web.Request) -> Reply:
-        app = self._app(request.match_info["app"], request)
-        limit = int(request.query.get("limit", "20"))
-        return Reply({"releases": [_release(r) for r in reversed(app.releases[-limit:])]})
+    async def _list_releases(self, request: web.Request) -> object:
+        newest = self._app(request).releases[-int(request.query.get("limit", "20")) :]
+        return {"releases": [release.shown() for release in reversed(newest)]}
 
-    async def _logs(self, request: web.Request) -> Reply:
+    async def _logs(self, request: web.Request) -> object:
         """Answer with what an app printed (shape: read, fly-go resource_logs.go)."""
-        app = self._app(request.match_info["app"], request)
-        machine = app.machine(request.query.get("instance", ""))
-        entries = [
-            {
-                "id": str(number),
-                "attributes": {
-                    "timestamp": stamp(self.world.now()),
-                    "message": line,
-                    "level": "info",
-                    "instance": machine.id,
-                    "region": machine.region,
-                },
-            }
-            for number, line in enumerate(machine.log)
-        ]
-        return Reply({"data": entries, "meta": {"next_token": ""}})
+        machine = self._app(request).machine(request.query.get("instance", ""))
+        told = {"timestamp": stamp(self.world.now()), "level": "info", "instance": machine.id, "region": "iad"}
+        entries = [{"id": str(n), "attributes": {**told, "message": line}} for n, line in enumerate(machine.log)]
+        return {"data": entries, "meta": {"next_token": ""}}
 
-    def _app(self, name: str, request: web.Request) -> App:
-        return self.world.app_for(name, bearer_tokens(request, self.world))
+    async def _get_app(self, request: web.Request) -> object:
+        app = self._app(request)
+        return {
+            "id": app.name,
+            "name": app.name,
+            "internal_numeric_id": app.number,
+            "status": "deployed" if app.deployed else "pending",
+            "machine_count": len(app.machines),
+            "organization": {"name": app.org, "slug": app.org},
+        }
+
+    async def _list_secrets(self, request: web.Request) -> object:
+        """List names and digests; flyctl asks for a `version` at least."""
+        app = self._app(request)
+        if int(wanted := request.query.get("version", "0")) > app.vault.version:
+            raise Refusal(404, f"secrets version {wanted} does not exist")  # assumed
+        return {"secrets": app.vault.listed(self.world.now() - timedelta(seconds=app.list_lag_s))}
+
+    async def _update_secrets(self, request: web.Request) -> object:
+        app = self._app(request)
+        values = (await _object(request)).get("values")
+        if not isinstance(values, dict):
+            raise Refusal(400, "could not parse the request's body")  # assumed
+        version = app.vault.update(values, at=self.world.now())
+        return {"secrets": app.vault.listed(self.world.now()), "version": version}
+
+    async def _list_ips(self, request: web.Request) -> object:
+        """Answer that there are none: then flyctl asks no name server."""
+        self._app(request)
+        return {"ips": []}
+
+    async def _list_machines(self, request: web.Request) -> object:
+        return [machine.shown() for machine in self._app(request).machines]
+
+    async def _get_machine(self, request: web.Request) -> object:
+        return self._machine(request).shown()
+
+    async def _update_machine(self, request: web.Request) -> object:
+        machine, body = self._leased(request), await _object(request)
+        self._app(request).update_machine(
+            machine,
+            config=body["config"],
+            min_secrets_version=body.get("min_secrets_version") or 0,
+            skip_launch=body.get("skip_launch") is True,
+        )
+        return machine.shown()
+
+    async def _start_machine(self, request: web.Request) -> object:
+        """Start a machine and answer at once, however that ends (shape: read, fly-go machine_types.go)."""
+        machine = self._leased(request)
+        before = machine.state
+        machine.start()
+        return {"previous_state": before}
+
+    async def _wait(self, request: web.Request) -> object:
+        """Answer once the machine has a state, or refuse when its time is up (text, and that now counts: assumed)."""
+        machine = self._machine(request)
+        end = time.monotonic() + int(request.query.get("timeout", "60"))
+        while machine.state != request.query.get("state", "started"):
+            if time.monotonic() >= end or self._stopping.is_set():
+                raise Refusal(408, "deadline_exceeded: machine failed to reach desired state")
+            await asyncio.sleep(_LOOK_S)
+        return {"ok": True}
+
+    async def _acquire_lease(self, request: web.Request) -> object:
+        machine, ttl_s = self._machine(request), int(request.query.get("ttl", "13"))
+        lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s, now=self.world.now())
+        told = {"nonce": lease.nonce, "expires_at": int(lease.ends_at.timestamp()), "owner": lease.holder}
+        return {"status": "success", "data": {**told, "description": "", "version": machine.instance}}
+
+    async def _release_lease(self, request: web.Request) -> object:
+        machine = self._machine(request)
+        if machine.lease is None:
+            raise Refusal(404, "lease not found")  # text reported: superfly/flyctl pull request 4100
+        machine.check_lease(nonce=_nonce(request), now=self.world.now())
+        machine.lease = None
+        return {"status": "success"}
+
+    def _leased(self, request: web.Request) -> Machine:
+        """Give the machine, unless somebody else has its lease or its host does not answer (text: assumed)."""
+        machine = self._machine(request)
+        machine.check_lease(nonce=_nonce(request), now=self.world.now())
+        if machine.host_status != "ok":
+            raise Refusal(500, f"the host of machine {machine.id} could not be reached")
+        return machine
 
 
-def _graphql_error(message: str, *, code: str) -> Reply:
-    """Say no as GraphQL does: with status 200 (codes: assumed, flyctl shows none)."""
-    return Reply({"data": None, "errors": [{"message": message, "extensions": {"code": code}}]})
+def _answering(handler: Handler, status: int) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Let what *handler* gives go out as JSON, and a refusal as `{"error": …}` with its status."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return web.json_response(await handler(request), status=status)
+        except Refusal as refusal:
+            return web.json_response({"error": refusal.text}, status=refusal.status)
+
+    return answer
 
 
-def _compact(app: App) -> dict[str, object]:
-    """Give what GetAppCompact asks for (types read: fly-go types.go AppCompact)."""
-    return {
-        "id": app.name,
-        "internalNumericId": app.number,
-        "name": app.name,
-        "hostname": f"{app.name}.fly.dev",
-        "cnameTarget": "",
-        "deployed": app.deployed,
-        "network": "default",
-        "status": "deployed" if app.deployed else "pending",
-        "appUrl": f"https://{app.name}.fly.dev",
-        "platformVersion": "machines",
-        "organization": {"id": "o1", "internalNumericId": "9", "slug": app.org, "paidPlan": False},
-        "postgresAppRole": None,
-    }
+async def _object(request: web.Request) -> dict[str, Any]:
+    """Give the JSON object that is sent, or refuse (text: assumed)."""
+    try:
+        found = json.loads(await request.text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Refusal(400, "could not parse the request's body")
+    return found
 
 
-def _current_release(app: App) -> dict[str, object] | None:
-    if not app.releases:
-        return None
-    newest = app.releases[-1]
-    return {
-        "id": newest.id,
-        "version": newest.version,
-        "imageRef": newest.image,
-        "configDefinition": newest.definition,
-    }
+def _graphql_error(message: str) -> object:
+    """Say no as GraphQL does: with status 200."""
+    return {"data": None, "errors": [{"message": message}]}
 
 
-def _release(release: Release) -> dict[str, object]:
-    """Give a release as api.fly.io lists it (names read: flyctl internal/uiex/releases.go)."""
-    return {
-        "id": release.id,
-        "version": release.version,
-        "stable": release.status == "complete",
-        "in_progress": release.status in ("pending", "running"),
-        "status": release.status,
-        "strategy": "ROLLING",
-        "user": "dev@example.test",
-        "created_at": stamp(release.created_at),
-        "image_ref": release.image,
-    }
+def _nonce(request: web.Request) -> str:
+    """Give the nonce of the lease that the caller holds."""
+    return request.headers.get("fly-machine-lease-nonce", "")

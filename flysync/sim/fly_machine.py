@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flysync.sim.fly_vault import Refusal
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -27,6 +25,19 @@ _EVENTS = 20
 _PAUSE_S = 0.05
 #: Machines that no secrets command counts or touches (read: fly-go flaps_machines.go; those of tests and canaries are).
 _APART = ("fly_app_release_command", "fly_app_console", "release_command")
+
+
+class Refusal(Exception):
+    """What Fly refuses to do, with the status and the text it answers."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+def stamp(at: datetime) -> str:
+    """Write a point in time as Fly does (RFC 3339 in UTC, read: flyctl internal/command/secrets/list.go)."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,7 +90,6 @@ class Machine:
     ) -> None:
         self.id = machine_id
         self.config = config
-        self.region = "iad"
         #: The version of the app's secrets it was started with, and those secrets.
         self.secrets_version = version
         self.env = env
@@ -149,14 +159,37 @@ class Machine:
         """Tell whether its app is up, and stays so."""
         return self.state == "started" and self._due is None
 
+    @property
+    def instance(self) -> str:
+        """The name of the version that its last update made."""
+        return f"{self.id}-{self.updates}"
+
     def shown(self) -> dict[str, Any]:
-        """Give what the Machines API shows of what it does now (names read: fly-go machine_types.go)."""
+        """
+        Give it as the Machines API does (names read: fly-go machine_types.go).
+
+        Where its host does not answer, its configuration is called incomplete (read).
+        """
         state, names = self.state, self.config.get("checks")
         is_late = self._now() < self._up_since + timedelta(seconds=self.healthy_after_s)
         running = "passing" if self.healthy and not is_late else "critical"
         status = running if state == "started" else "warning"  # assumed, and `critical` until they pass
-        checks = [{"name": name, "status": status} for name in names] if isinstance(names, dict) else []
-        return {"state": state, "events": self._events, "checks": checks, "host_status": self.host_status}
+        return {
+            "id": self.id,
+            "name": f"machine-{self.id}",
+            "state": state,
+            "events": self._events,
+            "checks": [{"name": name, "status": status} for name in names] if isinstance(names, dict) else [],
+            "host_status": self.host_status,
+            "region": "iad",
+            "image_ref": {"registry": "registry.fly.io", "repository": "x", "tag": "1", "digest": "sha256:0"},
+            "instance_id": self.instance,
+            "private_ip": "fdaa:0:1::3",
+            "created_at": stamp(self.created_at),
+            "updated_at": stamp(self.updated_at),
+            "config" if self.host_status == "ok" else "incomplete_config": self.config,
+            "cordoned": False,
+        }
 
     def update(self, config: dict[str, object], *, version: int, env: dict[str, str], launch: bool) -> None:
         """Give it a config and secrets, and start it with them if it is to *launch* (events: assumed)."""
@@ -222,7 +255,7 @@ class Machine:
             "requested_stop": requested,
             "restarting": restarting,
             "signal": -1,
-            "exited_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "exited_at": stamp(at),
         }
         self._tell("exit", "stopped", at, request={"exit_event": ended, "restart_count": self._restart_count})
 
@@ -232,7 +265,7 @@ class Machine:
         self._events.insert(0, {"type": kind, "status": status, **more, "source": source, "timestamp": stamp})
         del self._events[_EVENTS:]
 
-    def take_lease(self, *, nonce: str, ttl_s: int, holder: str, now: datetime) -> Lease:
+    def take_lease(self, *, nonce: str, ttl_s: int, now: datetime) -> Lease:
         """
         Give a lease, or prolong the one that has this *nonce*.
 
@@ -240,7 +273,7 @@ class Machine:
         """
         self.check_lease(nonce=nonce, now=now)
         if self.lease is None:
-            self.lease = Lease(nonce=self._new_nonce(), holder=holder, ends_at=now)
+            self.lease = Lease(nonce=self._new_nonce(), holder="dev@example.test", ends_at=now)
         self.lease.ends_at = now + timedelta(seconds=ttl_s)
         return self.lease
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from flysync.sim import macaroon
-from flysync.sim.fly_machine import IMAGE, Machine
-from flysync.sim.fly_vault import Refusal, Vault
+from flysync.sim.fly_machine import IMAGE, Machine, Refusal, stamp
+from flysync.sim.fly_vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -42,7 +42,20 @@ class Release:
     image: str = IMAGE
     status: str = "complete"
     definition: object = None
-    metadata: object = None
+
+    def shown(self) -> dict[str, object]:
+        """Give it as api.fly.io lists it (names read: flyctl internal/uiex/releases.go)."""
+        return {
+            "id": self.id,
+            "version": self.version,
+            "stable": self.status == "complete",
+            "in_progress": self.status in ("pending", "running"),
+            "status": self.status,
+            "strategy": "ROLLING",
+            "user": "dev@example.test",
+            "created_at": stamp(self.created_at),
+            "image_ref": self.image,
+        }
 
 
 class App:
@@ -59,8 +72,6 @@ class App:
         self.vault = Vault(name, key)
         self.machines: list[Machine] = []
         self.releases: list[Release] = []
-        #: The public addresses flyctl checks the DNS for, as the Machines API lists them.
-        self.ips: list[dict[str, object]] = []
         #: How old the list of secrets is that the Machines API gives (seen lagging by seconds: reported).
         self.list_lag_s = 0.0
         self._now = now
@@ -69,6 +80,23 @@ class App:
     def secrets(self) -> dict[str, str]:
         """The values that are stored now, by name."""
         return self.vault.environment(self.vault.version)
+
+    def compact(self) -> dict[str, object]:
+        """Give what GetAppCompact asks for (types read: fly-go types.go AppCompact)."""
+        return {
+            "id": self.name,
+            "internalNumericId": self.number,
+            "name": self.name,
+            "hostname": f"{self.name}.fly.dev",
+            "cnameTarget": "",
+            "deployed": self.deployed,
+            "network": "default",
+            "status": "deployed" if self.deployed else "pending",
+            "appUrl": f"https://{self.name}.fly.dev",
+            "platformVersion": "machines",
+            "organization": {"id": "o1", "internalNumericId": "9", "slug": self.org, "paidPlan": False},
+            "postgresAppRole": None,
+        }
 
     @property
     def restarts(self) -> dict[str, int]:

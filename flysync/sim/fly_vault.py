@@ -1,8 +1,4 @@
-"""
-The secrets of one simulated Fly app, with every version it ever had.
-
-Pure: no network, no clock of its own.
-"""
+"""The secrets of one simulated Fly app, with every version it ever had; no network, no clock of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from flysync.sim.fly_machine import Refusal, stamp
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,25 +18,14 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Refusal(Exception):
-    """What Fly refuses to do, with the status and the text it answers."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Secret:
-    """A secret as Fly holds it."""
+    """A secret as Fly holds it; the digest is opaque: equal for equal app, name and value in one world."""
 
     name: str
     value: str
-    #: Opaque: equal for equal app, name and value in one world, and not to be had from the value alone.
     digest: str
-    created_at: datetime
-    updated_at: datetime
+    at: datetime
 
 
 class Vault:
@@ -49,33 +36,31 @@ class Vault:
     """
 
     def __init__(self, app: str, key: bytes) -> None:
-        self._app = app
-        self._key = key
-        #: What was held at each version; the first one is version 1.
-        self.versions: list[dict[str, Secret]] = [{}]
-        self._made_at = [datetime.min.replace(tzinfo=UTC)]
+        self._app, self._key = app, key
+        #: What was held at each version, from when on; the first one is version 1.
+        self._versions: list[tuple[datetime, dict[str, Secret]]] = [(datetime.min.replace(tzinfo=UTC), {})]
 
     @property
     def version(self) -> int:
         """The number of the newest version."""
-        return len(self.versions)
+        return len(self._versions)
 
     @property
     def current(self) -> Mapping[str, Secret]:
         """The secrets of the newest version, by name."""
-        return self.versions[-1]
+        return self._versions[-1][1]
 
-    def seen_at(self, moment: datetime) -> Mapping[str, Secret]:
-        """Give the secrets that were the newest ones at that *moment*, by name."""
-        return self.versions[sum(made_at <= moment for made_at in self._made_at) - 1]
-
-    def at(self, version: int) -> Mapping[str, Secret]:
-        """Give the secrets of *version*, by name."""
-        return self.versions[version - 1]
+    def listed(self, moment: datetime) -> list[dict[str, object]]:
+        """List those that were the newest ones at that *moment*, by name and without values (order: assumed)."""
+        held = [secrets for made_at, secrets in self._versions if made_at <= moment][-1]
+        return [
+            {"name": one.name, "digest": one.digest, "created_at": stamp(one.at), "updated_at": stamp(one.at)}
+            for _, one in sorted(held.items())
+        ]
 
     def environment(self, version: int) -> dict[str, str]:
         """Give what a machine started on *version* finds in its environment."""
-        return {name: secret.value for name, secret in self.at(version).items()}
+        return {name: secret.value for name, secret in self._versions[version - 1][1].items()}
 
     def update(self, values: Mapping[str, str | None], *, at: datetime) -> int:
         """
@@ -86,19 +71,11 @@ class Vault:
         for name in values:
             if not _NAME.fullmatch(name):
                 raise Refusal(400, f'"{name}" is not a valid secret name')
-        held = dict(self.current)
+        held = {name: secret for name, secret in self.current.items() if name not in values}
         for name, value in values.items():
-            before = held.pop(name, None)
             if value is not None:
-                held[name] = Secret(
-                    name=name,
-                    value=value,
-                    digest=self._digest(name, value),
-                    created_at=before.created_at if before else at,
-                    updated_at=at,
-                )
-        self.versions.append(held)
-        self._made_at.append(at)
+                held[name] = Secret(name=name, value=value, digest=self._digest(name, value), at=at)
+        self._versions.append((at, held))
         return self.version
 
     def _digest(self, name: str, value: str) -> str:

@@ -33,9 +33,9 @@ RECORDED_KINDS = ("recorded", "real") if REAL else ("recorded",)
 _ANSWER_S = 10.0
 
 
-def executable(kind: str, directory: Path, *, smoke_s: float = 10.0) -> Path:
-    """Give the flyctl of *kind*, which is one of KINDS; the stand-in watches a start for *smoke_s*."""
-    return Path(REAL) if kind == "real" else launcher(directory / "flyctl", smoke_s=smoke_s)
+def executable(kind: str, directory: Path) -> Path:
+    """Give the flyctl of *kind*, which is one of KINDS."""
+    return Path(REAL) if kind == "real" else launcher(directory / "flyctl")
 
 
 @dataclass(frozen=True, kw_only=True)

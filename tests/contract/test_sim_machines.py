@@ -177,7 +177,7 @@ class TestTime:
         app.vault.update({"B": "1"}, at=clock())
 
         assert [[], ["A"], ["A"], ["A", "B"]] == [
-            sorted(app.vault.seen_at(BEGIN + timedelta(seconds=second))) for second in (-7200, 0, 9, 10)
+            [one["name"] for one in app.vault.listed(BEGIN + timedelta(seconds=second))] for second in (-7200, 0, 9, 10)
         ]
 
 
