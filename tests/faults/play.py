@@ -299,6 +299,8 @@ async def play(world: CellWorld) -> Played:
         daytona.faults.append(type(fault)(**lost))
     report, pauses_s = await world.sync(hasty_step=cell.call.step if cell.fault == "no answer" else None)
     played = Played(report, world.tries(), len(daytona.sandboxes), world.restarts(), pauses_s)
+    if cell.call.service == "fly":
+        assert not fly.requests("GET /install.sh|GET /flyctl/"), "the flyctl of the snapshot was not taken"
     daytona.faults.clear()
     fly.faults.clear()
     if not REAL:
