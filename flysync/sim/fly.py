@@ -73,6 +73,7 @@ class Fly(Loopback):
             ("GET", f"{app}/secrets"): (self._list_secrets, 200),
             ("POST", f"{app}/secrets"): (self._update_secrets, 200),
             ("GET", f"{app}/ip_assignments"): (self._list_ips, 200),
+            ("GET", f"{app}/volumes"): (self._list_volumes, 200),
             ("GET", f"{app}/machines"): (self._list_machines, 200),
             ("GET", machine): (self._get_machine, 200),
             ("POST", machine): (self._update_machine, 200),
@@ -112,6 +113,8 @@ class Fly(Loopback):
             return _graphql_error("Could not find App")
         if "appcompact" in query:
             return {"data": {"appcompact": app.compact()}}
+        if "currentRelease" not in query:
+            return _graphql_error("the simulator does not know this query")
         key = "currentRelease" if "currentRelease:" in query else "currentReleaseUnprocessed"
         newest = app.releases[-1] if app.releases else None
         release = newest and {
@@ -171,7 +174,7 @@ class Fly(Loopback):
     async def _update_secrets(self, request: web.Request) -> object:
         app = self._app(request)
         values = (await _object(request)).get("values")
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not all(isinstance(value, str | None) for value in values.values()):
             raise Refusal(400, "could not parse the request's body")  # assumed
         version = app.vault.update(values, at=self.world.now())
         return {"secrets": app.vault.listed(self.world.now()), "version": version}
@@ -181,6 +184,10 @@ class Fly(Loopback):
         self._app(request)
         return {"ips": []}
 
+    async def _list_volumes(self, request: web.Request) -> object:
+        self._app(request)
+        return []
+
     async def _list_machines(self, request: web.Request) -> object:
         return [machine.shown() for machine in self._app(request).machines]
 
@@ -189,9 +196,11 @@ class Fly(Loopback):
 
     async def _update_machine(self, request: web.Request) -> object:
         machine, body = self._leased(request), await _object(request)
+        if not isinstance(config := body.get("config"), dict):
+            raise Refusal(400, "config is missing")  # assumed
         self._app(request).update_machine(
             machine,
-            config=body["config"],
+            config=config,
             min_secrets_version=body.get("min_secrets_version") or 0,
             skip_launch=body.get("skip_launch") is True,
         )

@@ -200,6 +200,7 @@ def _show_viewer(client: Client, _: Sequence[str]) -> None:
 def _show_version(client: Client, _: Sequence[str]) -> None:
     if "saveinstall" in client.flags:  # what the installer asks
         client.configure("auto_update: true\n")
+        print(f"set update channel to {client.flags['saveinstall']}", file=sys.stderr, flush=True)
         return
     told = {"Name": "flyctl", "Version": client.version, "Commit": _COMMIT, "BranchName": "", "BuildDate": _BUILT}
     told |= {"OS": "linux", "Architecture": "amd64", "Environment": "production"}

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 #: What is asked of GraphQL, by the part of flyctl's query that tells which it is.
 _QUERIES = {
-    "appcompact": "query ($appName: String!) { appcompact:app(name: $appName) { id name deployed status } }",
-    "viewer": "query { viewer { ... on User { id email } ... on Macaroon { email } } }",
+    "appcompact": "query ($appName: String!) { appcompact:app(name: $appName) { id internalNumericId name hostname "
+    "cnameTarget deployed network status appUrl platformVersion organization { id internalNumericId slug paidPlan } "
+    "postgresAppRole: role { name } } }",
+    "viewer": "query { viewer { ... on User { id email enablePaidHobby } ... on Macaroon { email } } }",
     "currentRelease": "query ($appName: String!) { app(name:$appName) { currentRelease:currentReleaseUnprocessed "
     "{ version } } }",
     "FlyctlConfigCurrentRelease": "query FlyctlConfigCurrentRelease ($appName: String!) { app(name: $appName) { "
@@ -43,7 +45,6 @@ class Client:
         self._environ = environ
         self._directory = environ.get("FLY_CONFIG_DIR") or os.path.join(environ.get("HOME", "."), ".fly")
         self._config = os.path.join(self._directory, "config.yml")
-        self._token = _token(environ.get("FLY_API_TOKEN", ""))
 
     def machines(self, method: str, path: str, body: object = None, *, failing: str, nonce: str = "") -> Any:
         """Call the Machines API about the app, and give what it answers; what it says instead comes after *failing*."""
@@ -103,7 +104,7 @@ class Client:
         logs = os.path.join(self._directory, "logs")
         with suppress(OSError):
             os.makedirs(logs, mode=0o700, exist_ok=True)
-            with open(os.path.join(logs, "flyctl.log"), "a", encoding="utf-8") as file:
+            with open(os.path.join(logs, "flyctl-stand-in.log"), "a", encoding="utf-8") as file:
                 file.write(f"{text}\n")
 
     def _base(self, name: str) -> str:
@@ -114,12 +115,13 @@ class Client:
 
     def _send(self, method: str, url: str, body: object, *, failing: str, nonce: str = "") -> tuple[int, bytes]:
         """Send a request on a connection of its own, and give the answer's status and body."""
+        token = _token(self._environ.get("FLY_API_TOKEN", ""))
         data = b"" if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         self._log(f"--> {method} {url}\n{data.decode()}")
         authority, _, path = url.removeprefix("http://").partition("/")
         host, _, port = authority.partition(":")
         headers = [f"{method} /{path} HTTP/1.1", f"Host: {authority}", "Connection: close"]
-        headers += [f"Authorization: {'FlyV1' if self._token.startswith('fm2_') else 'Bearer'} {self._token}"]
+        headers += [f"Authorization: {'FlyV1' if token.startswith('fm2_') else 'Bearer'} {token}"]
         headers += [f"User-Agent: flyctl/{self.version}", f"Content-Length: {len(data)}"]
         headers += [f"fly-machine-lease-nonce: {nonce}"] * bool(nonce) + ["", ""]
         asked = f'{failing}: {method.capitalize()} "{url}": '
@@ -149,6 +151,8 @@ def _decoded(answer: bytes, failing: str) -> Any:
 def _token(given: str) -> str:
     """Give the token without its scheme; a macaroon that is over stays at home (measured)."""
     token = re.sub(r"^\s*(?i:(bearer|flyv1)\s+)*", "", given).strip()
+    if not token:
+        raise Failure("no access token available. Please login with 'flyctl auth login'")
     if token.startswith("fm2_"):
         from flysync.sim.macaroon import ends
 

@@ -8,6 +8,7 @@ several machines at a time where there are more than three.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from contextlib import suppress
@@ -76,7 +77,7 @@ def start(client: Client, names: Sequence[str]) -> None:
 def deploy(client: Client, _: Sequence[str]) -> None:
     """Roll out what is stored."""
     app = client.graphql("appcompact")["appcompact"]
-    if not app["deployed"] or not managed_machines(client):
+    if not managed_machines(client) or not app["deployed"]:
         raise Failure(_NO_MACHINES)
     roll_out(client, app)
 
@@ -104,7 +105,9 @@ def roll_out(client: Client, app: Mapping[str, Any]) -> None:
         rollout.end("failed", error=failure.line)
         raise
     rollout.end("complete")
-    _say(json.dumps({"id": release["id"], "version": release["version"], "image_ref": image}, separators=(",", ":")))
+    if os.environ.get("FLY_EMIT_RELEASE_JSON"):
+        told = {"id": release["id"], "version": release["version"], "image_ref": image}
+        _say(json.dumps(told, separators=(",", ":")))
 
 
 class _Rollout:
@@ -148,7 +151,8 @@ class _Rollout:
         name, config = machine["id"], machine["config"]
         _say(f"> {mark}Updating {label}\n> {mark}Updating {label}")
         release = {"fly_release_id": self._release["id"], "fly_release_version": str(self._release["version"])}
-        body = {"config": {**config, "metadata": {**config["metadata"], **release}}, "skip_secrets": False}
+        metadata = {**config["metadata"], **release, "fly_flyctl_version": self._client.version}
+        body = {"config": {**config, "metadata": dict(sorted(metadata.items()))}, "skip_secrets": False}
         if stays := machine["state"] not in ("started", "starting", "failed"):
             body["skip_launch"] = True
         if (version := self._client.known_version()) is not None:
@@ -171,12 +175,20 @@ class _Rollout:
             _say(f"> {mark}Machine {label} has state: started")
         _say(f"> {mark}Checking that {label} is up and running")
         self._see_stay(name)
-        while self._waits and (checks := self._seen(name)["checks"]):
+        if self._waits and machine["config"].get("checks"):
+            self._see_healthy(name, deadline, f"> {mark}Waiting for {label} to become healthy: ")
+
+    def _see_healthy(self, name: str, deadline: float, line: str) -> None:
+        is_first = True
+        while checks := self._seen(name)["checks"]:
             passing = sum(1 for check in checks if check["status"] == "passing")
+            if is_first or passing == len(checks):
+                _say(f"{line}{passing}/{len(checks)}\n")
             if passing == len(checks):
                 return
             if time.monotonic() > deadline:
                 raise Failure(f"timeout reached waiting for health checks to pass for machine {name}: {passing}")
+            is_first = False
             time.sleep(_PAUSE_S)
 
     def _see_started(self, name: str, deadline: float) -> None:

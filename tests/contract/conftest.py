@@ -55,10 +55,12 @@ def any_flyctl(request: pytest.FixtureRequest, fly: Fly, tmp_path: Path) -> Runn
     return Runner(executable(request.param, tmp_path), fly, tmp_path)
 
 
-@pytest.fixture(params=KINDS)
-def hasty_flyctl(request: pytest.FixtureRequest, fly: Fly, tmp_path: Path) -> Runner:
-    """The same, but the stand-in watches a new start for a moment, where the real one does for ten seconds."""
-    return Runner(executable(request.param, tmp_path, smoke_s=1.5), fly, tmp_path)
+@pytest.fixture
+def real_flyctl(fly: Fly, tmp_path: Path) -> Runner:
+    """The unmodified one, for what cannot be played, and what the stand-in does not do."""
+    if not REAL:
+        pytest.skip("no real flyctl: set FLYSYNC_TEST_FLYCTL")
+    return Runner(Path(REAL), fly, tmp_path)
 
 
 @pytest.fixture

@@ -104,16 +104,16 @@ class TestValues:
         [(b"\xff\xfe", "\ufffd" * 2), (b"a\xe2\x82b", "a\ufffd\ufffdb"), (b"\xed\xa0\x80", "\ufffd" * 3)],
     )
     async def test_bytes_that_are_not_utf8_are_lost(
-        self, any_flyctl: Runner, app: App, given: bytes, expected: str
+        self, flyctl: Runner, app: App, given: bytes, expected: str
     ) -> None:
         """Each byte that is no UTF-8 becomes U+FFFD, with exit code 0."""
-        outcome = await any_flyctl("secrets", "set", *STAGE, b"A=" + given)
+        outcome = await flyctl("secrets", "set", *STAGE, b"A=" + given)
 
         assert (0, expected) == (outcome.code, app.secrets["A"])
 
-    async def test_names_may_look_like_flags_after_two_dashes(self, any_flyctl: Runner, app: App) -> None:
+    async def test_names_may_look_like_flags_after_two_dashes(self, flyctl: Runner, app: App) -> None:
         """After `--` nothing is a flag, and the last of two equal names wins."""
-        outcome = await any_flyctl("secrets", "set", *STAGE, "-a=x", "A=1", "A=2")
+        outcome = await flyctl("secrets", "set", *STAGE, "-a=x", "A=1", "A=2")
 
         assert 'Error: update secrets: failed to update app secrets: "-a" is not a valid secret name' == outcome.error
         assert b'{"values":{"-a":"x","A":"2"}}' == outcome.records[1].body
@@ -130,15 +130,15 @@ class TestValues:
             (b"x" * 65536, "x" * 65536),
         ],
     )
-    async def test_a_dash_reads_standard_input(self, any_flyctl: Runner, app: App, piped: bytes, expected: str) -> None:
+    async def test_a_dash_reads_standard_input(self, flyctl: Runner, app: App, piped: bytes, expected: str) -> None:
         """`NAME=-` takes the value from standard input, without the white space around it."""
-        outcome = await any_flyctl("secrets", "set", *STAGE, "A=-", "B= - ", stdin=piped)
+        outcome = await flyctl("secrets", "set", *STAGE, "A=-", "B= - ", stdin=piped)
 
         assert (0, expected, " - ") == (outcome.code, app.secrets["A"], app.secrets["B"])
 
-    async def test_too_much_on_standard_input_is_refused(self, any_flyctl: Runner, app: App) -> None:
+    async def test_too_much_on_standard_input_is_refused(self, flyctl: Runner, app: App) -> None:
         """More than 64 KiB for `NAME=-` is an error, and nothing is stored."""
-        outcome = await any_flyctl("secrets", "set", *STAGE, "A=-", stdin=b"x" * 65537)
+        outcome = await flyctl("secrets", "set", *STAGE, "A=-", stdin=b"x" * 65537)
 
         assert "Error: error reading stdin for 'A': Input exceeded max length of 65536 bytes" == outcome.error
         assert {"OLD": "old"} == app.secrets
@@ -161,11 +161,11 @@ class TestVersions:
         assert 3 == app.vault.version
         assert "GET /v1/apps/acme-web/secrets?version=3" == outcome.requests[0]
 
-    async def test_a_sync_learns_what_others_set(self, any_flyctl: Runner, fly: Fly, app: App) -> None:
+    async def test_a_sync_learns_what_others_set(self, real_flyctl: Runner, fly: Fly, app: App) -> None:
         """`sync` brings the newest version into the directory, and changes no secret."""
         app.vault.update({"OTHER": "1"}, at=fly.world.now())
-        outcome = await any_flyctl("secrets", "sync", *APP)
-        config = (any_flyctl.config / "config.yml").read_text()
+        outcome = await real_flyctl("secrets", "sync", *APP)
+        config = (real_flyctl.config / "config.yml").read_text()
 
         assert (0, "", "") == (outcome.code, outcome.stdout, outcome.stderr)
         assert ("app_secrets_minvers:\n    acme-web: 4\n", {"OLD", "OTHER"}) == (config, set(app.secrets))

@@ -102,14 +102,14 @@ class TestTokens:
         assert (0, "dev@example.test\n") == (good.code, good.stdout)
         assert "Error: failed retrieving current user: <Q1>You must be authenticated to view this." == bad.error
 
-    async def test_what_a_macaroon_says_of_itself(self, any_flyctl: Runner) -> None:
+    async def test_what_a_macaroon_says_of_itself(self, real_flyctl: Runner) -> None:
         """`tokens debug` asks nobody; what cannot be decoded is told, and what is none is refused."""
         caveats = (macaroon.organization(9), macaroon.deploys(7), macaroon.until(2**31))
         token = macaroon.macaroon(*caveats, macaroon.login())
-        good = await any_flyctl("tokens", "debug", env={"FLY_API_TOKEN": f"FlyV1 {token},test-token"})
-        cut = await any_flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-40]})
-        odd = await any_flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-41]})
-        none = await any_flyctl("tokens", "debug", env={"FLY_API_TOKEN": "fo1_abc"})
+        good = await real_flyctl("tokens", "debug", env={"FLY_API_TOKEN": f"FlyV1 {token},test-token"})
+        cut = await real_flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-40]})
+        odd = await real_flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-41]})
+        none = await real_flyctl("tokens", "debug", env={"FLY_API_TOKEN": "fo1_abc"})
 
         assert (0, [macaroon.decoded(token)], []) == (good.code, json.loads(good.stdout), good.requests)
         assert '[\n  {\n    "location": "https://api.fly.io/v1",\n    "caveats": [\n' in good.stdout
@@ -118,11 +118,11 @@ class TestTokens:
         assert odd.error.startswith("Error: unable to parse token: parse flyv1 token: fm2: ")
         assert (1, 1, "Error: pass a macaroon token") == (odd.code, none.code, none.error.partition(" (e.g.")[0])
 
-    async def test_macaroons_go_out_with_a_scheme_of_their_own(self, any_flyctl: Runner, fly: Fly, app: App) -> None:
+    async def test_macaroons_go_out_with_a_scheme_of_their_own(self, real_flyctl: Runner, fly: Fly, app: App) -> None:
         """Alone to the Machines API, all of them to GraphQL and to releases; those that have ended stay at home."""
         good, over = (macaroon.macaroon(macaroon.until(int(time.time()) + left_s)) for left_s in (999, -999))
         fly.add_token(good)
-        outcome = await any_flyctl(
+        outcome = await real_flyctl(
             "secrets", "deploy", "-a", app.name, env={"FLY_API_TOKEN": f"test-token,{over},{good}"}
         )
         sent = {record.path.split("/")[1]: record.headers["Authorization"] for record in outcome.records}
@@ -174,9 +174,9 @@ class TestTraces:
 
         assert any("hunter2" in text for text in _logs(any_flyctl.home / ".fly"))
 
-    async def test_debugging_shows_values(self, any_flyctl: Runner, app: App) -> None:
+    async def test_debugging_shows_values(self, real_flyctl: Runner, app: App) -> None:
         """LOG_LEVEL=debug prints request bodies on standard error."""
-        outcome = await any_flyctl(
+        outcome = await real_flyctl(
             "secrets", "set", "--app", app.name, "--stage", "A=hunter2", env={"LOG_LEVEL": "debug"}
         )
 
@@ -299,7 +299,7 @@ def test_the_stand_in_loads_little(tmp_path: Path) -> None:
     done = subprocess.run([path, "version"], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True)
     loaded = set(re.findall(r"^import time: .*\| +([\w.]+)$", done.stderr, re.MULTILINE))
 
-    assert {"flysync.sim.flyctl", "flysync.sim.flyctl_rollout", "json", "socket"} <= loaded
+    assert {"flysync.sim.flyctl", "flysync.sim.flyctl_deploy", "json", "socket"} <= loaded
     assert set() == loaded & {"asyncio", "dataclasses", "datetime", "inspect", "pathlib", "ssl", "subprocess", "urllib"}
 
 

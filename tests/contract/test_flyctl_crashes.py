@@ -71,22 +71,22 @@ class TestACrash:
         assert ("stopped", False) == (app.machines[victim].state, f"m{victim}" in app.running())
         assert [status] == await statuses(any_flyctl)
 
-    async def test_soon_after_it_was_seen_started(self, hasty_flyctl: Runner, fly: Fly) -> None:
+    async def test_soon_after_it_was_seen_started(self, any_flyctl: Runner, fly: Fly) -> None:
         """Where Fly does not start it again, flyctl notices nothing, goes on to the next one, and exits with 0."""
         app = add(fly)
         app.machines[0].crash = Crash(after_s=0.8, secrets={"A": "bad"})
-        outcome = await bring(hasty_flyctl, "bad")
+        outcome = await bring(any_flyctl, "bad")
 
         assert (0, "") == (outcome.code, outcome.stderr)
         assert "✔ [1/2] Machine m0 [app] update succeeded" in outcome.stdout
         assert (["stopped", "started"], ["m1"]) == ([machine.state for machine in app.machines], list(app.running()))
-        assert ["Deployed"] == await statuses(hasty_flyctl)
+        assert ["Deployed"] == await statuses(any_flyctl)
 
-    async def test_with_health_checks(self, hasty_flyctl: Runner, fly: Fly) -> None:
+    async def test_with_health_checks(self, any_flyctl: Runner, fly: Fly) -> None:
         """These do not pass then, and that is a failure."""
         app = add(fly, 1, wait="1s", checks=True)
         app.machines[0].crash = Crash(after_s=0.8)
-        outcome = await hasty_flyctl(*DEPLOY)
+        outcome = await any_flyctl(*DEPLOY)
 
         assert (1, True, "stopped") == (outcome.code, outcome.error.startswith(UNHEALTHY), app.machines[0].state)
 
@@ -172,11 +172,11 @@ def _unhealthy(app: App) -> None:
         (_unhealthy, "> [1/2] Waiting for m0 [app] to become healthy: 0/1"),
     ],
 )
-async def test_told_to_end(any_flyctl: Runner, fly: Fly, prepare: Callable[[App], None], last: str) -> None:
+async def test_told_to_end(real_flyctl: Runner, fly: Fly, prepare: Callable[[App], None], last: str) -> None:
     """Wherever flyctl waits, SIGTERM ends it: the release is interrupted, the machine keeps what it has by then."""
     app = add(fly, checks=True)
     prepare(app)
-    process = await any_flyctl.start(*DEPLOY)
+    process = await real_flyctl.start(*DEPLOY)
     assert process.stdout is not None
     lines: list[str] = []
     while last not in lines:

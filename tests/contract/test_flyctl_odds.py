@@ -156,13 +156,13 @@ class TestBrokenAnswers:
         ("argv", "tries", "said"),
         [(("secrets", "list", "-a", "x"), 3, "list"), (("secrets", "sync", "-a", "x"), 1, "update")],
     )
-    async def test_a_reset_connection(self, any_flyctl: Runner, argv: tuple[str, ...], tries: int, said: str) -> None:
+    async def test_a_reset_connection(self, real_flyctl: Runner, argv: tuple[str, ...], tries: int, said: str) -> None:
         """A reset connection is tried three times for a read, and once for a write."""
         resets = Resets()
         server = await asyncio.start_server(resets, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with server:
-            outcome = await any_flyctl(*argv, env={"FLY_FLAPS_BASE_URL": url})
+            outcome = await real_flyctl(*argv, env={"FLY_FLAPS_BASE_URL": url})
 
         assert (1, tries, True) == (outcome.code, resets.count, f"failed to {said} app secrets: " in outcome.stderr)
         # Go may notice while it still writes, and has other words for it then.

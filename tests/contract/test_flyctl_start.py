@@ -154,11 +154,11 @@ async def test_a_machine_that_was_updated_meanwhile(flyctl: Runner, fly: Fly, ap
     assert (0, 2) == (outcome.code, outcome.requests.count(f"GET {MACHINES}/m0"))
 
 
-async def test_told_to_end(any_flyctl: Runner, fly: Fly, app: App) -> None:
+async def test_told_to_end(real_flyctl: Runner, fly: Fly, app: App) -> None:
     """It says that it gives back the lease; the machine may have been started."""
     app.machines[0].exit(exit_code=1)
     fly.faults.append(Fault(match=START, kind=FaultKind.HANG_AFTER))
-    process = await any_flyctl.start(*start("m0"))
+    process = await real_flyctl.start(*start("m0"))
     while not app.machines[0].runs:  # noqa: ASYNC110 -- the machine tells nobody
         await asyncio.sleep(0.01)
     process.send_signal(signal.SIGTERM)
