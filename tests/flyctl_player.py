@@ -6,8 +6,8 @@ Plays recorded runs of an unmodified flyctl: an executable that does what flyctl
 Of the command's runs it knows those without a fault and those with FAULT, TIMES: it sends their first request, looks at
 what kind of answer comes, goes on with those runs that go on from there, until they end; then it prints what was
 printed then, and ends with that code. Put in are: where Fly is, the app, the values, the version of the secrets, the
-lease's nonce, the token. A list that succeeds is that of the answers. What no run knows ends with 99, and is told in the
-file UNKNOWN too, for flysync to whom 99 is a failure like others.
+lease's nonce, the token. A list that succeeds is that of the answers. What no run knows ends with 99, and is told in
+the file UNKNOWN too, for to flysync 99 is a failure like others.
 SIM is where the modules of `flysync.sim` are.
 """
 
