@@ -1,12 +1,13 @@
 """
 Plays recorded runs of an unmodified flyctl: an executable that does what flyctl did, whatever it meets.
 
-    flyctl_player.py RECORDINGS SIM FAULT TIMES -- secrets set --stage --app APP -- NAME=VALUE
+    flyctl_player.py RECORDINGS UNKNOWN SIM FAULT TIMES secrets set --stage --app APP -- NAME=VALUE
 
 Of the command's runs it knows those without a fault and those with FAULT, TIMES: it sends their first request, looks at
 what kind of answer comes, goes on with those runs that go on from there, until they end; then it prints what was
 printed then, and ends with that code. Put in are: where Fly is, the app, the values, the version of the secrets, the
-lease's nonce, the token. A list that succeeds is that of the answers. What no run knows ends with 99.
+lease's nonce, the token. A list that succeeds is that of the answers. What no run knows ends with 99, and is told in
+the file UNKNOWN too, for to flysync 99 is a failure like others.
 SIM is where the modules of `flysync.sim` are.
 """
 
@@ -116,8 +117,10 @@ def runs(path: Path, *words: str) -> list[Run]:
 class Player:
     """One call."""
 
-    def __init__(self, known: list[Run], argv: list[str]) -> None:
+    def __init__(self, known: list[Run], argv: list[str], *, unknown: Path) -> None:
         self.argv = argv
+        #: Where it says that no run fits.
+        self.unknown = unknown
         self.known = known
         self.app = argv[argv.index("--app") + 1] if "--app" in argv else ""
         # What is asked its version has neither.
@@ -134,7 +137,7 @@ class Player:
         before: tuple[dict[str, str], str] = ({}, "")
         while all(len(run.steps) > step for run in self.known[:1]):
             wanted = self.known[0].steps[step].request
-            self.known = [run for run in self.known if len(run.steps) > step and run.steps[step].request == wanted]
+            self.known = [run for run in self.known if len(run.steps) > step and _same(run.steps[step].request, wanted)]
             patience = [run.steps[step].gave_up_s for run in self.known if run.steps[step].gave_up_s]
             kind = self._send(wanted, min(patience) if patience else None)
             # How often a lease is asked for that somebody has is by chance, and flyctl sleeps in between.
@@ -147,7 +150,9 @@ class Player:
             self.known = [run for run in self.known if run.steps[step].kind == kind]
             if not self.known:
                 line = f"{wanted['method']} {wanted['path']}"
-                sys.stderr.write(f"no recorded run: {command_of(self.argv)}, {line}: {kind}, known are {seen}\n")
+                said = f"no recorded run: {command_of(self.argv)}, {line}: {kind}, known are {seen}\n"
+                sys.stderr.write(said)
+                self.unknown.write_text(said)  # flysync would only tell that flyctl failed
                 return UNKNOWN
             step += 1
         run = self.known[0]
@@ -212,6 +217,12 @@ class Player:
         return json.dumps(listed, indent=4, ensure_ascii=False) + "\n"
 
 
+def _same(one: dict[str, str], other: dict[str, str]) -> bool:
+    """Tell whether two requests are the same; what a release is made of is the app's, and differs."""
+    keys = ("method", "path") if one["path"] == "/api/v1/releases" else ("method", "path", "body")
+    return all(one[key] == other[key] for key in keys)
+
+
 def launcher(path: Path, recordings: Path, *, fault: str, times: str) -> Path:
     """Write an executable at *path* that plays *recordings* with that fault; give the path."""
     import shlex
@@ -219,7 +230,7 @@ def launcher(path: Path, recordings: Path, *, fault: str, times: str) -> Path:
     import flysync.sim
 
     (sim,) = flysync.sim.__path__
-    words = [sys.executable, "-I", "-X", "utf8", __file__, str(recordings), sim, fault, times]
+    words = [sys.executable, "-I", "-X", "utf8", __file__, str(recordings), f"{path}.unknown", sim, fault, times]
     path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', "utf-8")
     path.chmod(0o755)
     return path
@@ -232,7 +243,7 @@ def _end(*_: object) -> NoReturn:
 
 def main() -> int:
     """Play the call that the arguments are."""
-    recordings, sim, fault, times, *argv = sys.argv[1:]
+    recordings, unknown, sim, fault, times, *argv = sys.argv[1:]
     for name, directory in {"flysync": os.path.dirname(sim), "flysync.sim": sim}.items():  # noqa: PTH120
         # Without what the packages themselves import: it would be paid for with each call.
         package = type(sys)(name)
@@ -242,7 +253,7 @@ def main() -> int:
     words = (f'"command": "{command_of(argv)}"', f'"fault": "({re.escape(fault)})?"')
     known = runs(Path(recordings), *words)
     known = [run for run in known if (run.fault, run.times) == (fault, times)] + [run for run in known if not run.fault]
-    return Player(known, argv).play()
+    return Player(known, argv, unknown=Path(unknown)).play()
 
 
 if __name__ == "__main__":

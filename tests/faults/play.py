@@ -301,6 +301,8 @@ async def play(world: CellWorld) -> Played:
     played = Played(report, world.tries(), len(daytona.sandboxes), world.restarts(), pauses_s)
     if cell.call.service == "fly":
         assert not fly.requests("GET /install.sh|GET /flyctl/"), "the flyctl of the snapshot was not taken"
+    unknown = world.directory / "flyctl.unknown"
+    assert not unknown.exists(), f"{cell.name}: {unknown.read_text()}"
     daytona.faults.clear()
     fly.faults.clear()
     if not REAL:
