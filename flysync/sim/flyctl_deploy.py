@@ -187,7 +187,8 @@ class _Rollout:
             if passing == len(checks):
                 return
             if time.monotonic() > deadline:
-                raise Failure(f"timeout reached waiting for health checks to pass for machine {name}: {passing}")
+                cause = f'failed to get VM {name}: Get "{name}": net/http: request canceled'
+                raise Failure(f"timeout reached waiting for health checks to pass for machine {name}: {cause}")
             is_first = False
             time.sleep(_PAUSE_S)
 
