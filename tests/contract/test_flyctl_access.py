@@ -102,22 +102,6 @@ class TestTokens:
         assert (0, "dev@example.test\n") == (good.code, good.stdout)
         assert "Error: failed retrieving current user: <Q1>You must be authenticated to view this." == bad.error
 
-    async def test_what_a_macaroon_says_of_itself(self, real_flyctl: Runner) -> None:
-        """`tokens debug` asks nobody; what cannot be decoded is told, and what is none is refused."""
-        caveats = (macaroon.organization(9), macaroon.deploys(7), macaroon.until(2**31))
-        token = macaroon.macaroon(*caveats, macaroon.login())
-        good = await real_flyctl("tokens", "debug", env={"FLY_API_TOKEN": f"FlyV1 {token},test-token"})
-        cut = await real_flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-40]})
-        odd = await real_flyctl("tokens", "debug", env={"FLY_API_TOKEN": token[:-41]})
-        none = await real_flyctl("tokens", "debug", env={"FLY_API_TOKEN": "fo1_abc"})
-
-        assert (0, [macaroon.decoded(token)], []) == (good.code, json.loads(good.stdout), good.requests)
-        assert '[\n  {\n    "location": "https://api.fly.io/v1",\n    "caveats": [\n' in good.stdout
-        assert (0, []) == (cut.code, json.loads(cut.stdout))
-        assert cut.stderr.startswith("unable to decode token at position 0: macaroon decode: ")
-        assert odd.error.startswith("Error: unable to parse token: parse flyv1 token: fm2: ")
-        assert (1, 1, "Error: pass a macaroon token") == (odd.code, none.code, none.error.partition(" (e.g.")[0])
-
     async def test_macaroons_go_out_with_a_scheme_of_their_own(self, real_flyctl: Runner, fly: Fly, app: App) -> None:
         """Alone to the Machines API, all of them to GraphQL and to releases; those that have ended stay at home."""
         good, over = (macaroon.macaroon(macaroon.until(int(time.time()) + left_s)) for left_s in (999, -999))
