@@ -160,9 +160,10 @@ def record(session: nox.Session) -> None:
     if not os.environ.get("FLYSYNC_TEST_FLYCTL"):
         session.error("FLYSYNC_TEST_FLYCTL names no flyctl")
     _install(session, *TEST)
-    for path in Path("tests/contract/recordings").glob("*.json"):
+    recordings = sorted(Path("tests/contract/recordings").glob("*.json"))
+    for path in recordings:
         path.unlink()
-    tests = sorted(str(path) for path in Path("tests/contract").glob("test_flyctl*.py"))
+    tests = [f"tests/contract/{path.stem}.py" for path in recordings]
     session.run("pytest", "-q", "-k", "real", *tests, env={"FLYSYNC_TEST_RECORD": "1"})
     session.run("python", "tests/faults/flyctl_faults.py", env={"PYTHONPATH": "tests"})
 

@@ -163,6 +163,8 @@ async def record(command: Command, what: str = "", fault: str = "", *, lasting: 
     steps, is_a_list = [], command.name in ("secrets list", "machine list")
     for place, (one, next_at) in enumerate(zip(records, [*(one.at for one in records[1:]), over_at], strict=True)):
         kind = _KINDS.get(fault, str(one.status)) if place in hits else str(one.status)
+        if kind == ODD and not 200 <= one.status < 300:  # half of a refusal
+            kind = str(one.status)
         # Which version of the secrets, and for how long it is waited, differs and makes no difference.
         query = "" if one.path.endswith("/secrets") else re.sub(r"timeout=\d+", "timeout=60", one.query)
         request = {
