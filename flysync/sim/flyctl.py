@@ -3,7 +3,7 @@ A stand-in for flyctl, for the demo and for tests: the good day, and the few ref
 
 It knows what flysync asks (`secrets set|unset|deploy|list`, `machine list|start`, `status`, `version`, `auth whoami`),
 sends what flyctl ad0172fac sends and prints what it prints (flyctl-transcripts.txt), to a simulated Fly only. It tries
-nothing twice but a lease. What the real one does when Fly's services fail is recorded, in `tests/recordings`.
+nothing twice but a lease. What the real one does beyond that is recorded (`tests/flyctl_recordings.py`).
 Imported are only light modules of the standard library: a call is to take less than 80 ms.
 """
 

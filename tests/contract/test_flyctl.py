@@ -1,9 +1,9 @@
 """
 What flysync relies on in `flyctl secrets set|unset|sync|list`: values, versions, how it reads answers.
 
-Each test runs on the stand-in, and on a real flyctl where FLYSYNC_TEST_FLYCTL names one; the recorded runs are in
-`test_flyctl_transcripts.py`, tokens, traces and arguments in `test_flyctl_access.py`, roll-outs in
-`test_flyctl_rollout.py`.
+The fixtures say on what: `flyctl` plays recorded runs, `any_flyctl` is the stand-in, and both are a real one too where
+FLYSYNC_TEST_FLYCTL names one. Transcripts are in `test_flyctl_transcripts.py`, tokens, traces and arguments in
+`test_flyctl_access.py`, roll-outs in `test_flyctl_rollout.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """
 What flysync relies on around flyctl's work: who may do what, what is left on disk, how arguments are read.
 
-Each test runs on the stand-in, and on a real flyctl where FLYSYNC_TEST_FLYCTL names one.
+The fixtures say on what: `flyctl` plays recorded runs, `any_flyctl` is the stand-in, and both are a real one too where
+FLYSYNC_TEST_FLYCTL names one.
 """
 
 from __future__ import annotations
