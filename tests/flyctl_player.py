@@ -13,18 +13,18 @@ SIM is where the modules of `flysync.sim` are.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: What it ends with where no recorded run fits.
 UNKNOWN = 99
@@ -48,18 +48,21 @@ def sent(
     url: str, method: str, path: str, *, headers: dict[str, str], body: str, timeout_s: float | None = None
 ) -> tuple[str, str]:
     """Send a request over a connection of its own; give the kind of answer (its status, or CUT, NONE), and its text."""
-    where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout_s)
+    authority = url.removeprefix("http://")
+    host, _, port = authority.partition(":")
+    data = body.encode()
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {authority}", "Connection: close", f"Content-Length: {len(data)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     try:
-        connection.request(method, path, body=body.encode() or None, headers=headers)
-        answer = connection.getresponse()
-        return str(answer.status), answer.read().decode()
+        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
+            connection.sendall("\r\n".join((*lines, "", "")).encode() + data)
+            with connection.makefile("rb") as stream:
+                head, _, answer = stream.read().partition(b"\r\n\r\n")
     except TimeoutError:
         return NONE, ""
-    except (ConnectionError, http.client.HTTPException):
+    except OSError:
         return CUT, ""
-    finally:
-        connection.close()
+    return (head.split()[1].decode(), answer.decode()) if head else (CUT, "")
 
 
 def kind_of(status: str, text: str) -> str:
@@ -72,8 +75,7 @@ def kind_of(status: str, text: str) -> str:
     return status
 
 
-@dataclass(kw_only=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A request, what kind of answer came, and the seconds after which flyctl went on without one, if it did."""
 
     request: dict[str, str]
@@ -81,8 +83,7 @@ class Step:
     gave_up_s: float | None
 
 
-@dataclass(kw_only=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """A recorded run."""
 
     command: str
@@ -98,9 +99,10 @@ class Run:
     steps: list[Step]
 
 
-def runs(path: Path, *words: str) -> list[Run]:
+def runs(path: Path | str, *words: str) -> list[Run]:
     """Read the recorded runs whose lines have each of *words*; a line that is not wanted is not decoded."""
-    before, _, after = path.read_text("utf-8").partition('],\n"runs": [\n')
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is slow to load
+        before, _, after = file.read().partition('],\n"runs": [\n')
     table, found = json.loads(before.partition("[")[2].join("[]")), []
     for line in after.splitlines()[:-1]:
         if all(re.search(word, line) for word in words):
@@ -117,7 +119,7 @@ def runs(path: Path, *words: str) -> list[Run]:
 class Player:
     """One call."""
 
-    def __init__(self, known: list[Run], argv: list[str], *, unknown: Path) -> None:
+    def __init__(self, known: list[Run], argv: list[str], *, unknown: str) -> None:
         self.argv = argv
         #: Where it says that no run fits.
         self.unknown = unknown
@@ -126,7 +128,7 @@ class Player:
         # What is asked its version has neither.
         self.url = os.environ.get("FLY_FLAPS_BASE_URL", "")
         #: Where it remembers the version of the secrets, as flyctl does.
-        self.minvers = Path(os.environ.get("FLY_CONFIG_DIR", ".")) / "version"
+        self.minvers = f"{os.environ.get('FLY_CONFIG_DIR', '.')}/version"
         self.nonce = ""
         self.answers: dict[str, str] = {}
         self.is_over = False
@@ -152,7 +154,7 @@ class Player:
                 line = f"{wanted['method']} {wanted['path']}"
                 said = f"no recorded run: {command_of(self.argv)}, {line}: {kind}, known are {seen}\n"
                 sys.stderr.write(said)
-                self.unknown.write_text(said)  # flysync would only tell that flyctl failed
+                _write(self.unknown, said)  # flysync would only tell that flyctl failed
                 return UNKNOWN
             step += 1
         run = self.known[0]
@@ -165,8 +167,9 @@ class Player:
 
     def _send(self, request: dict[str, str], timeout_s: float | None) -> str:
         path, body = self._filled(request["path"]), self._filled(request["body"])
-        if self.minvers.exists():
-            version = self.minvers.read_text()
+        if os.path.exists(self.minvers):  # noqa: PTH110
+            with open(self.minvers, encoding="utf-8") as file:  # noqa: PTH123
+                version = file.read()
             path += f"?version={version}" if request["method"] == "GET" and path.endswith("/secrets") else ""
             body = re.sub(r'("min_secrets_version":)\d+', rf"\g<1>{version}", body)
         token = re.sub(r"^(FlyV1|Bearer) ", "", os.environ["FLY_API_TOKEN"])
@@ -184,7 +187,7 @@ class Player:
             if request["method"] == "GET":
                 self.answers[path.partition("?")[0].rpartition("/")[2]] = text
             elif path.endswith("/secrets"):
-                self.minvers.write_text(str(told["version"]))
+                _write(self.minvers, str(told["version"]))
             elif "/lease" in path and request["method"] == "POST":
                 self.nonce = told["data"]["nonce"]
         return kind
@@ -193,7 +196,7 @@ class Player:
         words = self.argv[self.argv.index("--") + 1 :] if "--" in self.argv else []
         values = {name: value if is_set else None for name, is_set, value in (word.partition("=") for word in words)}
         told = json.dumps(dict(sorted(values.items())), ensure_ascii=False, separators=(",", ":"))
-        port = str(urlsplit(self.url).port)
+        port = self.url.rpartition(":")[2]
         put_in = {"<app>": self.app, "<port>": port, "<version>": "0.4.87", '"<values>"': told}
         for word, value in put_in.items():
             text = text.replace(word, value)
@@ -215,6 +218,11 @@ class Player:
             counted = [machine for machine in machines if is_managed(machine)]
             listed = rows(json.loads(self.answers["secrets"])["secrets"], counted, releases)
         return json.dumps(listed, indent=4, ensure_ascii=False) + "\n"
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(text)
 
 
 def _same(one: dict[str, str], other: dict[str, str]) -> bool:
@@ -251,9 +259,9 @@ def main() -> int:
         sys.modules[name] = package
     signal.signal(signal.SIGTERM, _end)
     words = (f'"command": "{command_of(argv)}"', f'"fault": "({re.escape(fault)})?"')
-    known = runs(Path(recordings), *words)
+    known = runs(recordings, *words)
     known = [run for run in known if (run.fault, run.times) == (fault, times)] + [run for run in known if not run.fault]
-    return Player(known, argv, unknown=Path(unknown)).play()
+    return Player(known, argv, unknown=unknown).play()
 
 
 if __name__ == "__main__":
