@@ -33,11 +33,18 @@ def done_by(kind: str) -> list[Recorded]:
     return [run for run in RUNS if not run.why_not and (kind == "real" or run.line in STAND_INS)]
 
 
-@pytest.fixture(scope="module")
+#: What they gave, by the kind of flyctl; a fixture with a wider scope would be made again for each pair of parameters.
+DONE: dict[str, dict[int, Outcome]] = {}
+
+
+@pytest.fixture
 def again(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Outcome]:
     """What the recorded runs gave when they were done again, one after the other, by their line in the record."""
-    directory = tmp_path_factory.mktemp("flyctl")
-    return asyncio.run(_do_again(done_by(request.param), executable(request.param, directory), directory))
+    if request.param not in DONE:
+        directory = tmp_path_factory.mktemp("flyctl")
+        work = _do_again(done_by(request.param), executable(request.param, directory), directory)
+        DONE[request.param] = asyncio.run(work)
+    return DONE[request.param]
 
 
 async def _do_again(runs: list[Recorded], path: Path, directory: Path) -> dict[int, Outcome]:
