@@ -22,9 +22,10 @@ async def test_a_night_of_workers_ends_well(database: str) -> None:
     if reason:
         pytest.skip(reason)
 
-    figures = await soak(database, jobs=120, projects=8, seed=1, life=300)
+    # So many that enough goes wrong also where a busy machine lets jobs wait, which are then done at once.
+    figures = await soak(database, jobs=240, projects=8, seed=1, life=300)
 
     assert figures.is_well, figures
     assert figures.kills > 1
-    assert figures.faults > 1  # by chance, of few calls where a busy machine lets many jobs wait and be done at once
+    assert figures.faults > 5
     assert figures.values_in_slow_log["producer"] > 0
