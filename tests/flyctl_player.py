@@ -17,7 +17,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -48,21 +47,15 @@ def sent(
     url: str, method: str, path: str, *, headers: dict[str, str], body: str, timeout_s: float | None = None
 ) -> tuple[str, str]:
     """Send a request over a connection of its own; give the kind of answer (its status, or CUT, NONE), and its text."""
-    authority = url.removeprefix("http://")
-    host, _, port = authority.partition(":")
-    data = body.encode()
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {authority}", "Connection: close", f"Content-Length: {len(data)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    from flysync.sim.flyctl_client import exchanged
+
     try:
-        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
-            connection.sendall("\r\n".join((*lines, "", "")).encode() + data)
-            with connection.makefile("rb") as stream:
-                head, _, answer = stream.read().partition(b"\r\n\r\n")
+        status, answer = exchanged(method, url + path, headers, body.encode(), timeout_s=timeout_s)
     except TimeoutError:
         return NONE, ""
     except OSError:
         return CUT, ""
-    return (head.split()[1].decode(), answer.decode()) if head else (CUT, "")
+    return (str(status), answer.decode()) if status else (CUT, "")
 
 
 def kind_of(status: str, text: str) -> str:

@@ -118,27 +118,41 @@ class Client:
         token = _token(self._environ.get("FLY_API_TOKEN", ""))
         data = b"" if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         self._log(f"--> {method} {url}\n{data.decode()}")
-        authority, _, path = url.removeprefix("http://").partition("/")
-        host, _, port = authority.partition(":")
-        headers = [f"{method} /{path} HTTP/1.1", f"Host: {authority}", "Connection: close"]
-        headers += [f"Authorization: {'FlyV1' if token.startswith('fm2_') else 'Bearer'} {token}"]
-        headers += [f"User-Agent: flyctl/{self.version}", f"Content-Length: {len(data)}"]
-        headers += [f"fly-machine-lease-nonce: {nonce}"] * bool(nonce) + ["", ""]
+        host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+        headers = {"Authorization": f"{'FlyV1' if token.startswith('fm2_') else 'Bearer'} {token}"}
+        headers |= {"User-Agent": f"flyctl/{self.version}"} | ({"fly-machine-lease-nonce": nonce} if nonce else {})
         asked = f'{failing}: {method.capitalize()} "{url}": '
         try:
-            with socket.create_connection((host, int(port or "80"))) as connection:
-                connection.sendall("\r\n".join(headers).encode() + data)
-                with connection.makefile("rb") as stream:
-                    head, _, answer = stream.read().partition(b"\r\n\r\n")
+            status, answer = exchanged(method, url, headers, data)
         except socket.gaierror:
             raise Failure(f"{asked}dial tcp: lookup {host}: no such host") from None
         except ConnectionRefusedError:
             raise Failure(f"{asked}dial tcp {host}:{port}: connect: connection refused") from None
         except OSError:
             raise Failure(f"{asked}EOF") from None
-        if not head:
+        if not status:
             raise Failure(f"{asked}EOF")
-        return int(head.split()[1]), answer
+        return status, answer
+
+
+def exchanged(
+    method: str, url: str, headers: Mapping[str, str], data: bytes, *, timeout_s: float | None = None
+) -> tuple[int, bytes]:
+    """
+    Send a request on a connection of its own, and give the answer's status, 0 where the connection was cut, and body.
+
+    Raises:
+        OSError: there is no connection, or no answer within *timeout_s*.
+    """
+    authority, _, path = url.removeprefix("http://").partition("/")
+    host, _, port = authority.partition(":")
+    lines = [f"{method} /{path} HTTP/1.1", f"Host: {authority}", "Connection: close", f"Content-Length: {len(data)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    with socket.create_connection((host, int(port or "80")), timeout=timeout_s) as connection:
+        connection.sendall("\r\n".join((*lines, "", "")).encode() + data)
+        with connection.makefile("rb") as stream:
+            head, _, answer = stream.read().partition(b"\r\n\r\n")
+    return (int(head.split()[1]) if head else 0), answer
 
 
 def _decoded(answer: bytes, failing: str) -> Any:
