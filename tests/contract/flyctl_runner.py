@@ -150,15 +150,9 @@ class PlayedRunner(Runner):
     It fails where the simulated Fly answers otherwise than it did when the real one was satisfied with it.
     """
 
-    async def __call__(
-        self,
-        *argv: str | bytes,
-        env: Mapping[str, str] | None = None,
-        without: Sequence[str] = (),
-        stdin: bytes | None = None,
-    ) -> Outcome:
+    async def __call__(self, *argv: object, **given: object) -> Outcome:
         """Play the next run; its arguments are those that were recorded, for it is the same test."""
-        del argv, env, without, stdin
+        del argv, given
         assert self.book is not None
         run, before = self.book.runs[self._next_key()], len(self.fly.records)
 
@@ -166,19 +160,13 @@ class PlayedRunner(Runner):
             return filled(text, url=self.fly.url, directory=self._directory)
 
         for request in run.requests:
+            headers = {"Authorization": request.authorization, "fly-machine-lease-nonce": request.nonce}
             kind, _ = await asyncio.to_thread(
                 sent,
                 self.fly.url,
                 request.method,
                 fill(request.path),
-                headers={
-                    name: value
-                    for name, value in {
-                        "Authorization": request.authorization,
-                        "fly-machine-lease-nonce": request.nonce,
-                    }.items()
-                    if value
-                },
+                headers={name: value for name, value in headers.items() if value},
                 body=fill(request.body),
                 timeout_s=_ANSWER_S,
             )
