@@ -72,8 +72,9 @@ class Fly(Loopback):
             ("GET", app): (self._get_app, 200),
             ("GET", f"{app}/secrets"): (self._list_secrets, 200),
             ("POST", f"{app}/secrets"): (self._update_secrets, 200),
-            ("GET", f"{app}/ip_assignments"): (self._list_ips, 200),
-            ("GET", f"{app}/volumes"): (self._list_volumes, 200),
+            # With no addresses flyctl asks no name server.
+            ("GET", f"{app}/ip_assignments"): (self._giving({"ips": []}), 200),
+            ("GET", f"{app}/volumes"): (self._giving([]), 200),
             ("GET", f"{app}/machines"): (self._list_machines, 200),
             ("GET", machine): (self._get_machine, 200),
             ("POST", machine): (self._update_machine, 200),
@@ -116,14 +117,11 @@ class Fly(Loopback):
         if "currentRelease" not in query:
             return _graphql_error("the simulator does not know this query")
         key = "currentRelease" if "currentRelease:" in query else "currentReleaseUnprocessed"
-        newest = app.releases[-1] if app.releases else None
-        release = newest and {
-            "id": newest.id,
-            "version": newest.version,
-            "imageRef": newest.image,
-            "configDefinition": newest.definition,
-        }
-        return {"data": {"app": {key: release}}}
+        told = [
+            {"id": one.id, "version": one.version, "imageRef": one.image, "configDefinition": one.definition}
+            for one in app.releases[-1:]
+        ]
+        return {"data": {"app": {key: told[0] if told else None}}}
 
     async def _create_release(self, request: web.Request) -> object:
         body = await _object(request)
@@ -133,13 +131,12 @@ class Fly(Loopback):
         return {"release": release.shown()}
 
     async def _update_release(self, request: web.Request) -> object:
-        body = await _object(request)
-        for app in self.world.apps.values():
-            for release in app.releases:
-                if release.id == request.match_info["id"]:
-                    self._app(request, app.name)
-                    release.status = str(body.get("status"))
-                    return release.shown()
+        status, found = (await _object(request)).get("status"), request.match_info["id"]
+        every = ((app, release) for app in self.world.apps.values() for release in app.releases)
+        for app, release in (pair for pair in every if pair[1].id == found):
+            self._app(request, app.name)
+            release.status = str(status)
+            return release.shown()
         raise Refusal(404, "release not found")  # assumed
 
     async def _list_releases(self, request: web.Request) -> object:
@@ -179,14 +176,12 @@ class Fly(Loopback):
         version = app.vault.update(values, at=self.world.now())
         return {"secrets": app.vault.listed(self.world.now()), "version": version}
 
-    async def _list_ips(self, request: web.Request) -> object:
-        """Answer that there are none: then flyctl asks no name server."""
-        self._app(request)
-        return {"ips": []}
+    def _giving(self, answer: object) -> Handler:
+        async def give(request: web.Request) -> object:
+            self._app(request)
+            return answer
 
-    async def _list_volumes(self, request: web.Request) -> object:
-        self._app(request)
-        return []
+        return give
 
     async def _list_machines(self, request: web.Request) -> object:
         return [machine.shown() for machine in self._app(request).machines]
@@ -225,7 +220,7 @@ class Fly(Loopback):
 
     async def _acquire_lease(self, request: web.Request) -> object:
         machine, ttl_s = self._machine(request), int(request.query.get("ttl", "13"))
-        lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s, now=self.world.now())
+        lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s)
         told = {"nonce": lease.nonce, "expires_at": int(lease.ends_at.timestamp()), "owner": lease.holder}
         return {"status": "success", "data": {**told, "description": "", "version": machine.instance}}
 
@@ -233,14 +228,14 @@ class Fly(Loopback):
         machine = self._machine(request)
         if machine.lease is None:
             raise Refusal(404, "lease not found")  # text reported: superfly/flyctl pull request 4100
-        machine.check_lease(nonce=_nonce(request), now=self.world.now())
+        machine.check_lease(nonce=_nonce(request))
         machine.lease = None
         return {"status": "success"}
 
     def _leased(self, request: web.Request) -> Machine:
         """Give the machine, unless somebody else has its lease or its host does not answer (text: assumed)."""
         machine = self._machine(request)
-        machine.check_lease(nonce=_nonce(request), now=self.world.now())
+        machine.check_lease(nonce=_nonce(request))
         if machine.host_status != "ok":
             raise Refusal(500, f"the host of machine {machine.id} could not be reached")
         return machine
