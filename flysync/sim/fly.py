@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,14 @@ from flysync.sim.fly_state import World
 from flysync.sim.loopback import Loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from flysync.sim.fly_machine import Machine
     from flysync.sim.fly_state import App, Token
 
-    #: Gives what goes out as JSON.
-    Handler = Callable[[web.Request], Awaitable[object]]
+    #: Gives what goes out as JSON, or what it is to be waited for.
+    Handler = Callable[[web.Request, dict[str, Any]], object]
 
 #: How often somebody who waits looks.
 _LOOK_S = 0.01
@@ -63,30 +64,28 @@ class Fly(Loopback):
     def routes(self) -> list[web.RouteDef]:
         """Give the routes of all of Fly's services."""
         app, machine = "/v1/apps/{app}", "/v1/apps/{app}/machines/{machine}"
-        handlers: dict[tuple[str, str], tuple[Handler, int]] = {
-            ("POST", "/graphql"): (self._graphql, 200),
-            ("POST", "/api/v1/releases"): (self._create_release, 201),
-            ("PATCH", "/api/v1/releases/{id}"): (self._update_release, 200),
-            ("GET", "/api/v1/apps/{app}/releases"): (self._list_releases, 200),
-            ("GET", "/api/v1/apps/{app}/logs"): (self._logs, 200),
-            ("GET", app): (self._get_app, 200),
-            ("GET", f"{app}/secrets"): (self._list_secrets, 200),
-            ("POST", f"{app}/secrets"): (self._update_secrets, 200),
+        handlers: dict[tuple[str, str], Handler] = {
+            ("POST", "/graphql"): self._graphql,
+            ("POST", "/api/v1/releases"): self._create_release,
+            ("PATCH", "/api/v1/releases/{id}"): self._update_release,
+            ("GET", "/api/v1/apps/{app}/releases"): self._list_releases,
+            ("GET", "/api/v1/apps/{app}/logs"): self._logs,
+            ("GET", app): lambda request, _: self._app(request).shown(),
+            ("GET", f"{app}/secrets"): self._list_secrets,
+            ("POST", f"{app}/secrets"): self._update_secrets,
             # With no addresses flyctl asks no name server.
-            ("GET", f"{app}/ip_assignments"): (self._giving({"ips": []}), 200),
-            ("GET", f"{app}/volumes"): (self._giving([]), 200),
-            ("GET", f"{app}/machines"): (self._list_machines, 200),
-            ("GET", machine): (self._get_machine, 200),
-            ("POST", machine): (self._update_machine, 200),
-            ("POST", f"{machine}/start"): (self._start_machine, 200),
-            ("GET", f"{machine}/wait"): (self._wait, 200),
-            ("POST", f"{machine}/lease"): (self._acquire_lease, 201),
-            ("DELETE", f"{machine}/lease"): (self._release_lease, 200),
+            ("GET", f"{app}/ip_assignments"): lambda request, _: (self._app(request), {"ips": []})[1],
+            ("GET", f"{app}/volumes"): lambda request, _: (self._app(request), [])[1],
+            ("GET", f"{app}/machines"): lambda request, _: [one.shown() for one in self._app(request).machines],
+            ("GET", machine): lambda request, _: self._machine(request).shown(),
+            ("POST", machine): self._update_machine,
+            ("POST", f"{machine}/start"): self._start_machine,
+            ("GET", f"{machine}/wait"): self._wait,
+            ("POST", f"{machine}/lease"): self._acquire_lease,
+            ("DELETE", f"{machine}/lease"): self._release_lease,
         }
-        return [
-            *(web.route(*where, _answering(handler, status)) for where, (handler, status) in handlers.items()),
-            *installer.routes(self, self._tarballs),
-        ]
+        ours = [web.route(*where, _answering(handler)) for where, handler in handlers.items()]
+        return [*ours, *installer.routes(self, self._tarballs)]
 
     def _tokens(self, request: web.Request) -> list[Token]:
         """Give those tokens of `Bearer a,b` or `FlyV1 a,b` that are honoured (read: fly-go tokens/tokens.go)."""
@@ -101,8 +100,7 @@ class Fly(Loopback):
     def _machine(self, request: web.Request) -> Machine:
         return self._app(request).machine(request.match_info["machine"])
 
-    async def _graphql(self, request: web.Request) -> object:
-        body = await _object(request)
+    def _graphql(self, request: web.Request, body: dict[str, Any]) -> object:
         query, variables = str(body.get("query")), body.get("variables") or {}
         tokens = self._tokens(request)
         if not tokens:
@@ -123,74 +121,47 @@ class Fly(Loopback):
         ]
         return {"data": {"app": {key: told[0] if told else None}}}
 
-    async def _create_release(self, request: web.Request) -> object:
-        body = await _object(request)
+    def _create_release(self, request: web.Request, body: dict[str, Any]) -> object:
         app = self._app(request, str(body.get("app_name")))
         release = app.add_release(image=str(body.get("image")), definition=body.get("definition"), at=self.world.now())
         app.deployed = True
-        return {"release": release.shown()}
+        return _Created({"release": release.shown()})
 
-    async def _update_release(self, request: web.Request) -> object:
-        status, found = (await _object(request)).get("status"), request.match_info["id"]
+    def _update_release(self, request: web.Request, body: dict[str, Any]) -> object:
         every = ((app, release) for app in self.world.apps.values() for release in app.releases)
-        for app, release in (pair for pair in every if pair[1].id == found):
+        for app, release in (pair for pair in every if pair[1].id == request.match_info["id"]):
             self._app(request, app.name)
-            release.status = str(status)
+            release.status = str(body.get("status"))
             return release.shown()
         raise Refusal(404, "release not found")  # assumed
 
-    async def _list_releases(self, request: web.Request) -> object:
+    def _list_releases(self, request: web.Request, _: object) -> object:
         newest = self._app(request).releases[-int(request.query.get("limit", "20")) :]
         return {"releases": [release.shown() for release in reversed(newest)]}
 
-    async def _logs(self, request: web.Request) -> object:
+    def _logs(self, request: web.Request, _: object) -> object:
         """Answer with what an app printed (shape: read, fly-go resource_logs.go)."""
         machine = self._app(request).machine(request.query.get("instance", ""))
         told = {"timestamp": stamp(self.world.now()), "level": "info", "instance": machine.id, "region": "iad"}
         entries = [{"id": str(n), "attributes": {**told, "message": line}} for n, line in enumerate(machine.log)]
         return {"data": entries, "meta": {"next_token": ""}}
 
-    async def _get_app(self, request: web.Request) -> object:
-        app = self._app(request)
-        return {
-            "id": app.name,
-            "name": app.name,
-            "internal_numeric_id": app.number,
-            "status": "deployed" if app.deployed else "pending",
-            "machine_count": len(app.machines),
-            "organization": {"name": app.org, "slug": app.org},
-        }
-
-    async def _list_secrets(self, request: web.Request) -> object:
+    def _list_secrets(self, request: web.Request, _: object) -> object:
         """List names and digests; flyctl asks for a `version` at least."""
         app = self._app(request)
         if int(wanted := request.query.get("version", "0")) > app.vault.version:
             raise Refusal(404, f"secrets version {wanted} does not exist")  # assumed
         return {"secrets": app.vault.listed(self.world.now() - timedelta(seconds=app.list_lag_s))}
 
-    async def _update_secrets(self, request: web.Request) -> object:
-        app = self._app(request)
-        values = (await _object(request)).get("values")
+    def _update_secrets(self, request: web.Request, body: dict[str, Any]) -> object:
+        app, values = self._app(request), body.get("values")
         if not isinstance(values, dict) or not all(isinstance(value, str | None) for value in values.values()):
             raise Refusal(400, "could not parse the request's body")  # assumed
         version = app.vault.update(values, at=self.world.now())
         return {"secrets": app.vault.listed(self.world.now()), "version": version}
 
-    def _giving(self, answer: object) -> Handler:
-        async def give(request: web.Request) -> object:
-            self._app(request)
-            return answer
-
-        return give
-
-    async def _list_machines(self, request: web.Request) -> object:
-        return [machine.shown() for machine in self._app(request).machines]
-
-    async def _get_machine(self, request: web.Request) -> object:
-        return self._machine(request).shown()
-
-    async def _update_machine(self, request: web.Request) -> object:
-        machine, body = self._leased(request), await _object(request)
+    def _update_machine(self, request: web.Request, body: dict[str, Any]) -> object:
+        machine = self._leased(request)
         if not isinstance(config := body.get("config"), dict):
             raise Refusal(400, "config is missing")  # assumed
         self._app(request).update_machine(
@@ -201,14 +172,14 @@ class Fly(Loopback):
         )
         return machine.shown()
 
-    async def _start_machine(self, request: web.Request) -> object:
+    def _start_machine(self, request: web.Request, _: object) -> object:
         """Start a machine and answer at once, however that ends (shape: read, fly-go machine_types.go)."""
         machine = self._leased(request)
         before = machine.state
         machine.start()
         return {"previous_state": before}
 
-    async def _wait(self, request: web.Request) -> object:
+    async def _wait(self, request: web.Request, _: object) -> object:
         """Answer once the machine has a state, or refuse when its time is up (text, and that now counts: assumed)."""
         machine = self._machine(request)
         end = time.monotonic() + int(request.query.get("timeout", "60"))
@@ -218,13 +189,13 @@ class Fly(Loopback):
             await asyncio.sleep(_LOOK_S)
         return {"ok": True}
 
-    async def _acquire_lease(self, request: web.Request) -> object:
+    def _acquire_lease(self, request: web.Request, _: object) -> object:
         machine, ttl_s = self._machine(request), int(request.query.get("ttl", "13"))
         lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s)
         told = {"nonce": lease.nonce, "expires_at": int(lease.ends_at.timestamp()), "owner": lease.holder}
-        return {"status": "success", "data": {**told, "description": "", "version": machine.instance}}
+        return _Created({"status": "success", "data": {**told, "description": "", "version": machine.instance}})
 
-    async def _release_lease(self, request: web.Request) -> object:
+    def _release_lease(self, request: web.Request, _: object) -> object:
         machine = self._machine(request)
         if machine.lease is None:
             raise Refusal(404, "lease not found")  # text reported: superfly/flyctl pull request 4100
@@ -241,22 +212,28 @@ class Fly(Loopback):
         return machine
 
 
-def _answering(handler: Handler, status: int) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Let what *handler* gives go out as JSON, and a refusal as `{"error": …}` with its status."""
+class _Created(dict[str, Any]):
+    """What goes out with status 201."""
+
+
+def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Let what *handler* makes of a request and its body go out as JSON, and a refusal as `{"error": …}`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            return web.json_response(await handler(request), status=status)
+            given = handler(request, await _object(request) if request.method in ("POST", "PATCH") else {})
+            given = await given if isinstance(given, Awaitable) else given
         except Refusal as refusal:
             return web.json_response({"error": refusal.text}, status=refusal.status)
+        return web.json_response(given, status=201 if isinstance(given, _Created) else 200)
 
     return answer
 
 
 async def _object(request: web.Request) -> dict[str, Any]:
-    """Give the JSON object that is sent, or refuse (text: assumed)."""
+    """Give the JSON object that is sent, an empty one where there is no body, or refuse (text: assumed)."""
     try:
-        found = json.loads(await request.text())
+        found = json.loads(await request.text() or "{}")
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -101,6 +101,17 @@ class App:
             "postgresAppRole": None,
         }
 
+    def shown(self) -> dict[str, object]:
+        """Give it as the Machines API does."""
+        return {
+            "id": self.name,
+            "name": self.name,
+            "internal_numeric_id": self.number,
+            "status": "deployed" if self.deployed else "pending",
+            "machine_count": len(self.machines),
+            "organization": {"name": self.org, "slug": self.org},
+        }
+
     @property
     def restarts(self) -> dict[str, int]:
         """How often each machine was restarted by an update."""

@@ -118,20 +118,18 @@ class Client:
         self._log(f"--> {method} {url}\n{data.decode()}")
         headers = {"Authorization": f"{'FlyV1' if token.startswith('fm2_') else 'Bearer'} {token}"}
         headers |= {"User-Agent": f"flyctl/{self.version}"} | ({"fly-machine-lease-nonce": nonce} if nonce else {})
-        status = 0
+        why, address = "EOF", base.removeprefix("http://").rstrip("/")
         try:
             status, answer = exchanged(method, url, headers, data)
-            why = "EOF"
-        except OSError as error:
-            address = base.removeprefix("http://").rstrip("/")
-            told = {
-                socket.gaierror: f"dial tcp: lookup {address.partition(':')[0]}: no such host",
-                ConnectionRefusedError: f"dial tcp {address}: connect: connection refused",
-            }
-            why = told.get(type(error), "EOF")
-        if not status:
-            raise Failure(f'{failing}: {method.capitalize()} "{url}": {why}')
-        return status, answer
+            if status:
+                return status, answer
+        except socket.gaierror:
+            why = f"dial tcp: lookup {address.partition(':')[0]}: no such host"
+        except ConnectionRefusedError:
+            why = f"dial tcp {address}: connect: connection refused"
+        except OSError:
+            pass
+        raise Failure(f'{failing}: {method.capitalize()} "{url}": {why}')
 
 
 def exchanged(

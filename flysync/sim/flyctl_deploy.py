@@ -211,7 +211,7 @@ def _see_stay(client: Client, name: str) -> None:
             lines = "".join(f"{one['attributes']['message']}\n" for one in told)
             said = f"moke checks for {name} failed: the app appears to be crashing"
             raise Failure(f"s{said}\nS{said}\n{lines}")
-        if time.time() - _started_at(events) > _SMOKE_S:
+        if events[0]["type"] == "start" and time.time() - events[0]["timestamp"] / 1000 > _SMOKE_S:
             return
         time.sleep(_PAUSE_S)
 
@@ -231,15 +231,6 @@ def _leased(client: Client, name: str, *, ttl_s: int) -> str:
             if time.monotonic() > deadline:
                 raise
         time.sleep(_PAUSE_S)
-
-
-def _started_at(events: Sequence[Mapping[str, Any]]) -> float:
-    """Give when a machine started after its launch; now, where events (newest first) do not tell, or it ended."""
-    types = [event["type"] for event in events]
-    since = types[: types.index("launch")] if "launch" in types else []
-    if "start" not in since or "exit" in since:
-        return time.time()
-    return float(events[since.index("start")]["timestamp"]) / 1000
 
 
 def _is_crashing(events: Sequence[Mapping[str, Any]]) -> bool:
