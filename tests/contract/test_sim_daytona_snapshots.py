@@ -9,7 +9,7 @@ import daytona as sdk_errors
 import pytest
 from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, Image
 
-from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT
+from flysync.sim.daytona_snapshots import DEFAULT_SNAPSHOT
 
 if TYPE_CHECKING:
     from pathlib import Path
