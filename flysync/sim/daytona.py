@@ -35,8 +35,7 @@ _REPLAYED_BODY_BYTES = 256 * 1024
 class Daytona(Fleet):
     """The API at `api_url` and the toolbox proxy beside it, used as an asynchronous context manager."""
 
-    #: How old the list is. It comes from a search index (read; seen lagging: daytonaio/daytona#5138).
-    list_lag_s = 0.0
+    list_lag_s = 0.0  #: How old the list is. It comes from a search index (read; seen lagging: daytonaio/daytona#5138).
     #: How many of the next commands the platform runs twice, answering with what the second run gave.
     replay_next_exec = 0
     #: How long after the first run the second starts; nothing: when the first has ended.
@@ -162,16 +161,14 @@ class Daytona(Fleet):
         """
         Give the sandbox that the path names by its id, as far as the token reaches it.
 
-        The proxy asks the API whether the token may use the sandbox and takes every answer from 400 on for "no": so a
-        sandbox that does not exist is a 401. Who was let in is remembered for two minutes; a sandbox that was
-        destroyed meanwhile is then the runner's 404. While it is being destroyed it still works (read: auth.go and
-        get_sandbox_target.go of the proxy).
+        The proxy asks the API, and takes every answer from 400 on for "no": a sandbox that does not exist is a 401. Who
+        was let in is remembered for two minutes; a sandbox that was destroyed meanwhile is then the runner's 404. While
+        it is being destroyed it still works (read: auth.go and get_sandbox_target.go of the proxy).
         """
-        key, token = request.match_info["sandbox"], _bearer(request)
+        key = request.match_info["sandbox"]
         sandbox = self.sandboxes.get(key)
-        if token != self.api_key or not (sandbox or (key in self.destroyed and self.access_cached)):
-            problem = "authentication failed: Bearer token is invalid" if token else "missing authentication"
-            raise Refusal(401, problem, code="UNAUTHORIZED")
+        if _bearer(request) != self.api_key or not (sandbox or (key in self.destroyed and self.access_cached)):
+            raise Refusal(401, "authentication failed: Bearer token is invalid", code="UNAUTHORIZED")
         # Assumed for `error`: what did not start has no container.
         if sandbox is None or sandbox.state in {"creating", "error"}:
             missing = f"sandbox container not found: Error response from daemon: No such container: {key}"
@@ -182,23 +179,18 @@ class Daytona(Fleet):
 
 
 def _bearer(request: web.Request) -> str:
-    """Give the token of the request, or nothing."""
-    kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if kind == "Bearer" else ""
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def _parse(body: bytes) -> dict[str, Any]:
     """Read the body as the daemon does (read: types.go, execute.go, env.go); `null` counts as missing, as in Go."""
     fields = json.loads(as_go_text(body))
     task = {key: kind() if fields.get(key) is None else fields[key] for key, kind in _TASK.items()}
-    odd = [key for key, kind in _TASK.items() if type(task[key]) is not kind]
-    problem = ""
-    if odd or task["timeout"] < 0 or not all(isinstance(value, str) for value in task["envs"].values()):
-        problem = "invalid request body: json: cannot unmarshal into Go struct field ExecuteRequest"
-    elif names := [name for name in task["envs"] if not _ENV_NAME.fullmatch(name)]:
-        problem = f"invalid environment variable name: '{names[0]}'"
-    elif not task["command"].strip():
-        problem = "command cannot be empty or whitespace-only"
-    if problem:
-        raise Refusal(400, problem, code="BAD_REQUEST", source="DAYTONA_DAEMON")
+    if (
+        any(type(task[key]) is not kind for key, kind in _TASK.items())
+        or not task["command"].strip()
+        or not all(_ENV_NAME.fullmatch(name) and isinstance(value, str) for name, value in task["envs"].items())
+        or task["timeout"] < 0
+    ):
+        raise Refusal(400, "invalid request body", code="BAD_REQUEST", source="DAYTONA_DAEMON")
     return task

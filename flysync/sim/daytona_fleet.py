@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from uuid import uuid4
 
-from flysync.sim.daytona_snapshots import ORGANIZATION_ID, REGION, SIZE, Refusal, Snapshots, stamp
+from flysync.sim.daytona_snapshots import FIXED, REGION, Refusal, Snapshots, stamp
 from flysync.sim.loopback import Loopback
 from flysync.sim.sandboxes import LocalSandbox
 
@@ -28,10 +28,8 @@ _T = TypeVar("_T")
 
 #: In these a change is under way, so that DELETE is refused (read: sandbox.service.ts, `pending`).
 _CHANGING = {"creating", "stopping", "destroying"}
-#: Auto-stop where the request does not say (read: sandbox.entity.ts).
-_AUTO_STOP_MINUTES = 15
-#: The clock's rules are looked at every ten seconds (read: @Cron in sandbox.manager.ts).
-_LOOKS_PER_MINUTE = 6
+#: The members of a request that its answer repeats, and what they are where they are missing.
+_REPEATED = {"user": "daytona", "env": {}, "labels": {}, "public": False, "networkBlockAll": False, "target": REGION}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,29 +49,19 @@ class Sandbox:
     name: str
     local: LocalSandbox
     snapshot: str
-    #: The request, of which the answer repeats some members.
-    asked: dict[str, Any]
+    asked: dict[str, Any]  #: The request, of which the answer repeats some members.
+    labels: dict[str, str]
+    ephemeral: bool  #: Whether it is destroyed instead of stopped.
     auto_stop_minutes: int
     ttl_minutes: int
     toolbox_url: str
     state: State = "creating"
     error_reason: str | None = None
     created_at: str = field(default_factory=stamp)
-    #: Seconds of the monotonic clock.
-    last_activity: float = field(default_factory=time.monotonic)
+    last_activity: float = field(default_factory=time.monotonic)  #: Seconds of the monotonic clock.
     #: Requests that the proxy holds open; it renews the activity while there are any (read: get_sandbox_target.go).
     in_flight: int = 0
     history: list[View] = field(default_factory=list)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """What it was labelled with."""
-        return self.asked.get("labels") or {}
-
-    @property
-    def ephemeral(self) -> bool:
-        """Whether it is destroyed instead of stopped (read: isEphemeral)."""
-        return self.asked.get("autoDeleteInterval") == 0
 
     def change(self, state: State, *, name: str = "") -> None:
         """Set what is given, and keep how it looked before for a list that lags."""
@@ -87,20 +75,14 @@ class Sandbox:
     def json(self, view: View | None = None) -> dict[str, Any]:
         """Give what the API answers: what the SDK 0.226.1 requires (measured, key by key) and flysync reads."""
         view = view or self.history[-1]
+        repeated = {key: self.asked.get(key) or default for key, default in _REPEATED.items()}
         return {
+            **FIXED,
+            **repeated,
             "id": self.id,
-            "organizationId": ORGANIZATION_ID,
             "name": view.name,
-            "snapshot": self.snapshot,
-            "user": self.asked.get("user") or "daytona",
-            "env": self.asked.get("env") or {},
-            "labels": self.labels,
-            "public": bool(self.asked.get("public")),
-            "networkBlockAll": bool(self.asked.get("networkBlockAll")),
-            "kvm": False,
-            "target": self.asked.get("target") or REGION,
-            **SIZE,
             "state": view.state,
+            "snapshot": self.snapshot,
             "errorReason": self.error_reason,
             "createdAt": self.created_at,
             "toolboxProxyUrl": self.toolbox_url,
@@ -112,54 +94,44 @@ class Exec:
     """One command that a daemon started; values of variables are not kept here (they are in `records`)."""
 
     command: str
-    #: The names of the variables that came with it.
-    names: tuple[str, ...]
-    #: Whether the platform ran it a second time on its own account.
-    replayed: bool
-    #: Seconds of the monotonic clock.
-    started_at: float = field(default_factory=time.monotonic)
+    names: tuple[str, ...]  #: The names of the variables that came with it.
+    replayed: bool  #: Whether the platform ran it a second time on its own account.
+    started_at: float = field(default_factory=time.monotonic)  #: Seconds of the monotonic clock.
     ended_at: float = 0.0
-    #: Nothing until it has ended.
-    exit_code: int | None = None
+    exit_code: int | None = None  #: Nothing until it has ended.
 
 
 class Fleet(Loopback):
     """
     A server that has sandboxes; when it stops, they and all of their processes and files are gone.
 
-    *api_key* is the one token that is accepted; *shell* runs the commands (without it zsh, else bash, else sh);
-    *minute_s* is how long a minute of ttl and auto-stop lasts.
+    *api_key* is the one token that is accepted; *shell* runs the commands (without it: see `LocalSandbox`); *minute_s*
+    is how long a minute of ttl and auto-stop lasts.
     """
 
-    #: How long a sandbox is `creating`.
-    create_delay_s = 0.0
+    create_delay_s = 0.0  #: How long a sandbox is `creating`.
     #: How long POST /sandbox waits for `started` before it answers (read: 30 s, sandbox.controller.ts).
     create_hold_s = 30.0
-    #: Where not empty, creating ends in the state `error` with this reason.
-    create_error = ""
+    create_error = ""  #: Where not empty, creating ends in the state `error` with this reason.
     #: How long a sandbox is `destroying`; until it is over its processes run, and new ones start (read).
     delete_delay_s = 0.0
     #: How many sandboxes there may be, counted as CPUs (read: sandbox.service.ts); nothing for any number.
     quota: int | None = None
-    #: With which status that is refused: 403 before, 400 since (read).
-    quota_status = 400
+    quota_status = 400  #: With which status that is refused: 403 before, 400 since (read).
     #: How many creates a second are let through, refused ones counted (assumed); nothing for any (docs: limits.mdx).
     creates_per_s: int | None = None
     #: Whether the organization's tier takes no list of hosts (read: daytonaio/daytona#5163). None is enforced here.
     network_restricted = False
     #: Whether the address of the toolbox is left out, so that the SDK asks for it (measured).
     toolbox_url_hidden = False
-    #: How delays pass.
-    sleep = staticmethod(asyncio.sleep)
+    sleep = staticmethod(asyncio.sleep)  #: How delays pass.
 
     def __init__(self, *, api_key: str = "dtn_sim", shell: str = "", minute_s: float = 60.0) -> None:
         super().__init__()
         self.api_key, self.shell, self.minute_s = api_key, shell, minute_s
-        #: The commands that were run, in the order they were started.
-        self.execs: list[Exec] = []
-        #: Sandboxes by id: those that are not destroyed, and those that are.
-        self.sandboxes: dict[str, Sandbox] = {}
-        self.destroyed: dict[str, Sandbox] = {}
+        self.execs: list[Exec] = []  #: The commands that were run, in the order they were started.
+        self.sandboxes: dict[str, Sandbox] = {}  #: By id, those that are not destroyed.
+        self.destroyed: dict[str, Sandbox] = {}  #: Those that are.
         #: Called with a sandbox's directory before it is removed.
         self.before_destroy: list[Callable[[Path], None]] = []
         self.snapshots = Snapshots(self.spawn)
@@ -202,25 +174,30 @@ class Fleet(Loopback):
 
     async def create(self, body: dict[str, Any]) -> Sandbox:
         """Make a sandbox, and wait as long for it as the real API does; or refuse (400, 403, 409, 429) as that does."""
-        self._refuse(body)
+        self._creates[second := time.monotonic() // 1] += 1
+        if self.creates_per_s is not None and self._creates[second] > self.creates_per_s:
+            raise Refusal(429, "Rate limit exceeded", headers={"Retry-After-sandbox-create": "1"})
+        if self.network_restricted and body.get("domainAllowList"):
+            words = "Network access is restricted and cannot be overridden at the sandbox level."
+            raise Refusal(400, f"{words} Remove domainAllowList from the request.")
         snapshot = self.snapshots.usable(body.get("snapshot") or "")
         if self.quota is not None and len(self.sandboxes) >= self.quota:
-            advice = "To increase concurrency limits, upgrade your organization's Tier"
-            raise Refusal(self.quota_status, f"Total CPU limit exceeded. Maximum allowed: {self.quota}.\n{advice}")
+            raise Refusal(self.quota_status, f"Total CPU limit exceeded. Maximum allowed: {self.quota}.")
         sandbox_id = str(uuid4())
         name = body.get("name") or sandbox_id
         if any(name == sandbox.name for sandbox in self.sandboxes.values()):
             raise Refusal(409, f"Sandbox with name {name} already exists")
         root = Path(tempfile.mkdtemp(prefix="", dir=self._base))
-        # Read: container_configs.go, which gives more that nobody asks for.
-        environment = {"DAYTONA_SANDBOX_ID": sandbox_id} | (body.get("env") or {})
+        environment = {"DAYTONA_SANDBOX_ID": sandbox_id} | (body.get("env") or {})  # read: container_configs.go
         sandbox = self.sandboxes[sandbox_id] = Sandbox(
             id=sandbox_id,
             name=name,
             local=LocalSandbox(root=root, shell=self.shell, environment=environment, files=snapshot.files),
             snapshot=snapshot.name,
             asked=body,
-            auto_stop_minutes=body.get("autoStopInterval", _AUTO_STOP_MINUTES),
+            labels=body.get("labels") or {},
+            ephemeral=body.get("autoDeleteInterval") == 0,  # read: isEphemeral
+            auto_stop_minutes=body.get("autoStopInterval", 15),  # read: sandbox.entity.ts
             ttl_minutes=body.get("ttlMinutes") or 0,
             toolbox_url="" if self.toolbox_url_hidden else f"{self.url}/toolbox",
         )
@@ -229,17 +206,6 @@ class Fleet(Loopback):
         if sandbox.state == "error":
             raise Refusal(400, f"Sandbox failed to start: {sandbox.error_reason}")
         return sandbox
-
-    def _refuse(self, body: dict[str, Any]) -> None:
-        """Refuse a request to create that the organization may not make, in the order of the real one."""
-        second = time.monotonic() // 1
-        self._creates[second] += 1
-        if self.creates_per_s is not None and self._creates[second] > self.creates_per_s:
-            raise Refusal(429, "Rate limit exceeded", headers={"Retry-After-sandbox-create": "1"})
-        if self.network_restricted and body.get("domainAllowList"):
-            page = "https://www.daytona.io/docs/en/network-limits/#tier-based-network-restrictions"
-            words = "Network access is restricted and cannot be overridden at the sandbox level."
-            raise Refusal(400, f"{words} Remove domainAllowList from the request. See {page}")
 
     async def _settle(self, sandbox: Sandbox) -> None:
         """End creating in its time, unless the sandbox went meanwhile."""
@@ -284,9 +250,9 @@ class Fleet(Loopback):
         await asyncio.gather(*(self._destroy(sandbox) for sandbox in tuple(self.sandboxes.values())))
 
     async def _watch_the_clock(self) -> None:
-        """Do what ttl and auto-stop demand (read: sandbox.manager.ts), for ever."""
+        """Do what ttl and auto-stop demand, for ever (read: sandbox.manager.ts, every ten seconds)."""
         while True:
-            await asyncio.sleep(self.minute_s / _LOOKS_PER_MINUTE)
+            await asyncio.sleep(self.minute_s / 6)
             for one in tuple(self.sandboxes.values()):
                 is_free = one.state == "started" and not one.in_flight
                 if one.state not in _CHANGING and self._is_over(one.ttl_minutes, one.history[0].since):

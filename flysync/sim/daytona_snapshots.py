@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-ORGANIZATION_ID = "0b7e5a0e-5f1c-4c4e-9d0a-6d2f5d1c0a11"
 #: Assumed: the hosted service has a default snapshot of some name; create without one uses it (read).
 DEFAULT_SNAPSHOT = "daytonaio/sandbox:0.5.0"
 #: Assumed: the name of a region.
 REGION = "us"
-#: Of snapshots, pools and sandboxes, which call the memory differently.
-SIZE = {"size": 0.5, "cpu": 1, "gpu": 0, "mem": 1, "memory": 1, "disk": 3}
+#: What snapshots, pools and sandboxes all have; they call the memory differently.
+FIXED = {"organizationId": "sim", "kvm": False, "size": 0.5, "cpu": 1, "gpu": 0, "disk": 3, "mem": 1, "memory": 1}
 
 
 class Refusal(Exception):
@@ -59,8 +58,7 @@ class Snapshot:
     """An image that sandboxes start from."""
 
     name: str
-    #: active, inactive, pending, building, pulling, error or build_failed.
-    state: str = "active"
+    state: str = "active"  #: active, inactive, pending, building, pulling, error or build_failed.
     #: The executables in it that are not of this machine: name to path.
     files: dict[str, Path] = field(default_factory=dict)
     id: str = field(default_factory=lambda: str(uuid4()))
@@ -69,24 +67,19 @@ class Snapshot:
     error_reason: str | None = None
     created_at: str = field(default_factory=stamp)
 
-    @property
-    def general(self) -> bool:
-        """Whether it is Daytona's own, which cannot be deleted."""
-        return self.name == DEFAULT_SNAPSHOT
-
     def json(self) -> dict[str, Any]:
         """Give what the API answers: what the SDK 0.226.1 requires (measured, key by key) and flysync reads."""
         stamps = {"createdAt": self.created_at, "updatedAt": stamp()}
         built = {"dockerfileContent": self.dockerfile, "snapshotRef": f"daytona-{self.id}", **stamps}
         return {
             "id": self.id,
-            "general": self.general,
+            "general": self.name == DEFAULT_SNAPSHOT,
             "name": self.name,
             "imageName": self.image_name,
             "state": self.state,
-            "errorReason": self.error_reason,
+            "errorReason": self.error_reason if self.state == "build_failed" else None,
             "buildInfo": None if self.dockerfile is None else built,
-            **SIZE,
+            **FIXED,
             **stamps,
         }
 
@@ -98,12 +91,9 @@ class Snapshots:
         self.by_name = {DEFAULT_SNAPSHOT: Snapshot(name=DEFAULT_SNAPSHOT)}
         #: How long a build stays in each of its states, and an activation in `pending`; 0: over before the answer.
         self.step_s = 0.0
-        #: What executables a snapshot has that is built here.
-        self.built_files: dict[str, Path] = {}
-        #: Where not empty, builds fail with this reason.
-        self.build_error = ""
-        #: What each build says besides its steps.
-        self.build_words = ""
+        self.built_files: dict[str, Path] = {}  #: What executables a snapshot has that is built here.
+        self.build_error = ""  #: Where not empty, builds fail with this reason.
+        self.build_words = ""  #: What each build says besides its steps.
         #: How many snapshots there may be that are not Daytona's own; nothing for any number.
         self.quota: int | None = None
         #: The pools of sandboxes that are kept ready, by id, in the API's words; None where the account has none.
@@ -149,9 +139,9 @@ class Snapshots:
         self._refuse_beyond_quota()
         if name in self.by_name:
             raise Refusal(409, f'Snapshot with name "{name}" already exists for this organization')
-        dockerfile = body["buildInfo"]["dockerfileContent"]
-        self.by_name[name] = Snapshot(name=name, dockerfile=dockerfile, files=dict(self.built_files))
-        return await self._walk(self.by_name[name], "building", "build_failed" if self.build_error else "active")
+        new = self.by_name[name] = Snapshot(name=name, files=self.built_files, error_reason=self.build_error or None)
+        new.dockerfile = body["buildInfo"]["dockerfileContent"]
+        return await self._walk(new, "building", "build_failed" if self.build_error else "active")
 
     async def _index(self, request: web.Request) -> web.Response:
         """List them (read: ten to a page where the client does not say)."""
@@ -164,10 +154,7 @@ class Snapshots:
         return web.json_response(self._named(request).json())
 
     async def _delete(self, request: web.Request) -> web.Response:
-        snapshot = self._named(request)
-        if snapshot.general:
-            raise Refusal(403, "You cannot delete a general snapshot")
-        del self.by_name[snapshot.name]
+        del self.by_name[self._named(request).name]
         return web.Response()
 
     async def _activate(self, request: web.Request) -> web.Response:
@@ -181,7 +168,7 @@ class Snapshots:
 
     def _refuse_beyond_quota(self) -> None:
         """Refuse one more active snapshot than there may be (read: validateOrganizationQuotas, a 403)."""
-        active = sum(one.state != "inactive" and not one.general for one in self.by_name.values())
+        active = sum(one.state != "inactive" and one.name != DEFAULT_SNAPSHOT for one in self.by_name.values())
         if self.quota is not None and active >= self.quota:
             raise Refusal(403, f"Snapshot quota exceeded. Maximum allowed: {self.quota}")
 
@@ -197,8 +184,6 @@ class Snapshots:
         for state in states:
             await asyncio.sleep(self.step_s)
             snapshot.state = state
-            if state == "build_failed":
-                snapshot.error_reason = self.build_error
 
     async def _log_url(self, request: web.Request) -> web.Response:
         """Tell where the log is: at the proxy's address, not the API's."""
@@ -226,15 +211,9 @@ class Snapshots:
 
     async def _add_pool(self, request: web.Request) -> web.Response:
         body, pools = await request.json(), self._known_pools()
-        pool: dict[str, Any] = {
-            "id": str(uuid4()),
-            "organizationId": ORGANIZATION_ID,
-            "osUser": "daytona",
-            "env": {},
-            **SIZE,
-        }
+        pool: dict[str, Any] = {"id": str(uuid4()), "osUser": "daytona", "env": {}, "currentSize": 0, **FIXED}
         pool |= {"snapshot": self.usable(body["snapshot"]).name, "target": body.get("target") or REGION}
-        pools[pool["id"]] = pool | {"pool": body["pool"], "currentSize": 0, "createdAt": stamp(), "updatedAt": stamp()}
+        pools[pool["id"]] = pool | {"pool": body["pool"], "createdAt": stamp(), "updatedAt": stamp()}
         return web.json_response(pools[pool["id"]])
 
     async def _change_pool(self, request: web.Request) -> web.Response:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _SCRIPT = """\
 #!/bin/sh
-# Installs flyctl: install.sh [--non-interactive] [--setup-path] [latest | pre | prerel | VERSION]
 set -e
 version=latest
 for arg in "$@"; do
@@ -38,13 +37,10 @@ for arg in "$@"; do
 done
 release=$(uname -s)/$(uname -m)/$version
 address=$(curl -s "@URL@/app/flyctl_releases/$release")
-if [ ! "$address" ]; then
-  echo "Error: Unable to find a flyctl release for $release - see github.com/superfly/flyctl" 1>&2
-  exit 1
-fi
+[ "$address" ] || { echo "Error: Unable to find a flyctl release for $release" 1>&2; exit 1; }
 home=${FLYCTL_INSTALL:-$HOME/.fly}
 mkdir -p "$home/bin"
-curl -q --fail --location --progress-bar --retry 5 --output "$home/flyctl.tar.gz" "$address"
+curl -q --fail --location --output "$home/flyctl.tar.gz" "$address"
 tar -C "$home/bin" -xzf "$home/flyctl.tar.gz"
 rm "$home/flyctl.tar.gz"
 ln -sf "$home/bin/flyctl" "$home/bin/fly"
@@ -61,9 +57,8 @@ class Tarballs:
 
     def of(self, version: str) -> bytes:
         """Give the tarball of *version*: the executable, or the stand-in saying it is that version."""
-        if self._executable is None:
-            return _packed(stand_in.launcher_text(version).encode())
-        return _packed_file(self._executable, self._executable.stat().st_mtime_ns)
+        program = self._executable
+        return _packed(program, program.stat().st_mtime_ns) if program else _packed(version)
 
     def sha256(self, version: str) -> str:
         """Give the checksum of the tarball of *version*."""
@@ -95,13 +90,9 @@ def routes(server: Loopback, tarballs: Tarballs) -> list[web.RouteDef]:
 
 
 @functools.lru_cache(maxsize=1)
-def _packed_file(path: Path, _modified_ns: int) -> bytes:
-    """Pack the file at *path*, once for each state of it: the real one has 113 MB."""
-    return _packed(path.read_bytes())
-
-
-def _packed(content: bytes) -> bytes:
-    """Make a tarball with *content* as `flyctl`; equal content gives equal bytes."""
+def _packed(source: Path | str, _modified_ns: int = 0) -> bytes:
+    """Make a tarball, once for each state of a file (the real one has 113 MB); equal content gives equal bytes."""
+    content = stand_in.launcher_text(source).encode() if isinstance(source, str) else source.read_bytes()
     buffer, member = io.BytesIO(), tarfile.TarInfo("flyctl")
     member.size, member.mode = len(content), 0o755
     with tarfile.open(fileobj=buffer, mode="w") as tar:

@@ -30,24 +30,16 @@ if TYPE_CHECKING:
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 #: The first of these that exists is the shell (read: get_shell.go, which looks into /etc/shells).
 _SHELLS = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash", "/bin/sh")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-#: Between two looks for processes: long enough for a fork to turn up, short enough for a quick delete.
-_PAUSE_S = 0.004
-_DIE_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Executed:
     """What became of a command."""
 
-    #: 0 to 255 as the shell says it; -1 where the shell was killed or did not start.
-    exit_code: int = -1
-    #: Both streams in the order they were written; the reason where the shell did not start.
-    result: str = ""
-    #: The time limit struck. The daemon keeps the output to itself then (read: execute.go).
-    timed_out: bool = False
-    #: The sandbox was stopped or destroyed meanwhile, so there is nobody to answer.
-    interrupted: bool = False
+    exit_code: int = -1  #: 0 to 255 as the shell says it; -1 where the shell was killed or did not start.
+    result: str = ""  #: Both streams in the order they were written; the reason where the shell did not start.
+    timed_out: bool = False  #: The time limit struck. The daemon keeps the output to itself then (read: execute.go).
+    interrupted: bool = False  #: The sandbox was stopped or destroyed meanwhile, so there is nobody to answer.
 
 
 def as_go_text(data: bytes) -> str:
@@ -57,7 +49,7 @@ def as_go_text(data: bytes) -> str:
 
 def without_surrogates(text: str) -> str:
     """Replace lone surrogates by U+FFFD, as Go does when it reads JSON (measured)."""
-    return _SURROGATE.sub("\ufffd", text)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 class LocalSandbox:
@@ -132,8 +124,10 @@ class LocalSandbox:
         variables = self.environment | dict(envs)
         # A pipe of our own: asyncio would use a socket, on which /dev/stdin cannot be opened.
         script_end, feed_end = os.pipe()
+        script = without_surrogates(command).encode()
+        threading.Thread(target=_feed, args=(feed_end, script), daemon=True).start()
         try:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 self.shell,
                 stdin=script_end,
                 stdout=asyncio.subprocess.PIPE,
@@ -143,18 +137,12 @@ class LocalSandbox:
                 # The daemon only makes a process group, but in a container there is no terminal to leave.
                 start_new_session=True,
             )
-        except BaseException:
-            os.close(feed_end)
-            raise
         finally:
             os.close(script_end)
-        script = without_surrogates(command).encode()
-        threading.Thread(target=_feed, args=(feed_end, script), daemon=True).start()
-        return process
 
 
 def _feed(pipe: int, script: bytes) -> None:
-    """Write a script into a pipe and close it; a shell may end before it has read all."""
+    """Write a script into a pipe and close it; a shell may not start, or end before it has read all."""
     with suppress(BrokenPipeError), open(pipe, "wb") as file:
         file.write(script)
 
@@ -165,8 +153,7 @@ def _remove(root: Path) -> None:
         for path in (Path(parent, name) for name in directories):
             if not path.is_symlink():
                 path.chmod(stat.S_IRWXU)
-    if root.exists():
-        shutil.rmtree(root)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def started_in(root: Path) -> list[int]:
@@ -191,7 +178,7 @@ def kill_started_in(root: Path) -> None:
     Raises:
         TimeoutError: something was still there after five seconds.
     """
-    give_up = time.monotonic() + _DIE_WITHIN_S
+    give_up = time.monotonic() + 5
     empty_looks = 0
     # Twice empty: a process in the middle of its exec shows an empty environment for a moment.
     while empty_looks < 2:
@@ -202,7 +189,7 @@ def kill_started_in(root: Path) -> None:
         empty_looks = 0 if pids else empty_looks + 1
         if time.monotonic() > give_up:
             raise TimeoutError(f"processes {pids} of {root} do not die")
-        time.sleep(_PAUSE_S)
+        time.sleep(0.004)  # long enough for a fork to turn up, short enough for a quick delete
 
 
 def _kill_group(pid: int) -> None:

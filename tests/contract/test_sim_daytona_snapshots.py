@@ -103,12 +103,6 @@ async def test_snapshots_are_listed_in_pages(daytona: Daytona, client: AsyncDayt
     assert (["snapshot-1", "snapshot-2"], 5, 3) == ([s.name for s in page.items], page.total, page.total_pages)
 
 
-async def test_a_general_snapshot_stays(client: AsyncDaytona) -> None:
-    """Daytona's own ones cannot be deleted."""
-    with pytest.raises(sdk_errors.DaytonaForbiddenError, match="general snapshot"):
-        await client.snapshot.delete(DEFAULT_SNAPSHOT)
-
-
 async def test_an_unknown_snapshot_is_not_found(client: AsyncDaytona) -> None:
     """Asking for one, unlike using one, is a 404."""
     with pytest.raises(sdk_errors.DaytonaNotFoundError, match="Snapshot nope not found"):
