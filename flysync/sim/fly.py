@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable
 from datetime import timedelta
@@ -80,6 +81,7 @@ class Fly(Loopback):
             ("GET", machine): lambda request, _: self._machine(request).shown(),
             ("POST", machine): self._update_machine,
             ("POST", f"{machine}/start"): self._start_machine,
+            ("POST", f"{machine}/exec"): self._exec,
             ("GET", f"{machine}/wait"): self._wait,
             ("POST", f"{machine}/lease"): self._acquire_lease,
             ("DELETE", f"{machine}/lease"): self._release_lease,
@@ -178,6 +180,16 @@ class Fly(Loopback):
         before = machine.state
         machine.start()
         return {"previous_state": before}
+
+    async def _exec(self, request: web.Request, body: dict[str, Any]) -> object:
+        """Run a command with the machine's secrets, on this machine (shape: read, fly-go machine_types.go)."""
+        machine, pipe = self._machine(request), asyncio.subprocess.PIPE
+        if not machine.runs:
+            raise Refusal(412, "machine is not running")  # assumed
+        environ = {**machine.env, "PATH": os.defpath}
+        process = await asyncio.create_subprocess_exec(*body["command"], stdout=pipe, stderr=pipe, env=environ)
+        stdout, stderr = await process.communicate()
+        return {"exit_code": process.returncode, "stdout": stdout.decode(), "stderr": stderr.decode()}
 
     async def _wait(self, request: web.Request, _: object) -> object:
         """Answer once the machine has a state, or refuse when its time is up (text, and that now counts: assumed)."""
