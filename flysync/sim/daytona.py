@@ -150,7 +150,7 @@ class Daytona(Fleet):
 
     async def _run(self, sandbox: Sandbox, task: dict[str, Any], *, replayed: bool) -> Executed:
         """Run it once and keep a record."""
-        record = Exec(command=task["command"], names=tuple(task["envs"]), replayed=replayed)
+        record = Exec(sandbox_id=sandbox.id, command=task["command"], names=tuple(task["envs"]), replayed=replayed)
         self.execs.append(record)
         limits = {"cwd": task["cwd"], "envs": task["envs"], "timeout_s": task["timeout"]}
         executed = await sandbox.local.execute(task["command"], **limits)

@@ -93,6 +93,7 @@ class Sandbox:
 class Exec:
     """One command that a daemon started; values of variables are not kept here (they are in `records`)."""
 
+    sandbox_id: str
     command: str
     names: tuple[str, ...]  #: The names of the variables that came with it.
     replayed: bool  #: Whether the platform ran it a second time on its own account.
