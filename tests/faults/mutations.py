@@ -66,7 +66,7 @@ MUTATIONS = (
     Mutation(
         "skip no app that a deploy token cannot see",
         "flysync/handlers/fly_view.py",
-        "    if (await flyctl.token()).kind is not TokenKind.DEPLOY:\n",
+        "    if (await flyctl.token(app)).kind is not TokenKind.DEPLOY:\n",
         "    if True:\n",
         (f"{_HANDLERS}an_app_that_a_deploy_token_does_not_serve_is_not_skipped",),
     ),
@@ -1265,7 +1265,7 @@ MUTATIONS = (
     Mutation(
         "let a stray file say no limit in vain",
         "flysync/settings/table.py",
-        '    "FLYSYNC_FLYCTL_SHA256",\n    "FLYSYNC_EGRESS",\n    "FLYSYNC_NARROW_TOKEN",\n    "FLYSYNC_DECRYPT",\n',
+        '    "FLYSYNC_EGRESS",\n    "FLYSYNC_NARROW_TOKEN",\n    "FLYSYNC_DECRYPT",\n    "FLYSYNC_TOKEN_COMMAND",\n',
         "",
         (f"{_SETTINGS}a_limit_in_a_stray_file_is_an_error",),
     ),
@@ -1871,8 +1871,8 @@ MUTATIONS = (
     Mutation(
         "narrow it to the app",
         "flysync/adapters/flyctl/steps.py",
-        "only_app = app if self.one_app else None",
-        "only_app = None",
+        "alone=self.one_app and app is not None",
+        "alone=False",
         (f"{_TOKEN}a_token_for_one_app",),
     ),
     Mutation(
@@ -1899,7 +1899,7 @@ MUTATIONS = (
     Mutation(
         "refuse a token that is not whole",
         "flysync/settings/readers.py",
-        "    macaroon.described(text, now=0)\n",
+        "    macaroon.described(plain(text, 65_536), now=0)\n",
         "",
         (f"{_SETTINGS}a_token_that_is_not_whole_is_refused",),
     ),
@@ -2325,14 +2325,14 @@ MUTATIONS = (
         (f"{_STANDING}what_is_stored_in_another_form",),
     ),
     Mutation(
-        "end whatever the command that decrypts has started",
+        "end whatever a command of the platform's has started",
         "flysync/adapters/command.py",
         "        finally:\n            _kill(process)",
         "        finally:\n            pass",
         ("contract/test_decryption.py::test_nothing_of_it_is_left",),
     ),
     Mutation(
-        "give the command that decrypts no key",
+        "give a command of the platform's no key",
         "flysync/adapters/command.py",
         " if not name.startswith(_KEYS)}",
         "}",
