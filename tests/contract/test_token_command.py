@@ -55,7 +55,7 @@ async def test_a_token_comes_as_it_is(token: str, end: str) -> None:
     given = await asked(answers({"token": token + end, "more": [1]}))
 
     assert token == given.reveal()
-    assert f"they said '{MASK}'" == redact(f"they said {token!r}", [])
+    assert f"they said {MASK}." == redact(f"they said {token}.", [])
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ _SCRIPT = "unit/test_flyctl_script.py::test_"
 _MACHINES = "unit/test_flyctl_machine_list.py::test_"
 _ODD = "unit/test_flyctl_odd_output.py::test_"
 _TOKEN = "unit/test_flyctl_token.py::test_"
+_OWN = "unit/test_own_tokens.py::test_"
+_COMMAND = "contract/test_token_command.py::test_"
 _SECRET = "unit/test_secret.py::test_"
 _SUMS = "contract/test_flyctl_sums.py::test_"
 _RECIPE = "contract/test_flyctl_recipe.py::"
@@ -1951,6 +1953,63 @@ MUTATIONS = (
         "    return _FLY_TOKEN.sub(MASK, text)\n",
         "    return text\n",
         (f"{_TOKEN}no_macaroon_is_shown_in_what_others_say",),
+    ),
+    # -- tokens that apps have of their own
+    Mutation(
+        "ask for the app's own token",
+        "flysync/handlers/sync/attempt.py",
+        "    tokens = await _token(state)\n",
+        "    tokens: OwnTokens = {}\n",
+        (f"{_OWN}a_run_asks_once",),
+    ),
+    Mutation(
+        "give an app its own token, and no other one's",
+        "flysync/adapters/flyctl/steps.py",
+        "return self.tokens.get(app, self.token) if app else self.token",
+        "return self.token",
+        (f"{_TOKEN}each_app_has_its_own_token",),
+    ),
+    Mutation(
+        "hold nobody for the token of one app",
+        "flysync/adapters/flyctl/steps.py",
+        "            error.scope = Scope.APP\n",
+        "",
+        (f"{_TOKEN}what_fly_refuses_to_an_app_s_own_token",),
+    ),
+    Mutation(
+        "try again what somebody may mend outside of the tables",
+        "flysync/handlers/sync/settle.py",
+        "DecryptFailed, TokenFailed, AccessDenied, FlyRefused)",
+        "DecryptFailed)",
+        (f"{_OWN}a_token_that_fly_refuses_holds_nobody_else", f"{_OWN}without_a_token_nothing_is_begun[for good]"),
+    ),
+    Mutation(
+        "let the shared token stand in for none",
+        "flysync/settings/table.py",
+        "(None if self.token_command else self.fly_api_token)",
+        "self.fly_api_token",
+        (f"{_SETTINGS}a_command_stands_for_the_token",),
+    ),
+    Mutation(
+        "give a token of the command's to no account of a stray file",
+        "flysync/settings/loading.py",
+        '("FLY_API_TOKEN", OWN, "DATABASE_URL")',
+        '("FLY_API_TOKEN", "DATABASE_URL")',
+        (f"{_SETTINGS}an_account_of_a_stray_file_gets_no_token_of_the_commands",),
+    ),
+    Mutation(
+        "mask a token that no setting has",
+        "flysync/adapters/command.py",
+        "masked(readers.fly_token(given",
+        "(readers.fly_token(given",
+        (f"{_COMMAND}a_token_comes_as_it_is",),
+    ),
+    Mutation(
+        "take no token that cannot be narrowed, where it has to be",
+        "flysync/adapters/command.py",
+        "if self._narrowed and not token.matches(macaroon.ALL_ARE):",
+        "if False:",
+        (f"{_COMMAND}an_answer_without_a_token_that_can_be_used",),
     ),
     # -- what others write may be of any size
     Mutation(
