@@ -274,7 +274,7 @@ def _given(variables: Mapping[str, str], env_file: Path | None) -> Settings:
 
 def _missing(settings: Settings | None, needs: Sequence[str]) -> ConfigError | None:
     """Say which of the settings that a call needs are not there; services of the caller's own need none."""
-    names = [name for name in needs if settings is not None and getattr(settings, VARIABLES[name][0]) is None]
+    names = settings.missing(needs) if settings else []
     if not names:
         return None
     message = "; ".join(f"{name} is not set" for name in names)
