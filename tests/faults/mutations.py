@@ -202,8 +202,8 @@ MUTATIONS = (
     Mutation(
         "an app that was there before is not skipped",
         "flysync/handlers/sync/deliver.py",
-        "if self._view.deployed_before or self._request.removes else",
-        "if self._request.removes else",
+        "is_known = self._view.deployed_before or self._request.removes",
+        "is_known = self._request.removes",
         (f"{_HANDLERS}an_unknown_app_is_skipped_unless_we_have_been_there",),
     ),
     # -- roll-outs
@@ -2281,8 +2281,8 @@ MUTATIONS = (
     Mutation(
         "try once a day what is ended outside of the tables",
         "flysync/handlers/sync/settle.py",
-        "    if isinstance(error, _OUTSIDE):\n",
-        "    if False:\n",
+        "    return _DAY if isinstance(error, _OUTSIDE) else None\n",
+        "    return None\n",
         (f"{_SETTLE}what_is_not_allowed_is_tried_once_a_day",),
     ),
     Mutation(
