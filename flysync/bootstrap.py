@@ -228,6 +228,10 @@ class _Parts:
         return _given(self.settings.daytona_api_key), self.settings.daytona_api_url, self.settings.daytona_target
 
     def sandboxes(self) -> ports.Sandboxes:
+        if self.settings.runner == "local":
+            from flysync.adapters.local import LocalSandboxes
+
+            return LocalSandboxes()
         from flysync.adapters.daytona import DaytonaSandboxes
         from flysync.adapters.flyctl import needed_hosts
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 OnProgress = Callable[[Machines], None]
 
 
+#: In the name of every sandbox that is on some machine, and not at Daytona.
+LOCAL = "-local-"
+
+
 class Sandbox(Protocol):
     """A container that runs shell scripts."""
 
@@ -70,6 +74,18 @@ class Sandboxes(Protocol):
         Raises:
             SandboxNotFound: the snapshot does not exist.
         """
+
+    @property
+    def place(self) -> str:
+        """
+        Give what the names of its sandboxes end with; nothing at Daytona.
+
+        Raises:
+            ConfigError: there can be none here.
+        """
+
+    def reaches(self, name: str) -> bool:
+        """Tell whether `remove` can find a sandbox of this name if there is one: not where it is in another place."""
 
     def may_come(self, name: str) -> bool:
         """Tell whether something may come of a `create` that goes on: not where it only waits for a limit."""

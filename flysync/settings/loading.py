@@ -149,6 +149,11 @@ class _Loader:
         self._check_account(strange)
         if self.values.get("egress") == "fly":
             self._refuse_addresses()
+        if self.values.get("runner") == "local":
+            for name in ("FLYSYNC_SNAPSHOT", "FLYSYNC_EGRESS"):
+                if VARIABLES[name][0] in self.values:
+                    why = f"{name} ({self.origins[name]}) is about sandboxes at Daytona, and FLYSYNC_RUNNER is local"
+                    self._add(name, why, f"unset {name}, or FLYSYNC_RUNNER")
         token: Secret | None = self.values.get("fly_api_token")
         if "narrow_token" in self.values and token and not token.matches(macaroon.ALL_ARE):
             name, hint = "FLYSYNC_NARROW_TOKEN", "unset it, or make a macaroon (`fly tokens create org`)"
@@ -255,8 +260,9 @@ class _Loader:
     def look_for(self, needs: Sequence[str]) -> None:
         """Add a problem for each of *needs* that was found nowhere."""
         unread = "".join(f", and {why}" for why in self._unread)
+        local = self.values.get("runner") == "local"
         for name in needs:
-            if name not in self.origins:
+            if name not in self.origins and not (local and name == "DAYTONA_API_KEY"):
                 self._add(name, f"{name} is not set{unread}", _MISSING)
 
     def error(self) -> ConfigError | None:

@@ -52,6 +52,8 @@ class Settings:
     #: Sums of programs or of that version's archives: no flyctl is run that has none of them.
     flyctl_sha256: tuple[str, ...] | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sums)
     flyctl_install_url: str = _setting("FLYSYNC_FLYCTL_INSTALL_URL", readers.installer, "https://fly.io/install.sh")
+    #: Where flyctl runs: in sandboxes at Daytona ("daytona"), or on this machine ("local").
+    runner: str = _setting("FLYSYNC_RUNNER", readers.one_of("daytona", "local"), "daytona")
     #: What the sandboxes that are created may reach: everything ("open"), or Fly's hosts ("fly").
     egress: str = _setting("FLYSYNC_EGRESS", readers.one_of("open", "fly"), "open")
     #: What a sandbox's token serves: the one app ("app"), or all that FLY_API_TOKEN does.
@@ -120,6 +122,7 @@ LIMITS = (
     "FLYSYNC_APPS",
     "FLYSYNC_RESERVED_NAMES",
     "FLYSYNC_FLYCTL_SHA256",
+    "FLYSYNC_RUNNER",
     "FLYSYNC_EGRESS",
     "FLYSYNC_NARROW_TOKEN",
     "FLYSYNC_DECRYPT",

@@ -39,9 +39,11 @@ async def fenced_view(state: SyncState) -> ProjectView:
 async def _fence(dead: OpenRun, state: SyncState) -> None:
     """Wait until nothing of a run that has lost the lock can write any more, and close it."""
     request = state.request
-    if dead.borrowed:
+    reached = request.services.sandboxes.reaches(dead.sandbox)
+    if dead.borrowed or not reached:
         if dead.seconds_left > min(request.left_s, request.options.lock_wait_s):
-            where = f"run {dead.run_id} died in sandbox {dead.sandbox}, which is not ours to delete"
+            why = "is not ours to delete" if reached else "cannot be deleted from here (FLYSYNC_RUNNER, or its machine)"
+            where = f"run {dead.run_id} died in sandbox {dead.sandbox}, which {why}"
             raise Locked(f"{where}; it can still write for {dead.seconds_left:.0f} s", phase="fence")
         await request.services.clock.sleep(dead.seconds_left)
     else:
