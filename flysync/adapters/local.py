@@ -12,9 +12,11 @@ import json
 import os
 import shutil
 import signal
+import stat
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
@@ -37,6 +39,7 @@ _ABOUT = "about.json"
 #: A directory on its way out: nothing starts in it any more.
 _GOING = ".going-"
 _PAUSE_S = 0.004
+_EMPTY_LOOKS = 2
 #: All that a sandbox gets of this process' environment.
 _PASSED_ON = ("PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE")
@@ -53,12 +56,22 @@ def _place(base: Path) -> str:
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text()
         at = base.stat()
-        pids = os.readlink(_PROC / "self/ns/pid")
+        pids = (_PROC / "self/ns/pid").readlink()
     except OSError:
         message = "the local runner needs Linux and its /proc"
         raise ConfigError(message, hint="leave out --runner local", setting="FLYSYNC_RUNNER") from None
     told = f"{boot} {pids} {os.uname().nodename} {os.getuid()} {at.st_dev} {at.st_ino}"
     return LOCAL + hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _About:
+    """What the maker of a sandbox said of it."""
+
+    name: str
+    labels: Mapping[str, str]
+    ttl_s: int
+    created: float  #: By this machine's clock, in seconds.
 
 
 class LocalSandbox(Sandbox):
@@ -120,9 +133,9 @@ class LocalSandboxes(Sandboxes):
             self._own_base()
             root = self._base / uuid4().hex
             root.mkdir(mode=0o700)
-            about = {"name": name, "labels": dict(labels), "ttl_s": ceil(ttl_s), "created": time.time()}
+            about = _About(name=name, labels=dict(labels), ttl_s=ceil(ttl_s), created=time.time())
             new = root / f"{_ABOUT}.new"
-            new.write_text(json.dumps(about))
+            new.write_text(json.dumps(asdict(about)))
             new.rename(root / _ABOUT)
         except OSError as error:
             raise self._unusable(error) from None
@@ -157,7 +170,7 @@ class LocalSandboxes(Sandboxes):
 
     @override
     async def list(self) -> Sequence[SandboxInfo]:
-        return [_info(root, about) for root, about in self._all() if about["labels"].get("app") == "flysync"]
+        return [_info(root, about) for root, about in self._all() if about.labels.get("app") == "flysync"]
 
     def _unusable(self, error: OSError) -> ConfigError:
         message = f"no sandbox can be made in {self._base}: {os.strerror(error.errno or 0)}"
@@ -169,36 +182,36 @@ class LocalSandboxes(Sandboxes):
             found = self._base.lstat()
         except OSError as error:
             raise self._unusable(error) from None
-        if found.st_uid != os.getuid() or found.st_mode & 0o170077 != 0o040000:
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
             message = f"{self._base} is not a directory of this user's alone"
             raise ConfigError(message, hint="remove it, or set TMPDIR to another place", setting="TMPDIR")
 
-    def _all(self) -> list[tuple[Path, dict[str, object]]]:
-        found = []
+    def _all(self) -> list[tuple[Path, _About]]:
+        found: list[tuple[Path, _About]] = []
         for about in self._base.glob(f"*/{_ABOUT}"):
-            with suppress(OSError, ValueError):
-                found.append((about.parent, json.loads(about.read_text())))
+            with suppress(OSError, ValueError, TypeError):
+                found.append((about.parent, _About(**json.loads(about.read_text()))))
         return found
 
     def _found(self, key: str) -> Path | None:
         """Give a sandbox's directory by id or name, one on its way out as it was called before."""
         for root, about in self._all():
             sandbox_id = root.name.removeprefix(_GOING)
-            if key in (sandbox_id, about["name"]):
+            if key in (sandbox_id, about.name):
                 return root.with_name(sandbox_id)
         return None
 
 
-def _info(root: Path, about: dict) -> SandboxInfo:
-    labels = about["labels"]
+def _info(root: Path, about: _About) -> SandboxInfo:
+    labels = about.labels
     return SandboxInfo(
         id=root.name.removeprefix(_GOING),
-        name=about["name"],
+        name=about.name,
         run_id=RunId(labels.get("flysync-run", "")),
         app=labels.get("flysync-app", ""),
         state="started",
-        created_at=datetime.fromtimestamp(about["created"], UTC),
-        ttl_s=about["ttl_s"],
+        created_at=datetime.fromtimestamp(about.created, UTC),
+        ttl_s=about.ttl_s,
     )
 
 
@@ -206,7 +219,7 @@ def _kill_all(root: Path, within_s: float) -> None:
     """Kill every process that has *root* as its home, whatever group it is in, until two looks find none."""
     end_at, empty = time.monotonic() + within_s, 0
     marker = b"HOME=" + os.fsencode(root) + b"\0"
-    while empty < 2:  # a process in the middle of its exec shows an empty environment for a moment
+    while empty < _EMPTY_LOOKS:  # a process in the middle of its exec shows an empty environment for a moment
         pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal() and _has(entry, marker)]
         for pid in pids:
             with suppress(ProcessLookupError):

@@ -149,11 +149,7 @@ class _Loader:
         self._check_account(strange)
         if self.values.get("egress") == "fly":
             self._refuse_addresses()
-        if self.values.get("runner") == "local":
-            for name in ("FLYSYNC_SNAPSHOT", "FLYSYNC_EGRESS"):
-                if VARIABLES[name][0] in self.values:
-                    why = f"{name} ({self.origins[name]}) is about sandboxes at Daytona, and FLYSYNC_RUNNER is local"
-                    self._add(name, why, f"unset {name}, or FLYSYNC_RUNNER")
+        self._check_runner()
         token: Secret | None = self.values.get("fly_api_token")
         if "narrow_token" in self.values and token and not token.matches(macaroon.ALL_ARE):
             name, hint = "FLYSYNC_NARROW_TOKEN", "unset it, or make a macaroon (`fly tokens create org`)"
@@ -256,6 +252,13 @@ class _Loader:
             self.values.pop(VARIABLES[key][0], None)
             why = f"may be a stranger's, who would get token and values: {ours[0]} is not from there"
             self._add(key, f"{key} ({self.origins[key]}) {why}", _STRANGE)
+
+    def _check_runner(self) -> None:
+        """Refuse what is about sandboxes at Daytona where none are used."""
+        for name in ("FLYSYNC_SNAPSHOT", "FLYSYNC_EGRESS"):
+            if self.values.get("runner") == "local" and VARIABLES[name][0] in self.values:
+                why = f"{name} ({self.origins[name]}) is about sandboxes at Daytona, and FLYSYNC_RUNNER is local"
+                self._add(name, why, f"unset {name}, or FLYSYNC_RUNNER")
 
     def look_for(self, needs: Sequence[str]) -> None:
         """Add a problem for each of *needs* that was found nowhere."""

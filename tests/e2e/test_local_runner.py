@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 VALUE = "it's #1\n \t\"ü"
 
 
-def local(platform: Platform, tmp_path: Path) -> dict[str, str]:
+def local(tmp_path: Path) -> dict[str, str]:
     """Give the settings: the stand-in on PATH, a place of its own, and no key of Daytona's."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "tmp").mkdir()
@@ -30,7 +30,7 @@ def test_a_value_arrives_without_daytona(platform: Platform, tmp_path: Path) -> 
     app = platform.world.fly.add_app("on-this-machine", machines=2)
     platform.deploy("p", "on-this-machine")
     platform.store("p", A=VALUE)
-    environ = local(platform, tmp_path)
+    environ = local(tmp_path)
     asked = len(platform.world.daytona.requests("POST /api/sandbox"))
 
     report = platform.flysync("sync", "--project", "p", "--name", "A", "--json", environ=environ).json
