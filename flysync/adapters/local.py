@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _PROC = Path("/proc")
 _ABOUT = "about.json"
-#: A directory on its way out: nothing starts in it any more.
+#: A directory that is being removed: nothing starts in it any more.
 _GOING = ".going-"
 _PAUSE_S = 0.004
 _EMPTY_LOOKS = 2
@@ -71,7 +71,6 @@ class _About:
     name: str
     labels: Mapping[str, str]
     ttl_s: int
-    created: float  #: By this machine's clock, in seconds.
 
 
 class LocalSandbox(Sandbox):
@@ -133,7 +132,7 @@ class LocalSandboxes(Sandboxes):
             self._own_base()
             root = self._base / uuid4().hex
             root.mkdir(mode=0o700)
-            about = _About(name=name, labels=dict(labels), ttl_s=ceil(ttl_s), created=time.time())
+            about = _About(name=name, labels=dict(labels), ttl_s=ceil(ttl_s))
             new = root / f"{_ABOUT}.new"
             new.write_text(json.dumps(asdict(about)))
             new.rename(root / _ABOUT)
@@ -186,15 +185,15 @@ class LocalSandboxes(Sandboxes):
             message = f"{self._base} is not a directory of this user's alone"
             raise ConfigError(message, hint="remove it, or set TMPDIR to another place", setting="TMPDIR")
 
-    def _all(self) -> list[tuple[Path, _About]]:
-        found: list[tuple[Path, _About]] = []
+    def _all(self) -> Sequence[tuple[Path, _About]]:
+        found = []
         for about in self._base.glob(f"*/{_ABOUT}"):
             with suppress(OSError, ValueError, TypeError):
                 found.append((about.parent, _About(**json.loads(about.read_text()))))
         return found
 
     def _found(self, key: str) -> Path | None:
-        """Give a sandbox's directory by id or name, one on its way out as it was called before."""
+        """Give a sandbox's directory by id or name, one that is being removed as it was called before."""
         for root, about in self._all():
             sandbox_id = root.name.removeprefix(_GOING)
             if key in (sandbox_id, about.name):
@@ -210,7 +209,7 @@ def _info(root: Path, about: _About) -> SandboxInfo:
         run_id=RunId(labels.get("flysync-run", "")),
         app=labels.get("flysync-app", ""),
         state="started",
-        created_at=datetime.fromtimestamp(about.created, UTC),
+        created_at=datetime.fromtimestamp(root.stat().st_ctime, UTC),
         ttl_s=about.ttl_s,
     )
 
