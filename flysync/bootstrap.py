@@ -228,12 +228,13 @@ class _Parts:
         return _given(self.settings.daytona_api_key), self.settings.daytona_api_url, self.settings.daytona_target
 
     def sandboxes(self) -> ports.Sandboxes:
-        if self.settings.runner == "local":
-            from flysync.adapters.local import LocalSandboxes
-
-            return LocalSandboxes()
-        from flysync.adapters.daytona import DaytonaSandboxes
         from flysync.adapters.flyctl import needed_hosts
+
+        if self.settings.runner == "local":
+            from flysync.adapters.local import LocalSandboxes as Local
+
+            return Local()
+        from flysync.adapters.daytona import DaytonaSandboxes
 
         given, snapshot = self.settings, self.settings.snapshot
         hosts = (
