@@ -78,11 +78,15 @@ class Sandboxes(Protocol):
     @property
     def place(self) -> str:
         """
-        Give what the names of its sandboxes end with; nothing at Daytona.
+        What the names of its sandboxes end with, where more than the name is needed to find one: where it is.
 
         Raises:
             ConfigError: there can be none here.
         """
+
+    @property
+    def onlookers(self) -> str:
+        """Who else can read the arguments of programs that run there; empty where nobody is known to."""
 
     def reaches(self, name: str) -> bool:
         """Tell whether `remove` can find a sandbox of this name if there is one: not where it is in another place."""

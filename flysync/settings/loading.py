@@ -71,6 +71,8 @@ def load(
     Raises:
         ConfigError: all problems, in one message.
     """
+    runners = [text for source in sources if not source.is_dot_env and (text := source.values.get("FLYSYNC_RUNNER"))]
+    needs = Settings(runner=(*runners, "")[0].strip()).needed(needs)
     loader = _Loader(sources, needs, lookup, stored)
     loader.look_for(needs)
     if error := loader.error():
@@ -147,9 +149,10 @@ class _Loader:
         strange = self.origins.keys() - named
         self._ask_keyring(lookup)
         self._check_account(strange)
-        if self.values.get("egress") == "fly":
+        if self.values.get("runner") == "local":
+            self._check_runner()
+        elif self.values.get("egress") == "fly":
             self._refuse_addresses()
-        self._check_runner()
         token: Secret | None = self.values.get("fly_api_token")
         if "narrow_token" in self.values and token and not token.matches(macaroon.ALL_ARE):
             name, hint = "FLYSYNC_NARROW_TOKEN", "unset it, or make a macaroon (`fly tokens create org`)"
@@ -254,18 +257,20 @@ class _Loader:
             self._add(key, f"{key} ({self.origins[key]}) {why}", _STRANGE)
 
     def _check_runner(self) -> None:
-        """Refuse what is about sandboxes at Daytona where none are used."""
-        for name in ("FLYSYNC_SNAPSHOT", "FLYSYNC_EGRESS"):
-            if self.values.get("runner") == "local" and VARIABLES[name][0] in self.values:
-                why = f"{name} ({self.origins[name]}) is about sandboxes at Daytona, and FLYSYNC_RUNNER is local"
-                self._add(name, why, f"unset {name}, or FLYSYNC_RUNNER")
+        """Refuse a limit that only sandboxes at Daytona have, where none are used."""
+        told = "is about sandboxes at Daytona, and FLYSYNC_RUNNER is local"
+        if self.values.get("egress") == "fly":
+            name = "FLYSYNC_EGRESS"
+            self._add(name, f"{name} ({self.origins[name]}) {told}", f"unset {name}, or use --runner daytona")
+        if "snapshot" in self.values:
+            name = "FLYSYNC_SNAPSHOT"
+            self.note("setting_ignored", f"ignored: {name} ({self.origins[name]}) {told}", name)
 
     def look_for(self, needs: Sequence[str]) -> None:
         """Add a problem for each of *needs* that was found nowhere."""
         unread = "".join(f", and {why}" for why in self._unread)
-        local = self.values.get("runner") == "local"
         for name in needs:
-            if name not in self.origins and not (local and name == "DAYTONA_API_KEY"):
+            if name not in self.origins:
                 self._add(name, f"{name} is not set{unread}", _MISSING)
 
     def error(self) -> ConfigError | None:

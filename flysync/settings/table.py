@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from flysync.errors import ConfigError
+from flysync.errors import ConfigError, UsageError
 from flysync.secret import Secret
 from flysync.settings import database_url, readers, redis_address
 
@@ -99,8 +99,20 @@ class Settings:
         urls = [name for name in HOSTS if name.endswith("_BASE_URL")]
         return {name: url for name in urls if (url := getattr(self, VARIABLES[name][0])) is not None}
 
+    def needed(self, names: Sequence[str]) -> Sequence[str]:
+        """Give those of the settings *names* that are needed where flyctl runs."""
+        return [name for name in names if self.runner != "local" or name != "DAYTONA_API_KEY"]
+
     def complete(self, options: SyncOptions) -> SyncOptions:
-        """Fill in what *options* leave open."""
+        """
+        Fill in what *options* leave open.
+
+        Raises:
+            UsageError: they name a sandbox, and flyctl runs in none.
+        """
+        if options.sandbox and self.runner == "local":
+            hint = "leave one of the two out"
+            raise UsageError("--sandbox names a sandbox at Daytona, and FLYSYNC_RUNNER is local", hint=hint)
         return replace(
             options,
             actor=options.actor or self.actor,

@@ -74,8 +74,8 @@ class InMemorySandboxes:
         self.created_at[name] = datetime.now(UTC)
         return self.add(name)
 
-    #: What its names end with, and those that are somewhere else.
-    place = ""
+    #: What its names end with, and who else can see what runs there.
+    place = onlookers = ""
 
     def reaches(self, name: str) -> bool:
         """See the port."""

@@ -94,9 +94,16 @@ MUTATIONS = (
     Mutation(
         "never delete a borrowed sandbox",
         "flysync/handlers/sync/fence.py",
-        "    if dead.borrowed:\n",
-        "    if False:\n",
+        "    if dead.borrowed or not reached:\n",
+        "    if not reached:\n",
         (f"{_HANDLERS}a_borrowed_sandbox_of_a_dead_run_is_waited_for",),
+    ),
+    Mutation(
+        "wait for a sandbox that cannot be reached from here",
+        "flysync/handlers/sync/fence.py",
+        "    if dead.borrowed or not reached:\n",
+        "    if dead.borrowed:\n",
+        (f"{_HANDLERS}a_sandbox_that_cannot_be_reached_is_waited_for",),
     ),
     Mutation(
         "go past a sandbox that cannot be deleted only after its deadline",
@@ -2326,9 +2333,9 @@ MUTATIONS = (
     ),
     Mutation(
         "end whatever the command that decrypts has started",
-        "flysync/adapters/command.py",
-        "        finally:\n            _kill(process)",
-        "        finally:\n            pass",
+        "flysync/adapters/processes.py",
+        "    finally:\n        _kill(process)",
+        "    finally:\n        pass",
         ("contract/test_decryption.py::test_nothing_of_it_is_left",),
     ),
     Mutation(
