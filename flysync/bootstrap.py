@@ -225,17 +225,16 @@ class _Parts:
         return _given(self.settings.daytona_api_key), self.settings.daytona_api_url, self.settings.daytona_target
 
     def sandboxes(self) -> ports.Sandboxes:
-        given, snapshot, hosts = self.settings, self.settings.snapshot, ()
+        given, snapshot = self.settings, self.settings.snapshot
         if given.runner == "local":
             from flysync.adapters.local import LocalSandboxes
 
             return LocalSandboxes()
         from flysync.adapters.daytona import DaytonaSandboxes
+        from flysync.adapters.flyctl import needed_hosts
 
-        if given.egress == "fly":
-            from flysync.adapters.flyctl import needed_hosts
-
-            hosts = needed_hosts(given.flyctl_base_urls, given.flyctl_install_url, snapshot)
+        urls, installer = given.flyctl_base_urls, given.flyctl_install_url
+        hosts = needed_hosts(urls, installer, snapshot) if given.egress == "fly" else ()
         sandboxes = DaytonaSandboxes(*self._account, snapshot, clock=self.clock, hosts=hosts)
         self.opened.push_async_callback(sandboxes.aclose)
         return sandboxes

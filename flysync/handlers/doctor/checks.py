@@ -78,7 +78,7 @@ class _Checkup:
         """Check one part after the other; whatever goes wrong with one ends that one alone."""
         self._settings()
         has_database = await self._part("database", self._unusable("database"), self._database)
-        runner, where = ("runner", "this machine") if self._is_local else ("daytona", "Daytona")
+        runner, where = ("runner", "this machine") if self._options.settings.is_local else ("daytona", "Daytona")
         has_runner = await self._part(runner, self._unusable("daytona"), self._runner)
         no_runner = "" if has_runner else f"{where} cannot be used"
         no_database = "" if has_database else "the database is not ready"
@@ -108,7 +108,7 @@ class _Checkup:
             self._findings.fail("settings", ConfigError(problem, hint="`flysync config show` shows all settings"))
         for note in settings.warnings:
             self._findings.warn("settings", note.message)
-        for name in (*self._options.needs, "FLYSYNC_RUNNER" if self._is_local else "DAYTONA_API_URL"):
+        for name in (*self._options.needs, "FLYSYNC_RUNNER" if self._options.settings.is_local else "DAYTONA_API_URL"):
             line = settings.line(name)
             if line.shown is not None:
                 self._findings.ok(name, f"{line.source}: {line.shown}")
@@ -141,7 +141,7 @@ class _Checkup:
     async def _runner(self) -> bool:
         """Whether Daytona accepts the key; or who else sees what runs on this machine."""
         await self._services.sandboxes.list()
-        if self._is_local:
+        if self._options.settings.is_local:
             if onlookers := self._services.sandboxes.onlookers:
                 message = f"{onlookers} can read the values in flyctl's arguments while it runs"
                 self._findings.warn("runner", message, "mount /proc with hidepid=2, or run flysync in a container")
@@ -232,10 +232,6 @@ class _Checkup:
         again = NextStep(command=self._command(offline=self._options.offline), why="run again after fixing this")
         steps = [*self._next, failed[0].fix or again]
         return DoctorReport(findings=findings, next=tuple(dict.fromkeys(steps)), error=error)
-
-    @property
-    def _is_local(self) -> bool:
-        return self._options.settings.line("FLYSYNC_RUNNER").shown == "local"
 
     @property
     def _is_from_caller(self) -> bool:
