@@ -133,8 +133,8 @@ SECRETS: Sequence[str] = tuple(name for name, (_, variable) in VARIABLES.items()
 LIMITS = (
     "FLYSYNC_APPS",
     "FLYSYNC_RESERVED_NAMES",
-    "FLYSYNC_FLYCTL_SHA256",
     "FLYSYNC_RUNNER",
+    "FLYSYNC_FLYCTL_SHA256",
     "FLYSYNC_EGRESS",
     "FLYSYNC_NARROW_TOKEN",
     "FLYSYNC_DECRYPT",
