@@ -111,11 +111,13 @@ def sandbox_list(output: Output) -> None:
     """
     Show our sandboxes, and whether they are still needed.
 
-    All sandboxes at Daytona that have our label: the app, the age, and whether the run that made it is alive, has died
-    or is not known here. A sync deletes its own; leftovers end by themselves when their time is over.
+    All sandboxes at Daytona that have our label, or with --runner local those on this machine: the app, the age, and
+    whether the run that made it is alive, has died or is not known here. A sync deletes its own; leftovers end by
+    themselves when their time is over.
 
-    Example:
+    Examples:
         flysync sandbox list
+        flysync sandbox list --runner local
     """
     from flysync import bootstrap
     from flysync.handlers import prune
@@ -136,7 +138,7 @@ def sandbox_prune(output: Output) -> None:
 
     Examples:
         flysync sandbox prune
-        flysync sandbox prune --json
+        flysync sandbox prune --runner local --json
     """
     from flysync import bootstrap
     from flysync.handlers import prune

@@ -165,7 +165,12 @@ SandboxId = Annotated[
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="The reason, for the record.")]
 Runner = Annotated[
     str | None,
-    typer.Option("--runner", metavar="daytona|local", help="Run flyctl there.", show_default="FLYSYNC_RUNNER"),
+    typer.Option(
+        "--runner",
+        metavar="RUNNER",
+        show_default="FLYSYNC_RUNNER",
+        help="Run flyctl at Daytona (daytona), or here (local).",
+    ),
 ]
 LockWait = Annotated[
     float,

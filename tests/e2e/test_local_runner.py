@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from test_watch import standing, stopped, until
 
 from flysync.sim import flyctl as stand_in
 from flysync.sim.loopback import Fault, FaultKind
@@ -77,6 +78,19 @@ def test_a_doctor_says_where_flyctl_runs_and_who_looks_on(platform: Platform) ->
     assert "DAYTONA_API_KEY" not in found
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("local")
+def test_who_watches_needs_no_daytona(platform: Platform) -> None:
+    """A process that goes on, in the environment that a container gives it."""
+    app = platform.world.fly.add_app("local-watched", machines=2)
+    platform.deploy("p", app.name)
+    watcher = platform.start("watch", "--every", "1s", FLYSYNC_RUNNER="local")
+    platform.store("p", A=VALUE)
+    until(lambda: [{"A": VALUE}] * 2 == list(app.running().values()))
+    until(lambda: standing(platform) == [(True, None)])
+    stopped(watcher)
+
+
 def killed(platform: Platform, app: str, **environ: str) -> tuple[App, Fault]:
     """Kill a sync in its roll-out; give the app, and what holds the request of its flyctl, which lives on."""
     at_fly = platform.world.fly.add_app(app, machines=1)
@@ -86,13 +100,9 @@ def killed(platform: Platform, app: str, **environ: str) -> tuple[App, Fault]:
     platform.world.fly.faults.append(hold)
     words = ("sync", "--project", "p", "--name", "A", "--runner", "local")
     running = platform.start(*words, limits=LIMITS, environ=environ)
-    for _ in range(1200):
-        if not hold.times:
-            break
-        time.sleep(0.05)
+    until(lambda: not hold.times)
     running.process.send_signal(signal.SIGKILL)
     running.done()
-    assert 0 == hold.times
     return at_fly, hold
 
 

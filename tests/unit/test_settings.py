@@ -474,7 +474,9 @@ def test_a_keyring_is_not_asked_for_what_this_machine_does_not_need() -> None:
     """Somebody may have to unlock it, and be asleep."""
     environ = {name: text for name, text in SET.items() if name != "DAYTONA_API_KEY"}
 
-    assert settings.load([environment(FLYSYNC_RUNNER="local", **environ)], needs=NEEDS, lookup=pytest.fail)
+    made = settings.load([environment(FLYSYNC_RUNNER="local", **environ)], needs=NEEDS, lookup=pytest.fail)
+
+    assert "local" == made.runner
 
 
 def test_what_is_about_daytona_on_this_machine() -> None:
