@@ -90,6 +90,7 @@ __all__ = [
     "SyncOptions",
     "SyncReport",
     "TimedOut",
+    "TokenFailed",
     "UsageError",
     "open",
     "sync_credentials_to_flyio",

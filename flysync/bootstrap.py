@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flysync.adapters import keyring
 from flysync.errors import ConfigError
-from flysync.secret import Secret
 from flysync.settings import dotenv, loading
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from flysync.adapters.postgres.names import Known
     from flysync.model.config import ConfigReport
     from flysync.model.core import RunId
+    from flysync.secret import Secret
     from flysync.settings import Settings
 
 T = TypeVar("T")
@@ -117,10 +117,11 @@ async def open_services(
     *controls* are the addresses that are tried where Fly does not answer (`FlyctlSandbox`).
     """
     from flysync.adapters.clock import RealClock
-    from flysync.adapters.command import CommandDecryption
+    from flysync.adapters.command import CommandDecryption, CommandTokens
     from flysync.model.allowed import Allowed
     from flysync.ports import SnapshotServices
 
+    command = settings.token_command
     async with AsyncExitStack() as opened:
         parts = _Parts(settings, limits, controls, opened, RealClock())
         yield SnapshotServices(
@@ -132,6 +133,7 @@ async def open_services(
             allowed=Allowed(apps=settings.apps, reserved=settings.reserved_names),
             keep_days=settings.keep_runs_days,
             decryption=CommandDecryption(settings.decrypt) if settings.decrypt else None,
+            tokens=CommandTokens(command, narrowed=settings.narrow_token is not None) if command else None,
             flyctl=parts.flyctl,
             smoke_s=limits.smoke_s,
             snapshots=_when_used(parts.snapshots),
@@ -225,16 +227,15 @@ class _Parts:
         return _given(self.settings.daytona_api_key), self.settings.daytona_api_url, self.settings.daytona_target
 
     def sandboxes(self) -> ports.Sandboxes:
-        given, snapshot = self.settings, self.settings.snapshot
-        if given.runner == "local":
+        its, snapshot = self.settings, self.settings.snapshot
+        if its.runner == "local":
             from flysync.adapters.local import LocalSandboxes
 
             return LocalSandboxes()
         from flysync.adapters.daytona import DaytonaSandboxes
         from flysync.adapters.flyctl import needed_hosts
 
-        urls, installer = given.flyctl_base_urls, given.flyctl_install_url
-        hosts = needed_hosts(urls, installer, snapshot) if given.egress == "fly" else ()
+        hosts = needed_hosts(its.flyctl_base_urls, its.flyctl_install_url, snapshot) if its.egress == "fly" else ()
         sandboxes = DaytonaSandboxes(*self._account, snapshot, clock=self.clock, hosts=hosts)
         self.opened.push_async_callback(sandboxes.aclose)
         return sandboxes
@@ -250,24 +251,24 @@ class _Parts:
     def _flyctl_source(self) -> FlyctlSource:
         from flysync.adapters.flyctl import Source
 
-        return Source(
-            version=self.settings.flyctl_version,
-            install_url=self.settings.flyctl_install_url,
-            sums=self.settings.flyctl_sha256 or (),
-        )
+        its = self.settings
+        return Source(version=its.flyctl_version, install_url=its.flyctl_install_url, sums=its.flyctl_sha256 or ())
 
     def recipe(self) -> ports.Recipe:
         from flysync.adapters.flyctl import FlyctlRecipe
 
         return FlyctlRecipe(self._flyctl_source, clock=self.clock)
 
-    def flyctl(self, sandbox: ports.Sandbox, run_id: RunId, *, end_at: float) -> ports.SandboxFlyctl:
+    def flyctl(
+        self, sandbox: ports.Sandbox, run_id: RunId, *, end_at: float, tokens: ports.OwnTokens
+    ) -> ports.SandboxFlyctl:
         from flysync.adapters.flyctl import CONTROLS, FlyctlSandbox, Steps
 
         steps = Steps(
             sandbox=sandbox,
             run_id=run_id,
-            token=self.settings.fly_api_token or Secret(""),  # network and flyctl can be checked without one
+            token=self.settings.shared_token,  # network and flyctl can be checked without one
+            tokens=tokens,
             one_app=self.settings.narrow_token is not None,
             server_time=self._connection.now if self.settings.database_url else lambda: None,
             base_urls=self.settings.flyctl_base_urls,

@@ -34,13 +34,14 @@ class FlysyncError(Exception):
 
     *message* says what and which, *hint* what to do; *service* is the outside service at fault, *phase* the step of
     the run, *setting* the setting to change, *name* the credential that Fly refuses, *retry_after_s* the seconds that
-    a service asked us to wait.
+    a service asked us to wait; *for_now* makes it temporary, though its kind is not.
     """
 
     code: ClassVar[str] = "error"  #: Stable name for callers.
     temporary: bool = False  #: Whether the same call may succeed later.
     scope: Scope = Scope.APP  #: Whom it concerns, unless the one who raised it knew better.
     service: str | None = None  #: The outside service at fault, unless the one who raised it knew better.
+    setting: str | None = None  #: The setting to change, unless the one who raised it knew better.
     default_hint: ClassVar[str | None] = None  #: What to do where the one who raised it knew nothing better.
     exit_code: int = 1  #: The exit status of a command that ends with this error.
     may_be_one_projects: bool = False  #: Whether one project alone may meet it, though its scope is the setup.
@@ -54,10 +55,11 @@ class FlysyncError(Exception):
         temporary: bool = False,
         exit_code: int = 1,
         service: str | None = None,
+        setting: str | None = None,
         hint: str | None = None,
     ) -> None:
         assert cls.__bases__ == (FlysyncError,), "each kind is looked up one level down"
-        cls.code, cls.scope, cls.temporary, cls.service = code, scope, temporary, service
+        cls.code, cls.scope, cls.temporary, cls.service, cls.setting = code, scope, temporary, service, setting
         cls.default_hint = hint or cls.default_hint
         cls.exit_code = EXIT_TEMPORARY if temporary else exit_code
 
@@ -72,16 +74,19 @@ class FlysyncError(Exception):
         name: str | None = None,
         retry_after_s: float | None = None,
         scope: Scope | None = None,
+        for_now: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint or self.default_hint
         self.service = service or self.service
         self.phase = phase
-        self.setting = setting
+        self.setting = setting or self.setting
         self.name = name
         self.retry_after_s = retry_after_s and min(retry_after_s, 3600.0)  # a service's header may hold anything
         self.scope = scope or self.scope
+        if for_now:
+            self.temporary, self.exit_code = True, EXIT_TEMPORARY
 
     @property
     def is_shared(self) -> bool:
@@ -170,15 +175,16 @@ class InvalidCredential(FlysyncError, code="invalid_credential", scope=_CREDENTI
     """A name or a value that cannot be carried to Fly as it is; *name*, where it is Fly that refuses it."""
 
 
-class DecryptFailed(FlysyncError, code="decrypt_failed", scope=_CREDENTIAL):
+class DecryptFailed(FlysyncError, code="decrypt_failed", scope=_CREDENTIAL, setting="FLYSYNC_DECRYPT"):
     """The platform's command could not decrypt a value; where it failed *for_now*, any value."""
 
     default_hint = "save the credential again, or look into the command of FLYSYNC_DECRYPT"
 
-    def __init__(self, message: str, *, for_now: bool = False) -> None:
-        super().__init__(message, setting="FLYSYNC_DECRYPT", scope=_SERVICE if for_now else None)
-        if for_now:
-            self.temporary, self.exit_code = True, EXIT_TEMPORARY
+
+class TokenFailed(FlysyncError, code="token_failed", setting="FLYSYNC_TOKEN_COMMAND"):
+    """The platform's command gave no token for an app that can be used; or it failed *for_now*."""
+
+    default_hint = "look into the command of FLYSYNC_TOKEN_COMMAND: it has to give a token that reaches the app"
 
 
 class DaytonaUnavailable(

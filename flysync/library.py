@@ -274,8 +274,8 @@ def _given(variables: Mapping[str, str], env_file: Path | None) -> Settings:
 
 def _missing(settings: Settings | None, needs: Sequence[str]) -> ConfigError | None:
     """Say which of the settings that a call needs are not there; services of the caller's own need none."""
-    needed = settings.needed(needs) if settings else ()
-    if not (names := [name for name in needed if getattr(settings, VARIABLES[name][0]) is None]):
+    names = settings.missing(needs) if settings else []
+    if not names:
         return None
     message = "; ".join(f"{name} is not set" for name in names)
     return ConfigError(message, hint="set it in the environment, or give it to flysync.open()", setting=names[0])

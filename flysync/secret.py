@@ -15,6 +15,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, NoReturn, final
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +33,7 @@ _FLY_TOKEN = re.compile(r"fm(2|1r|1a)_[\w+/=%\\-]+")
 class Secret:
     """A value that hides itself; equal to another one in constant time."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("__weakref__", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
@@ -104,13 +105,28 @@ class Secret:
         yield from value.splitlines()
 
 
+#: Secrets that no setting has, for as long as somebody holds them.
+_HELD: WeakValueDictionary[int, Secret] = WeakValueDictionary()
+
+
+def masked(secret: Secret) -> Secret:
+    """Give *secret*, which `redact` masks from now on, until nobody has it any more."""
+    _HELD[id(secret)] = secret
+    return secret
+
+
 def redact(text: str, secrets: Iterable[Secret]) -> str:
     """
-    Put a mask over every form of *secrets* in foreign *text*, and over every macaroon of Fly's.
+    Put a mask over every form of *secrets* and of those that are `masked` in foreign *text*, and over every macaroon.
 
     Only for what others wrote; our own texts hold no values to begin with.
     """
-    pieces = {piece for secret in secrets for piece in secret.encodings() if len(piece.strip()) >= _MIN_REDACTED}
+    pieces = {
+        piece
+        for secret in (*secrets, *_HELD.values())
+        for piece in secret.encodings()
+        if len(piece.strip()) >= _MIN_REDACTED
+    }
     for piece in sorted(pieces, key=len, reverse=True):
         text = text.replace(piece, MASK)
     return _FLY_TOKEN.sub(MASK, text)

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from flysync.adapters.processes import answer_of
-from flysync.errors import ConfigError, DecryptFailed
-from flysync.ports import Decryption
-from flysync.secret import Secret
+from flysync.errors import ConfigError, DecryptFailed, FlysyncError, Scope, TokenFailed
+from flysync.model import macaroon
+from flysync.ports import Decryption, Tokens
+from flysync.secret import Secret, masked
+from flysync.settings import readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from flysync.model.core import ProjectId, SecretName
+    from flysync.model.core import AppName, ProjectId, SecretName
 
 #: The most bytes of an answer.
 _MOST_BYTES = 4 * 2**20
@@ -38,7 +40,7 @@ class CommandDecryption(Decryption):
     """
 
     def __init__(self, command: str, *, limit_s: float = 10.0) -> None:
-        self._command, self._limit_s = shlex.split(command), limit_s
+        self._command = _Command(command, DecryptFailed, Scope.SERVICE, limit_s)
 
     @override
     async def decrypt(self, project: ProjectId, stored: Mapping[SecretName, Secret]) -> Mapping[SecretName, Secret]:
@@ -48,44 +50,82 @@ class CommandDecryption(Decryption):
         return values
 
     async def _decrypt(self, project: ProjectId, stored: Mapping[SecretName, str]) -> Mapping[SecretName, Secret]:
-        answer = await self._ask(json.dumps({"project": project, "values": stored}).encode())
+        answer = await self._command.ask({"project": project, "values": stored})
         values, failed = answer.get("values"), answer.get("failed", {})
         if not isinstance(values, dict) or not isinstance(failed, dict):
-            raise _failed("did not answer with values")
+            raise self._command.failed("did not answer with values")
         # A name in neither, or in both, has failed.
         given = {name: values.get(name) for name in stored if name not in failed}
         return {name: Secret(value) for name, value in given.items() if isinstance(value, str)}
 
-    async def _ask(self, question: bytes) -> Mapping[str, Any]:
+
+class CommandTokens(Tokens):
+    """
+    Asks *command*, as `CommandDecryption` does: it gets `{"project": …, "app": …}`, and gives `{"token": …}`.
+
+    Where a token is to be *narrowed* to its app, it has to be one that can be.
+    """
+
+    def __init__(self, command: str, *, narrowed: bool, limit_s: float = 10.0) -> None:
+        self._command, self._narrowed = _Command(command, TokenFailed, Scope.APP, limit_s), narrowed
+
+    @override
+    async def token(self, project: ProjectId, app: AppName) -> Secret:
+        answer = await self._command.ask({"project": project, "app": app})
+        given, whose = answer.get("token"), f"for {app} of {project}"
+        if not isinstance(given, str) or not given.strip():
+            raise TokenFailed(f"the command of FLYSYNC_TOKEN_COMMAND gave no token {whose}")
+        try:
+            token = masked(readers.fly_token(given.rstrip("\r\n")))
+        except ValueError as problem:
+            raise TokenFailed(f"what the command of FLYSYNC_TOKEN_COMMAND gave {whose} {problem}") from None
+        if self._narrowed and not token.matches(macaroon.ALL_ARE):
+            raise TokenFailed(f"FLYSYNC_NARROW_TOKEN needs a macaroon, and what the command gave {whose} is none")
+        return token
+
+
+class _Command:
+    """A command of the platform's; it fails with *error* of the scope *scope*."""
+
+    def __init__(self, command: str, error: type[FlysyncError], scope: Scope, limit_s: float) -> None:
+        self._words, self._error, self._scope, self._limit_s = shlex.split(command), error, scope, limit_s
+
+    async def ask(self, question: Mapping[str, object]) -> Mapping[str, Any]:
         """Give the answer. What it is, and what the command says besides, may hold values, and is never shown."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(_KEYS)}
         try:
             answer, code = await answer_of(
-                *self._command,
-                given=question,
+                *self._words,
+                given=json.dumps(question).encode(),
                 limit_s=self._limit_s,
                 most_bytes=_MOST_BYTES,
                 stderr=subprocess.DEVNULL,
                 env=environ,
             )
         except TimeoutError:
-            raise _failed(f"gave no answer within {self._limit_s:g} s") from None
+            raise self.failed(f"gave no answer within {self._limit_s:g} s") from None
         except OSError as error:
             if error.errno in _PASSING:
-                raise _failed(f"could not be started: {error.strerror}") from None
-            message = f"FLYSYNC_DECRYPT: {self._command[0]} cannot be run: {error.strerror}"
-            raise ConfigError(message, setting="FLYSYNC_DECRYPT") from None
+                raise self.failed(f"could not be started: {error.strerror}", Scope.SERVICE) from None
+            setting = self._error.setting
+            message = f"{setting}: {self._words[0]} cannot be run: {error.strerror}"
+            raise ConfigError(message, setting=setting) from None
         if len(answer) > _MOST_BYTES:
-            raise _failed(f"answered with more than {_MOST_BYTES:,} bytes")
+            raise self.failed(f"answered with more than {_MOST_BYTES:,} bytes")
         if code:
-            raise _failed(f"was ended by signal {-code}" if code < 0 else f"ended with {code}")
+            raise self.failed(f"was ended by signal {-code}" if code < 0 else f"ended with {code}")
         try:
             found = json.loads(answer)
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise _failed("did not answer with an object of JSON")
+            raise self.failed("did not answer with an object of JSON")
         return found
+
+    def failed(self, what: str, scope: Scope | None = None) -> FlysyncError:
+        """Give the error of a command that has failed for now."""
+        message = f"the command of {self._error.setting} {what}"
+        return self._error(message, for_now=True, scope=scope or self._scope)
 
 
 def _batches(stored: Mapping[SecretName, Secret]) -> Iterator[Mapping[SecretName, str]]:
@@ -100,7 +140,3 @@ def _batches(stored: Mapping[SecretName, Secret]) -> Iterator[Mapping[SecretName
         size_bytes += secret.size_bytes
     if batch:
         yield batch
-
-
-def _failed(what: str) -> DecryptFailed:
-    return DecryptFailed(f"the command of FLYSYNC_DECRYPT {what}", for_now=True)

@@ -148,19 +148,17 @@ def doctor(output: Output, project: DoctorProject = None, of_app: DoctorApp = No
     """
     from flysync import bootstrap, logs
     from flysync.handlers.doctor import checks as handlers
+    from flysync.settings import needed
 
     if project is not None and of_app is not None:
         raise UsageError("--project and --app each say which app to check", hint="give one of them")
     report, settings = bootstrap.survey_settings(env_file=output.env_file, runner=output.runner)
     logs.set_up(verbosity=output.verbosity, secrets=settings.secrets)
     queue = partial(_worker_queue, settings) if report.line("REDIS_URL").is_set else None
+    has_command = report.line("FLYSYNC_TOKEN_COMMAND").is_set
+    needs = needed(bootstrap.SYNC, has_command=has_command, is_local=report.is_local)
     options = handlers.DoctorOptions(
-        settings=report,
-        needs=settings.needed(bootstrap.SYNC),
-        project=project,
-        app=of_app,
-        offline=offline,
-        queue=queue,
+        settings=report, needs=needs, project=project, app=of_app, offline=offline, queue=queue
     )
     listener = progress.Progress(output)
     run.run_handler(output, settings, partial(handlers.doctor, options, listener=listener), listener)

@@ -42,18 +42,18 @@ class Live(StrEnum):
     NO_APP = "no app"  #: There is no such app.
 
 
-def not_visible(app: AppName, phase: str | None) -> AppNotVisible:
+def not_visible(app: AppName, phase: str | None, setting: str) -> AppNotVisible:
     """
     Give the error for an app that has secrets of ours, and that Fly does not know any more.
 
-    Fly says the same of an app that was deleted and of one that this token may not see.
+    Fly says the same of an app that was deleted and of one that the token of *setting* may not see.
     """
     message = f"flysync has deployed to {app} before, and Fly.io now says that it does not exist"
     hint = (
-        "it was deleted, or belongs to an organization that FLY_API_TOKEN does not reach: Fly.io says the same of"
+        f"it was deleted, or belongs to an organization that {setting} does not reach: Fly.io says the same of"
         " both. If the project has another app now, project_deployments has to name it in a newer row"
     )
-    return AppNotVisible(message, hint=hint, service="fly", phase=phase, setting="FLY_API_TOKEN")
+    return AppNotVisible(message, hint=hint, service="fly", phase=phase, setting=setting)
 
 
 def ambiguous(view: ProjectView) -> AmbiguousDeployment:
@@ -69,13 +69,13 @@ def not_found(view: ProjectView) -> Note:
     return Note(code="app_not_found", message=message)
 
 
-def lost_apps(deployed: Collection[tuple[AppName, Live | None]]) -> list[Note]:
+def lost_apps(deployed: Collection[tuple[AppName, Live | None]], setting: str) -> list[Note]:
     """Warn of apps to which secrets were *deployed*, and that Fly does not show now, or shows without any of these."""
     notes = []
     for app in dict(deployed):
         shown = {live for its_app, live in deployed if its_app == app}
         if Live.NO_APP in shown:
-            error = not_visible(app, None)
+            error = not_visible(app, None, setting)
             notes.append(Note(code=error.code, message=f"{error.message}: {error.hint}", names=(app,)))
         elif shown == {Live.MISSING}:
             message = f"{app} has nothing of what flysync deployed to it: was it deleted and created again?"

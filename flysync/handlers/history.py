@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[0-9a-z]{6,26}")
 
 #: The steps of a run as they follow each other; the database keeps no order.
-STEPS = ("read", "lock", "fence", "create", "flyctl", "set", "unset", "list", "deploy", "start", "record", "delete")
+STEPS = (
+    *("read", "lock", "fence", "token", "create", "flyctl", "set", "unset", "list", "deploy", "start"),
+    *("record", "delete"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

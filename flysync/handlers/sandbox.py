@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
     from types import TracebackType
 
-    from flysync.ports import Sandbox, SandboxFlyctl, Services
+    from flysync.ports import OwnTokens, Sandbox, SandboxFlyctl, Services
 
 #: Seconds for cleaning up, on top of the caller's time limit.
 CLEAN_UP_S = 15.0
@@ -111,9 +111,9 @@ class ReadOnlySandbox(ThrowAwaySandbox):
     ) -> None:
         await shielded(self._leave())
 
-    def flyctl(self, sandbox: Sandbox) -> SandboxFlyctl:
-        """Give the flyctl of the *sandbox* that was entered; it is still to be prepared."""
-        return self._services.flyctl(sandbox, self._run_id, end_at=self._end_at)
+    def flyctl(self, sandbox: Sandbox, tokens: OwnTokens) -> SandboxFlyctl:
+        """Give the flyctl of the *sandbox* that was entered, still to be prepared; *tokens* are the apps' own ones."""
+        return self._services.flyctl(sandbox, self._run_id, end_at=self._end_at, tokens=tokens)
 
     async def _leave(self) -> None:
         if (why := await self.delete()) is not None:

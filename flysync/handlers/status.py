@@ -147,7 +147,7 @@ async def described(
 ) -> tuple[StatusReport, list[NextStep]]:
     """Give the state of the projects of *overview*, and the commands that fix something."""
     rows = [row for row in overview.rows if app is None or row.app == app]
-    asked = [row.app for row in rows if live and row.app is not None and is_app_name(row.app)]
+    asked = {row.app: row.project for row in rows if live and row.app is not None and is_app_name(row.app)}
     seen = await look_at(asked, services=services)
     lines = [_line(row, overview, seen.apps, empty_allowed=empty_allowed) for row in rows]
     lines += await _foreign(rows, seen.apps, services)
@@ -161,7 +161,7 @@ async def described(
         died=overview.died,
         apps=seen.apps,
         error=error,
-        warnings=(*seen.notes, *lost_apps(deployed), *left_out(rows)),
+        warnings=(*seen.notes, *lost_apps(deployed, services.token_setting), *left_out(rows)),
         next=tuple(seen.next),
     )
     return report, fixes(lines, overview, error)

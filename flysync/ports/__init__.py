@@ -17,6 +17,7 @@ from flysync.ports.fly import (
     FlyctlMissing as FlyctlMissing,
     NotSent as NotSent,
     OnProgress as OnProgress,
+    OwnTokens as OwnTokens,
     Sandbox as Sandbox,
     Sandboxes as Sandboxes,
     SandboxFlyctl as SandboxFlyctl,
@@ -54,4 +55,5 @@ from flysync.ports.world import (
     Services as Services,
     Snapshots as Snapshots,
     SnapshotServices as SnapshotServices,
+    Tokens as Tokens,
 )

@@ -236,8 +236,8 @@ class Records(Protocol):
         seconds, where that is asked for. A project that had a run is found, too, where it is in none of the tables.
         """
 
-    async def newest_apps(self, limit: int) -> Sequence[AppName]:
-        """Give the apps of the newest *limit* deployments that are their project's newest, the newest first."""
+    async def newest_apps(self, limit: int) -> Mapping[AppName, ProjectId]:
+        """Give app and project of the newest *limit* deployments that are their project's newest, the newest first."""
 
     async def find_runs(self, start: str) -> Sequence[tuple[RunRow, Action | None]]:
         """Give the runs whose id begins with *start*, each with its action; three are enough to see that."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, SandboxInfo, SecretName
     from flysync.secret import Secret
 
+#: The tokens that apps have of their own.
+OwnTokens = Mapping["AppName", "Secret"]
 #: Who wants to be told how many machines a roll-out has reached.
 OnProgress = Callable[[Machines], None]
 
@@ -124,7 +126,8 @@ class SandboxFlyctl(Protocol):
 
     Before `prepare`, whatever is done with it looks for it first, in the same request; see `FlyctlMissing`.
     Errors: FlyctlFailed, FlyctlChanged, FlyUnavailable, DaytonaUnavailable, RateLimited, TimedOut; and AccessDenied,
-    FlyRefused and ConfigError of what asks Fly. Nothing is changed there, but by `secrets`.
+    FlyRefused and ConfigError of what asks Fly: where the app has a token of its own, the first two are about that app
+    alone. Nothing is changed there, but by `secrets`.
     """
 
     @property
@@ -143,11 +146,11 @@ class SandboxFlyctl(Protocol):
     async def reach(self, *, others: bool = False) -> Reach | None:
         """Try Fly's addresses, and where one fails, or with *others*, others too; nothing where it cannot try."""
 
-    async def token(self) -> Token:
-        """Give what the token says about itself, without asking Fly."""
+    async def token(self, app: AppName | None = None) -> Token:
+        """Give what the token, or that of *app*, says about itself, without asking Fly."""
 
-    async def sign_in(self) -> None:
-        """Make sure that Fly accepts the token; raises AccessDenied if not."""
+    async def sign_in(self, app: AppName | None = None) -> None:
+        """Make sure that Fly accepts the token, or that of *app*; raises AccessDenied if not."""
 
     async def see(self, app: AppName, *, alone: bool = False) -> None:
         """Make sure that the token, or with *alone* one for this app only, shows *app*; raises AppNotFound if not."""

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from flysync.model.allowed import Allowed
-    from flysync.model.core import ProjectId, RunId, SecretName
+    from flysync.model.core import AppName, ProjectId, RunId, SecretName
     from flysync.model.reports import SyncReport
     from flysync.model.snapshot import Flyctl, SnapshotInfo
     from flysync.ports.database import AppLock, DatabaseAdmin, Records
-    from flysync.ports.fly import OnProgress, Sandbox, Sandboxes, SandboxFlyctl
+    from flysync.ports.fly import OnProgress, OwnTokens, Sandbox, Sandboxes, SandboxFlyctl
     from flysync.secret import Secret
 
 
@@ -79,6 +79,19 @@ class Decryption(Protocol):
         """
 
 
+class Tokens(Protocol):
+    """Where Fly's tokens come from, where each app has one of its own."""
+
+    async def token(self, project: ProjectId, app: AppName) -> Secret:
+        """
+        Give the token for *app* of *project*; whatever it is given to, texts of others that have it are masked.
+
+        Raises:
+            ConfigError: the command cannot be run.
+            TokenFailed: it has none for this app that can be used, or it failed for now.
+        """
+
+
 class Clock(Protocol):
     """Time and chance."""
 
@@ -101,8 +114,12 @@ class Clock(Protocol):
 class FlyctlFactory(Protocol):
     """How to come by the flyctl of a sandbox."""
 
-    def __call__(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
-        """Give the flyctl of *sandbox*, for a run that is over at *end_at* of the monotonic clock."""
+    def __call__(self, sandbox: Sandbox, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> SandboxFlyctl:
+        """
+        Give the flyctl of *sandbox*, for a run that is over at *end_at* of the monotonic clock.
+
+        *tokens* are those of `Services.own_token`, for the apps that it will be asked for.
+        """
 
 
 class Snapshots(Protocol):
@@ -176,7 +193,17 @@ class Services:
     keep_days: int  #: Days that finished runs are kept.
     flyctl: FlyctlFactory
     decryption: Decryption | None = None  #: Absent where values are stored as they are sent.
+    tokens: Tokens | None = None  #: Absent where all apps share one token, of FLY_API_TOKEN.
     smoke_s: float = SMOKE_S  #: Seconds for which a machine has to stay up before it counts as running.
+
+    async def own_token(self, project: ProjectId, app: AppName) -> OwnTokens:
+        """Give the token that *app* of *project* has of its own, by app: nothing where all share one; see `Tokens`."""
+        return {} if self.tokens is None else {app: await self.tokens.token(project, app)}
+
+    @property
+    def token_setting(self) -> str:
+        """The setting that Fly's tokens come from."""
+        return "FLY_API_TOKEN" if self.tokens is None else "FLYSYNC_TOKEN_COMMAND"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,6 @@ From flags, environment, files and keyring to one frozen `Settings`.
 """
 
 from flysync.settings.loading import Source, load, survey
-from flysync.settings.table import SECRETS, VARIABLES, Settings, read_secret
+from flysync.settings.table import SECRETS, VARIABLES, Settings, needed, read_secret
 
-__all__ = ["SECRETS", "VARIABLES", "Settings", "Source", "load", "read_secret", "survey"]
+__all__ = ["SECRETS", "VARIABLES", "Settings", "Source", "load", "needed", "read_secret", "survey"]

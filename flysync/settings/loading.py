@@ -18,7 +18,7 @@ from flysync.model.reports import Note
 from flysync.model.similar import similar
 from flysync.secret import Secret
 from flysync.settings.readers import PLAIN_HTTP
-from flysync.settings.table import HOSTS, LIMITS, SECRETS, VARIABLES, Settings
+from flysync.settings.table import HOSTS, LIMITS, OWN, SECRETS, VARIABLES, Settings, needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -71,10 +71,8 @@ def load(
     Raises:
         ConfigError: all problems, in one message.
     """
-    runners = [text for source in sources if not source.is_dot_env and (text := source.values.get("FLYSYNC_RUNNER"))]
-    needs = Settings(runner=(*runners, "")[0].strip()).needed(needs)
     loader = _Loader(sources, needs, lookup, stored)
-    loader.look_for(needs)
+    loader.look_for_needs()
     if error := loader.error():
         raise error
     return loader.settings()
@@ -130,7 +128,6 @@ class _Loader:
         self.origins: dict[str, str] = {}
         self.notes: list[Note] = []
         self.problems: list[str] = []
-        self._needs = needs
         self._names: set[str] = set()
         self._hints: dict[str, None] = {}
         #: Why something may not be known that is set.
@@ -139,7 +136,12 @@ class _Loader:
         for source in sources:
             if not source.is_dot_env:
                 self._take(source)
-        if self.values.get("no_keyring") or self.origins.keys() >= {*needs}:
+        has_command = OWN in self.origins
+        self._needs = needed(needs, has_command=has_command, is_local=self.values.get("runner") == "local")
+        if has_command and "FLY_API_TOKEN" in self.origins:
+            name = "FLY_API_TOKEN"
+            self.note("setting_ignored", f"{name} ({self.origins[name]}) is not used: {OWN} is set", name)
+        if self.values.get("no_keyring") or self.origins.keys() >= {*self._needs}:
             lookup = None
         self._ask_keyring(lookup, stored() if lookup else ())
         named = set(self.origins)
@@ -153,7 +155,7 @@ class _Loader:
             self._check_runner()
         elif self.values.get("egress") == "fly":
             self._refuse_addresses()
-        token: Secret | None = self.values.get("fly_api_token")
+        token: Secret | None = None if has_command else self.values.get("fly_api_token")
         if "narrow_token" in self.values and token and not token.matches(macaroon.ALL_ARE):
             name, hint = "FLYSYNC_NARROW_TOKEN", "unset it, or make a macaroon (`fly tokens create org`)"
             why = f"{name} ({self.origins[name]}) needs a macaroon: FLY_API_TOKEN is an OAuth token, or contains one"
@@ -250,7 +252,7 @@ class _Loader:
     def _check_account(self, strange: Collection[str]) -> None:
         """Keep token and values from an account at Daytona that a stray `.env` may have named."""
         key, found = "DAYTONA_API_KEY", {*self._needs} & self.origins.keys() - strange
-        ours = [f"{name} ({self.origins[name]})" for name in ("FLY_API_TOKEN", "DATABASE_URL") if name in found]
+        ours = [f"{name} ({self.origins[name]})" for name in ("FLY_API_TOKEN", OWN, "DATABASE_URL") if name in found]
         if key in strange and ours:
             self.values.pop(VARIABLES[key][0], None)
             why = f"may be a stranger's, who would get token and values: {ours[0]} is not from there"
@@ -266,10 +268,10 @@ class _Loader:
             name = "FLYSYNC_SNAPSHOT"
             self.note("setting_ignored", f"ignored: {name} ({self.origins[name]}) {told}", name)
 
-    def look_for(self, needs: Sequence[str]) -> None:
-        """Add a problem for each of *needs* that was found nowhere."""
+    def look_for_needs(self) -> None:
+        """Add a problem for each that is needed and was found nowhere."""
         unread = "".join(f", and {why}" for why in self._unread)
-        for name in needs:
+        for name in self._needs:
             if name not in self.origins:
                 self._add(name, f"{name} is not set{unread}", _MISSING)
 

@@ -56,7 +56,9 @@ class Settings:
     runner: str = _setting("FLYSYNC_RUNNER", readers.one_of("daytona", "local"), "daytona")
     #: What the sandboxes that are created may reach: everything ("open"), or Fly's hosts ("fly").
     egress: str = _setting("FLYSYNC_EGRESS", readers.one_of("open", "fly"), "open")
-    #: What a sandbox's token serves: the one app ("app"), or all that FLY_API_TOKEN does.
+    #: The command that gives each app's own token; by default all share FLY_API_TOKEN.
+    token_command: str | None = _setting("FLYSYNC_TOKEN_COMMAND", readers.command)
+    #: What a sandbox's token serves: the one app ("app"), or all that the token does.
     narrow_token: str | None = _setting("FLYSYNC_NARROW_TOKEN", readers.one_of("app"))
     #: The schema of the backend's tables; by default the connection's search_path.
     db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.name)
@@ -94,14 +96,20 @@ class Settings:
         return tuple(secret for name in SECRETS if (secret := getattr(self, VARIABLES[name][0])) is not None)
 
     @property
+    def shared_token(self) -> Secret:
+        """The token of all apps; an empty one where there is none, or each has its own."""
+        return (None if self.token_command else self.fly_api_token) or Secret("")
+
+    @property
     def flyctl_base_urls(self) -> dict[str, str]:
         """The addresses that are passed to flyctl, by the name of its variable."""
         urls = [name for name in HOSTS if name.endswith("_BASE_URL")]
         return {name: url for name in urls if (url := getattr(self, VARIABLES[name][0])) is not None}
 
-    def needed(self, names: Sequence[str]) -> Sequence[str]:
-        """Give those of the settings *names* that are needed where flyctl runs."""
-        return [name for name in names if self.runner != "local" or name != "DAYTONA_API_KEY"]
+    def missing(self, needs: Sequence[str]) -> list[str]:
+        """Give those of *needs* that are not set."""
+        names = needed(needs, has_command=self.token_command is not None, is_local=self.runner == "local")
+        return [name for name in names if getattr(self, VARIABLES[name][0]) is None]
 
     def complete(self, options: SyncOptions) -> SyncOptions:
         """
@@ -138,10 +146,24 @@ LIMITS = (
     "FLYSYNC_EGRESS",
     "FLYSYNC_NARROW_TOKEN",
     "FLYSYNC_DECRYPT",
+    "FLYSYNC_TOKEN_COMMAND",
 )
+
+#: The one by which each app has a token of its own.
+OWN = "FLYSYNC_TOKEN_COMMAND"
 
 #: The addresses that a sandbox is told to go to.
 HOSTS = ("FLYSYNC_FLYCTL_INSTALL_URL", "FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL")
+
+
+def needed(names: Sequence[str], *, has_command: bool, is_local: bool) -> Sequence[str]:
+    """
+    Give the settings that are needed in fact.
+
+    A command that gives tokens stands for FLY_API_TOKEN; where flyctl runs on this machine, Daytona needs no key.
+    """
+    names = [name for name in names if name != "DAYTONA_API_KEY" or not is_local]
+    return [OWN if has_command and name == "FLY_API_TOKEN" else name for name in names]
 
 
 def read_secret(name: str, text: str, *, where: str = "keyring") -> Secret | None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from flysync.sim import sandboxes
-from flysync.sim.daytona_entries import Exec, Refusal, Sandbox, SandboxState, Snapshot, View
-from flysync.sim.daytona_fleet import Fleet
+from flysync.sim.daytona_fleet import Exec, Fleet, Sandbox
+from flysync.sim.daytona_snapshots import Refusal, Snapshot
+from flysync.sim.sandboxes import as_go_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from flysync.sim.sandboxes import Executed
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: The members of a request to run something, and what Go calls their types (read: types.go of the daemon).
-_TASK = {"command": (str, "string"), "cwd": (str, "string"), "envs": (dict, "string"), "timeout": (int, "uint32")}
-_MISMATCH = "invalid request body: json: cannot unmarshal into Go struct field ExecuteRequest"
+#: The members of a request to run something (read: types.go of the daemon).
+_TASK = {"command": str, "cwd": str, "envs": dict, "timeout": int}
 #: A larger body is not kept by the proxies, so they cannot send it again (read: retry_transport.go).
 _REPLAYED_BODY_BYTES = 256 * 1024
 
@@ -36,10 +35,7 @@ _REPLAYED_BODY_BYTES = 256 * 1024
 class Daytona(Fleet):
     """The API at `api_url` and the toolbox proxy beside it, used as an asynchronous context manager."""
 
-    #: How old the list is. It comes from a search index (read; seen lagging: daytonaio/daytona#5138).
-    list_lag_s = 0.0
-    #: Whether the address of the toolbox is left out, so that the SDK asks for it (measured).
-    toolbox_url_hidden = False
+    list_lag_s = 0.0  #: How old the list is. It comes from a search index (read; seen lagging: daytonaio/daytona#5138).
     #: How many of the next commands the platform runs twice, answering with what the second run gave.
     replay_next_exec = 0
     #: How long after the first run the second starts; nothing: when the first has ended.
@@ -54,40 +50,28 @@ class Daytona(Fleet):
 
     def add_snapshot(self, name: str, *, state: str = "active", files: dict[str, Path] | None = None) -> Snapshot:
         """Add a snapshot in whose sandboxes *files* (name to path) are on the PATH, and give it."""
-        snapshot = Snapshot(name=name, state=state, files=files or {})
-        self.snapshots.by_name[name] = snapshot
-        return snapshot
+        self.snapshots.by_name[name] = Snapshot(name=name, state=state, files=files or {})
+        return self.snapshots.by_name[name]
 
     def routes(self) -> list[web.RouteDef]:
         """Give what flysync asks for; whatever else the SDK can do is a 404 here, `socket.io` among it."""
-        one, shot = "/api/sandbox/{sandbox}", "/api/snapshots/{snapshot}"
-        guarded = [
+        one = "/api/sandbox/{sandbox}"
+        table: list[tuple[str, str, Handler]] = [
             ("POST", "/api/sandbox", self._create),
             ("GET", "/api/sandbox", self._index),
             ("GET", one, self._show),
             ("DELETE", one, self._delete),
             ("GET", f"{one}/toolbox-proxy-url", self._toolbox_url),
-            ("POST", "/api/snapshots", self.snapshots.create),
-            ("GET", "/api/snapshots", self.snapshots.index),
-            ("GET", shot, self.snapshots.show),
-            ("DELETE", shot, self.snapshots.remove),
-            ("POST", f"{shot}/activate", self.snapshots.activate),
-            ("GET", f"{shot}/build-logs-url", self.snapshots.log_url),
-            ("GET", "/snapshots/{snapshot}/build-logs", self.snapshots.log),
-            ("GET", "/api/warm-pools", self.snapshots.warm_pools),
-            ("POST", "/api/warm-pools", self.snapshots.add_warm_pool),
-            ("PATCH", "/api/warm-pools/{pool}", self.snapshots.change_warm_pool),
+            *self.snapshots.routes(),
+            ("POST", "/toolbox/{sandbox}/process/execute", self._execute),
         ]
-        return [
-            *(web.route(method, path, self._answering(handler)) for method, path, handler in guarded),
-            web.post("/toolbox/{sandbox}/process/execute", self._answering(self._execute, guarded=False)),
-        ]
+        return [web.route(method, path, self._answering(handler)) for method, path, handler in table]
 
-    def _answering(self, handler: Handler, *, guarded: bool = True) -> Handler:
+    def _answering(self, handler: Handler) -> Handler:
         """Let *handler* only have requests with the right token (read: global-auth.guard.ts), and answer refusals."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            if guarded and _bearer(request) != self.api_key:
+            if handler != self._execute and _bearer(request) != self.api_key:
                 return Refusal(401, "Invalid credentials").answer(request)
             try:
                 return await handler(request)
@@ -97,19 +81,16 @@ class Daytona(Fleet):
         return answer
 
     async def _create(self, request: web.Request) -> web.Response:
-        return self._answer(await self.create(await request.json()))
+        return web.json_response((await self.create(await request.json())).json())
 
     async def _show(self, request: web.Request) -> web.Response:
-        return self._answer(self.find(request.match_info["sandbox"]))
+        return web.json_response(self.find(request.match_info["sandbox"]).json())
 
     async def _delete(self, request: web.Request) -> web.Response:
         sandbox = self.find(request.match_info["sandbox"])
         await self.delete(sandbox)
         # The answer is that of an accepted request, even where nothing is left (read: getSandboxState).
-        return self._answer(sandbox, state="destroying")
-
-    def _answer(self, sandbox: Sandbox, **instead: str) -> web.Response:
-        return web.json_response(sandbox.json(toolbox_url=self._shown_toolbox_url) | instead)
+        return web.json_response(sandbox.json() | {"state": "destroying"})
 
     async def _toolbox_url(self, request: web.Request) -> web.Response:
         del request
@@ -117,20 +98,24 @@ class Daytona(Fleet):
 
     async def _index(self, request: web.Request) -> web.Response:
         """List as the search index does: as of `list_lag_s` ago, last active first (read: search of the service)."""
-        labels = json.loads(request.query.get("labels", "{}"))
-        start = int(request.query.get("cursor", "0"))
-        moment = time.monotonic() - self.list_lag_s
-        everything = [*self.sandboxes.values(), *self.destroyed.values()]
-        seen = [(sandbox, view) for sandbox in everything if (view := sandbox.seen_at(moment))]
-        found = [(sandbox, view) for sandbox, view in seen if _matches(sandbox, view, labels, request)]
+        asked, found = request.query, []
+        labels, states = json.loads(asked.get("labels", "{}")), ",".join(asked.getall("states", [])).split(",")
+        for sandbox in (*self.sandboxes.values(), *self.destroyed.values()):
+            view = sandbox.seen_at(time.monotonic() - self.list_lag_s)
+            # All labels, a prefix of the name, one of the states (read).
+            if (
+                view is not None
+                and view.state != "destroyed"
+                and labels.items() <= sandbox.labels.items()
+                and view.name.lower().startswith(asked.get("name", "").lower())
+                and (states == [""] or view.state in states)
+            ):
+                found.append((sandbox, view))
         found.sort(key=lambda pair: pair[0].last_activity, reverse=True)
-        end = start + int(request.query.get("limit", "100"))
-        items = [sandbox.item(view, toolbox_url=self._shown_toolbox_url) for sandbox, view in found[start:end]]
+        start = int(asked.get("cursor", "0"))
+        end = start + int(asked.get("limit", "100"))
+        items = [sandbox.json(view) for sandbox, view in found[start:end]]
         return web.json_response({"items": items, "nextCursor": str(end) if end < len(found) else None})
-
-    @property
-    def _shown_toolbox_url(self) -> str:
-        return "" if self.toolbox_url_hidden else f"{self.url}/toolbox"
 
     async def _execute(self, request: web.Request) -> web.StreamResponse:
         """Run a command as proxy, runner and daemon do (read: proxy.go of the runner, execute.go of the daemon)."""
@@ -165,79 +150,47 @@ class Daytona(Fleet):
 
     async def _run(self, sandbox: Sandbox, task: dict[str, Any], *, replayed: bool) -> Executed:
         """Run it once and keep a record."""
-        command, envs = task["command"], task["envs"] or {}
-        record = Exec(sandbox_id=sandbox.id, command=command, names=tuple(envs), replayed=replayed)
+        record = Exec(sandbox_id=sandbox.id, command=task["command"], names=tuple(task["envs"]), replayed=replayed)
         self.execs.append(record)
-        executed = await sandbox.local.execute(
-            command, cwd=task["cwd"] or "", envs=envs, timeout_s=task["timeout"] or 0
-        )
-        record.exit_code = executed.exit_code
-        record.ended_at = time.monotonic()
+        limits = {"cwd": task["cwd"], "envs": task["envs"], "timeout_s": task["timeout"]}
+        executed = await sandbox.local.execute(task["command"], **limits)
+        record.exit_code, record.ended_at = executed.exit_code, time.monotonic()
         return executed
 
     def _reachable(self, request: web.Request) -> Sandbox:
         """
         Give the sandbox that the path names by its id, as far as the token reaches it.
 
-        The proxy asks the API whether the token may use the sandbox and takes every answer from 400 on for "no": so a
-        sandbox that does not exist is a 401. Who was let in is remembered for two minutes; a sandbox that was
-        destroyed meanwhile is then the runner's 404. While it is being destroyed it still works (read: auth.go and
-        get_sandbox_target.go of the proxy).
+        The proxy asks the API, and takes every answer from 400 on for "no": a sandbox that does not exist is a 401. Who
+        was let in is remembered for two minutes; a sandbox that was destroyed meanwhile is then the runner's 404. While
+        it is being destroyed it still works (read: auth.go and get_sandbox_target.go of the proxy).
         """
         key = request.match_info["sandbox"]
         sandbox = self.sandboxes.get(key)
-        token = _bearer(request)
-        if token != self.api_key or not (sandbox or (key in self.destroyed and self.access_cached)):
-            problem = "authentication failed: Bearer token is invalid" if token else "missing authentication"
-            raise Refusal(401, problem, code="UNAUTHORIZED")
+        if _bearer(request) != self.api_key or not (sandbox or (key in self.destroyed and self.access_cached)):
+            raise Refusal(401, "authentication failed: Bearer token is invalid", code="UNAUTHORIZED")
         # Assumed for `error`: what did not start has no container.
-        if sandbox is None or sandbox.state in {SandboxState.CREATING, SandboxState.ERROR}:
+        if sandbox is None or sandbox.state in {"creating", "error"}:
             missing = f"sandbox container not found: Error response from daemon: No such container: {key}"
             raise Refusal(404, missing, code="NOT_FOUND")
-        if sandbox.local.stopped and sandbox.state is not SandboxState.DESTROYING:
+        if sandbox.local.stopped and sandbox.state != "destroying":
             raise Refusal(400, "no IP address found. Is the Sandbox started?", code="BAD_REQUEST")
         return sandbox
 
 
 def _bearer(request: web.Request) -> str:
-    """Give the token of the request, or nothing."""
-    kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if kind == "Bearer" else ""
-
-
-def _matches(sandbox: Sandbox, view: View, labels: dict[str, Any], request: web.Request) -> bool:
-    """Tell whether the list has this sandbox: all labels, a prefix of the name, one of the states (read)."""
-    states = {state for given in request.query.getall("states", []) for state in given.split(",")}
-    return (
-        view.state != SandboxState.DESTROYED
-        and labels.items() <= sandbox.labels.items()
-        and view.name.lower().startswith(request.query.get("name", "").lower())
-        and (not states or view.state in states)
-    )
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def _parse(body: bytes) -> dict[str, Any]:
     """Read the body as the daemon does (read: types.go, execute.go, env.go); `null` counts as missing, as in Go."""
-    try:
-        fields = json.loads(sandboxes.as_go_text(body))
-    except ValueError:
-        raise _bad("invalid request body: invalid character") from None
-    task = {key: fields.get(key) for key in _TASK}
-    for key, (kind, called) in _TASK.items():
-        value = task[key]
-        inner = value.values() if isinstance(value, dict) else ()
-        if type(value) not in {kind, type(None)} or not all(isinstance(item, str) for item in inner):
-            raise _bad(f"{_MISMATCH}.{key} of type {called}")
-    if (task["timeout"] or 0) < 0:
-        raise _bad(f"{_MISMATCH}.timeout of type uint32")
-    for name in task["envs"] or {}:
-        if not _ENV_NAME.fullmatch(name):
-            raise _bad(f"invalid environment variable name: '{name}'")
-    if not (task["command"] or "").strip():
-        raise _bad("command cannot be empty or whitespace-only")
+    fields = json.loads(as_go_text(body))
+    task = {key: kind() if fields.get(key) is None else fields[key] for key, kind in _TASK.items()}
+    if (
+        any(type(task[key]) is not kind for key, kind in _TASK.items())
+        or not task["command"].strip()
+        or not all(_ENV_NAME.fullmatch(name) and isinstance(value, str) for name, value in task["envs"].items())
+        or task["timeout"] < 0
+    ):
+        raise Refusal(400, "invalid request body", code="BAD_REQUEST", source="DAYTONA_DAEMON")
     return task
-
-
-def _bad(message: str) -> Refusal:
-    """Give the daemon's 400."""
-    return Refusal(400, message, code="BAD_REQUEST", source="DAYTONA_DAEMON")

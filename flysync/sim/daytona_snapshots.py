@@ -1,181 +1,227 @@
 """
-The snapshots of the simulated Daytona and the requests about them (read: snapshot.service.ts of v0.190.0).
+The snapshots of the simulated Daytona, the requests about them, and how all of it refuses.
 
 Nothing is built: a Dockerfile is kept and shown, and what would be in the image is what the test says is in it.
+"Read" is snapshot.service.ts of daytonaio/daytona v0.190.0 where no other file is named.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from aiohttp import web
 
-from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT, ORGANIZATION_ID, REGION, Refusal, Snapshot, now
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-#: What a name may be (read: validateSnapshotName; here without a digest).
-_NAME = re.compile(r"[a-zA-Z0-9_.:-]+(/[a-zA-Z0-9_.:-]+)*")
+#: Assumed: the hosted service has a default snapshot of some name; create without one uses it (read).
+DEFAULT_SNAPSHOT = "daytonaio/sandbox:0.5.0"
+#: Assumed: the name of a region.
+REGION = "us"
+#: What snapshots, pools and sandboxes all have; they call the memory differently.
+FIXED = {"organizationId": "sim", "kvm": False, "size": 0.5, "cpu": 1, "gpu": 0, "disk": 3, "mem": 1, "memory": 1}
+
+
+class Refusal(Exception):
+    """
+    A status and a sentence of the API's; with a `code` in *of_toolbox*, of the toolbox.
+
+    Read: all-exceptions.filter.ts, common-go/pkg/errors/middleware.go; `source` is newer (read: the SDK's errors.py).
+    """
+
+    def __init__(self, status: int, message: str, *, headers: dict[str, str] | None = None, **of_toolbox: str) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers, self.of_toolbox = status, message, headers, of_toolbox
+
+    def answer(self, request: web.Request) -> web.Response:
+        """Give the response that the client gets."""
+        body = {"path": request.path_qs, "timestamp": stamp(), "statusCode": self.status, "message": self.message}
+        more = {"method": request.method, **self.of_toolbox}
+        body |= more if self.of_toolbox else {"error": HTTPStatus(self.status).phrase}
+        return web.json_response(body, status=self.status, headers=self.headers)
+
+
+def stamp() -> str:
+    """Give the time as JavaScript's toISOString writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(kw_only=True, slots=True)
+class Snapshot:
+    """An image that sandboxes start from."""
+
+    name: str
+    state: str = "active"  #: active, inactive, pending, building, pulling, error or build_failed.
+    #: The executables in it that are not of this machine: name to path.
+    files: dict[str, Path] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: str(uuid4()))
+    image_name: str = ""
+    dockerfile: str | None = None
+    error_reason: str | None = None
+    created_at: str = field(default_factory=stamp)
+
+    def json(self) -> dict[str, Any]:
+        """Give what the API answers: what the SDK 0.226.1 requires (measured, key by key) and flysync reads."""
+        stamps = {"createdAt": self.created_at, "updatedAt": stamp()}
+        built = {"dockerfileContent": self.dockerfile, "snapshotRef": f"daytona-{self.id}", **stamps}
+        return {
+            "id": self.id,
+            "general": self.name == DEFAULT_SNAPSHOT,
+            "name": self.name,
+            "imageName": self.image_name,
+            "state": self.state,
+            "errorReason": self.error_reason if self.state == "build_failed" else None,
+            "buildInfo": None if self.dockerfile is None else built,
+            **FIXED,
+            **stamps,
+        }
 
 
 class Snapshots:
     """All snapshots by name, and the knobs of building and activating them; *spawn* starts a task."""
 
     def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
-        self.by_name = {DEFAULT_SNAPSHOT: Snapshot(name=DEFAULT_SNAPSHOT, general=True)}
+        self.by_name = {DEFAULT_SNAPSHOT: Snapshot(name=DEFAULT_SNAPSHOT)}
         #: How long a build stays in each of its states, and an activation in `pending`; 0: over before the answer.
         self.step_s = 0.0
-        #: What executables a snapshot has that is built here.
-        self.built_files: dict[str, Path] = {}
-        #: Where not empty, builds fail with this reason.
-        self.build_error = ""
-        #: What each build says besides its steps.
-        self.build_words = ""
+        self.built_files: dict[str, Path] = {}  #: What executables a snapshot has that is built here.
+        self.build_error = ""  #: Where not empty, builds fail with this reason.
+        self.build_words = ""  #: What each build says besides its steps.
         #: How many snapshots there may be that are not Daytona's own; nothing for any number.
         self.quota: int | None = None
         #: The pools of sandboxes that are kept ready, by id, in the API's words; None where the account has none.
         self.pools: dict[str, dict[str, Any]] | None = {}
         self._spawn = spawn
 
-    def find(self, id_or_name: str) -> Snapshot | None:
-        """Give a snapshot, or nothing."""
-        return next((one for one in self.by_name.values() if id_or_name in {one.name, one.id}), None)
+    def routes(self) -> list[tuple[str, str, Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]]]:
+        """Give method, path and handler of each."""
+        one, pools = "/api/snapshots/{snapshot}", "/api/warm-pools"
+        return [
+            ("POST", "/api/snapshots", self._create),
+            ("GET", "/api/snapshots", self._index),
+            ("GET", one, self._show),
+            ("DELETE", one, self._delete),
+            ("POST", f"{one}/activate", self._activate),
+            ("GET", f"{one}/build-logs-url", self._log_url),
+            ("GET", "/snapshots/{snapshot}/build-logs", self._log),
+            ("GET", pools, self._show_pools),
+            ("POST", pools, self._add_pool),
+            ("PATCH", f"{pools}/{{pool}}", self._change_pool),
+        ]
 
     def usable(self, id_or_name: str) -> Snapshot:
         """Give the one that a sandbox is to start from, or refuse (read: sandbox.service.ts, createFromSnapshot)."""
         wanted = id_or_name.strip() or DEFAULT_SNAPSHOT
-        snapshot = self.find(wanted)
-        if snapshot is None:
-            raise Refusal(400, f"Snapshot {wanted} not found. Did you add it through the Daytona Dashboard?")
+        snapshot = self._find(wanted, 400, ". Did you add it through the Daytona Dashboard?")
         if snapshot.state != "active":
             raise Refusal(400, f"Snapshot {wanted} is {snapshot.state}")
         return snapshot
 
-    async def create(self, request: web.Request) -> web.Response:
-        """Answer POST /snapshots."""
+    def _find(self, id_or_name: str, status: int = 404, advice: str = "") -> Snapshot:
+        for one in self.by_name.values():
+            if id_or_name in {one.name, one.id}:
+                return one
+        raise Refusal(status, f"Snapshot {id_or_name} not found{advice}")
+
+    def _named(self, request: web.Request) -> Snapshot:
+        return self._find(request.match_info["snapshot"])
+
+    async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()
         name = body["name"]
-        if not _NAME.fullmatch(name):
-            raise Refusal(400, "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes")
         self._refuse_beyond_quota()
         if name in self.by_name:
             raise Refusal(409, f'Snapshot with name "{name}" already exists for this organization')
-        snapshot = Snapshot(name=name, state="pending", files=dict(self.built_files))
-        snapshot.dockerfile = body["buildInfo"]["dockerfileContent"]
-        self.by_name[name] = snapshot
-        return await self._walk(snapshot, "building", "build_failed" if self.build_error else "active")
+        new = self.by_name[name] = Snapshot(name=name, files=self.built_files, error_reason=self.build_error or None)
+        new.dockerfile = body["buildInfo"]["dockerfileContent"]
+        return await self._walk(new, "building", "build_failed" if self.build_error else "active")
 
-    async def index(self, request: web.Request) -> web.Response:
-        """Answer GET /snapshots (read: ten to a page where the client does not say)."""
+    async def _index(self, request: web.Request) -> web.Response:
+        """List them (read: ten to a page where the client does not say)."""
         page, limit = (int(request.query.get(key, default)) for key, default in (("page", "1"), ("limit", "10")))
         items = [snapshot.json() for snapshot in self.by_name.values()]
         shown, pages = items[(page - 1) * limit : page * limit], math.ceil(len(items) / limit)
         return web.json_response({"items": shown, "total": len(items), "page": page, "totalPages": pages})
 
-    async def show(self, request: web.Request) -> web.Response:
-        """Answer GET /snapshots/{id or name}."""
-        return web.json_response(self._known(request).json())
+    async def _show(self, request: web.Request) -> web.Response:
+        return web.json_response(self._named(request).json())
 
-    async def remove(self, request: web.Request) -> web.Response:
-        """Answer DELETE /snapshots/{id}."""
-        snapshot = self._known(request)
-        if snapshot.general:
-            raise Refusal(403, "You cannot delete a general snapshot")
-        del self.by_name[snapshot.name]
+    async def _delete(self, request: web.Request) -> web.Response:
+        del self.by_name[self._named(request).name]
         return web.Response()
 
-    async def activate(self, request: web.Request) -> web.Response:
-        """Answer POST /snapshots/{id}/activate."""
-        snapshot = self._known(request)
-        if snapshot.state == "active":
-            raise Refusal(400, f"Snapshot {snapshot.id} is already active")
+    async def _activate(self, request: web.Request) -> web.Response:
+        snapshot = self._named(request)
         if snapshot.state != "inactive":
-            raise Refusal(400, f"Snapshot {snapshot.id} cannot be activated - it is in {snapshot.state} state")
+            is_active = snapshot.state == "active"
+            why = "is already active" if is_active else f"cannot be activated - it is in {snapshot.state} state"
+            raise Refusal(400, f"Snapshot {snapshot.id} {why}")
         self._refuse_beyond_quota()
-        snapshot.state = "pending"
         return await self._walk(snapshot, "active")
-
-    async def log_url(self, request: web.Request) -> web.Response:
-        """Answer GET /snapshots/{id}/build-logs-url; the log is at the proxy's address, not the API's."""
-        snapshot = self._known(request)
-        return web.json_response({"url": f"{request.url.origin()}/snapshots/{snapshot.id}/build-logs"})
-
-    async def log(self, request: web.Request) -> web.StreamResponse:
-        """Stream the log of a build until the build is over."""
-        snapshot = self._known(request)
-        stream = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await stream.prepare(request)
-        shown = 0
-        while True:
-            over = snapshot.state not in {"pending", "building"}
-            await stream.write(snapshot.build_log[shown:].encode())
-            shown = len(snapshot.build_log)
-            if over:
-                return stream
-            await asyncio.sleep(0.01)
-
-    async def warm_pools(self, request: web.Request) -> web.Response:
-        """Answer GET /warm-pools (assumed, as all about pools, but for the members: those that the client requires)."""
-        del request
-        return web.json_response(list(self._warm_pools().values()))
-
-    async def add_warm_pool(self, request: web.Request) -> web.Response:
-        """Answer POST /warm-pools; one that is there already is a conflict (read: the SDK's warm_pool.py)."""
-        body, pools = await request.json(), self._warm_pools()
-        name, target = self.usable(body["snapshot"]).name, body.get("target") or REGION
-        if any((one["snapshot"], one["target"]) == (name, target) for one in pools.values()):
-            raise Refusal(409, f"A warm pool for {name} already exists in {target}")
-        pool = {"id": str(uuid4()), "organizationId": ORGANIZATION_ID, "snapshot": name, "target": target}
-        pool |= {"pool": body["pool"], "currentSize": 0, "cpu": 1, "mem": 1, "disk": 3, "osUser": "daytona", "env": {}}
-        pools[pool["id"]] = pool | {"errorReason": None, "createdAt": now(), "updatedAt": now()}
-        return web.json_response(pools[pool["id"]])
-
-    async def change_warm_pool(self, request: web.Request) -> web.Response:
-        """Answer PATCH /warm-pools/{id}."""
-        body, pool = await request.json(), self._warm_pools().get(request.match_info["pool"])
-        if pool is None:
-            raise Refusal(404, "Warm pool not found")
-        pool["pool"] = body["pool"]
-        return web.json_response(pool)
-
-    def _warm_pools(self) -> dict[str, dict[str, Any]]:
-        if self.pools is None:
-            raise Refusal(403, "Warm pools are not enabled for this organization")
-        return self.pools
-
-    def _known(self, request: web.Request) -> Snapshot:
-        """Give the snapshot that the path names, or refuse."""
-        key = request.match_info["snapshot"]
-        snapshot = self.find(key)
-        if snapshot is None:
-            raise Refusal(404, f"Snapshot {key} not found")
-        return snapshot
 
     def _refuse_beyond_quota(self) -> None:
         """Refuse one more active snapshot than there may be (read: validateOrganizationQuotas, a 403)."""
-        active = sum(one.state != "inactive" and not one.general for one in self.by_name.values())
+        active = sum(one.state != "inactive" and one.name != DEFAULT_SNAPSHOT for one in self.by_name.values())
         if self.quota is not None and active >= self.quota:
             raise Refusal(403, f"Snapshot quota exceeded. Maximum allowed: {self.quota}")
 
     async def _walk(self, snapshot: Snapshot, *states: str) -> web.Response:
-        """Answer with a snapshot that goes through *states*, at once where steps take no time, else from now on."""
+        """Answer with a snapshot that goes on from `pending`, at once where steps take no time, else from now on."""
+        snapshot.state = "pending"
         steps = self._spawn(self._steps(snapshot, states))
         if not self.step_s:
             await steps
         return web.json_response(snapshot.json())
 
-    async def _steps(self, snapshot: Snapshot, states: Sequence[str]) -> None:
+    async def _steps(self, snapshot: Snapshot, states: tuple[str, ...]) -> None:
         for state in states:
             await asyncio.sleep(self.step_s)
             snapshot.state = state
-            if state == "building":
-                lines = enumerate((snapshot.dockerfile or "").splitlines(), 1)
-                snapshot.build_log = "".join(f"Step {n}: {line}\n" for n, line in lines) + self.build_words
-            if state == "build_failed":
-                snapshot.error_reason = self.build_error
+
+    async def _log_url(self, request: web.Request) -> web.Response:
+        """Tell where the log is: at the proxy's address, not the API's."""
+        return web.json_response({"url": f"{request.url.origin()}/snapshots/{self._named(request).id}/build-logs"})
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        """Stream the log of a build until the build is over."""
+        snapshot = self._named(request)
+        stream = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await stream.prepare(request)
+        lines = enumerate((snapshot.dockerfile or "").splitlines(), 1)
+        text = "".join(f"Step {number}: {line}\n" for number, line in lines) + self.build_words
+        while True:
+            if snapshot.state != "pending":
+                await stream.write(text.encode())
+                text = ""
+            if snapshot.state not in {"pending", "building"}:
+                return stream
+            await asyncio.sleep(0.01)
+
+    async def _show_pools(self, request: web.Request) -> web.Response:
+        """List the pools (assumed, as all about pools, but for the members: those that the client requires)."""
+        del request
+        return web.json_response(list(self._known_pools().values()))
+
+    async def _add_pool(self, request: web.Request) -> web.Response:
+        body, pools = await request.json(), self._known_pools()
+        pool: dict[str, Any] = {"id": str(uuid4()), "osUser": "daytona", "env": {}, "currentSize": 0, **FIXED}
+        pool |= {"snapshot": self.usable(body["snapshot"]).name, "target": body.get("target") or REGION}
+        pools[pool["id"]] = pool | {"pool": body["pool"], "createdAt": stamp(), "updatedAt": stamp()}
+        return web.json_response(pools[pool["id"]])
+
+    async def _change_pool(self, request: web.Request) -> web.Response:
+        body, pool = await request.json(), self._known_pools()[request.match_info["pool"]]
+        pool["pool"] = body["pool"]
+        return web.json_response(pool)
+
+    def _known_pools(self) -> dict[str, dict[str, Any]]:
+        if self.pools is None:
+            raise Refusal(403, "Warm pools are not enabled for this organization")
+        return self.pools

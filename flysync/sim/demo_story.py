@@ -7,20 +7,20 @@ Every command that is shown is run as it stands, in a process of its own, agains
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import pty
 import secrets
 import shlex
 import sys
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString, Self
+from typing import TYPE_CHECKING
 
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AsyncExitStack
 
     from flysync.sim.simulation import Simulation
 
@@ -29,11 +29,10 @@ _APP = "acme-web"
 
 
 class Story:
-    """The demo, act by act."""
+    """The demo, act by act; what it starts ends with *stack*."""
 
-    def __init__(self, world: Simulation, say: Callable[[str], None]) -> None:
-        self._world = world
-        self._say = say
+    def __init__(self, world: Simulation, say: Callable[[str], None], stack: AsyncExitStack) -> None:
+        self._world, self._say, self._stack = world, say, stack
         #: The settings of the commands.
         self._settings = world.settings() | {"FLYSYNC_ACTOR": "demo"}
         self._is_terminal = sys.stdout.isatty() and sys.stderr.isatty()
@@ -46,14 +45,6 @@ class Story:
         self.is_good = True
         #: The commands that were begun ahead, and where to read what they print.
         self._ahead: dict[tuple[str, ...], tuple[asyncio.subprocess.Process, int]] = {}
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave nothing running."""
 
     async def keep(self) -> None:
         """Leave the world running, and say how to use it."""
@@ -118,29 +109,20 @@ class Story:
 
     async def _store(self, project: str, app: str, values: dict[str, str]) -> None:
         """Do what the platform's backend does."""
-        connection = await psycopg.AsyncConnection.connect(self._world.dsn, autocommit=True)
-        async with connection:
-            await self._insert(connection, "INSERT INTO project_deployments VALUES (%s, %s)", project, app)
-            for name, value in values.items():
-                self._world.watch([value])
-                await self._insert(
-                    connection,
-                    "INSERT INTO cloud_credentials VALUES (%s, %s, %s) ON CONFLICT (project_id, credential_name)"
-                    " DO UPDATE SET credential_value = excluded.credential_value, updated_at = now()",
-                    project,
-                    name,
-                    value,
-                )
+        self._world.watch(values.values())
+        rows = [(project, name, value) for name, value in values.items()]
+        async with self._connected() as connection, connection.cursor() as cursor:
+            await cursor.execute("INSERT INTO project_deployments VALUES (%s, %s)", (project, app))
+            await cursor.executemany(
+                "INSERT INTO cloud_credentials VALUES (%s, %s, %s) ON CONFLICT (project_id, credential_name)"
+                " DO UPDATE SET credential_value = excluded.credential_value, updated_at = now()",
+                rows,
+            )
 
-    async def _asked(self, query: LiteralString, *given: str) -> str:
-        """Give what a query says, as text."""
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[psycopg.AsyncConnection]:
         async with await psycopg.AsyncConnection.connect(self._world.dsn, autocommit=True) as connection:
-            row = await (await connection.execute(query, given)).fetchone()
-        return str(row[0]) if row else ""
-
-    @staticmethod
-    async def _insert(connection: psycopg.AsyncConnection[Any], query: LiteralString, *values: str) -> None:
-        await connection.execute(query, values)
+            yield connection
 
     async def _flysync(self, *arguments: str) -> None:
         """Run the real command, show what it prints, and keep it for the proof."""
@@ -159,32 +141,22 @@ class Story:
     async def _start(self, *arguments: str, on: bool) -> tuple[asyncio.subprocess.Process, int]:
         """Start the real command, *on* a terminal or not; give it, and where to read what it prints."""
         ours, theirs = pty.openpty() if on else os.pipe()
+        command, nothing = (sys.executable, "-m", "flysync", *arguments), asyncio.subprocess.DEVNULL
+        environ = self._world.environ(**self._settings)
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "flysync",
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
-            env=self._world.environ(**self._settings),
-            cwd="/",
+            *command, stdin=nothing, stdout=theirs, stderr=theirs, env=environ, cwd="/"
         )
         os.close(theirs)
+        self._stack.push_async_callback(_ended, process)
         return process, ours
 
     def _copy(self, source: int) -> None:
-        while True:
-            try:
-                data = os.read(source, 65536)
-            except OSError:  # a terminal whose other end is closed
-                data = b""
-            if not data:
-                break
-            self._output += data
-            sys.stdout.write(data.decode(errors="replace"))
-            sys.stdout.flush()
-        os.close(source)
+        # A terminal whose other end is closed is an error to its reader.
+        with open(source, "rb", buffering=0) as output, suppress(OSError):
+            while data := output.read(65536):
+                self._output += data
+                sys.stdout.write(data.decode(errors="replace"))
+                sys.stdout.flush()
 
     async def _prove(self) -> None:
         """Search for the values where none may be."""
@@ -204,59 +176,8 @@ class Story:
         self._check("and no sandbox is left", not world.daytona.sandboxes)
 
 
-class ProcessStory(Story):
-    """The demo, in which nobody runs a command for a sync: a process beside it, which *command* starts, does it."""
-
-    command: tuple[str, ...]
-
-    def __init__(self, world: Simulation, say: Callable[[str], None]) -> None:
-        super().__init__(world, say)
-        self._process: asyncio.subprocess.Process | None = None
-        self._copying: asyncio.Task[None] | None = None
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-    async def _begin_ahead(self, *arguments: str) -> None:
-        """Leave it to the process."""
-
-    async def _begin(self) -> None:
-        """Start the process."""
-        self._say(f"\n$ flysync {' '.join(self.command)} &")
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "flysync",
-            *self.command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._world.environ(**self._settings),
-            cwd="/",
-        )
-        began = asyncio.Event()
-        self._copying = asyncio.create_task(self._shown(self._process, began))
-        await began.wait()
-
-    async def _prove(self) -> None:
-        """Let the process end."""
-        assert self._process is not None
-        assert self._copying is not None
-        self._act(f"flysync {self.command[0]} is told to end.")
-        self._process.terminate()
-        code = await self._process.wait()
-        await self._copying
-        self._check("it ends with 0", code == 0)
-        await super()._prove()
-
-    async def _shown(self, process: asyncio.subprocess.Process, began: asyncio.Event) -> None:
-        """Show the log as it comes."""
-        assert process.stderr is not None
-        async for line in process.stderr:
-            self._output += line
-            self._say(f"    {self.command[0]}: {json.loads(line)['message']}")
-            began.set()
-        began.set()
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """See that a command has ended, or end it."""
+    if process.returncode is None:
+        process.kill()
+        await process.wait()

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +24,14 @@ from flysync.sim.fly_state import World
 from flysync.sim.loopback import Loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from flysync.sim.fly_machine import Machine
     from flysync.sim.fly_state import App, Token
 
-    #: Gives what goes out as JSON.
-    Handler = Callable[[web.Request], Awaitable[object]]
+    #: Gives what goes out as JSON, or what it is to be waited for.
+    Handler = Callable[[web.Request, dict[str, Any]], object]
 
 #: How often somebody who waits looks.
 _LOOK_S = 0.01
@@ -63,29 +65,29 @@ class Fly(Loopback):
     def routes(self) -> list[web.RouteDef]:
         """Give the routes of all of Fly's services."""
         app, machine = "/v1/apps/{app}", "/v1/apps/{app}/machines/{machine}"
-        handlers: dict[tuple[str, str], tuple[Handler, int]] = {
-            ("POST", "/graphql"): (self._graphql, 200),
-            ("POST", "/api/v1/releases"): (self._create_release, 201),
-            ("PATCH", "/api/v1/releases/{id}"): (self._update_release, 200),
-            ("GET", "/api/v1/apps/{app}/releases"): (self._list_releases, 200),
-            ("GET", "/api/v1/apps/{app}/logs"): (self._logs, 200),
-            ("GET", app): (self._get_app, 200),
-            ("GET", f"{app}/secrets"): (self._list_secrets, 200),
-            ("POST", f"{app}/secrets"): (self._update_secrets, 200),
-            ("GET", f"{app}/ip_assignments"): (self._list_ips, 200),
-            ("GET", f"{app}/volumes"): (self._list_volumes, 200),
-            ("GET", f"{app}/machines"): (self._list_machines, 200),
-            ("GET", machine): (self._get_machine, 200),
-            ("POST", machine): (self._update_machine, 200),
-            ("POST", f"{machine}/start"): (self._start_machine, 200),
-            ("GET", f"{machine}/wait"): (self._wait, 200),
-            ("POST", f"{machine}/lease"): (self._acquire_lease, 201),
-            ("DELETE", f"{machine}/lease"): (self._release_lease, 200),
+        handlers: dict[tuple[str, str], Handler] = {
+            ("POST", "/graphql"): self._graphql,
+            ("POST", "/api/v1/releases"): self._create_release,
+            ("PATCH", "/api/v1/releases/{id}"): self._update_release,
+            ("GET", "/api/v1/apps/{app}/releases"): self._list_releases,
+            ("GET", "/api/v1/apps/{app}/logs"): self._logs,
+            ("GET", app): lambda request, _: self._app(request).shown(),
+            ("GET", f"{app}/secrets"): self._list_secrets,
+            ("POST", f"{app}/secrets"): self._update_secrets,
+            # With no addresses flyctl asks no name server.
+            ("GET", f"{app}/ip_assignments"): lambda request, _: (self._app(request), {"ips": []})[1],
+            ("GET", f"{app}/volumes"): lambda request, _: (self._app(request), [])[1],
+            ("GET", f"{app}/machines"): lambda request, _: [one.shown() for one in self._app(request).machines],
+            ("GET", machine): lambda request, _: self._machine(request).shown(),
+            ("POST", machine): self._update_machine,
+            ("POST", f"{machine}/start"): self._start_machine,
+            ("POST", f"{machine}/exec"): self._exec,
+            ("GET", f"{machine}/wait"): self._wait,
+            ("POST", f"{machine}/lease"): self._acquire_lease,
+            ("DELETE", f"{machine}/lease"): self._release_lease,
         }
-        return [
-            *(web.route(*where, _answering(handler, status)) for where, (handler, status) in handlers.items()),
-            *installer.routes(self, self._tarballs),
-        ]
+        ours = [web.route(*where, _answering(handler)) for where, handler in handlers.items()]
+        return [*ours, *installer.routes(self, self._tarballs)]
 
     def _tokens(self, request: web.Request) -> list[Token]:
         """Give those tokens of `Bearer a,b` or `FlyV1 a,b` that are honoured (read: fly-go tokens/tokens.go)."""
@@ -100,8 +102,7 @@ class Fly(Loopback):
     def _machine(self, request: web.Request) -> Machine:
         return self._app(request).machine(request.match_info["machine"])
 
-    async def _graphql(self, request: web.Request) -> object:
-        body = await _object(request)
+    def _graphql(self, request: web.Request, body: dict[str, Any]) -> object:
         query, variables = str(body.get("query")), body.get("variables") or {}
         tokens = self._tokens(request)
         if not tokens:
@@ -116,86 +117,53 @@ class Fly(Loopback):
         if "currentRelease" not in query:
             return _graphql_error("the simulator does not know this query")
         key = "currentRelease" if "currentRelease:" in query else "currentReleaseUnprocessed"
-        newest = app.releases[-1] if app.releases else None
-        release = newest and {
-            "id": newest.id,
-            "version": newest.version,
-            "imageRef": newest.image,
-            "configDefinition": newest.definition,
-        }
-        return {"data": {"app": {key: release}}}
+        told = [
+            {"id": one.id, "version": one.version, "imageRef": one.image, "configDefinition": one.definition}
+            for one in app.releases[-1:]
+        ]
+        return {"data": {"app": {key: told[0] if told else None}}}
 
-    async def _create_release(self, request: web.Request) -> object:
-        body = await _object(request)
+    def _create_release(self, request: web.Request, body: dict[str, Any]) -> object:
         app = self._app(request, str(body.get("app_name")))
         release = app.add_release(image=str(body.get("image")), definition=body.get("definition"), at=self.world.now())
         app.deployed = True
-        return {"release": release.shown()}
+        return _Created({"release": release.shown()})
 
-    async def _update_release(self, request: web.Request) -> object:
-        body = await _object(request)
-        for app in self.world.apps.values():
-            for release in app.releases:
-                if release.id == request.match_info["id"]:
-                    self._app(request, app.name)
-                    release.status = str(body.get("status"))
-                    return release.shown()
+    def _update_release(self, request: web.Request, body: dict[str, Any]) -> object:
+        every = ((app, release) for app in self.world.apps.values() for release in app.releases)
+        for app, release in (pair for pair in every if pair[1].id == request.match_info["id"]):
+            self._app(request, app.name)
+            release.status = str(body.get("status"))
+            return release.shown()
         raise Refusal(404, "release not found")  # assumed
 
-    async def _list_releases(self, request: web.Request) -> object:
+    def _list_releases(self, request: web.Request, _: object) -> object:
         newest = self._app(request).releases[-int(request.query.get("limit", "20")) :]
         return {"releases": [release.shown() for release in reversed(newest)]}
 
-    async def _logs(self, request: web.Request) -> object:
+    def _logs(self, request: web.Request, _: object) -> object:
         """Answer with what an app printed (shape: read, fly-go resource_logs.go)."""
         machine = self._app(request).machine(request.query.get("instance", ""))
         told = {"timestamp": stamp(self.world.now()), "level": "info", "instance": machine.id, "region": "iad"}
         entries = [{"id": str(n), "attributes": {**told, "message": line}} for n, line in enumerate(machine.log)]
         return {"data": entries, "meta": {"next_token": ""}}
 
-    async def _get_app(self, request: web.Request) -> object:
-        app = self._app(request)
-        return {
-            "id": app.name,
-            "name": app.name,
-            "internal_numeric_id": app.number,
-            "status": "deployed" if app.deployed else "pending",
-            "machine_count": len(app.machines),
-            "organization": {"name": app.org, "slug": app.org},
-        }
-
-    async def _list_secrets(self, request: web.Request) -> object:
+    def _list_secrets(self, request: web.Request, _: object) -> object:
         """List names and digests; flyctl asks for a `version` at least."""
         app = self._app(request)
         if int(wanted := request.query.get("version", "0")) > app.vault.version:
             raise Refusal(404, f"secrets version {wanted} does not exist")  # assumed
         return {"secrets": app.vault.listed(self.world.now() - timedelta(seconds=app.list_lag_s))}
 
-    async def _update_secrets(self, request: web.Request) -> object:
-        app = self._app(request)
-        values = (await _object(request)).get("values")
+    def _update_secrets(self, request: web.Request, body: dict[str, Any]) -> object:
+        app, values = self._app(request), body.get("values")
         if not isinstance(values, dict) or not all(isinstance(value, str | None) for value in values.values()):
             raise Refusal(400, "could not parse the request's body")  # assumed
         version = app.vault.update(values, at=self.world.now())
         return {"secrets": app.vault.listed(self.world.now()), "version": version}
 
-    async def _list_ips(self, request: web.Request) -> object:
-        """Answer that there are none: then flyctl asks no name server."""
-        self._app(request)
-        return {"ips": []}
-
-    async def _list_volumes(self, request: web.Request) -> object:
-        self._app(request)
-        return []
-
-    async def _list_machines(self, request: web.Request) -> object:
-        return [machine.shown() for machine in self._app(request).machines]
-
-    async def _get_machine(self, request: web.Request) -> object:
-        return self._machine(request).shown()
-
-    async def _update_machine(self, request: web.Request) -> object:
-        machine, body = self._leased(request), await _object(request)
+    def _update_machine(self, request: web.Request, body: dict[str, Any]) -> object:
+        machine = self._leased(request)
         if not isinstance(config := body.get("config"), dict):
             raise Refusal(400, "config is missing")  # assumed
         self._app(request).update_machine(
@@ -206,14 +174,24 @@ class Fly(Loopback):
         )
         return machine.shown()
 
-    async def _start_machine(self, request: web.Request) -> object:
+    def _start_machine(self, request: web.Request, _: object) -> object:
         """Start a machine and answer at once, however that ends (shape: read, fly-go machine_types.go)."""
         machine = self._leased(request)
         before = machine.state
         machine.start()
         return {"previous_state": before}
 
-    async def _wait(self, request: web.Request) -> object:
+    async def _exec(self, request: web.Request, body: dict[str, Any]) -> object:
+        """Run a command with the machine's secrets, on this machine (shape: read, fly-go machine_types.go)."""
+        machine, pipe = self._machine(request), asyncio.subprocess.PIPE
+        if not machine.runs:
+            raise Refusal(412, "machine is not running")  # assumed
+        environ = {**machine.env, "PATH": os.defpath}
+        process = await asyncio.create_subprocess_exec(*body["command"], stdout=pipe, stderr=pipe, env=environ)
+        stdout, stderr = await process.communicate()
+        return {"exit_code": process.returncode, "stdout": stdout.decode(), "stderr": stderr.decode()}
+
+    async def _wait(self, request: web.Request, _: object) -> object:
         """Answer once the machine has a state, or refuse when its time is up (text, and that now counts: assumed)."""
         machine = self._machine(request)
         end = time.monotonic() + int(request.query.get("timeout", "60"))
@@ -223,45 +201,51 @@ class Fly(Loopback):
             await asyncio.sleep(_LOOK_S)
         return {"ok": True}
 
-    async def _acquire_lease(self, request: web.Request) -> object:
+    def _acquire_lease(self, request: web.Request, _: object) -> object:
         machine, ttl_s = self._machine(request), int(request.query.get("ttl", "13"))
-        lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s, now=self.world.now())
+        lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s)
         told = {"nonce": lease.nonce, "expires_at": int(lease.ends_at.timestamp()), "owner": lease.holder}
-        return {"status": "success", "data": {**told, "description": "", "version": machine.instance}}
+        return _Created({"status": "success", "data": {**told, "description": "", "version": machine.instance}})
 
-    async def _release_lease(self, request: web.Request) -> object:
+    def _release_lease(self, request: web.Request, _: object) -> object:
         machine = self._machine(request)
         if machine.lease is None:
             raise Refusal(404, "lease not found")  # text reported: superfly/flyctl pull request 4100
-        machine.check_lease(nonce=_nonce(request), now=self.world.now())
+        machine.check_lease(nonce=_nonce(request))
         machine.lease = None
         return {"status": "success"}
 
     def _leased(self, request: web.Request) -> Machine:
         """Give the machine, unless somebody else has its lease or its host does not answer (text: assumed)."""
         machine = self._machine(request)
-        machine.check_lease(nonce=_nonce(request), now=self.world.now())
+        machine.check_lease(nonce=_nonce(request))
         if machine.host_status != "ok":
             raise Refusal(500, f"the host of machine {machine.id} could not be reached")
         return machine
 
 
-def _answering(handler: Handler, status: int) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Let what *handler* gives go out as JSON, and a refusal as `{"error": …}` with its status."""
+class _Created(dict[str, Any]):
+    """What goes out with status 201."""
+
+
+def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Let what *handler* makes of a request and its body go out as JSON, and a refusal as `{"error": …}`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            return web.json_response(await handler(request), status=status)
+            given = handler(request, await _object(request) if request.method in ("POST", "PATCH") else {})
+            given = await given if isinstance(given, Awaitable) else given
         except Refusal as refusal:
             return web.json_response({"error": refusal.text}, status=refusal.status)
+        return web.json_response(given, status=201 if isinstance(given, _Created) else 200)
 
     return answer
 
 
 async def _object(request: web.Request) -> dict[str, Any]:
-    """Give the JSON object that is sent, or refuse (text: assumed)."""
+    """Give the JSON object that is sent, an empty one where there is no body, or refuse (text: assumed)."""
     try:
-        found = json.loads(await request.text())
+        found = json.loads(await request.text() or "{}")
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from flysync.sim import flyctl_deploy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,8 +25,6 @@ _STARTED_AGO = timedelta(seconds=30)
 _EVENTS = 20
 #: The least that is between an end and the start that follows it (assumed: the real one waits longer and longer).
 _PAUSE_S = 0.05
-#: Machines that no secrets command counts or touches (read: fly-go flaps_machines.go; those of tests and canaries are).
-_APART = ("fly_app_release_command", "fly_app_console", "release_command")
 
 
 class Refusal(Exception):
@@ -72,6 +72,7 @@ class Crash:
         return self.times > 0 and is_release and self.secrets.items() <= machine.env.items()
 
 
+@dataclass(kw_only=True, eq=False)
 class Machine:
     """
     A machine: what it runs with, and how it is to misbehave.
@@ -79,41 +80,35 @@ class Machine:
     `crash`, `start_takes_s` and `healthy_after_s` count from its next start on; `exit` ends its app now.
     """
 
-    def __init__(
-        self,
-        machine_id: str,
-        *,
-        config: dict[str, object],
-        env: dict[str, str],
-        version: int,
-        now: Callable[[], datetime],
-    ) -> None:
-        self.id = machine_id
-        self.config = config
-        #: The version of the app's secrets it was started with, and those secrets.
-        self.secrets_version = version
-        self.env = env
-        self.created_at = self.updated_at = self._up_since = now() - _STARTED_AGO
-        #: How often it was updated, and how often restarted by that.
-        self.updates = self.restarts = 0
-        #: Who may change it at present; nothing where anybody may.
-        self.lease: Lease | None = None
-        #: What its app last printed; flyctl shows it when the machine crashes.
-        self.log: list[str] = []
-        #: `unreachable` or `unknown` where its host does not answer.
-        self.host_status = "ok"
-        #: How its app ends by itself; nothing where it does not.
-        self.crash: Crash | None = None
-        #: How long it stays `starting`.
-        self.start_takes_s = 0.0
-        #: Whether its health checks pass, where its config has some, and how long after a start.
-        self.healthy = True
-        self.healthy_after_s = 0.0
-        #: How many updates are still to fail.
-        self.update_failures = 0
+    id: str
+    config: dict[str, Any]
+    #: The version of the app's secrets it was started with, and those secrets.
+    secrets_version: int
+    env: dict[str, str]
+    now: Callable[[], datetime]
+    #: How often it was updated, and how often restarted by that.
+    updates: int = 0
+    restarts: int = 0
+    #: Who may change it at present; nothing where anybody may.
+    lease: Lease | None = None
+    #: What its app last printed; flyctl shows it when the machine crashes.
+    log: list[str] = field(default_factory=list)
+    #: `unreachable` or `unknown` where its host does not answer.
+    host_status: str = "ok"
+    #: How its app ends by itself; nothing where it does not.
+    crash: Crash | None = None
+    #: How long it stays `starting`.
+    start_takes_s: float = 0.0
+    #: Whether its health checks pass, where its config has some, and how long after a start.
+    healthy: bool = True
+    healthy_after_s: float = 0.0
+    #: How many updates are still to fail.
+    update_failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.created_at = self.updated_at = self._up_since = self.now() - _STARTED_AGO
         #: What happened to it, newest first.
         self._events: list[dict[str, Any]] = []
-        self._now = now
         self._state = "started"
         self._due: tuple[datetime, Callable[[datetime], None]] | None = None
         self._restart_count = self._leases = 0
@@ -123,7 +118,7 @@ class Machine:
     @property
     def state(self) -> str:
         """Its state now, as Fly calls it; to set it is to say so, without an event."""
-        while self._due is not None and self._due[0] <= self._now():
+        while self._due is not None and self._due[0] <= self.now():
             (at, do), self._due = self._due, None
             do(at)
         return self._state
@@ -144,15 +139,12 @@ class Machine:
     @property
     def metadata(self) -> dict[str, str]:
         """The metadata in its config: release, process group, who manages it."""
-        found = self.config.get("metadata")
-        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+        return self.config.get("metadata") or {}
 
     @property
     def is_managed(self) -> bool:
-        """Tell whether secrets commands count and touch it (read: fly-go flaps_machines.go)."""
-        metadata, is_gone = self.metadata, self.state in ("destroyed", "destroying")
-        group = metadata.get("fly_process_group") or metadata.get("process_group")
-        return metadata.get("fly_platform_version") == "v2" and not is_gone and group not in _APART
+        """Tell whether secrets commands count and touch it."""
+        return flyctl_deploy.is_managed({"config": self.config, "state": self.state})
 
     @property
     def runs(self) -> bool:
@@ -170,8 +162,8 @@ class Machine:
 
         Where its host does not answer, its configuration is called incomplete (read).
         """
-        state, names = self.state, self.config.get("checks")
-        is_late = self._now() < self._up_since + timedelta(seconds=self.healthy_after_s)
+        state, names = self.state, self.config.get("checks") or {}
+        is_late = self.now() < self._up_since + timedelta(seconds=self.healthy_after_s)
         running = "passing" if self.healthy and not is_late else "critical"
         status = running if state == "started" else "warning"  # assumed, and `critical` until they pass
         return {
@@ -179,7 +171,7 @@ class Machine:
             "name": f"machine-{self.id}",
             "state": state,
             "events": self._events,
-            "checks": [{"name": name, "status": status} for name in names] if isinstance(names, dict) else [],
+            "checks": [{"name": name, "status": status} for name in names],
             "host_status": self.host_status,
             "region": "iad",
             "image_ref": {"registry": "registry.fly.io", "repository": "x", "tag": "1", "digest": "sha256:0"},
@@ -191,10 +183,10 @@ class Machine:
             "cordoned": False,
         }
 
-    def update(self, config: dict[str, object], *, version: int, env: dict[str, str], launch: bool) -> None:
+    def update(self, config: dict[str, Any], *, version: int, env: dict[str, str], launch: bool) -> None:
         """Give it a config and secrets, and start it with them if it is to *launch* (events: assumed)."""
         was_up = self.state == "started"
-        self.config, self.secrets_version, self.env, self.updated_at = config, version, env, self._now()
+        self.config, self.secrets_version, self.env, self.updated_at = config, version, env, self.now()
         told = self._told(self.updated_at)
         if was_up:
             self._exit(told, exit_code=130, requested=True)
@@ -210,11 +202,11 @@ class Machine:
         """Start it with what it was last updated to."""
         if self.state != "started":
             self._state, self._restart_count = "starting", 0
-            self._then(self._now(), self.start_takes_s, self._come_up)
+            self._then(self.now(), self.start_takes_s, self._come_up)
 
     def exit(self, *, exit_code: int = 0, oom: bool = False, requested: bool = False) -> None:
         """Let its app end now, and leave it stopped; *requested*, as where Fly stops an idle one."""
-        self._exit(self._now(), exit_code=exit_code, oom=oom, requested=requested)
+        self._exit(self.now(), exit_code=exit_code, oom=oom, requested=requested)
 
     def let_time_pass(self, seconds: float) -> None:
         """Make all that has happened to it older by that."""
@@ -247,16 +239,9 @@ class Machine:
         self, at: datetime, *, exit_code: int, oom: bool = False, requested: bool = False, restarting: bool = False
     ) -> None:
         self.state = "stopped"
-        ended = {
-            "exit_code": exit_code,
-            "guest_exit_code": exit_code,
-            "guest_signal": -1,
-            "oom_killed": oom,
-            "requested_stop": requested,
-            "restarting": restarting,
-            "signal": -1,
-            "exited_at": stamp(at),
-        }
+        codes = {"exit_code": exit_code, "guest_exit_code": exit_code, "guest_signal": -1, "signal": -1}
+        how = {"oom_killed": oom, "requested_stop": requested, "restarting": restarting}
+        ended = {**codes, **how, "exited_at": stamp(at)}
         self._tell("exit", "stopped", at, request={"exit_event": ended, "restart_count": self._restart_count})
 
     def _tell(self, kind: str, status: str, at: datetime, *, source: str = "flyd", **more: object) -> None:
@@ -265,32 +250,33 @@ class Machine:
         self._events.insert(0, {"type": kind, "status": status, **more, "source": source, "timestamp": stamp})
         del self._events[_EVENTS:]
 
-    def take_lease(self, *, nonce: str, ttl_s: int, now: datetime) -> Lease:
+    def take_lease(self, *, nonce: str, ttl_s: int) -> Lease:
         """
         Give a lease, or prolong the one that has this *nonce*.
 
         Raises a refusal while somebody else holds one.
         """
-        self.check_lease(nonce=nonce, now=now)
+        self.check_lease(nonce=nonce)
         if self.lease is None:
-            self.lease = Lease(nonce=self._new_nonce(), holder="dev@example.test", ends_at=now)
-        self.lease.ends_at = now + timedelta(seconds=ttl_s)
+            self.hold_lease(holder="dev@example.test")
+        assert self.lease is not None
+        self.lease.ends_at = self.now() + timedelta(seconds=ttl_s)
         return self.lease
 
-    def check_lease(self, *, nonce: str, now: datetime) -> None:
+    def check_lease(self, *, nonce: str) -> None:
         """Refuse whoever does not hold the lease, where there is one (text: assumed)."""
-        if self.lease is not None and self.lease.ends_at <= now:
+        if self.lease is not None and self.lease.ends_at <= self.now():
             self.lease = None
         if self.lease is not None and self.lease.nonce != nonce:
             end = self.lease.ends_at.strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Refusal(409, f"machine ID {self.id} lease currently held by {self.lease.holder}, expires at {end}")
 
     def hold_lease(self, *, ttl_s: float = 3600, holder: str = "someone@example.test") -> None:
-        """Let somebody else hold the lease from now on; `machine.lease = None` ends it."""
-        ends_at = datetime.now(UTC) + timedelta(seconds=ttl_s)
-        self.lease = Lease(nonce=self._new_nonce(), holder=holder, ends_at=ends_at)
+        """
+        Let somebody hold the lease from now on; `machine.lease = None` ends it.
 
-    def _new_nonce(self) -> str:
-        """Make one that is the same whenever the same is done: recorded runs of flyctl name it."""
+        Its nonce is the same whenever the same is done: recorded runs of flyctl name it.
+        """
         self._leases += 1
-        return f"{self.id}-lease-{self._leases}"
+        ends_at = self.now() + timedelta(seconds=ttl_s)
+        self.lease = Lease(nonce=f"{self.id}-lease-{self._leases}", holder=holder, ends_at=ends_at)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets as random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flysync.sim import macaroon
 from flysync.sim.fly_machine import IMAGE, Machine, Refusal, stamp
@@ -30,6 +30,11 @@ class Token:
     app: str = ""
     #: The numbers of the apps that its caveats name; absent where they name none.
     numbers: Collection[int] | None = None
+
+    def serves(self, app: App) -> bool:
+        """Tell whether it may touch *app*."""
+        is_named = self.numbers is None or app.number in self.numbers
+        return self.org == app.org and self.app in ("", app.name) and is_named
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,23 +63,21 @@ class Release:
         }
 
 
+@dataclass(kw_only=True, eq=False)
 class App:
     """An app: its secrets, machines and releases."""
 
-    def __init__(
-        self, name: str, *, org: str, deployed: bool, number: int, key: bytes, now: Callable[[], datetime]
-    ) -> None:
-        self.name = name
-        self.org = org
-        #: Whether it was ever deployed.
-        self.deployed = deployed
-        self.number = number
-        self.vault = Vault(name, key)
-        self.machines: list[Machine] = []
-        self.releases: list[Release] = []
-        #: How old the list of secrets is that the Machines API gives (seen lagging by seconds: reported).
-        self.list_lag_s = 0.0
-        self._now = now
+    name: str
+    number: int
+    org: str
+    #: Whether it was ever deployed.
+    deployed: bool
+    vault: Vault
+    now: Callable[[], datetime]
+    machines: list[Machine] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    #: How old the list of secrets is that the Machines API gives (seen lagging by seconds: reported).
+    list_lag_s: float = 0.0
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -96,6 +99,17 @@ class App:
             "platformVersion": "machines",
             "organization": {"id": "o1", "internalNumericId": "9", "slug": self.org, "paidPlan": False},
             "postgresAppRole": None,
+        }
+
+    def shown(self) -> dict[str, object]:
+        """Give it as the Machines API does."""
+        return {
+            "id": self.name,
+            "name": self.name,
+            "internal_numeric_id": self.number,
+            "status": "deployed" if self.deployed else "pending",
+            "machine_count": len(self.machines),
+            "organization": {"name": self.org, "slug": self.org},
         }
 
     @property
@@ -138,33 +152,30 @@ class App:
         """
         if not machine_id:
             machine_id = hashlib.sha256(f"{self.name}/{len(self.machines)}".encode()).hexdigest()[:14]
-        release = self.releases[-1] if self.releases else None
+        newest = self.releases[-1] if self.releases else None
         ours = {
             "fly_flyctl_version": "0.4.80",
             "fly_platform_version": "v2",
             "fly_process_group": group,
-            "fly_release_id": release.id if release else "",
-            "fly_release_version": str(release.version) if release else "",
+            "fly_release_id": newest.id if newest else "",
+            "fly_release_version": str(newest.version) if newest else "",
         }
-        config: dict[str, object] = {
+        config: dict[str, Any] = {
             "init": {},
             "guest": {"cpu_kind": "shared", "cpus": 1, "memory_mb": 256},
             "metadata": {**(ours if managed else {}), **metadata},
             "image": IMAGE,
+            **({"checks": {"alive": {"type": "tcp", "port": 8080}}} if checks else {}),
+            **({"standbys": list(standbys)} if standbys else {}),
         }
-        if checks:
-            config["checks"] = {"alive": {"type": "tcp", "port": 8080}}
-        if standbys:
-            config["standbys"] = list(standbys)
         version = self.vault.version
-        env = self.vault.environment(version)
-        machine = Machine(machine_id, config=config, env=env, version=version, now=self._now)
+        machine = Machine(id=machine_id, config=config, secrets_version=version, env=self.secrets, now=self.now)
         machine.state = state
         self.machines.append(machine)
         return machine
 
     def update_machine(
-        self, machine: Machine, *, config: dict[str, object], min_secrets_version: int, skip_launch: bool
+        self, machine: Machine, *, config: dict[str, Any], min_secrets_version: int, skip_launch: bool
     ) -> None:
         """
         Give *machine* a new config and start it again.
@@ -182,7 +193,7 @@ class App:
 
     def deploy(self) -> Release:
         """Do what somebody's `fly deploy` does: a release, and each machine on it, with the newest secrets."""
-        release = self.add_release(image=IMAGE, definition=self.releases[-1].definition, at=self._now())
+        release = self.add_release(image=IMAGE, definition=self.releases[-1].definition, at=self.now())
         release.status = "complete"
         for machine in self.machines:
             if machine.is_managed:
@@ -198,14 +209,8 @@ class App:
     def add_release(self, *, image: str, definition: object, at: datetime) -> Release:
         """Create the app's next release, pending."""
         version = self.releases[-1].version + 1 if self.releases else 1
-        release = Release(
-            id=f"{self.name}-r{version}",
-            version=version,
-            created_at=at,
-            image=image,
-            status="pending",
-            definition=definition,
-        )
+        release = Release(id=f"{self.name}-r{version}", version=version, created_at=at, image=image, status="pending")
+        release.definition = definition
         self.releases.append(release)
         return release
 
@@ -238,9 +243,10 @@ class World:
         `fly.toml` as a mapping) as its definition.
         """
         before = self.now() - timedelta(hours=1)
-        app = App(name, org=org, deployed=deployed, number=len(self.apps) + 1, key=self._key, now=self.now)
+        vault = Vault(name, self._key)
         if secrets:
-            app.vault.update(secrets, at=before)
+            vault.update(secrets, at=before)
+        app = App(name=name, number=len(self.apps) + 1, org=org, deployed=deployed, vault=vault, now=self.now)
         if deployed:
             definition = {"app": name, **(config or {})}
             first = Release(id=f"{name}-r{release}", version=release, created_at=before, definition=definition)
@@ -273,12 +279,7 @@ class World:
     def visible_app(self, name: str, tokens: Sequence[Token]) -> App | None:
         """Give the app *name* if one of *tokens* may see it."""
         app = self.apps.get(name)
-        if app and any(
-            token.org == app.org and token.app in ("", name) and (token.numbers is None or app.number in token.numbers)
-            for token in tokens
-        ):
-            return app
-        return None
+        return app if app and any(token.serves(app) for token in tokens) else None
 
     def app_for(self, name: str, tokens: Sequence[Token]) -> App:
         """Give the app *name*, or refuse as the Machines API does (403: read, flaps_apps.go; its text: assumed)."""

@@ -27,16 +27,12 @@ if TYPE_CHECKING:
 #: What it says its version is, unless the launcher says otherwise.
 VERSION = "0.4.87"
 
-_COMMIT = "ad0172face303b77584eea95b46fa3ddc61d5ddd"
-_BUILT = "2026-08-21T00:00:00Z"
 _STAGED = (
     "Secrets have been staged, but not set on VMs. "
     "Deploy or update machines in this app for the secrets to take effect."
 )
-#: The flags that it takes: those with a value, and the others; `-a` is one's short form.
-_VALUED = ("app", "saveinstall")
-_FLAGS = (*_VALUED, "json", "stage", "detach", "dns-checks")
-_SHORT = {"a": "app", "j": "json", "s": "saveinstall"}
+#: The flags that it takes, and whether they want a value.
+_FLAGS = {"app": True, "saveinstall": True, "json": False, "stage": False, "detach": False, "dns-checks": False}
 #: With more machines than this, a list of secrets shows no status (flyctl.md 1.6).
 _MOST_MACHINES = 100
 
@@ -47,8 +43,9 @@ def main(version: str = VERSION) -> None:
         signal.signal(number, lambda *_: os._exit(127))  # it prints nothing, and keeps its leases (measured)
     try:
         words, flags = _parsed([os.fsencode(argument).decode("utf-8", "replace") for argument in sys.argv[1:]])
-        do, arguments = _command(words)
-        do(Client(os.environ, flags=flags, version=version), arguments)
+        length = 2 if " ".join(words[:2]) in _COMMANDS else 1
+        do = _COMMANDS.get(" ".join(words[:length]), _refuse)
+        do(Client(os.environ, flags=flags, version=version), words[length:])
     except Failure as failure:
         print(f"Error: {failure}", file=sys.stderr, flush=True)
         sys.exit(1)
@@ -92,10 +89,10 @@ def rows(
     if len(machines) > _MOST_MACHINES:
         return listed
     created = {str(release["version"]): release["created_at"] for release in releases}
-    numbers = [_metadata(machine).get("fly_release_version", "") for machine in machines]
+    started = [created.get(flyctl_deploy.metadata(machine).get("fly_release_version", ""), "") for machine in machines]
     for row, secret in zip(listed, secrets, strict=True):
-        reached = sum(1 for number in numbers if secret["updated_at"] <= created.get(number, ""))
-        row["status"] = ("Partial" if reached < len(numbers) else "Deployed") if reached else "Staged"
+        has = [secret["updated_at"] <= at for at in started]
+        row["status"] = ("Deployed" if all(has) else "Partial") if any(has) else "Staged"
     return listed
 
 
@@ -111,10 +108,6 @@ def _filled(value: Any) -> Any:
     return [_filled(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _metadata(machine: Mapping[str, Any]) -> dict[str, str]:
-    return (machine.get("config") or {}).get("metadata") or {}
-
-
 def _parsed(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Give the words and the flags of a command line; after `--` all are words."""
     words: list[str] = []
@@ -124,21 +117,13 @@ def _parsed(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if argument == "--":
             words += rest
         elif found := re.fullmatch(r"--([a-z-]+)(=.*)?|-([a-z])", argument, re.DOTALL):
-            name = found[1] or _SHORT.get(found[3], found[3])
+            name = found[1] or next((flag for flag in _FLAGS if flag[0] == found[3]), "")
             if name not in _FLAGS:
                 raise Failure(f"unknown flag: {argument}")
-            flags[name] = found[2][1:] if found[2] else next(rest, "") if name in _VALUED else "true"
+            flags[name] = found[2][1:] if found[2] else next(rest, "") if _FLAGS[name] else "true"
         else:
             words.append(argument)
     return words, flags
-
-
-def _command(words: Sequence[str]) -> tuple[Callable[[Client, Sequence[str]], None], Sequence[str]]:
-    """Give what does the command of one word or two, and the words that are left."""
-    for length in (2, 1):
-        if do := _COMMANDS.get(" ".join(words[:length])):
-            return do, words[length:]
-    raise Failure(f'unknown command "{" ".join(words[:2])}" for the stand-in for flyctl')
 
 
 def _set_secrets(client: Client, arguments: Sequence[str]) -> None:
@@ -150,10 +135,6 @@ def _set_secrets(client: Client, arguments: Sequence[str]) -> None:
             raise Failure(f"could not parse secrets: '{argument}': must be in the format NAME=VALUE")
         values[name] = sys.stdin.read().strip() if value == "-" else value
     _update(client, values)
-
-
-def _unset_secrets(client: Client, names: Sequence[str]) -> None:
-    _update(client, dict.fromkeys(names))
 
 
 def _update(client: Client, values: Mapping[str, str | None]) -> None:
@@ -171,8 +152,7 @@ def _list_secrets(client: Client, _: Sequence[str]) -> None:
     known = client.known_version()
     path = "/secrets" if known is None else f"/secrets?version={known}"
     secrets = client.machines("GET", path, failing="failed to list app secrets")["secrets"]
-    machines: list[dict[str, Any]] = []
-    releases: list[dict[str, Any]] = []
+    machines, releases = [], []
     with suppress(Failure):  # then nothing counts as deployed (flyctl.md 1.6)
         machines = flyctl_deploy.managed_machines(client)
         if 0 < len(machines) <= _MOST_MACHINES:
@@ -181,13 +161,17 @@ def _list_secrets(client: Client, _: Sequence[str]) -> None:
     _print(rows(secrets, machines, releases))
 
 
+def _refuse(_: Client, words: Sequence[str]) -> None:
+    raise Failure(f'unknown command "{" ".join(words)}" for the stand-in for flyctl')
+
+
 def _list_machines(client: Client, _: Sequence[str]) -> None:
-    _print([shown(machine) for machine in flyctl_deploy.list_machines(client, "failed to list VMs")])
+    _print([shown(machine) for machine in client.machines("GET", "/machines", failing="failed to list VMs")])
 
 
 def _show_status(client: Client, _: Sequence[str]) -> None:
     app = client.graphql("appcompact", failing="failed to get app: ")["appcompact"]
-    machines = flyctl_deploy.list_machines(client, "failed to list active VMs")
+    machines = client.machines("GET", "/machines", failing="failed to list active VMs")
     release = client.graphql("currentRelease")["app"]["currentRelease"] or {"version": 0}
     told = {"Name": app["name"], "Deployed": app["deployed"], "Version": release["version"]}
     _print({**told, "Machines": [shown(machine) for machine in machines]})
@@ -202,8 +186,9 @@ def _show_version(client: Client, _: Sequence[str]) -> None:
         client.configure("auto_update: true\n")
         print(f"set update channel to {client.flags['saveinstall']}", file=sys.stderr, flush=True)
         return
-    told = {"Name": "flyctl", "Version": client.version, "Commit": _COMMIT, "BranchName": "", "BuildDate": _BUILT}
-    told |= {"OS": "linux", "Architecture": "amd64", "Environment": "production"}
+    told = {"Name": "flyctl", "Version": client.version, "Commit": "ad0172face303b77584eea95b46fa3ddc61d5ddd"}
+    told |= {"BranchName": "", "BuildDate": "2026-08-21T00:00:00Z", "OS": "linux", "Architecture": "amd64"}
+    told |= {"Environment": "production"}
     print(json.dumps(told, separators=(",", ":")), flush=True)
 
 
@@ -213,7 +198,7 @@ def _print(what: object) -> None:
 
 _COMMANDS: dict[str, Callable[[Client, Sequence[str]], None]] = {
     "secrets set": _set_secrets,
-    "secrets unset": _unset_secrets,
+    "secrets unset": lambda client, names: _update(client, dict.fromkeys(names)),
     "secrets list": _list_secrets,
     "secrets deploy": flyctl_deploy.deploy,
     "machine list": _list_machines,

@@ -48,8 +48,8 @@ class Client:
 
     def machines(self, method: str, path: str, body: object = None, *, failing: str, nonce: str = "") -> Any:
         """Call the Machines API about the app, and give what it answers; what it says instead comes after *failing*."""
-        url = self._base("FLY_FLAPS_BASE_URL") + f"/v1/apps/{self.app}{path}"
-        status, answer = self._send(method, url, body, failing=failing, nonce=nonce)
+        where = f"/v1/apps/{self.app}{path}"
+        status, answer = self._send("FLY_FLAPS_BASE_URL", method, where, body, failing=failing, nonce=nonce)
         if status < 300:
             return _decoded(answer, failing)
         said = answer.decode("utf-8", "replace")
@@ -60,18 +60,16 @@ class Client:
 
     def releases(self, method: str, path: str, body: object = None, *, failing: str) -> Any:
         """Call the releases API, and give what it answers."""
-        url = self._base("FLY_UIEX_BASE_URL") + f"/api/v1/{path}"
-        status, answer = self._send(method, url, body, failing=failing)
+        status, answer = self._send("FLY_UIEX_BASE_URL", method, f"/api/v1/{path}", body, failing=failing)
         if status >= 300:
             raise Failure(f"{failing} (status {status}): {answer.decode('utf-8', 'replace')}")
         return _decoded(answer, failing)
 
     def graphql(self, what: str, *, failing: str = "") -> Any:
         """Ask GraphQL one of the things that flyctl asks, and give the data."""
-        query = _QUERIES[what]
-        body = {"query": query, "variables": {"appName": self.app}}
-        failing = f"{failing}failed to run {query}"
-        status, answer = self._send("POST", self._base("FLY_API_BASE_URL") + "/graphql", body, failing=failing)
+        body = {"query": _QUERIES[what], "variables": {"appName": self.app}}
+        failing = f"{failing}failed to run {_QUERIES[what]}"
+        status, answer = self._send("FLY_API_BASE_URL", "POST", "/graphql", body, failing=failing)
         if status != 200:
             raise Failure(f"{failing}: server returned a non-200 status code: {status}")
         found = _decoded(answer, failing)
@@ -107,32 +105,31 @@ class Client:
             with open(os.path.join(logs, "flyctl-stand-in.log"), "a", encoding="utf-8") as file:
                 file.write(f"{text}\n")
 
-    def _base(self, name: str) -> str:
-        """Give an address of the simulated Fly; the real one is never called."""
-        if not self._environ.get(name, "").startswith("http://"):
-            raise Failure(f"the stand-in for flyctl does not talk to the real Fly.io: set {name}")
-        return self._environ[name].rstrip("/")
-
-    def _send(self, method: str, url: str, body: object, *, failing: str, nonce: str = "") -> tuple[int, bytes]:
-        """Send a request on a connection of its own, and give the answer's status and body."""
+    def _send(
+        self, service: str, method: str, path: str, body: object, *, failing: str, nonce: str = ""
+    ) -> tuple[int, bytes]:
+        """Send a request to a service of the simulated Fly; the real one is never called. Give status and body."""
+        base = self._environ.get(service, "")
+        if not base.startswith("http://"):
+            raise Failure(f"the stand-in for flyctl does not talk to the real Fly.io: set {service}")
         token = _token(self._environ.get("FLY_API_TOKEN", ""))
         data = b"" if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        url = base.rstrip("/") + path
         self._log(f"--> {method} {url}\n{data.decode()}")
-        host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
         headers = {"Authorization": f"{'FlyV1' if token.startswith('fm2_') else 'Bearer'} {token}"}
         headers |= {"User-Agent": f"flyctl/{self.version}"} | ({"fly-machine-lease-nonce": nonce} if nonce else {})
-        asked = f'{failing}: {method.capitalize()} "{url}": '
+        why, address = "EOF", base.removeprefix("http://").rstrip("/")
         try:
             status, answer = exchanged(method, url, headers, data)
+            if status:
+                return status, answer
         except socket.gaierror:
-            raise Failure(f"{asked}dial tcp: lookup {host}: no such host") from None
+            why = f"dial tcp: lookup {address.partition(':')[0]}: no such host"
         except ConnectionRefusedError:
-            raise Failure(f"{asked}dial tcp {host}:{port}: connect: connection refused") from None
+            why = f"dial tcp {address}: connect: connection refused"
         except OSError:
-            raise Failure(f"{asked}EOF") from None
-        if not status:
-            raise Failure(f"{asked}EOF")
-        return status, answer
+            pass
+        raise Failure(f'{failing}: {method.capitalize()} "{url}": {why}')
 
 
 def exchanged(

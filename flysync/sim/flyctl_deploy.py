@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Process groups that are left alone (read: fly-go flaps_machines.go); machines of tests and canaries are not.
 _APART = ("fly_app_release_command", "fly_app_console", "release_command")
+#: States in which an update restarts a machine (measured; one of another state stays as it is).
+_UP = ("started", "starting", "failed")
 #: Seconds that it tries to get a lease (read: fly-go flaps/retry.go).
 _LEASE_S = 60.0
 #: Seconds that a start is watched, unless it is as old (read: internal/machine/leasable_machine.go).
@@ -39,25 +41,21 @@ Try 'fly deploy' first
 """
 
 
-def list_machines(client: Client, failing: str) -> list[dict[str, Any]]:
-    """Give all machines of the app; what Fly says instead comes after *failing*."""
-    found: list[dict[str, Any]] = client.machines("GET", "/machines", failing=failing)
-    return found
-
-
 def managed_machines(client: Client) -> list[dict[str, Any]]:
-    """Give those that `fly launch` or `fly deploy` made; one whose host does not answer has no whole configuration."""
-    return [one for one in list_machines(client, "failed to list VMs even after retries") if is_managed(one)]
+    """Give the machines that the commands for secrets count and touch."""
+    return [*filter(is_managed, client.machines("GET", "/machines", failing="failed to list VMs even after retries"))]
 
 
 def is_managed(machine: Mapping[str, Any]) -> bool:
-    """Tell whether the commands for secrets count and touch a machine (read: fly-go flaps_machines.go)."""
-    metadata = (machine.get("config") or machine.get("incomplete_config") or {}).get("metadata") or {}
-    return (
-        metadata.get("fly_platform_version") == "v2"
-        and machine["state"] not in ("destroyed", "destroying")
-        and (metadata.get("fly_process_group") or metadata.get("process_group")) not in _APART
-    )
+    """Tell whether `fly launch` or `fly deploy` made a machine, and it is there (read: fly-go flaps_machines.go)."""
+    told, is_gone = metadata(machine), machine["state"] in ("destroyed", "destroying")
+    group = told.get("fly_process_group") or told.get("process_group")
+    return told.get("fly_platform_version") == "v2" and not is_gone and group not in _APART
+
+
+def metadata(machine: Mapping[str, Any]) -> dict[str, str]:
+    """Give what a machine's configuration tells of it; one whose host does not answer has no whole one."""
+    return (machine.get("config") or machine.get("incomplete_config") or {}).get("metadata") or {}
 
 
 def start(client: Client, names: Sequence[str]) -> None:
@@ -97,128 +95,129 @@ def roll_out(client: Client, app: Mapping[str, Any]) -> None:
     image = client.graphql("LatestImage")["app"]["currentReleaseUnprocessed"]["imageRef"]
     made = {"app_name": client.app, "build_id": 0, "definition": definition, "image": image, "strategy": "ROLLING"}
     release = client.releases("POST", "releases", made, failing="failed to create release")["release"]
-    rollout = _Rollout(client, definition, release)
-    rollout.tell("running", None)
+    _tell(client, release, "running", None)
+    info = {"flyctl_version": client.version, "error": ""}
     try:
-        rollout.run(machines)
+        _update_all(client, machines, release, wait_s=_wait_s(definition))
     except Failure as failure:
-        rollout.end("failed", error=failure.line)
+        with suppress(Failure):  # only a warning
+            _tell(client, release, "failed", {"post_deployment_info": {**info, "error": failure.line}})
         raise
-    rollout.end("complete")
+    with suppress(Failure):
+        _tell(client, release, "complete", {"post_deployment_info": info})
     if os.environ.get("FLY_EMIT_RELEASE_JSON"):
         told = {"id": release["id"], "version": release["version"], "image_ref": image}
         _say(json.dumps(told, separators=(",", ":")))
 
 
-class _Rollout:
-    """A release on its way to the machines."""
+def _tell(client: Client, release: Mapping[str, Any], status: str, told: object) -> None:
+    """Say how a release is doing."""
+    failing = f"failed to set release status to '{status}': failed to update release"
+    client.releases("PATCH", f"releases/{release['id']}", {"metadata": told, "status": status}, failing=failing)
 
-    def __init__(self, client: Client, definition: Mapping[str, Any], release: Mapping[str, Any]) -> None:
-        self._client, self._release = client, release
-        given = re.fullmatch(r"([0-9.]+)(m?)s?", str((definition.get("deploy") or {}).get("wait_timeout", "")))
-        #: Seconds that a machine may take.
-        self._wait_s = float(given[1]) * (60 if given[2] else 1) if given else _WAIT_S
-        self._waits = "detach" not in client.flags
 
-    def tell(self, status: str, metadata: object) -> None:
-        """Say how the release is doing."""
-        body = {"metadata": metadata, "status": status}
-        failing = f"failed to set release status to '{status}': failed to update release"
-        self._client.releases("PATCH", f"releases/{self._release['id']}", body, failing=failing)
+def _wait_s(definition: Mapping[str, Any]) -> float:
+    """Give the seconds that a machine may take."""
+    given = re.fullmatch(r"([0-9.]+)(m?)s?", str((definition.get("deploy") or {}).get("wait_timeout", "")))
+    return float(given[1]) * (60 if given[2] else 1) if given else _WAIT_S
 
-    def end(self, status: str, *, error: str = "") -> None:
-        """Say how it ended; where that fails it is only a warning."""
-        with suppress(Failure):
-            self.tell(status, {"post_deployment_info": {"flyctl_version": self._client.version, "error": error}})
 
-    def run(self, machines: Sequence[dict[str, Any]]) -> None:
-        """Lease all machines and update each."""
-        nonces: dict[str, str] = {}
-        try:
-            for machine in machines:
-                nonces[machine["id"]] = _leased(self._client, machine["id"], ttl_s=13)
-            _say(f"Updating existing machines in '{self._client.app}' with rolling strategy")
-            for number, machine in enumerate(machines, 1):
-                mark = f"[{number}/{len(machines)}] " if len(machines) > 1 else ""
-                group = machine["config"]["metadata"].get("fly_process_group", "app")
-                self._update(machine, nonces[machine["id"]], mark=mark, label=f"{machine['id']} [{group}]")
-        finally:
-            for name, nonce in nonces.items():
-                with suppress(Failure):
-                    self._client.machines("DELETE", f"/machines/{name}/lease", nonce=nonce, failing="")
-
-    def _update(self, machine: Mapping[str, Any], nonce: str, *, mark: str, label: str) -> None:
-        name, config = machine["id"], machine["config"]
-        _say(f"> {mark}Updating {label}\n> {mark}Updating {label}")
-        release = {"fly_release_id": self._release["id"], "fly_release_version": str(self._release["version"])}
-        metadata = {**config["metadata"], **release, "fly_flyctl_version": self._client.version}
-        body = {"config": {**config, "metadata": dict(sorted(metadata.items()))}, "skip_secrets": False}
-        if stays := machine["state"] not in ("started", "starting", "failed"):
-            body["skip_launch"] = True
-        if (version := self._client.known_version()) is not None:
-            body["min_secrets_version"] = version
-        try:
-            path, failing = f"/machines/{name}", f"failed to update VM {name}"
-            updated = self._client.machines("POST", path, body, nonce=nonce, failing=failing)
-            if not stays:
-                self._see_up(updated, mark=mark, label=label)
-        except Failure as failure:
-            _say(f"✖ {mark}Machine {label} update failed: {failure.line}")
-            raise
-        _say(f"✔ {mark}Machine {label} update succeeded")
-
-    def _see_up(self, machine: Mapping[str, Any], *, mark: str, label: str) -> None:
-        name, deadline = machine["id"], time.monotonic() + self._wait_s
-        if self._waits:
-            _say(f"> {mark}Waiting for {label} to have state: started")
-            self._see_started(name, deadline)
-            _say(f"> {mark}Machine {label} has state: started")
-        _say(f"> {mark}Checking that {label} is up and running")
-        self._see_stay(name)
-        if self._waits and machine["config"].get("checks"):
-            self._see_healthy(name, deadline, f"> {mark}Waiting for {label} to become healthy: ")
-
-    def _see_healthy(self, name: str, deadline: float, line: str) -> None:
-        is_first = True
-        while checks := self._seen(name)["checks"]:
-            passing = sum(1 for check in checks if check["status"] == "passing")
-            if is_first or passing == len(checks):
-                _say(f"{line}{passing}/{len(checks)}\n")
-            if passing == len(checks):
-                return
-            if time.monotonic() > deadline:
-                cause = f'failed to get VM {name}: Get "{name}": net/http: request canceled'
-                raise Failure(f"timeout reached waiting for health checks to pass for machine {name}: {cause}")
-            is_first = False
-            time.sleep(_PAUSE_S)
-
-    def _see_started(self, name: str, deadline: float) -> None:
-        while (left_s := deadline - time.monotonic()) > 0:
-            path = f"/machines/{name}/wait?state=started&timeout={int(max(1, min(left_s, 60)))}"
+def _update_all(
+    client: Client, machines: Sequence[dict[str, Any]], release: Mapping[str, Any], *, wait_s: float
+) -> None:
+    """Lease all machines, and update one after the other."""
+    nonces: dict[str, str] = {}
+    try:
+        for machine in machines:
+            nonces[machine["id"]] = _leased(client, machine["id"], ttl_s=13)
+        _say(f"Updating existing machines in '{client.app}' with rolling strategy")
+        for number, machine in enumerate(machines, 1):
+            mark = f"[{number}/{len(machines)}] " if len(machines) > 1 else ""
+            label = f"{machine['id']} [{metadata(machine).get('fly_process_group', 'app')}]"
+            _say(f"> {mark}Updating {label}\n> {mark}Updating {label}")
+            try:
+                _update(client, machine, release, nonces[machine["id"]])
+                if machine["state"] in _UP:
+                    _see_up(client, machine, mark=mark, label=label, wait_s=wait_s)
+            except Failure as failure:
+                _say(f"✖ {mark}Machine {label} update failed: {failure.line}")
+                raise
+            _say(f"✔ {mark}Machine {label} update succeeded")
+    finally:
+        for name, nonce in nonces.items():
             with suppress(Failure):
-                self._client.machines("GET", path, failing="")
-                return
-            time.sleep(_PAUSE_S)
-        raise Failure("timeout reached waiting for machine's state to change")
+                client.machines("DELETE", f"/machines/{name}/lease", nonce=nonce, failing="")
 
-    def _see_stay(self, name: str) -> None:
-        """See that the app does not crash: for ten seconds, or until its start is as old."""
-        deadline = time.monotonic() + _SMOKE_S
-        while time.monotonic() < deadline:
-            events = self._seen(name)["events"]
-            if _is_crashing(events):
-                where = f"{self._client.app}/logs?instance={name}"
-                told = self._client.releases("GET", f"apps/{where}", failing="logs")["data"]
-                lines = "".join(f"{one['attributes']['message']}\n" for one in told)
-                said = f"moke checks for {name} failed: the app appears to be crashing"
-                raise Failure(f"s{said}\nS{said}\n{lines}")
-            if time.time() - _started_at(events) > _SMOKE_S:
-                return
-            time.sleep(_PAUSE_S)
 
-    def _seen(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._client.machines("GET", f"/machines/{name}", failing=f"failed to get VM {name}")
-        return found
+def _update(client: Client, machine: Mapping[str, Any], release: Mapping[str, Any], nonce: str) -> None:
+    """Have a machine restarted with the newest secrets; one that does not run stays as it is, and has them later."""
+    ours = {"fly_release_id": release["id"], "fly_release_version": str(release["version"])}
+    told = {**metadata(machine), **ours, "fly_flyctl_version": client.version}
+    body = {"config": {**machine["config"], "metadata": dict(sorted(told.items()))}, "skip_secrets": False}
+    if machine["state"] not in _UP:
+        body["skip_launch"] = True
+    if (version := client.known_version()) is not None:
+        body["min_secrets_version"] = version
+    name = machine["id"]
+    client.machines("POST", f"/machines/{name}", body, nonce=nonce, failing=f"failed to update VM {name}")
+
+
+def _see_up(client: Client, machine: Mapping[str, Any], *, mark: str, label: str, wait_s: float) -> None:
+    """See that a machine starts, does not crash, and gets healthy; with `--detach` that it does not crash."""
+    name, deadline, waits = machine["id"], time.monotonic() + wait_s, "detach" not in client.flags
+    if waits:
+        _say(f"> {mark}Waiting for {label} to have state: started")
+        _see_started(client, name, deadline)
+        _say(f"> {mark}Machine {label} has state: started")
+    _say(f"> {mark}Checking that {label} is up and running")
+    _see_stay(client, name)
+    if waits and machine["config"].get("checks"):
+        _see_healthy(client, name, deadline, f"> {mark}Waiting for {label} to become healthy: ")
+
+
+def _see_healthy(client: Client, name: str, deadline: float, line: str) -> None:
+    is_first = True
+    while checks := _seen(client, name)["checks"]:
+        passing = sum(check["status"] == "passing" for check in checks)
+        if is_first or passing == len(checks):
+            _say(f"{line}{passing}/{len(checks)}\n")
+        if passing == len(checks):
+            return
+        if time.monotonic() > deadline:
+            cause = f'failed to get VM {name}: Get "{name}": net/http: request canceled'
+            raise Failure(f"timeout reached waiting for health checks to pass for machine {name}: {cause}")
+        is_first = False
+        time.sleep(_PAUSE_S)
+
+
+def _see_started(client: Client, name: str, deadline: float) -> None:
+    while (left_s := deadline - time.monotonic()) > 0:
+        path = f"/machines/{name}/wait?state=started&timeout={int(max(1, min(left_s, 60)))}"
+        with suppress(Failure):
+            client.machines("GET", path, failing="")
+            return
+        time.sleep(_PAUSE_S)
+    raise Failure("timeout reached waiting for machine's state to change")
+
+
+def _see_stay(client: Client, name: str) -> None:
+    """See that the app does not crash: for ten seconds, or until its start is as old."""
+    deadline = time.monotonic() + _SMOKE_S
+    while time.monotonic() < deadline:
+        events = _seen(client, name)["events"]
+        if _is_crashing(events):
+            path = f"apps/{client.app}/logs?instance={name}"
+            told = client.releases("GET", path, failing="logs")["data"]
+            lines = "".join(f"{one['attributes']['message']}\n" for one in told)
+            said = f"moke checks for {name} failed: the app appears to be crashing"
+            raise Failure(f"s{said}\nS{said}\n{lines}")
+        if events[0]["type"] == "start" and time.time() - events[0]["timestamp"] / 1000 > _SMOKE_S:
+            return
+        time.sleep(_PAUSE_S)
+
+
+def _seen(client: Client, name: str) -> Any:
+    return client.machines("GET", f"/machines/{name}", failing=f"failed to get VM {name}")
 
 
 def _leased(client: Client, name: str, *, ttl_s: int) -> str:
@@ -226,32 +225,21 @@ def _leased(client: Client, name: str, *, ttl_s: int) -> str:
     deadline = time.monotonic() + _LEASE_S
     while True:
         try:
-            failing = f"failed to get lease on VM {name}"
-            lease = client.machines("POST", f"/machines/{name}/lease?ttl={ttl_s}", failing=failing)["data"]
-            return str(lease["nonce"])
+            path, failing = f"/machines/{name}/lease?ttl={ttl_s}", f"failed to get lease on VM {name}"
+            return str(client.machines("POST", path, failing=failing)["data"]["nonce"])
         except Failure:
             if time.monotonic() > deadline:
                 raise
         time.sleep(_PAUSE_S)
 
 
-def _started_at(events: Sequence[Mapping[str, Any]]) -> float:
-    """Give when a machine started after its launch; now, where events (newest first) do not tell, or it ended."""
-    types = [event["type"] for event in events]
-    since = types[: types.index("launch")] if "launch" in types else []
-    if "start" not in since or "exit" in since:
-        return time.time()
-    return float(events[since.index("start")]["timestamp"]) / 1000
-
-
 def _is_crashing(events: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether the newest exit was not asked for and comes again and again."""
-    for event in events:
-        if event["type"] == "exit":
-            request, ended = event["request"], event["request"]["exit_event"]
-            is_own = not ended["requested_stop"] and bool(ended["exit_code"])
-            return is_own and ended["restarting"] and request["restart_count"] > 1
-    return False
+    request = next((event["request"] for event in events if event["type"] == "exit"), None)
+    if request is None:
+        return False
+    ended, again = request["exit_event"], request["restart_count"] > 1
+    return bool(not ended["requested_stop"] and ended["exit_code"] and ended["restarting"] and again)
 
 
 def _say(line: str) -> None:

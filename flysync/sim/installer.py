@@ -24,46 +24,26 @@ if TYPE_CHECKING:
 
     from flysync.sim.loopback import Loopback
 
-#: What `latest` is.
-LATEST = stand_in.VERSION
-
 _SCRIPT = """\
 #!/bin/sh
-# Installs flyctl: install.sh [--non-interactive] [--setup-path] [latest | pre | prerel | VERSION]
 set -e
-
 version=latest
 for arg in "$@"; do
   case "$arg" in
     --non-interactive|--setup-path) ;;
-    latest|pre|prerel) version=$arg ;;
-    v[0-9]*|[0-9]*) version=$arg ;;
+    latest|pre|prerel|v[0-9]*|[0-9]*) version=$arg ;;
     *) echo "Error: invalid argument: $arg" 1>&2; exit 1 ;;
   esac
 done
-
-if ! command -v tar >/dev/null; then
-  echo "Error: tar is required to install flyctl" 1>&2
-  exit 1
-fi
-
-os=$(uname -s)
-arch=$(uname -m)
-address=$(curl -s "@URL@/app/flyctl_releases/$os/$arch/$version")
-if [ ! "$address" ]; then
-  echo "Error: Unable to find a flyctl release for $os/$arch/$version - see github.com/superfly/flyctl" 1>&2
-  exit 1
-fi
-
+release=$(uname -s)/$(uname -m)/$version
+address=$(curl -s "@URL@/app/flyctl_releases/$release")
+[ "$address" ] || { echo "Error: Unable to find a flyctl release for $release" 1>&2; exit 1; }
 home=${FLYCTL_INSTALL:-$HOME/.fly}
-mkdir -p "$home/bin" "$home/tmp"
-curl -q --fail --location --progress-bar --retry 5 --output "$home/tmp/flyctl.tar.gz" "$address"
-tar -C "$home/tmp" -xzf "$home/tmp/flyctl.tar.gz"
-chmod +x "$home/tmp/flyctl"
-mv "$home/tmp/flyctl" "$home/bin/flyctl"
+mkdir -p "$home/bin"
+curl -q --fail --location --output "$home/flyctl.tar.gz" "$address"
+tar -C "$home/bin" -xzf "$home/flyctl.tar.gz"
+rm "$home/flyctl.tar.gz"
 ln -sf "$home/bin/flyctl" "$home/bin/fly"
-rm "$home/tmp/flyctl.tar.gz"
-
 "$home/bin/flyctl" version -s shell
 echo "flyctl was installed successfully to $home/bin/flyctl"
 """
@@ -77,10 +57,8 @@ class Tarballs:
 
     def of(self, version: str) -> bytes:
         """Give the tarball of *version*: the executable, or the stand-in saying it is that version."""
-        if self._executable is None:
-            return _packed(stand_in.launcher_text(version).encode())
-        found = self._executable.stat()
-        return _packed_file(self._executable, found.st_mtime_ns, found.st_size)
+        program = self._executable
+        return _packed(program, program.stat().st_mtime_ns) if program else _packed(version)
 
     def sha256(self, version: str) -> str:
         """Give the checksum of the tarball of *version*."""
@@ -96,10 +74,9 @@ def routes(server: Loopback, tarballs: Tarballs) -> list[web.RouteDef]:
     async def address(request: web.Request) -> web.StreamResponse:
         """Answer with a tarball's address, or with nothing for a version that cannot be (read: flyctl.md 5)."""
         os, arch, version = (request.match_info[key] for key in ("os", "arch", "version"))
-        version = LATEST if version in ("latest", "pre", "prerel") else version.removeprefix("v")
-        if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version):
-            return web.Response(text="")
-        return web.Response(text=f"{server.url}/flyctl/flyctl_{version}_{os}_{arch}.tar.gz")
+        version = stand_in.VERSION if version in ("latest", "pre", "prerel") else version.removeprefix("v")
+        is_one = re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version)
+        return web.Response(text=f"{server.url}/flyctl/flyctl_{version}_{os}_{arch}.tar.gz" if is_one else "")
 
     async def tarball(request: web.Request) -> web.StreamResponse:
         data = await asyncio.to_thread(tarballs.of, request.match_info["version"])
@@ -113,19 +90,11 @@ def routes(server: Loopback, tarballs: Tarballs) -> list[web.RouteDef]:
 
 
 @functools.lru_cache(maxsize=1)
-def _packed_file(path: Path, _modified_ns: int, _size: int) -> bytes:
-    """Pack the file at *path*, once for each state of it: the real one has 113 MB."""
-    return _packed(path.read_bytes())
-
-
-def _packed(content: bytes) -> bytes:
-    """Make a tarball with *content* as `flyctl`; equal content gives equal bytes."""
-    buffer = io.BytesIO()
-    member = tarfile.TarInfo("flyctl")
+def _packed(source: Path | str, _modified_ns: int = 0) -> bytes:
+    """Make a tarball, once for each state of a file (the real one has 113 MB); equal content gives equal bytes."""
+    content = stand_in.launcher_text(source).encode() if isinstance(source, str) else source.read_bytes()
+    buffer, member = io.BytesIO(), tarfile.TarInfo("flyctl")
     member.size, member.mode = len(content), 0o755
-    with (
-        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0, filename="") as zipped,
-        tarfile.open(fileobj=zipped, mode="w|") as tar,
-    ):
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), compresslevel=1, mtime=0)

@@ -65,6 +65,10 @@ class FaultKind(StrEnum):
     TRUNCATE = "truncate"
 
 
+#: With these the work is not done.
+_WORKLESS = (FaultKind.STATUS, FaultKind.DROP_BEFORE, FaultKind.HANG)
+
+
 @dataclass(kw_only=True, slots=True)
 class Fault:
     """A fault that hits the next `times` requests whose "METHOD /path" matches `match`."""
@@ -163,49 +167,32 @@ class Loopback:
 
     async def _serve(self, request: web.Request, handler: Handler, fault: Fault | None) -> web.StreamResponse | None:
         """Answer a request as the fault demands; nothing where the connection is to be cut."""
-        if self.latency_s:
-            await asyncio.sleep(self.latency_s)
-        match fault.kind if fault else None:
-            case None:
-                return await handler(request)
-            case FaultKind.STATUS | FaultKind.STATUS_AFTER:
-                assert fault is not None
-                return await _serve_otherwise(request, handler, fault)
-            case FaultKind.DELAY | FaultKind.HOLD | FaultKind.HOLD_BEFORE:
-                assert fault is not None
-                return await self._serve_late(request, handler, fault)
-            case FaultKind.DROP_BEFORE:
-                pass
-            case FaultKind.DROP_AFTER:
-                await handler(request)
-            case FaultKind.HANG:
-                await self._stopping.wait()
-            case FaultKind.HANG_AFTER:
-                await handler(request)
-                await self._stopping.wait()
-            case FaultKind.TRUNCATE:
-                response = await handler(request)
-                text = response.text or "" if isinstance(response, web.Response) else ""
-                return web.Response(
-                    status=response.status, text=text[: len(text) // 2], content_type="application/json"
-                )
-        return None
-
-    async def _serve_late(self, request: web.Request, handler: Handler, fault: Fault) -> web.StreamResponse | None:
-        """Wait as the fault demands; then answer, unless the work is not wanted any more."""
+        await asyncio.sleep(self.latency_s)
+        if fault is None:
+            return await handler(request)
         if fault.kind is FaultKind.DELAY:
             await asyncio.sleep(fault.delay_s)
-            return await handler(request)
-        waits = {asyncio.ensure_future(event.wait()) for event in (fault.let_go, self._stopping)}
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        elif fault.kind in (FaultKind.HOLD, FaultKind.HOLD_BEFORE):
+            await _first(fault.let_go, self._stopping)
         has_gone = request.transport is None or request.transport.is_closing()
-        return None if fault.kind is FaultKind.HOLD_BEFORE and has_gone else await handler(request)
+        is_late = fault.kind is FaultKind.HOLD_BEFORE and has_gone
+        response = None if is_late or fault.kind in _WORKLESS else await handler(request)
+        if fault.kind in (FaultKind.HANG, FaultKind.HANG_AFTER):
+            await self._stopping.wait()
+        if fault.kind in (FaultKind.HANG_AFTER, FaultKind.DROP_AFTER):
+            return None
+        if fault.kind in (FaultKind.STATUS, FaultKind.STATUS_AFTER):
+            kind = fault.content_type
+            return web.Response(status=fault.status, text=fault.body, content_type=kind, headers=fault.headers)
+        if fault.kind is FaultKind.TRUNCATE and isinstance(response, web.Response):
+            half = (response.text or "")[: len(response.text or "") // 2]
+            return web.Response(status=response.status, text=half, content_type="application/json")
+        return response
 
 
-async def _serve_otherwise(request: web.Request, handler: Handler, fault: Fault) -> web.StreamResponse:
-    """Answer what the fault says, with or without the work."""
-    if fault.kind is FaultKind.STATUS_AFTER:
-        await handler(request)
-    return web.Response(status=fault.status, text=fault.body, content_type=fault.content_type, headers=fault.headers)
+async def _first(*events: asyncio.Event) -> None:
+    """Wait for the first of them."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()

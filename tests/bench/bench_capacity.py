@@ -24,7 +24,6 @@ from figures import row, runs_wanted
 from fleets import fill, slow
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from flysync.sim.daytona_entries import Snapshot
 from flysync.sim.simulation import Simulation
 from flysync.sim.valkey import EmbeddedValkey
 
@@ -192,8 +191,8 @@ async def opened() -> AsyncIterator[Measured]:
     async with AsyncExitStack() as stack:
         valkey = stack.enter_context(EmbeddedValkey())
         world = await stack.enter_async_context(Simulation(shell="/bin/sh"))
-        snapshots, trips = world.daytona.snapshots, RoundTrips()
-        snapshots.by_name["bench"] = Snapshot(name="bench", files=snapshots.built_files)
+        trips = RoundTrips()
+        _ = world.daytona.add_snapshot("bench", files=world.daytona.snapshots.built_files)
         dsn = await stack.enter_async_context(trips.counted(world.dsn))
         slow(world)
         worker = await asyncio.create_subprocess_exec(

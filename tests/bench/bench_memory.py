@@ -15,7 +15,6 @@ from pathlib import Path
 from figures import row, runs_wanted
 from fleets import fill
 
-from flysync.sim.daytona_entries import Snapshot
 from flysync.sim.simulation import Simulation
 
 RUNS, PROJECTS = 200, 20
@@ -26,8 +25,7 @@ async def measure(runs: int) -> bool:
     """Let a process do its runs; tell whether its memory stays within its bound and flat."""
     marks = (runs // 10, runs // 2, runs)
     async with Simulation(shell="/bin/sh") as world:
-        snapshots = world.daytona.snapshots
-        snapshots.by_name["bench"] = Snapshot(name="bench", files=snapshots.built_files)
+        _ = world.daytona.add_snapshot("bench", files=world.daytona.snapshots.built_files)
         await fill(world.dsn, projects=PROJECTS)
         for number in range(1, PROJECTS + 1):
             world.fly.add_app(f"app-{number}", machines=1)

@@ -16,7 +16,6 @@ from pathlib import Path
 from figures import Cost, command_cost, in_turn, ratio, row, runs_wanted, told
 from fleets import fill
 
-from flysync.sim.daytona_entries import Snapshot
 from flysync.sim.loopback import Fault, FaultKind
 from flysync.sim.simulation import Simulation
 
@@ -102,8 +101,7 @@ async def ten(world: Simulation, environ: dict[str, str]) -> bool:
 async def measure(runs: int) -> bool:
     """Measure all of it."""
     async with Simulation() as world:
-        snapshots = world.daytona.snapshots
-        snapshots.by_name["bench"] = Snapshot(name="bench", files=snapshots.built_files)
+        _ = world.daytona.add_snapshot("bench", files=world.daytona.snapshots.built_files)
         await fill(world.dsn, projects=2, each=TEN)
         for number in (1, 2):
             world.fly.add_app(f"app-{number}", machines=1)

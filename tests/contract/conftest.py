@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from daytona import AsyncDaytona, AsyncSandbox
 
-    from flysync.sim.daytona_entries import Sandbox
-
 
 @pytest.fixture
 async def fly() -> AsyncIterator[Fly]:
@@ -131,19 +129,13 @@ def sandboxes(new_sandboxes: Callable[..., DaytonaSandboxes]) -> DaytonaSandboxe
 
 
 @pytest.fixture
-def hold_back(daytona: Daytona, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], asyncio.Event]:
-    """Let what `daytona` does with a sandbox after a delay, `_settle` or `_destroy`, be done when an event is set."""
+def let_go(daytona: Daytona, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """What `daytona` does after a delay is done when this is set."""
+    is_time = asyncio.Event()
 
-    def hold_back(what: str) -> asyncio.Event:
-        let_go = asyncio.Event()
+    async def sleep(delay_s: float) -> None:
+        if delay_s:
+            await is_time.wait()
 
-        async def later(sandbox: Sandbox) -> None:
-            await let_go.wait()
-            done = getattr(daytona, what)(sandbox)
-            if done is not None:
-                await done
-
-        monkeypatch.setattr(daytona, f"{what}_later", later)
-        return let_go
-
-    return hold_back
+    monkeypatch.setattr(daytona, "sleep", sleep)
+    return is_time

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flysync.errors import AccessDenied, AppNotFound, DaytonaUnavailable
+from flysync.errors import AccessDenied, AppNotFound, DaytonaUnavailable, Scope
 from flysync.model.core import AppName
 from flysync.model.fly import TokenKind
 
@@ -27,6 +27,10 @@ class AccessWorld(ABC):
         flyctl = await self.flyctl()
         await flyctl.prepare()
         return flyctl
+
+    @abstractmethod
+    async def flyctl_with(self, app: str, *, reaches: bool) -> SandboxFlyctl:
+        """Give a prepared one for which *app* has a token of its own, that *reaches* it or is another tenant's."""
 
     @abstractmethod
     def refuse(self) -> None:
@@ -79,6 +83,20 @@ class FlyAccessContract:
             for hidden in ("nope",) if alone else ("theirs", "nope"):
                 with pytest.raises(AppNotFound):
                     await flyctl.see(AppName(hidden), alone=alone)
+
+    async def test_an_app_has_a_token_of_its_own(self, world: AccessWorld) -> None:
+        """It is the one that is used for that app; where it is a wrong one, that is about the app alone."""
+        theirs = AppName("theirs")
+        right = await world.flyctl_with("theirs", reaches=True)
+        await right.see(theirs)
+        await right.sign_in(theirs)
+        assert () == (await right.secrets(theirs).look()).secrets
+
+        wrong = await world.flyctl_with("theirs", reaches=False)
+        with pytest.raises(AccessDenied) as refused:
+            await wrong.secrets(theirs).look()
+        assert Scope.APP is refused.value.scope
+        assert (await wrong.secrets(AppName("acme")).look()).machines
 
     async def test_a_token_that_fly_refuses(self, world: AccessWorld) -> None:
         """Whatever is asked with it."""

@@ -171,7 +171,7 @@ class OverviewContract:
 
     async def test_the_apps_that_were_deployed_last(self, world: RecordsWorld) -> None:
         """Those that projects are deployed to now, each once, and no more than were asked for."""
-        assert [] == list(await world.records.newest_apps(3))
+        assert {} == await world.records.newest_apps(3)
         world.deploy(PROJECT, "left", NOON + timedelta(hours=8))
         world.deploy(PROJECT, "moved", NOON + timedelta(hours=9))
         world.deploy(OTHER, "shared", NOON)
@@ -179,5 +179,6 @@ class OverviewContract:
         world.deploy("fourth", "old", NOON - timedelta(hours=1))
         world.deploy("fifth", " ", NOON + timedelta(hours=10))
 
-        assert ["moved", "shared", "old"] == list(await world.records.newest_apps(9))
+        apps = await world.records.newest_apps(9)
+        assert [("moved", PROJECT), ("shared", "third"), ("old", "fourth")] == list(apps.items())
         assert ["moved", "shared"] == list(await world.records.newest_apps(2))

@@ -213,7 +213,7 @@ class TestTheList:
     async def test_labels_and_times_may_be_missing_or_odd(self, daytona: Daytona, sandboxes: DaytonaSandboxes) -> None:
         """What cannot be read is absent."""
         odd = await daytona.create({"name": "odd", "labels": {"app": "flysync", "flysync-ttl-s": "soon"}})
-        item = odd.item(odd.history[-1], toolbox_url=daytona.url)
+        item = odd.json()
         del item["createdAt"]
         daytona.faults.append(
             Fault(match="GET /api/sandbox", status=200, body=json.dumps({"items": [item], "nextCursor": None}))

@@ -476,16 +476,15 @@ class TestRemove:
         assert {} == daytona.sandboxes
 
     async def test_one_that_is_starting_is_removed_as_soon_as_that_is_possible(
-        self, daytona: Daytona, sandboxes: DaytonaSandboxes, hold_back: Callable[[str], asyncio.Event]
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, let_go: asyncio.Event
     ) -> None:
         """Daytona says 409 until then."""
         daytona.create_delay_s, daytona.create_hold_s = 3600, 0
-        start = hold_back("_settle")
         await daytona.create({"name": "box"})
         removing = asyncio.create_task(sandboxes.remove("box", timeout_s=60))
         while not any(record.status == 409 for record in daytona.records):  # noqa: ASYNC110  an answer has no event
             await asyncio.sleep(0.01)
-        start.set()
+        let_go.set()
         await removing
 
         assert {} == daytona.sandboxes
@@ -496,12 +495,11 @@ class TestRemove:
         self,
         daytona: Daytona,
         new_sandboxes: Callable[..., DaytonaSandboxes],
-        hold_back: Callable[[str], asyncio.Event],
+        let_go: asyncio.Event,
         unlisted: int,
     ) -> None:
         """Its name is gone at once, but it runs on; the list may not know it yet."""
         daytona.delete_delay_s = 3600
-        end = hold_back("_destroy")
         box = await make(first := new_sandboxes())
         await first.remove("box", timeout_s=10)
         still = await box.run("echo alive", {}, timeout_s=10)
@@ -510,7 +508,7 @@ class TestRemove:
         while len(daytona.requests(LIST)) <= unlisted:  # noqa: ASYNC110  a request has no event
             await asyncio.sleep(0.01)
         waiting = not removing.done()
-        end.set()
+        let_go.set()
         await removing
 
         assert waiting

@@ -148,7 +148,8 @@ class TestWords:
 
     async def test_an_organization_may_be_suspended(self, daytona: Daytona, sandboxes: DaytonaSandboxes) -> None:
         """Nothing was made, and nothing is asked for when it is removed."""
-        daytona.suspended = "Payment method required"
+        words = "Organization is suspended: Payment method required"
+        daytona.faults.append(Fault(match=CREATE, status=403, body=json.dumps({"message": words})))
         with pytest.raises(errors.DaytonaRefused, match="Organization is suspended: Payment method required"):
             await make(sandboxes)
 
@@ -247,23 +248,23 @@ class TestTheGate:
         assert ["a", "b", "ours"] == sorted(one.name for one in daytona.sandboxes.values())
 
     async def test_those_that_are_being_made_are_waited_for(
-        self, daytona: Daytona, sandboxes: DaytonaSandboxes, hold_back: Callable[[str], asyncio.Event]
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, let_go: asyncio.Event
     ) -> None:
         """They will make room: a sandbox may take longer to start than three tries."""
-        daytona.quota, daytona.create_delay_s, start = 1, 3600, hold_back("_settle")
+        daytona.quota, daytona.create_delay_s = 1, 3600
         first = asyncio.create_task(run(sandboxes, 1))
         while not daytona.requests(CREATE):  # noqa: ASYNC110  a request has no event
             await asyncio.sleep(0.01)
         second = asyncio.create_task(run(sandboxes, 2))
         while len(daytona.requests(CREATE)) < 5 and not second.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        start.set()
+        let_go.set()
         await asyncio.gather(first, second)
 
         assert 2 == len(daytona.destroyed)
 
     async def test_room_for_two_is_taken_side_by_side(
-        self, daytona: Daytona, sandboxes: DaytonaSandboxes, hold_back: Callable[[str], asyncio.Event]
+        self, daytona: Daytona, sandboxes: DaytonaSandboxes, let_go: asyncio.Event
     ) -> None:
         """The second one does not wait until the first one has started."""
         daytona.quota = 2
@@ -271,12 +272,12 @@ class TestTheGate:
         waiting = [asyncio.create_task(make(sandboxes, name)) for name in ("c", "d")]
         while len(daytona.requests(CREATE)) < 4:  # noqa: ASYNC110  a request has no event
             await asyncio.sleep(0.01)
-        daytona.create_delay_s, start = 3600, hold_back("_settle")
+        daytona.create_delay_s = 3600
         await asyncio.gather(*(sandboxes.remove(name, timeout_s=10) for name in ("a", "b")))
         async with asyncio.timeout(5):
             while ["c", "d"] != sorted(one.name for one in daytona.sandboxes.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        start.set()
+        let_go.set()
         await asyncio.gather(*waiting)
 
     async def test_an_old_limit_is_not_the_reason_for_a_later_silence(

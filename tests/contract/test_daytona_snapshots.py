@@ -16,7 +16,7 @@ from flysync import errors
 from flysync.adapters.daytona_snapshots import DaytonaSnapshots
 from flysync.model.snapshot import SnapshotInfo
 from flysync.secret import Secret
-from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT
+from flysync.sim.daytona_snapshots import DEFAULT_SNAPSHOT
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:

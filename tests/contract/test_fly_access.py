@@ -44,6 +44,14 @@ class MemoryWorld(AccessWorld):
     async def flyctl(self) -> SandboxFlyctl:
         return InMemoryFlyctl(self.fly, self.boxes.add("box"))
 
+    async def flyctl_with(self, app: str, *, reaches: bool) -> SandboxFlyctl:
+        self.fly.add_app(app)
+        self.fly.keys[app] = "its"
+        tokens = {AppName(app): Secret("its" if reaches else "another's")}
+        flyctl = InMemoryFlyctl(self.fly, self.boxes.add(f"box {reaches}"), tokens)
+        await flyctl.prepare()
+        return flyctl
+
     def refuse(self) -> None:
         for call in ("sign-in", "see", "see alone"):
             self.fly.failures[call] = [AccessDenied("Fly.io refuses the token")]
@@ -65,6 +73,14 @@ class LoopbackWorld(AccessWorld):
 
     async def flyctl(self) -> FlyctlSandbox:
         return self.of(await self.boxes.create("box", {}, ttl_s=600, timeout_s=30))
+
+    async def flyctl_with(self, app: str, *, reaches: bool) -> SandboxFlyctl:
+        token = made.macaroon(made.organization(8 if reaches else 7))
+        self.fly.add_token(token, org="them" if reaches else "others")
+        flyctl = self.of(await self.boxes.create(f"box{reaches}", {}, ttl_s=600, timeout_s=30))
+        flyctl._steps.tokens = {AppName(app): Secret(token)}
+        await flyctl.prepare()
+        return flyctl
 
     def of(self, box: Sandbox) -> FlyctlSandbox:
         """Give the flyctl of *box*."""

@@ -392,7 +392,7 @@ async def test_a_token_ends_by_the_clock_of_the_server(world: PostgresWorld, dat
     settings = load_settings(["DATABASE_URL"], environ=environ, directory=Path("/"))
     async with open_services(settings) as services:
         box = InMemorySandboxes().add("box")
-        steps = cast("Any", services.flyctl(box, RunId("r"), end_at=0.0))._steps
+        steps = cast("Any", services.flyctl(box, RunId("r"), end_at=0.0, tokens={}))._steps
         here, before = time.time(), steps.now()
         await services.records.runs([])
         after = steps.now()

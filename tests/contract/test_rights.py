@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from flysync.model.core import RunId
     from flysync.model.reports import Report
-    from flysync.ports import Sandbox
+    from flysync.ports import OwnTokens, Sandbox
 
 OLD_RUN = "01m8mx6xdsngcjvhbzvs727v5d"
 PROJECT, GONE, KEPT = ProjectId("proj123"), SecretName("GONE"), SecretName("KEPT")
@@ -85,9 +85,9 @@ class Role:
         found = self._backend.execute("SELECT run_id FROM flysync_runs ORDER BY started_at DESC LIMIT 1").fetchone()
         return str(found and found[0])
 
-    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> InMemoryFlyctl:
+    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> InMemoryFlyctl:
         """Give the flyctl of a sandbox."""
-        del run_id, end_at
+        del run_id, end_at, tokens
         return InMemoryFlyctl(self._fly, cast("InMemorySandbox", sandbox))
 
     @property

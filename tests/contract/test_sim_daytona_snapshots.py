@@ -9,7 +9,7 @@ import daytona as sdk_errors
 import pytest
 from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, Image
 
-from flysync.sim.daytona_entries import DEFAULT_SNAPSHOT
+from flysync.sim.daytona_snapshots import DEFAULT_SNAPSHOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,12 +101,6 @@ async def test_snapshots_are_listed_in_pages(daytona: Daytona, client: AsyncDayt
     page = await client.snapshot.list(page=2, limit=2)
 
     assert (["snapshot-1", "snapshot-2"], 5, 3) == ([s.name for s in page.items], page.total, page.total_pages)
-
-
-async def test_a_general_snapshot_stays(client: AsyncDaytona) -> None:
-    """Daytona's own ones cannot be deleted."""
-    with pytest.raises(sdk_errors.DaytonaForbiddenError, match="general snapshot"):
-        await client.snapshot.delete(DEFAULT_SNAPSHOT)
 
 
 async def test_an_unknown_snapshot_is_not_found(client: AsyncDaytona) -> None:

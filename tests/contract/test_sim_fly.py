@@ -134,8 +134,9 @@ class TestMachines:
         """A lease is over when its time is."""
         now = [datetime(2026, 1, 1, tzinfo=UTC)]
         machine = World(now=lambda: now[0]).add_app("x").machines[0]
-        first = machine.take_lease(nonce="", ttl_s=13, now=now[0])
-        second = machine.take_lease(nonce="", ttl_s=13, now=now[0] + timedelta(seconds=14))
+        first = machine.take_lease(nonce="", ttl_s=13)
+        now[0] += timedelta(seconds=14)
+        second = machine.take_lease(nonce="", ttl_s=13)
 
         assert first.nonce != second.nonce
 

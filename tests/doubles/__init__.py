@@ -13,6 +13,7 @@ from doubles.sandboxes import InMemorySandbox, InMemorySandboxes
 from doubles.secrets import InMemoryFly, InMemoryFlyctl, InMemorySecrets
 from doubles.snapshots import InMemoryRecipe, InMemorySnapshots
 from doubles.tables import InMemoryAction, InMemoryRun
+from doubles.tokens import InMemoryTokens
 
 __all__ = [
     "InMemoryAction",
@@ -31,5 +32,6 @@ __all__ = [
     "InMemorySandboxes",
     "InMemorySecrets",
     "InMemorySnapshots",
+    "InMemoryTokens",
     "KeptJob",
 ]

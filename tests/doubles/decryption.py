@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from flysync.errors import DecryptFailed
+from flysync.errors import DecryptFailed, Scope
 from flysync.ports import Decryption
 from flysync.secret import Secret
 
@@ -28,7 +28,7 @@ class InMemoryDecryption(Decryption):
     async def decrypt(self, project: ProjectId, stored: Mapping[SecretName, Secret]) -> Mapping[SecretName, Secret]:
         self.calls.append(sorted(stored))
         if self.is_broken:
-            raise DecryptFailed("the command failed", for_now=True)
+            raise DecryptFailed("the command failed", for_now=True, scope=Scope.SERVICE)
         if self.leaves:
             return stored
         parts = {name: secret.reveal().split(":", 2) for name, secret in stored.items()}

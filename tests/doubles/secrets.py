@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from doubles.fly_app import InMemoryApp
 from flysync.errors import (
+    AccessDenied,
     AppNotFound,
     DaytonaUnavailable,
     DeployIncomplete,
@@ -15,8 +17,10 @@ from flysync.errors import (
     FlysyncError,
     InvalidCredential,
     OutcomeUnknown,
+    Scope,
     TimedOut,
 )
+from flysync.model.core import AppName
 from flysync.model.fly import (
     AppAtFly,
     Flyctl,
@@ -31,14 +35,14 @@ from flysync.model.fly import (
     Written,
 )
 from flysync.ports import FlyctlMissing
+from flysync.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from doubles.sandboxes import InMemorySandbox
-    from flysync.model.core import AppName, SecretName
-    from flysync.ports import OnProgress
-    from flysync.secret import Secret
+    from flysync.model.core import SecretName
+    from flysync.ports import OnProgress, OwnTokens
 
 #: More machines than these, and flyctl shows no status (internal/command/secrets/list.go).
 _MOST_SHOWN = 100
@@ -65,14 +69,17 @@ class InMemoryFly:
         self.reach: Reach | None = Reach(fly={"GraphQL API": True, "Machines API": True, "releases API": True})
         self.token = Token(kind=TokenKind.ORG)
         self.flyctl = Flyctl(version="0.4.87", was_there=False)
+        self.keys: dict[str, str] = {}  #: The one token that reaches an app, where that is not any.
 
     def add_app(self, name: str, *, machines: int = 1) -> InMemoryApp:
         """Make an app."""
         self.apps[name] = InMemoryApp(machines=machines)
         return self.apps[name]
 
-    def find(self, name: str) -> InMemoryApp:
-        """Give an app."""
+    def find(self, name: str, tokens: OwnTokens) -> InMemoryApp:
+        """Give an app, where *tokens* have the one that reaches it."""
+        if name in self.keys and tokens.get(AppName(name)) != Secret(self.keys[name]):
+            raise AccessDenied(f"the token may not see {name}", service="fly", scope=Scope.APP)
         if name not in self.apps:
             raise AppNotFound(f"Fly.io knows no app {name}", service="fly")
         return self.apps[name]
@@ -98,9 +105,10 @@ class InMemoryFly:
 class InMemoryFlyctl:
     """The flyctl of a sandbox that has to be there (port `SandboxFlyctl`)."""
 
-    def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox) -> None:
+    def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox, tokens: OwnTokens = MappingProxyType({})) -> None:
         self._fly = fly
         self._sandbox = sandbox
+        self._tokens = tokens
 
     @property
     def found(self) -> Flyctl | None:
@@ -116,7 +124,7 @@ class InMemoryFlyctl:
 
     def secrets(self, app: AppName) -> InMemorySecrets:
         """Give the secrets of *app*."""
-        return InMemorySecrets(self._fly, self._sandbox, app)
+        return InMemorySecrets(self._fly, self._sandbox, app, self._tokens)
 
     async def clean(self) -> None:
         """Leave nothing behind."""
@@ -128,28 +136,31 @@ class InMemoryFlyctl:
         reach = self._fly.reach
         return replace(reach, essential=False, other=False) if others and reach and reach.other is None else reach
 
-    async def token(self) -> Token:
-        """Give what the token says."""
+    async def token(self, app: AppName | None = None) -> Token:
+        """Give what the token says; any says the same."""
         self._fly.begin("token", self._sandbox)
         return self._fly.token
 
-    async def sign_in(self) -> None:
-        """Accept the token."""
+    async def sign_in(self, app: AppName | None = None) -> None:
+        """Accept the token, or that of an app."""
         self._fly.begin("sign-in", self._sandbox)
 
     async def see(self, app: AppName, *, alone: bool = False) -> None:
         """Show an app."""
         self._fly.begin("see alone" if alone else "see", self._sandbox)
-        self._fly.find(app)
+        self._fly.find(app, self._tokens)
 
 
 class InMemorySecrets:
     """The secrets of one app (port `SecretStore`), reached from a sandbox that has to be there."""
 
-    def __init__(self, fly: InMemoryFly, sandbox: InMemorySandbox, app: str) -> None:
+    def __init__(
+        self, fly: InMemoryFly, sandbox: InMemorySandbox, app: str, tokens: OwnTokens = MappingProxyType({})
+    ) -> None:
         self._fly = fly
         self._sandbox = sandbox
         self._name = app
+        self._tokens = tokens
 
     def batches(self, values: Mapping[SecretName, Secret]) -> Sequence[Sequence[SecretName]]:
         """Put everything into one batch."""
@@ -233,7 +244,7 @@ class InMemorySecrets:
             raise FlyctlMissing
         self._fly.begin(call, self._sandbox)
         self._sandbox.has_flyctl = True
-        return self._fly.find(self._name)
+        return self._fly.find(self._name, self._tokens)
 
     def _after(self, app: InMemoryApp) -> AppAtFly | None:
         """Give what is seen right after a change; nothing where a look is to fail."""

@@ -149,15 +149,17 @@ class InMemoryTables:
         moment = None if timeless else at or self.now()
         self.projects.setdefault(project, InMemoryProject()).deployments.append((app, moment))
 
-    async def newest_apps(self, limit: int) -> Sequence[AppName]:
-        """Give the apps of the newest deployments."""
-        times: dict[str, datetime] = {}
-        for project in self.projects.values():
-            for app in project.apps()[:1]:
-                newest = max((at for name, at in project.deployments if name == app and at), default=_OLDEST)
-                times[app] = max(newest, times.get(app, _OLDEST))
-        ranked = sorted(times.items(), key=lambda item: (-item[1].timestamp(), item[0]))
-        return [AppName(app) for app, _ in ranked[:limit]]
+    async def newest_apps(self, limit: int) -> Mapping[AppName, ProjectId]:
+        """Give app and project of the newest deployments."""
+        found = []
+        for project, here in self.projects.items():
+            for app in here.apps()[:1]:
+                newest = max((at for name, at in here.deployments if name == app and at), default=_OLDEST)
+                found.append((-newest.timestamp(), app, project))
+        apps: dict[AppName, ProjectId] = {}
+        for _, app, project in sorted(found):
+            apps.setdefault(AppName(app), ProjectId(project))
+        return dict([*apps.items()][:limit])
 
     def unknown(self, project: ProjectId, is_what: str) -> ProjectNotFound:
         """Give the error of a project that nobody knows."""

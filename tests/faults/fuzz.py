@@ -58,6 +58,8 @@ from flysync.worker.process import Work
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from flysync.ports import OwnTokens
+
     #: Tries a case, and gives what it tells: reports, errors, and whatever is shown of other things.
     Entrance = Callable[[Case], Awaitable[list[object]]]
 
@@ -247,12 +249,12 @@ async def flyctl(case: Case) -> list[object]:
     clock, sums = SkippingClock(), ("a" * 64,) if case.perhaps() else ()
     source = Source(version="0.4.87", install_url="https://fly.io/install.sh", sums=sums)
 
-    def new(_sandbox: Any, run_id: RunId, *, end_at: float) -> FlyctlSandbox:
+    def new(_sandbox: Any, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> FlyctlSandbox:
         box, token = OddSandbox(case), Secret(CANARY)
-        steps = Steps(sandbox=box, run_id=run_id, token=token, base_urls={}, clock=clock, end_at=end_at)
+        steps = Steps(sandbox=box, run_id=run_id, token=token, base_urls={}, clock=clock, end_at=end_at, tokens=tokens)
         return FlyctlSandbox(steps, source=source)
 
-    world, lone = services(flyctl=new, clock=clock), new(None, RunId("r"), end_at=clock.monotonic() + 600)
+    world, lone = services(flyctl=new, clock=clock), new(None, RunId("r"), end_at=clock.monotonic() + 600, tokens={})
     told = [
         await ended(sync_project(P, SyncOptions(verify=case.perhaps()), services=world)),
         await ended(unset_secrets(P, [SecretName("A")], SyncOptions(force=True), services=world)),

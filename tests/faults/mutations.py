@@ -32,6 +32,8 @@ _SCRIPT = "unit/test_flyctl_script.py::test_"
 _MACHINES = "unit/test_flyctl_machine_list.py::test_"
 _ODD = "unit/test_flyctl_odd_output.py::test_"
 _TOKEN = "unit/test_flyctl_token.py::test_"
+_OWN = "unit/test_own_tokens.py::test_"
+_COMMAND = "contract/test_token_command.py::test_"
 _SECRET = "unit/test_secret.py::test_"
 _SUMS = "contract/test_flyctl_sums.py::test_"
 _RECIPE = "contract/test_flyctl_recipe.py::"
@@ -67,7 +69,7 @@ MUTATIONS = (
     Mutation(
         "skip no app that a deploy token cannot see",
         "flysync/handlers/fly_view.py",
-        "    if (await flyctl.token()).kind is not TokenKind.DEPLOY:\n",
+        "    if (await flyctl.token(app)).kind is not TokenKind.DEPLOY:\n",
         "    if True:\n",
         (f"{_HANDLERS}an_app_that_a_deploy_token_does_not_serve_is_not_skipped",),
     ),
@@ -1273,7 +1275,7 @@ MUTATIONS = (
     Mutation(
         "let a stray file say no limit in vain",
         "flysync/settings/table.py",
-        '    "FLYSYNC_FLYCTL_SHA256",\n    "FLYSYNC_EGRESS",\n    "FLYSYNC_NARROW_TOKEN",\n    "FLYSYNC_DECRYPT",\n',
+        '    "FLYSYNC_EGRESS",\n    "FLYSYNC_NARROW_TOKEN",\n    "FLYSYNC_DECRYPT",\n    "FLYSYNC_TOKEN_COMMAND",\n',
         "",
         (f"{_SETTINGS}a_limit_in_a_stray_file_is_an_error",),
     ),
@@ -1879,8 +1881,8 @@ MUTATIONS = (
     Mutation(
         "narrow it to the app",
         "flysync/adapters/flyctl/steps.py",
-        "only_app = app if self.one_app else None",
-        "only_app = None",
+        "alone=self.one_app and app is not None",
+        "alone=False",
         (f"{_TOKEN}a_token_for_one_app",),
     ),
     Mutation(
@@ -1907,7 +1909,7 @@ MUTATIONS = (
     Mutation(
         "refuse a token that is not whole",
         "flysync/settings/readers.py",
-        "    macaroon.described(text, now=0)\n",
+        "    macaroon.described(plain(text, 65_536), now=0)\n",
         "",
         (f"{_SETTINGS}a_token_that_is_not_whole_is_refused",),
     ),
@@ -1959,6 +1961,63 @@ MUTATIONS = (
         "    return _FLY_TOKEN.sub(MASK, text)\n",
         "    return text\n",
         (f"{_TOKEN}no_macaroon_is_shown_in_what_others_say",),
+    ),
+    # -- tokens that apps have of their own
+    Mutation(
+        "ask for the app's own token",
+        "flysync/handlers/sync/attempt.py",
+        "    tokens = await _token(state)\n",
+        "    tokens: OwnTokens = {}\n",
+        (f"{_OWN}a_run_asks_once",),
+    ),
+    Mutation(
+        "give an app its own token, and no other one's",
+        "flysync/adapters/flyctl/steps.py",
+        "return self.tokens.get(app, self.token) if app else self.token",
+        "return self.token",
+        (f"{_TOKEN}each_app_has_its_own_token",),
+    ),
+    Mutation(
+        "hold nobody for the token of one app",
+        "flysync/adapters/flyctl/steps.py",
+        "            error.scope = Scope.APP\n",
+        "",
+        (f"{_TOKEN}what_fly_refuses_to_an_app_s_own_token",),
+    ),
+    Mutation(
+        "try again what somebody may mend outside of the tables",
+        "flysync/handlers/sync/settle.py",
+        "DecryptFailed, TokenFailed, AccessDenied, FlyRefused)",
+        "DecryptFailed)",
+        (f"{_OWN}a_token_that_fly_refuses_holds_nobody_else", f"{_OWN}without_a_token_nothing_is_begun[for good]"),
+    ),
+    Mutation(
+        "let the shared token stand in for none",
+        "flysync/settings/table.py",
+        "(None if self.token_command else self.fly_api_token)",
+        "self.fly_api_token",
+        (f"{_SETTINGS}a_command_stands_for_the_token",),
+    ),
+    Mutation(
+        "give a token of the command's to no account of a stray file",
+        "flysync/settings/loading.py",
+        '("FLY_API_TOKEN", OWN, "DATABASE_URL")',
+        '("FLY_API_TOKEN", "DATABASE_URL")',
+        (f"{_SETTINGS}an_account_of_a_stray_file_gets_no_token_of_the_commands",),
+    ),
+    Mutation(
+        "mask a token that no setting has",
+        "flysync/adapters/command.py",
+        "masked(readers.fly_token(given",
+        "(readers.fly_token(given",
+        (f"{_COMMAND}a_token_comes_as_it_is",),
+    ),
+    Mutation(
+        "take no token that cannot be narrowed, where it has to be",
+        "flysync/adapters/command.py",
+        "if self._narrowed and not token.matches(macaroon.ALL_ARE):",
+        "if False:",
+        (f"{_COMMAND}an_answer_without_a_token_that_can_be_used",),
     ),
     # -- what others write may be of any size
     Mutation(
@@ -2333,14 +2392,14 @@ MUTATIONS = (
         (f"{_STANDING}what_is_stored_in_another_form",),
     ),
     Mutation(
-        "end whatever the command that decrypts has started",
+        "end whatever a command of the platform's has started",
         "flysync/adapters/processes.py",
         "    finally:\n        _kill(process)",
         "    finally:\n        pass",
         ("contract/test_decryption.py::test_nothing_of_it_is_left",),
     ),
     Mutation(
-        "give the command that decrypts no key",
+        "give a command of the platform's no key",
         "flysync/adapters/command.py",
         " if not name.startswith(_KEYS)}",
         "}",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import Clock, OnProgress, Sandbox, SandboxFlyctl, Services
+    from flysync.ports import Clock, OnProgress, OwnTokens, Sandbox, SandboxFlyctl, Services
     from flysync.settings import Settings
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Record
@@ -110,7 +110,7 @@ async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) 
     token = settings.fly_api_token
     kind = HastyFlyctl if step == "deploy" else PlayedFlyctl
 
-    def flyctl(sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+    def flyctl(sandbox: Sandbox, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> SandboxFlyctl:
         steps = Steps(
             sandbox=sandbox,
             run_id=run_id,
@@ -118,6 +118,7 @@ async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) 
             base_urls=settings.flyctl_base_urls,
             clock=clock,
             end_at=end_at,
+            tokens=tokens,
             limits=_SHORT[step] if step else Limits(),
         )
         source = Source(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import AppAtFly, Written
     from flysync.model.reports import SyncReport
-    from flysync.ports import OnProgress, SandboxFlyctl
+    from flysync.ports import OnProgress, OwnTokens, SandboxFlyctl
 
 T = TypeVar("T")
 #: Waits are this much shorter than they would be.
@@ -167,10 +167,11 @@ class Process:
             smoke_s=_SMOKE_S,
         )
 
-    def flyctl(self, sandbox: Any, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+    def flyctl(self, sandbox: Any, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> SandboxFlyctl:
         """Give the flyctl of *sandbox*."""
         assert run_id
         assert end_at
+        assert not tokens
         return self._mortal(SlowFlyctl(self, sandbox))
 
     def slow(self, sandbox: Any, app: str) -> SlowSecrets:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName
     from flysync.model.fly import AppAtFly, Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import Clock, Sandbox, SandboxFlyctl
+    from flysync.ports import Clock, OwnTokens, Sandbox, SandboxFlyctl
 
 T = TypeVar("T")
 PROJECT = ProjectId("p")
@@ -221,10 +221,11 @@ class Process:
     def _port(self, name: str, inner: T) -> T:
         return cast("T", _Port(self, name, inner))
 
-    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> SandboxFlyctl:
         """Give the flyctl of *sandbox*."""
         assert isinstance(sandbox, InMemorySandbox)
         assert end_at > self.monotonic()
+        assert not tokens
         return self._port("flyctl", WatchedFlyctl(self, sandbox, run_id))
 
     def watched(self, store: WatchedSecrets) -> WatchedSecrets:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from platform_of_tests import Platform
 
     from flysync.model.core import RunId
+    from flysync.ports import OwnTokens
 
 CANARY = Canary({"value": VALUE})
 
@@ -91,8 +92,8 @@ class BuggyWorld:
             flyctl=self._flyctl,
         )
 
-    def _flyctl(self, sandbox: Any, run_id: RunId, *, end_at: float) -> Any:
-        del run_id, end_at
+    def _flyctl(self, sandbox: Any, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> Any:
+        del run_id, end_at, tokens
         made: Any = InMemoryFlyctl(self.fly, sandbox)
         made.secrets = lambda app: self._broken("store", InMemorySecrets(self.fly, sandbox, app))
         return self._broken("flyctl", made)

@@ -127,6 +127,45 @@ def test_decrypting_leaves_the_value_nowhere(
     assert [] == found
 
 
+#: Gives the token that is in the file of its first argument, says it on the other stream too, and ends as it is told.
+_GIVES = """
+import json, pathlib, sys
+token = pathlib.Path(sys.argv[1]).read_text()
+print(json.load(sys.stdin), token, file=sys.stderr)
+print(json.dumps({"token": token, "more": [token]}))
+sys.exit(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("verbose", [("-vv",), ("--json", "-vv")], ids=["text", "json"])
+@pytest.mark.parametrize(
+    ("kind", "ends", "code"), [("macaroon", 0, 0), ("OAuth", 0, 0), ("OAuth", 1, 75), ("refused", 0, 1)]
+)
+def test_the_token_of_a_command_is_left_nowhere(
+    searched: Searched,
+    tmp_path_factory: pytest.TempPathFactory,
+    verbose: tuple[str, ...],
+    kind: str,
+    ends: int,
+    code: int,
+) -> None:
+    """Whatever the command says and however it ends; nor where Fly refuses it. A macaroon reaches no sandbox whole."""
+    whole = macaroon.macaroon(macaroon.organization(9))
+    token = whole if kind == "macaroon" else f"fo1_{secrets.token_urlsafe(24)}"
+    if kind != "refused":
+        searched.world.fly.add_token(token)
+    there = tmp_path_factory.mktemp("command")
+    (there / "token").write_text(token)
+    (there / "give.py").write_text(_GIVES)
+    searched.canary = Canary({**searched.canary.values, "own token": token})
+    command = f"{sys.executable} {there / 'give.py'} {there / 'token'} {ends}"
+    done, found = searched.run(*SYNC, *verbose, without=("FLY_API_TOKEN",), environ={"FLYSYNC_TOKEN_COMMAND": command})
+    searched.world.fly.refuse_token(token)
+
+    assert (code, {} if code else {"KEY": VALUE}) == (done.code, dict(searched.app.deployed_env("m0")))
+    assert [] == found
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

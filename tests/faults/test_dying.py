@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from platform_of_tests import Done, Platform, Running
 
-    from flysync.sim.daytona_entries import Sandbox
+    from flysync.sim.daytona_fleet import Sandbox
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Loopback
 

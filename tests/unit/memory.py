@@ -19,14 +19,14 @@ from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.allowed import Allowed
 from flysync.model.core import AppName, Origin, ProjectId, ProjectView, RunId, SecretName, SyncOptions
 from flysync.model.reports import Finding, InitReport
-from flysync.ports import DatabaseServer, Decryption, Intent, Services
+from flysync.ports import DatabaseServer, Decryption, Intent, Services, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from flysync.errors import FlysyncError
     from flysync.model.reports import SyncReport
-    from flysync.ports import Sandbox, SandboxFlyctl, SecretStore
+    from flysync.ports import OwnTokens, Sandbox, SandboxFlyctl, SecretStore
 
 PROJECT = ProjectId("p")
 _IDS = itertools.count(1)
@@ -105,6 +105,7 @@ class World:
         self.admin = MemoryAdmin()
         self.allowed = Allowed()
         self.decryption: Decryption | None = None
+        self.tokens: Tokens | None = None
         self.phases: list[str] = []
         self.last: SyncReport | None = None
         self.acme = self.fly.add_app("acme", machines=machines)
@@ -122,16 +123,17 @@ class World:
             clock=self.clock,
             allowed=self.allowed,
             decryption=self.decryption,
+            tokens=self.tokens,
             keep_days=90,
             flyctl=self.flyctl,
         )
 
-    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
+    def flyctl(self, sandbox: Sandbox, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> SandboxFlyctl:
         """Give the flyctl of *sandbox*."""
         assert isinstance(sandbox, InMemorySandbox)
         assert run_id
         assert end_at
-        return InMemoryFlyctl(self.fly, sandbox)
+        return InMemoryFlyctl(self.fly, sandbox, tokens)
 
     def put(self, **values: str) -> None:
         """Store credentials."""
@@ -177,8 +179,8 @@ def deploy_by(world: World, deploy: Callable[..., Awaitable[object]]) -> None:
 def _instead(world: World, call: str, act: Callable[..., Awaitable[object]]) -> None:
     flyctl = world.flyctl
 
-    def patched(sandbox: Sandbox, run_id: RunId, *, end_at: float) -> SandboxFlyctl:
-        made = flyctl(sandbox, run_id, end_at=end_at)
+    def patched(sandbox: Sandbox, run_id: RunId, *, end_at: float, tokens: OwnTokens) -> SandboxFlyctl:
+        made = flyctl(sandbox, run_id, end_at=end_at, tokens=tokens)
         secrets = made.secrets
 
         def secrets_of(app: AppName) -> SecretStore:

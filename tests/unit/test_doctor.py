@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from doubles import InMemoryJobs
+from doubles import InMemoryJobs, InMemoryTokens
 from memory import PROJECT, World, dead_run
 
 from flysync import errors, settings
@@ -39,7 +39,8 @@ DAY_S = 24 * 3600.0
 async def examined(world: World, environ: dict[str, str] | None = None, unread: str = "", **asked: Any) -> DoctorReport:
     """Look at everything; no sandbox is left, and no lock is held."""
     found, _ = settings.survey([Source(label="environment", values=environ or GIVEN, unread=unread)])
-    report = await doctor(DoctorOptions(settings=found, needs=NEEDS, **asked), services=world.services, listener=world)
+    options = DoctorOptions(settings=found, **{"needs": NEEDS, **asked})
+    report = await doctor(options, services=world.services, listener=world)
     assert ({}, {}) == (world.sandboxes.live, world.lock.holders)
     return report
 
@@ -452,6 +453,84 @@ async def test_a_token_that_fly_refuses() -> None:
 
     assert (["token"], "access_denied") == (failed(report), getattr(report.error, "code", ""))
     assert "see" not in world.fly.calls
+
+
+OWN = "FLYSYNC_TOKEN_COMMAND"
+ASKS = GIVEN | {OWN: "cat", "FLY_API_TOKEN": ""}
+
+
+def of_two() -> tuple[World, InMemoryTokens]:
+    """Give a world of two projects, with a token for each."""
+    world, tokens = World(), InMemoryTokens(p="ours", q="theirs")
+    world.records.deploy("q", "other")
+    world.fly.add_app("other")
+    world.fly.keys, world.tokens = {"acme": "ours", "other": "theirs"}, tokens
+    return world, tokens
+
+
+@pytest.mark.parametrize(
+    ("asked", "whose"),
+    [({}, ("q", "other")), ({"project": PROJECT}, ("p", "acme")), ({"app": AppName("acme")}, ("p", "acme"))],
+    ids=["newest", "project", "app"],
+)
+async def test_a_command_is_asked_for_one_app_s_token(asked: dict[str, Any], whose: tuple[str, str]) -> None:
+    """That of a project that is named, or of the newest deployment; and that token shows its app."""
+    world, tokens = of_two()
+    report = await examined(world, ASKS, needs=[OWN if one == "FLY_API_TOKEN" else one for one in NEEDS], **asked)
+    project, app = whose
+
+    assert (0, [whose]) == (report.exit_code, tokens.calls), report.findings
+    assert [("ok", f"it gives a token for {app} of {project}, after 0.0 s")] == said(report, "token command")
+    assert [("ok", f"the token shows {app}")] == said(report, "app")
+    assert ["ok"] == [verdict for verdict, _ in said(report, "token")]
+    assert [("ok", "environment: cat")] == said(report, OWN)
+
+
+@pytest.mark.parametrize(
+    ("failure", "subject", "why"),
+    [
+        (errors.TokenFailed("no token"), "token command", "FLYSYNC_TOKEN_COMMAND has given none"),
+        (None, None, "FLYSYNC_TOKEN_COMMAND has given none"),
+    ],
+    ids=["it has none", "nothing is deployed"],
+)
+async def test_a_command_that_gives_no_token(
+    failure: errors.FlysyncError | None, subject: str | None, why: str
+) -> None:
+    """The sandbox is looked at even so."""
+    world, tokens = of_two()
+    if failure is None:
+        world = World(app=None)
+        world.tokens = tokens
+    else:
+        tokens.failures["q"] = failure
+    report = await examined(world, ASKS, needs=(NEEDS[0], OWN, NEEDS[2]))
+
+    assert [subject] * bool(subject) == failed(report)
+    assert [("skipped", f"not checked: {why}")] == said(report, "token")
+    assert ["reach", "prepare"] == world.fly.calls
+
+
+async def test_a_token_of_a_command_may_end_soon() -> None:
+    """Each run asks for another; one that is over is none."""
+    ends = [datetime.now(UTC) + timedelta(seconds=left_s) for left_s in (600, -600)]
+    reports = []
+    for left_s, end in zip((600.0, -600.0), ends, strict=True):
+        world, _ = of_two()
+        world.fly.token = Token(kind=TokenKind.DEPLOY, expires_at=end, left_s=left_s)
+        reports.append(await examined(world, ASKS, needs=(NEEDS[0], OWN, NEEDS[2])))
+
+    assert [["ok"], ["failed"]] == [[verdict for verdict, _ in said(report, "token")] for report in reports]
+    assert OWN == getattr(reports[1].error, "setting", "")
+
+
+async def test_a_command_that_is_broken_is_not_taken_for_none() -> None:
+    """A token that it would stand for is not tried in its place."""
+    world = World()
+    report = await examined(world, GIVEN | {OWN: "no-such-program"}, needs=(NEEDS[0], OWN, NEEDS[2]))
+
+    assert [("skipped", f"not checked: {OWN} is needed")] == said(report, "token")
+    assert ["reach", "prepare"] == world.fly.calls
 
 
 async def test_apps_that_the_token_does_not_show() -> None:

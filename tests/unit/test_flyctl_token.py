@@ -145,6 +145,64 @@ async def test_a_token_for_one_app() -> None:
     assert [{7}, {8}, None] == [macaroon.apps(token) for token in sandbox.tokens[1:]]
 
 
+ACME, OTHER = AppName("acme"), AppName("other")
+MINE, ITS = macaroon.macaroon(macaroon.organization(1)), macaroon.macaroon(macaroon.organization(2))
+
+
+@pytest.mark.parametrize("one_app", [False, True])
+async def test_each_app_has_its_own_token(one_app: bool) -> None:
+    """In each step that is about it, narrowed as any; that of all others for an app without one."""
+    sandbox = Overheard(*[told(0)] * 5)
+    found = await flyctl(sandbox)
+    found._steps.one_app = one_app
+    found._steps.tokens = {ACME: Secret(MINE), OTHER: Secret(ITS)}
+    found._steps._ids |= {ACME: 7, OTHER: 8, AppName("third"): 9}
+    await found.secrets(ACME).stage(VALUES)
+    await found.secrets(OTHER).unset([SecretName("A")])
+    await found.sign_in(OTHER)
+    await found.secrets(AppName("third")).stage(VALUES)
+    await found.sign_in()
+
+    parents = [next(one for one in (TOKEN, MINE, ITS) if macaroon.narrows(one, sent)) for sent in sandbox.tokens[1:]]
+    assert [MINE, ITS, ITS, TOKEN, TOKEN] == parents
+    assert [{7}, {8}, None, {9}, None] == [macaroon.apps(sent) for sent in sandbox.tokens[1:]] or not one_app
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("failed to update app secrets: unauthorized", errors.AccessDenied),
+        ("failed to list VMs: trial has ended, please add a credit card", errors.FlyRefused),
+    ],
+)
+@pytest.mark.parametrize("call", ["set", "list", "deploy", "sign-in"])
+async def test_what_fly_refuses_to_an_app_s_own_token(text: str, error: type[errors.FlysyncError], call: str) -> None:
+    """It is no fault of the setup: each other app has another token, and another organization."""
+
+    async def refused(app: AppName) -> errors.FlysyncError:
+        sandbox = Overheard(*[told(1, stderr=f"Error: {text}")] * 3)
+        found = await flyctl(sandbox, "fo1_x")
+        found._steps.tokens = {ACME: Secret("fo1_y")}
+        found._steps._ids[app] = 7
+        found._steps.base_urls = {"FLY_FLAPS_BASE_URL": "http://127.0.0.1:9"}  # nobody tells more of an app there
+        if call == "deploy":
+            rollout = await found.secrets(app).deploy(wait=True, timeout_s=60)
+            assert rollout.error
+            return rollout.error
+        its = found.secrets(app)
+        work = {"sign-in": lambda: found.sign_in(app), "set": lambda: its.stage(VALUES), "list": its.look}[call]
+        with pytest.raises(error) as caught:
+            await work()
+        return caught.value
+
+    own, shared = await refused(ACME), await refused(OTHER)
+
+    assert (error, errors.Scope.APP, errors.Scope.SETUP) == (type(own), own.scope, shared.scope)
+    if error is errors.AccessDenied:
+        assert ("FLYSYNC_TOKEN_COMMAND", "FLY_API_TOKEN") == (own.setting, shared.setting)
+        assert "its command has to give another" in str(own.hint)
+
+
 @pytest.mark.parametrize(
     "form", ["{}", "FlyV1 {}", "a={}&b", '{{"token": "{}"}}', "x/{}/y", "fm2_abc,{}", "FlyV1%20{}"]
 )

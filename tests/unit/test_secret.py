@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from flysync.secret import MASK, Secret, redact
+from flysync.secret import MASK, Secret, masked, redact
 
 CANARY = "canary-7f3aé?>#\"'\n$x"
 
@@ -98,6 +98,16 @@ FORMS = [
     base64.urlsafe_b64encode(CANARY.encode()).decode(),
     *CANARY.splitlines(),
 ]
+
+
+def test_redaction_knows_what_no_setting_has() -> None:
+    """For as long as somebody holds it: nothing is kept for that."""
+    secret, other = masked(Secret(CANARY)), masked(Secret("another"))
+    held = redact(f"before {CANARY} after another", [])
+    del secret
+
+    assert (f"before {MASK} after {MASK}", CANARY) == (held, redact(CANARY, []))
+    assert other.size_bytes
 
 
 @pytest.mark.parametrize("form", dict.fromkeys(FORMS))

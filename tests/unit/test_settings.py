@@ -207,6 +207,37 @@ def test_oauth_cannot_be_narrowed_to_an_app(token: str) -> None:
     assert "app" == settings.load([environment(FLY_API_TOKEN=f"FlyV1 {MACAROON}"), more]).narrow_token
 
 
+COMMAND = "FLYSYNC_TOKEN_COMMAND"
+
+
+def test_a_command_stands_for_the_token() -> None:
+    """The token is neither needed, nor asked of a keyring or taken from a stray file; and if it is there, not used."""
+    asked: list[str] = []
+
+    def lookup(name: str) -> Secret | None:
+        asked.append(name)
+        return None
+
+    given = {"DATABASE_URL": "host=h", "DAYTONA_API_KEY": "k", COMMAND: "cat"}
+    made = settings.load(
+        [environment(**given), dot_env(FLY_API_TOKEN="fo1_a")], needs=NEEDS, lookup=lookup, stored=lambda: NEEDS
+    )
+    besides = settings.load([environment(**given, FLY_API_TOKEN="fo1_a", FLYSYNC_NARROW_TOKEN="app")], needs=NEEDS)
+
+    assert ([], None) == (asked, made.fly_api_token)
+    assert ([], []) == (made.missing(NEEDS), besides.missing(NEEDS))
+    assert (Secret(""), Secret("")) == (made.shared_token, besides.shared_token)
+    assert [f"FLY_API_TOKEN (environment) is not used: {COMMAND} is set"] == [note.message for note in besides.notes]
+    assert Secret("fo1_a") == settings.load([environment(FLY_API_TOKEN="fo1_a")]).shared_token
+
+
+def test_an_account_of_a_stray_file_gets_no_token_of_the_commands() -> None:
+    """Though the database is the stray file's as well."""
+    told = problems(environment(**{COMMAND: "cat"}), dot_env(DATABASE_URL="host=h", DAYTONA_API_KEY="k"), needs=NEEDS)
+
+    assert f"who would get token and values: {COMMAND} (environment) is not from there" in told
+
+
 @pytest.mark.parametrize("word", ["App", "none", "0", "app "])
 def test_a_token_is_narrowed_as_it_says_or_not_at_all(word: str) -> None:
     """Any other word could mean anything."""
@@ -856,16 +887,17 @@ def test_what_may_be_touched(name: str, text: str, expected: tuple[str, ...]) ->
     assert ("default", "none") == told(settings.survey([])[0])[RESERVED]
 
 
-def test_a_command_that_cannot_be_run() -> None:
+@pytest.mark.parametrize("name", [DECRYPT, COMMAND])
+def test_a_command_that_cannot_be_run(name: str) -> None:
     """It is split as a shell would, and its program has to be there, before anything is opened."""
     command = "'cat' 'a b' \"c\" d\\ e"
 
-    assert command == settings.load([environment(**{DECRYPT: command})]).decrypt
-    told = problems(environment(**{DECRYPT: "CREDENTIALS_KEY=hunter2 node x"}))
-    assert f"{DECRYPT} (environment) begins with a variable" in told
+    assert command == getattr(settings.load([environment(**{name: command})]), VARIABLES[name][0])
+    told = problems(environment(**{name: "CREDENTIALS_KEY=hunter2 node x"}))
+    assert f"{name} (environment) begins with a variable" in told
     assert "hunter2" not in told
     for text in ("'", "a\nb", " ", "nothing-like-it x", "/dev/null"):
-        assert f"{DECRYPT} (environment) " in problems(environment(**{DECRYPT: text}))
+        assert f"{name} (environment) " in problems(environment(**{name: text}))
 
 
 @pytest.mark.parametrize("name", [APPS, RESERVED])
@@ -877,7 +909,7 @@ def test_an_empty_limit_is_an_error(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [APPS, RESERVED, "FLYSYNC_FLYCTL_SHA256", "FLYSYNC_EGRESS", "FLYSYNC_NARROW_TOKEN", DECRYPT]
+    "name", [APPS, RESERVED, "FLYSYNC_FLYCTL_SHA256", "FLYSYNC_EGRESS", "FLYSYNC_NARROW_TOKEN", DECRYPT, COMMAND]
 )
 def test_a_limit_in_a_stray_file_is_an_error(name: str) -> None:
     """Ignored like the other settings there, it would limit nothing; where it is set elsewhere that one holds."""

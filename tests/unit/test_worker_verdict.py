@@ -72,6 +72,7 @@ QUEUE = {
     "credential_not_found": Disposition.FAIL,
     "invalid_credential": Disposition.FAIL,
     "decrypt_failed": Disposition.FAIL,
+    "token_failed": Disposition.FAIL,
     "sandbox_not_found": Disposition.FAIL,
     "app_not_found": Disposition.FAIL,
     "not_owner": Disposition.FAIL,

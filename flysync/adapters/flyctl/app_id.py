@@ -77,7 +77,7 @@ def _judged(app: AppName, status: int, body: bytes, wait: str) -> int | FlysyncE
             message, hint = "Fly.io refuses the token", f"set a new FLY_API_TOKEN: {TO_MAKE_ONE}"
             return AccessDenied(message, hint=hint, service="fly", phase="app-id", setting="FLY_API_TOKEN")
         case 403:  # it is another organization's, and the token is a good one (read: fly-go, flaps_apps.go)
-            message = f"FLY_API_TOKEN may not see {app}: it is another organization's, or not the one of a deploy token"
+            message = f"the token may not see {app}: it is another organization's, or not the one of a deploy token"
             return AccessDenied(
                 message, hint=TO_MAKE_ONE, service="fly", phase="app-id", setting="FLY_API_TOKEN", scope=Scope.APP
             )

@@ -110,18 +110,18 @@ class FlyctlSandbox(SandboxFlyctl):
         return Reach(fly=fly, essential=self._controls[0] in found, other=self._controls[1] in found)
 
     @override
-    async def token(self) -> Token:
-        return macaroon.described(self._steps.token.reveal(), now=self._steps.now())
+    async def token(self, app: AppName | None = None) -> Token:
+        return macaroon.described(self._steps.token_of(app).reveal(), now=self._steps.now())
 
     @override
-    async def sign_in(self) -> None:
-        await self._steps.done(self._part("sign-in", "auth whoami --json"))
+    async def sign_in(self, app: AppName | None = None) -> None:
+        await self._steps.done(replace(self._part("sign-in", "auth whoami --json"), app=app))
 
     @override
     async def see(self, app: AppName, *, alone: bool = False) -> None:
         """See the port; `status` looks the app up as `secrets set` does."""
         part = self._part("see", "status --json", app)
-        await self._steps.done(replace(part, only_app=app) if alone else part, app=app)
+        await self._steps.done(replace(part, alone=True) if alone else part)
 
     async def _answered(self, urls: Iterable[str]) -> set[str] | None:
         """Give those of *urls* that answer; nothing where they cannot be asked."""

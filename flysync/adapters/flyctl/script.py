@@ -146,8 +146,9 @@ class Part:
     writes: bool = False
     #: Whether it needs Fly's token.
     has_token: bool = True
-    #: The one app that its token serves, where it is not to serve all.
-    only_app: AppName | None = None
+    #: The app that it is about, and whether its token serves no other.
+    app: AppName | None = None
+    alone: bool = False
     #: Whether the parts after it are run though it fails.
     goes_on: bool = False
     #: Whether it is run at the same time as the part before it, whatever that comes to; nothing follows the two, and

@@ -17,7 +17,6 @@ from typing_extensions import override
 
 from flysync.adapters.flyctl import machines as listed, verdicts
 from flysync.adapters.flyctl.script import Answer, Part, word
-from flysync.adapters.flyctl.steps import Steps, judged
 from flysync.errors import FlyctlFailed, FlysyncError, OutcomeUnknown
 from flysync.model.fly import AppAtFly, FlySecret, FlyStatus, Rollout, RolloutEnd, Written
 from flysync.ports import OnProgress, SecretStore
@@ -26,6 +25,7 @@ from flysync.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flysync.adapters.flyctl.steps import Steps
     from flysync.model.core import AppName, SecretName
 
 #: Linux allows 2 MiB of arguments and environment together; 1.5 MB in one call has been tried (daytona.md 0a).
@@ -101,7 +101,7 @@ class FlyctlSecrets(SecretStore):
     async def start(self, machines: Sequence[str]) -> None:
         """See the port; the first machine that fails ends the call."""
         part = self._writing("start", f"machine start {' '.join(map(word, machines))}")
-        await self._steps.done(part, app=self._app)
+        await self._steps.done(part)
 
     @override
     async def look(self) -> AppAtFly:
@@ -190,7 +190,7 @@ class FlyctlSecrets(SecretStore):
             return AppAtFly(secrets=found, machines=None, error=error)
 
     def _error(self, name: str, answer: Answer) -> FlysyncError:
-        return judged(name, answer, self._app).error
+        return self._steps.judged(name, answer, self._app).error
 
     def _writing(self, name: str, command: str, text: str = "@CALL@") -> Part:
         """Give a part that changes something at Fly; what it prints is not read."""

@@ -19,6 +19,7 @@ from flysync.errors import (
     AppNotFound,
     DaytonaUnavailable,
     FlyctlFailed,
+    FlyRefused,
     FlysyncError,
     FlyUnavailable,
     OutcomeUnknown,
@@ -27,6 +28,7 @@ from flysync.errors import (
     TimedOut,
 )
 from flysync.model import macaroon
+from flysync.model.fly import TO_MAKE_ONE
 from flysync.ports import AnswerLost, Clock, FlyctlMissing, NotSent, Sandbox
 from flysync.secret import Secret
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from flysync.adapters.flyctl.install import Program
     from flysync.model.core import AppName, RunId, SecretName
+    from flysync.ports import OwnTokens
 
 #: The flyctl that a step has found by itself.
 FOUND = '"$d/flyctl"'
@@ -72,12 +75,14 @@ class Steps:
 
     sandbox: Sandbox
     run_id: RunId
-    #: Fly's token, and what else flyctl is given (`FLY_API_BASE_URL`, ...): for the steps that talk to Fly.
+    #: Fly's token, for apps that have none among *tokens*; and what else flyctl is given (`FLY_API_BASE_URL`, ...).
     token: Secret
     base_urls: Mapping[str, str]
     clock: Clock
     #: When the run is over, in the clock's monotonic seconds: nothing is tried again that would begin later.
     end_at: float
+    #: Tokens that apps have of their own.
+    tokens: OwnTokens = field(default_factory=dict)
     #: Whether a step's token serves the step's app alone.
     one_app: bool = False
     #: Unix seconds by the clock that all deadlines go by; nothing where it was not to be had.
@@ -92,14 +97,13 @@ class Steps:
         """Give a part that calls flyctl where *text* says so, for *app*."""
         program = self.program.word if self.program else FOUND
         call = timed(f"{program} {arguments}" + (f" --app {word(app)}" if app else ""), limit_s)
-        only_app = app if self.one_app else None
-        return Part(name, text.replace("@CALL@", call), limit_s, only_app=only_app)
+        return Part(name, text.replace("@CALL@", call), limit_s, app=app, alone=self.one_app and app is not None)
 
-    async def done(self, part: Part, *, app: str = "") -> str:
+    async def done(self, part: Part) -> str:
         """Run a step of one part until it succeeds, or its failure is not a passing one; give what it printed."""
         (answer,) = await self.tried(part)
         if answer.code:
-            raise judged(part.name, answer, app).error
+            raise self.judged(part.name, answer, part.app).error
         return answer.stdout
 
     async def tried(
@@ -122,7 +126,7 @@ class Steps:
             place = next((place for place, answer in enumerate(answers[: len(parts)]) if answer.code), None)
             if place is None:
                 return answers
-            failed = judged(parts[place].name, answers[place])
+            failed = self.judged(parts[place].name, answers[place], parts[place].app)
             if parts[place].writes:
                 done = answers[:place]
                 in_doubt |= failed.may_have_worked
@@ -192,22 +196,49 @@ class Steps:
 
     async def _narrowed(self, step: Step) -> tuple[Secret, float]:
         """Give the token for a step, and its end in Unix seconds; one that cannot be narrowed has none."""
-        app = next((part.only_app for part in step.parts if part.only_app), None)
-        if app is not None and app not in self._ids:
-            self._ids[app] = await app_id(app, token=self.token, base_urls=self.base_urls, clock=self.clock)
+        app = next((part.app for part in step.parts if part.app), None)
+        is_alone = app is not None and any(part.alone for part in step.parts)
+        if app and is_alone and app not in self._ids:
+            self._ids[app] = await self._id(app)
+        whole = self.token_of(app).reveal()
         until = int(self.now()) + step.limit_s + _SPARE_S
-        token = macaroon.narrowed(self.token.reveal(), until=until, app_id=None if app is None else self._ids[app])
-        return Secret(token), math.inf if token == self.token.reveal() else until
+        token = macaroon.narrowed(whole, until=until, app_id=self._ids[app] if app and is_alone else None)
+        return Secret(token), math.inf if token == whole else until
+
+    def token_of(self, app: AppName | None) -> Secret:
+        """Give the token for *app*."""
+        return self.tokens.get(app, self.token) if app else self.token
+
+    async def _id(self, app: AppName) -> int:
+        """Give what `app_id` gives; an error of an app's own token is about that app."""
+        try:
+            return await app_id(app, token=self.token_of(app), base_urls=self.base_urls, clock=self.clock)
+        except FlysyncError as error:
+            raise self._its_own(error, app) from None
 
     async def told_apart(self, error: FlysyncError, app: AppName) -> FlysyncError:
         """Give *error*, or that *app* is another organization's: flyctl says of it what it says of a bad token."""
         if isinstance(error, AccessDenied):
             try:
-                await app_id(app, token=self.token, base_urls=self.base_urls, clock=self.clock)
+                await self._id(app)
             except (AppNotFound, AccessDenied) as known:
                 return known if known.scope is Scope.APP else error
             except FlysyncError:
                 pass
+        return error
+
+    def judged(self, name: str, answer: Answer, app: AppName | None) -> verdicts.Judgement:
+        """Say what the failure of the part of this name means, which was about *app*."""
+        judgement = verdicts.judge(answer.code, answer.stderr, phase=name, app=app or "", is_late=answer.is_late)
+        self._its_own(judgement.error, app)
+        return judgement
+
+    def _its_own(self, error: FlysyncError, app: AppName | None) -> FlysyncError:
+        """Say of what Fly refuses to a token of the app's own, or its organization, that it is about no other app."""
+        if app in self.tokens and isinstance(error, AccessDenied | FlyRefused):
+            error.scope = Scope.APP
+            if error.setting:
+                error.setting, error.hint = "FLYSYNC_TOKEN_COMMAND", f"its command has to give another: {TO_MAKE_ONE}"
         return error
 
     def now(self) -> float:
@@ -234,11 +265,6 @@ class Steps:
     def left_s(self) -> float:
         """Seconds until the run is over."""
         return self.end_at - self.clock.monotonic()
-
-
-def judged(name: str, answer: Answer, app: str = "") -> verdicts.Judgement:
-    """Say what the failure of the part of this name means, which was about *app*."""
-    return verdicts.judge(answer.code, answer.stderr, phase=name, app=app, is_late=answer.is_late)
 
 
 def _main(parts: Sequence[Part]) -> Part:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 #: The apps that were deployed last, each by a project that has not moved on since.
 _NEWEST_APPS = f"""
-    SELECT newest.app
+    SELECT newest.app, (array_agg(newest.id ORDER BY newest.created_at DESC NULLS LAST, newest.id))[1]
     FROM (
-        SELECT DISTINCT ON (d.project_id) {rows.APP} AS app, d.created_at
+        SELECT DISTINCT ON (d.project_id) {rows.APP} AS app, left(d.project_id::text, 257) AS id, d.created_at
         FROM project_deployments AS d
         WHERE {rows.NAMES_APP}
         ORDER BY d.project_id, d.created_at DESC NULLS LAST, app
@@ -95,9 +95,9 @@ _QUERY: LiteralString = """
 """
 
 
-async def newest_apps(session: Session, limit: int) -> list[AppName]:
-    """Give the apps of the newest deployments."""
-    return await session.scalars(_NEWEST_APPS, {"limit": limit})
+async def newest_apps(session: Session, limit: int) -> Mapping[AppName, ProjectId]:
+    """Give app and project of the newest deployments."""
+    return dict(await (await session.execute(_NEWEST_APPS, {"limit": limit}, binary=True)).fetchall())
 
 
 async def unknown_project(session: Session, project: ProjectId, what: str) -> ProjectNotFound:

@@ -20,15 +20,16 @@ from flysync.model.reports import PRUNE, NextStep, chosen, command
 from flysync.model.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from flysync.model.config import ConfigReport
-    from flysync.ports import JobQueue, ProgressListener, Services
+    from flysync.ports import JobQueue, OwnTokens, ProgressListener, Services
+    from flysync.secret import Secret
 
 #: Seconds by which two clocks may differ.
 _SKEW_S = 30.0
-#: How many apps are checked where none is named.
-_APPS = 3
+#: How many apps are checked where none is named, and among how many one is looked for.
+_APPS, _ALL = 3, 1_000
 
 #: The settings that lead to each service. A broken one must not count as unset: credentials would go to the default
 #: place.
@@ -49,7 +50,7 @@ class DoctorOptions:
     """What to check."""
 
     settings: ConfigReport  #: The settings of this process.
-    needs: Sequence[str]  #: The settings that a sync needs.
+    needs: Sequence[str]  #: The settings that a sync needs; one of them is where Fly's tokens come from.
     #: The project whose app is checked at Fly, or the app itself.
     project: ProjectId | None = None
     app: AppName | None = None
@@ -85,7 +86,7 @@ class _Checkup:
         await self._part("leftovers", no_runner or no_database, self._leftovers)
         if why := "--offline" if self._options.offline else self._unusable("fly") or no_runner:
             if self._options.project is not None and has_database:
-                await self._findings.of("app", self._apps(self._options.project))
+                await self._findings.of("app", self._apps(self._options.project, None))
             self._findings.skip("sandbox", why)
         else:
             await self._sandbox(has_database=has_database)
@@ -177,32 +178,50 @@ class _Checkup:
 
     async def _sandbox(self, *, has_database: bool) -> None:
         """All that has to be checked from a sandbox."""
-        project, app = self._options.project, self._options.app
-        has_token = self._options.settings.line("FLY_API_TOKEN").shown is not None
-        apps: Sequence[AppName] = []
-        if has_token and app is not None:
-            apps = [app]
+        findings, project, app = self._findings, self._options.project, self._options.app
+        source, has_token = self._source, self._options.settings.line(self._source).shown is not None
+        no_token = "" if has_token else f"{source} is needed"
+        tokens: OwnTokens = {}
+        apps: Mapping[AppName, ProjectId] = {}
+        if has_token and app is not None and not self._asks:
+            apps = {app: ProjectId("")}
         elif has_token and not has_database:
-            self._findings.skip("app", "the database is not ready; --app names one")
+            findings.skip("app", "the database is not ready" + ("" if self._asks else "; --app names one"))
         elif has_token:
-            apps = await self._findings.of("app", self._apps(project)) or []
-        look = SandboxLook(self._findings, self._services, self._listener, self._options.settings)
-        self._next += await look.run(apps, all_of_them=(project, app) != (None, None))
+            apps = await findings.of("app", self._apps(project, app)) or {}
+        if has_token and self._asks:
+            tokens = await findings.of("token command", self._own_tokens(apps)) or {}
+            no_token = "" if tokens else f"{source} has given none"
+        look = SandboxLook(findings, self._services, self._listener, self._options.settings, source)
+        all_of_them = (project, app) != (None, None)
+        self._next += await look.run([] if no_token else [*apps], tokens, all_of_them=all_of_them, no_token=no_token)
 
-    async def _apps(self, project: ProjectId | None) -> list[AppName]:
-        """Give the apps that the token has to show: the one of *project*, or the newest."""
+    async def _own_tokens(self, apps: Mapping[AppName, ProjectId]) -> OwnTokens:
+        """Ask for the tokens that apps have of their own."""
+        self._listener.step("token command")
+        tokens: dict[AppName, Secret] = {}
+        for app, project in apps.items():
+            began = self._services.clock.monotonic()
+            tokens |= await self._services.own_token(project, app)
+            took_s = self._services.clock.monotonic() - began
+            self._findings.ok("token command", f"it gives a token for {app} of {project}, after {took_s:.1f} s")
+        return tokens
+
+    async def _apps(self, project: ProjectId | None, app: AppName | None) -> Mapping[AppName, ProjectId]:
+        """Give the apps that the token has to show: the one of *project*, *app*, or the newest; one of them its own."""
         if project is None:
-            apps = await self._services.records.newest_apps(_APPS)
-            if not apps:
-                self._findings.skip("app", "no project is deployed yet")
-            return [app for app in apps if is_app_name(app)]
+            known = await self._services.records.newest_apps(_APPS if app is None else _ALL)
+            named = {one: its for one, its in known.items() if is_app_name(one) and app in {None, one}}
+            if not named:
+                self._findings.skip("app", f"no project is deployed to {app}" if app else "no project is deployed yet")
+            return dict([*named.items()][: 1 if self._asks else None])
         view = await self._services.records.view(project, [], app=None, values=False)
         if len(view.apps) > 1:
             raise ambiguous(view)
         if view.app is None:
             self._findings.warn("app", f"project {view.project} is not deployed yet", "--app names one")
-            return []
-        return [view.app] if is_app_name(view.app) else []
+            return {}
+        return {view.app: view.project} if is_app_name(view.app) else {}
 
     async def _redis(self, open_queue: Callable[[], JobQueue]) -> bool:
         """What the worker checks before it takes a job."""
@@ -232,6 +251,16 @@ class _Checkup:
         again = NextStep(command=self._command(offline=self._options.offline), why="run again after fixing this")
         steps = [*self._next, failed[0].fix or again]
         return DoctorReport(findings=findings, next=tuple(dict.fromkeys(steps)), error=error)
+
+    @property
+    def _source(self) -> str:
+        """The setting that Fly's tokens come from."""
+        return next(name for name in self._options.needs if "TOKEN" in name)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether each app has a token of its own, which a command is asked for."""
+        return self._source != "FLY_API_TOKEN"
 
     @property
     def _is_from_caller(self) -> bool:

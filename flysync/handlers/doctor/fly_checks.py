@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flysync.handlers.doctor.findings import Findings
     from flysync.model.config import ConfigReport
     from flysync.model.core import AppName
-    from flysync.ports import ProgressListener, SandboxFlyctl, Services
+    from flysync.ports import OwnTokens, ProgressListener, SandboxFlyctl, Services
 
 #: Seconds for all of it.
 _LOOK_S = 300.0
@@ -29,7 +29,6 @@ _SOON_DAYS = 14
 
 #: Which part it is of a sandbox that cannot be made, by the setting at fault.
 _SUBJECTS = {"FLYSYNC_SNAPSHOT": "snapshot", "FLYSYNC_EGRESS": "egress"}
-_RENEW = f"set a new FLY_API_TOKEN: {TO_MAKE_ONE}"
 _KINDS = {
     TokenKind.DEPLOY: "a deploy token (macaroon)",
     TokenKind.ORG: "an organization's token (macaroon)",
@@ -55,12 +54,16 @@ class SandboxLook:
     services: Services
     listener: ProgressListener
     settings: ConfigReport
+    token_setting: str  #: Where tokens come from.
 
-    async def run(self, apps: Sequence[AppName], *, all_of_them: bool) -> Sequence[NextStep]:
+    async def run(
+        self, apps: Sequence[AppName], tokens: OwnTokens, *, all_of_them: bool, no_token: str
+    ) -> Sequence[NextStep]:
         """
         Check the network, flyctl, the token, and *apps*: the token has to show *all_of_them*, or one.
 
-        Gives the commands to run next.
+        With *tokens* there is one app, and the token is its own. *no_token* says why there is none, if so. Gives the
+        commands to run next.
         """
         self.listener.step("sandbox")
         reading = ReadOnlySandbox(self.services, timeout_s=_LOOK_S)
@@ -71,7 +74,8 @@ class SandboxLook:
                 snapshot = self.settings.line("FLYSYNC_SNAPSHOT").shown
                 if snapshot is not None and not self.settings.is_local:
                     self.findings.ok("snapshot", f"{snapshot} is there")
-                await self._look(reading.flyctl(sandbox), apps, all_of_them=all_of_them)
+                flyctl = reading.flyctl(sandbox, tokens)
+                await self._look(flyctl, apps, next(iter(tokens), None), all_of_them=all_of_them, no_token=no_token)
         except FlysyncError as error:
             self.findings.fail(_SUBJECTS.get(error.setting or "", "sandbox"), error)
             self.findings.skip("network, flyctl and token", "there is no sandbox")
@@ -79,15 +83,17 @@ class SandboxLook:
             self.findings.warn("sandbox", note.message)
         return reading.next
 
-    async def _look(self, flyctl: SandboxFlyctl, apps: Sequence[AppName], *, all_of_them: bool) -> None:
+    async def _look(
+        self, flyctl: SandboxFlyctl, apps: Sequence[AppName], own: AppName | None, *, all_of_them: bool, no_token: str
+    ) -> None:
         findings = self.findings
         if not await findings.of("network", self._network(flyctl)):
             return findings.skip("flyctl and token", "Fly is out of reach")
         if not await findings.of("flyctl", self._flyctl(flyctl)):
             return findings.skip("token", "there is no flyctl")
-        if self.settings.line("FLY_API_TOKEN").shown is None:
-            return findings.skip("token", "FLY_API_TOKEN is needed")
-        token = await findings.of("token", self._token(flyctl))
+        if no_token:
+            return findings.skip("token", no_token)
+        token = await findings.of("token", self._token(flyctl, own))
         if token is None:
             return findings.skip("app", "the token check failed")
         shown = await self._apps(flyctl, apps, all_of_them=all_of_them)
@@ -136,21 +142,23 @@ class SandboxLook:
             self.findings.warn("flyctl", message, "put a newer one into the snapshot")
         return True
 
-    async def _token(self, flyctl: SandboxFlyctl) -> Token:
-        """Make sure that Fly accepts the token, as a sandbox gets it."""
+    async def _token(self, flyctl: SandboxFlyctl, own: AppName | None) -> Token:
+        """Make sure that Fly accepts the token, as a sandbox gets it; one that is asked for may soon end."""
         self.listener.step("token")
-        token = await flyctl.token()
+        renew = f"have {self.token_setting} give another" if own else f"set a new {self.token_setting}"
+        renew += f": {TO_MAKE_ONE}"
+        token = await flyctl.token(own)
         if token.expires_at is not None and token.left_s is not None and token.left_s <= 0:
             ended = f"the token ended {utc(token.expires_at)}"
-            raise AccessDenied(ended, hint=_RENEW, service="fly", phase="token", setting="FLY_API_TOKEN")
-        await flyctl.sign_in()
+            raise AccessDenied(ended, hint=renew, service="fly", phase="token", setting=self.token_setting)
+        await flyctl.sign_in(own)
         days = None if token.left_s is None else int(token.left_s // _DAY_S)
         until = "its end is not known" if token.expires_at is None else f"ends {utc(token.expires_at)}"
         message = f"Fly accepts it; {_KINDS[token.kind]}, {until}"
-        if days is not None and days < _SOON_DAYS:
-            self.findings.warn("token", f"{message}, in {days} days", _RENEW)
+        if days is not None and days < _SOON_DAYS and own is None:
+            self.findings.warn("token", f"{message}, in {days} days", renew)
         elif not token.can_be_narrowed:
-            self.findings.warn("token", f"{message}; each sandbox gets it as it is, for OAuth has no other", _RENEW)
+            self.findings.warn("token", f"{message}; each sandbox gets it as it is, for OAuth has no other", renew)
         else:
             self.findings.ok("token", message)
         return token
@@ -185,7 +193,7 @@ class SandboxLook:
             hint = " ".join((*filter(None, [did_you_mean(app, {*known} - {app}) for app in hidden]), hint))
         if hidden and (all_of_them or len(hidden) == len(apps)):
             self.findings.fail(
-                "app", AppNotVisible(message, hint=hint, service="fly", phase="see", setting="FLY_API_TOKEN")
+                "app", AppNotVisible(message, hint=hint, service="fly", phase="see", setting=self.token_setting)
             )
         elif hidden:
             self.findings.warn("app", message, hint)

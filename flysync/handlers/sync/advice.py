@@ -9,6 +9,7 @@ from flysync.model.reports import NextStep, SyncReport, chosen, command
 #: What makes it worth running the same once more.
 _SAME = {
     errors.AccessDenied: "once the token is renewed",
+    errors.TokenFailed: "once the command gives a token",
     errors.Locked: "once that run has ended",
     errors.NotRecorded: "repairs the record",
     errors.DeployIncomplete: "rolls it out again; until then machines may run with the old values",

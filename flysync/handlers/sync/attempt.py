@@ -1,7 +1,7 @@
 """
 One run under the lock of an app: what nobody else may do at the same time.
 
-    fence -> read again -> intent -> sandbox -> flyctl -> deliver -> roll out -> finish
+    fence -> read again -> (token) -> intent -> sandbox -> flyctl -> deliver -> roll out -> finish
 
 The last of these happens however the run goes. The names of the steps are those in the timings.
 """
@@ -24,7 +24,7 @@ from flysync.handlers.sync.state import TTL_MARGIN_S, SyncState
 if TYPE_CHECKING:
     from flysync.model.core import ProjectView
     from flysync.plan import Plan
-    from flysync.ports import LockHandle, Sandbox, SandboxFlyctl
+    from flysync.ports import LockHandle, OwnTokens, Sandbox, SandboxFlyctl
 
 
 async def attempt(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Plan) -> None:
@@ -70,9 +70,10 @@ async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Pl
     labels = {"flysync-run": state.run_id, "flysync-app": state.app}
     ttl_s = request.left_s + TTL_MARGIN_S
     own = None if request.is_borrowed else ThrowAwaySandbox(request.services, state.sandbox_name, labels, ttl_s=ttl_s)
+    tokens = await _token(state)
     try:
         await state.announce(planned.to_set, view)
-        await _work(state, lock, own, view, planned)
+        await _work(state, lock, own, view, planned, tokens)
     except FlysyncError as error:
         state.fail(error)
     except asyncio.CancelledError:
@@ -84,8 +85,22 @@ async def _run(state: SyncState, lock: LockHandle, seen: ProjectView, wanted: Pl
         await shielded(finish(state, own))
 
 
+async def _token(state: SyncState) -> OwnTokens:
+    """Give the token of the app, if it has one of its own: once in a run, and before anything is begun."""
+    services = state.request.services
+    if services.tokens is None:
+        return {}
+    with state.step("token"):
+        return await services.own_token(state.request.project, state.app)
+
+
 async def _work(
-    state: SyncState, lock: LockHandle, own: ThrowAwaySandbox | None, view: ProjectView, planned: Plan
+    state: SyncState,
+    lock: LockHandle,
+    own: ThrowAwaySandbox | None,
+    view: ProjectView,
+    planned: Plan,
+    tokens: OwnTokens,
 ) -> None:
     """Make a sandbox, and do from there what is *planned*."""
     request = state.request
@@ -93,7 +108,7 @@ async def _work(
         sandbox = await _sandbox(state, own)
     # Whoever fences us looks for the sandbox by its name: from here on it is there to be found.
     await lock.check()
-    flyctl = request.services.flyctl(sandbox, state.run_id, end_at=request.end_at)
+    flyctl = request.services.flyctl(sandbox, state.run_id, end_at=request.end_at, tokens=tokens)
     try:
         store = flyctl.secrets(state.app)
         view = await Delivery(state, lock, store, view, flyctl).deliver(planned)

@@ -195,10 +195,11 @@ class Delivery(WorkAtApp):
 
     async def _no_app(self, error: AppNotFound, names: Iterable[SecretName]) -> None:
         """Fly knows no such app: nothing to give them to, unless we have deployed to it before."""
-        state, app = self._state, self._state.app
+        state, app, setting = self._state, self._state.app, self._request.services.token_setting
         touched = [name for name in names if state.outcome_of(name) is not Outcome.UNCHANGED]
-        gone = not_visible(app, error.phase) if self._view.deployed_before or self._request.removes else None
-        if lost := await hidden(app, self._flyctl, error.phase) or gone:
+        is_known = self._view.deployed_before or self._request.removes
+        gone = not_visible(app, error.phase, setting) if is_known else None
+        if lost := await hidden(app, self._flyctl, error.phase, setting) or gone:
             state.mark(touched, Stage.PLANNED, lost)
             return
         state.mark(touched, Stage.SKIPPED)

@@ -19,7 +19,7 @@ async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
     """Complete *state* with what Fly shows, and give it the machines that a roll-out would restart."""
     app, options = state.app, state.request.options
     with state.step("list"):
-        looks = await look_at([app], services=state.request.services)
+        looks = await look_at({app: view.project}, services=state.request.services)
     state.warn(*looks.notes)
     for step in looks.next:
         state.suggest(step.command, step.why)
@@ -27,7 +27,7 @@ async def preview(state: SyncState, view: ProjectView, planned: Plan) -> None:
     names = planned.work
     if not live_app.exists:
         if view.deployed_before:
-            raise not_visible(app, "list")
+            raise not_visible(app, "list", state.request.services.token_setting)
         state.warn(not_found(view))
         state.mark(names, Stage.SKIPPED)
         return

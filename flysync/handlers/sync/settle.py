@@ -10,7 +10,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flysync.errors import DecryptFailed, FlysyncError, NotAllowed, NotOwner, Scope
+from flysync.errors import (
+    AccessDenied,
+    DecryptFailed,
+    FlyRefused,
+    FlysyncError,
+    NotAllowed,
+    NotOwner,
+    Scope,
+    TokenFailed,
+)
 from flysync.model.core import Outcome, ProjectView, SecretName, State
 from flysync.plan import is_from_caller, plan
 from flysync.ports import Settlement
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
 #: The longest pauses in seconds. What can end without any change of the rows, but seldom does, is tried once a day.
 _HOUR, _DAY = 3600.0, 86_400.0
 _AT_ONCE = 0.0
-_OUTSIDE = (NotOwner, NotAllowed, DecryptFailed)
+_OUTSIDE = (NotOwner, NotAllowed, DecryptFailed, TokenFailed, AccessDenied, FlyRefused)
 #: A longest pause; absent where only a change of the rows or a new deployment can help.
 Pause = float | None
 
@@ -114,6 +123,6 @@ def _others(
 
 def _pause(error: FlysyncError) -> Pause:
     """Give the longest pause until it is worth another try."""
-    if isinstance(error, _OUTSIDE):
-        return _DAY
-    return _HOUR if error.temporary else None
+    if error.temporary:
+        return _HOUR
+    return _DAY if isinstance(error, _OUTSIDE) else None
