@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from flysync.adapters import keyring
 from flysync.errors import ConfigError
 from flysync.settings import dotenv, loading
 
@@ -46,50 +47,45 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
     given: Mapping[str, str] | None = None,
+    runner: str | None = None,
 ) -> Settings:
     """
     Read the settings of this process; each is that of the first of these that has it.
 
-    Its environment, *env_file*, what `config set` has stored in the system's keyring, `.env` in *directory* (secrets
-    alone), whatever else is in the keyring; or, with some *given*, these, the environment and *env_file* alone.
+    FLYSYNC_RUNNER as *runner*, its environment, *env_file*, what `config set` has stored in the system's keyring,
+    `.env` in *directory* (secrets alone), whatever else is in the keyring; or, with some *given*, these, the
+    environment and *env_file* alone.
 
     Raises:
         ConfigError: all problems, in one message.
     """
-    from flysync.adapters import keyring
-
-    sources = dotenv.sources(env_file, environ, directory, dot_env=given is None)
+    sources = dotenv.sources(env_file, environ, directory, dot_env=given is None, runner=runner)
     if given is not None:
         return loading.load([loading.Source(label="argument", values=given), *sources], needs=required)
     return loading.load(sources, needs=required, lookup=keyring.look_up, stored=keyring.names)
 
 
-def survey_settings(*, env_file: Path | None = None, with_keyring: bool = True) -> tuple[ConfigReport, Settings]:
+def survey_settings(
+    *, env_file: Path | None = None, with_keyring: bool = True, runner: str | None = None
+) -> tuple[ConfigReport, Settings]:
     """
     Give what may be shown of every setting of this process and its source, and those that are valid.
 
     Without the keyring they are those that win over it: `.env` is left out as well.
     """
-    from flysync.adapters import keyring
-
-    sources = dotenv.sources(env_file, None, None, dot_env=with_keyring)
-    if not with_keyring:
-        return loading.survey(sources)
-    return loading.survey(sources, lookup=keyring.look_up, stored=keyring.names)
+    sources = dotenv.sources(env_file, None, None, dot_env=with_keyring, runner=runner)
+    asked: Mapping[str, Any] = {"lookup": keyring.look_up, "stored": keyring.names} if with_keyring else {}
+    return loading.survey(sources, **asked)
 
 
 def keep_secret(name: str, value: Secret) -> None:
     """Store a secret in the system's keyring, and make sure that it is there; ConfigError says why it is not."""
-    from flysync.adapters.keyring import store
-
-    store(name, value)
+    keyring.store(name, value)
 
 
 def forget_secret(name: str) -> bool:
     """Remove a secret from the system's keyring, and tell whether it was there; ConfigError: it may still be."""
-    from flysync.adapters.keyring import remove
-
-    return remove(name)
+    return keyring.remove(name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,9 +172,10 @@ def open_queue(settings: Settings, name: str, *, limits: Limits = _LIMITS) -> po
     )
 
 
-def load_client() -> None:
-    """Load Daytona's client now, and not with the first sandbox."""
-    import flysync.adapters.daytona  # noqa: F401
+def load_client(settings: Settings) -> None:
+    """Load what sandboxes need now, and not with the first of them."""
+    if settings.runner == "daytona":
+        import flysync.adapters.daytona  # noqa: F401
 
 
 @dataclass
@@ -230,10 +227,14 @@ class _Parts:
         return _given(self.settings.daytona_api_key), self.settings.daytona_api_url, self.settings.daytona_target
 
     def sandboxes(self) -> ports.Sandboxes:
+        its, snapshot = self.settings, self.settings.snapshot
+        if its.runner == "local":
+            from flysync.adapters.local import LocalSandboxes
+
+            return LocalSandboxes()
         from flysync.adapters.daytona import DaytonaSandboxes
         from flysync.adapters.flyctl import needed_hosts
 
-        its, snapshot = self.settings, self.settings.snapshot
         hosts = needed_hosts(its.flyctl_base_urls, its.flyctl_install_url, snapshot) if its.egress == "fly" else ()
         sandboxes = DaytonaSandboxes(*self._account, snapshot, clock=self.clock, hosts=hosts)
         self.opened.push_async_callback(sandboxes.aclose)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
 import shlex
-import signal
-from contextlib import suppress
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from flysync.adapters.processes import answer_of
 from flysync.errors import ConfigError, DecryptFailed, FlysyncError, Scope, TokenFailed
 from flysync.model import macaroon
 from flysync.ports import Decryption, Tokens
@@ -94,28 +93,23 @@ class _Command:
     async def ask(self, question: Mapping[str, object]) -> Mapping[str, Any]:
         """Give the answer. What it is, and what the command says besides, may hold values, and is never shown."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(_KEYS)}
-        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._words, stdin=pipe, stdout=pipe, stderr=nothing, env=environ, start_new_session=True
+            answer, code = await answer_of(
+                *self._words,
+                given=json.dumps(question).encode(),
+                limit_s=self._limit_s,
+                most_bytes=_MOST_BYTES,
+                stderr=subprocess.DEVNULL,
+                env=environ,
             )
+        except TimeoutError:
+            raise self.failed(f"gave no answer within {self._limit_s:g} s") from None
         except OSError as error:
             if error.errno in _PASSING:
                 raise self.failed(f"could not be started: {error.strerror}", Scope.SERVICE) from None
             setting = self._error.setting
             message = f"{setting}: {self._words[0]} cannot be run: {error.strerror}"
             raise ConfigError(message, setting=setting) from None
-        try:
-            async with asyncio.timeout(self._limit_s):
-                answer, _ = await asyncio.gather(_read(process), _write(process, json.dumps(question).encode()))
-                code = await process.wait()
-        except TimeoutError:
-            raise self.failed(f"gave no answer within {self._limit_s:g} s") from None
-        finally:
-            _kill(process)
-            with suppress(TimeoutError):  # some Pythons wait for its pipes, and what has left its group may keep these
-                await asyncio.wait_for(process.wait(), 1.0)
-            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public closes the pipes
         if len(answer) > _MOST_BYTES:
             raise self.failed(f"answered with more than {_MOST_BYTES:,} bytes")
         if code:
@@ -146,29 +140,3 @@ def _batches(stored: Mapping[SecretName, Secret]) -> Iterator[Mapping[SecretName
         size_bytes += secret.size_bytes
     if batch:
         yield batch
-
-
-async def _read(process: asyncio.subprocess.Process) -> bytes:
-    """Read its answer to the end, or until it is too long."""
-    answer = bytearray()
-    while (more := await process.stdout.read(2**16)) and len(answer) <= _MOST_BYTES:  # type: ignore[union-attr]
-        answer += more
-    if more:
-        _kill(process)  # or it would wait for us to read on, and we for it to end
-    return bytes(answer)
-
-
-async def _write(process: asyncio.subprocess.Process, question: bytes) -> None:
-    """Write all of the question that it wants to read."""
-    stdin = process.stdin
-    assert stdin is not None
-    with suppress(BrokenPipeError, ConnectionResetError):
-        stdin.write(question)
-        await stdin.drain()
-    stdin.close()
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    """End it, with whatever it has started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)

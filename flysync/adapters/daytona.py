@@ -24,7 +24,7 @@ from flysync.adapters.daytona_create import Asked, Creator
 from flysync.adapters.daytona_errors import Failure, alone, ask, did_not_run, if_there, translated
 from flysync.errors import AccessDenied, DaytonaUnavailable, FlysyncError, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
-from flysync.ports import AnswerLost, NotSent, Sandbox, Sandboxes
+from flysync.ports import LOCAL, AnswerLost, NotSent, Sandbox, Sandboxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,6 +112,13 @@ class DaytonaSandboxes(Creator, Sandboxes):
             ttl_minutes=max(1, math.ceil(ttl_s / 60)),
         )
         return await self._opened_box(await self._created(name, params, timeout_s), "create")
+
+    #: Daytona keeps them apart, and knows each by its name alone.
+    place = onlookers = ""
+
+    @override
+    def reaches(self, name: str) -> bool:
+        return LOCAL not in name
 
     @override
     def may_come(self, name: str) -> bool:

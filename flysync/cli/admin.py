@@ -7,7 +7,7 @@ import typer
 
 from flysync.cli import progress, run, stdin
 from flysync.cli.app import db, sandbox, snapshot
-from flysync.cli.options import BuildTimeout, InitTimeout, Yes, common, name_of, number_option, takes
+from flysync.cli.options import BuildTimeout, InitTimeout, Yes, common, name_of, number_option, takes, with_sandbox
 from flysync.cli.output import Output
 from flysync.cli.signals import SIGNALS
 from flysync.model.snapshot import is_snapshot_name
@@ -106,16 +106,18 @@ def db_check(output: Output) -> None:
 
 
 @sandbox.command("list")
-@takes(common)
+@takes(with_sandbox)
 def sandbox_list(output: Output) -> None:
     """
     Show our sandboxes, and whether they are still needed.
 
-    All sandboxes at Daytona that have our label: the app, the age, and whether the run that made it is alive, has died
-    or is not known here. A sync deletes its own; leftovers end by themselves when their time is over.
+    All sandboxes at Daytona that have our label, or with --runner local those on this machine: the app, the age, and
+    whether the run that made it is alive, has died or is not known here. A sync deletes its own; leftovers end by
+    themselves when their time is over.
 
-    Example:
+    Examples:
         flysync sandbox list
+        flysync sandbox list --runner local
     """
     from flysync import bootstrap
     from flysync.handlers import prune
@@ -124,7 +126,7 @@ def sandbox_list(output: Output) -> None:
 
 
 @sandbox.command("prune")
-@takes(common)
+@takes(with_sandbox)
 def sandbox_prune(output: Output) -> None:
     """
     Delete leftover sandboxes, never one of a living run.
@@ -136,7 +138,7 @@ def sandbox_prune(output: Output) -> None:
 
     Examples:
         flysync sandbox prune
-        flysync sandbox prune --json
+        flysync sandbox prune --runner local --json
     """
     from flysync import bootstrap
     from flysync.handlers import prune
@@ -162,6 +164,7 @@ def snapshot_build(output: Output, name: SnapshotName = None, timeout: BuildTime
     from flysync import bootstrap
     from flysync.handlers import snapshots
 
+    output.runner = "daytona"
     settings = run.load_settings(output, bootstrap.SNAPSHOTS)
     listener = progress.Progress(output, settings.secrets)
     build = partial(snapshots.build_snapshot, name, _pinned(settings), timeout_s=timeout, listener=listener, warm=warm)
@@ -183,6 +186,7 @@ def snapshot_list(output: Output) -> None:
     from flysync import bootstrap
     from flysync.handlers import snapshots
 
+    output.runner = "daytona"
     settings = run.load_settings(output, bootstrap.SNAPSHOTS)
     run.run_handler(output, settings, partial(snapshots.list_snapshots, _pinned(settings)))
 

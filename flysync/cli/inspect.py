@@ -17,6 +17,7 @@ from flysync.cli.options import (
     number_option,
     takes,
     time_option,
+    with_sandbox,
 )
 from flysync.cli.output import Output
 from flysync.errors import UsageError
@@ -49,7 +50,7 @@ OneRun = Annotated[
 
 
 @app.command()
-@takes(common)
+@takes(with_sandbox)
 def status(
     output: Output,
     project: OneProject = None,
@@ -128,7 +129,7 @@ def history(
 
 
 @app.command()
-@takes(common)
+@takes(with_sandbox)
 def doctor(output: Output, project: DoctorProject = None, of_app: DoctorApp = None, offline: Offline = False) -> None:
     """
     Check everything that a sync needs, in order.
@@ -151,10 +152,11 @@ def doctor(output: Output, project: DoctorProject = None, of_app: DoctorApp = No
 
     if project is not None and of_app is not None:
         raise UsageError("--project and --app each say which app to check", hint="give one of them")
-    report, settings = bootstrap.survey_settings(env_file=output.env_file)
+    report, settings = bootstrap.survey_settings(env_file=output.env_file, runner=output.runner)
     logs.set_up(verbosity=output.verbosity, secrets=settings.secrets)
     queue = partial(_worker_queue, settings) if report.line("REDIS_URL").is_set else None
-    needs = needed(bootstrap.SYNC, has_command=report.line("FLYSYNC_TOKEN_COMMAND").is_set)
+    has_command = report.line("FLYSYNC_TOKEN_COMMAND").is_set
+    needs = needed(bootstrap.SYNC, has_command=has_command, is_local=report.is_local)
     options = handlers.DoctorOptions(
         settings=report, needs=needs, project=project, app=of_app, offline=offline, queue=queue
     )

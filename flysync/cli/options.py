@@ -163,6 +163,15 @@ SandboxId = Annotated[
     str | None, typer.Option("--sandbox", metavar="ID", help="Use this Daytona sandbox, and do not delete it.")
 ]
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="The reason, for the record.")]
+Runner = Annotated[
+    str | None,
+    typer.Option(
+        "--runner",
+        metavar="RUNNER",
+        show_default="FLYSYNC_RUNNER",
+        help="Run flyctl at Daytona (daytona), or here (local).",
+    ),
+]
 LockWait = Annotated[
     float,
     time_option(
@@ -214,6 +223,20 @@ def common(
     output.as_json = output.as_json or as_json
     output.verbosity = -1 if quiet or output.verbosity < 0 else output.verbosity + verbose
     output.env_file = Path(env_file) if env_file else output.env_file
+    return output
+
+
+def with_sandbox(
+    context: typer.Context,
+    runner: Runner = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> Output:
+    """Give the output of a command that has to do with sandboxes; see `common`."""
+    output = common(context, env_file, as_json, quiet, verbose)
+    output.runner = runner
     return output
 
 

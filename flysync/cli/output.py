@@ -48,6 +48,7 @@ class Output:
     as_json: bool = False
     verbosity: int = 0  #: -1 with -q, 1 with -v, 2 with -vv.
     env_file: Path | None = None
+    runner: str | None = None  #: Where flyctl is to run; absent where the settings say it.
     notes: tuple[Note, ...] = ()  #: Warnings about the settings; those of the report come after them.
     #: Gives the report of the sync in progress, as far as it has come.
     unfinished: Callable[[], SyncReport | FleetReport] | None = None

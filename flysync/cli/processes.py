@@ -8,7 +8,7 @@ import typer
 
 from flysync.cli import run
 from flysync.cli.app import app
-from flysync.cli.options import common, name_of, number_option, read_duration, takes, time_option
+from flysync.cli.options import name_of, number_option, read_duration, takes, time_option, with_sandbox
 from flysync.cli.output import Output
 from flysync.cli.sync import PruneAfter, pruning_of
 from flysync.errors import ConfigError
@@ -54,7 +54,7 @@ HealthHost = Annotated[str, typer.Option("--health-host", metavar="HOST", help="
 
 
 @app.command()
-@takes(common)
+@takes(with_sandbox)
 def worker(
     output: Output,
     queue: Queue = None,
@@ -92,7 +92,7 @@ def worker(
 
 
 @app.command()
-@takes(common)
+@takes(with_sandbox)
 def watch(
     output: Output,
     every: Every = 5.0,
@@ -152,5 +152,5 @@ def _begin(output: Output, needs: "Sequence[str]", *packages: str) -> "Settings"
         raise ConfigError(f"{output.command} needs more packages", hint=how_to_add("worker"))
     settings = run.load_settings(output, needs)
     logs.set_up(verbosity=output.verbosity + 1, secrets=settings.secrets, as_json=True)
-    bootstrap.load_client()  # it takes half a second, in which nothing else would go on
+    bootstrap.load_client(settings)  # it takes half a second, in which nothing else would go on
     return settings

@@ -32,7 +32,7 @@ def load_settings(output: Output, needs: Sequence[str]) -> Settings:
     """
     from flysync import bootstrap, logs
 
-    settings = bootstrap.load_settings(needs, env_file=output.env_file)
+    settings = bootstrap.load_settings(needs, env_file=output.env_file, runner=output.runner)
     logs.set_up(verbosity=output.verbosity, secrets=settings.secrets)
     output.warn(settings.notes)
     return settings

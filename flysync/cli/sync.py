@@ -13,13 +13,13 @@ from flysync.cli.options import (
     OneProject,
     Project,
     Yes,
-    common,
     number_option,
     read_age,
     sync_options,
     takes,
     time_option,
     unset_options,
+    with_sandbox,
 )
 from flysync.cli.output import Output
 from flysync.errors import UsageError
@@ -42,7 +42,7 @@ PruneYes = Annotated[
 
 
 @app.command()
-@takes(common, sync_options)
+@takes(with_sandbox, sync_options)
 def sync(output: Output, options: SyncOptions, project: Project, name: Names, value_stdin: ValueStdin = False) -> None:
     """
     Copy a project's credentials into its Fly app, by name.
@@ -66,7 +66,7 @@ def sync(output: Output, options: SyncOptions, project: Project, name: Names, va
 
 
 @app.command("sync-project")
-@takes(common, sync_options)
+@takes(with_sandbox, sync_options)
 def sync_project(
     output: Output,
     options: SyncOptions,
@@ -128,7 +128,7 @@ def pruning_of(*, prune: bool, after_s: float | None, yes: bool = False) -> Prun
 
 
 @app.command()
-@takes(common, unset_options)
+@takes(with_sandbox, unset_options)
 def unset(output: Output, options: SyncOptions, project: Project, name: Names, yes: Yes = False) -> None:
     """
     Remove secrets from a project's app, with one restart.

@@ -34,6 +34,11 @@ class ConfigReport(Report):
         """Give that of one setting."""
         return next(line for line in self.lines if line.name == name)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether flyctl runs on this machine."""
+        return self.line("FLYSYNC_RUNNER").shown == "local"
+
 
 class KeyringChange(StrEnum):
     """What happened to a secret in the system's keyring."""

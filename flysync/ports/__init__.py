@@ -12,6 +12,7 @@ from flysync.ports.database import (
     Records as Records,
 )
 from flysync.ports.fly import (
+    LOCAL as LOCAL,
     AnswerLost as AnswerLost,
     FlyctlMissing as FlyctlMissing,
     NotSent as NotSent,

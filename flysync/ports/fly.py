@@ -18,6 +18,10 @@ OwnTokens = Mapping["AppName", "Secret"]
 OnProgress = Callable[[Machines], None]
 
 
+#: In the name of every sandbox that is on some machine, and not at Daytona.
+LOCAL = "-local-"
+
+
 class Sandbox(Protocol):
     """A container that runs shell scripts."""
 
@@ -72,6 +76,22 @@ class Sandboxes(Protocol):
         Raises:
             SandboxNotFound: the snapshot does not exist.
         """
+
+    @property
+    def place(self) -> str:
+        """
+        What the names of its sandboxes end with, where more than the name is needed to find one: where it is.
+
+        Raises:
+            ConfigError: there can be none here.
+        """
+
+    @property
+    def onlookers(self) -> str:
+        """Who else can read the arguments of programs that run there; empty where nobody is known to."""
+
+    def reaches(self, name: str) -> bool:
+        """Tell whether `remove` can find a sandbox of this name if there is one: not where it is in another place."""
 
     def may_come(self, name: str) -> bool:
         """Tell whether something may come of a `create` that goes on: not where it only waits for a limit."""

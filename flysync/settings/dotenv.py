@@ -27,10 +27,16 @@ _READ_S = 2.0
 
 
 def sources(
-    env_file: Path | None, environ: Mapping[str, str] | None, directory: Path | None, *, dot_env: bool = True
+    env_file: Path | None,
+    environ: Mapping[str, str] | None,
+    directory: Path | None,
+    *,
+    dot_env: bool = True,
+    runner: str | None = None,
 ) -> list[Source]:
     """Give the sources of this process' settings in order of precedence; with *dot_env* that of *directory*, too."""
-    found = [Source(label="environment", values=os.environ if environ is None else environ)]
+    found = [Source(label="--runner", values={} if runner is None else {"FLYSYNC_RUNNER": runner})]
+    found.append(Source(label="environment", values=os.environ if environ is None else environ))
     found += [] if env_file is None else [read(env_file)]
     path = os.path.join(directory or "", ".env")  # noqa: PTH118 - pathlib's functions raise where one may not look
     is_named = env_file is not None and os.path.realpath(env_file) == os.path.realpath(path)

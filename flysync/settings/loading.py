@@ -137,7 +137,7 @@ class _Loader:
             if not source.is_dot_env:
                 self._take(source)
         has_command = OWN in self.origins
-        self._needs = needed(needs, has_command=has_command)
+        self._needs = needed(needs, has_command=has_command, is_local=self.values.get("runner") == "local")
         if has_command and "FLY_API_TOKEN" in self.origins:
             name = "FLY_API_TOKEN"
             self.note("setting_ignored", f"{name} ({self.origins[name]}) is not used: {OWN} is set", name)
@@ -151,7 +151,9 @@ class _Loader:
         strange = self.origins.keys() - named
         self._ask_keyring(lookup)
         self._check_account(strange)
-        if self.values.get("egress") == "fly":
+        if self.values.get("runner") == "local":
+            self._check_runner()
+        elif self.values.get("egress") == "fly":
             self._refuse_addresses()
         token: Secret | None = None if has_command else self.values.get("fly_api_token")
         if "narrow_token" in self.values and token and not token.matches(macaroon.ALL_ARE):
@@ -255,6 +257,16 @@ class _Loader:
             self.values.pop(VARIABLES[key][0], None)
             why = f"may be a stranger's, who would get token and values: {ours[0]} is not from there"
             self._add(key, f"{key} ({self.origins[key]}) {why}", _STRANGE)
+
+    def _check_runner(self) -> None:
+        """Refuse a limit that only sandboxes at Daytona have, where none are used."""
+        told = "is about sandboxes at Daytona, and FLYSYNC_RUNNER is local"
+        if self.values.get("egress") == "fly":
+            name = "FLYSYNC_EGRESS"
+            self._add(name, f"{name} ({self.origins[name]}) {told}", f"unset {name}, or use --runner daytona")
+        if "snapshot" in self.values:
+            name = "FLYSYNC_SNAPSHOT"
+            self.note("setting_ignored", f"ignored: {name} ({self.origins[name]}) {told}", name)
 
     def look_for_needs(self) -> None:
         """Add a problem for each that is needed and was found nowhere."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from flysync.errors import ConfigError
+from flysync.errors import ConfigError, UsageError
 from flysync.secret import Secret
 from flysync.settings import database_url, readers, redis_address
 
@@ -52,6 +52,8 @@ class Settings:
     #: Sums of programs or of that version's archives: no flyctl is run that has none of them.
     flyctl_sha256: tuple[str, ...] | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sums)
     flyctl_install_url: str = _setting("FLYSYNC_FLYCTL_INSTALL_URL", readers.installer, "https://fly.io/install.sh")
+    #: Where flyctl runs: in sandboxes at Daytona ("daytona"), or on this machine ("local").
+    runner: str = _setting("FLYSYNC_RUNNER", readers.one_of("daytona", "local"), "daytona")
     #: What the sandboxes that are created may reach: everything ("open"), or Fly's hosts ("fly").
     egress: str = _setting("FLYSYNC_EGRESS", readers.one_of("open", "fly"), "open")
     #: The command that gives each app's own token; by default all share FLY_API_TOKEN.
@@ -106,11 +108,19 @@ class Settings:
 
     def missing(self, needs: Sequence[str]) -> list[str]:
         """Give those of *needs* that are not set."""
-        names = needed(needs, has_command=self.token_command is not None)
+        names = needed(needs, has_command=self.token_command is not None, is_local=self.runner == "local")
         return [name for name in names if getattr(self, VARIABLES[name][0]) is None]
 
     def complete(self, options: SyncOptions) -> SyncOptions:
-        """Fill in what *options* leave open."""
+        """
+        Fill in what *options* leave open.
+
+        Raises:
+            UsageError: they name a sandbox, and flyctl runs in none.
+        """
+        if options.sandbox and self.runner == "local":
+            hint = "leave one of the two out"
+            raise UsageError("--sandbox names a sandbox at Daytona, and FLYSYNC_RUNNER is local", hint=hint)
         return replace(
             options,
             actor=options.actor or self.actor,
@@ -131,6 +141,7 @@ SECRETS: Sequence[str] = tuple(name for name, (_, variable) in VARIABLES.items()
 LIMITS = (
     "FLYSYNC_APPS",
     "FLYSYNC_RESERVED_NAMES",
+    "FLYSYNC_RUNNER",
     "FLYSYNC_FLYCTL_SHA256",
     "FLYSYNC_EGRESS",
     "FLYSYNC_NARROW_TOKEN",
@@ -145,8 +156,13 @@ OWN = "FLYSYNC_TOKEN_COMMAND"
 HOSTS = ("FLYSYNC_FLYCTL_INSTALL_URL", "FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL")
 
 
-def needed(names: Sequence[str], *, has_command: bool) -> Sequence[str]:
-    """Give the settings that are needed in fact: a command that gives tokens stands for FLY_API_TOKEN."""
+def needed(names: Sequence[str], *, has_command: bool, is_local: bool) -> Sequence[str]:
+    """
+    Give the settings that are needed in fact.
+
+    A command that gives tokens stands for FLY_API_TOKEN; where flyctl runs on this machine, Daytona needs no key.
+    """
+    names = [name for name in names if name != "DAYTONA_API_KEY" or not is_local]
     return [OWN if has_command and name == "FLY_API_TOKEN" else name for name in names]
 
 

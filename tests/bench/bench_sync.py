@@ -52,14 +52,19 @@ async def cold(environ: dict[str, str], runs: int) -> bool:
     return row("one cold sync beside the bare script", figure, goal, kept=wall <= WALL and cpu <= CPU)
 
 
-async def warm(environ: dict[str, str], runs: int) -> bool:
-    """Compare what is done in one process."""
+async def warm_pairs(way: str, what: str, environ: dict[str, str], runs: int) -> list[tuple[Cost, Cost]]:
+    """Give the costs of syncs in one process, and those of what they are compared with."""
     process = await asyncio.create_subprocess_exec(
-        *script("warm_runs.py", "compare", "app-1", str(runs)), env=environ, cwd="/", stdout=asyncio.subprocess.PIPE
+        *script("warm_runs.py", way, what, str(runs)), env=environ, cwd="/", stdout=asyncio.subprocess.PIPE
     )
     output, _ = await process.communicate()
     assert 0 == process.returncode
-    pairs = [(Cost(*ours), Cost(*theirs)) for ours, theirs in map(json.loads, output.splitlines())]
+    return [(Cost(*ours), Cost(*theirs)) for ours, theirs in map(json.loads, output.splitlines())]
+
+
+async def warm(environ: dict[str, str], runs: int) -> bool:
+    """Compare what is done in one process."""
+    pairs = await warm_pairs("compare", "app-1", environ, runs)
     wall = ratio(pairs, lambda cost: cost.wall_s)
     print(f"one warm sync / the bare calls, by the clock (of a processor): {told(pairs)}, median of {runs}")
     return row("one warm sync beside the bare calls", f"wall {wall:.2f}", f"≤ {WARM:.2f}", kept=wall <= WARM)

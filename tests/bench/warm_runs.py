@@ -2,6 +2,7 @@
 Syncs by the library in one process, for the benchmarks that start it; it prints JSON, a line for each measurement.
 
     warm_runs.py compare APP RUNS           beside `bare.deliver` in the same process: seconds of both
+    warm_runs.py local SCRIPT RUNS          beside a shell script of flyctl's commands: seconds of both
     warm_runs.py memory PROJECTS RUNS …     MiB of memory after so many runs, of projects `p1`, `p2`, …
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from figures import in_turn, own_cost
+from figures import command_cost, in_turn, own_cost
 
 from flysync import bootstrap
 from flysync.library import sync_credentials_to_flyio
@@ -50,6 +52,15 @@ async def compare(services: Services, app: str, runs: int) -> None:
             print(json.dumps([astuple(cost) for cost in pair]), flush=True)
 
 
+async def local(services: Services, script: str, runs: int) -> None:
+    """Measure a sync beside flyctl's bare commands."""
+    pairs = await in_turn(
+        lambda: own_cost(sync(services, "p1")), lambda: command_cost(["sh", "-c", script], os.environ), runs=runs
+    )
+    for pair in pairs:
+        print(json.dumps([astuple(cost) for cost in pair]), flush=True)
+
+
 async def memory(services: Services, projects: int, marks: list[int]) -> None:
     """Sync one project after the other, some side by side, and tell the memory at each of the *marks*."""
     done = 0
@@ -75,8 +86,8 @@ async def main() -> None:
     """Do what the arguments say."""
     way, first, *numbers = sys.argv[1:]
     async with bootstrap.open_services(bootstrap.load_settings()) as services:
-        if way == "compare":
-            await compare(services, first, int(numbers[0]))
+        if way in {"compare", "local"}:
+            await {"compare": compare, "local": local}[way](services, first, int(numbers[0]))
         else:
             await memory(services, int(first), [int(number) for number in numbers])
 

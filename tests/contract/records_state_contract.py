@@ -150,6 +150,13 @@ class StateContract:
 
         assert ("my-box", True, 0.0) == (run.sandbox, run.borrowed, run.seconds_left)
 
+    async def test_a_sandbox_of_ours_may_tell_its_place(self, world: RecordsWorld) -> None:
+        """Behind the run's name."""
+        await world.records.begin(intent(sandbox="flysync-run1-local-1"), {}, seen=await world.view(), insists=False)
+        (run,) = (await world.view()).open_runs
+
+        assert ("flysync-run1-local-1", False) == (run.sandbox, run.borrowed)
+
     async def test_stored_keeps_digest_and_time(self, world: RecordsWorld) -> None:
         """A digest that is not known (yet) does not undo a known one, and the time is that of the first word."""
         await begin(world)

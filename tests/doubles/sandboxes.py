@@ -74,6 +74,13 @@ class InMemorySandboxes:
         self.created_at[name] = datetime.now(UTC)
         return self.add(name)
 
+    #: What its names end with, and who else can see what runs there.
+    place = onlookers = ""
+
+    def reaches(self, name: str) -> bool:
+        """See the port."""
+        return "-local-" not in name
+
     def may_come(self, name: str) -> bool:
         """Tell that it may: here no create waits for a limit."""
         return True

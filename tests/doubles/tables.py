@@ -243,7 +243,7 @@ class InMemoryTables:
                 yield OpenRun(
                     run_id=RunId(run_id),
                     sandbox=run.intent.sandbox,
-                    borrowed=run.intent.sandbox != f"flysync-{run_id}",
+                    borrowed=not run.intent.sandbox.startswith(f"flysync-{run_id}"),
                     seconds_left=max(0.0, (run.deadline - self.now()).total_seconds()),
                     origin=run.intent.origin.value,
                     actor=run.intent.actor,

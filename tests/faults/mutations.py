@@ -55,6 +55,7 @@ _STOPPED = "faults/test_schedules.py::test_a_sync_that_is_stopped_at_any_call_is
 _CLEANING_UP = "faults/test_schedules.py::test_a_sync_that_is_stopped_while_it_cleans_up_is_made_good"
 _CHANGES = "faults/test_schedules.py::test_what_changes_while_a_sync_runs_is_taken_in_or_left_to_the_next"
 _ROLLOUT = "contract/test_records.py::TestRolloutInPostgres::test_"
+_LOCAL = "contract/test_local.py::test_"
 
 MUTATIONS = (
     # -- who may write, and when
@@ -96,9 +97,16 @@ MUTATIONS = (
     Mutation(
         "never delete a borrowed sandbox",
         "flysync/handlers/sync/fence.py",
-        "    if dead.borrowed:\n",
-        "    if False:\n",
+        "    if dead.borrowed or not reached:\n",
+        "    if not reached:\n",
         (f"{_HANDLERS}a_borrowed_sandbox_of_a_dead_run_is_waited_for",),
+    ),
+    Mutation(
+        "wait for a sandbox that cannot be reached from here",
+        "flysync/handlers/sync/fence.py",
+        "    if dead.borrowed or not reached:\n",
+        "    if dead.borrowed:\n",
+        (f"{_HANDLERS}a_sandbox_that_cannot_be_reached_is_waited_for",),
     ),
     Mutation(
         "go past a sandbox that cannot be deleted only after its deadline",
@@ -2385,9 +2393,9 @@ MUTATIONS = (
     ),
     Mutation(
         "end whatever a command of the platform's has started",
-        "flysync/adapters/command.py",
-        "        finally:\n            _kill(process)",
-        "        finally:\n            pass",
+        "flysync/adapters/processes.py",
+        "    finally:\n        _kill(process)",
+        "    finally:\n        pass",
         ("contract/test_decryption.py::test_nothing_of_it_is_left",),
     ),
     Mutation(
@@ -2396,5 +2404,55 @@ MUTATIONS = (
         " if not name.startswith(_KEYS)}",
         "}",
         ("contract/test_decryption.py::test_it_gets_no_key",),
+    ),
+    # -- flyctl on this machine
+    Mutation(
+        "fence a local run by its processes, whether its directory is there or not",
+        "flysync/adapters/local.py",
+        "        if homes or gone:\n",
+        "        if homes:\n",
+        (f"{_LOCAL}what_is_gone_has_no_process_left",),
+    ),
+    Mutation(
+        "fence a local run though somebody has begun to",
+        "flysync/adapters/local.py",
+        "self._found(name, going=True)",
+        "self._found(name)",
+        (f"{_LOCAL}what_is_gone_has_no_process_left",),
+    ),
+    Mutation(
+        "fence a local run where it was made alone",
+        "flysync/adapters/local.py",
+        "        return name.endswith(self.place)",
+        "        return LOCAL in name",
+        (f"{_LOCAL}another_directory_is_another_place",),
+    ),
+    Mutation(
+        "close no run that died in another place",
+        "flysync/adapters/local.py",
+        """ if about["place"] == place else about["labels"] | {"flysync-run": ""}""",
+        "",
+        (f"{_LOCAL}the_runs_of_another_place_are_not_named",),
+    ),
+    Mutation(
+        "make local sandboxes where nobody else may write",
+        "flysync/adapters/local.py",
+        " or base.st_mode & 0o077",
+        "",
+        (f"{_LOCAL}a_directory_that_is_not_private_is_refused",),
+    ),
+    Mutation(
+        "give a local sandbox none of our settings",
+        "flysync/adapters/local.py",
+        "for name in _PASSED_ON & os.environ.keys()}",
+        "for name in os.environ}",
+        (f"{_LOCAL}a_script_has_its_own_environment",),
+    ),
+    Mutation(
+        "know a sandbox of ours that tells its place",
+        "flysync/adapters/postgres/rows.py",
+        "NOT starts_with(coalesce(r.sandbox, ''), 'flysync-' || r.run_id)",
+        "coalesce(r.sandbox, '') <> 'flysync-' || r.run_id",
+        ("contract/test_records.py::TestStateInPostgres::test_a_sandbox_of_ours_may_tell_its_place",),
     ),
 )

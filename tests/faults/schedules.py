@@ -124,6 +124,10 @@ class Turns:
         self._waiting[self._turn].clear()
 
 
+#: What is not asked outside the process.
+_ASKS_NOBODY = {"lost", "batches", "secrets", "access", "found", "may_come", "place", "reaches", "onlookers"}
+
+
 class _Port:
     """A port whose calls go through a process."""
 
@@ -132,7 +136,7 @@ class _Port:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
-        if name in {"lost", "batches", "secrets", "access", "may_come", "found"}:  # these ask nobody
+        if name in _ASKS_NOBODY:
             return method
 
         async def call(*arguments: object, **more: object) -> object:

@@ -199,7 +199,7 @@ def told(report: SyncReport) -> dict[str, tuple[str | None, str | None, str | No
     return {one.name: (one.outcome, one.reason, one.code) for one in report.credentials}
 
 
-def dead_run(world: World, *, borrowed: bool, deadline_s: float) -> Awaitable[None]:
+def dead_run(world: World, *, borrowed: bool, deadline_s: float, sandbox: str = "flysync-dead") -> Awaitable[None]:
     """Leave the intent of a run whose process has died."""
     intent = Intent(
         run_id=RunId("dead"),
@@ -209,7 +209,7 @@ def dead_run(world: World, *, borrowed: bool, deadline_s: float) -> Awaitable[No
         origin=Origin.CLI,
         actor="ghost",
         reason=None,
-        sandbox="borrowed" if borrowed else "flysync-dead",
+        sandbox="borrowed" if borrowed else sandbox,
         borrowed=borrowed,
         deadline_s=deadline_s,
     )

@@ -489,6 +489,18 @@ async def test_a_borrowed_sandbox_of_a_dead_run_is_waited_for() -> None:
     assert ["borrowed"] == list(world.sandboxes.live)
 
 
+async def test_a_sandbox_that_cannot_be_reached_is_waited_for() -> None:
+    """A local run died on another machine, or the runner is another one: its absence here says nothing."""
+    world = World()
+    world.put(A="1")
+    await dead_run(world, borrowed=False, deadline_s=600, sandbox="flysync-dead-local-elsewhere")
+
+    report = await world.sync()
+
+    assert (75, "locked") == (report.exit_code, report.error.code)  # type: ignore[union-attr]
+    assert "cannot be deleted from here" in report.error.message  # type: ignore[union-attr]
+
+
 async def test_a_borrowed_sandbox_is_cleaned_and_kept() -> None:
     """`--sandbox`."""
     world = World()

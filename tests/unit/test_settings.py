@@ -11,7 +11,8 @@ import pytest
 
 from flysync import bootstrap, settings
 from flysync.bootstrap import load_settings
-from flysync.errors import ConfigError
+from flysync.errors import ConfigError, UsageError
+from flysync.model.core import SyncOptions
 from flysync.secret import Secret
 from flysync.settings import SECRETS, VARIABLES, Settings, Source, dotenv
 from flysync.settings.table import HOSTS, LIMITS
@@ -488,6 +489,37 @@ def test_every_setting_is_documented(file: str, pattern: str) -> None:
     named = re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
 
     assert sorted(VARIABLES) == sorted(named)
+
+
+def test_the_flag_says_where_flyctl_runs_before_the_environment() -> None:
+    """And on this machine no key of Daytona's is needed."""
+    environ = {**SET, "DAYTONA_API_KEY": "", "FLYSYNC_NO_KEYRING": "1"}
+    local = load_settings(NEEDS, environ=environ | {"FLYSYNC_RUNNER": "daytona"}, runner="local")
+    with pytest.raises(ConfigError, match="DAYTONA_API_KEY is not set"):
+        load_settings(NEEDS, environ=environ | {"FLYSYNC_RUNNER": "local"}, runner="daytona")
+
+    assert ("local", None) == (local.runner, local.daytona_api_key)
+
+
+def test_a_keyring_is_not_asked_for_what_this_machine_does_not_need() -> None:
+    """Somebody may have to unlock it, and be asleep."""
+    environ = {name: text for name, text in SET.items() if name != "DAYTONA_API_KEY"}
+
+    made = settings.load([environment(FLYSYNC_RUNNER="local", **environ)], needs=NEEDS, lookup=pytest.fail)
+
+    assert "local" == made.runner
+
+
+def test_what_is_about_daytona_on_this_machine() -> None:
+    """A snapshot has no effect, and is told; a limit that nobody keeps is refused, and so is a sandbox by its id."""
+    made = settings.load([environment(FLYSYNC_RUNNER="local", FLYSYNC_SNAPSHOT="mine", FLYSYNC_EGRESS="open")])
+    with pytest.raises(ConfigError) as refused:
+        settings.load([environment(FLYSYNC_RUNNER="local", FLYSYNC_EGRESS="fly")])
+    with pytest.raises(UsageError):
+        made.complete(SyncOptions(sandbox="box"))
+
+    assert ["setting_ignored"] == [note.code for note in made.notes]
+    assert "FLYSYNC_EGRESS" == refused.value.setting
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import platform
 import re
+import subprocess
+import sys
+import tarfile
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
@@ -12,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import flysync
+from flysync import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,6 +114,26 @@ def test_an_image_runs_the_worker_as_nobody_in_particular() -> None:
     assert ["FROM", "COPY", "WORKDIR", "USER", "ENV", "ENTRYPOINT", "CMD"] == list(told)
     assert "FLYSYNC_NO_KEYRING=1" in told["ENV"]
     assert (["flysync"], "worker") == (json.loads(told["ENTRYPOINT"]), json.loads(told["CMD"])[0])
+
+
+@pytest.mark.parametrize(("given", "has_flyctl", "code"), [("", False, 0), ("its own", True, 0), ("0" * 64, False, 1)])
+def test_an_image_gets_a_flyctl_whose_sum_is_given(tmp_path: Path, given: str, code: int, *, has_flyctl: bool) -> None:
+    """Of the version that flysync installs, and none with another sum; without a sum there is none."""
+    (told,) = (rest for word, rest in instructions() if word == "RUN" and "flyctl" in rest)
+    version = dict(rest.split("=") for word, rest in instructions() if word == "ARG")["FLYCTL_VERSION"]
+    arch = platform.machine().replace("aarch64", "arm64")
+    archive = tmp_path / f"flyctl_{version}_Linux_{arch}.tar.gz"
+    (tmp_path / "flyctl").touch()
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "flyctl", "flyctl")
+    here = re.sub(r"https://[^ ]+/", f"file://{tmp_path}/", told).replace("python -c", f"{sys.executable} -c")
+    here = re.sub(r"(?<=[ >])/flyctl", f"{tmp_path}/made", here)
+    sum_ = hashlib.sha256(archive.read_bytes()).hexdigest() if given == "its own" else given
+    environ = {**os.environ, "FLYCTL_VERSION": version, "FLYCTL_SHA256": sum_}
+    done = subprocess.run(["sh", "-c", here], env=environ, capture_output=True, check=False)
+
+    assert (code, has_flyctl) == (done.returncode, (tmp_path / "made" / "flyctl").is_file()), done.stderr
+    assert settings.Settings().flyctl_version == version
 
 
 def test_every_threat_names_tests_that_are_there() -> None:

@@ -32,11 +32,13 @@ RECORD = """
         s.longest_limit_s, s.failed_release, CASE WHEN s.rollout IS NOT NULL THEN coalesce(s.rollout_after, 0) END)
 """
 
-#: The open runs, called r, each as an `OpenRun`. A sandbox of ours has the run's name; any other was borrowed.
+#: The open runs, called r, each as an `OpenRun`. A sandbox of ours has a name that begins with the run's; any other was
+#: borrowed.
 #: Whoever wants only some of them adds a condition.
 OPEN_RUNS = """
     SELECT array_agg(
-        ROW(r.run_id::text, coalesce(r.sandbox::text, ''), coalesce(r.sandbox, '') <> 'flysync-' || r.run_id,
+        ROW(r.run_id::text, coalesce(r.sandbox::text, ''),
+            NOT starts_with(coalesce(r.sandbox, ''), 'flysync-' || r.run_id),
             greatest(0, extract(epoch FROM r.deadline - now()))::float8, r.origin::text, r.actor::text, r.started_at)
         ORDER BY r.started_at, r.run_id)
     FROM flysync_runs AS r WHERE r.finished_at IS NULL

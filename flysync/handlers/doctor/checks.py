@@ -35,7 +35,7 @@ _APPS, _ALL = 3, 1_000
 #: place.
 _SETTINGS_OF = {
     "database": ("DATABASE_URL", "FLYSYNC_DB_SCHEMA", "FLYSYNC_STATE_SCHEMA"),
-    "daytona": ("DAYTONA_", "FLYSYNC_SNAPSHOT", "FLYSYNC_EGRESS"),
+    "daytona": ("FLYSYNC_RUNNER", "DAYTONA_", "FLYSYNC_SNAPSHOT", "FLYSYNC_EGRESS"),
     "fly": ("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL", "FLYSYNC_FLYCTL_"),
     "redis": ("REDIS_URL", "FLYSYNC_QUEUE"),
 }
@@ -79,11 +79,12 @@ class _Checkup:
         """Check one part after the other; whatever goes wrong with one ends that one alone."""
         self._settings()
         has_database = await self._part("database", self._unusable("database"), self._database)
-        has_daytona = await self._part("daytona", self._unusable("daytona"), self._daytona)
-        no_daytona = "" if has_daytona else "Daytona cannot be used"
+        runner, where = ("runner", "this machine") if self._options.settings.is_local else ("daytona", "Daytona")
+        has_runner = await self._part(runner, self._unusable("daytona"), self._runner)
+        no_runner = "" if has_runner else f"{where} cannot be used"
         no_database = "" if has_database else "the database is not ready"
-        await self._part("leftovers", no_daytona or no_database, self._leftovers)
-        if why := "--offline" if self._options.offline else self._unusable("fly") or no_daytona:
+        await self._part("leftovers", no_runner or no_database, self._leftovers)
+        if why := "--offline" if self._options.offline else self._unusable("fly") or no_runner:
             if self._options.project is not None and has_database:
                 await self._findings.of("app", self._apps(self._options.project, None))
             self._findings.skip("sandbox", why)
@@ -108,7 +109,7 @@ class _Checkup:
             self._findings.fail("settings", ConfigError(problem, hint="`flysync config show` shows all settings"))
         for note in settings.warnings:
             self._findings.warn("settings", note.message)
-        for name in (*self._options.needs, "DAYTONA_API_URL"):
+        for name in (*self._options.needs, "FLYSYNC_RUNNER" if self._options.settings.is_local else "DAYTONA_API_URL"):
             line = settings.line(name)
             if line.shown is not None:
                 self._findings.ok(name, f"{line.source}: {line.shown}")
@@ -138,9 +139,16 @@ class _Checkup:
             self._findings.ok("clock", "this machine's clock agrees with Postgres'")
         return is_ready
 
-    async def _daytona(self) -> bool:
-        """Whether the key is accepted."""
+    async def _runner(self) -> bool:
+        """Whether Daytona accepts the key; or who else sees what runs on this machine."""
         await self._services.sandboxes.list()
+        if self._options.settings.is_local:
+            if onlookers := self._services.sandboxes.onlookers:
+                message = f"{onlookers} can read the values in flyctl's arguments while it runs"
+                self._findings.warn("runner", message, "mount /proc with hidepid=2, or run flysync in a container")
+            else:
+                self._findings.ok("runner", "flyctl runs on this machine, where only root and this user see it run")
+            return True
         url, target = (self._options.settings.line(f"DAYTONA_{name}").shown for name in ("API_URL", "TARGET"))
         self._findings.ok("daytona", f"{url} accepts the key, target {target or 'Daytona default'}")
         return True

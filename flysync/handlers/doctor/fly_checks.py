@@ -71,7 +71,8 @@ class SandboxLook:
         try:
             async with reading as sandbox:
                 self.findings.ok("sandbox", f"started in {self.services.clock.monotonic() - began:.1f} s")
-                if (snapshot := self.settings.line("FLYSYNC_SNAPSHOT").shown) is not None:
+                snapshot = self.settings.line("FLYSYNC_SNAPSHOT").shown
+                if snapshot is not None and not self.settings.is_local:
                     self.findings.ok("snapshot", f"{snapshot} is there")
                 flyctl = reading.flyctl(sandbox, tokens)
                 await self._look(flyctl, apps, next(iter(tokens), None), all_of_them=all_of_them, no_token=no_token)
@@ -110,8 +111,10 @@ class SandboxLook:
         elif all(reach.fly.values()):
             self.findings.ok("network", f"the sandbox reaches Fly's {', '.join(reach.fly)}")
         else:
-            self.findings.fail("network", _unreached(reach, is_limited=is_limited))
-        if not is_limited:
+            self.findings.fail("network", _unreached(reach, is_limited=is_limited, is_local=self.settings.is_local))
+        if self.settings.is_local:
+            self.findings.skip("egress", "flyctl runs on this machine, and may reach what that reaches")
+        elif not is_limited:
             self.findings.skip("egress", "FLYSYNC_EGRESS is not fly; `FLYSYNC_EGRESS=fly flysync doctor` tries it")
         elif reach and reach.other:
             message = "FLYSYNC_EGRESS=fly does not hold: the sandbox reaches other hosts all the same (example.com)"
@@ -197,14 +200,16 @@ class SandboxLook:
         return shown
 
 
-def _unreached(reach: Reach, *, is_limited: bool) -> FlyUnavailable:
+def _unreached(reach: Reach, *, is_limited: bool, is_local: bool) -> FlyUnavailable:
     """Say why Fly does not answer: Fly itself, Daytona's tier, or the network."""
     missing = [name for name, answers in reach.fly.items() if not answers]
-    if len(missing) < len(reach.fly) or reach.other:
+    if len(missing) < len(reach.fly) or reach.other or (is_local and reach.essential):
         message, hint = f"Fly does not answer: {', '.join(missing)}", "see status.flyio.net, and run this again later"
     elif is_limited:  # what else answers is on the list as well
         message = f"Fly does not answer: {', '.join(missing)}"
         hint = "run this again with FLYSYNC_EGRESS=open: is it the limit?"
+    elif is_local:
+        message, hint = "no network: neither Fly nor anything else answers", "check this machine's way out"
     elif reach.essential:
         message = "Daytona's tier lets this sandbox reach only essential services, not Fly"
         hint = "raise the organization's tier to 3 (app.daytona.io/dashboard/limits)"

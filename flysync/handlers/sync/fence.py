@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, Locked
+from flysync.ports import LOCAL
 
 if TYPE_CHECKING:
     from flysync.handlers.sync.state import SyncState
@@ -24,7 +25,7 @@ async def fenced_view(state: SyncState) -> ProjectView:
 
     Raises:
         AppChanged: the project has another app now.
-        Locked: a dead run may still write from a sandbox that is not ours to delete.
+        Locked: a dead run may still write from a sandbox that is not ours to delete, or cannot be reached from here.
     """
     state.request.join()
     view = await state.request.view(state.app)
@@ -39,10 +40,17 @@ async def fenced_view(state: SyncState) -> ProjectView:
 async def _fence(dead: OpenRun, state: SyncState) -> None:
     """Wait until nothing of a run that has lost the lock can write any more, and close it."""
     request = state.request
-    if dead.borrowed:
+    reached = request.services.sandboxes.reaches(dead.sandbox)
+    if dead.borrowed or not reached:
         if dead.seconds_left > min(request.left_s, request.options.lock_wait_s):
-            where = f"run {dead.run_id} died in sandbox {dead.sandbox}, which is not ours to delete"
-            raise Locked(f"{where}; it can still write for {dead.seconds_left:.0f} s", phase="fence")
+            why, hint = "is not ours to delete", None
+            if not dead.borrowed:
+                why = "cannot be deleted from here"
+                where = "local` on its machine" if LOCAL in dead.sandbox else "daytona`"
+                hint = f"run the same command again later; `flysync sandbox prune --runner {where} ends the wait"
+            message = f"run {dead.run_id} died in sandbox {dead.sandbox}, which {why}"
+            message = f"{message}; it can still write for {dead.seconds_left:.0f} s"
+            raise Locked(message, hint=hint, phase="fence")
         await request.services.clock.sleep(dead.seconds_left)
     else:
         try:

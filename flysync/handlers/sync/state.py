@@ -77,7 +77,7 @@ class SyncState:
     @property
     def sandbox_name(self) -> str:
         """The sandbox of the run: made up before it is created, or the id of one that is borrowed."""
-        return self.request.options.sandbox or f"flysync-{self.run_id}"
+        return self.request.options.sandbox or f"flysync-{self.run_id}{self.request.services.sandboxes.place}"
 
     @contextmanager
     def step(self, phase: str) -> Iterator[None]:

@@ -1,0 +1,168 @@
+"""Sandboxes on this machine keep the promises of `Sandboxes`, and are fenced though their maker has died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sandboxes_contract import SandboxesContract, SandboxesWorld, make
+
+from flysync.adapters.local import LocalSandboxes
+from flysync.errors import ConfigError, TimedOut
+from flysync.ports import AnswerLost
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class LocalWorld(SandboxesWorld):
+    """One directory, as two processes see it."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.sandboxes, self.others = LocalSandboxes(base), LocalSandboxes(base)
+
+    def live(self) -> list[str]:
+        """Give the names."""
+        return sorted(home.name.rpartition(".")[0] for home in self.base.glob("*"))
+
+
+class TestLocalSandboxes(SandboxesContract):
+    """The promises, kept on this machine."""
+
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> SandboxesWorld:
+        """A directory of its own."""
+        return LocalWorld(tmp_path / "base")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path / "base"
+
+
+async def test_a_script_has_its_own_environment(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this process' settings, and the values byte for byte."""
+    monkeypatch.setenv("FLY_API_TOKEN", "outer")
+    sandbox = await make(LocalSandboxes(base))
+    told = await sandbox.run('printf "%s|%s" "$FLY_API_TOKEN" "$V1"', {"V1": Secret("it's\n#1 ")}, timeout_s=5)
+    names = {line.partition("=")[0] for line in (await sandbox.run("env", {}, timeout_s=5)).splitlines()}
+
+    assert "|it's\n#1 " == told
+    passed_on = {
+        name for name in names if re.fullmatch("SSL_CERT_(FILE|DIR)|CURL_CA_BUNDLE|(?i:(HTTPS?|NO)_PROXY)", name)
+    }
+    assert {"HOME", "TMPDIR", "PATH"} <= names <= passed_on | {"HOME", "TMPDIR", "PATH", "PWD", "OLDPWD", "SHLVL", "_"}
+    assert 0o700 == (base / sandbox.id).stat().st_mode & 0o777
+
+
+def ends(pid: int) -> Callable[[], bool]:
+    """Give what tells whether a process has ended."""
+
+    def has_ended() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    return has_ended
+
+
+async def until(has_come: Callable[[], bool]) -> None:
+    """Wait, and not for long."""
+    for _ in range(200):
+        if has_come():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it does not come")
+
+
+#: Starts what leaves the group, and outlives the shell.
+_LEAVES = "setsid sh -c 'echo $$; exec sleep 50 >&- 2>&-' &"
+
+
+@pytest.mark.parametrize("loses", ["nothing", "its home", "its maker"])
+async def test_what_is_gone_has_no_process_left(base: Path, loses: str) -> None:
+    """Not even one that has left its group and whose shell has ended, and whoever has tidied up the directory."""
+    sandbox = await make(LocalSandboxes(base))
+    other = await make(LocalSandboxes(base), "box2")
+    pid, others = [int(await one.run(_LEAVES, {}, timeout_s=5)) for one in (sandbox, other)]
+    if loses == "its home":
+        (base / sandbox.id / ".about.json").unlink()
+        (base / sandbox.id).rmdir()
+    if loses == "its maker":  # in the middle of removing it
+        (base / sandbox.id).rename(base / f".going-{sandbox.id}")
+    was_there = await LocalSandboxes(base).remove("box", timeout_s=10, gone=True)
+
+    await until(ends(pid))
+    assert (loses != "its home", ["box2"]) == (was_there, LocalWorld(base).live())
+    assert not ends(others)()
+    await LocalSandboxes(base).remove("box2", timeout_s=10)
+    await until(ends(others))
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_script_that_takes_too_long_may_have_run(base: Path, *, is_cancelled: bool) -> None:
+    """Its answer is lost, and it is killed; so is that of one whose caller is."""
+    sandbox = await make(LocalSandboxes(base))
+    limit_s = 50 if is_cancelled else 1
+    task = asyncio.ensure_future(sandbox.run('echo $$ >"$HOME/pid"; sleep 50', {}, timeout_s=limit_s))
+    await until((base / sandbox.id / "pid").exists)
+    pid = int((base / sandbox.id / "pid").read_text())
+    if is_cancelled:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError if is_cancelled else AnswerLost) as caught:
+        await task
+
+    assert ends(pid)()
+    assert is_cancelled or isinstance(caught.value.cause, TimedOut)  # type: ignore[attr-defined]
+
+
+def test_another_directory_is_another_place(tmp_path: Path) -> None:
+    """A name tells where its sandbox can be found, and whoever cannot reach it says so."""
+    here, there = LocalSandboxes(tmp_path / "a"), LocalSandboxes(tmp_path / "b")
+
+    assert here.reaches(f"flysync-run1{here.place}")
+    assert not here.reaches(f"flysync-run1{there.place}")
+    assert not here.reaches("flysync-run1")
+
+
+async def test_the_runs_of_another_place_are_not_named(tmp_path: Path) -> None:
+    """Where the directory is shared, or there since before a restart: they may run, or end when their time is over."""
+    await make(LocalSandboxes(tmp_path / "there"))
+    (tmp_path / "there").rename(tmp_path / "here")
+    here = LocalSandboxes(tmp_path / "here")
+    await make(here, "box2")
+
+    assert {"box": "", "box2": "run1"} == {one.name: one.run_id for one in await here.list()}
+
+
+@pytest.mark.parametrize("wrong", ["open", "a file", "a link"])
+def test_a_directory_that_is_not_private_is_refused(base: Path, tmp_path: Path, wrong: str) -> None:
+    """Whoever may write there could put a program of theirs in the way."""
+    if wrong == "open":
+        base.mkdir()
+        base.chmod(0o777)
+    elif wrong == "a file":
+        base.touch(mode=0o700)
+    else:
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        base.symlink_to(tmp_path / "theirs")
+    with pytest.raises(ConfigError):
+        _ = LocalSandboxes(base).place
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="it takes another user")
+async def test_who_else_can_look_on(base: Path) -> None:
+    """Those whose processes run here, but root and ourselves."""
+    process = await asyncio.create_subprocess_exec("sleep", "50", user=12345)
+    seen = LocalSandboxes(base).onlookers
+    process.kill()
+    await process.wait()
+
+    assert "of this machine" in seen
