@@ -68,7 +68,9 @@ async def told(
     world: PostgresWorld, project: str | None = PROJECT, *, values: bool = True
 ) -> dict[tuple[str, str | None, str], str]:
     """Give the states that `flysync status` tells."""
-    services = cast("Services", SimpleNamespace(records=world.records, allowed=Allowed()))
+    services = cast(
+        "Services", SimpleNamespace(records=world.records, allowed=Allowed(), token_setting="FLY_API_TOKEN")
+    )
     if project is None:
         report = await status_all(Selection(), services=services, values=values)
     else:
