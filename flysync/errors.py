@@ -257,6 +257,12 @@ class PruneRefused(FlysyncError, code="prune_refused"):
     default_hint = "compare `flysync status --project ID` with what is meant to be there; --yes removes them"
 
 
+class NotProven(FlysyncError, code="not_proven", scope=_CALL):
+    """A proof has found a promise that does not hold here, or could not begin."""
+
+    default_hint = "each line says what was seen; docs/prove.md says what to do about it"
+
+
 class DeployIncomplete(FlysyncError, code="deploy_incomplete", temporary=True):
     """The values are stored, but the roll-out failed or ran out of time."""
 

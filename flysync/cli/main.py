@@ -15,13 +15,13 @@ import typer
 from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption, UsageError as ParserError
 from typer.core import TyperGroup
 
-from flysync.cli import admin, config, demo, inspect, processes, sync
+from flysync.cli import admin, config, demo, inspect, processes, prove, sync
 from flysync.cli.app import app, see_help
 from flysync.cli.output import Output, give_up
 from flysync.cli.signals import SIGNALS
 from flysync.errors import EXIT_TEMPORARY, FlysyncError, Interrupted, UsageError
 
-__all__ = ["admin", "app", "config", "demo", "inspect", "main", "processes", "sync"]
+__all__ = ["admin", "app", "config", "demo", "inspect", "main", "processes", "prove", "sync"]
 
 #: An option as ours are; anything else may be the first line of a key.
 _OPTION = re.compile(r"--?[a-z][a-z-]{0,20}")

@@ -23,6 +23,15 @@ from flysync.ports.fly import (
     SandboxFlyctl as SandboxFlyctl,
     SecretStore as SecretStore,
 )
+from flysync.ports.proving import (
+    PREFIX as PREFIX,
+    PROJECT as PROJECT,
+    Begun as Begun,
+    Changes as Changes,
+    Ended as Ended,
+    NotHere as NotHere,
+    Trial as Trial,
+)
 from flysync.ports.queue import (
     Disposition as Disposition,
     Job as Job,

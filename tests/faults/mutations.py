@@ -1260,7 +1260,7 @@ MUTATIONS = (
     ),
     Mutation(
         "hand the limits on to the services",
-        "flysync/bootstrap.py",
+        "flysync/bootstrap/__init__.py",
         "            allowed=Allowed(apps=settings.apps, reserved=settings.reserved_names),\n",
         "            allowed=Allowed(),\n",
         (f"{_ALLOWED}the_settings_reach_the_services",),
@@ -1873,7 +1873,7 @@ MUTATIONS = (
     ),
     Mutation(
         "give the clock of the database",
-        "flysync/bootstrap.py",
+        "flysync/bootstrap/__init__.py",
         "server_time=self._connection.now if self.settings.database_url else lambda: None,",
         "server_time=lambda: None,",
         ("contract/test_records_postgres.py::test_a_token_ends_by_the_clock_of_the_server",),

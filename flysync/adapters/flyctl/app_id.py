@@ -1,10 +1,10 @@
-"""The numeric id of an app, asked of Fly's Machines API by this machine: a sandbox would need the wide token for it."""
+"""The Machines API, asked by this machine: for an app's numeric id a sandbox would need the wide token."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -20,8 +20,23 @@ if TYPE_CHECKING:
 
 MACHINES_API = "https://api.machines.dev"
 #: How many bytes an answer may have, and how often it is asked for.
-_MOST_BYTES = 64 * 1024
+_MOST_BYTES = 4 * 2**20
 _TRIES = 3
+
+
+class Answer(NamedTuple):
+    """What the Machines API has answered."""
+
+    status: int
+    body: bytes
+    wait: str  #: The header Retry-After.
+
+    def json(self) -> Any:
+        """Give the body as JSON has it; nothing where it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
 
 
 async def app_id(
@@ -33,19 +48,28 @@ async def app_id(
     Raises:
         AppNotFound, AccessDenied, RateLimited, FlyUnavailable, ConfigError: it could not be had.
     """
-    url = f"{base_urls.get('FLY_FLAPS_BASE_URL', MACHINES_API)}/v1/apps/{app}"
-    found = await _asked(app, token, url, limit_s)
+    url = app_url(app, base_urls)
+    found = _judged(app, await asked(url, token, limit_s=limit_s))
     for attempt in range(1, _TRIES):
         if isinstance(found, FlyUnavailable):
             await clock.sleep(attempt * (0.5 + clock.jitter()))
-            found = await _asked(app, token, url, limit_s)
+            found = _judged(app, await asked(url, token, limit_s=limit_s))
     if isinstance(found, FlysyncError):
         raise found
     return found
 
 
-async def _asked(app: AppName, token: Secret, url: str, limit_s: float) -> int | FlysyncError:
-    """Ask once; an error is given, not raised, so that no context of it has the token."""
+def app_url(app: AppName, base_urls: Mapping[str, str]) -> str:
+    """Give the address of *app*."""
+    return f"{base_urls.get('FLY_FLAPS_BASE_URL', MACHINES_API)}/v1/apps/{app}"
+
+
+async def asked(url: str, token: Secret, *, limit_s: float, sent: object = None) -> Answer | FlysyncError:
+    """
+    Ask once, with a POST where an object is *sent*; the answer may take *limit_s*.
+
+    An error is given, not raised, so that no context of it has the token.
+    """
     import aiohttp
 
     address = urlsplit(url)
@@ -56,13 +80,15 @@ async def _asked(app: AppName, token: Secret, url: str, limit_s: float) -> int |
         async with (
             asyncio.timeout(limit_s),
             aiohttp.ClientSession() as session,
-            session.get(url, headers=headers, proxy=proxy, allow_redirects=False) as answer,
+            session.request(
+                "GET" if sent is None else "POST", url, json=sent, headers=headers, proxy=proxy, allow_redirects=False
+            ) as answer,
         ):
             async for piece in answer.content.iter_any():
                 body += piece
                 if len(body) > _MOST_BYTES:
                     break
-            return _judged(app, answer.status, body[:_MOST_BYTES], answer.headers.get("Retry-After", ""))
+            return Answer(answer.status, body[:_MOST_BYTES], answer.headers.get("Retry-After", ""))
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError):
         message = f"this machine cannot ask {address.hostname}: its certificate is not valid here, or a proxy is wrong"
         hint = "check HTTPS_PROXY and NO_PROXY; for a private CA, SSL_CERT_FILE names the file with its certificate"
@@ -71,8 +97,23 @@ async def _asked(app: AppName, token: Secret, url: str, limit_s: float) -> int |
         return FlyUnavailable(f"Fly.io's Machines API is out of reach ({type(error).__name__})", phase="app-id")
 
 
-def _judged(app: AppName, status: int, body: bytes, wait: str) -> int | FlysyncError:
-    match status:
+def _judged(app: AppName, answer: Answer | FlysyncError) -> int | FlysyncError:
+    if isinstance(answer, FlysyncError):
+        return answer
+    if error := refusal(app, answer):
+        return error
+    found = answer.json()
+    number = found.get("internal_numeric_id") if isinstance(found, dict) else None
+    if type(number) is int and 0 < number < 1 << 63:
+        return number
+    return _odd(app, answer)
+
+
+def refusal(app: AppName, answer: Answer) -> FlysyncError | None:
+    """Give the error that *answer* is, which was to be about *app*; nothing where it is none."""
+    match answer.status:
+        case 200:
+            return None
         case 401:
             message, hint = "Fly.io refuses the token", f"set a new FLY_API_TOKEN: {TO_MAKE_ONE}"
             return AccessDenied(message, hint=hint, service="fly", phase="app-id", setting="FLY_API_TOKEN")
@@ -84,14 +125,12 @@ def _judged(app: AppName, status: int, body: bytes, wait: str) -> int | FlysyncE
         case 404:
             return AppNotFound(f"Fly.io knows no app {app}", service="fly", phase="app-id")
         case 429:
-            pause_s = float(wait) if wait.isdecimal() else None
+            pause_s = float(answer.wait) if answer.wait.isdecimal() else None
             return RateLimited("Fly.io asks for fewer requests", service="fly", phase="app-id", retry_after_s=pause_s)
         case _:
-            pass
-    try:
-        number = json.loads(body)["internal_numeric_id"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        number = None
-    if status == 200 and type(number) is int and 0 < number < 1 << 63:  # noqa: PLR2004
-        return number
-    return FlyUnavailable(f"Fly.io's Machines API does not say which app {app} is ({status})", phase="app-id")
+            return _odd(app, answer)
+
+
+def _odd(app: AppName, answer: Answer) -> FlyUnavailable:
+    message = f"Fly.io's Machines API does not say which app {app} is ({answer.status})"
+    return FlyUnavailable(message, phase="app-id")

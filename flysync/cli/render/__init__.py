@@ -30,6 +30,7 @@ MODULES = {
     "InitReport": "upkeep",
     "SandboxReport": "upkeep",
     "SnapshotReport": "upkeep",
+    "ProveReport": "prove",
     "ConfigReport": "upkeep",
     "KeyringReport": "upkeep",
     "SchemaReport": "upkeep",

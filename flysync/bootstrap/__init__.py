@@ -148,7 +148,7 @@ async def known_names(settings: Settings, kind: Known, start: str, project: str 
     from flysync.adapters.postgres import Connection
     from flysync.adapters.postgres.names import complete
 
-    connection = Connection(_given(settings.database_url), settings.db_schema)
+    connection = Connection(given_secret(settings.database_url), settings.db_schema)
     async with asyncio.timeout(1.0):
         try:
             return await connection.run(lambda session: complete(session, kind, start, project))
@@ -162,7 +162,7 @@ def open_queue(settings: Settings, name: str, *, limits: Limits = _LIMITS) -> po
     from flysync.adapters.clock import RealClock
 
     return BullmqJobs(
-        _given(settings.redis_url),
+        given_secret(settings.redis_url),
         name,
         RealClock(),
         prefix=settings.queue_prefix,
@@ -194,7 +194,7 @@ class _Parts:
 
         given = self.settings
         connection = Connection(
-            _given(given.database_url),
+            given_secret(given.database_url),
             given.db_schema,
             state_schema=given.state_schema,
             most=8,  # twenty runs on one would wait for each other, 13 s where it is 20 ms away (measured)
@@ -224,7 +224,7 @@ class _Parts:
     @property
     def _account(self) -> tuple[Secret, str, str | None]:
         """The account at Daytona, and the region."""
-        return _given(self.settings.daytona_api_key), self.settings.daytona_api_url, self.settings.daytona_target
+        return given_secret(self.settings.daytona_api_key), self.settings.daytona_api_url, self.settings.daytona_target
 
     def sandboxes(self) -> ports.Sandboxes:
         its, snapshot = self.settings, self.settings.snapshot
@@ -293,7 +293,7 @@ def _when_used(build: Callable[[], T]) -> T:
     return cast("T", _WhenUsed(build))
 
 
-def _given(secret: Secret | None) -> Secret:
+def given_secret(secret: Secret | None) -> Secret:
     """Give a secret that the command should have required."""
     if secret is None:
         raise ConfigError("a setting that this command needs is missing", hint="see `flysync config show`")
