@@ -30,7 +30,7 @@ export interface Report extends Result {
 }
 
 /** What went wrong; the repository's docs/errors.md has every code. */
-export type Code = "usage" | "config" | "interrupted" | "locked" | "timeout" | "rate_limited" | "access_denied" | "database_unavailable" | "not_recorded" | "project_not_found" | "ambiguous_deployment" | "credential_not_found" | "run_not_found" | "invalid_credential" | "decrypt_failed" | "token_failed" | "daytona_unavailable" | "quota_reached" | "daytona_refused" | "sandbox_not_found" | "fly_unavailable" | "fly_refused" | "flyctl_failed" | "flyctl_changed" | "app_not_found" | "app_not_visible" | "app_moved" | "not_owner" | "not_allowed" | "prune_refused" | "deploy_incomplete" | "deploy_failed" | "outcome_unknown" | "redis_unavailable" | "internal_error";
+export type Code = "usage" | "config" | "interrupted" | "locked" | "timeout" | "rate_limited" | "access_denied" | "database_unavailable" | "not_recorded" | "project_not_found" | "ambiguous_deployment" | "credential_not_found" | "run_not_found" | "invalid_credential" | "decrypt_failed" | "token_failed" | "daytona_unavailable" | "quota_reached" | "daytona_refused" | "sandbox_not_found" | "fly_unavailable" | "fly_refused" | "flyctl_failed" | "flyctl_changed" | "app_not_found" | "app_not_visible" | "app_moved" | "not_owner" | "not_allowed" | "prune_refused" | "not_proven" | "deploy_incomplete" | "deploy_failed" | "outcome_unknown" | "redis_unavailable" | "internal_error";
 
 /** What happened to a credential. */
 export type Outcome = "synced" | "staged" | "unchanged" | "skipped" | "failed" | "unknown";
@@ -215,6 +215,31 @@ export interface Sandbox {
   ttl_s: number | null;
   use: "living" | "dead" | "expired" | "foreign";
   removed: boolean | null;
+}
+
+export interface Proof {
+  /** Those that were tried. */
+  lines: ProofLine[];
+  /** What the doctor says of database, flyctl, token, ..., with their versions. */
+  parts: Record<string, string>;
+  /** What to set, because it holds here. */
+  settings: Record<string, string>;
+  /** By step. */
+  steps: Record<string, StepSeconds>;
+}
+
+export interface ProofLine {
+  name: string;
+  promise: string;
+  verdict: "proven" | "not proven" | "not possible here";
+  seen: string;
+  seconds: number;
+}
+
+/** Of all runs of the proof. */
+export interface StepSeconds {
+  shortest_s: number;
+  longest_s: number;
 }
 
 export interface Snapshot {

@@ -61,6 +61,7 @@ __all__ = [
     "NextStep",
     "NotAllowed",
     "NotOwner",
+    "NotProven",
     "NotRecorded",
     "Note",
     "Origin",

@@ -1,4 +1,4 @@
-"""A proof's own schema, the commands that it runs, and its app as Fly's Machines API shows it to this machine."""
+"""A proof's own schema, and the commands that it runs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from typing_extensions import override
 
-from flysync.adapters.flyctl.app_id import Answer, app_id, app_url, asked, refusal
-from flysync.errors import AppNotFound, ConfigError, FlysyncError
-from flysync.model import macaroon
+from flysync.errors import ConfigError
 from flysync.model.core import AppName, SecretName
-from flysync.ports import PREFIX, PROJECT, Begun, Changes, Ended, NotHere, Trial
+from flysync.ports import PROJECT, Begun, Changes, Ended, NotHere, Trial
 from flysync.secret import Secret
 from flysync.settings import VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from flysync.adapters.postgres import Connection
     from flysync.adapters.postgres.session import Session
-    from flysync.ports import Clock
+    from flysync.adapters.proving_fly import AppAtFly
     from flysync.settings import Settings
 
 #: The schema, and the comment by which it is known as ours.
@@ -39,11 +37,8 @@ _KEPT = (
     *("FLY_", "DAYTONA_", "FLYSYNC_FLYCTL_", "FLYSYNC_SNAPSHOT", "FLYSYNC_RUNNER", "FLYSYNC_EGRESS"),
     *("FLYSYNC_TOKEN_COMMAND", "FLYSYNC_NARROW_TOKEN"),
 )
-#: Seconds that an answer of Fly's may take, that a command in a machine may, and that one of ours has to clean up.
-_ASK_S, _EXEC_S, _END_S = 15.0, 30, 90.0
-#: Prints a line for each name: its SHA-256, or `-` where there is none.
-_SUM = 'eval "printf %s \\"\\$$n\\"" | sha256sum'
-_SUMS = f'for n in "$@"; do if eval "[ \\"\\${{$n+x}}\\" ]"; then {_SUM}; else echo -; fi; done'
+#: Seconds that a command of ours has to clean up.
+_END_S = 90.0
 #: The shortest piece of a value that is searched for: shorter ones are everywhere.
 _PIECE = 6
 
@@ -73,8 +68,7 @@ class RealTrial(Trial):
     """
     The real one: *connection* leads to its schema, *environ* is what its commands get.
 
-    *token* gives the token of the app, *base_urls* where Fly is; no project of *backend*, the platform's own tables,
-    may have the app.
+    No project of *backend*, the platform's own tables, may have the app.
     """
 
     def __init__(
@@ -83,22 +77,18 @@ class RealTrial(Trial):
         *,
         connection: Connection,
         environ: Mapping[str, str],
-        token: Callable[[], Awaitable[Secret]],
         backend: Connection | None,
-        base_urls: Mapping[str, str],
-        clock: Clock,
+        fly: AppAtFly,
     ) -> None:
         self.app = app
         self.ended: list[Ended] = []
         self._connection, self._environ, self._backend = connection, environ, backend
-        self._token, self._base_urls, self._clock = token, base_urls, clock
+        self._fly = fly
         self._rows: dict[SecretName, Secret] = {}
         #: Every value that was ever stored, and every name; what each command has printed.
         self._values: list[Secret] = []
         self._names: dict[SecretName, None] = {}
         self._printed: list[tuple[str, bytes]] = []
-        #: Of each machine its version and its events, the newest first, as they were last seen.
-        self._seen: dict[str, tuple[object, list[Any]]] = {}
 
     @override
     async def prepare(self) -> None:
@@ -131,11 +121,11 @@ class RealTrial(Trial):
     async def _clear(self, app: AppName) -> None:
         left = []
         settings = {"FLYSYNC_APPS": app}
-        if names := await self._digests(app):
+        if names := await self._fly.digests(app):
             words = [word for name in names for word in ("--name", name)]
             where = ("--project", PROJECT, "--app", app, "--force", "--yes", "--lock-wait", "5m")
             await self.run("unset", *where, *words, settings=settings)
-            left += [f"secret {name}" for name in await self._digests(app)]
+            left += [f"secret {name}" for name in await self._fly.digests(app)]
         await self.run("sandbox", "prune", settings=settings)
         listed = await self.run("sandbox", "list", settings=settings)
         theirs = (one for one in listed.report.get("sandboxes", ()) if one["app"] == app)
@@ -214,63 +204,21 @@ class RealTrial(Trial):
 
     @override
     async def digests(self) -> Mapping[str, str]:
-        return await self._digests(self.app)
-
-    async def _digests(self, app: AppName) -> Mapping[str, str]:
-        try:
-            found = await self._ask("/secrets", app=app)
-        except AppNotFound:
-            return {}
-        return {one["name"]: one["digest"] for one in found["secrets"] if one["name"].startswith(PREFIX)}
+        return await self._fly.digests(self.app)
 
     @override
     async def differing(self) -> Sequence[str]:
-        found = []
-        started = [one["id"] for one in await self._ask("/machines") if one["state"] == "started"]
-        command = ["sh", "-c", _SUMS, "sh", *self._names]
-        for machine in started:
-            told = await self._ask(f"/machines/{machine}/exec", sent={"command": command, "timeout": _EXEC_S})
-            sums = [line.split()[0] for line in (told.get("stdout") or "").splitlines() if line]
-            if told.get("exit_code") or len(sums) != len(self._names):
-                raise NotHere("the app's image has no sh and sha256sum, or Fly runs no command in it")
-            found += [
-                f"{name} in {machine}" for name, its in zip(self._names, sums, strict=True) if its != self._sum(name)
-            ]
-        if not started:
-            raise NotHere("no machine of the app is started")
-        return found
-
-    def _sum(self, name: SecretName) -> str:
-        value = self._rows.get(name)
-        return "-" if value is None else hashlib.sha256(value.reveal().encode()).hexdigest()
+        sums = dict.fromkeys(self._names, "-") | {name: _sum(value) for name, value in self._rows.items()}
+        found = await self._fly.sums(self.app, [*sums])
+        return [f"{name} in {one}" for one, its in found.items() for name in sums if its[name] != sums[name]]
 
     @override
     async def changes(self) -> Mapping[str, Changes]:
-        found = {}
-        for one in await self._ask("/machines"):
-            version, events = one.get("instance_id"), one.get("events") or []
-            before, old = self._seen.get(one["id"], (version, events))
-            new = next((n for n in range(len(events)) if events[n:] == old[: len(events) - n]), len(events))
-            starts = sum(event.get("type") == "start" for event in events[:new])
-            updates = max(sum(event.get("type") == "update" for event in events[:new]), int(version != before))
-            self._seen[one["id"]] = (version, events)
-            found[one["id"]] = Changes(updates=updates, starts=starts)
-        return found
+        return await self._fly.changes(self.app)
 
     @override
     async def may_see(self, *, other: bool = False, ended: bool = False) -> bool:
-        token = await self._token()
-        number = await app_id(self.app, token=token, base_urls=self._base_urls, clock=self._clock)
-        until = int(self._clock.now().timestamp()) + (-3600 if ended else 3600)
-        try:
-            narrowed = Secret(macaroon.narrowed(token.reveal(), until=until, app_id=number + 1 if other else number))
-        except ValueError as problem:
-            raise NotHere(f"the token {problem}") from None
-        answer = await asked(app_url(self.app, self._base_urls), narrowed, limit_s=_ASK_S)
-        if isinstance(answer, Answer) and answer.status in {401, 403, 404}:
-            return False
-        _checked(self.app, answer)
-        return True
+        return await self._fly.may_see(self.app, other=other, ended=ended)
 
     @override
     async def leaks(self) -> Sequence[str]:
@@ -286,11 +234,9 @@ class RealTrial(Trial):
         pieces = (piece for value in self._values for piece in value.encodings())
         return any(piece.encode() in data for piece in pieces if len(piece.strip()) >= _PIECE)
 
-    async def _ask(self, path: str, *, app: AppName | None = None, sent: object = None) -> Any:
-        """Give what the Machines API says below the address of the app."""
-        url = app_url(app or self.app, self._base_urls) + path
-        limit_s = _ASK_S if sent is None else _EXEC_S + _ASK_S
-        return _checked(app or self.app, await asked(url, await self._token(), limit_s=limit_s, sent=sent)).json()
+
+def _sum(value: Secret) -> str:
+    return hashlib.sha256(value.reveal().encode()).hexdigest()
 
 
 class _Process(Begun):
@@ -351,12 +297,3 @@ async def _make(session: Session) -> None:
 
 async def _drop(session: Session) -> None:
     await session.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA)))
-
-
-def _checked(app: AppName, answer: Answer | FlysyncError) -> Answer:
-    """Give an answer that is no refusal, or raise the error that it is."""
-    if isinstance(answer, FlysyncError):
-        raise answer
-    if error := refusal(app, answer):
-        raise error
-    return answer

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flysync.adapters.postgres import Connection
 from flysync.adapters.proving import SCHEMA, RealTrial, environment
+from flysync.adapters.proving_fly import AppAtFly
 from flysync.bootstrap import given_secret
 from flysync.ports import PROJECT
 
@@ -36,9 +37,7 @@ async def open_trial(
             connection=connection,
             backend=None if is_embedded else backend,
             environ=environment(settings, app, dsn),
-            token=token,
-            base_urls=settings.flyctl_base_urls,
-            clock=services.clock,
+            fly=AppAtFly(token=token, base_urls=settings.flyctl_base_urls, clock=services.clock),
         )
     finally:
         await connection.aclose()

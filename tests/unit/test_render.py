@@ -23,6 +23,7 @@ from flysync.handlers.database import CheckReport
 from flysync.handlers.doctor.checks import DoctorReport
 from flysync.handlers.fly_view import LiveApp
 from flysync.handlers.history import HistoryReport, RunReport
+from flysync.handlers.prove import ProofLine, ProveReport
 from flysync.handlers.prune import SandboxLine, SandboxReport, Use
 from flysync.handlers.snapshots import SnapshotLine, SnapshotReport, Way
 from flysync.handlers.status import CredentialCondition, StatusLine, StatusReport
@@ -73,6 +74,12 @@ def status_line(**more: Any) -> StatusLine:
         "origin": "cli",
     }
     return StatusLine(**filled | more)
+
+
+def proof_line(**more: Any) -> ProofLine:
+    """Give a line of a proof."""
+    filled = {"name": "arrives", "promise": "it arrives", "verdict": "proven", "seen": "so it is", "seconds": 1.25}
+    return ProofLine(**filled | more)
 
 
 def status_report(*lines: StatusLine, **more: Any) -> StatusReport:
@@ -146,6 +153,7 @@ def evil_texts() -> dict[str, list[str]]:
         ConfigReport(lines=(setting,)),
         KeyringReport(name=EVIL, change=KeyringChange.STORED),
         SchemaReport(text="{}"),
+        ProveReport(app=AppName(EVIL), lines=(proof_line(seen=EVIL),), parts={"flyctl": EVIL}),
     )
     kinds = {type(report).__name__ for report in reports}
     below = [kind for kind in Report.__subclasses__() for kind in (kind, *kind.__subclasses__())]
@@ -476,3 +484,28 @@ def test_a_snapshot_that_was_built_has_what_is_in_it() -> None:
             "warm": 2,
         }
     ] == as_json("snapshot build", report)["snapshots"]
+
+
+def test_a_proof_says_what_was_seen_and_what_to_set() -> None:
+    """Two lines per promise; then parts, steps and settings."""
+    lines = (proof_line(), proof_line(name="sum", verdict="not possible here"))
+    report = ProveReport(
+        app=AppName("acme"),
+        lines=lines,
+        parts={"flyctl": "0.4.87", "clock": "it agrees"},
+        steps={"set": (0.5, 2.0)},
+        settings={"FLYSYNC_EGRESS": "fly"},
+    )
+
+    assert [
+        "✓ arrives: it arrives: proven (1.2 s)",
+        "    so it is",
+        "- sum: it arrives: not possible here (1.2 s)",
+        "    so it is",
+        "flyctl: 0.4.87",
+        "set took 0.5 to 2.0 s",
+        "set     FLYSYNC_EGRESS=fly",
+    ] == render.as_text(report)
+    found = as_json("prove", report)
+    assert ("acme", {"set": {"shortest_s": 0.5, "longest_s": 2.0}}) == (found["app"], found["prove"]["steps"])
+    assert ["proven", "not possible here"] == [line["verdict"] for line in found["prove"]["lines"]]

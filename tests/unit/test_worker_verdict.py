@@ -78,6 +78,7 @@ QUEUE = {
     "not_owner": Disposition.FAIL,
     "not_allowed": Disposition.FAIL,
     "prune_refused": Disposition.FAIL,
+    "not_proven": Disposition.FAIL,
     "deploy_failed": Disposition.FAIL,
     "config": "held",
     "access_denied": "held",

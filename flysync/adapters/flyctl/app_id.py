@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MACHINES_API = "https://api.machines.dev"
 #: How many bytes an answer may have, and how often it is asked for.
-_MOST_BYTES = 4 * 2**20
+_MOST_BYTES = 64 * 1024
 _TRIES = 3
 
 
@@ -64,9 +64,11 @@ def app_url(app: AppName, base_urls: Mapping[str, str]) -> str:
     return f"{base_urls.get('FLY_FLAPS_BASE_URL', MACHINES_API)}/v1/apps/{app}"
 
 
-async def asked(url: str, token: Secret, *, limit_s: float, sent: object = None) -> Answer | FlysyncError:
+async def asked(
+    url: str, token: Secret, *, limit_s: float, most_bytes: int = _MOST_BYTES, sent: object = None
+) -> Answer | FlysyncError:
     """
-    Ask once, with a POST where an object is *sent*; the answer may take *limit_s*.
+    Ask once, with a POST where an object is *sent*; the answer may take *limit_s*, and is cut off at *most_bytes*.
 
     An error is given, not raised, so that no context of it has the token.
     """
@@ -86,9 +88,9 @@ async def asked(url: str, token: Secret, *, limit_s: float, sent: object = None)
         ):
             async for piece in answer.content.iter_any():
                 body += piece
-                if len(body) > _MOST_BYTES:
+                if len(body) > most_bytes:
                     break
-            return Answer(answer.status, body[:_MOST_BYTES], answer.headers.get("Retry-After", ""))
+            return Answer(answer.status, body[:most_bytes], answer.headers.get("Retry-After", ""))
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError):
         message = f"this machine cannot ask {address.hostname}: its certificate is not valid here, or a proxy is wrong"
         hint = "check HTTPS_PROXY and NO_PROXY; for a private CA, SSL_CERT_FILE names the file with its certificate"

@@ -9,6 +9,8 @@ from flysync.cli.render import picked
 if TYPE_CHECKING:
     from flysync.handlers.prove import ProveReport
 
+#: The parts of which a version is worth a line.
+_PARTS = ("database", "server", "daytona", "runner", "flyctl", "token")
 _SIGNS = {"proven": "✓", "not proven": "✗", "not possible here": "-"}
 
 
@@ -26,9 +28,5 @@ def prove_lines(report: ProveReport) -> list[str]:
         text.append(f"{_SIGNS[line.verdict]} {line.name}: {line.promise}: {line.verdict} ({line.seconds:.1f} s)")
         text.append(f"    {line.seen}")
     text += [f"{name}: {message}" for name, message in report.parts.items() if name in _PARTS]
-    text += [f"{step}: {shortest:.1f} to {longest:.1f} s" for step, (shortest, longest) in report.steps.items()]
-    return text + [f"set {name}={value}" for name, value in report.settings.items()]
-
-
-#: The parts of which a version is worth a line.
-_PARTS = ("database", "daytona", "runner", "flyctl", "token")
+    text += [f"{step} took {shortest:.1f} to {longest:.1f} s" for step, (shortest, longest) in report.steps.items()]
+    return text + [f"set     {name}={value}" for name, value in report.settings.items()]

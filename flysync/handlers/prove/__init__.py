@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError, Locked, NotProven
-from flysync.handlers.prove.promises import PROMISES, Broken, Promise
+from flysync.handlers.prove.promises import PROMISES, Promise
+from flysync.handlers.prove.trying import Broken
 from flysync.handlers.sandbox import shielded
 from flysync.model.core import AppName
 from flysync.model.reports import NextStep, Report, command
@@ -102,9 +103,8 @@ class _Proof:
         """Try all of them."""
         self._listener.step("doctor")
         doctor = await self._trial.run("doctor", "--app", self._trial.app)
-        parts = {
-            one["subject"]: one["message"] for one in doctor.report.get("doctor", ()) if one["verdict"] != "skipped"
-        }
+        findings = [one for one in doctor.report.get("doctor", ()) if one["verdict"] != "skipped"]
+        parts = {one["subject"]: one["message"] for one in reversed(findings)}
         if doctor.code:
             raise NotHere(f"flysync doctor finds: {doctor.error.get('message') or doctor}")
         only = self._options.only

@@ -1,0 +1,97 @@
+"""The app of a proof, as Fly's Machines API shows it to this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flysync.adapters.flyctl.app_id import Answer, app_id, app_url, asked, refusal
+from flysync.errors import AppNotFound, FlysyncError
+from flysync.model import macaroon
+from flysync.ports import PREFIX, Changes, NotHere
+from flysync.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from flysync.model.core import AppName
+    from flysync.ports import Clock
+
+#: Seconds that an answer may take, and a command in a machine; the most bytes of a list of machines.
+_ASK_S, _EXEC_S, _MOST_BYTES = 15.0, 30, 4 * 2**20
+#: Prints a line for each name: the SHA-256 of its value, or `-` where it has none.
+_SUM = 'eval "printf %s \\"\\$$n\\"" | sha256sum'
+_SUMS = f'for n in "$@"; do if eval "[ \\"\\${{$n+x}}\\" ]"; then {_SUM}; else echo -; fi; done'
+
+
+class AppAtFly:
+    """Asks the Machines API at *base_urls* with what *token* gives; errors are those of the port `Trial`."""
+
+    def __init__(self, *, token: Callable[[], Awaitable[Secret]], base_urls: Mapping[str, str], clock: Clock) -> None:
+        self._token, self._base_urls, self._clock = token, base_urls, clock
+        #: Of each machine its version and its events, the newest first, as they were last seen.
+        self._seen: dict[str, tuple[object, list[Any]]] = {}
+
+    async def digests(self, app: AppName) -> Mapping[str, str]:
+        """Give a digest for each secret of a proof that Fly lists."""
+        try:
+            found = await self._ask(app, "/secrets")
+        except AppNotFound:
+            return {}
+        return {one["name"]: one["digest"] for one in found["secrets"] if one["name"].startswith(PREFIX)}
+
+    async def sums(self, app: AppName, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """Give the SHA-256 that the values of *names* have in each started machine, `-` for one that it lacks."""
+        found = {}
+        for machine in [one["id"] for one in await self._ask(app, "/machines") if one["state"] == "started"]:
+            sent = {"command": ["sh", "-c", _SUMS, "sh", *names], "timeout": _EXEC_S}
+            told = await self._ask(app, f"/machines/{machine}/exec", sent=sent)
+            lines = [line.split()[0] for line in (told.get("stdout") or "").splitlines() if line]
+            if told.get("exit_code") or len(lines) != len(names):
+                raise NotHere("the app's image lacks sh or sha256sum, or Fly runs no command in it")
+            found[machine] = dict(zip(names, lines, strict=True))
+        if not found:
+            raise NotHere("no machine of the app is started")
+        return found
+
+    async def changes(self, app: AppName) -> Mapping[str, Changes]:
+        """Give what has happened to each machine since the last call, by its version and its events."""
+        found = {}
+        for one in await self._ask(app, "/machines"):
+            version, events = one.get("instance_id"), one.get("events") or []
+            before, old = self._seen.get(one["id"], (version, events))
+            new = next((n for n in range(len(events)) if events[n:] == old[: len(events) - n]), len(events))
+            kinds = [event.get("type") for event in events[:new]]
+            updates = max(kinds.count("update"), int(version != before))
+            self._seen[one["id"]] = (version, events)
+            found[one["id"]] = Changes(updates=updates, starts=kinds.count("start"))
+        return found
+
+    async def may_see(self, app: AppName, *, other: bool, ended: bool) -> bool:
+        """Tell whether a narrowed token shows the app; see the port `Trial`."""
+        token = await self._token()
+        number = await app_id(app, token=token, base_urls=self._base_urls, clock=self._clock)
+        until = int(self._clock.now().timestamp()) + (-3600 if ended else 3600)
+        try:
+            narrowed = Secret(macaroon.narrowed(token.reveal(), until=until, app_id=number + 1 if other else number))
+        except ValueError as problem:
+            raise NotHere(f"the token {problem}") from None
+        answer = await asked(app_url(app, self._base_urls), narrowed, limit_s=_ASK_S)
+        if isinstance(answer, Answer) and answer.status in {401, 403, 404}:
+            return False
+        _checked(app, answer)
+        return True
+
+    async def _ask(self, app: AppName, path: str, *, sent: object = None) -> Any:
+        """Give what the Machines API says below the address of the app."""
+        url, limit_s = app_url(app, self._base_urls) + path, _ASK_S if sent is None else _EXEC_S + _ASK_S
+        answer = await asked(url, await self._token(), limit_s=limit_s, most_bytes=_MOST_BYTES, sent=sent)
+        return _checked(app, answer).json()
+
+
+def _checked(app: AppName, answer: Answer | FlysyncError) -> Answer:
+    """Give an answer, or raise the error that it is."""
+    if isinstance(answer, FlysyncError):
+        raise answer
+    if error := refusal(app, answer):
+        raise error
+    return answer
