@@ -21,6 +21,8 @@ export interface Report extends Result {
   init?: Init;
   /** sandbox list, sandbox prune */
   sandboxes?: Sandbox[];
+  /** prove */
+  prove?: Proof;
   /** snapshot list, snapshot build */
   snapshots?: Snapshot[];
   /** config show; config set, config unset */

@@ -99,13 +99,12 @@ class RealTrial(Trial):
         if mark not in (None, _MARK):
             message = f"the database has a schema {SCHEMA} that flysync prove has not made"
             raise ConfigError(message, hint="rename it, or prove in another database, or with --embedded")
-        if mark is not None:
+        await self._make(is_new=mark is None)
+        if mark is not None or await self._fly.digests(self.app):
             await self._clear(await self._connection.run(self._left_app))
-        await self._connection.run(_make)
-        made = await self.run("db", "init", "--yes")
-        if made.code:
-            raise NotHere(f"the tables could not be made: {made.error.get('message') or made}")
-        await self._connection.run(self._deploy)
+            await self._make(is_new=True)
+        deploy = "INSERT INTO project_deployments VALUES (%s, %s) RETURNING 1"
+        await self._connection.run(lambda session: _rows(session, deploy, PROJECT, self.app))
         await self.changes()
 
     async def _projects(self, session: Session) -> list[str]:
@@ -113,6 +112,14 @@ class RealTrial(Trial):
         ((is_there,),) = await _rows(session, "SELECT to_regclass('project_deployments') IS NOT NULL")
         query = "SELECT project_id FROM project_deployments WHERE fly_app_name = %s LIMIT 1"
         return [project for (project,) in await _rows(session, query, self.app)] if is_there else []
+
+    async def _make(self, *, is_new: bool) -> None:
+        """Make the schema, if it is a new one, and its tables."""
+        if is_new:
+            await self._connection.run(_make)
+        made = await self.run("db", "init", "--yes")
+        if made.code:
+            raise NotHere(f"the tables could not be made: {made.error.get('message') or made}")
 
     @override
     async def clear(self) -> None:
@@ -142,12 +149,8 @@ class RealTrial(Trial):
 
     async def _left_app(self, session: Session) -> AppName:
         """Give the app of a proof that died; ours, if it had not got as far as that."""
-        ((is_there,),) = await _rows(session, "SELECT to_regclass(%s) IS NOT NULL", f"{SCHEMA}.project_deployments")
-        rows = await _rows(session, "SELECT fly_app_name FROM project_deployments") if is_there else []
+        rows = await _rows(session, "SELECT fly_app_name FROM project_deployments")
         return AppName(rows[0][0]) if rows else self.app
-
-    async def _deploy(self, session: Session) -> None:
-        await session.execute("INSERT INTO project_deployments VALUES (%s, %s)", (PROJECT, self.app))
 
     @override
     async def store(self, values: Mapping[SecretName, Secret]) -> None:
@@ -208,7 +211,8 @@ class RealTrial(Trial):
 
     @override
     async def differing(self) -> Sequence[str]:
-        sums = dict.fromkeys(self._names, "-") | {name: _sum(value) for name, value in self._rows.items()}
+        values = {name: value.reveal().encode() for name, value in self._rows.items()}
+        sums = {name: hashlib.sha256(values[name]).hexdigest() if name in values else "-" for name in self._names}
         found = await self._fly.sums(self.app, [*sums])
         return [f"{name} in {one}" for one, its in found.items() for name in sums if its[name] != sums[name]]
 
@@ -233,10 +237,6 @@ class RealTrial(Trial):
     def _has_value(self, data: bytes) -> bool:
         pieces = (piece for value in self._values for piece in value.encodings())
         return any(piece.encode() in data for piece in pieces if len(piece.strip()) >= _PIECE)
-
-
-def _sum(value: Secret) -> str:
-    return hashlib.sha256(value.reveal().encode()).hexdigest()
 
 
 class _Process(Begun):
