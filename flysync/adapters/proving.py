@@ -1,15 +1,8 @@
-"""A proof's own schema, and the commands that it runs."""
+"""What a proof works with: a schema of its own, flysync's commands, and the app."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import json
-import os
-import signal
-import sys
-import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,54 +12,25 @@ from typing_extensions import override
 from flysync.errors import ConfigError
 from flysync.model.core import AppName, SecretName
 from flysync.ports import PROJECT, Begun, Changes, Ended, NotHere, Trial
-from flysync.secret import Secret
-from flysync.settings import VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flysync.adapters.postgres import Connection
     from flysync.adapters.postgres.session import Session
+    from flysync.adapters.proving_commands import Commands
     from flysync.adapters.proving_fly import AppAtFly
-    from flysync.settings import Settings
+    from flysync.secret import Secret
 
 #: The schema, and the comment by which it is known as ours.
 SCHEMA, _MARK = "flysync_prove", "made by flysync prove, which drops it"
-#: Settings that say where things are and which way they go; the others are the trial's own, or their defaults.
-_KEPT = (
-    *("FLY_", "DAYTONA_", "FLYSYNC_FLYCTL_", "FLYSYNC_SNAPSHOT", "FLYSYNC_RUNNER", "FLYSYNC_EGRESS"),
-    *("FLYSYNC_TOKEN_COMMAND", "FLYSYNC_NARROW_TOKEN"),
-)
-#: Seconds that a command of ours has to clean up.
-_END_S = 90.0
 #: The shortest piece of a value that is searched for: shorter ones are everywhere.
 _PIECE = 6
 
 
-def environment(settings: Settings, app: AppName, dsn: Secret) -> dict[str, str]:
-    """Give the environment of the trial's commands: this process' own, *settings* from wherever, and the trial's."""
-    others = {name: text for name, text in os.environ.items() if name not in VARIABLES}
-    values = {name: getattr(settings, field) for name, (field, _) in VARIABLES.items() if name.startswith(_KEPT)}
-    return {
-        **others,
-        **{name: _text(value) for name, value in values.items() if value is not None},
-        "DATABASE_URL": dsn.reveal(),
-        "FLYSYNC_DB_SCHEMA": SCHEMA,
-        "FLYSYNC_APPS": app,
-        "FLYSYNC_ACTOR": "flysync prove",
-        "FLYSYNC_NO_KEYRING": "1",
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Secret):
-        return value.reveal()
-    return " ".join(value) if isinstance(value, tuple) else str(value)
-
-
 class RealTrial(Trial):
     """
-    The real one: *connection* leads to its schema, *environ* is what its commands get.
+    The real one: *connection* leads to its schema, `SCHEMA`.
 
     No project of *backend*, the platform's own tables, may have the app.
     """
@@ -76,19 +40,18 @@ class RealTrial(Trial):
         app: AppName,
         *,
         connection: Connection,
-        environ: Mapping[str, str],
         backend: Connection | None,
+        commands: Commands,
         fly: AppAtFly,
     ) -> None:
-        self.app = app
-        self.ended: list[Ended] = []
-        self._connection, self._environ, self._backend = connection, environ, backend
-        self._fly = fly
+        self.app, self.ended = app, commands.ended
+        self._commands, self._fly = commands, fly
+        self._connection, self._backend = connection, backend
+        self._before: list[str] = []  #: Names of sandboxes for no app that were there before.
         self._rows: dict[SecretName, Secret] = {}
-        #: Every value that was ever stored, and every name; what each command has printed.
+        #: Every value that was ever stored, and every name.
         self._values: list[Secret] = []
         self._names: dict[SecretName, None] = {}
-        self._printed: list[tuple[str, bytes]] = []
 
     @override
     async def prepare(self) -> None:
@@ -100,6 +63,7 @@ class RealTrial(Trial):
             message = f"the database has a schema {SCHEMA} that flysync prove has not made"
             raise ConfigError(message, hint="rename it, or prove in another database, or with --embedded")
         await self._make(is_new=mark is None)
+        self._before = await self._sandboxes(None)
         if mark is not None or await self._fly.digests(self.app):
             await self._clear(await self._connection.run(self._left_app))
             await self._make(is_new=True)
@@ -134,12 +98,17 @@ class RealTrial(Trial):
             await self.run("unset", *where, *words, settings=settings)
             left += [f"secret {name}" for name in await self._fly.digests(app)]
         await self.run("sandbox", "prune", settings=settings)
-        listed = await self.run("sandbox", "list", settings=settings)
-        theirs = (one for one in listed.report.get("sandboxes", ()) if one["app"] == app)
-        left += [f"sandbox {one['name']}" for one in theirs] + (["an unknown sandbox"] if listed.code else [])
+        left += [f"sandbox {name}" for name in await self._sandboxes(None, app) if name not in self._before]
         if left:
             raise NotHere(f"left at {app}: {', '.join(left)}")
         await self._connection.run(_drop)
+
+    async def _sandboxes(self, *apps: AppName | None) -> list[str]:
+        """Give the names of those for *apps*; those of a doctor are for none."""
+        listed = await self.run("sandbox", "list")
+        if listed.code:
+            raise NotHere(f"the sandboxes could not be listed: {listed}")
+        return [one["name"] for one in listed.report["sandboxes"] if one["app"] in apps]
 
     async def _mark(self) -> str | None:
         """Give the comment of the schema, if it is there."""
@@ -171,19 +140,7 @@ class RealTrial(Trial):
 
     @override
     async def begin(self, *words: str, settings: Mapping[str, str] | None = None) -> Begun:
-        process = await self._process(*words, "--json", settings=settings)
-        return _Process(process, " ".join(words[:2]), self._printed, self.ended)
-
-    async def _process(self, *words: str, settings: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "flysync", *words),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**self._environ, **(settings or {})},
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is for us, who then tell it
-        )
+        return await self._commands.begin(*words, settings=settings)
 
     @override
     async def run(self, *words: str, settings: Mapping[str, str] | None = None) -> Ended:
@@ -191,19 +148,7 @@ class RealTrial(Trial):
 
     @override
     async def killed(self, step: str, *words: str) -> bool:
-        process = await self._process(*words, "-v")
-        lines = []
-        try:
-            while line := await process.stderr.readline():  # type: ignore[union-attr]
-                lines.append(line)
-                if line.startswith(f"info: {step} ".encode()):
-                    process.kill()
-        finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-        stdout, _ = await process.communicate()
-        self._printed.append((words[0], b"".join([stdout, *lines])))
-        return process.returncode == -signal.SIGKILL
+        return await self._commands.killed(step, *words)
 
     @override
     async def digests(self) -> Mapping[str, str]:
@@ -227,7 +172,7 @@ class RealTrial(Trial):
     @override
     async def leaks(self) -> Sequence[str]:
         tables = await self._connection.run(lambda session: _rows(session, _TABLES, SCHEMA))
-        found = [f"output of {name}" for name, printed in self._printed if self._has_value(printed)]
+        found = [f"output of {name}" for name, printed in self._commands.printed if self._has_value(printed)]
         for (table,) in tables:
             query = sql.SQL("SELECT t::text FROM {} AS t").format(sql.Identifier(SCHEMA, table))
             rows = await self._connection.run(partial(_rows, query=query))
@@ -237,41 +182,6 @@ class RealTrial(Trial):
     def _has_value(self, data: bytes) -> bool:
         pieces = (piece for value in self._values for piece in value.encodings())
         return any(piece.encode() in data for piece in pieces if len(piece.strip()) >= _PIECE)
-
-
-class _Process(Begun):
-    """A command that runs; what it prints is kept in *printed* under its *name*, and how it ends in *ends*."""
-
-    def __init__(
-        self, process: asyncio.subprocess.Process, name: str, printed: list[tuple[str, bytes]], ends: list[Ended]
-    ) -> None:
-        self._process, self._name, self._printed, self._ends = process, name, printed, ends
-        self._began = time.monotonic()
-        self._output = asyncio.ensure_future(process.communicate())
-
-    @override
-    async def ended(self) -> Ended:
-        try:
-            stdout, stderr = await asyncio.shield(self._output)
-        except asyncio.CancelledError:
-            self.stop()
-            await asyncio.wait({self._output}, timeout=_END_S)
-            raise
-        finally:
-            if not self._output.done():
-                self._process.kill()
-        self._printed.append((self._name, stdout + stderr))
-        report: dict[str, Any] = {}
-        with suppress(ValueError):
-            report = json.loads(stdout)
-        code = self._process.returncode or 0
-        self._ends.append(Ended(code=code, report=report, seconds=time.monotonic() - self._began))
-        return self._ends[-1]
-
-    @override
-    def stop(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.terminate()
 
 
 #: Saves a row; each of a transaction's has a time of its own.

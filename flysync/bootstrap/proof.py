@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from flysync.adapters.postgres import Connection
-from flysync.adapters.proving import SCHEMA, RealTrial, environment
+from flysync.adapters.proving import SCHEMA, RealTrial
+from flysync.adapters.proving_commands import Commands, environment
 from flysync.adapters.proving_fly import AppAtFly
 from flysync.bootstrap import given_secret
 from flysync.ports import PROJECT
@@ -36,7 +37,7 @@ async def open_trial(
             app,
             connection=connection,
             backend=None if is_embedded else backend,
-            environ=environment(settings, app, dsn),
+            commands=Commands(environment(settings, FLYSYNC_DB_SCHEMA=SCHEMA, FLYSYNC_APPS=app)),
             fly=AppAtFly(token=token, base_urls=settings.flyctl_base_urls, clock=services.clock),
         )
     finally:

@@ -125,9 +125,9 @@ def each_deploy_restarts_twice(_: Platform, app: App) -> Iterator[None]:
 
     def update(original: Callable[..., None], machine: Any, **more: Any) -> None:
         original(machine, **more)
-        assert machine.state in {"started", "starting"}
-        machine.exit(requested=True)
-        machine.start()
+        if machine.state == "started" and machine.restarts == 2:  # a deploy with them takes ten seconds
+            machine.exit(requested=True)
+            machine.start()
 
     with changed(app, update_machine=update):
         yield
@@ -153,7 +153,6 @@ def nothing_is_unset(_: Platform, app: App) -> Iterator[None]:
 
     with changed(app.vault, update=update):
         yield
-    app.vault.update(dict.fromkeys(name for name in app.secrets if name.startswith(PREFIX)), at=app.now())
 
 
 @contextmanager
@@ -278,8 +277,6 @@ BROKEN = [
     (a_look_restarts, "no-restart", "starts of the machines: "),
     (the_list_lies, "list", "status --live ended with exit 3"),
     (nothing_is_unset, "unsets", ", and Fly lists it"),
-    (nothing_is_unset, "prunes", ", and Fly lists it"),
-    (nothing_is_unset, "leaves-nothing", "secret FLYSYNC_PROVE_ONE"),
     (deletes_do_nothing, "leaves-nothing", "sandbox flysync-"),
     (tokens_for_one_app_are_refused, "app-alone", "Fly refuses a token that is narrowed to the app"),
     (tokens_for_one_app_open_all, "app-alone", "a token that is narrowed to another app opens this one"),
@@ -293,17 +290,17 @@ BROKEN = [
 def test_the_right_line_says_what_is_broken(
     platform: Platform, app: App, fault: Callable[[Platform, App], Any], line: str, seen: str
 ) -> None:
-    """And exit 1 does; the world is mended afterwards, and the next proof leaves nothing."""
+    """And exit 1 does; what is left then, the next proof removes."""
     with fault(platform, app):
-        done = prove(platform, line if line != "leaves-nothing" else "arrives")
+        done = prove(platform, line)
     found = {one["name"]: (one["verdict"], one["seen"]) for one in done.json["prove"]["lines"]}
 
     assert (1, "not_proven", "not proven") == (done.code, done.json["error"]["code"], found[line][0]), found
     assert seen in found[line][1]
-    for machine in app.machines:
-        app.update_machine(machine, config=machine.config, min_secrets_version=app.vault.version, skip_launch=False)
-    again = prove(platform, "hidden")
-    assert (0, []) == (again.code, schemas(platform)), again
+    if found["leaves-nothing"][0] == "not proven":
+        assert [(1,)] == schemas(platform)
+        assert 0 == prove(platform, "token-ends").code
+    assert [] == schemas(platform)
 
 
 def test_an_egress_limit_that_is_ignored(platform: Platform, app: App, tmp_path: Path) -> None:
