@@ -303,6 +303,7 @@ def test_the_right_line_says_what_is_broken(
     assert [] == schemas(platform)
 
 
+@pytest.mark.slow
 def test_an_egress_limit_that_is_ignored(platform: Platform, app: App, tmp_path: Path) -> None:
     """In a sandbox whose curl reaches every host."""
     del app
