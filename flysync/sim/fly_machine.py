@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flysync.sim import flyctl_deploy
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -142,11 +140,6 @@ class Machine:
         return self.config.get("metadata") or {}
 
     @property
-    def is_managed(self) -> bool:
-        """Tell whether secrets commands count and touch it."""
-        return flyctl_deploy.is_managed({"config": self.config, "state": self.state})
-
-    @property
     def runs(self) -> bool:
         """Tell whether its app is up, and stays so."""
         return self.state == "started" and self._due is None
@@ -257,26 +250,25 @@ class Machine:
         Raises a refusal while somebody else holds one.
         """
         self.check_lease(nonce=nonce)
-        if self.lease is None:
-            self.hold_lease(holder="dev@example.test")
-        assert self.lease is not None
-        self.lease.ends_at = self.now() + timedelta(seconds=ttl_s)
-        return self.lease
+        lease = self.lease or self.hold_lease(holder="dev@example.test")
+        lease.ends_at = self.now() + timedelta(seconds=ttl_s)
+        return lease
 
     def check_lease(self, *, nonce: str) -> None:
         """Refuse whoever does not hold the lease, where there is one (text: assumed)."""
-        if self.lease is not None and self.lease.ends_at <= self.now():
+        if self.lease and self.lease.ends_at <= self.now():
             self.lease = None
-        if self.lease is not None and self.lease.nonce != nonce:
+        if self.lease and self.lease.nonce != nonce:
             end = self.lease.ends_at.strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Refusal(409, f"machine ID {self.id} lease currently held by {self.lease.holder}, expires at {end}")
 
-    def hold_lease(self, *, ttl_s: float = 3600, holder: str = "someone@example.test") -> None:
+    def hold_lease(self, *, ttl_s: float = 3600, holder: str = "someone@example.test") -> Lease:
         """
-        Let somebody hold the lease from now on; `machine.lease = None` ends it.
+        Let somebody hold the lease from now on, and give it; `machine.lease = None` ends it.
 
         Its nonce is the same whenever the same is done: recorded runs of flyctl name it.
         """
         self._leases += 1
         ends_at = self.now() + timedelta(seconds=ttl_s)
         self.lease = Lease(nonce=f"{self.id}-lease-{self._leases}", holder=holder, ends_at=ends_at)
+        return self.lease
