@@ -9,6 +9,7 @@ a comment says read, assumed or reported.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import time
@@ -50,7 +51,7 @@ class Fly(Loopback):
         self.world = world or World()
         self.add_app, self.add_token = self.world.add_app, self.world.add_token
         self.refuse_token = self.world.refuse_token
-        self._tarballs = installer.Tarballs(flyctl)
+        self._flyctl = flyctl
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,7 +61,7 @@ class Fly(Loopback):
 
     def tarball_sha256(self, version: str) -> str:
         """Give the checksum of the tarball that the installer fetches for *version*."""
-        return self._tarballs.sha256(version)
+        return hashlib.sha256(installer.tarball(version, self._flyctl)).hexdigest()
 
     def routes(self) -> list[web.RouteDef]:
         """Give the routes of all of Fly's services."""
@@ -87,7 +88,7 @@ class Fly(Loopback):
             ("DELETE", f"{machine}/lease"): self._release_lease,
         }
         ours = [web.route(*where, _answering(handler)) for where, handler in handlers.items()]
-        return [*ours, *installer.routes(self, self._tarballs)]
+        return [*ours, *installer.routes(self, self._flyctl)]
 
     def _tokens(self, request: web.Request) -> list[Token]:
         """Give those tokens of `Bearer a,b` or `FlyV1 a,b` that are honoured (read: fly-go tokens/tokens.go)."""

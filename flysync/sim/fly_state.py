@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flysync.sim import flyctl_deploy, macaroon
+from flysync.sim import macaroon
 from flysync.sim.fly_machine import IMAGE, Machine, Refusal, stamp
+from flysync.sim.flyctl_client import is_managed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,13 +32,12 @@ class Token:
     org: str = "personal"
     #: The only app it may touch; empty for all apps of the organization.
     app: str = ""
-    #: The numbers of the apps that its caveats name; absent where they name none.
-    numbers: Collection[int] | None = None
+    #: The ids of the apps that its caveats name; absent where they name none.
+    ids: Collection[int] | None = None
 
     def serves(self, app: App) -> bool:
         """Tell whether it may touch *app*."""
-        is_named = self.numbers is None or app.number in self.numbers
-        return self.org == app.org and self.app in ("", app.name) and is_named
+        return self.org == app.org and self.app in ("", app.name) and (self.ids is None or app.number in self.ids)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -218,7 +218,7 @@ class App:
         """Do what somebody's `fly deploy` does: a release, and each machine on it, with the newest secrets."""
         release = self.add_release(definition=self.releases[-1].definition, at=self.now())
         release.status = "complete"
-        for machine in (one for one in self.machines if flyctl_deploy.is_managed(one.shown())):
+        for machine in (one for one in self.machines if is_managed(one.shown())):
             config = {**machine.config, "metadata": {**machine.metadata, **release.metadata}}
             is_down = machine.state not in ("started", "starting", "failed")
             self.update_machine(machine, config=config, min_secrets_version=self.vault.version, skip_launch=is_down)
@@ -287,7 +287,7 @@ class World:
         known = known or next((token for one, token in self.tokens.items() if macaroon.narrows(one, value)), None)
         if known is None or macaroon.ends(value) <= self.now().timestamp():
             return None
-        return replace(known, numbers=macaroon.apps(value))
+        return replace(known, ids=macaroon.apps(value))
 
     def app_for(self, name: str, tokens: Sequence[Token]) -> App:
         """Give the app *name*, or refuse as the Machines API does (403: read, flaps_apps.go; its text: assumed)."""

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 from urllib.parse import quote
 
 from flysync.sim.server import EmbeddedServer
@@ -100,39 +100,26 @@ class EmbeddedPostgres(EmbeddedServer):
             for path in (self._data, socket, password):
                 shutil.chown(path, self._account)
         options = "--username=postgres --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync --no-instructions"
-        if self._popen("initdb", *options.split(), f"--pwfile={password}", f"--pgdata={self._data}").wait():
+        if self._run("initdb", *options.split(), f"--pwfile={password}", f"--pgdata={self._data}").wait():
             raise self._failed("initdb failed")
         password.unlink()
 
     def _launch(self, port: int) -> subprocess.Popen[bytes]:
-        settings = {
-            **_DURABILITY,
-            "listen_addresses": "127.0.0.1",
-            "port": port,
-            "unix_socket_directories": self.directory / "socket",
-        }
-        pairs = (part for key, value in settings.items() for part in ("-c", f"{key}={value}"))
-        return self._popen("postgres", "-D", str(self._data), *pairs)
+        where = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": self.directory / "socket"}
+        pairs = (part for key, value in {**_DURABILITY, **where}.items() for part in ("-c", f"{key}={value}"))
+        return self._run("postgres", "-D", str(self._data), *pairs)
 
-    def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a program as the server's user, away from our terminal and without our environment."""
+    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a program as the server's user, without our environment."""
         import pwd
 
-        account = pwd.getpwnam(self._account) if self._account else None
-        with (self.directory / "log").open("ab") as log:
-            return subprocess.Popen(
-                [self._programs / program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                # TZ spares initdb the search for the name of the local time zone.
-                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-                start_new_session=True,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
-            )
+        user: dict[str, Any] = {}
+        if self._account:
+            account = pwd.getpwnam(self._account)
+            user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        # TZ spares initdb the search for the name of the local time zone.
+        environ = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        return self._popen(self._programs / program, *arguments, stdin=subprocess.DEVNULL, cwd="/", env=environ, **user)
 
     def _is_ready(self, port: int) -> bool:
         """Tell whether postmaster.pid says so (read: Postgres' miscadmin.h)."""

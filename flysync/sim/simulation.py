@@ -24,7 +24,6 @@ from flysync.sim.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
 _DAYTONA_KEY = "dtn_sim_5b21e0c4"
 _DATABASE = "platform"
@@ -56,20 +55,19 @@ class Simulation:
             if not self.dsn:
                 self.postgres = EmbeddedPostgres()
                 await asyncio.to_thread(self.postgres.__enter__)
-                stack.callback(self.postgres.__exit__, None, None, None)
+                stack.push(self.postgres)
                 self.dsn = await asyncio.to_thread(self.postgres.create_database, _DATABASE)
             await stack.enter_async_context(self.daytona)
             await stack.enter_async_context(self.fly)
             self.fly.add_token(self.fly_token)
             self.daytona.before_destroy.append(self.search)
             built = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flysync-")))
-            self.daytona.snapshots.built_files = _built(built)
+            # What a Dockerfile of ours puts on the PATH, whatever the version.
+            self.daytona.snapshots.built_files = {"flyctl": stand_in.launcher(built / "flyctl")}
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
 
     def settings(self) -> dict[str, str]:
@@ -114,8 +112,3 @@ class Simulation:
             for number, secret in enumerate(self._watched)
             if any(piece.encode() in data for piece in secret.encodings() if len(piece.strip()) >= 6)
         ]
-
-
-def _built(directory: Path) -> dict[str, Path]:
-    """Give what a Dockerfile of ours puts on the PATH, whatever the version: the stand-in."""
-    return {"flyctl": stand_in.launcher(directory / "flyctl")}
