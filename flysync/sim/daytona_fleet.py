@@ -135,7 +135,6 @@ class Fleet(Loopback):
         self.snapshots = Snapshots(self.spawn)
         self._creates: Counter[float] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._base = Path()
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()

@@ -205,22 +205,19 @@ class WatchStory(ProcessStory):
     """The demo, with rows that arrive by themselves: nobody calls, `flysync watch` finds what has changed."""
 
     command = ("watch", "--every", f"{_EVERY_S:g}s")
-
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        #: Projects whose credentials were stored and have not been waited for.
-        self._stored: set[str] = set()
+    #: Projects whose credentials were stored and have not been waited for.
+    _stored: frozenset[str] = frozenset()
 
     async def _store(self, project: str, app: str, values: dict[str, str]) -> None:
         await super()._store(project, app, values)
-        self._stored.add(project)
+        self._stored |= {project}
         self._say(f"  the backend has committed the rows of {project}, and calls nobody")
 
     async def _sync(self, project: str, *_: str) -> None:
         """Wait for the run that brings them; where nothing was stored, see that two looks go by."""
         if project not in self._stored:
             await asyncio.sleep(3 * _EVERY_S)
-        self._stored.discard(project)
+        self._stored -= {project}
         async with await self._connected() as connection:
             while not (await connection.execute(_ARRIVED, {"project": project})).rowcount:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(_LOOK_S)

@@ -25,7 +25,7 @@ from flysync.sim.fly_state import World
 from flysync.sim.loopback import Loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from flysync.sim.fly_machine import Machine
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     #: Gives what goes out as JSON, or what it is to be waited for.
     Handler = Callable[[web.Request, dict[str, Any]], object]
-
-#: How often somebody who waits looks.
-_LOOK_S = 0.01
 
 
 class Fly(Loopback):
@@ -87,7 +84,8 @@ class Fly(Loopback):
             ("POST", f"{machine}/lease"): self._acquire_lease,
             ("DELETE", f"{machine}/lease"): self._release_lease,
         }
-        ours = [web.route(*where, _answering(handler)) for where, handler in handlers.items()]
+        creating = (self._create_release, self._acquire_lease)
+        ours = [web.route(*where, _answering(handler, creating)) for where, handler in handlers.items()]
         return [*ours, *installer.routes(self, self._flyctl)]
 
     def _tokens(self, request: web.Request) -> list[Token]:
@@ -132,7 +130,7 @@ class Fly(Loopback):
         app = self._app(request, str(body.get("app_name")))
         release = app.add_release(image=str(body.get("image")), definition=body.get("definition"), at=self.world.now())
         app.deployed = True
-        return _Created({"release": _listed(release)})
+        return {"release": _listed(release)}
 
     def _update_release(self, request: web.Request, body: dict[str, Any]) -> object:
         name = request.match_info["id"]
@@ -199,14 +197,14 @@ class Fly(Loopback):
         while machine.state != request.query.get("state", "started"):
             if time.monotonic() >= end or self._stopping.is_set():
                 raise Refusal(408, "deadline_exceeded: machine failed to reach desired state")
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(0.01)
         return {"ok": True}
 
     def _acquire_lease(self, request: web.Request, _: object) -> object:
         machine, ttl_s = self._machine(request), int(request.query.get("ttl", "13"))
         lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s)
         told = {"nonce": lease.nonce, "expires_at": int(lease.ends_at.timestamp()), "owner": lease.holder}
-        return _Created({"status": "success", "data": {**told, "description": "", "version": machine.instance}})
+        return {"status": "success", "data": {**told, "version": machine.shown()["instance_id"]}}
 
     def _release_lease(self, request: web.Request, _: object) -> object:
         machine = self._machine(request)
@@ -225,11 +223,9 @@ class Fly(Loopback):
         return machine
 
 
-class _Created(dict[str, Any]):
-    """What goes out with status 201."""
-
-
-def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _answering(
+    handler: Handler, creating: Collection[Handler]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Let what *handler* makes of a request and its body go out as JSON, and a refusal as `{"error": …}`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -238,7 +234,7 @@ def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Stream
             given = await given if isinstance(given, Awaitable) else given
         except Refusal as refusal:
             return web.json_response({"error": refusal.text}, status=refusal.status)
-        return web.json_response(given, status=201 if isinstance(given, _Created) else 200)
+        return web.json_response(given, status=201 if handler in creating else 200)
 
     return answer
 
@@ -246,12 +242,9 @@ def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Stream
 async def _object(request: web.Request) -> dict[str, Any]:
     """Give the JSON object that is sent, an empty one where there is no body, or refuse (text: assumed)."""
     try:
-        found = json.loads(await request.text() or "{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise Refusal(400, "could not parse the request's body")
-    return found
+        return dict(json.loads(await request.text() or "{}"))
+    except (TypeError, ValueError):
+        raise Refusal(400, "could not parse the request's body") from None
 
 
 def _graphql_error(message: str) -> object:

@@ -144,11 +144,6 @@ class Machine:
         """Tell whether its app is up, and stays so."""
         return self.state == "started" and self._due is None
 
-    @property
-    def instance(self) -> str:
-        """The name of the version that its last update made."""
-        return f"{self.id}-{self.updates}"
-
     def shown(self) -> dict[str, Any]:
         """
         Give it as the Machines API does (names read: fly-go machine_types.go).
@@ -168,12 +163,11 @@ class Machine:
             "host_status": self.host_status,
             "region": "iad",
             "image_ref": {"registry": "registry.fly.io", "repository": "x", "tag": "1", "digest": "sha256:0"},
-            "instance_id": self.instance,
+            "instance_id": f"{self.id}-{self.updates}",
             "private_ip": "fdaa:0:1::3",
             "created_at": stamp(self.created_at),
             "updated_at": stamp(self.updated_at),
             "config" if self.host_status == "ok" else "incomplete_config": self.config,
-            "cordoned": False,
         }
 
     def update(self, config: dict[str, Any], *, version: int, env: dict[str, str], launch: bool) -> None:
@@ -233,9 +227,9 @@ class Machine:
     ) -> None:
         self.state = "stopped"
         codes = {"exit_code": exit_code, "guest_exit_code": exit_code, "guest_signal": -1, "signal": -1}
-        how = {"oom_killed": oom, "requested_stop": requested, "restarting": restarting}
-        ended = {**codes, **how, "exited_at": stamp(at)}
-        self._tell("exit", "stopped", at, request={"exit_event": ended, "restart_count": self._restart_count})
+        how = {"oom_killed": oom, "requested_stop": requested, "restarting": restarting, "exited_at": stamp(at)}
+        request = {"exit_event": {**codes, **how}, "restart_count": self._restart_count}
+        self._tell("exit", "stopped", at, request=request)
 
     def _tell(self, kind: str, status: str, at: datetime, *, source: str = "flyd", **more: object) -> None:
         """Remember an event, as not older than the one before it."""

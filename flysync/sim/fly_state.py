@@ -32,12 +32,13 @@ class Token:
     org: str = "personal"
     #: The only app it may touch; empty for all apps of the organization.
     app: str = ""
-    #: The ids of the apps that its caveats name; absent where they name none.
-    ids: Collection[int] | None = None
+    #: The numbers of the apps that its caveats name; absent where they name none.
+    numbers: Collection[int] | None = None
 
     def serves(self, app: App) -> bool:
         """Tell whether it may touch *app*."""
-        return self.org == app.org and self.app in ("", app.name) and (self.ids is None or app.number in self.ids)
+        is_named = self.numbers is None or app.number in self.numbers
+        return self.org == app.org and self.app in ("", app.name) and is_named
 
 
 @dataclass(kw_only=True, slots=True)
@@ -148,10 +149,10 @@ class App:
 
     def machine(self, machine_id: str) -> Machine:
         """Give the machine *machine_id*, or refuse as the Machines API does (text: assumed)."""
-        for machine in self.machines:
-            if machine.id == machine_id:
-                return machine
-        raise Refusal(404, "machine not found")
+        known = {machine.id: machine for machine in self.machines}
+        if machine_id not in known:
+            raise Refusal(404, "machine not found")
+        return known[machine_id]
 
     def deployed_env(self, machine: Machine | str) -> dict[str, str]:
         """Give the secrets that *machine* runs with."""
@@ -179,8 +180,7 @@ class App:
         (read: fly-go machine_types.go IsFlyAppsPlatform). *standbys* are the machines it stands by for; *metadata*
         is what else its config says of it, such as `fly_canary="true"`.
         """
-        if not machine_id:
-            machine_id = hashlib.sha256(f"{self.name}/{len(self.machines)}".encode()).hexdigest()[:14]
+        machine_id = machine_id or hashlib.sha256(f"{self.name}/{len(self.machines)}".encode()).hexdigest()[:14]
         ours = {"fly_flyctl_version": "0.4.80", "fly_platform_version": "v2", "fly_process_group": group}
         ours |= self.releases[-1].metadata if self.releases else {}
         config: dict[str, Any] = {
@@ -287,7 +287,7 @@ class World:
         known = known or next((token for one, token in self.tokens.items() if macaroon.narrows(one, value)), None)
         if known is None or macaroon.ends(value) <= self.now().timestamp():
             return None
-        return replace(known, ids=macaroon.apps(value))
+        return replace(known, numbers=macaroon.apps(value))
 
     def app_for(self, name: str, tokens: Sequence[Token]) -> App:
         """Give the app *name*, or refuse as the Machines API does (403: read, flaps_apps.go; its text: assumed)."""

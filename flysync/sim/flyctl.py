@@ -152,7 +152,7 @@ def _store(client: Client, values: Mapping[str, str | None]) -> None:
 
 
 def _list_secrets(client: Client, _: Sequence[str]) -> None:
-    known = client.known_version()
+    known = client.known_versions().get(client.app)
     path = "/secrets" if known is None else f"/secrets?version={known}"
     secrets = client.machines("GET", path, failing="failed to list app secrets")["secrets"]
     machines, releases = [], []
@@ -194,7 +194,7 @@ def _roll_out(client: Client, app: Mapping[str, Any]) -> None:
         _update_all(client, machines, release, wait_s=float(wait.removesuffix("s")))
     except Failure as failure:
         with suppress(Failure):  # only a warning
-            _tell(client, release, "failed", {"post_deployment_info": {**info, "error": failure.line}})
+            _tell(client, release, "failed", {"post_deployment_info": {**info, "error": str(failure).splitlines()[0]}})
         raise
     with suppress(Failure):
         _tell(client, release, "complete", {"post_deployment_info": info})
@@ -225,7 +225,7 @@ def _update_all(
             try:
                 update(client, machine, release, nonces[machine["id"]], mark=mark, label=label, wait_s=wait_s)
             except Failure as failure:
-                print(f"✖ {mark}Machine {label} update failed: {failure.line}")
+                print(f"✖ {mark}Machine {label} update failed: {str(failure).splitlines()[0]}")
                 raise
             print(f"✔ {mark}Machine {label} update succeeded")
     finally:
@@ -270,8 +270,7 @@ def _show_version(client: Client, _: Sequence[str]) -> None:
         print(f"set update channel to {client.flags['saveinstall']}", file=sys.stderr)
         return
     told = {"Name": "flyctl", "Version": client.version, "Commit": "ad0172face303b77584eea95b46fa3ddc61d5ddd"}
-    told |= {"BranchName": "", "BuildDate": "2026-08-21T00:00:00Z", "OS": "linux", "Architecture": "amd64"}
-    told |= {"Environment": "production"}
+    told |= {"BuildDate": "2026-08-21T00:00:00Z", "OS": "linux", "Architecture": "amd64"}
     print(json.dumps(told, separators=(",", ":")))
 
 

@@ -38,12 +38,7 @@ _PAUSE_S = 0.2
 
 
 class Failure(Exception):
-    """What stands behind `Error: `."""
-
-    @property
-    def line(self) -> str:
-        """Its first line: an app's own log may come below."""
-        return str(self).partition("\n")[0]
+    """What stands behind `Error: `; below its first line there may be an app's own log."""
 
 
 class Client:
@@ -61,11 +56,10 @@ class Client:
         status, answer = self._send("FLY_FLAPS_BASE_URL", method, where, body, failing=failing, nonce=nonce)
         if status < 300:
             return _decoded(answer, failing)
-        said = answer.decode("utf-8", "replace")
         with suppress(ValueError, AttributeError):
             found = json.loads(answer)
             raise Failure(f"{failing}: {found.get('message') or found.get('error', '')}")
-        raise Failure(f"{failing}: request returned non-2xx status: {status}: {said}")
+        raise Failure(f"{failing}: request returned non-2xx status: {status}: {answer.decode('utf-8', 'replace')}")
 
     def releases(self, method: str, path: str, body: object = None, *, failing: str) -> Any:
         """Call the releases API, and give what it answers."""
@@ -86,13 +80,15 @@ class Client:
             raise Failure(f"{failing}: {found['errors'][0]['message']}")
         return found["data"]
 
-    def known_version(self) -> int | None:
-        """Give the newest version of the app's secrets that a call with this configuration directory has heard of."""
-        return self._known().get(self.app)
+    def known_versions(self) -> dict[str, int]:
+        """Give the newest version of each app's secrets that a call with this configuration directory has heard of."""
+        with suppress(OSError), open(self._config, encoding="utf-8") as file:
+            return {app: int(number) for app, number in re.findall(r"^    (\S+): (\d+)$", file.read(), re.MULTILINE)}
+        return {}
 
     def remember(self, version: int) -> None:
         """Keep the newest version of the app's secrets, as flyctl does, for the calls that come after."""
-        known = {**self._known(), self.app: version}
+        known = {**self.known_versions(), self.app: version}
         self.configure("app_secrets_minvers:\n" + "".join(f"    {app}: {number}\n" for app, number in known.items()))
 
     def configure(self, text: str) -> None:
@@ -100,11 +96,6 @@ class Client:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         with open(self._config, "w", encoding="utf-8") as file:
             file.write(text)
-
-    def _known(self) -> dict[str, int]:
-        with suppress(OSError), open(self._config, encoding="utf-8") as file:
-            return {app: int(number) for app, number in re.findall(r"^    (\S+): (\d+)$", file.read(), re.MULTILINE)}
-        return {}
 
     def _log(self, text: str) -> None:
         """Write values in clear to a file below the configuration directory, as flyctl does (flyctl.md 8)."""
@@ -202,7 +193,7 @@ def update(
     body = {"config": {**machine["config"], "metadata": dict(sorted(told.items()))}, "skip_secrets": False}
     if machine["state"] not in _UP:
         body["skip_launch"] = True
-    if (version := client.known_version()) is not None:
+    if version := client.known_versions().get(client.app):
         body["min_secrets_version"] = version
     name = machine["id"]
     client.machines("POST", f"/machines/{name}", body, nonce=nonce, failing=f"failed to update VM {name}")

@@ -112,7 +112,6 @@ class Loopback:
         self.latency_s = 0.0
         self.url = ""
         self._stopping = asyncio.Event()
-        self._runner: web.AppRunner | None = None
 
     def routes(self) -> list[web.RouteDef]:
         """Give the routes of this service; subclasses override it."""
@@ -123,18 +122,15 @@ class Loopback:
         app.add_routes(self.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=False)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self._stopping.set()
         for fault in self.faults:
             fault.let_go.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._runner.cleanup()
 
     def requests(self, match: str = "") -> list[Record]:
         """Give the records whose "METHOD /path?query" contains the regular expression *match*."""

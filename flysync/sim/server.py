@@ -48,7 +48,6 @@ class EmbeddedServer(ABC):
         self.port = 0
         self.directory = Path()
         self._server: subprocess.Popen[bytes] | None = None
-        self._watchdog: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix=f"flysync-{self.name.lower()}-"))
@@ -66,8 +65,7 @@ class EmbeddedServer(ABC):
 
     def __exit__(self, *error: object) -> None:
         self._end(self.last_signal)
-        if self._watchdog is not None:
-            self._watchdog.communicate()
+        self._watchdog.communicate()
 
     @property
     def pid(self) -> int:
@@ -114,9 +112,10 @@ class EmbeddedServer(ABC):
 
     def _watch(self, pid: int | None) -> None:
         """Have this process stopped should the owner be killed; nobody where it is absent."""
-        if self._watchdog is not None and self._watchdog.stdin is not None:
-            self._watchdog.stdin.write(f"{pid or ''}\n".encode())
-            self._watchdog.stdin.flush()
+        stdin = self._watchdog.stdin
+        assert stdin is not None
+        stdin.write(f"{pid or ''}\n".encode())
+        stdin.flush()
 
     def _failed(self, what: str) -> RuntimeError:
         log = (self.directory / "log").read_text(errors="replace")
@@ -147,5 +146,4 @@ def free_port() -> int:
     """Give a port that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
