@@ -201,7 +201,7 @@ class Player:
     def _list(self) -> str:
         """Show what the answers say, as flyctl does."""
         from flysync.sim.flyctl import rows, shown
-        from flysync.sim.flyctl_deploy import is_managed
+        from flysync.sim.flyctl_client import is_managed
 
         machines = json.loads(self.answers.get("machines", "[]"))
         if command_of(self.argv) == "machine list":

@@ -92,8 +92,7 @@ class Daytona(Fleet):
         # The answer is that of an accepted request, even where nothing is left (read: getSandboxState).
         return web.json_response(sandbox.json() | {"state": "destroying"})
 
-    async def _toolbox_url(self, request: web.Request) -> web.Response:
-        del request
+    async def _toolbox_url(self, _: web.Request) -> web.Response:
         return web.json_response({"url": f"{self.url}/toolbox"})
 
     async def _index(self, request: web.Request) -> web.Response:

@@ -49,11 +49,8 @@ class Sandbox:
     name: str
     local: LocalSandbox
     snapshot: str
-    asked: dict[str, Any]  #: The request, of which the answer repeats some members.
+    asked: dict[str, Any]  #: The request: how long it may live and idle, and what the answer repeats.
     labels: dict[str, str]
-    ephemeral: bool  #: Whether it is destroyed instead of stopped.
-    auto_stop_minutes: int
-    ttl_minutes: int
     toolbox_url: str
     state: State = "creating"
     error_reason: str | None = None
@@ -138,7 +135,6 @@ class Fleet(Loopback):
         self.snapshots = Snapshots(self.spawn)
         self._creates: Counter[float] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._base = Path()
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -154,7 +150,7 @@ class Fleet(Loopback):
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await super().__aexit__(None, None, None)
+            await super().__aexit__()
             # A request that came in late may have made one more.
             await self._destroy_all()
             await asyncio.to_thread(shutil.rmtree, self._base, ignore_errors=True)
@@ -197,9 +193,6 @@ class Fleet(Loopback):
             snapshot=snapshot.name,
             asked=body,
             labels=body.get("labels") or {},
-            ephemeral=body.get("autoDeleteInterval") == 0,  # read: isEphemeral
-            auto_stop_minutes=body.get("autoStopInterval", 15),  # read: sandbox.entity.ts
-            ttl_minutes=body.get("ttlMinutes") or 0,
             toolbox_url="" if self.toolbox_url_hidden else f"{self.url}/toolbox",
         )
         sandbox.change("creating")
@@ -218,7 +211,7 @@ class Fleet(Loopback):
 
     async def stop(self, sandbox: Sandbox) -> None:
         """Stop a started sandbox, for ever; an ephemeral one is destroyed (read: sandbox.service.ts, isEphemeral)."""
-        if sandbox.ephemeral:
+        if sandbox.asked.get("autoDeleteInterval") == 0:
             await self.delete(sandbox)
             return
         sandbox.change("stopping")
@@ -256,9 +249,10 @@ class Fleet(Loopback):
             await asyncio.sleep(self.minute_s / 6)
             for one in tuple(self.sandboxes.values()):
                 is_free = one.state == "started" and not one.in_flight
-                if one.state not in _CHANGING and self._is_over(one.ttl_minutes, one.history[0].since):
+                idle_minutes = one.asked.get("autoStopInterval", 15)  # read: sandbox.entity.ts
+                if one.state not in _CHANGING and self._is_over(one.asked.get("ttlMinutes") or 0, one.history[0].since):
                     await self.delete(one)
-                elif is_free and self._is_over(one.auto_stop_minutes, one.last_activity):
+                elif is_free and self._is_over(idle_minutes, one.last_activity):
                     await self.stop(one)
 
     def _is_over(self, minutes: int, since: float) -> bool:

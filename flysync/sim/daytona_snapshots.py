@@ -204,9 +204,8 @@ class Snapshots:
                 return stream
             await asyncio.sleep(0.01)
 
-    async def _show_pools(self, request: web.Request) -> web.Response:
+    async def _show_pools(self, _: web.Request) -> web.Response:
         """List the pools (assumed, as all about pools, but for the members: those that the client requires)."""
-        del request
         return web.json_response(list(self._known_pools().values()))
 
     async def _add_pool(self, request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ a comment says read, assumed or reported.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import time
@@ -24,17 +25,14 @@ from flysync.sim.fly_state import World
 from flysync.sim.loopback import Loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from flysync.sim.fly_machine import Machine
-    from flysync.sim.fly_state import App, Token
+    from flysync.sim.fly_state import App, Release, Token
 
     #: Gives what goes out as JSON, or what it is to be waited for.
     Handler = Callable[[web.Request, dict[str, Any]], object]
-
-#: How often somebody who waits looks.
-_LOOK_S = 0.01
 
 
 class Fly(Loopback):
@@ -50,7 +48,7 @@ class Fly(Loopback):
         self.world = world or World()
         self.add_app, self.add_token = self.world.add_app, self.world.add_token
         self.refuse_token = self.world.refuse_token
-        self._tarballs = installer.Tarballs(flyctl)
+        self._flyctl = flyctl
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,7 +58,7 @@ class Fly(Loopback):
 
     def tarball_sha256(self, version: str) -> str:
         """Give the checksum of the tarball that the installer fetches for *version*."""
-        return self._tarballs.sha256(version)
+        return hashlib.sha256(installer.tarball(version, self._flyctl)).hexdigest()
 
     def routes(self) -> list[web.RouteDef]:
         """Give the routes of all of Fly's services."""
@@ -71,7 +69,7 @@ class Fly(Loopback):
             ("PATCH", "/api/v1/releases/{id}"): self._update_release,
             ("GET", "/api/v1/apps/{app}/releases"): self._list_releases,
             ("GET", "/api/v1/apps/{app}/logs"): self._logs,
-            ("GET", app): lambda request, _: self._app(request).shown(),
+            ("GET", app): self._show_app,
             ("GET", f"{app}/secrets"): self._list_secrets,
             ("POST", f"{app}/secrets"): self._update_secrets,
             # With no addresses flyctl asks no name server.
@@ -86,8 +84,9 @@ class Fly(Loopback):
             ("POST", f"{machine}/lease"): self._acquire_lease,
             ("DELETE", f"{machine}/lease"): self._release_lease,
         }
-        ours = [web.route(*where, _answering(handler)) for where, handler in handlers.items()]
-        return [*ours, *installer.routes(self, self._tarballs)]
+        creating = (self._create_release, self._acquire_lease)
+        ours = [web.route(*where, _answering(handler, creating)) for where, handler in handlers.items()]
+        return [*ours, *installer.routes(self, self._flyctl)]
 
     def _tokens(self, request: web.Request) -> list[Token]:
         """Give those tokens of `Bearer a,b` or `FlyV1 a,b` that are honoured (read: fly-go tokens/tokens.go)."""
@@ -109,37 +108,41 @@ class Fly(Loopback):
             return _graphql_error("You must be authenticated to view this.")
         if "viewer" in query:
             return {"data": {"viewer": {"id": "u1", "email": "dev@example.test", "enablePaidHobby": True}}}
-        app = self.world.visible_app(str(variables.get("appName")), tokens)
-        if app is None:
+        try:
+            app = self._app(request, str(variables.get("appName")))
+        except Refusal:
             return _graphql_error("Could not find App")
         if "appcompact" in query:
-            return {"data": {"appcompact": app.compact()}}
+            return {"data": {"appcompact": _compact(app)}}
         if "currentRelease" not in query:
             return _graphql_error("the simulator does not know this query")
         key = "currentRelease" if "currentRelease:" in query else "currentReleaseUnprocessed"
-        told = [
-            {"id": one.id, "version": one.version, "imageRef": one.image, "configDefinition": one.definition}
-            for one in app.releases[-1:]
-        ]
-        return {"data": {"app": {key: told[0] if told else None}}}
+        one = app.releases[-1] if app.releases else None
+        told = one and {"id": one.id, "version": one.version, "imageRef": one.image, "configDefinition": one.definition}
+        return {"data": {"app": {key: told}}}
+
+    def _show_app(self, request: web.Request, _: object) -> object:
+        app = self._app(request)
+        told = {"id": app.name, "name": app.name, "internal_numeric_id": app.number}
+        return told | {"organization": {"name": app.org, "slug": app.org}}
 
     def _create_release(self, request: web.Request, body: dict[str, Any]) -> object:
         app = self._app(request, str(body.get("app_name")))
         release = app.add_release(image=str(body.get("image")), definition=body.get("definition"), at=self.world.now())
         app.deployed = True
-        return _Created({"release": release.shown()})
+        return {"release": _listed(release)}
 
     def _update_release(self, request: web.Request, body: dict[str, Any]) -> object:
-        every = ((app, release) for app in self.world.apps.values() for release in app.releases)
-        for app, release in (pair for pair in every if pair[1].id == request.match_info["id"]):
-            self._app(request, app.name)
-            release.status = str(body.get("status"))
-            return release.shown()
+        name = request.match_info["id"]
+        for release in self.world.app_for(name.rpartition("-r")[0], self._tokens(request)).releases:
+            if release.id == name:
+                release.status = str(body.get("status"))
+                return _listed(release)
         raise Refusal(404, "release not found")  # assumed
 
     def _list_releases(self, request: web.Request, _: object) -> object:
         newest = self._app(request).releases[-int(request.query.get("limit", "20")) :]
-        return {"releases": [release.shown() for release in reversed(newest)]}
+        return {"releases": [_listed(release) for release in reversed(newest)]}
 
     def _logs(self, request: web.Request, _: object) -> object:
         """Answer with what an app printed (shape: read, fly-go resource_logs.go)."""
@@ -166,12 +169,8 @@ class Fly(Loopback):
         machine = self._leased(request)
         if not isinstance(config := body.get("config"), dict):
             raise Refusal(400, "config is missing")  # assumed
-        self._app(request).update_machine(
-            machine,
-            config=config,
-            min_secrets_version=body.get("min_secrets_version") or 0,
-            skip_launch=body.get("skip_launch") is True,
-        )
+        least, is_down = body.get("min_secrets_version") or 0, body.get("skip_launch") is True
+        self._app(request).update_machine(machine, config=config, min_secrets_version=least, skip_launch=is_down)
         return machine.shown()
 
     def _start_machine(self, request: web.Request, _: object) -> object:
@@ -198,14 +197,14 @@ class Fly(Loopback):
         while machine.state != request.query.get("state", "started"):
             if time.monotonic() >= end or self._stopping.is_set():
                 raise Refusal(408, "deadline_exceeded: machine failed to reach desired state")
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(0.01)
         return {"ok": True}
 
     def _acquire_lease(self, request: web.Request, _: object) -> object:
         machine, ttl_s = self._machine(request), int(request.query.get("ttl", "13"))
         lease = machine.take_lease(nonce=_nonce(request), ttl_s=ttl_s)
         told = {"nonce": lease.nonce, "expires_at": int(lease.ends_at.timestamp()), "owner": lease.holder}
-        return _Created({"status": "success", "data": {**told, "description": "", "version": machine.instance}})
+        return {"status": "success", "data": {**told, "version": machine.shown()["instance_id"]}}
 
     def _release_lease(self, request: web.Request, _: object) -> object:
         machine = self._machine(request)
@@ -224,20 +223,18 @@ class Fly(Loopback):
         return machine
 
 
-class _Created(dict[str, Any]):
-    """What goes out with status 201."""
-
-
-def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _answering(
+    handler: Handler, creating: Collection[Handler]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Let what *handler* makes of a request and its body go out as JSON, and a refusal as `{"error": …}`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            given = handler(request, await _object(request) if request.method in ("POST", "PATCH") else {})
+            given = handler(request, await _object(request))
             given = await given if isinstance(given, Awaitable) else given
         except Refusal as refusal:
             return web.json_response({"error": refusal.text}, status=refusal.status)
-        return web.json_response(given, status=201 if isinstance(given, _Created) else 200)
+        return web.json_response(given, status=201 if handler in creating else 200)
 
     return answer
 
@@ -245,17 +242,28 @@ def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Stream
 async def _object(request: web.Request) -> dict[str, Any]:
     """Give the JSON object that is sent, an empty one where there is no body, or refuse (text: assumed)."""
     try:
-        found = json.loads(await request.text() or "{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise Refusal(400, "could not parse the request's body")
-    return found
+        return dict(json.loads(await request.text() or "{}"))
+    except (TypeError, ValueError):
+        raise Refusal(400, "could not parse the request's body") from None
 
 
 def _graphql_error(message: str) -> object:
     """Say no as GraphQL does: with status 200."""
     return {"data": None, "errors": [{"message": message}]}
+
+
+def _compact(app: App) -> object:
+    """Give what flyctl uses of what GetAppCompact asks for (types read: fly-go types.go AppCompact)."""
+    told = {"id": app.name, "internalNumericId": app.number, "name": app.name, "deployed": app.deployed}
+    told |= {"status": "deployed" if app.deployed else "pending", "platformVersion": "machines"}
+    told |= {"hostname": f"{app.name}.fly.dev", "appUrl": f"https://{app.name}.fly.dev", "network": "default"}
+    return told | {"organization": {"id": "o1", "internalNumericId": "9", "slug": app.org, "paidPlan": False}}
+
+
+def _listed(release: Release) -> object:
+    """Give what flyctl uses of a release that api.fly.io lists (names read: flyctl internal/uiex/releases.go)."""
+    told = {"id": release.id, "version": release.version, "status": release.status, "image_ref": release.image}
+    return told | {"created_at": stamp(release.created_at)}
 
 
 def _nonce(request: web.Request) -> str:

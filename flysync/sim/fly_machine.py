@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flysync.sim import flyctl_deploy
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -142,19 +140,9 @@ class Machine:
         return self.config.get("metadata") or {}
 
     @property
-    def is_managed(self) -> bool:
-        """Tell whether secrets commands count and touch it."""
-        return flyctl_deploy.is_managed({"config": self.config, "state": self.state})
-
-    @property
     def runs(self) -> bool:
         """Tell whether its app is up, and stays so."""
         return self.state == "started" and self._due is None
-
-    @property
-    def instance(self) -> str:
-        """The name of the version that its last update made."""
-        return f"{self.id}-{self.updates}"
 
     def shown(self) -> dict[str, Any]:
         """
@@ -175,12 +163,11 @@ class Machine:
             "host_status": self.host_status,
             "region": "iad",
             "image_ref": {"registry": "registry.fly.io", "repository": "x", "tag": "1", "digest": "sha256:0"},
-            "instance_id": self.instance,
+            "instance_id": f"{self.id}-{self.updates}",
             "private_ip": "fdaa:0:1::3",
             "created_at": stamp(self.created_at),
             "updated_at": stamp(self.updated_at),
             "config" if self.host_status == "ok" else "incomplete_config": self.config,
-            "cordoned": False,
         }
 
     def update(self, config: dict[str, Any], *, version: int, env: dict[str, str], launch: bool) -> None:
@@ -240,9 +227,9 @@ class Machine:
     ) -> None:
         self.state = "stopped"
         codes = {"exit_code": exit_code, "guest_exit_code": exit_code, "guest_signal": -1, "signal": -1}
-        how = {"oom_killed": oom, "requested_stop": requested, "restarting": restarting}
-        ended = {**codes, **how, "exited_at": stamp(at)}
-        self._tell("exit", "stopped", at, request={"exit_event": ended, "restart_count": self._restart_count})
+        how = {"oom_killed": oom, "requested_stop": requested, "restarting": restarting, "exited_at": stamp(at)}
+        request = {"exit_event": {**codes, **how}, "restart_count": self._restart_count}
+        self._tell("exit", "stopped", at, request=request)
 
     def _tell(self, kind: str, status: str, at: datetime, *, source: str = "flyd", **more: object) -> None:
         """Remember an event, as not older than the one before it."""
@@ -257,26 +244,25 @@ class Machine:
         Raises a refusal while somebody else holds one.
         """
         self.check_lease(nonce=nonce)
-        if self.lease is None:
-            self.hold_lease(holder="dev@example.test")
-        assert self.lease is not None
-        self.lease.ends_at = self.now() + timedelta(seconds=ttl_s)
-        return self.lease
+        lease = self.lease or self.hold_lease(holder="dev@example.test")
+        lease.ends_at = self.now() + timedelta(seconds=ttl_s)
+        return lease
 
     def check_lease(self, *, nonce: str) -> None:
         """Refuse whoever does not hold the lease, where there is one (text: assumed)."""
-        if self.lease is not None and self.lease.ends_at <= self.now():
+        if self.lease and self.lease.ends_at <= self.now():
             self.lease = None
-        if self.lease is not None and self.lease.nonce != nonce:
+        if self.lease and self.lease.nonce != nonce:
             end = self.lease.ends_at.strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Refusal(409, f"machine ID {self.id} lease currently held by {self.lease.holder}, expires at {end}")
 
-    def hold_lease(self, *, ttl_s: float = 3600, holder: str = "someone@example.test") -> None:
+    def hold_lease(self, *, ttl_s: float = 3600, holder: str = "someone@example.test") -> Lease:
         """
-        Let somebody hold the lease from now on; `machine.lease = None` ends it.
+        Let somebody hold the lease from now on, and give it; `machine.lease = None` ends it.
 
         Its nonce is the same whenever the same is done: recorded runs of flyctl name it.
         """
         self._leases += 1
         ends_at = self.now() + timedelta(seconds=ttl_s)
         self.lease = Lease(nonce=f"{self.id}-lease-{self._leases}", holder=holder, ends_at=ends_at)
+        return self.lease

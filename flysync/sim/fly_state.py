@@ -7,6 +7,8 @@ Pure: no network; the clock is an argument. Each rule says where it comes from; 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import re
 import secrets as random
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from flysync.sim import macaroon
 from flysync.sim.fly_machine import IMAGE, Machine, Refusal, stamp
-from flysync.sim.fly_vault import Vault
+from flysync.sim.flyctl_client import is_managed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+#: Letters, digits and underscores, no digit first (measured: `"1A" is not a valid secret name`, flyctl.md 1.6).
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
     """A token that Fly honours: for one organization, or for one app of it."""
 
-    value: str
     org: str = "personal"
     #: The only app it may touch; empty for all apps of the organization.
     app: str = ""
@@ -44,23 +48,77 @@ class Release:
     id: str
     version: int
     created_at: datetime
-    image: str = IMAGE
-    status: str = "complete"
-    definition: object = None
+    image: str
+    definition: object
+    status: str = "pending"
 
-    def shown(self) -> dict[str, object]:
-        """Give it as api.fly.io lists it (names read: flyctl internal/uiex/releases.go)."""
-        return {
-            "id": self.id,
-            "version": self.version,
-            "stable": self.status == "complete",
-            "in_progress": self.status in ("pending", "running"),
-            "status": self.status,
-            "strategy": "ROLLING",
-            "user": "dev@example.test",
-            "created_at": stamp(self.created_at),
-            "image_ref": self.image,
-        }
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the config of a machine says that is on it."""
+        return {"fly_release_id": self.id, "fly_release_version": str(self.version)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Secret:
+    """A secret as Fly holds it; the digest is opaque: equal for equal app, name and value in one world."""
+
+    value: str
+    digest: str
+    at: datetime
+
+
+class Vault:
+    """
+    The secrets of one app; each update makes a new version, and none is forgotten.
+
+    An update that changes nothing makes a version too (measured: flyctl.md 6; it sets `updated_at` again: assumed).
+    """
+
+    def __init__(self, app: str, key: bytes) -> None:
+        self._app, self._key = app, key
+        #: What was held at each version, from when on; the first one is version 1.
+        self._versions: list[tuple[datetime, dict[str, Secret]]] = [(datetime.min.replace(tzinfo=UTC), {})]
+
+    @property
+    def version(self) -> int:
+        """The number of the newest version."""
+        return len(self._versions)
+
+    @property
+    def current(self) -> Mapping[str, Secret]:
+        """The secrets of the newest version, by name."""
+        return self._versions[-1][1]
+
+    def listed(self, moment: datetime) -> list[dict[str, object]]:
+        """List those that were the newest ones at that *moment*, by name and without values (order: assumed)."""
+        held = [secrets for made_at, secrets in self._versions if made_at <= moment][-1]
+        return [
+            {"name": name, "digest": one.digest, "created_at": stamp(one.at), "updated_at": stamp(one.at)}
+            for name, one in sorted(held.items())
+        ]
+
+    def environment(self, version: int) -> dict[str, str]:
+        """Give what a machine started on *version* finds in its environment."""
+        return {name: secret.value for name, secret in self._versions[version - 1][1].items()}
+
+    def update(self, values: Mapping[str, str | None], *, at: datetime) -> int:
+        """
+        Set the secrets that have a value, remove those that have none, and give the new version's number.
+
+        A bad name is refused and then nothing is stored (that it is all or nothing: assumed).
+        """
+        held = dict(self.current)
+        for name, value in values.items():
+            if not _NAME.fullmatch(name):
+                raise Refusal(400, f'"{name}" is not a valid secret name')
+            held.pop(name, None)
+            if value is not None:
+                # 16 hexadecimal digits (measured: their number; keyed with app and name: assumed, flyctl.md 6).
+                message = f"{self._app}\0{name}\0{value}".encode("utf-8", "surrogatepass")
+                digest = hmac.new(self._key, message, hashlib.sha256).hexdigest()[:16]
+                held[name] = Secret(value=value, digest=digest, at=at)
+        self._versions.append((at, held))
+        return self.version
 
 
 @dataclass(kw_only=True, eq=False)
@@ -84,34 +142,6 @@ class App:
         """The values that are stored now, by name."""
         return self.vault.environment(self.vault.version)
 
-    def compact(self) -> dict[str, object]:
-        """Give what GetAppCompact asks for (types read: fly-go types.go AppCompact)."""
-        return {
-            "id": self.name,
-            "internalNumericId": self.number,
-            "name": self.name,
-            "hostname": f"{self.name}.fly.dev",
-            "cnameTarget": "",
-            "deployed": self.deployed,
-            "network": "default",
-            "status": "deployed" if self.deployed else "pending",
-            "appUrl": f"https://{self.name}.fly.dev",
-            "platformVersion": "machines",
-            "organization": {"id": "o1", "internalNumericId": "9", "slug": self.org, "paidPlan": False},
-            "postgresAppRole": None,
-        }
-
-    def shown(self) -> dict[str, object]:
-        """Give it as the Machines API does."""
-        return {
-            "id": self.name,
-            "name": self.name,
-            "internal_numeric_id": self.number,
-            "status": "deployed" if self.deployed else "pending",
-            "machine_count": len(self.machines),
-            "organization": {"name": self.org, "slug": self.org},
-        }
-
     @property
     def restarts(self) -> dict[str, int]:
         """How often each machine was restarted by an update."""
@@ -119,10 +149,10 @@ class App:
 
     def machine(self, machine_id: str) -> Machine:
         """Give the machine *machine_id*, or refuse as the Machines API does (text: assumed)."""
-        for machine in self.machines:
-            if machine.id == machine_id:
-                return machine
-        raise Refusal(404, "machine not found")
+        known = {machine.id: machine for machine in self.machines}
+        if machine_id not in known:
+            raise Refusal(404, "machine not found")
+        return known[machine_id]
 
     def deployed_env(self, machine: Machine | str) -> dict[str, str]:
         """Give the secrets that *machine* runs with."""
@@ -150,16 +180,9 @@ class App:
         (read: fly-go machine_types.go IsFlyAppsPlatform). *standbys* are the machines it stands by for; *metadata*
         is what else its config says of it, such as `fly_canary="true"`.
         """
-        if not machine_id:
-            machine_id = hashlib.sha256(f"{self.name}/{len(self.machines)}".encode()).hexdigest()[:14]
-        newest = self.releases[-1] if self.releases else None
-        ours = {
-            "fly_flyctl_version": "0.4.80",
-            "fly_platform_version": "v2",
-            "fly_process_group": group,
-            "fly_release_id": newest.id if newest else "",
-            "fly_release_version": str(newest.version) if newest else "",
-        }
+        machine_id = machine_id or hashlib.sha256(f"{self.name}/{len(self.machines)}".encode()).hexdigest()[:14]
+        ours = {"fly_flyctl_version": "0.4.80", "fly_platform_version": "v2", "fly_process_group": group}
+        ours |= self.releases[-1].metadata if self.releases else {}
         config: dict[str, Any] = {
             "init": {},
             "guest": {"cpu_kind": "shared", "cpus": 1, "memory_mb": 256},
@@ -193,26 +216,20 @@ class App:
 
     def deploy(self) -> Release:
         """Do what somebody's `fly deploy` does: a release, and each machine on it, with the newest secrets."""
-        release = self.add_release(image=IMAGE, definition=self.releases[-1].definition, at=self.now())
+        release = self.add_release(definition=self.releases[-1].definition, at=self.now())
         release.status = "complete"
-        for machine in self.machines:
-            if machine.is_managed:
-                ours = {"fly_release_id": release.id, "fly_release_version": str(release.version)}
-                self.update_machine(
-                    machine,
-                    config={**machine.config, "metadata": {**machine.metadata, **ours}},
-                    min_secrets_version=self.vault.version,
-                    skip_launch=machine.state not in ("started", "starting", "failed"),
-                )
+        for machine in (one for one in self.machines if is_managed(one.shown())):
+            config = {**machine.config, "metadata": {**machine.metadata, **release.metadata}}
+            is_down = machine.state not in ("started", "starting", "failed")
+            self.update_machine(machine, config=config, min_secrets_version=self.vault.version, skip_launch=is_down)
         return release
 
-    def add_release(self, *, image: str, definition: object, at: datetime) -> Release:
-        """Create the app's next release, pending."""
-        version = self.releases[-1].version + 1 if self.releases else 1
-        release = Release(id=f"{self.name}-r{version}", version=version, created_at=at, image=image, status="pending")
-        release.definition = definition
-        self.releases.append(release)
-        return release
+    def add_release(self, *, image: str = IMAGE, definition: object, at: datetime, version: int = 0) -> Release:
+        """Create the app's next release, pending; its first one may have a *version*."""
+        version = version or (self.releases[-1].version + 1 if self.releases else 1)
+        name = f"{self.name}-r{version}"
+        self.releases.append(Release(id=name, version=version, created_at=at, image=image, definition=definition))
+        return self.releases[-1]
 
 
 class World:
@@ -221,7 +238,7 @@ class World:
     def __init__(self, *, now: Callable[[], datetime] | None = None, key: bytes = b"") -> None:
         self.now = now or (lambda: datetime.now(UTC))
         self.apps: dict[str, App] = {}
-        self.tokens: dict[str, Token] = {"test-token": Token(value="test-token")}
+        self.tokens: dict[str, Token] = {"test-token": Token()}
         self._key = key or random.token_bytes(32)
 
     def add_app(
@@ -248,18 +265,15 @@ class World:
             vault.update(secrets, at=before)
         app = App(name=name, number=len(self.apps) + 1, org=org, deployed=deployed, vault=vault, now=self.now)
         if deployed:
-            definition = {"app": name, **(config or {})}
-            first = Release(id=f"{name}-r{release}", version=release, created_at=before, definition=definition)
-            app.releases.append(first)
+            app.add_release(definition={"app": name, **(config or {})}, at=before, version=release).status = "complete"
         for machine_id in [""] * machines if isinstance(machines, int) else machines:
             app.add_machine(machine_id, checks=checks)
         self.apps[name] = app
         return app
 
-    def add_token(self, value: str, *, org: str = "personal", app: str = "") -> Token:
+    def add_token(self, value: str, *, org: str = "personal", app: str = "") -> None:
         """Honour the token *value*, for all apps of *org* or for *app* alone."""
-        self.tokens[value] = Token(value=value, org=org, app=app)
-        return self.tokens[value]
+        self.tokens[value] = Token(org=org, app=app)
 
     def refuse_token(self, value: str) -> None:
         """Honour the token *value* no longer."""
@@ -270,16 +284,10 @@ class World:
         known = self.tokens.get(value)
         if not value.startswith("fm2_"):
             return known
-        if known is None:
-            known = next((one for one in self.tokens.values() if macaroon.narrows(one.value, value)), None)
+        known = known or next((token for one, token in self.tokens.items() if macaroon.narrows(one, value)), None)
         if known is None or macaroon.ends(value) <= self.now().timestamp():
             return None
-        return replace(known, value=value, numbers=macaroon.apps(value))
-
-    def visible_app(self, name: str, tokens: Sequence[Token]) -> App | None:
-        """Give the app *name* if one of *tokens* may see it."""
-        app = self.apps.get(name)
-        return app if app and any(token.serves(app) for token in tokens) else None
+        return replace(known, numbers=macaroon.apps(value))
 
     def app_for(self, name: str, tokens: Sequence[Token]) -> App:
         """Give the app *name*, or refuse as the Machines API does (403: read, flaps_apps.go; its text: assumed)."""
@@ -287,7 +295,6 @@ class World:
             raise Refusal(401, "unauthorized")
         if name not in self.apps:
             raise Refusal(404, "app not found")
-        app = self.visible_app(name, tokens)
-        if app is None:
+        if not any(token.serves(self.apps[name]) for token in tokens):
             raise Refusal(403, "not authorized to access this app")
-        return app
+        return self.apps[name]

@@ -1,4 +1,4 @@
-"""How the stand-in for flyctl speaks to Fly, and what it keeps in its configuration directory."""
+"""How the stand-in for flyctl speaks to Fly, what it keeps in its configuration directory, and how it sees machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: What is asked of GraphQL, by the part of flyctl's query that tells which it is.
 _QUERIES = {
@@ -26,15 +26,19 @@ _QUERIES = {
     "LatestImage": "query LatestImage ($appName: String!) { app(name: $appName) { currentReleaseUnprocessed "
     "{ id version imageRef } } }",
 }
+#: Process groups that are left alone (read: fly-go flaps_machines.go); machines of tests and canaries are not.
+_APART = ("fly_app_release_command", "fly_app_console", "release_command")
+#: States in which an update restarts a machine (measured; one of another state stays as it is).
+_UP = ("started", "starting", "failed")
+#: Seconds that it tries to get a lease (read: fly-go flaps/retry.go).
+_LEASE_S = 60.0
+#: Seconds that a start is watched, unless it is as old (read: internal/machine/leasable_machine.go).
+_SMOKE_S = 10.0
+_PAUSE_S = 0.2
 
 
 class Failure(Exception):
-    """What stands behind `Error: `."""
-
-    @property
-    def line(self) -> str:
-        """Its first line: an app's own log may come below."""
-        return str(self).partition("\n")[0]
+    """What stands behind `Error: `; below its first line there may be an app's own log."""
 
 
 class Client:
@@ -52,11 +56,10 @@ class Client:
         status, answer = self._send("FLY_FLAPS_BASE_URL", method, where, body, failing=failing, nonce=nonce)
         if status < 300:
             return _decoded(answer, failing)
-        said = answer.decode("utf-8", "replace")
         with suppress(ValueError, AttributeError):
             found = json.loads(answer)
             raise Failure(f"{failing}: {found.get('message') or found.get('error', '')}")
-        raise Failure(f"{failing}: request returned non-2xx status: {status}: {said}")
+        raise Failure(f"{failing}: request returned non-2xx status: {status}: {answer.decode('utf-8', 'replace')}")
 
     def releases(self, method: str, path: str, body: object = None, *, failing: str) -> Any:
         """Call the releases API, and give what it answers."""
@@ -77,13 +80,15 @@ class Client:
             raise Failure(f"{failing}: {found['errors'][0]['message']}")
         return found["data"]
 
-    def known_version(self) -> int | None:
-        """Give the newest version of the app's secrets that a call with this configuration directory has heard of."""
-        return self._known().get(self.app)
+    def known_versions(self) -> dict[str, int]:
+        """Give the newest version of each app's secrets that a call with this configuration directory has heard of."""
+        with suppress(OSError), open(self._config, encoding="utf-8") as file:
+            return {app: int(number) for app, number in re.findall(r"^    (\S+): (\d+)$", file.read(), re.MULTILINE)}
+        return {}
 
     def remember(self, version: int) -> None:
         """Keep the newest version of the app's secrets, as flyctl does, for the calls that come after."""
-        known = {**self._known(), self.app: version}
+        known = {**self.known_versions(), self.app: version}
         self.configure("app_secrets_minvers:\n" + "".join(f"    {app}: {number}\n" for app, number in known.items()))
 
     def configure(self, text: str) -> None:
@@ -91,11 +96,6 @@ class Client:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         with open(self._config, "w", encoding="utf-8") as file:
             file.write(text)
-
-    def _known(self) -> dict[str, int]:
-        with suppress(OSError), open(self._config, encoding="utf-8") as file:
-            return {app: int(number) for app, number in re.findall(r"^    (\S+): (\d+)$", file.read(), re.MULTILINE)}
-        return {}
 
     def _log(self, text: str) -> None:
         """Write values in clear to a file below the configuration directory, as flyctl does (flyctl.md 8)."""
@@ -118,15 +118,13 @@ class Client:
         self._log(f"--> {method} {url}\n{data.decode()}")
         headers = {"Authorization": f"{'FlyV1' if token.startswith('fm2_') else 'Bearer'} {token}"}
         headers |= {"User-Agent": f"flyctl/{self.version}"} | ({"fly-machine-lease-nonce": nonce} if nonce else {})
-        why, address = "EOF", base.removeprefix("http://").rstrip("/")
+        why = "EOF"
         try:
             status, answer = exchanged(method, url, headers, data)
             if status:
                 return status, answer
-        except socket.gaierror:
-            why = f"dial tcp: lookup {address.partition(':')[0]}: no such host"
         except ConnectionRefusedError:
-            why = f"dial tcp {address}: connect: connection refused"
+            why = f"dial tcp {base.removeprefix('http://').rstrip('/')}: connect: connection refused"
         except OSError:
             pass
         raise Failure(f'{failing}: {method.capitalize()} "{url}": {why}')
@@ -150,6 +148,124 @@ def exchanged(
         with connection.makefile("rb") as stream:
             head, _, answer = stream.read().partition(b"\r\n\r\n")
     return (int(head.split()[1]) if head else 0), answer
+
+
+def managed_machines(client: Client) -> list[dict[str, Any]]:
+    """Give the machines that the commands for secrets count and touch."""
+    return [*filter(is_managed, client.machines("GET", "/machines", failing="failed to list VMs even after retries"))]
+
+
+def is_managed(machine: Mapping[str, Any]) -> bool:
+    """Tell whether `fly launch` or `fly deploy` made a machine, and it is there (read: fly-go flaps_machines.go)."""
+    told, is_gone = metadata(machine), machine["state"] in ("destroyed", "destroying")
+    group = told.get("fly_process_group") or told.get("process_group")
+    return told.get("fly_platform_version") == "v2" and not is_gone and group not in _APART
+
+
+def metadata(machine: Mapping[str, Any]) -> dict[str, str]:
+    """Give what a machine's configuration tells of it; one whose host does not answer has no whole one."""
+    return (machine.get("config") or machine.get("incomplete_config") or {}).get("metadata") or {}
+
+
+def leased(client: Client, name: str, *, ttl_s: int) -> str:
+    """Get the lease of a machine, and give its nonce; while somebody else has it, it is asked for again."""
+    deadline = time.monotonic() + _LEASE_S
+    while True:
+        try:
+            path, failing = f"/machines/{name}/lease?ttl={ttl_s}", f"failed to get lease on VM {name}"
+            return str(client.machines("POST", path, failing=failing)["data"]["nonce"])
+        except Failure:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_PAUSE_S)
+
+
+def update(
+    client: Client, machine: Mapping[str, Any], release: Mapping[str, Any], nonce: str, *, wait_s: float, **said: str
+) -> None:
+    """
+    Have a machine restarted with the newest secrets, and see that it is up, or fail after *wait_s*.
+
+    One that does not run stays as it is, and has them later.
+    """
+    ours = {"fly_release_id": release["id"], "fly_release_version": str(release["version"])}
+    told = {**metadata(machine), **ours, "fly_flyctl_version": client.version}
+    body = {"config": {**machine["config"], "metadata": dict(sorted(told.items()))}, "skip_secrets": False}
+    if machine["state"] not in _UP:
+        body["skip_launch"] = True
+    if version := client.known_versions().get(client.app):
+        body["min_secrets_version"] = version
+    name = machine["id"]
+    client.machines("POST", f"/machines/{name}", body, nonce=nonce, failing=f"failed to update VM {name}")
+    if machine["state"] in _UP:
+        _see_up(client, machine, wait_s=wait_s, **said)
+
+
+def _see_up(client: Client, machine: Mapping[str, Any], *, mark: str, label: str, wait_s: float) -> None:
+    """See that a machine starts, does not crash, and gets healthy; with `--detach` that it does not crash."""
+    name, deadline, waits = machine["id"], time.monotonic() + wait_s, "detach" not in client.flags
+    if waits:
+        print(f"> {mark}Waiting for {label} to have state: started")
+        _see_started(client, name, deadline)
+        print(f"> {mark}Machine {label} has state: started")
+    print(f"> {mark}Checking that {label} is up and running")
+    _see_stay(client, name)
+    if waits and machine["config"].get("checks"):
+        _see_healthy(client, name, deadline, f"> {mark}Waiting for {label} to become healthy: ")
+
+
+def _see_started(client: Client, name: str, deadline: float) -> None:
+    while (left_s := deadline - time.monotonic()) > 0:
+        path = f"/machines/{name}/wait?state=started&timeout={int(max(1, min(left_s, 60)))}"
+        with suppress(Failure):
+            client.machines("GET", path, failing="")
+            return
+        time.sleep(_PAUSE_S)
+    raise Failure("timeout reached waiting for machine's state to change")
+
+
+def _see_stay(client: Client, name: str) -> None:
+    """See that the app does not crash: for ten seconds, or until its start is as old."""
+    deadline = time.monotonic() + _SMOKE_S
+    while time.monotonic() < deadline:
+        events = _seen(client, name)["events"]
+        if _is_crashing(events):
+            path = f"apps/{client.app}/logs?instance={name}"
+            told = client.releases("GET", path, failing="logs")["data"]
+            lines = "".join(f"{one['attributes']['message']}\n" for one in told)
+            said = f"moke checks for {name} failed: the app appears to be crashing"
+            raise Failure(f"s{said}\nS{said}\n{lines}")
+        if events[0]["type"] == "start" and time.time() - events[0]["timestamp"] / 1000 > _SMOKE_S:
+            return
+        time.sleep(_PAUSE_S)
+
+
+def _see_healthy(client: Client, name: str, deadline: float, line: str) -> None:
+    is_first = True
+    while checks := _seen(client, name)["checks"]:
+        passing = sum(check["status"] == "passing" for check in checks)
+        if is_first or passing == len(checks):
+            print(f"{line}{passing}/{len(checks)}\n")
+        if passing == len(checks):
+            return
+        if time.monotonic() > deadline:
+            cause = f'failed to get VM {name}: Get "{name}": net/http: request canceled'
+            raise Failure(f"timeout reached waiting for health checks to pass for machine {name}: {cause}")
+        is_first = False
+        time.sleep(_PAUSE_S)
+
+
+def _is_crashing(events: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether the newest exit was not asked for and comes again and again."""
+    request = next((event["request"] for event in events if event["type"] == "exit"), None)
+    if request is None:
+        return False
+    ended, again = request["exit_event"], request["restart_count"] > 1
+    return bool(not ended["requested_stop"] and ended["exit_code"] and ended["restarting"] and again)
+
+
+def _seen(client: Client, name: str) -> Any:
+    return client.machines("GET", f"/machines/{name}", failing=f"failed to get VM {name}")
 
 
 def _decoded(answer: bytes, failing: str) -> Any:

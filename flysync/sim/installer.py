@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gzip
-import hashlib
 import io
 import re
 import tarfile
@@ -49,23 +48,12 @@ echo "flyctl was installed successfully to $home/bin/flyctl"
 """
 
 
-class Tarballs:
-    """The release tarballs: each holds an executable named `flyctl`."""
-
-    def __init__(self, executable: Path | None) -> None:
-        self._executable = executable
-
-    def of(self, version: str) -> bytes:
-        """Give the tarball of *version*: the executable, or the stand-in saying it is that version."""
-        program = self._executable
-        return _packed(program, program.stat().st_mtime_ns) if program else _packed(version)
-
-    def sha256(self, version: str) -> str:
-        """Give the checksum of the tarball of *version*."""
-        return hashlib.sha256(self.of(version)).hexdigest()
+def tarball(version: str, executable: Path | None) -> bytes:
+    """Give the release tarball of *version*: *executable* as `flyctl`, or the stand-in saying it is that version."""
+    return _packed(executable, executable.stat().st_mtime_ns) if executable else _packed(version)
 
 
-def routes(server: Loopback, tarballs: Tarballs) -> list[web.RouteDef]:
+def routes(server: Loopback, executable: Path | None) -> list[web.RouteDef]:
     """Give the routes that the installer and those who bypass it use; addresses point back at *server*."""
 
     async def script(_: web.Request) -> web.StreamResponse:
@@ -78,14 +66,14 @@ def routes(server: Loopback, tarballs: Tarballs) -> list[web.RouteDef]:
         is_one = re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version)
         return web.Response(text=f"{server.url}/flyctl/flyctl_{version}_{os}_{arch}.tar.gz" if is_one else "")
 
-    async def tarball(request: web.Request) -> web.StreamResponse:
-        data = await asyncio.to_thread(tarballs.of, request.match_info["version"])
+    async def download(request: web.Request) -> web.StreamResponse:
+        data = await asyncio.to_thread(tarball, request.match_info["version"], executable)
         return web.Response(body=data, content_type="application/gzip")
 
     return [
         web.get("/install.sh", script),
         web.get("/app/flyctl_releases/{os}/{arch}/{version}", address),
-        web.get("/flyctl/flyctl_{version:[^_/]+}_{os:[^_/]+}_{arch:[^/]+}.tar.gz", tarball),
+        web.get("/flyctl/flyctl_{version:[^_/]+}_{os:[^_/]+}_{arch:[^/]+}.tar.gz", download),
     ]
 
 

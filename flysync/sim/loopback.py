@@ -17,7 +17,6 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -57,7 +56,7 @@ class FaultKind(StrEnum):
     HANG_AFTER = "hang_after"
     #: Wait `delay_s`, then do the work.
     DELAY = "delay"
-    #: Wait until it is let go (`Fault.let_go`), then do the work, whether or not anybody still waits for the answer.
+    #: Wait until it is let go (`Fault.let_go`; all are at the end), then do the work, whether or not anybody waits.
     HOLD = "hold"
     #: The same, as if it were still on its way: the work is not done for a client that has gone meanwhile.
     HOLD_BEFORE = "hold_before"
@@ -113,7 +112,6 @@ class Loopback:
         self.latency_s = 0.0
         self.url = ""
         self._stopping = asyncio.Event()
-        self._runner: web.AppRunner | None = None
 
     def routes(self) -> list[web.RouteDef]:
         """Give the routes of this service; subclasses override it."""
@@ -124,18 +122,15 @@ class Loopback:
         app.add_routes(self.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=False)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._stopping.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        for fault in self.faults:
+            fault.let_go.set()
+        await self._runner.cleanup()
 
     def requests(self, match: str = "") -> list[Record]:
         """Give the records whose "METHOD /path?query" contains the regular expression *match*."""
@@ -173,7 +168,7 @@ class Loopback:
         if fault.kind is FaultKind.DELAY:
             await asyncio.sleep(fault.delay_s)
         elif fault.kind in (FaultKind.HOLD, FaultKind.HOLD_BEFORE):
-            await _first(fault.let_go, self._stopping)
+            await fault.let_go.wait()
         has_gone = request.transport is None or request.transport.is_closing()
         is_late = fault.kind is FaultKind.HOLD_BEFORE and has_gone
         response = None if is_late or fault.kind in _WORKLESS else await handler(request)
@@ -188,11 +183,3 @@ class Loopback:
             half = (response.text or "")[: len(response.text or "") // 2]
             return web.Response(status=response.status, text=half, content_type="application/json")
         return response
-
-
-async def _first(*events: asyncio.Event) -> None:
-    """Wait for the first of them."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()

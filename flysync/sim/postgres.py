@@ -9,6 +9,7 @@ server outlives an owner that is killed (measured).
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -17,7 +18,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 from urllib.parse import quote
 
 from flysync.sim.server import EmbeddedServer
@@ -47,8 +48,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._data = self._programs = Path()
-        self._account = _UNPRIVILEGED if os.geteuid() == 0 else None
+        self._account = pwd.getpwnam(_UNPRIVILEGED) if os.geteuid() == 0 else None
 
     def dsn(self, database: str) -> str:
         """Give the address of *database*, password included."""
@@ -85,61 +85,42 @@ class EmbeddedPostgres(EmbeddedServer):
         if programs is None:
             raise RuntimeError(why_unavailable())
         self._programs = programs
-        if self._account:
-            # Its user may pass through, not look around.
-            self.directory.chmod(0o711)
-            self._data.parent.chmod(0o711)
-            if programs.is_relative_to(_packaged()):
-                self._programs = _copy_of_package(self.directory / "programs")
         socket, password = self.directory / "socket", self.directory / "password"
         password.touch(mode=0o600)
         password.write_text(self.password)
         for path in (self._data, socket):
             path.mkdir(mode=0o700)
         if self._account:
+            # Its user may pass through, not look around.
+            self.directory.chmod(0o711)
+            self._data.parent.chmod(0o711)
             for path in (self._data, socket, password):
-                shutil.chown(path, self._account)
+                shutil.chown(path, self._account.pw_uid)
+            if programs.is_relative_to(_packaged()):
+                self._programs = _copy_of_package(self.directory / "programs")
         options = "--username=postgres --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync --no-instructions"
-        if self._popen("initdb", *options.split(), f"--pwfile={password}", f"--pgdata={self._data}").wait():
+        if self._run("initdb", *options.split(), f"--pwfile={password}", f"--pgdata={self._data}").wait():
             raise self._failed("initdb failed")
         password.unlink()
 
     def _launch(self, port: int) -> subprocess.Popen[bytes]:
-        settings = {
-            **_DURABILITY,
-            "listen_addresses": "127.0.0.1",
-            "port": port,
-            "unix_socket_directories": self.directory / "socket",
-        }
-        pairs = (part for key, value in settings.items() for part in ("-c", f"{key}={value}"))
-        return self._popen("postgres", "-D", str(self._data), *pairs)
+        where = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": self.directory / "socket"}
+        pairs = (part for key, value in {**_DURABILITY, **where}.items() for part in ("-c", f"{key}={value}"))
+        return self._run("postgres", "-D", str(self._data), *pairs)
 
-    def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a program as the server's user, away from our terminal and without our environment."""
-        import pwd
-
-        account = pwd.getpwnam(self._account) if self._account else None
-        with (self.directory / "log").open("ab") as log:
-            return subprocess.Popen(
-                [self._programs / program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                # TZ spares initdb the search for the name of the local time zone.
-                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-                start_new_session=True,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
-            )
+    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a program as the server's user, without our environment."""
+        who = self._account
+        user: dict[str, Any] = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []} if who else {}
+        # TZ spares initdb the search for the name of the local time zone.
+        environ = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        return self._popen(self._programs / program, *arguments, stdin=subprocess.DEVNULL, cwd="/", env=environ, **user)
 
     def _is_ready(self, port: int) -> bool:
         """Tell whether postmaster.pid says so (read: Postgres' miscadmin.h)."""
-        del port
         status = self._data / "postmaster.pid"
-        lines = status.read_text().splitlines() if status.exists() else []
-        return lines[:1] == [str(self.pid)] and [line.strip() for line in lines[7:8]] == ["ready"]
+        lines = [line.strip() for line in status.read_text().splitlines()] if status.exists() else []
+        return [*lines[:1], *lines[3:4], *lines[7:8]] == [str(self.pid), str(port), "ready"]
 
 
 def _memory() -> Path | None:
@@ -155,8 +136,7 @@ def _programs() -> Path | None:
     debian = Path("/usr/lib/postgresql").glob("*/bin")
     versions = sorted(debian, key=lambda path: int(re.sub(r"\D", "", path.parent.name) or 0), reverse=True)
     candidates = [_packaged() / "pginstall" / "bin", *([Path(on_path).resolve().parent] if on_path else []), *versions]
-    complete = (path for path in candidates if all((path / name).is_file() for name in ("initdb", "postgres")))
-    return next(complete, None)
+    return next((path for path in candidates if all((path / name).is_file() for name in ("initdb", "postgres"))), None)
 
 
 def _packaged() -> Path:

@@ -10,10 +10,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from typing import Any, Self
 
 #: Waits until its standard input closes, that is until the owner has closed it or has died, however it died; then
 #: stops the server whose process id it was told last and removes the directories. PR_SET_PDEATHSIG would not do: it
@@ -51,34 +48,24 @@ class EmbeddedServer(ABC):
         self.port = 0
         self.directory = Path()
         self._server: subprocess.Popen[bytes] | None = None
-        self._watchdog: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix=f"flysync-{self.name.lower()}-"))
         status, *others = self._places()
         signal_name = self.last_signal.name.removeprefix("SIG")
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCHDOG, "flysync-watchdog", signal_name, status, self.directory, *others],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is not for it
-        )
+        script = ("/bin/sh", "-c", _WATCHDOG, "flysync-watchdog", signal_name)
+        self._watchdog = self._popen(*script, status, self.directory, *others, stdin=subprocess.PIPE, cwd="/")
         try:
             self._prepare()
             self.start()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._end(self.last_signal)
-        if self._watchdog is not None:
-            self._watchdog.communicate()
+        self._watchdog.communicate()
 
     @property
     def pid(self) -> int:
@@ -125,13 +112,19 @@ class EmbeddedServer(ABC):
 
     def _watch(self, pid: int | None) -> None:
         """Have this process stopped should the owner be killed; nobody where it is absent."""
-        if self._watchdog is not None and self._watchdog.stdin is not None:
-            self._watchdog.stdin.write(f"{pid or ''}\n".encode())
-            self._watchdog.stdin.flush()
+        stdin = self._watchdog.stdin
+        assert stdin is not None
+        stdin.write(f"{pid or ''}\n".encode())
+        stdin.flush()
 
     def _failed(self, what: str) -> RuntimeError:
         log = (self.directory / "log").read_text(errors="replace")
         return RuntimeError(f"{what}: {log[-2000:]}")
+
+    def _popen(self, *command: str | Path, **how: Any) -> subprocess.Popen[bytes]:
+        """Start a program that writes to the log, away from our terminal: Ctrl-C is not for it."""
+        with (self.directory / "log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **how)
 
     def _places(self) -> list[Path]:
         """Give a file that the server removes at last, if it takes its time, and further directories of its own."""
@@ -153,5 +146,4 @@ def free_port() -> int:
     """Give a port that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])

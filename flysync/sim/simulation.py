@@ -24,10 +24,8 @@ from flysync.sim.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
 _DAYTONA_KEY = "dtn_sim_5b21e0c4"
-_DATABASE = "platform"
 
 
 class Simulation:
@@ -49,27 +47,25 @@ class Simulation:
         self.leaks: list[tuple[int, str]] = []
         self.files_searched = 0
         self._watched: list[Secret] = []
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             if not self.dsn:
                 self.postgres = EmbeddedPostgres()
                 await asyncio.to_thread(self.postgres.__enter__)
-                stack.callback(self.postgres.__exit__, None, None, None)
-                self.dsn = await asyncio.to_thread(self.postgres.create_database, _DATABASE)
+                stack.push(self.postgres)
+                self.dsn = await asyncio.to_thread(self.postgres.create_database, "platform")
             await stack.enter_async_context(self.daytona)
             await stack.enter_async_context(self.fly)
             self.fly.add_token(self.fly_token)
             self.daytona.before_destroy.append(self.search)
             built = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flysync-")))
-            self.daytona.snapshots.built_files = _built(built)
+            # What a Dockerfile of ours puts on the PATH, whatever the version.
+            self.daytona.snapshots.built_files = {"flyctl": stand_in.launcher(built / "flyctl")}
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
 
     def settings(self) -> dict[str, str]:
@@ -79,20 +75,15 @@ class Simulation:
             "DAYTONA_API_KEY": _DAYTONA_KEY,
             "DAYTONA_API_URL": self.daytona.api_url,
             "FLY_API_TOKEN": self.fly_token,
-            "FLY_API_BASE_URL": self.fly.url,
-            "FLY_FLAPS_BASE_URL": self.fly.url,
-            "FLY_UIEX_BASE_URL": self.fly.url,
+            **dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), self.fly.url),
             "FLYSYNC_FLYCTL_INSTALL_URL": f"{self.fly.url}/install.sh",
             "FLYSYNC_NO_KEYRING": "1",
         }
 
     def environ(self, **more: str) -> dict[str, str]:
         """Give this process' environment without anything that belongs to a real world, and with `settings`."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("FLY", "DAYTONA_", "DATABASE_URL", "REDIS_URL", "PG"))
-        }
+        real = ("FLY", "DAYTONA_", "DATABASE_URL", "REDIS_URL", "PG")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(real)}
         # aiohttp honours proxies even for loopback (daytona.md 2).
         return kept | self.settings() | {"NO_PROXY": "127.0.0.1,localhost"} | more
 
@@ -114,8 +105,3 @@ class Simulation:
             for number, secret in enumerate(self._watched)
             if any(piece.encode() in data for piece in secret.encodings() if len(piece.strip()) >= 6)
         ]
-
-
-def _built(directory: Path) -> dict[str, Path]:
-    """Give what a Dockerfile of ours puts on the PATH, whatever the version: the stand-in."""
-    return {"flyctl": stand_in.launcher(directory / "flyctl")}

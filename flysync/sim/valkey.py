@@ -55,16 +55,8 @@ class EmbeddedValkey(EmbeddedServer):
         program = _program()
         if program is None:
             raise RuntimeError(why_unavailable())
-        with (self.directory / "log").open("ab") as log:
-            server = subprocess.Popen(
-                [program, "-"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,  # where its data goes
-                env={},
-                start_new_session=True,  # Ctrl-C is not for it
-            )
+        # Its data goes to the working directory.
+        server = self._popen(program, "-", stdin=subprocess.PIPE, cwd=self.directory, env={})
         assert server.stdin is not None
         with server.stdin as stdin:
             stdin.writelines(f"{name} {value}\n".encode() for name, value in {**self._config, "port": port}.items())

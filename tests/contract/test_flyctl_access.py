@@ -284,7 +284,7 @@ def test_the_stand_in_loads_little(tmp_path: Path) -> None:
     done = subprocess.run([path, "version"], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True)
     loaded = set(re.findall(r"^import time: .*\| +([\w.]+)$", done.stderr, re.MULTILINE))
 
-    assert {"flysync.sim.flyctl", "flysync.sim.flyctl_deploy", "json", "socket"} <= loaded
+    assert {"flysync.sim.flyctl", "flysync.sim.flyctl_client", "json", "socket"} <= loaded
     assert set() == loaded & {"asyncio", "dataclasses", "datetime", "inspect", "pathlib", "ssl", "subprocess", "urllib"}
 
 

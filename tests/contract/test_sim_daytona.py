@@ -167,7 +167,7 @@ async def test_a_forgotten_sandbox_ends_with_its_ttl(daytona: Daytona, client: A
     its = daytona.sandboxes[sandbox.id]
     running = asyncio.create_task(sandbox.process.exec("sleep 60", timeout=60))
     await until(lambda: daytona.execs)
-    asked, its.ttl_minutes = its.ttl_minutes, 2
+    asked, its.asked["ttlMinutes"] = its.asked["ttlMinutes"], 2
     with pytest.raises(sdk_errors.DaytonaBadGatewayError):
         await running
     await until(lambda: not daytona.sandboxes)
@@ -182,7 +182,7 @@ async def test_an_idle_sandbox_that_is_ephemeral_is_destroyed(daytona: Daytona, 
     its = daytona.sandboxes[sandbox.id]
     running = asyncio.create_task(sandbox.process.exec("sleep 0.4; echo done", timeout=60))
     await until(lambda: daytona.execs)
-    asked, its.auto_stop_minutes = its.auto_stop_minutes, 1
+    asked, its.asked["autoStopInterval"] = its.asked["autoStopInterval"], 1
     busy = await running
     await until(lambda: not daytona.sandboxes)
 
@@ -194,7 +194,7 @@ async def test_an_idle_sandbox_that_is_kept_is_stopped(daytona: Daytona, client:
     """A stopped sandbox runs nothing, and is still there."""
     sandbox = await client.create(CreateSandboxFromSnapshotParams(auto_stop_interval=60_000))
     its = daytona.sandboxes[sandbox.id]
-    its.auto_stop_minutes = 1
+    its.asked["autoStopInterval"] = 1
     await until(lambda: its.state == "stopped")
     with pytest.raises(sdk_errors.DaytonaBadRequestError, match="Is the Sandbox started"):
         await sandbox.process.exec("true", timeout=5)

@@ -175,8 +175,9 @@ def test_a_run_that_is_killed_while_it_writes_down(platform: Platform, app: App,
 
 def assert_ends_by_itself(platform: Platform, sandbox: Sandbox) -> None:
     """A sandbox that nobody deletes is idle, and ends soon."""
-    assert (5, 0, True) == (sandbox.auto_stop_minutes, sandbox.in_flight, sandbox.ephemeral)
-    assert 0 < sandbox.ttl_minutes <= 14
+    asked = sandbox.asked
+    assert (5, 0, 0) == (asked["autoStopInterval"], sandbox.in_flight, asked["autoDeleteInterval"])
+    assert 0 < asked["ttlMinutes"] <= 14
     platform.call(platform.world.daytona.delete(sandbox))
 
 
