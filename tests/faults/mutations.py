@@ -2442,6 +2442,20 @@ MUTATIONS = (
         (f"{_LOCAL}a_directory_that_is_not_private_is_refused",),
     ),
     Mutation(
+        "find the processes of a local sandbox whatever the working directory is",
+        "flysync/adapters/local.py",
+        " = base.absolute(), copies",
+        " = base, copies",
+        (f"{_LOCAL}a_relative_directory_is_below_the_working_one",),
+    ),
+    Mutation(
+        "begin nothing on a machine whose scripts cannot say how it went",
+        "flysync/adapters/local.py",
+        "if not shutil.which(tool)]",
+        "if not tool]",
+        (f"{_LOCAL}a_path_without_the_systems_programs",),
+    ),
+    Mutation(
         "give a local sandbox none of our settings",
         "flysync/adapters/local.py",
         "for name in _PASSED_ON & os.environ.keys()}",
