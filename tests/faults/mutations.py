@@ -1893,6 +1893,13 @@ MUTATIONS = (
         (f"{_TOKEN}a_token_that_was_over_is_no_refusal",),
     ),
     Mutation(
+        "call a tenant's token that was over no refusal",
+        "flysync/adapters/flyctl/steps.py",
+        ".left_s if app in self.tokens else None",
+        ".left_s if app is None else None",
+        (f"{_TOKEN}a_token_of_the_apps_own_that_ends_meanwhile",),
+    ),
+    Mutation(
         "narrow no OAuth token to an app",
         "flysync/model/macaroon.py",
         "    if app_id is not None and not all(one for _, one in found):\n",
