@@ -2,8 +2,8 @@
 What a sync adds to flyctl's own time where flyctl runs on this machine (FLYSYNC_RUNNER=local).
 
 Beside it are the bare commands, one after the other: set, deploy, list. Postgres and Fly are on loopback, and flyctl is
-the stand-in, or the one that FLYSYNC_TEST_FLYCTL names, so what flysync adds shows: database, lock, record, and two more
-looks; cold also Python's start.
+the stand-in or the one of FLYSYNC_TEST_FLYCTL, so what flysync adds shows: database, lock, record, and two more looks;
+cold also Python's start.
 """
 
 from __future__ import annotations

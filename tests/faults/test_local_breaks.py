@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from canary import VALUE, Canary
+from platform_of_tests import put_flyctl
 from play import canary_of
 from test_dying import (
     SET,
@@ -27,7 +28,6 @@ from test_dying import (
     wait_at,
 )
 
-from flysync.sim.flyctl import launcher
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def base(platform: Platform) -> Iterator[Path]:
     home = platform.home
     for name in ("bin", "tmp"):
         (home / name).mkdir()
-    launcher(home / "bin" / "flyctl")
+    put_flyctl(home / "bin")
     platform.environ |= {"PATH": f"{home / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(home / "tmp")}
     platform.environ |= {"FLYSYNC_RUNNER": "local", "DAYTONA_API_KEY": ""}
     asked = len(platform.world.daytona.records)
