@@ -48,6 +48,8 @@ _MOST_BYTES = 16 * 2**20
 _PASSED_ON = {"PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"} | {
     word for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for word in (name, name.lower())
 }
+#: What the scripts cannot do without: whatever they print would be lost.
+_TOOLS = ("/bin/sh", "base64", "cat", "date", "env", "head", "mkdir", "mv", "sed", "timeout", "tr")
 #: A shell that was started just before its directory went must do nothing.
 _STILL_THERE = '[ -d "$HOME" ] || exit 0\n'
 
@@ -90,10 +92,15 @@ class LocalSandbox(Sandbox):
 
 
 class LocalSandboxes(Sandboxes):
-    """Sandboxes below *base*, a directory of this user's own; by default in the system's for temporary files."""
+    """
+    Sandboxes below *base*, a directory of this user's own; by default in the system's for temporary files.
 
-    def __init__(self, base: Path | None = None) -> None:
-        self._base = base or Path(os.environ.get("TMPDIR") or "/tmp") / f"flysync-{os.getuid()}"  # noqa: S108 - it is checked
+    Where *copies* of flyctl are made, or there is none yet, programs have to be allowed to run in it.
+    """
+
+    def __init__(self, base: Path | None = None, *, copies: bool = False) -> None:
+        base = base or Path(os.environ.get("TMPDIR") or "/tmp") / f"flysync-{os.getuid()}"  # noqa: S108 - it is checked
+        self._base, self._copies = base.absolute(), copies  # it is the home of processes, whatever their own is
 
     @property
     @override
@@ -110,6 +117,12 @@ class LocalSandboxes(Sandboxes):
             raise self._unusable(f"cannot be used: {error.strerror}") from None
         if base.st_uid != os.getuid() or not stat.S_ISDIR(base.st_mode) or base.st_mode & 0o077:
             raise self._unusable("is not a directory of this user alone")
+        may_run = not os.statvfs(self._base).f_flag & os.ST_NOEXEC
+        if not may_run and (self._copies or not shutil.which("flyctl")):
+            raise self._unusable("lets no program run (noexec), and flyctl would have to be put there")
+        if missing := [tool for tool in _TOOLS if not shutil.which(tool)]:
+            hint = "add the directories of the system's programs to PATH (/usr/bin:/bin), or use --runner daytona"
+            raise ConfigError(f"PATH leads to no {', '.join(missing)}", hint=hint, setting="PATH")
         try:
             boot, pids = (_PROC / "sys/kernel/random/boot_id").read_text(), (_PROC / "self/ns/pid").readlink()
         except OSError:
@@ -198,7 +211,7 @@ class LocalSandboxes(Sandboxes):
         return [home for home, name in names.items() if key in {name, name.rpartition(".")[0]}]
 
     def _unusable(self, why: str) -> ConfigError:
-        hint = "set TMPDIR to a directory in which this user alone may make others"
+        hint = "set TMPDIR to a directory in which this user may make one of its own, and run programs"
         return ConfigError(f"{self._base} {why}", hint=hint, setting="TMPDIR")
 
 

@@ -231,7 +231,7 @@ class _Parts:
         if its.runner == "local":
             from flysync.adapters.local import LocalSandboxes
 
-            return LocalSandboxes()
+            return LocalSandboxes(copies=its.flyctl_sha256 is not None)
         from flysync.adapters.daytona import DaytonaSandboxes
         from flysync.adapters.flyctl import needed_hosts
 

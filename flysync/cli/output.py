@@ -31,6 +31,8 @@ _WORDS = {
     "36": "→ hint: next:",
     "2": "= - skipped",
 }
+#: How those commands begin that take --runner.
+_TAKES_RUNNER = re.compile(r"^flysync (sync(-project)?|unset|doctor|sandbox \w+|status(?=.* --live))(?= |$)")
 _COLOURS = {word: colour for colour, words in _WORDS.items() for word in words.split()}
 
 
@@ -129,6 +131,10 @@ class Output:
 
         if isinstance(report.error, Interrupted):
             report.error.hint = self.left or report.error.hint
+        if self.runner in {"daytona", "local"}:  # what is worth running next is to run there as well
+            there = rf"\g<0> --runner {self.runner}"
+            steps = [replace(step, command=_TAKES_RUNNER.sub(there, step.command)) for step in report.next]
+            report = replace(report, next=tuple(steps))
         if self.as_json:
             import json
 

@@ -137,7 +137,9 @@ class _Loader:
             if not source.is_dot_env:
                 self._take(source)
         has_command = OWN in self.origins
-        self._needs = needed(needs, has_command=has_command, is_local=self.values.get("runner") == "local")
+        # Where the runner is a word that is none, nobody knows whether a key is needed: that one problem is told.
+        runner = self.values.get("runner", None if "FLYSYNC_RUNNER" in self.origins else "daytona")
+        self._needs = needed(needs, has_command=has_command, is_local=runner != "daytona")
         if has_command and "FLY_API_TOKEN" in self.origins:
             name = "FLY_API_TOKEN"
             self.note("setting_ignored", f"{name} ({self.origins[name]}) is not used: {OWN} is set", name)

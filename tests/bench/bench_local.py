@@ -2,7 +2,8 @@
 What a sync adds to flyctl's own time where flyctl runs on this machine (FLYSYNC_RUNNER=local).
 
 Beside it are the bare commands, one after the other: set, deploy, list. Postgres and Fly are on loopback, and flyctl is
-the stand-in, so what flysync adds shows: database, lock, record, and two more looks; cold also Python's start.
+the stand-in or the one of FLYSYNC_TEST_FLYCTL, so what flysync adds shows: database, lock, record, and two more looks;
+cold also Python's start.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def compared(what: str, pairs: Sequence[tuple[Cost, Cost]], most_s: float | None
 async def measure(runs: int) -> bool:
     """Measure both, and give whether the goal is kept."""
     with tempfile.TemporaryDirectory() as place:
-        launcher(Path(place) / "flyctl")
+        if real := os.environ.get("FLYSYNC_TEST_FLYCTL"):
+            (Path(place) / "flyctl").symlink_to(real)
+        else:
+            launcher(Path(place) / "flyctl")
         async with Simulation() as world:
             await fill(world.dsn, projects=1, each=1)
             world.fly.add_app("app-1", machines=1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,7 @@ from flysync.adapters.local import LocalSandboxes
 from flysync.errors import ConfigError, TimedOut
 from flysync.ports import AnswerLost
 from flysync.secret import Secret
+from flysync.sim.flyctl import launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +158,47 @@ def test_a_directory_that_is_not_private_is_refused(base: Path, tmp_path: Path, 
         base.symlink_to(tmp_path / "theirs")
     with pytest.raises(ConfigError):
         _ = LocalSandboxes(base).place
+
+
+async def test_a_relative_directory_is_below_the_working_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the scripts as well, which have another one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", ".")
+    sandbox = await make(LocalSandboxes())
+
+    assert f"{tmp_path}/flysync-{os.getuid()}/{sandbox.id}" == await sandbox.run('printf "%s" "$HOME"', {}, timeout_s=5)
+
+
+@pytest.mark.parametrize(
+    ("copies", "has_flyctl", "is_refused"), [(False, True, False), (True, True, True), (False, False, True)]
+)
+def test_a_directory_where_no_program_may_run(
+    base: Path, monkeypatch: pytest.MonkeyPatch, *, copies: bool, has_flyctl: bool, is_refused: bool
+) -> None:
+    """It is told before anything is begun, unless the flyctl that is here is run where it is."""
+    bin_ = base.parent / "bin"
+    bin_.mkdir()
+    if has_flyctl:
+        launcher(bin_ / "flyctl")
+    monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin" if has_flyctl else str(bin_))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    sandboxes = LocalSandboxes(base, copies=copies)
+    with pytest.raises(ConfigError, match="noexec") if is_refused else nullcontext() as caught:
+        _ = sandboxes.place
+
+    assert not is_refused or "TMPDIR" == caught.value.setting  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("path", ["", "/nowhere", "bin"])
+def test_a_path_without_the_systems_programs(base: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """No script could say how it went, so none is begun."""
+    (base.parent / "bin").mkdir()
+    (base.parent / "bin" / "sed").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", path.replace("bin", str(base.parent / "bin")))
+    with pytest.raises(ConfigError, match="PATH leads to no base64, ") as caught:
+        _ = LocalSandboxes(base).place
+
+    assert ("PATH", path != "bin") == (caught.value.setting, " sed," in caught.value.message)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="it takes another user")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import DaytonaUnavailable, SandboxNotFound
 from flysync.model.core import RunId, SandboxInfo
-from flysync.ports import NotSent
+from flysync.ports import LOCAL, NotSent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,10 +38,15 @@ class InMemorySandboxes:
     """
     Sandboxes (port `Sandboxes`).
 
-    `live` has those that exist, by name; `refusals` is raised from, one per call, before anything is done.
+    `live` has those that exist, by name; `refusals` is raised from, one per call, before anything is done. They are on
+    the machine *place*, or at Daytona.
     """
 
-    def __init__(self) -> None:
+    #: Who else can see what runs there.
+    onlookers = ""
+
+    def __init__(self, place: str = "") -> None:
+        self.place = place
         self.live: dict[str, InMemorySandbox] = {}
         self.added = 0
         #: Those whose deletion was accepted, and that may not be gone yet.
@@ -74,12 +79,9 @@ class InMemorySandboxes:
         self.created_at[name] = datetime.now(UTC)
         return self.add(name)
 
-    #: What its names end with, and who else can see what runs there.
-    place = onlookers = ""
-
     def reaches(self, name: str) -> bool:
         """See the port."""
-        return "-local-" not in name
+        return name.endswith(self.place) if self.place else LOCAL not in name
 
     def may_come(self, name: str) -> bool:
         """Tell that it may: here no create waits for a limit."""

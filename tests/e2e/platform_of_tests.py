@@ -21,6 +21,7 @@ from parts import need
 from report_schema import checked
 from warm import WarmProcess
 
+from flysync.sim import flyctl as stand_in
 from flysync.sim.postgres import why_unavailable
 from flysync.sim.simulation import Simulation
 
@@ -184,6 +185,20 @@ class Platform:
         return self.started[-1]
 
 
+def real_flyctl() -> Path | None:
+    """Give an unmodified flyctl, if there is one."""
+    real = os.environ.get("FLYSYNC_TEST_FLYCTL") or shutil.which("flyctl")
+    return Path(real) if real else None
+
+
+def put_flyctl(directory: Path) -> None:
+    """Put a flyctl into *directory*: an unmodified one, or the stand-in."""
+    if real := real_flyctl():
+        (directory / "flyctl").symlink_to(real)
+    else:
+        stand_in.launcher(directory / "flyctl")
+
+
 _NUMBERS = itertools.count()
 
 
@@ -191,8 +206,7 @@ _NUMBERS = itertools.count()
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
     """Daytona, Fly and a Postgres whose database `template` has all tables."""
     need(why_unavailable())
-    real = os.environ.get("FLYSYNC_TEST_FLYCTL") or shutil.which("flyctl")
-    with running(flyctl=Path(real) if real else None) as world:
+    with running(flyctl=real_flyctl()) as world:
         assert world.postgres is not None
         dsn = world.postgres.create_database("template")
         done = Platform(world, dsn, tmp_path_factory.mktemp("home")).flysync("db", "init")

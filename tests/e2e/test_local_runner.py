@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from platform_of_tests import put_flyctl
 from test_watch import standing, stopped, until
 
-from flysync.sim import flyctl as stand_in
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ LIMITS = {"lock_heartbeat_s": 0.5, "lock_idle_s": 2.0, "lock_answer_s": 2.0}
 
 @pytest.fixture
 def local(platform: Platform, tmp_path: Path) -> Iterator[Path]:
-    """The place for sandboxes of a machine that has the stand-in and no key of Daytona's; none is left there."""
+    """The place for sandboxes of a machine that has flyctl and no key of Daytona's; none is left there."""
     for name in ("bin", "tmp"):
         (tmp_path / name).mkdir()
-    stand_in.launcher(tmp_path / "bin" / "flyctl")
+    put_flyctl(tmp_path / "bin")
     platform.environ |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
     del platform.environ["DAYTONA_API_KEY"]
     asked = len(platform.world.daytona.records)

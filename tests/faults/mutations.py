@@ -1893,6 +1893,13 @@ MUTATIONS = (
         (f"{_TOKEN}a_token_that_was_over_is_no_refusal",),
     ),
     Mutation(
+        "call a tenant's token that was over no refusal",
+        "flysync/adapters/flyctl/steps.py",
+        ".left_s if app in self.tokens else None",
+        ".left_s if app is None else None",
+        (f"{_TOKEN}a_token_of_the_apps_own_that_ends_meanwhile",),
+    ),
+    Mutation(
         "narrow no OAuth token to an app",
         "flysync/model/macaroon.py",
         "    if app_id is not None and not all(one for _, one in found):\n",
@@ -2440,6 +2447,20 @@ MUTATIONS = (
         " or base.st_mode & 0o077",
         "",
         (f"{_LOCAL}a_directory_that_is_not_private_is_refused",),
+    ),
+    Mutation(
+        "find the processes of a local sandbox whatever the working directory is",
+        "flysync/adapters/local.py",
+        " = base.absolute(), copies",
+        " = base, copies",
+        (f"{_LOCAL}a_relative_directory_is_below_the_working_one",),
+    ),
+    Mutation(
+        "begin nothing on a machine whose scripts cannot say how it went",
+        "flysync/adapters/local.py",
+        "if not shutil.which(tool)]",
+        "if not tool]",
+        (f"{_LOCAL}a_path_without_the_systems_programs",),
     ),
     Mutation(
         "give a local sandbox none of our settings",

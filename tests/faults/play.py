@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import re
-from contextlib import aclosing, asynccontextmanager
+import time
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,16 @@ from flysync.adapters.clock import RealClock
 from flysync.adapters.daytona import DaytonaSandboxes
 from flysync.adapters.flyctl import FlyctlSandbox, Limits, Source, Steps
 from flysync.adapters.flyctl.secrets import FlyctlSecrets
+from flysync.adapters.local import LocalSandboxes
 from flysync.cli import render
 from flysync.model.core import SyncOptions
+from flysync.ports import Sandbox
+from flysync.secret import Secret
 from flysync.sim.flyctl import launcher
 from flysync.sim.simulation import Simulation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from calls import Call
     from matrix import Cell
@@ -36,8 +40,7 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName, RunId
     from flysync.model.fly import Rollout
     from flysync.model.reports import SyncReport
-    from flysync.ports import Clock, OnProgress, OwnTokens, Sandbox, SandboxFlyctl, Services
-    from flysync.settings import Settings
+    from flysync.ports import Clock, OnProgress, OwnTokens, Sandboxes, SandboxFlyctl, Services
     from flysync.sim.fly_state import App
     from flysync.sim.loopback import Record
 
@@ -102,10 +105,40 @@ _SHORT: dict[str, Limits] = {
 )
 
 
+class NotedSandbox(Sandbox):
+    """A sandbox on this machine whose steps are noted, each with its time; flyctl is the one of the cell."""
+
+    def __init__(self, sandbox: Sandbox, world: CellWorld) -> None:
+        self.id, self._sandbox, self._world = sandbox.id, sandbox, world
+
+    async def run(self, script: str, env: Mapping[str, Secret], *, timeout_s: int) -> str:
+        """Run it."""
+        self._world.steps.append((time.monotonic(), step_in(script.encode())))
+        path = Secret(f"{self._world.directory}:{os.environ['PATH']}")
+        return await self._sandbox.run(script, {**env, "PATH": path}, timeout_s=timeout_s)
+
+
+class NotedSandboxes(LocalSandboxes):
+    """Sandboxes on this machine, each of which is searched before it goes."""
+
+    def __init__(self, world: CellWorld) -> None:
+        super().__init__(world.base)
+        self._world = world
+
+    async def create(self, *arguments: Any, **named: Any) -> NotedSandbox:  # type: ignore[override]
+        """Make one."""
+        return NotedSandbox(await super().create(*arguments, **named), self._world)
+
+    async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
+        """Search it, and remove it."""
+        self._world.leaks += self._world.canary.in_files(self._world.base)
+        return await super().remove(name, timeout_s=timeout_s, gone=gone)
+
+
 @asynccontextmanager
-async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) -> AsyncIterator[Services]:
+async def hasty_services(world: CellWorld, clock: Clock, *, step: str | None) -> AsyncIterator[Services]:
     """Give the real services with *clock*, and short limits where *step* does not answer; "" is a call to Daytona."""
-    assert settings.daytona_api_key is not None
+    settings = world.settings
     assert settings.fly_api_token is not None
     token = settings.fly_api_token
     kind = HastyFlyctl if step == "deploy" else PlayedFlyctl
@@ -127,15 +160,20 @@ async def hasty_services(settings: Settings, clock: Clock, *, step: str | None) 
         return kind(steps, source=source)
 
     calls_s: dict[str, Any] = {"silence_s": 3.0, "call_s": 2.0} if step == "" else {}
-    sandboxes = DaytonaSandboxes(
-        settings.daytona_api_key,
-        settings.daytona_api_url,
-        settings.daytona_target,
-        settings.snapshot,
-        clock=clock,
-        **calls_s,
-    )
-    async with bootstrap.open_services(settings) as services, aclosing(sandboxes):
+    async with AsyncExitStack() as stack:
+        sandboxes: Sandboxes = NotedSandboxes(world)
+        if settings.runner == "daytona":
+            assert settings.daytona_api_key is not None
+            sandboxes = DaytonaSandboxes(
+                settings.daytona_api_key,
+                settings.daytona_api_url,
+                settings.daytona_target,
+                settings.snapshot,
+                clock=clock,
+                **calls_s,
+            )
+            await stack.enter_async_context(aclosing(sandboxes))
+        services = await stack.enter_async_context(bootstrap.open_services(settings))
         yield replace(services, clock=clock, sandboxes=sandboxes, flyctl=flyctl)
 
 
@@ -158,8 +196,11 @@ class Played:
 class CellWorld:
     """A Daytona, a Fly and a project of their own, in a database that is shared."""
 
-    def __init__(self, simulation: Simulation, cell: Cell, directory: Path, value: str) -> None:
+    def __init__(self, simulation: Simulation, cell: Cell, directory: Path, value: str, runner: str) -> None:
         self.simulation = simulation
+        #: Where sandboxes are on this machine, and the steps that were run there.
+        self.base = directory / "sandboxes"
+        self.steps: list[tuple[float, str]] = []
         self.cell = cell
         self.project = self.app_name = f"cell-{directory.name}"
         self.value = value
@@ -174,10 +215,9 @@ class CellWorld:
         elif not REAL:
             launcher(flyctl)
         simulation.daytona.add_snapshot("with-flyctl", files={"flyctl": flyctl})
-        more = {} if cell.call.step == "install" else {"FLYSYNC_SNAPSHOT": "with-flyctl"}
-        self.settings = bootstrap.load_settings(
-            environ=simulation.settings() | more | {"FLYSYNC_ACTOR": "tester"}, directory=directory
-        )
+        more = {} if cell.call.step == "install" or runner == "local" else {"FLYSYNC_SNAPSHOT": "with-flyctl"}
+        environ = simulation.settings() | more | {"FLYSYNC_ACTOR": "tester"}
+        self.settings = bootstrap.load_settings(environ=environ, directory=directory, runner=runner)
 
     def _app(self) -> App:
         is_short = self.cell.call.key == "deploy: GET wait" and self.cell.lasting
@@ -197,7 +237,7 @@ class CellWorld:
         clock = QuickClock()
         # A create that is not answered takes all of it.
         limit_s = 20.0 if hasty_step == "" else 120.0
-        async with hasty_services(self.settings, clock, step=hasty_step) as services:
+        async with hasty_services(self, clock, step=hasty_step) as services:
             report = await library.sync_credentials_to_flyio(
                 self.project, ["KEY"], SyncOptions(actor="tester", timeout_s=limit_s), services=services
             )
@@ -233,11 +273,17 @@ class CellWorld:
         found = self.simulation.daytona.requests(call.match.replace("$", r"\?"))
         if not call.step:
             return len(found)
-        return sum(1 for record in found if _step_of(record) == call.step)
+        return sum(1 for record in found if step_in(record.body) == call.step)
+
+    def left(self) -> int:
+        """Count the sandboxes that there are."""
+        here = [*self.base.iterdir()] if self.base.is_dir() else []
+        return len(self.simulation.daytona.sandboxes) + len(here)
 
     def _of_fly(self, call: Call) -> Iterator[Record]:
         """Give the requests to Fly that belong to the call: by their step, path and body."""
-        steps = [(r.at, _step_of(r)) for r in self.simulation.daytona.requests("POST /toolbox/.*/process/execute")]
+        sent = self.simulation.daytona.requests("POST /toolbox/.*/process/execute")
+        steps = self.steps + [(record.at, step_in(record.body)) for record in sent]
         match, part = call.match.replace("$", r"\?"), "first"
         for record in self.simulation.fly.records:
             line = f"{record.method} {record.path}?{record.query}"
@@ -255,8 +301,9 @@ class CellWorld:
         return max(self.app.restarts.values())
 
 
-def _step_of(record: Record) -> str:
-    found = re.search(rb"steps/(\d+)-([a-z]+)", record.body)
+def step_in(script: bytes) -> str:
+    """Give the name of the step that a script is."""
+    found = re.search(rb"steps/(\d+)-([a-z]+)", script)
     assert found is not None
     return found[2].decode()
 
@@ -282,10 +329,12 @@ async def rows(dsn: str) -> str:
 
 
 @asynccontextmanager
-async def cell_world(cell: Cell, dsn: str, directory: Path, value: str) -> AsyncIterator[CellWorld]:
+async def cell_world(
+    cell: Cell, dsn: str, directory: Path, value: str, *, runner: str = "daytona"
+) -> AsyncIterator[CellWorld]:
     """Make the world of a cell, with the project's rows in the database at *dsn*."""
     async with Simulation(dsn=dsn, shell="/bin/sh") as simulation:
-        world = CellWorld(simulation, cell, directory, value)
+        world = CellWorld(simulation, cell, directory, value, runner)
         await world.store()
         yield world
 
@@ -299,7 +348,7 @@ async def play(world: CellWorld) -> Played:
         lost: dict[str, Any] = {"match": "POST /api/sandbox$", "kind": "drop_after"}
         daytona.faults.append(type(fault)(**lost))
     report, pauses_s = await world.sync(hasty_step=cell.call.step if cell.fault == "no answer" else None)
-    played = Played(report, world.tries(), len(daytona.sandboxes), world.restarts(), pauses_s)
+    played = Played(report, world.tries(), world.left(), world.restarts(), pauses_s)
     if cell.call.service == "fly":
         assert not fly.requests("GET /install.sh|GET /flyctl/"), "the flyctl of the snapshot was not taken"
     unknown = world.directory / "flyctl.unknown"
@@ -313,7 +362,7 @@ async def play(world: CellWorld) -> Played:
         f"exit {again.exit_code}": again.exit_code != 0,
         f"outcome {again.outcome}": again.outcome not in {"synced", "unchanged"},
         "the value is not deployed": world.app.deployed_env("m0") != {"KEY": world.value},
-        "more sandboxes than before": len(daytona.sandboxes) > played.left,
+        "more sandboxes than before": world.left() > played.left,
         f"{world.restarts()} restarts": world.restarts() > min(2, played.restarts + 1),
         "an open run": await world.open_runs() > 0,
     }

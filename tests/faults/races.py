@@ -26,7 +26,7 @@ from flysync.handlers.sync.entry import sync_credentials_to_flyio, sync_project
 from flysync.model.allowed import Allowed
 from flysync.model.core import ProjectId, SecretName, SyncOptions
 from flysync.model.fly import Rollout, RolloutEnd
-from flysync.ports import Services
+from flysync.ports import LOCAL, Services
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Process:
             records=self._mortal(PostgresRecords(self._database)),
             admin=self._mortal(PostgresAdmin(self._database)),
             lock=self._mortal(self._lock),
-            sandboxes=self._mortal(races.sandboxes),
+            sandboxes=self._mortal(races.runner()),
             clock=races.clock,
             allowed=Allowed(),
             keep_days=90,
@@ -201,15 +201,22 @@ def _app(project: str) -> str:
 
 
 class Races:
-    """The backend, some projects of which each has one app, and what is to be true of them."""
+    """
+    The backend, some projects of which each has one app, and what is to be true of them.
 
-    def __init__(self, dsn: str, session: psycopg.AsyncConnection[Any], chance: random.Random) -> None:
+    Where it *has_both* runners, a process runs flyctl at Daytona or on this machine, by chance.
+    """
+
+    def __init__(
+        self, dsn: str, session: psycopg.AsyncConnection[Any], chance: random.Random, *, has_both: bool = False
+    ) -> None:
         self.dsn = dsn
         self.session = session
         self.chance = chance
         self.clock = FastClock()
         self.fly = InMemoryFly()
         self.sandboxes = InMemorySandboxes()
+        self.local = InMemorySandboxes(f"{LOCAL}here") if has_both else None
         #: The chance that a call to Daytona or Fly goes wrong.
         self.fault_rate = 0.0
         #: What is stored, by project; the names of rows that were removed; and the projects that have an app.
@@ -223,6 +230,10 @@ class Races:
         self.kills = self.faults = 0
         self._going: set[asyncio.Future[Any]] = set()
         self._numbers = 0
+
+    def runner(self) -> InMemorySandboxes:
+        """Give the sandboxes of a process."""
+        return self.chance.choice((self.sandboxes, self.local)) if self.local else self.sandboxes
 
     def goes_on(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """Let something go on though nobody waits for it, and whoever has begun it is dead."""

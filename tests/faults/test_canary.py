@@ -91,10 +91,11 @@ def searched(platform: Platform) -> Iterator[Searched]:
     platform.world.fly.faults.clear()
 
 
+@pytest.mark.parametrize("runner", ["daytona", "local"])
 @pytest.mark.parametrize("verbose", [("-vv",), ("--json", "-vv")], ids=["text", "json"])
-def test_a_sync_leaves_the_value_nowhere(searched: Searched, verbose: tuple[str, ...]) -> None:
+def test_a_sync_leaves_the_value_nowhere(searched: Searched, verbose: tuple[str, ...], runner: str) -> None:
     """It arrives, and nothing of it is in texts, files, rows, or requests that need not carry it."""
-    done, found = searched.run(*SYNC, *verbose)
+    done, found = searched.run(*SYNC, *verbose, "--runner", runner)
 
     assert (0, {"KEY": VALUE}) == (done.code, searched.app.deployed_env("m0"))
     assert [] == found

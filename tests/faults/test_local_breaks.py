@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from canary import VALUE, Canary
+from platform_of_tests import put_flyctl
 from play import canary_of
 from test_dying import (
     SET,
@@ -27,7 +28,6 @@ from test_dying import (
     wait_at,
 )
 
-from flysync.sim.flyctl import launcher
 from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def base(platform: Platform) -> Iterator[Path]:
     home = platform.home
     for name in ("bin", "tmp"):
         (home / name).mkdir()
-    launcher(home / "bin" / "flyctl")
+    put_flyctl(home / "bin")
     platform.environ |= {"PATH": f"{home / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(home / "tmp")}
     platform.environ |= {"FLYSYNC_RUNNER": "local", "DAYTONA_API_KEY": ""}
     asked = len(platform.world.daytona.records)
@@ -54,14 +54,18 @@ def base(platform: Platform) -> Iterator[Path]:
     yield base
     assert [] == [*base.iterdir()], "a sandbox was left"
     assert [] == [pid for pid in Path("/proc").glob("[0-9]*") if _is_in(base, pid)], "a process was left"
-    assert asked == len(platform.world.daytona.records), "Daytona was asked"
+    assert platform.environ["DAYTONA_API_KEY"] or asked == len(platform.world.daytona.records), "Daytona was asked"
+
+
+def _environ(process: Path) -> bytes:
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def _is_in(base: Path, process: Path) -> bool:
-    try:
-        return f"HOME={base}/".encode() in (process / "environ").read_bytes()
-    except OSError:
-        return False
+    return f"HOME={base}/".encode() in _environ(process)
 
 
 @pytest.fixture
@@ -139,17 +143,37 @@ def test_a_fault_of_fly_is_told_as_it_is_from_a_sandbox(
     assert_all_is_well(platform, app, "old", restarts=1)
 
 
-def test_many_who_save_at_once(platform: Platform, app: App) -> None:
-    """Eight syncs and four values: the newest is deployed, and nobody is in another's directory."""
+@pytest.mark.parametrize("other", ["local", "daytona"])
+def test_many_who_save_at_once(platform: Platform, app: App, other: str) -> None:
+    """Eight syncs and four values: the newest is deployed, and nobody is in another's directory; with both runners."""
+    if other == "daytona":
+        platform.environ["DAYTONA_API_KEY"] = platform.world.settings()["DAYTONA_API_KEY"]
     runs = []
     for number in range(4):
         platform.store("p", A=f"value {number}")
-        runs += [platform.start(*SYNC) for _ in range(2)]
+        runs += [platform.start(*SYNC, "--runner", runner) for runner in ("local", other)]
 
     assert {0} == {run.done().code for run in runs}
     restarts = sum(app.restarts.values())
     assert 1 <= restarts <= 4
     assert_all_is_well(platform, app, "value 3", restarts=restarts)
+
+
+def test_a_run_of_the_other_runner_that_is_killed_is_waited_for(platform: Platform, app: App) -> None:
+    """Its sandbox is Daytona's, and without a key nobody here can delete it: it says who can."""
+    key = platform.world.settings()["DAYTONA_API_KEY"]
+    fault = wait_at(platform.world.fly, UPDATE, FaultKind.HOLD_BEFORE)
+    killed(reached(platform, fault, FLYSYNC_RUNNER="daytona", DAYTONA_API_KEY=key))
+    platform.store("p", A="new")
+    waited = platform.flysync(*SYNC, "--lock-wait", "3s")
+    platform.environ["DAYTONA_API_KEY"] = key
+    done = platform.flysync(*SYNC, "--runner", "daytona")
+    let_go(platform, fault)
+
+    assert (75, "locked") == (waited.code, waited.json["error"]["code"])
+    assert "`flysync sandbox prune --runner daytona` ends the wait" in waited.json["error"]["hint"]
+    assert (0, "synced", None) == line(done)
+    assert_all_is_well(platform, app, "new", restarts=1)
 
 
 def test_the_value_is_in_flyctl_s_arguments_and_nowhere_else(platform: Platform, app: App, base: Path) -> None:
@@ -163,10 +187,16 @@ def test_the_value_is_in_flyctl_s_arguments_and_nowhere_else(platform: Platform,
     processes = own.in_processes(mine=running.process.pid, sandboxes=base)
     inside = own.in_processes(mine=running.process.pid, sandboxes=Path("/nowhere"))
     files = canary.in_files(platform.home)
+    environs = [
+        environ for one in Path("/proc").glob("[0-9]*") if f"HOME={base}/".encode() in (environ := _environ(one))
+    ]
+    key_of_token = platform.environ["FLY_API_TOKEN"].rstrip("=")[-24:].encode()
     let_go(platform, hold)
     done = running.done()
 
     assert (0, [], [], []) == (done.code, processes, files, canary.found(done.stdout + done.stderr))
     assert any(what.startswith("argv") and "value (whole)" in what for what in inside), "it was not being set"
+    assert [] != [one for one in environs if b"FLY_API_TOKEN=fm2_" in one]
+    assert [] == [one for one in environs if key_of_token in one], "it is not narrowed"
     assert [] == canary.in_files(platform.home)
     assert {"A": VALUE} == app.secrets

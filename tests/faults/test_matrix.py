@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 _AT_A_TIME = 3
 
 
-async def differences(cell: Cell, dsn: str, directory: Path) -> list[str]:
+async def differences(cell: Cell, dsn: str, directory: Path, runner: str) -> list[str]:
     """Play a cell, and say what came out otherwise than it has to."""
-    async with cell_world(cell, dsn, directory, VALUE) as world:
+    async with cell_world(cell, dsn, directory, VALUE, runner=runner) as world:
         played = await play(world)
     return [f"{cell.name}: {what}" for what in (*differing(cell, played), *played.not_converged, *played.leaks)]
 
@@ -47,7 +47,7 @@ def differing(cell: Cell, played: Played) -> list[str]:
     return wrong
 
 
-async def played(chosen: list[Cell], dsn: str, directory: Path, at_a_time: int) -> list[str]:
+async def played(chosen: list[Cell], dsn: str, directory: Path, at_a_time: int, runner: str = "daytona") -> list[str]:
     """Play cells side by side, and say what came out otherwise than it has to."""
     gate = asyncio.Semaphore(at_a_time)
     log = Log()
@@ -57,7 +57,7 @@ async def played(chosen: list[Cell], dsn: str, directory: Path, at_a_time: int) 
 
     async def one(place: Path, cell: Cell) -> list[str]:
         async with gate:
-            return await differences(cell, dsn, place)
+            return await differences(cell, dsn, place, runner)
 
     with log.listening():
         found = await asyncio.gather(*map(one, places, chosen))
@@ -79,6 +79,19 @@ async def test_what_does_not_answer_is_given_up(service: str, database: str, tmp
     chosen = [cell for cell in cells() if cell.call.service == service and cell.fault == "no answer"]
 
     assert [] == await played(chosen, database, tmp_path, 4 * _AT_A_TIME)
+
+
+async def test_a_fault_of_fly_is_told_so_where_flyctl_runs_here(database: str, tmp_path: Path) -> None:
+    """By the same rule: each call meets some of its faults, and all together each of them."""
+    calls = [call for call in CALLS if call.service == "fly"]
+    chosen = [
+        Cell(call=call, fault=call.faults[place % len(call.faults)], lasting=bool(place % 2))
+        for number, call in enumerate(calls)
+        for place in (number, number + len(call.faults) // 2)
+    ]
+
+    assert {fault for call in calls for fault in call.faults} == {cell.fault for cell in chosen}
+    assert [] == await played(chosen, database, tmp_path, _AT_A_TIME, "local")
 
 
 def test_the_docs_show_the_matrix() -> None:

@@ -89,6 +89,20 @@ def test_a_fleet_ends_with_its_gravest_error(capsys: pytest.CaptureFixture[str])
     assert ["error: away", "hint: wait", "next: flysync sandbox prune  (removes it)"] == told.err.splitlines()[-3:]
 
 
+@pytest.mark.parametrize("command", ["sync --name A", "sandbox prune", "doctor", "status --live", "unset --name A"])
+def test_what_to_run_next_is_to_run_there_as_well(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Who has said --runner is told to say it again, where a command takes it: the other one may be down."""
+    step, other = (NextStep(command=f"flysync {one}", why="x") for one in (command, "history --project p"))
+    for runner in ("local", None, "docker"):
+        Output(runner=runner).show(Report(next=(step, other)))
+    lines = capsys.readouterr().out.splitlines()
+    (local, *others), unchanged = lines[::2], {*lines[1::2]}
+
+    assert [f"next: flysync {command}  (x)"] * 2 == others
+    assert others[0] == local.replace(" --runner local", "", 1) != local
+    assert {"next: flysync history --project p  (x)"} == unchanged
+
+
 def test_json_is_one_object_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the names are, and -q included: it is the result. Warnings about the settings come first."""
     odd = Note(code="x", message="\udc80\x1b\u202e é")

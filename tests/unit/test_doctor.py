@@ -339,10 +339,15 @@ async def test_whether_a_limit_to_flys_hosts_holds(egress: str, other: bool | No
     assert words in message
 
 
-async def test_a_flyctl_that_nothing_checks() -> None:
+@pytest.mark.parametrize(
+    ("runner", "prints"), [("daytona", "`flysync snapshot build`"), ("local", '`sha256sum "$(command -v flyctl)"`')]
+)
+async def test_a_flyctl_that_nothing_checks(runner: str, prints: str) -> None:
     """How to have it checked is said; one that has another sum than those that are set is named."""
     world = World()
-    unchecked = await examined(world, GIVEN | {"FLYSYNC_FLYCTL_SHA256": ""})
+    unchecked = await examined(
+        world, GIVEN | {"FLYSYNC_FLYCTL_SHA256": "", "FLYSYNC_EGRESS": "open", "FLYSYNC_RUNNER": runner}
+    )
     world.fly.flyctl = Flyctl(version="0.4.87", was_there=False, changed="/usr/bin/flyctl was not run")
     changed = await examined(world)
     warnings = [[one for one in said(report, "flyctl") if one[0] != "ok"] for report in (unchecked, changed)]
@@ -350,7 +355,7 @@ async def test_a_flyctl_that_nothing_checks() -> None:
 
     assert (0, 0) == (unchecked.exit_code, changed.exit_code)
     assert "FLYSYNC_FLYCTL_SHA256 is not set" in warnings[0][0][1]
-    assert "`flysync snapshot build` prints" in hints[0]
+    assert f"{prints} prints" in hints[0]
     assert [("warning", "/usr/bin/flyctl was not run")] == warnings[1]
 
 

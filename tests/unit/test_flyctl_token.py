@@ -104,6 +104,19 @@ async def test_a_token_that_was_over_is_no_refusal(takes_s: float) -> None:
     assert (1 + 1 + is_late, is_late) == (len(sandbox.tokens), caught.value.temporary)
 
 
+@pytest.mark.parametrize("takes_s", [49, 50], ids=["in time", "too late"])
+async def test_a_token_of_the_apps_own_that_ends_meanwhile(takes_s: float) -> None:
+    """The next run is given another one: it is worth another try, and concerns no other app."""
+    sandbox = Overheard(REFUSED, REFUSED, takes_s=takes_s)
+    found, own = await flyctl(sandbox), macaroon.macaroon(macaroon.organization(9), macaroon.until(START + 2 * 50))
+    found._steps.tokens = {AppName("acme"): Secret(own)}
+    with pytest.raises(errors.FlysyncError) as caught:
+        await found.secrets(AppName("acme")).stage(VALUES)
+
+    assert (errors.TimedOut if takes_s == 50 else errors.AccessDenied) is type(caught.value)
+    assert (takes_s == 50, errors.Scope.APP) == (caught.value.temporary, caught.value.scope)
+
+
 async def test_a_roll_out_whose_token_was_over_has_not_begun() -> None:
     """It is no bad try of the value."""
     sandbox = Overheard(REFUSED, takes_s=10_000)

@@ -274,6 +274,18 @@ async def test_daytona_failing(call: str) -> None:
         assert (0, ["sandbox_left"]) == (report.exit_code, [note.code for note in report.warnings])
 
 
+@pytest.mark.parametrize(("place", "ends"), [("", True), ("-local-here", False)])
+async def test_a_sandbox_that_is_left_ends_by_itself_at_daytona_alone(place: str, ends: bool) -> None:
+    """It is not promised of one on this machine."""
+    world = World()
+    world.put(A="1")
+    world.sandboxes.place = place
+    world.sandboxes.refusals["remove"] = [errors.TimedOut("its processes do not end")]
+    (note,) = (await world.sync()).warnings
+
+    assert ends == note.message.endswith("; it ends by itself")
+
+
 async def test_an_action_that_cannot_be_written_stops_the_run() -> None:
     """Before a sandbox is made: nothing that comes after could mend it."""
     world = World()

@@ -501,6 +501,14 @@ def test_the_flag_says_where_flyctl_runs_before_the_environment() -> None:
     assert ("local", None) == (local.runner, local.daytona_api_key)
 
 
+def test_a_runner_that_there_is_not_is_the_one_problem() -> None:
+    """Nobody knows whether a key of Daytona's would be needed."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(NEEDS, environ={**SET, "DAYTONA_API_KEY": "", "FLYSYNC_NO_KEYRING": "1"}, runner="docker")
+
+    assert 'FLYSYNC_RUNNER (--runner) is not "daytona" or "local"' == caught.value.message
+
+
 def test_a_keyring_is_not_asked_for_what_this_machine_does_not_need() -> None:
     """Somebody may have to unlock it, and be asleep."""
     environ = {name: text for name, text in SET.items() if name != "DAYTONA_API_KEY"}

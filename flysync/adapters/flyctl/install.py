@@ -205,7 +205,8 @@ async def _installed(steps: Steps, source: Source, told: str) -> fly.Flyctl:
     message = "; ".join(filter(None, (message, _changed(answer.stdout, source), changed)))
     if answer.code == _CHANGED:
         raise FlyctlChanged(message, service="fly", phase="install", setting="FLYSYNC_FLYCTL_SHA256")
-    hint = "use a snapshot that has flyctl (FLYSYNC_SNAPSHOT), or check FLYSYNC_FLYCTL_INSTALL_URL and FLYSYNC_EGRESS"
+    hint = "have flyctl in the snapshot (FLYSYNC_SNAPSHOT), or on this machine's PATH where FLYSYNC_RUNNER is local;"
+    hint = f"{hint} or check FLYSYNC_FLYCTL_INSTALL_URL and FLYSYNC_EGRESS"
     if changed:
         hint = f"{FlyctlChanged.default_hint}; or {hint}"
     raise FlyctlFailed(message, hint=hint, service="fly", phase="install")

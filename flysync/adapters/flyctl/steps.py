@@ -200,10 +200,12 @@ class Steps:
         is_alone = app is not None and any(part.alone for part in step.parts)
         if app and is_alone and app not in self._ids:
             self._ids[app] = await self._id(app)
-        whole = self.token_of(app).reveal()
-        until = int(self.now()) + step.limit_s + _SPARE_S
+        whole, now = self.token_of(app).reveal(), self.now()
+        until = int(now) + step.limit_s + _SPARE_S
         token = macaroon.narrowed(whole, until=until, app_id=self._ids[app] if app and is_alone else None)
-        return Secret(token), math.inf if token == whole else until
+        # An app's own token may end before: the next run is given another.
+        left_s = macaroon.described(whole, now=now).left_s if app in self.tokens else None
+        return Secret(token), math.inf if token == whole else min(until, now + (math.inf if left_s is None else left_s))
 
     def token_of(self, app: AppName | None) -> Secret:
         """Give the token for *app*."""
@@ -230,12 +232,12 @@ class Steps:
     def judged(self, name: str, answer: Answer, app: AppName | None) -> verdicts.Judgement:
         """Say what the failure of the part of this name means, which was about *app*."""
         judgement = verdicts.judge(answer.code, answer.stderr, phase=name, app=app or "", is_late=answer.is_late)
-        self._its_own(judgement.error, app)
+        self._its_own(judgement.error, app, is_late=answer.is_late)
         return judgement
 
-    def _its_own(self, error: FlysyncError, app: AppName | None) -> FlysyncError:
+    def _its_own(self, error: FlysyncError, app: AppName | None, *, is_late: bool = False) -> FlysyncError:
         """Say of what Fly refuses to a token of the app's own, or its organization, that it is about no other app."""
-        if app in self.tokens and isinstance(error, AccessDenied | FlyRefused):
+        if app in self.tokens and (isinstance(error, AccessDenied | FlyRefused) or is_late):
             error.scope = Scope.APP
             if error.setting:
                 error.setting, error.hint = "FLYSYNC_TOKEN_COMMAND", f"its command has to give another: {TO_MAKE_ONE}"

@@ -36,7 +36,10 @@ _KINDS = {
     TokenKind.OAUTH: "a personal token (OAuth)",
 }
 _SUMS = "FLYSYNC_FLYCTL_SHA256"
-_SUMS_HINT = f"set {_SUMS}: `flysync snapshot build` prints the program's; GitHub shows each archive's with its release"
+_SUMS_HINT = f"set {_SUMS}: `%s` prints the program's; GitHub shows each archive's with its release"
+#: What prints the sum and how a newer one gets there, for flyctl in a snapshot and on this machine.
+_SUMMED = ("flysync snapshot build", "put a newer one into the snapshot")
+_SUMMED_HERE = ('sha256sum "$(command -v flyctl)"', "install a newer one on this machine")
 #: Faults of flyctl's that are known: the last version that has one for certain, and what becomes of it here. Those
 #: before 0.4.6, whose list of secrets has no status, are never used.
 _FAULTS = (((0, 4, 87), "would write values into its log files (superfly/flyctl#5204), where flysync leaves no place"),)
@@ -133,13 +136,15 @@ class SandboxLook:
         how = "found" if flyctl.was_there else f"installed in {seconds:.1f} s"
         checked = ", its sum is one of those that are set" if (sums := self.settings.line(_SUMS).shown) else ""
         self.findings.ok("flyctl", f"{flyctl.version}, {how}{checked}{_faults(flyctl)}")
+        to_sum, to_renew = _SUMMED_HERE if self.settings.is_local else _SUMMED
         if flyctl.changed:
             self.findings.warn("flyctl", flyctl.changed, "find out who changed it; each run downloads another one")
         if not sums:
-            self.findings.warn("flyctl", f"nothing checks what gets token and values: {_SUMS} is not set", _SUMS_HINT)
+            message = f"nothing checks what gets token and values: {_SUMS} is not set"
+            self.findings.warn("flyctl", message, _SUMS_HINT % to_sum)
         if flyctl.too_old:
             message = f"the sandbox has {flyctl.too_old}, which is too old (before 0.4.6), so each run installs one"
-            self.findings.warn("flyctl", message, "put a newer one into the snapshot")
+            self.findings.warn("flyctl", message, to_renew)
         return True
 
     async def _token(self, flyctl: SandboxFlyctl, own: AppName | None) -> Token:

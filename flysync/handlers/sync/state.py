@@ -15,7 +15,7 @@ from flysync.errors import DeployFailed, FlysyncError, OutcomeUnknown
 from flysync.handlers.sync.stage import Line, Stage, cut_short, gravest
 from flysync.model.core import AppName, Outcome, ProjectView, Reason, RunId, SecretName, SecretRecord, State
 from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, RunRow, SyncReport
-from flysync.ports import Intent, RunEnd
+from flysync.ports import LOCAL, Intent, RunEnd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -183,7 +183,8 @@ class SyncState:
 
     def leave_sandbox(self, name: str, why: str) -> None:
         """Note that a sandbox of ours is there, and how to get rid of it; until `deleted_sandbox`."""
-        self.note("sandbox_left", f"sandbox {name} {why}; it ends by itself", [name])
+        end = "" if LOCAL in name else "; it ends by itself"
+        self.note("sandbox_left", f"sandbox {name} {why}{end}", [name])
         self._next = [*(step for step in self._next if step != PRUNE), PRUNE]
 
     def deleted_sandbox(self, name: str) -> None:
