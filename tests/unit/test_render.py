@@ -78,7 +78,13 @@ def status_line(**more: Any) -> StatusLine:
 
 def proof_line(**more: Any) -> ProofLine:
     """Give a line of a proof."""
-    filled = {"name": "arrives", "promise": "it arrives", "verdict": "proven", "seen": "so it is", "seconds": 1.25}
+    filled: dict[str, Any] = {
+        "name": "arrives",
+        "promise": "it arrives",
+        "verdict": "proven",
+        "seen": "so it is",
+        "seconds": 1.25,
+    }
     return ProofLine(**filled | more)
 
 
