@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from flysync.handlers.prove import ProveReport
 
 #: The parts of which a version is worth a line.
-_PARTS = ("database", "server", "daytona", "runner", "flyctl", "token")
+_PARTS = ("flysync", "database", "server", "daytona", "runner", "flyctl", "token")
 _SIGNS = {"proven": "✓", "not proven": "✗", "not possible here": "-"}
 
 

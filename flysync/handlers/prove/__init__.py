@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flysync import __version__
 from flysync.errors import FlysyncError, Locked, NotProven
 from flysync.handlers.prove.promises import PROMISES, Promise
 from flysync.handlers.prove.trying import Broken
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: A proof's lock: nobody can call an app so.
 _LOCK = AppName("flysync_prove")
+#: What spares each run the installation of flyctl, where that took longer than so many seconds.
+_SNAPSHOT = NextStep(command="flysync snapshot build", why="spares each run the installation of flyctl")
+_SLOW_S = 3.0
 PROVEN, BROKEN, NOT_HERE = "proven", "not proven", "not possible here"
 #: What to set once a promise is proven that needs a setting.
 _CHOICES = {"app-alone": ("FLYSYNC_NARROW_TOKEN", "app"), "egress": ("FLYSYNC_EGRESS", "fly")}
@@ -103,8 +107,10 @@ class _Proof:
         """Try all of them."""
         self._listener.step("doctor")
         doctor = await self._trial.run("doctor", "--app", self._trial.app)
-        findings = [one for one in doctor.report.get("doctor", ()) if one["verdict"] != "skipped"]
-        parts = {one["subject"]: one["message"] for one in reversed(findings)}
+        parts = {"flysync": __version__}
+        for finding in doctor.report.get("doctor", ()):
+            if finding["verdict"] != "skipped":
+                parts.setdefault(finding["subject"], finding["message"])
         if doctor.code:
             raise NotHere(f"flysync doctor finds: {doctor.error.get('message') or doctor}")
         only = self._options.only
@@ -114,14 +120,16 @@ class _Proof:
                 self._lines.append(await self._line(promise))
         broken = [line.name for line in self._lines if line.verdict == BROKEN]
         proven = {line.name for line in self._lines if line.verdict == PROVEN}
+        steps = self._steps()
+        is_installed = "daytona" in parts and "snapshot" not in parts and steps.get("flyctl", (0, 0))[1] > _SLOW_S
         return ProveReport(
             app=self._trial.app,
             lines=tuple(self._lines),
             parts=parts,
-            steps=self._steps(),
+            steps=steps,
             settings=dict(its for name, its in _CHOICES.items() if name in proven),
             error=NotProven(f"not proven: {', '.join(broken)}") if broken else None,
-            next=() if broken else (NextStep(command="flysync doctor", why="checks this installation's own settings"),),
+            next=(_SNAPSHOT,) if is_installed else (),
         )
 
     def _steps(self) -> Mapping[str, tuple[float, float]]:
