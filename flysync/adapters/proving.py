@@ -54,14 +54,17 @@ class RealTrial(Trial):
         self._names: dict[SecretName, None] = {}
 
     @override
-    async def prepare(self) -> None:
+    async def check(self) -> None:
         for project in await self._backend.run(self._projects) if self._backend else ():
             message = f"{self.app} is the app of project {project}, and a proof makes it fail"
             raise ConfigError(message, hint="give --app an app that is there to be broken")
-        mark = await self._mark()
-        if mark not in (None, _MARK):
+        if await self._mark() not in (None, _MARK):
             message = f"the database has a schema {SCHEMA} that flysync prove has not made"
             raise ConfigError(message, hint="rename it, or prove in another database, or with --embedded")
+
+    @override
+    async def prepare(self) -> None:
+        mark = await self._mark()
         await self._make(is_new=mark is None)
         self._before = await self._sandboxes(None)
         if mark is not None or await self._fly.digests(self.app):

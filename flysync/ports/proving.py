@@ -68,14 +68,11 @@ class Trial(Protocol):
     app: AppName
     ended: Sequence[Ended]  #: All commands that have ended, in order.
 
-    async def prepare(self) -> None:
-        """
-        Remove what a dead proof has left, and make the schema and the project.
+    async def check(self) -> None:
+        """Raise ConfigError if the app or the schema is somebody's; nothing is changed."""
 
-        Raises:
-            ConfigError: the app or the schema is somebody's.
-            NotHere: what was left cannot be removed.
-        """
+    async def prepare(self) -> None:
+        """Remove what a dead proof has left, and make schema and project; NotHere: something cannot be removed."""
 
     async def clear(self) -> None:
         """Remove secrets, sandboxes and the schema; NotHere: something is left, and its text names it."""

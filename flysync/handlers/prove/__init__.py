@@ -79,18 +79,14 @@ async def prove(options: ProofOptions, trial: Trial, *, services: Services, list
     handle = await services.lock.try_acquire(_LOCK)
     if handle is None:
         raise Locked("another proof is at work in this database", hint="wait for its end")
-    listener.leaves(f"run `{again}` again: it removes what this one has left")
-    proof = _Proof(options, trial, services, listener)
     try:
-        listener.step("prepare")
-        await trial.prepare()
-        report = await proof.run()
+        await trial.check()
+        listener.leaves(f"run `{again}` again: it removes what this one has left")
+        return await _Proof(options, trial, services, listener).run()
     except NotHere as left:
         raise NotProven(str(left), hint=again) from None
     finally:
-        await shielded(proof.end())
-        await handle.release()
-    return report
+        await shielded(handle.release())
 
 
 class _Proof:
@@ -104,7 +100,15 @@ class _Proof:
         self._is_clear = False
 
     async def run(self) -> ProveReport:
-        """Try all of them."""
+        """Try all of them, and remove what is left."""
+        try:
+            self._listener.step("prepare")
+            await self._trial.prepare()
+            return await self._tried()
+        finally:
+            await shielded(self._end(), None)
+
+    async def _tried(self) -> ProveReport:
         self._listener.step("doctor")
         doctor = await self._trial.run("doctor", "--app", self._trial.app)
         parts = {"flysync": __version__}
@@ -165,7 +169,7 @@ class _Proof:
         seconds = round(self._clock.monotonic() - began, 1)
         return ProofLine(name=promise.name, promise=promise.text, verdict=verdict, seen=seen, seconds=seconds)
 
-    async def end(self) -> None:
+    async def _end(self) -> None:
         """Remove what is left, unless that was the last line."""
         if not self._is_clear:
             self._listener.step("clean up")
