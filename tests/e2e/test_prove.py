@@ -363,6 +363,7 @@ def test_ctrl_c_ends_it_with_nothing_left(platform: Platform, app: App) -> None:
     assert (130, "interrupted", []) == (done.code, done.json["error"]["code"], schemas(platform)), done
 
 
+@pytest.mark.slow
 def test_it_goes_no_further_than_it_may(platform: Platform, app: App) -> None:
     """In time and restarts; what it makes is removed all the same."""
     short = platform.flysync(*PROVE, "--timeout", "1s", "--json", environ=environ(platform))
