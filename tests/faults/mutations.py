@@ -1170,9 +1170,16 @@ MUTATIONS = (
     Mutation(
         "take no address for a host's name",
         "flysync/settings/loading.py",
+        """        elif self.values.get("egress") == "fly":\n""",
+        "        elif False:\n",
+        (f"{_SETTINGS}a_limit_to_hosts_takes_names_alone[127.0.0.1:8080-FLY_API_BASE_URL]",),
+    ),
+    Mutation(
+        "refuse a limit to hosts where no sandbox keeps it",
+        "flysync/settings/loading.py",
         """        if self.values.get("egress") == "fly":\n""",
         "        if False:\n",
-        (f"{_SETTINGS}a_limit_to_hosts_takes_names_alone[127.0.0.1:8080-FLY_API_BASE_URL]",),
+        (f"{_SETTINGS}what_is_about_daytona_on_this_machine",),
     ),
     Mutation(
         "make no sandbox without the limit that was meant",
