@@ -85,12 +85,16 @@ async def _list_agrees(trial: Trial, clock: Clock) -> str:
 
 async def _row_alone(trial: Trial, clock: Clock) -> str:
     await base(trial)
+    await runs(trial)
     watching = await trial.begin("watch", "--every", "1s")
     ending = asyncio.ensure_future(watching.ended())
     await trial.store({ONE: new_value()})
 
     async def is_there() -> bool:
-        return ending.done() or not await trial.differing()
+        try:
+            return ending.done() or not await trial.differing()
+        except NotHere:  # no machine is up while they restart
+            return False
 
     try:
         took_s = await until(is_there, clock)
@@ -119,7 +123,7 @@ async def _joins(trial: Trial, _: Clock) -> str:
     await base(trial)
     await trial.store({ONE: new_value()})
     both = [await trial.begin(*SYNC, "--lock-wait", "5m") for _ in range(2)]
-    first, second = [await one.ended() for one in both]
+    first, second = await asyncio.gather(*(one.ended() for one in both))
     expect(first.code == second.code == 0, f"two runs at once ended with {first} and {second}")
     covered = sum(one.report.get("covered_by") is not None for one in (first, second))
     await runs(trial)
