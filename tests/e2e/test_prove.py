@@ -381,14 +381,14 @@ def test_it_goes_no_further_than_it_may(platform: Platform, app: App) -> None:
 def test_it_asks_first_and_takes_nobodys_app(platform: Platform, app: App) -> None:
     """Nor a schema that it has not made, nor an app that is not allowed; nothing is begun then."""
     settings = environ(platform)
-    asked = platform.flysync(*PROVE[:3], environ=settings)
-    not_allowed = platform.flysync(*PROVE, "--json", environ=settings, FLYSYNC_APPS="acme-*")
+    asked = platform.flysync(*PROVE[:3], "--only", "token-ends", environ=settings)
+    not_allowed = prove(platform, "token-ends", FLYSYNC_APPS="acme-*")
     no_line = platform.flysync(*PROVE, "--only", "magic", environ=settings)
     platform.execute("CREATE SCHEMA flysync_prove")
-    not_ours = platform.flysync(*PROVE, "--json", environ=settings)
+    not_ours = prove(platform, "token-ends")
     platform.execute("DROP SCHEMA flysync_prove")
     platform.deploy("p", app.name)
-    not_mine = platform.flysync(*PROVE, "--json", environ=settings)
+    not_mine = prove(platform, "token-ends")
 
     assert (2, True) == (asked.code, "nobody can answer: Set, change and remove secrets FLYSYNC_PROVE_" in asked.stderr)
     assert (1, "not_allowed") == (not_allowed.code, not_allowed.json["error"]["code"])

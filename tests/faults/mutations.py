@@ -56,6 +56,7 @@ _CLEANING_UP = "faults/test_schedules.py::test_a_sync_that_is_stopped_while_it_c
 _CHANGES = "faults/test_schedules.py::test_what_changes_while_a_sync_runs_is_taken_in_or_left_to_the_next"
 _ROLLOUT = "contract/test_records.py::TestRolloutInPostgres::test_"
 _LOCAL = "contract/test_local.py::test_"
+_PROVE = "e2e/test_prove.py::test_"
 
 MUTATIONS = (
     # -- who may write, and when
@@ -2482,5 +2483,34 @@ MUTATIONS = (
         "NOT starts_with(coalesce(r.sandbox, ''), 'flysync-' || r.run_id)",
         "coalesce(r.sandbox, '') <> 'flysync-' || r.run_id",
         ("contract/test_records.py::TestStateInPostgres::test_a_sandbox_of_ours_may_tell_its_place",),
+    ),
+    # -- what a proof may touch
+    Mutation(
+        "prove with nobody's app",
+        "flysync/adapters/proving.py",
+        "        for project in await self._backend.run(self._projects) if self._backend else ():\n",
+        "        for project in ():\n",
+        (f"{_PROVE}it_asks_first_and_takes_nobodys_app",),
+    ),
+    Mutation(
+        "prove in no schema of somebody's",
+        "flysync/adapters/proving.py",
+        "        if await self._mark() not in (None, _MARK):\n",
+        "        if False:\n",
+        (f"{_PROVE}it_asks_first_and_takes_nobodys_app",),
+    ),
+    Mutation(
+        "prove with no app outside FLYSYNC_APPS",
+        "flysync/handlers/prove/__init__.py",
+        "    if refused := services.allowed.refusal(trial.app, PREFIX):\n",
+        "    if refused := None:\n",
+        (f"{_PROVE}it_asks_first_and_takes_nobodys_app",),
+    ),
+    Mutation(
+        "prove only after a yes",
+        "flysync/cli/prove.py",
+        "    if not yes:\n",
+        "    if False:\n",
+        (f"{_PROVE}it_asks_first_and_takes_nobodys_app",),
     ),
 )
