@@ -51,7 +51,7 @@ class RealTrial(Trial):
         self._rows: dict[SecretName, Secret] = {}
         #: Every value that was ever stored, and every name.
         self._values: list[Secret] = []
-        self._names: dict[SecretName, None] = {}
+        self.names: dict[SecretName, None] = {}
 
     @override
     async def check(self) -> None:
@@ -99,7 +99,7 @@ class RealTrial(Trial):
             words = [word for name in names for word in ("--name", name)]
             where = ("--project", PROJECT, "--app", app, "--force", "--yes", "--lock-wait", "5m")
             await self.run("unset", *where, *words, settings=settings)
-            left += [f"secret {name}" for name in await self._fly.digests(app)]
+            left += [f"secret {name}" for name in await self._fly.left(app)]
         await self.run("sandbox", "prune", settings=settings)
         left += [f"sandbox {name}" for name in await self._sandboxes(None, app) if name not in self._before]
         if left:
@@ -132,7 +132,7 @@ class RealTrial(Trial):
 
         await self._connection.run(save)
         self._rows |= values
-        self._names |= dict.fromkeys(values)
+        self.names |= dict.fromkeys(values)
         self._values += values.values()
 
     @override
@@ -160,7 +160,7 @@ class RealTrial(Trial):
     @override
     async def differing(self) -> Sequence[str]:
         values = {name: value.reveal().encode() for name, value in self._rows.items()}
-        sums = {name: hashlib.sha256(values[name]).hexdigest() if name in values else "-" for name in self._names}
+        sums = {name: hashlib.sha256(values[name]).hexdigest() if name in values else "-" for name in self.names}
         found = await self._fly.sums(self.app, [*sums])
         return [f"{name} in {one}" for one, its in found.items() for name in sums if its[name] != sums[name]]
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from flysync.model.core import AppName
     from flysync.ports import Clock
 
-#: Seconds that an answer may take, and a command in a machine; the most bytes of a list of machines.
-_ASK_S, _EXEC_S, _MOST_BYTES = 15.0, 30, 4 * 2**20
+#: Seconds that an answer may take, a command in a machine, and a list to show a change; the most bytes of an answer.
+_ASK_S, _EXEC_S, _LATE_S, _MOST_BYTES = 15.0, 30, 10.0, 4 * 2**20
 #: Prints a line for each name: the SHA-256 of its value, or `-` where it has none.
 _SUM = 'eval "printf %s \\"\\$$n\\"" | sha256sum'
 _SUMS = f'for n in "$@"; do if eval "[ \\"\\${{$n+x}}\\" ]"; then {_SUM}; else echo -; fi; done'
@@ -38,6 +38,13 @@ class AppAtFly:
         except AppNotFound:
             return {}
         return {one["name"]: one["digest"] for one in found["secrets"] if one["name"].startswith(PREFIX)}
+
+    async def left(self, app: AppName) -> Sequence[str]:
+        """Give the names of those that Fly still lists after a while: its list may be late."""
+        end = self._clock.monotonic() + _LATE_S
+        while (names := [*await self.digests(app)]) and self._clock.monotonic() < end:
+            await self._clock.sleep(1.0)
+        return names
 
     async def sums(self, app: AppName, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """Give the SHA-256 that the values of *names* have in each started machine, `-` for one that it lacks."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flysync.model.core import ProjectId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from flysync.model.core import AppName, SecretName
     from flysync.secret import Secret
@@ -66,6 +66,7 @@ class Trial(Protocol):
     """
 
     app: AppName
+    names: Collection[SecretName]  #: Those that a row was ever saved for.
     ended: Sequence[Ended]  #: All commands that have ended, in order.
 
     async def check(self) -> None:

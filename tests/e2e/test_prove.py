@@ -276,7 +276,7 @@ BROKEN = [
     (each_deploy_restarts_twice, "one-restart", "starts of the machines: 2, 2"),
     (a_look_restarts, "no-restart", "starts of the machines: "),
     (the_list_lies, "list", "status --live ended with exit 3"),
-    (nothing_is_unset, "unsets", ", and Fly lists it"),
+    (nothing_is_unset, "unsets", "it ended with "),
     (deletes_do_nothing, "leaves-nothing", "sandbox flysync-"),
     (tokens_for_one_app_are_refused, "app-alone", "Fly refuses a token that is narrowed to the app"),
     (tokens_for_one_app_open_all, "app-alone", "a token that is narrowed to another app opens this one"),

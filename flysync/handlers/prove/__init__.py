@@ -97,7 +97,7 @@ class _Proof:
         self._end_at = self._clock.monotonic() + options.timeout_s
         self._lines: list[ProofLine] = []
         self._restarts = 2  #: For the first values, and for removing them.
-        self._is_clear = False
+        self._is_cleared = False  #: Whether that was tried.
 
     async def run(self) -> ProveReport:
         """Try all of them, and remove what is left."""
@@ -155,9 +155,9 @@ class _Proof:
                 seen = "not tried: it may restart the machines more often than --restarts allows"
             else:
                 self._restarts += promise.restarts
+                self._is_cleared = is_last
                 async with asyncio.timeout(left_s):
                     seen, verdict = await promise.tried(self._trial, self._clock), PROVEN
-                self._is_clear = is_last
         except Broken as broken:
             seen = str(broken)
         except NotHere as why:
@@ -171,7 +171,7 @@ class _Proof:
 
     async def _end(self) -> None:
         """Remove what is left, unless that was the last line."""
-        if not self._is_clear:
+        if not self._is_cleared:
             self._listener.step("clean up")
             try:
                 await self._trial.clear()
