@@ -1966,7 +1966,7 @@ MUTATIONS = (
     Mutation(
         "read no more of an answer than it may have",
         "flysync/adapters/flyctl/app_id.py",
-        "                if len(body) > _MOST_BYTES:\n                    break\n",
+        "                if len(body) > most_bytes:\n                    break\n",
         "",
         ("contract/test_flyctl_app_id.py::test_an_endless_answer",),
     ),

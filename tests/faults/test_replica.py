@@ -28,9 +28,9 @@ class Replica(EmbeddedPostgres):
         for path in self._data.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         source = f"--dbname={self._primary.dsn('postgres')}"
-        self._run(
-            "pg_basebackup", source, f"--pgdata={self._data}", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"
-        )
+        options = (f"--pgdata={self._data}", "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        if self._run("pg_basebackup", source, *options).wait():
+            raise self._failed("pg_basebackup failed")
 
 
 @pytest.fixture
