@@ -150,7 +150,7 @@ class RealTrial(Trial):
         return await (await self.begin(*words, settings=settings)).ended()
 
     @override
-    async def killed(self, step: str, *words: str) -> bool:
+    async def killed(self, step: str, *words: str) -> int:
         return await self._commands.killed(step, *words)
 
     @override

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 import time
 from contextlib import suppress
@@ -73,8 +72,8 @@ class Commands:
             start_new_session=True,  # Ctrl-C is for us, who then tell it
         )
 
-    async def killed(self, step: str, *words: str) -> bool:
-        """Run one, and kill it as it begins *step*; tell whether it got there."""
+    async def killed(self, step: str, *words: str) -> int:
+        """Run one, and kill it as it begins *step*; see the port `Trial`."""
         process = await self._process(*words, "-v")
         lines = []
         try:
@@ -87,7 +86,7 @@ class Commands:
                 process.kill()
         stdout, _ = await process.communicate()
         self.printed.append((words[0], b"".join([stdout, *lines])))
-        return process.returncode == -signal.SIGKILL
+        return process.returncode or 0
 
 
 class _Process(Begun):

@@ -90,8 +90,8 @@ class Trial(Protocol):
     async def run(self, *words: str, settings: Mapping[str, str] | None = None) -> Ended:
         """Run a command of flysync's to its end; see `begin`."""
 
-    async def killed(self, step: str, *words: str) -> bool:
-        """Run a command, and kill it as it begins *step*, as a machine that dies would; tell whether it got there."""
+    async def killed(self, step: str, *words: str) -> int:
+        """Run a command, kill it as it begins *step* (SIGKILL), and give its exit status as `Ended` does."""
 
     async def digests(self) -> Mapping[str, str]:
         """Give what Fly lists: a digest for each secret of the app whose name is one of a proof."""

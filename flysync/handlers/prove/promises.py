@@ -110,9 +110,12 @@ async def _row_alone(trial: Trial, clock: Clock) -> str:
 
 async def _goes_on(trial: Trial, _: Clock) -> str:
     await base(trial)
-    await trial.store({ONE: new_value()})
-    if not await trial.killed("deploy", *SYNC):
-        raise NotHere("the run ended before it could be killed")
+    codes: list[int] = []
+    while not any(code < 0 for code in codes):
+        if len(codes) == 3:  # noqa: PLR2004 - Fly may be quicker than the kill
+            raise NotHere(f"three runs ended before they could be killed, with {', '.join(map(str, codes))}")
+        await trial.store({ONE: new_value()})
+        codes.append(await trial.killed("deploy", *SYNC))
     ended = await trial.run(*SYNC, "--lock-wait", "5m", "--timeout", "15m")
     expect(ended.code == 0, f"after the kill, the next run ended with {ended}")
     await runs(trial)
@@ -253,7 +256,7 @@ PROMISES = (
     Promise(name="no-restart", text="no restart without a change", tried=_no_restart),
     Promise(name="list", text="what Fly lists is what was sent", tried=_list_agrees, restarts=1),
     Promise(name="row-alone", text="a committed row arrives without a job", tried=_row_alone, restarts=1),
-    Promise(name="goes-on", text="after a run that was killed, the next one goes on", tried=_goes_on, restarts=2),
+    Promise(name="goes-on", text="after a run that was killed, the next one goes on", tried=_goes_on, restarts=4),
     Promise(name="joins", text="runs at once are one change", tried=_joins, restarts=1),
     Promise(name="unsets", text="a removed credential leaves the app, with one restart", tried=_unsets, restarts=2),
     Promise(name="prunes", text="a row that is gone leaves the app when told to", tried=_prunes, restarts=2),
