@@ -75,15 +75,19 @@ class Commands:
     async def killed(self, step: str, *words: str) -> int:
         """Run one, and kill it as it begins *step*; see the port `Trial`."""
         process = await self._process(*words, "-v")
-        lines = []
+        lines: list[bytes] = []
+        # Twice would be once too often: Popen looks whether it has ended, and asyncio then finds no exit status (255).
+        is_killed = False
         try:
             while line := await process.stderr.readline():  # type: ignore[union-attr]
                 lines.append(line)
-                if line.startswith(f"info: {step} ".encode()):
+                if line.startswith(f"info: {step} ".encode()) and not is_killed:
+                    is_killed = True
                     process.kill()
-        finally:
-            with suppress(ProcessLookupError):
+        except asyncio.CancelledError:
+            if not is_killed:
                 process.kill()
+            raise
         stdout, _ = await process.communicate()
         self.printed.append((words[0], b"".join([stdout, *lines])))
         return process.returncode or 0

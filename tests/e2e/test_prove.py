@@ -66,15 +66,7 @@ def schemas(platform: Platform) -> list[tuple[Any, ...]]:
     return platform.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'flysync_prove'")
 
 
-@pytest.fixture
-def slow_app(app: App) -> App:
-    """One whose machines take so long to start that a run can be killed meanwhile, on a busy machine too."""
-    for machine in app.machines:
-        machine.start_takes_s = 0.7
-    return app
-
-
-@pytest.mark.usefixtures("slow_app")
+@pytest.mark.usefixtures("app")
 @pytest.mark.slow
 def test_all_of_it_is_proven_here(platform: Platform) -> None:
     """With parts, steps and settings; no table of the platform has changed."""
@@ -407,7 +399,7 @@ def test_it_asks_first_and_takes_nobodys_app(platform: Platform, app: App) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("slow_app")
+@pytest.mark.usefixtures("app")
 def test_without_daytona_and_with_a_postgres_of_its_own(platform: Platform, tmp_path: Path) -> None:
     """All lines but the one about the sandbox's network."""
     (tmp_path / "bin").mkdir()
