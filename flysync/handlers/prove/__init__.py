@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flysync import __version__
-from flysync.errors import FlysyncError, Locked, NotProven
+from flysync.errors import AppNotFound, FlysyncError, Locked, NotProven
 from flysync.handlers.prove.promises import PROMISES, Promise
 from flysync.handlers.prove.trying import Broken
 from flysync.handlers.sandbox import shielded
@@ -83,8 +83,8 @@ async def prove(options: ProofOptions, trial: Trial, *, services: Services, list
         await trial.check()
         listener.leaves(f"run `{again}` again: it removes what this one has left")
         return await _Proof(options, trial, services, listener).run()
-    except NotHere as left:
-        raise NotProven(str(left), hint=again) from None
+    except (NotHere, AppNotFound) as why:
+        raise NotProven(str(why), hint=again) from None
     finally:
         await shielded(handle.release())
 

@@ -204,13 +204,15 @@ async def _refused(trial: Trial, settings: Mapping[str, str], *, code: str, exit
 
 
 async def _says_no(trial: Trial, _: Clock) -> str:
-    settings = {"FLY_API_TOKEN": f"fo1_{secrets.token_urlsafe(24)}", "FLYSYNC_TOKEN_COMMAND": ""}
+    token = {"FLY_API_TOKEN": f"fo1_{secrets.token_urlsafe(24)}"}
+    settings = {**token, "FLYSYNC_TOKEN_COMMAND": "", "FLYSYNC_NARROW_TOKEN": ""}
     seen = await _refused(trial, settings, code="access_denied", exit_code=1)
     return f"with a token that nobody has given: {seen}"
 
 
 async def _says_later(trial: Trial, _: Clock) -> str:
     nowhere = dict.fromkeys(("FLY_API_BASE_URL", "FLY_FLAPS_BASE_URL", "FLY_UIEX_BASE_URL"), "http://127.0.0.1:9")
+    nowhere["FLYSYNC_EGRESS"] = "open"  # which takes no addresses
     return f"with a Fly that does not answer: {await _refused(trial, nowhere, code='fly_unavailable', exit_code=75)}"
 
 
