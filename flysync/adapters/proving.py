@@ -83,10 +83,14 @@ class RealTrial(Trial):
     async def _make(self, *, is_new: bool) -> None:
         """Make the schema, if it is a new one, and its tables."""
         if is_new:
-            await self._connection.run(_make)
+            try:
+                await self._connection.run(_make)
+            except ConfigError as error:
+                error.hint = "a proof makes a schema: GRANT CREATE ON DATABASE, or prove with --embedded"
+                raise
         made = await self.run("db", "init", "--yes")
         if made.code:
-            raise NotHere(f"the tables could not be made: {made.error.get('message') or made}")
+            raise NotHere("the tables could not be made", made)
 
     @override
     async def clear(self) -> None:
@@ -110,7 +114,7 @@ class RealTrial(Trial):
         """Give the names of those for *apps*; those of a doctor are for none."""
         listed = await self.run("sandbox", "list")
         if listed.code:
-            raise NotHere(f"the sandboxes could not be listed: {listed}")
+            raise NotHere("the sandboxes could not be listed", listed)
         return [one["name"] for one in listed.report["sandboxes"] if one["app"] in apps]
 
     async def _mark(self) -> str | None:

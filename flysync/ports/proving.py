@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flysync.errors import EXIT_TEMPORARY
 from flysync.model.core import ProjectId
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ PREFIX, PROJECT = "FLYSYNC_PROVE_", ProjectId("flysync-prove")
 
 class NotHere(Exception):
     """Something cannot be tried here; the text says why, and holds no value."""
+
+    def __init__(self, why: str, ended: Ended | None = None) -> None:
+        super().__init__(why if ended is None else f"{why}: {ended.error.get('message') or ended}")
+        #: Whether it may be possible later, as the command says that has *ended*.
+        self.for_now = ended is not None and ended.code == EXIT_TEMPORARY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

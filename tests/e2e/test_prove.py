@@ -385,12 +385,16 @@ def test_it_asks_first_and_takes_nobodys_app(platform: Platform, app: App) -> No
     not_allowed = prove(platform, "token-ends", FLYSYNC_APPS="acme-*")
     no_line = platform.flysync(*PROVE, "--only", "magic", environ=settings)
     no_app = platform.flysync("prove", "--app", "nowhere", "--yes", "--json", environ=settings)
+    later = prove(platform, "token-ends", DAYTONA_API_URL="http://127.0.0.1:9/api")
+    assert [(1,)] == schemas(platform)
+    assert 0 == prove(platform, "token-ends").code
     platform.execute("CREATE SCHEMA flysync_prove")
     not_ours = prove(platform, "token-ends")
     platform.execute("DROP SCHEMA flysync_prove")
     platform.deploy("p", app.name)
     not_mine = prove(platform, "token-ends")
 
+    assert (75, "not_proven", True) == (later.code, later.json["error"]["code"], later.json["error"]["temporary"])
     assert (2, True) == (asked.code, "nobody can answer: Set, change and remove secrets FLYSYNC_PROVE_" in asked.stderr)
     assert (1, "not_allowed") == (not_allowed.code, not_allowed.json["error"]["code"])
     assert (1, "Fly.io knows no app nowhere") == (no_app.code, no_app.json["error"]["message"])

@@ -75,16 +75,18 @@ async def prove(options: ProofOptions, trial: Trial, *, services: Services, list
     """
     if refused := services.allowed.refusal(trial.app, PREFIX):
         raise refused
-    again = command("prove", "--app", trial.app)
+    again = f"run `{command('prove', '--app', trial.app)}` again"
     handle = await services.lock.try_acquire(_LOCK)
     if handle is None:
         raise Locked("another proof is at work in this database", hint="wait for its end")
     try:
         await trial.check()
-        listener.leaves(f"run `{again}` again: it removes what this one has left")
+        listener.leaves(f"{again}: it removes what this one has left")
         return await _Proof(options, trial, services, listener).run()
-    except (NotHere, AppNotFound) as why:
-        raise NotProven(str(why), hint=again) from None
+    except NotHere as why:
+        raise NotProven(str(why), hint=again, for_now=why.for_now) from None
+    except AppNotFound as missing:
+        raise NotProven(missing.message, hint="give --app an app of yours that is there to be broken") from None
     finally:
         await shielded(handle.release())
 
@@ -116,7 +118,7 @@ class _Proof:
             if finding["verdict"] != "skipped":
                 parts.setdefault(finding["subject"], finding["message"])
         if doctor.code:
-            raise NotHere(f"flysync doctor finds: {doctor.error.get('message') or doctor}")
+            raise NotHere("flysync doctor finds", doctor)
         only = self._options.only
         for promise in PROMISES:
             if not only or promise.name in {*only, PROMISES[-1].name}:
