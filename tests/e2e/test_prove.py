@@ -378,6 +378,7 @@ def test_it_goes_no_further_than_it_may(platform: Platform, app: App) -> None:
     assert [] == schemas(platform)
 
 
+@pytest.mark.slow
 def test_it_asks_first_and_takes_nobodys_app(platform: Platform, app: App) -> None:
     """Nor a schema that it has not made, nor an app that is not allowed; nothing is begun then."""
     settings = environ(platform)
