@@ -411,10 +411,11 @@ def test_without_daytona_and_with_a_postgres_of_its_own(platform: Platform, tmp_
     """All lines but the one about the sandbox's network."""
     (tmp_path / "bin").mkdir()
     stand_in.launcher(tmp_path / "bin" / "flyctl")
-    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    (tmp_path / "tmp").mkdir()  # other tests have their own sandboxes on this machine
+    here = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
     where = ("--runner", "local", "--embedded", "--json")
     without = ("DATABASE_URL", "DAYTONA_API_KEY")
-    done = platform.flysync(*PROVE, *where, environ=environ(platform) | {"PATH": path}, without=without)
+    done = platform.flysync(*PROVE, *where, environ=environ(platform) | here, without=without)
 
     assert ["egress: not possible here"] == [f"{name}: {verdict}" for name, (verdict, _) in others(done).items()], done
     assert 0 == done.code
