@@ -7,6 +7,8 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,6 @@ from flysync.sim.loopback import Fault, FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from platform_of_tests import Done, Platform, Running
 
@@ -411,11 +412,13 @@ def test_without_daytona_and_with_a_postgres_of_its_own(platform: Platform, tmp_
     """All lines but the one about the sandbox's network."""
     (tmp_path / "bin").mkdir()
     stand_in.launcher(tmp_path / "bin" / "flyctl")
-    (tmp_path / "tmp").mkdir()  # other tests have their own sandboxes on this machine
-    here = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     where = ("--runner", "local", "--embedded", "--json")
     without = ("DATABASE_URL", "DAYTONA_API_KEY")
-    done = platform.flysync(*PROVE, *where, environ=environ(platform) | here, without=without)
+    with TemporaryDirectory() as directory:  # other tests have sandboxes on this machine as well
+        Path(directory).chmod(0o711)  # the server runs as somebody else
+        here = {"PATH": path, "TMPDIR": directory}
+        done = platform.flysync(*PROVE, *where, environ=environ(platform) | here, without=without)
 
     assert ["egress: not possible here"] == [f"{name}: {verdict}" for name, (verdict, _) in others(done).items()], done
     assert 0 == done.code
