@@ -56,8 +56,18 @@ def place(text: str, path: Path, here: Path) -> Path:
 
 
 @pytest.mark.parametrize("text", [SPY, WRAPPER], ids=["spy", "wrapper"])
-@pytest.mark.parametrize("name", ["bin/flyctl", "bin/fly", "home/.fly/bin/flyctl", "\nodd/flyctl"])
-async def test_another_flyctl_is_never_run(world: LoopbackWorld, tmp_path: Path, text: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("bin/flyctl", "the flyctl on the PATH"),
+        ("bin/fly", "the fly on the PATH"),
+        ("home/.fly/bin/flyctl", "~/.fly/bin/flyctl"),
+        ("\nodd/flyctl", "the flyctl on the PATH"),
+    ],
+)
+async def test_another_flyctl_is_never_run(
+    world: LoopbackWorld, tmp_path: Path, text: str, name: str, where: str
+) -> None:
     """It counts as not there, is named with both sums, and gets neither token nor value; a sum beside it is nothing."""
     launcher(tmp_path / "right")
     box = await world.box()
@@ -74,7 +84,6 @@ async def test_another_flyctl_is_never_run(world: LoopbackWorld, tmp_path: Path,
 
     assert not (tmp_path / "heard").exists()
     assert ("0.4.87", False, {"A": "canary"}) == (found.version, found.was_there, world.stored("acme"))
-    where = str(found_at).replace("\n", "?")
     wanted = f"{OTHER[:12]}... or {archive[:12]}..."
     assert f"{where} was not run: its sum is {sum_of(found_at)[:12]}..., not {wanted}" == found.changed
 
@@ -163,6 +172,6 @@ async def test_a_download_with_another_sum_is_an_error(tmp_path: Path, *, there:
         assert (Scope.SETUP, False, "FLYSYNC_FLYCTL_SHA256") == (error.scope, error.temporary, error.setting)
         archive = world.fly.tarball_sha256("0.4.87")[:12]
         assert f"the archive was not run: its sum is {archive}..., not {OTHER[:12]}..." in error.message
-        assert there == (f"/flyctl was not run: its sum is {sum_of(spy)[:12]}..." in error.message)
+        assert there == (f"the flyctl on the PATH was not run: its sum is {sum_of(spy)[:12]}..." in error.message)
         assert not (tmp_path / "heard").exists()
         assert [] == list(world.local.home.glob(".flysync/*/flyctl[0-9]"))

@@ -75,7 +75,7 @@ def test_a_flyctl_with_another_sum_hears_nothing(platform: Platform, heard: Path
     (warning,) = done.json["warnings"]
 
     assert (0, "synced", "flyctl_changed") == (done.code, done.json["outcome"], warning["code"])
-    assert "/flyctl was not run: its sum is " in warning["message"]
+    assert "the flyctl on the PATH was not run: its sum is " in warning["message"]
     assert f"not {OTHER[:12]}... or " in warning["message"]
     assert not heard.exists()
     if borrowed:

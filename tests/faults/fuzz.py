@@ -205,9 +205,9 @@ _PRINTS: dict[str, tuple[Any, ...]] = {
     "look": (
         *['1 {"Version": "0.4.87"}\n'] * 5,
         f'{"a" * 64}\n{{"Version": "0.4.87"}}',
-        f"1 is {'b' * 64} /usr/bin/flyctl\n",
+        f"1 is {'b' * 64}\n",
     ),
-    "install": ('0 {"Version": "0.4.87"}\n', f"0 is {'b' * 64} the archive\n"),
+    "install": ('0 {"Version": "0.4.87"}\n', f"0 is {'b' * 64}\n"),
     "list": ([{"name": "A", "digest": "d" * 16, "status": "Deployed"}, {"name": "Z", "digest": "e", "status": "x"}],),
     "machines": (
         "machine\nid m0\nstate started\nhost_status ok\nmetadata\nlaunched\nrelease 7\nend\nnow 2000\n",

@@ -348,7 +348,7 @@ async def test_a_flyctl_that_nothing_checks(runner: str, prints: str) -> None:
     unchecked = await examined(
         world, GIVEN | {"FLYSYNC_FLYCTL_SHA256": "", "FLYSYNC_EGRESS": "open", "FLYSYNC_RUNNER": runner}
     )
-    world.fly.flyctl = Flyctl(version="0.4.87", was_there=False, changed="/usr/bin/flyctl was not run")
+    world.fly.flyctl = Flyctl(version="0.4.87", was_there=False, changed="the flyctl on the PATH was not run")
     changed = await examined(world)
     warnings = [[one for one in said(report, "flyctl") if one[0] != "ok"] for report in (unchecked, changed)]
     hints = [one.hint for one in unchecked.findings if one.subject == "flyctl" and one.hint]
@@ -356,7 +356,7 @@ async def test_a_flyctl_that_nothing_checks(runner: str, prints: str) -> None:
     assert (0, 0) == (unchecked.exit_code, changed.exit_code)
     assert "FLYSYNC_FLYCTL_SHA256 is not set" in warnings[0][0][1]
     assert f"{prints} prints" in hints[0]
-    assert [("warning", "/usr/bin/flyctl was not run")] == warnings[1]
+    assert [("warning", "the flyctl on the PATH was not run")] == warnings[1]
 
 
 async def test_a_network_that_cannot_be_looked_at() -> None:

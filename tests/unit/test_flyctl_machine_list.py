@@ -98,6 +98,24 @@ def test_whether_a_machine_runs(tmp_path: Path, fields: dict[str, object], condi
 
 
 @pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"state": "started"}, "started"),
+        ({"state": "launch_failed"}, "launch_failed"),
+        ({"host_status": "unreachable"}, "unreachable"),
+        ({"state": "correct-horse-battery"}, "unknown"),
+        ({"host_status": "correct-horse-battery"}, "unknown"),
+        ({"state": None}, "unknown"),
+    ],
+)
+def test_a_machines_state_is_one_of_flys_words(tmp_path: Path, fields: dict[str, object], shown: str) -> None:
+    """It is shown, and what nobody knows may be anything."""
+    (found,) = read([machine(**fields)], tmp_path)
+
+    assert shown == found.state
+
+
+@pytest.mark.parametrize(
     ("fields", "is_managed", "release"),
     [
         ({}, True, 7),

@@ -159,19 +159,34 @@ async def test_a_flyctl_whose_version_cannot_be_read_is_not_there(text: str) -> 
     assert ("0.4.87", False, None) == (found.version, found.was_there, found.too_old)
 
 
-@pytest.mark.parametrize("path", ["\x1b[31mx", "/caf\u00e9/flyctl", "", "x" * 201, "/x\r"])
-async def test_a_path_that_cannot_be_shown(path: str) -> None:
-    """A sandbox may lie of what it has not run: a terminal is told nothing that it could act on."""
-    sandbox = Scripted(told(0, f"1 is {'a' * 64} {path}\n2 is {'b' * 63} y"), told(0, '0 {"Version": "0.4.87"}'))
+@pytest.mark.parametrize("place", ["", "canary", "4", "-1", "1 canary", "1\r", "٣"])
+async def test_a_flyctl_that_was_not_run_is_named_by_its_place_alone(place: str) -> None:
+    """A sandbox may lie of what it has not run: it is told in words of ours, or not at all."""
+    lines = f"{place} is {'c' * 64} canary\n1 is {'a' * 64}\n3 is {'b' * 64}\n2 is {'b' * 63} y"
+    found = await flyctl(Scripted(told(0, lines), told(0, '0 {"Version": "0.4.87"}')), "1" * 64).prepare()
+    sums = [f"its sum is {one * 12}..., not {'1' * 12}..." for one in "ab"]
 
-    assert f"a flyctl was not run: its sum is {'a' * 12}..., not {'1' * 12}..." == (
-        (await flyctl(sandbox, "1" * 64).prepare()).changed
-    )
+    assert f"the flyctl on the PATH was not run: {sums[0]}; ~/.fly/bin/flyctl was not run: {sums[1]}" == found.changed
+
+
+@pytest.mark.parametrize(
+    ("told_version", "version"),
+    [
+        *((whole, whole) for whole in ("0.4.87", "v0.4.87", "0.4.87-pre-3", "0.0.0-dev", "2026.12.1-dev.1796131965")),
+        *((f"0.4.87{more}", "0.4.87") for more in ("canary", "-canary", "+canary.1", "-stablecanary", "_c4nary-v4lue")),
+        ("2026.12.1-pr99.7-canary", "2026.12.1-pr99.7"),
+    ],
+)
+async def test_of_a_version_its_numbers_are_shown_and_known_words(told_version: str, version: str) -> None:
+    """A build of somebody's own is used as any other; what they call it may be anything."""
+    found = await flyctl(Scripted(told(0, f'1 {{"Version": "{told_version}"}}'))).prepare()
+
+    assert (version, True) == (found.version, found.was_there)
 
 
 async def test_a_flyctl_that_nobody_sums_tells_of_no_sum() -> None:
     """What it prints behind its version is no word of the script's."""
-    sandbox = Scripted(told(0, f'1 {{"Version": "0.4.87"}}\n2 is {"a" * 64} /x'))
+    sandbox = Scripted(told(0, f'1 {{"Version": "0.4.87"}}\n2 is {"a" * 64}'))
     found = await flyctl(sandbox).prepare()
 
     assert (True, "") == (found.was_there, found.changed)

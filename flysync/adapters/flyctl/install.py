@@ -47,16 +47,16 @@ class Source:
 #: Where sums are set, each is copied into the run's own directory, and it is the copy that is summed and then run:
 #: another one can be put in the program's place between the two. What has another sum is not even asked its version.
 _LOOK = """{
-n=0; l=
+n=0; l=; i=0
 for c in "$(command -v flyctl)" "$(command -v fly)" "${HOME:-$PWD}/.fly/bin/flyctl"; do
-  [ -f "$c" ] && [ -x "$c" ] && ! [ "$c" -ef "$l" ] || continue
+  i=$((i + 1)); [ -f "$c" ] && [ -x "$c" ] && ! [ "$c" -ef "$l" ] || continue
   n=$((n + 1)); l=$c; s=; p="$d/flyctl$n"; rm -f "$p"
   if [ "@SUMS@" ]; then $t 10 cp "$c" "$p" && s=$($t 10 sha256sum <"$p"); else ln -s "$c" "$p"; fi
   case ",@SUMS@," in
     @IS_ONE@)
       v=$($t 10 "$p" version --json); printf "%s %s\\n" "$n" "$v"
       case "$v" in @NEW@) [ -e "$d/flyctl" ] || ln -s "$p" "$d/flyctl" ;; esac ;;
-    *) rm -f "$p"; printf "%s is %s %s\\n" "$n" "${s%% *}" "$(printf "%s" "$c" | tr -c "[:print:]" "?")" ;;
+    *) rm -f "$p"; printf "%s is %s\\n" "$i" "${s%% *}" ;;
   esac
 done; true
 }"""
@@ -100,7 +100,7 @@ for g in "$p" "$f"; do
   s=$(sha256sum <"$g")
   case ",@SUMS@," in @IS_ONE@) chmod 700 "$p"; rm -f "$f"; printf "0 "; "$p" version --json; exit ;; esac
 done
-rm -f "$p"; printf "0 is %s the archive\\n" "${s%% *}"
+rm -f "$p"; printf "0 is %s\\n" "${s%% *}"
 exit 66
 )"""
 
@@ -214,20 +214,16 @@ async def _installed(steps: Steps, source: Source, told: str) -> fly.Flyctl:
 
 def versions(told: str) -> dict[str, str]:
     """Read what a step printed of each flyctl that answers: its number, and its version."""
-    lines = (line.partition(" ") for line in told.splitlines())
-    return {
-        number: version
-        for number, _, answer in lines
-        if re.fullmatch("[0-9]", number) and (version := _version(answer))
-    }
+    lines = re.findall("^([0-9]) (.*)$", told, re.MULTILINE)
+    return {number: version for number, answer in lines if (version := _version(answer))}
 
 
 def _changed(told: str, source: Source) -> str:
     """Say which flyctl was not run because of its sum, by what a step printed of it; where none is set it may lie."""
     wanted = " or ".join(f"{one[:_SHOWN]}..." for one in source.sums)
     return "; ".join(
-        f"{path if _PATH.fullmatch(path) else 'a flyctl'} was not run: its sum is {found[:_SHOWN]}..., not {wanted}"
-        for found, path in re.findall(r"^[0-9] is ([0-9a-f]{64}) (.*)$", told, re.MULTILINE)
+        f"{_PLACES[int(place)]} was not run: its sum is {found[:_SHOWN]}..., not {wanted}"
+        for place, found in re.findall(r"^([0-3]) is ([0-9a-f]{64})$", told, re.MULTILINE)
         if source.sums
     )
 
@@ -238,13 +234,16 @@ def _version(told: str) -> str | None:
         version = json.loads(told)["Version"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return version if isinstance(version, str) and _VERSION.fullmatch(version) else None
+    found = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    return found[1] if found else None
 
 
-#: What looks otherwise is not one, because it is shown.
-_VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,64}")
-#: What is shown of a path, and of a sum.
-_PATH, _SHOWN = re.compile("[ -~]{1,200}"), 12
+#: Numbers and the words of a release's kind; what else stands behind them may be anything, and is not shown.
+_KIND = r"(?:[-.+](?:dev|pre|stable|pr[0-9]{1,6}|[0-9]{1,12})\b)*"
+_VERSION = re.compile(rf"(v?[0-9]{{1,6}}(?:\.[0-9]{{1,6}}){{2}}{_KIND})[0-9A-Za-z.+_-]{{0,64}}")
+#: Where a flyctl is, by the number that a script gives the place; and how many characters are shown of a sum.
+_PLACES = "the archive", "the flyctl on the PATH", "the fly on the PATH", "~/.fly/bin/flyctl"
+_SHOWN = 12
 #: An address without a user, and without what a shell acts on.
 _PUBLIC = re.compile(r"[A-Za-z0-9_%+=:,./-]+")
 

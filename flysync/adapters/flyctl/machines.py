@@ -57,6 +57,14 @@ printf "now %s\\n" "$(date +%s)"
 _WHOLE = re.compile(r"(?P<machines>machine\n(?:.+\n)*end|none)\nnow (?P<now>\d{1,15})\n?")
 #: Fly's are 14 letters and digits, and are shown; what is not as plain may be anything.
 _ID = re.compile(r"[0-9A-Za-z_]{1,40}")
+#: Fly's words for a machine (fly.io/docs/machines/machine-states) and for a host that does not answer (fly-go,
+#: machine_types.go). Another one may be anything: it is not shown, and says as little as "unknown".
+# fmt: off
+_WORDS = frozenset({
+    "created", "started", "stopped", "suspended", "failed", "creating", "starting", "stopping", "restarting",
+    "suspending", "launch_failed", "updating", "replacing", "replaced", "migrating", "migrated", "unreachable",
+})
+# fmt: on
 _GONE = frozenset({"destroyed", "destroying"})
 
 
@@ -80,17 +88,18 @@ def _machine(told: Sequence[str], now: int) -> Machine | None:
     words = dict(lines)
     if not _ID.fullmatch(words["id"]):
         raise ValueError("not a machine's id")
-    state, host = words.get("state", "unknown"), words.get("host_status", "ok")
+    state, host = words.get("state", ""), words.get("host_status", "ok")
     if state in _GONE or "temporary" in words:
         return None
     is_seen = host == "ok"  # else what is known of it is old, and may not even say who made it
+    state = state if is_seen else host
     events = _blocks(lines, "event") if is_seen else []
     newest = next((event for event in events if event.keys() & {"start", "exit"}), {})
     exits = [int(event["at"]) for event in events if "exit" in event]
     release = int(words.get("release", 0))
     return Machine(
         id=words["id"],
-        state=state if is_seen else host,
+        state=state if state in _WORDS else "unknown",
         release=release if 0 < release <= MOST_RELEASES else None,
         is_managed="launched" in words or (not is_seen and "metadata" not in words),
         has_crashed="exit" in newest
