@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ done
 
 #: A name or a digest that is longer is none: those of Fly's that were seen have at most 16 or a few dozen characters.
 _LONGEST = 1000
+#: Fly takes no other name (superfly/flyctl issue 3002): what is another cannot be a credential's, and may be anything.
+_NAME = re.compile("[A-Za-z0-9_]+")
 
 _DASH = Secret("-")
 
@@ -202,14 +205,14 @@ class FlyctlSecrets(SecretStore):
 
 def _secrets(told: str) -> tuple[FlySecret, ...]:
     """
-    Read what `flyctl secrets list --json` prints.
+    Read what `flyctl secrets list --json` prints; what cannot be a secret's name at Fly is left out.
 
     Raises:
         FlyctlFailed: it is not what flysync expects.
     """
     with suppress(ValueError, RecursionError):
         if isinstance(rows := json.loads(told), list):
-            found = tuple(map(_secret, rows))
+            found = tuple(secret for secret in map(_secret, rows) if _NAME.fullmatch(secret.name))
             if len({secret.name for secret in found}) == len(found):
                 return found
     raise FlyctlFailed("flyctl's list of secrets is not what flysync expects", service="fly", phase="list")
