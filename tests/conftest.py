@@ -108,9 +108,10 @@ def _heeded_signals() -> None:
 
 @pytest.fixture(autouse=True)
 def _measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Slow tests of whole processes run again what others run; measured, they would take a third longer."""
+    """Slow tests of whole processes mostly run again what others run; measured, they would take a third longer."""
     measuring = Coverage.current()
-    if measuring is None or "slow" not in request.keywords or not {*_WHOLE}.intersection(request.path.parts):
+    is_spared = "slow" in request.keywords and "measured" not in request.keywords
+    if measuring is None or not is_spared or not {*_WHOLE}.intersection(request.path.parts):
         yield
         return
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)

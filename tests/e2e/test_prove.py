@@ -69,6 +69,7 @@ def schemas(platform: Platform) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.usefixtures("app")
+@pytest.mark.measured
 @pytest.mark.slow
 def test_all_of_it_is_proven_here(platform: Platform) -> None:
     """With parts, steps and settings, those that it names set already; no table of the platform has changed."""
