@@ -10,6 +10,7 @@ import shlex
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -116,8 +117,13 @@ class Canary:
         return found
 
 
-def forms(value: str) -> Iterator[tuple[str, bytes]]:
-    """Give the forms in which a value can turn up."""
+@cache
+def forms(value: str) -> tuple[tuple[str, bytes], ...]:
+    """Give the forms in which a value can turn up; they are looked for very often."""
+    return tuple(_forms(value))
+
+
+def _forms(value: str) -> Iterator[tuple[str, bytes]]:
     raw = value.encode()
     yield "whole", raw
     yield "first bytes", raw[:_SHORTEST]
