@@ -99,7 +99,7 @@ class HastyFlyctl(PlayedFlyctl):
 #: What is short where a step does not answer; the other steps have the time that they always have.
 _SHORT: dict[str, Limits] = {
     "install": Limits(install_s=_SHORT_S, margin_s=1),
-    "deploy": Limits(margin_s=1),
+    "deploy": Limits(list_s=_SHORT_S, margin_s=1),
 } | dict.fromkeys(
     ("first", "set", "list", "confirm"), Limits(look_s=_SHORT_S, call_s=_SHORT_S, list_s=_SHORT_S, margin_s=1)
 )
