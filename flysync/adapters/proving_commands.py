@@ -28,6 +28,20 @@ _KEPT = (
 )
 #: Seconds that a command of ours has to clean up.
 _END_S = 90.0
+#: A command that is told to end (SIGTERM) when the proof is dead: nobody holds the other end of its input then.
+_COMMAND = """\
+import os, signal, threading
+from flysync.__main__ import main
+from flysync.cli.signals import SIGNALS
+
+def end():
+    os.read(0, 1)
+    if not SIGNALS.received:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=end, daemon=True).start()
+main()
+"""
 
 
 def environment(settings: Settings, **own: str) -> dict[str, str]:
@@ -54,6 +68,8 @@ class Commands:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        #: Both ends are open for as long as this process lives.
+        self._input, _ = os.pipe()
         self.ended: list[Ended] = []
         self.printed: list[tuple[str, bytes]] = []
 
@@ -63,8 +79,8 @@ class Commands:
 
     async def _process(self, *words: str, settings: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "flysync", *words),
-            stdin=asyncio.subprocess.DEVNULL,
+            *(sys.executable, "-c", _COMMAND, *words),
+            stdin=self._input,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**self._environ, **(settings or {})},

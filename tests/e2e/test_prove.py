@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parts import goes_away
 from test_trust import named, sums
 
 from flysync.handlers.prove.promises import PROMISES
@@ -353,6 +354,42 @@ def test_what_a_killed_one_leaves_the_next_one_removes(platform: Platform, app: 
 
     done = prove(platform, "hidden")
     assert (0, {"hidden": "proven", "leaves-nothing": "proven"}) == (done.code, verdicts(done)), done
+    assert [] == schemas(platform)
+
+
+def commands_of(proof: int) -> list[int]:
+    """Give the processes that a proof has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            state, parent = stat.read_bytes().rpartition(b") ")[2].split()[:2]
+            found += [int(stat.parent.name)] if int(parent) == proof and state != b"Z" else []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
+def test_no_command_outlives_the_proof(platform: Platform, number: signal.Signals) -> None:
+    """Not even one that would run for ever; and the next proof removes what is left."""
+    running = platform.start(*PROVE, "--only", "row-alone", "-v", environ=environ(platform))
+    watching: list[int] = []
+    end = time.monotonic() + 120
+    while not watching:
+        assert time.monotonic() < end
+        words = {pid: Path(f"/proc/{pid}/cmdline") for pid in commands_of(running.process.pid)}
+        with suppress(OSError):
+            watching = [pid for pid, path in words.items() if b"\0watch\0" in path.read_bytes()]
+        time.sleep(0.02)
+    running.process.send_signal(number)
+    running.done()
+    try:
+        assert goes_away(watching[0], "/nowhere")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(watching[0], signal.SIGKILL)
+
+    assert 0 == prove(platform, "hidden").code
     assert [] == schemas(platform)
 
 

@@ -88,7 +88,6 @@ async def _row_alone(trial: Trial, clock: Clock) -> str:
     await runs(trial)
     watching = await trial.begin("watch", "--every", "1s")
     ending = asyncio.ensure_future(watching.ended())
-    await trial.store({ONE: new_value()})
 
     async def is_there() -> bool:
         try:
@@ -97,6 +96,7 @@ async def _row_alone(trial: Trial, clock: Clock) -> str:
             return False
 
     try:
+        await trial.store({ONE: new_value()})
         took_s = await until(is_there, clock)
         if ending.done() and (await ending).error.get("code") == "config":
             raise NotHere("watch needs the packages of the extra worker")
