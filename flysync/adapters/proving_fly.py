@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flysync.adapters.flyctl.app_id import Answer, app_id, app_url, asked, refusal
-from flysync.errors import AppNotFound, FlysyncError
+from flysync.errors import AppNotFound, FlysyncError, FlyUnavailable, RateLimited
 from flysync.model import macaroon
 from flysync.ports import PREFIX, Changes, NotHere
 from flysync.secret import Secret
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Seconds that an answer may take, a command in a machine, and a list to show a change; the most bytes of an answer.
 _ASK_S, _EXEC_S, _LATE_S, _MOST_BYTES = 15.0, 30, 10.0, 4 * 2**20
+#: How often it is asked where Fly has no answer for now: it takes one request a second of each kind, and three at times
+#: (fly.io/docs/machines/api/working-with-machines-api, Rate limits).
+_TRIES, _PAUSE_S = 5, 1.0
 #: Prints a line for each name: the SHA-256 of its value, or `-` where it has none.
 _SUM = 'eval "printf %s \\"\\$$n\\"" | sha256sum'
 _SUMS = f'for n in "$@"; do if eval "[ \\"\\${{$n+x}}\\" ]"; then {_SUM}; else echo -; fi; done'
@@ -37,7 +40,7 @@ class AppAtFly:
             found = await self._ask(app, "/secrets")
         except AppNotFound:
             return {}
-        return {one["name"]: one["digest"] for one in found["secrets"] if one["name"].startswith(PREFIX)}
+        return {one["name"]: one["digest"] for one in found["secrets"] or () if one["name"].startswith(PREFIX)}
 
     async def left(self, app: AppName) -> Sequence[str]:
         """Give the names of those that Fly still lists after a while: its list may be late."""
@@ -82,7 +85,7 @@ class AppAtFly:
             narrowed = Secret(macaroon.narrowed(token.reveal(), until=until, app_id=number + 1 if other else number))
         except ValueError as problem:
             raise NotHere(f"the token {problem}") from None
-        answer = await asked(app_url(app, self._base_urls), narrowed, limit_s=_ASK_S)
+        answer = await self._asked(app, narrowed)
         if isinstance(answer, Answer) and answer.status in {401, 403, 404}:
             return False
         _checked(app, answer)
@@ -90,9 +93,24 @@ class AppAtFly:
 
     async def _ask(self, app: AppName, path: str, *, sent: object = None) -> Any:
         """Give what the Machines API says below the address of the app."""
+        told = _checked(app, await self._asked(app, await self._token(), path, sent=sent)).json()
+        if told is None:
+            raise FlyUnavailable("Fly.io's Machines API answers with something that is not an answer", phase="prove")
+        return told
+
+    async def _asked(
+        self, app: AppName, token: Secret, path: str = "", *, sent: object = None
+    ) -> Answer | FlysyncError:
+        """Ask until there is an answer, some times; all that is asked for may be done twice."""
         url, limit_s = app_url(app, self._base_urls) + path, _ASK_S if sent is None else _EXEC_S + _ASK_S
-        answer = await asked(url, await self._token(), limit_s=limit_s, most_bytes=_MOST_BYTES, sent=sent)
-        return _checked(app, answer).json()
+        tries = 0
+        while True:
+            tries += 1
+            answer = await asked(url, token, limit_s=limit_s, most_bytes=_MOST_BYTES, sent=sent)
+            error = answer if isinstance(answer, FlysyncError) else refusal(app, answer)
+            if tries == _TRIES or not isinstance(error, RateLimited | FlyUnavailable):
+                return answer
+            await self._clock.sleep(error.retry_after_s or _PAUSE_S)
 
 
 def _checked(app: AppName, answer: Answer | FlysyncError) -> Answer:

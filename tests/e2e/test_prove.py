@@ -323,6 +323,17 @@ def test_an_egress_limit_that_is_ignored(platform: Platform, app: App, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("app")
+def test_a_fly_that_is_busy_breaks_no_promise(platform: Platform) -> None:
+    """It takes a request a second of each kind."""
+    busy = [Fault(match="POST .*/exec$", status=status, times=2) for status in (429, 503)]
+    platform.world.fly.faults.extend(busy)
+    done = prove(platform, "arrives")
+
+    assert (0, {}, [0, 0]) == (done.code, others(done), [fault.times for fault in busy]), done
+
+
+@pytest.mark.slow
 def test_what_is_not_possible_here_is_no_failure(platform: Platform, app: App) -> None:
     """It says why."""
     with failing_is_not_possible(platform, app):

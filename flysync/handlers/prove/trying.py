@@ -28,7 +28,7 @@ CLASSES: Mapping[str, str] = {
     "LONG": "0123456789abcdef" * 2048,
 }
 #: Seconds in which something comes about by itself: Fly's list, or the watcher's look; and between two looks of ours.
-SOON_S, _LOOK_S = 120.0, 0.5
+SOON_S, _LOOK_S = 120.0, 1.0
 
 
 class Broken(Exception):
