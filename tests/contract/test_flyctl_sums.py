@@ -64,6 +64,7 @@ def place(text: str, path: Path, here: Path) -> Path:
         ("home/.fly/bin/flyctl", "~/.fly/bin/flyctl"),
         ("\nodd/flyctl", "the flyctl on the PATH"),
     ],
+    ids=["flyctl", "fly", "home", "odd"],
 )
 async def test_another_flyctl_is_never_run(
     world: LoopbackWorld, tmp_path: Path, text: str, name: str, where: str

@@ -1080,8 +1080,8 @@ MUTATIONS = (
     Mutation(
         "let a digit alone into a script",
         "flysync/adapters/flyctl/install.py",
-        'if re.fullmatch("[0-9]", number) and (',
-        "if (",
+        '"^([0-9]) (.*)$"',
+        '"^(.*?) (.*)$"',
         (f"{_ODD}the_number_of_a_flyctl_is_a_digit",),
     ),
     Mutation(
@@ -1089,7 +1089,7 @@ MUTATIONS = (
         "flysync/adapters/flyctl/install.py",
         "    @IS_ONE@)\n      v=",
         "    *)\n      v=",
-        (f"{_SUMS}another_flyctl_is_never_run[bin/flyctl-spy]", f"{_SUMS}another_flyctl_is_never_run[bin/fly-wrapper]"),
+        (f"{_SUMS}another_flyctl_is_never_run[flyctl-spy]", f"{_SUMS}another_flyctl_is_never_run[fly-wrapper]"),
     ),
     Mutation(
         "run the very file that was summed",
@@ -1148,11 +1148,25 @@ MUTATIONS = (
         ("unit/test_snapshots.py::test_another_flyctl_than_the_pinned_one_is_of_no_use",),
     ),
     Mutation(
-        "show no path that a terminal could act on",
+        "tell of a flyctl that was not run by a whole line alone",
         "flysync/adapters/flyctl/install.py",
-        "{path if _PATH.fullmatch(path) else 'a flyctl'}",
-        "{path}",
-        (f"{_ODD}a_path_that_cannot_be_shown",),
+        '([0-9a-f]{64})$"',
+        '([0-9a-f]{64})"',
+        (f"{_ODD}a_flyctl_that_was_not_run_is_named_by_its_place_alone",),
+    ),
+    Mutation(
+        "show of a version what is known",
+        "flysync/adapters/flyctl/install.py",
+        "found[1] if found",
+        "found[0] if found",
+        (f"{_ODD}of_a_version_its_numbers_are_shown_and_known_words",),
+    ),
+    Mutation(
+        "show no name that is none at Fly",
+        "flysync/adapters/flyctl/secrets.py",
+        " if _NAME.fullmatch(secret.name)",
+        "",
+        (f"{_ODD}many_secrets_and_strange_but_harmless_ones",),
     ),
     Mutation(
         "limit what a sandbox reaches",
@@ -1206,9 +1220,16 @@ MUTATIONS = (
     Mutation(
         "know nothing of a machine whose host does not answer",
         "flysync/adapters/flyctl/machines.py",
-        "        state=state if is_seen else host,\n",
-        "        state=state,\n",
+        "    state = state if is_seen else host\n",
+        "",
         (f"{_MACHINES}whether_a_machine_runs",),
+    ),
+    Mutation(
+        "show no word of a machine that is none of Fly's",
+        "flysync/adapters/flyctl/machines.py",
+        'state=state if state in _WORDS else "unknown"',
+        "state=state",
+        (f"{_MACHINES}a_machines_state_is_one_of_flys_words",),
     ),
     # -- what may be touched
     Mutation(

@@ -21,7 +21,7 @@ async def test_a_season_of_watchers_ends_well(database: str) -> None:
     if reason:
         pytest.skip(reason)
 
-    figures = await soak(database, jobs=100, projects=8, seed=1, life=300)
+    figures = await soak(database, jobs=150, projects=8, seed=1, life=300)
 
     assert figures.is_well, figures
     assert min(figures.kills.values()) > 1

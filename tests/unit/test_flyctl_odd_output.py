@@ -159,7 +159,7 @@ async def test_a_flyctl_whose_version_cannot_be_read_is_not_there(text: str) -> 
     assert ("0.4.87", False, None) == (found.version, found.was_there, found.too_old)
 
 
-@pytest.mark.parametrize("place", ["", "canary", "4", "-1", "1 canary", "1\r", "٣"])
+@pytest.mark.parametrize("place", ["", "canary", "2", "4", "-1", "1 canary", "1\r", "٣"])
 async def test_a_flyctl_that_was_not_run_is_named_by_its_place_alone(place: str) -> None:
     """A sandbox may lie of what it has not run: it is told in words of ours, or not at all."""
     lines = f"{place} is {'c' * 64} canary\n1 is {'a' * 64}\n3 is {'b' * 64}\n2 is {'b' * 63} y"
