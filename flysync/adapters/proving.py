@@ -70,8 +70,6 @@ class RealTrial(Trial):
         if mark is not None or await self._fly.digests(self.app):
             await self._clear(await self._connection.run(self._left_app))
             await self._make(is_new=True)
-        deploy = "INSERT INTO project_deployments VALUES (%s, %s) RETURNING 1"
-        await self._connection.run(lambda session: _rows(session, deploy, PROJECT, self.app))
         await self.changes()
 
     async def _projects(self, session: Session) -> list[str]:
@@ -81,7 +79,7 @@ class RealTrial(Trial):
         return [project for (project,) in await _rows(session, query, self.app)] if is_there else []
 
     async def _make(self, *, is_new: bool) -> None:
-        """Make the schema, if it is a new one, and its tables."""
+        """Make the schema, if it is a new one, its tables, and the project, if a dead proof has not left it there."""
         if is_new:
             try:
                 await self._connection.run(_make)
@@ -91,23 +89,24 @@ class RealTrial(Trial):
         made = await self.run("db", "init", "--yes")
         if made.code:
             raise NotHere("the tables could not be made", made)
+        await self._connection.run(lambda session: session.execute(_DEPLOY, (PROJECT, self.app)))
 
     @override
     async def clear(self) -> None:
         await self._clear(self.app)
 
     async def _clear(self, app: AppName) -> None:
-        left = []
+        left, unset = [], None
         settings = {"FLYSYNC_APPS": app}
         if names := await self._fly.digests(app):
             words = [word for name in names for word in ("--name", name)]
             where = ("--project", PROJECT, "--app", app, "--force", "--yes", "--lock-wait", "5m")
-            await self.run("unset", *where, *words, settings=settings)
+            unset = await self.run("unset", *where, *words, settings=settings)
             left += [f"secret {name}" for name in await self._fly.left(app)]
         await self.run("sandbox", "prune", settings=settings)
         left += [f"sandbox {name}" for name in await self._sandboxes(None, app) if name not in self._before]
         if left:
-            raise NotHere(f"left at {app}: {', '.join(left)}")
+            raise NotHere(f"left at {app}: {', '.join(left)}", unset if unset and unset.code else None)
         await self._connection.run(_drop)
 
     async def _sandboxes(self, *apps: AppName | None) -> list[str]:
@@ -125,8 +124,8 @@ class RealTrial(Trial):
 
     async def _left_app(self, session: Session) -> AppName:
         """Give the app of a proof that died; ours, if it had not got as far as that."""
-        rows = await _rows(session, "SELECT fly_app_name FROM project_deployments")
-        return AppName(rows[0][0]) if rows else self.app
+        ((app,),) = await _rows(session, "SELECT fly_app_name FROM project_deployments")
+        return AppName(app)
 
     @override
     async def store(self, values: Mapping[SecretName, Secret]) -> None:
@@ -191,6 +190,8 @@ class RealTrial(Trial):
         return any(piece.encode() in data for piece in pieces if len(piece.strip()) >= _PIECE)
 
 
+#: Says which app the project has, if there is none.
+_DEPLOY = "INSERT INTO project_deployments SELECT %s, %s WHERE NOT EXISTS (SELECT FROM project_deployments)"
 #: Saves a row; each of a transaction's has a time of its own.
 _SAVE = """
     INSERT INTO cloud_credentials VALUES (%s, %s, %s) ON CONFLICT (project_id, credential_name)

@@ -344,9 +344,9 @@ def test_what_is_not_possible_here_is_no_failure(platform: Platform, app: App) -
     assert "the app runs on with FLYSYNC_PROVE_CRASH=1" in line["seen"]
 
 
-def begun(platform: Platform, app: App) -> Running:
+def begun(platform: Platform, app: App, *words: str) -> Running:
     """Start a proof, and wait until the app has values of it."""
-    running = platform.start(*PROVE, "--json", environ=environ(platform))
+    running = platform.start(*PROVE, *words, "--json", environ=environ(platform))
     end = time.monotonic() + 60
     while not any(name.startswith(PREFIX) for name in app.secrets):
         assert time.monotonic() < end
@@ -356,14 +356,15 @@ def begun(platform: Platform, app: App) -> Running:
 
 
 @pytest.mark.slow
-def test_what_a_killed_one_leaves_the_next_one_removes(platform: Platform, app: App) -> None:
-    """Its secrets, its sandbox and its schema; it goes on by itself after that."""
-    running = begun(platform, app)
+@pytest.mark.parametrize("where", [(), ("--embedded",)])
+def test_what_a_killed_one_leaves_the_next_one_removes(platform: Platform, app: App, where: tuple[str, ...]) -> None:
+    """Its secrets, its sandbox and its schema, or what nobody's records know; it goes on by itself after that."""
+    running = begun(platform, app, *where)
     running.process.kill()
     running.done()
-    assert [(1,)] == schemas(platform)
+    assert ([] if where else [(1,)]) == schemas(platform)
 
-    done = prove(platform, "hidden")
+    done = platform.flysync(*PROVE, *where, "--only", "hidden", "--json", environ=environ(platform))
     assert (0, {"hidden": "proven", "leaves-nothing": "proven"}) == (done.code, verdicts(done)), done
     assert [] == schemas(platform)
 
