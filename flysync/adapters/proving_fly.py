@@ -73,7 +73,8 @@ class AppAtFly:
             kinds = [event.get("type") for event in events[:new]]
             updates = max(kinds.count("update"), int(version != before))
             self._seen[one["id"]] = (version, events)
-            found[one["id"]] = Changes(updates=updates, starts=kinds.count("start"))
+            rests = one["state"] in {"stopped", "suspended"}
+            found[one["id"]] = Changes(updates=updates, starts=kinds.count("start"), rests=rests)
         return found
 
     async def may_see(self, app: AppName, *, other: bool, ended: bool) -> bool:

@@ -61,6 +61,7 @@ class Changes:
 
     updates: int  #: Roll-outs that reached it.
     starts: int  #: How often it was started, by whatever.
+    rests: bool = False  #: Whether it is stopped, or suspended, as a standby is.
 
 
 class Trial(Protocol):

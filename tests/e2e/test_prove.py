@@ -323,6 +323,15 @@ def test_an_egress_limit_that_is_ignored(platform: Platform, app: App, tmp_path:
 
 
 @pytest.mark.slow
+def test_a_machine_that_rests_breaks_no_promise(platform: Platform, app: App) -> None:
+    """Fly keeps one as a standby where an app serves nothing, or has stopped one that nobody asks."""
+    app.machines[1].exit(requested=True)
+    done = prove(platform, "one-restart", "no-restart", "joins", "unsets")
+
+    assert (0, {}) == (done.code, others(done)), done
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("app")
 def test_a_fly_that_is_busy_breaks_no_promise(platform: Platform) -> None:
     """It takes a request a second of each kind."""

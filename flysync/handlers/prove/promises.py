@@ -44,7 +44,7 @@ class Promise(NamedTuple):
 async def _arrives(trial: Trial, _: Clock) -> str:
     await base(trial)
     await runs(trial)
-    return f"{len(CLASSES) + 1} values, one of each kind, have the row's SHA-256 in each machine"
+    return f"{len(CLASSES) + 1} values, one of each kind, have the row's SHA-256 in each machine that runs"
 
 
 async def _is_running(trial: Trial, _: Clock) -> str:

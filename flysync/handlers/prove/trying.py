@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from flysync.model.core import SecretName
-from flysync.ports import PREFIX, PROJECT, Clock, Ended, Trial
+from flysync.ports import PREFIX, PROJECT, Clock, Ended, NotHere, Trial
 from flysync.secret import Secret
 
 if TYPE_CHECKING:
@@ -80,8 +80,10 @@ async def until(true: Callable[[], Awaitable[object]], clock: Clock) -> float | 
 
 
 async def each_started(trial: Trial, times: int) -> str:
-    """Expect that each machine was started so often since the last look, and give what was seen."""
-    starts = [its.starts for its in (await trial.changes()).values()]
+    """Expect that each machine that runs was started so often since the last look, and give what was seen."""
+    starts = [its.starts for its in (await trial.changes()).values() if its.starts or not its.rests]
+    if not starts:
+        raise NotHere("no machine of the app is started")
     seen = f"starts of the machines: {', '.join(map(str, starts))}"
     expect(set(starts) == {times}, seen)
     return seen
