@@ -323,6 +323,16 @@ def test_an_egress_limit_that_is_ignored(platform: Platform, app: App, tmp_path:
 
 
 @pytest.mark.slow
+def test_an_app_without_a_machine_proves_nothing_and_breaks_nothing(platform: Platform, app: App) -> None:
+    """But for what a token may do."""
+    app.machines.clear()
+    done = prove(platform, "runs", "no-restart", "joins", "token-ends")
+    seen = ("not possible here", "the app has no machine")
+
+    assert (0, dict.fromkeys(("runs", "no-restart", "joins"), seen)) == (done.code, others(done)), done
+
+
+@pytest.mark.slow
 def test_a_machine_that_rests_breaks_no_promise(platform: Platform, app: App) -> None:
     """Fly keeps one as a standby where an app serves nothing, or has stopped one that nobody asks."""
     app.machines[1].exit(requested=True)
