@@ -131,8 +131,10 @@ class Output:
 
         if isinstance(report.error, Interrupted):
             report.error.hint = self.left or report.error.hint
-        steps = [replace(step, command=self._as_here(step.command)) for step in report.next]
-        report = replace(report, next=tuple(steps))
+        if self.runner in {"daytona", "local"}:  # what is worth running next is to run there as well
+            there = rf"\g<0> --runner {self.runner}"
+            steps = [replace(step, command=_TAKES_RUNNER.sub(there, step.command)) for step in report.next]
+            report = replace(report, next=tuple(steps))
         if self.as_json:
             import json
 
@@ -154,16 +156,6 @@ class Output:
             yield _STDERR, render.next_text(report.next)
         elif not is_quiet:
             yield _STDOUT, render.next_text(report.next)
-
-    def _as_here(self, command: str) -> str:
-        """Give a command that is worth running next, so that it runs with these settings, and where this one did."""
-        if self.runner in {"daytona", "local"}:
-            command = _TAKES_RUNNER.sub(rf"\g<0> --runner {self.runner}", command)
-        import shlex
-
-        if command.startswith("flysync ") and self.env_file and self.env_file.is_file():  # a pipe is read once
-            command += f" --env-file {shlex.quote(str(self.env_file))}"
-        return command
 
 
 def is_lively(stream: Any) -> bool:

@@ -117,7 +117,6 @@ class ReadOnlySandbox(ThrowAwaySandbox):
 
     async def _leave(self) -> None:
         if (why := await self.delete()) is not None:
-            end = "" if self._services.sandboxes.place else "; it ends by itself"
-            message = f"sandbox {self.name} may be left ({why}){end}"
+            message = f"sandbox {self.name} may be left ({why}); it ends by itself"
             self.notes.append(Note(code="sandbox_left", message=message, names=(self.name,)))
             self.next.append(PRUNE)

@@ -51,41 +51,6 @@ def report(error: FlysyncError | None = None) -> SyncReport:
     )
 
 
-@pytest.mark.parametrize(
-    ("is_there", "runner", "command", "shown"),
-    [
-        (True, None, "flysync sandbox prune", "flysync sandbox prune --env-file '{}'"),
-        (True, "local", "flysync sandbox prune", "flysync sandbox prune --runner local --env-file '{}'"),
-        (True, "local", "export DATABASE_URL=…", "export DATABASE_URL=…"),
-        (False, "local", "flysync db init", "flysync db init"),
-    ],
-)
-@pytest.mark.parametrize("as_json", [True, False])
-def test_what_to_run_next_runs_with_the_same_settings(
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    as_json: bool,
-    is_there: bool,
-    runner: str,
-    command: str,
-    shown: str,
-) -> None:
-    """And where this one did; a pipe with settings cannot be read again."""
-    path = tmp_path / "its own.env"
-    if is_there:
-        path.touch()
-    else:
-        os.mkfifo(path)
-    told = replace(report(), next=(NextStep(command=command, why="it helps"),))
-    Output(as_json=as_json, env_file=path, runner=runner).show(told)
-    printed = capsys.readouterr()
-
-    if as_json:
-        assert [shown.format(path)] == [step["command"] for step in json.loads(printed.out)["next"]]
-    else:
-        assert f"next: {shown.format(path)}" in printed.err
-
-
 def test_the_result_is_on_stdout_and_all_else_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """In text; with -q only what went wrong is shown, and what to run next."""
     output = Output()

@@ -221,20 +221,6 @@ async def test_what_may_pass_is_tried_again_by_one_command() -> None:
     assert (again,) == report.next
 
 
-@pytest.mark.parametrize("count", [10, 11, 500])
-async def test_some_projects_steps_are_told_and_where_the_rest_is(count: int) -> None:
-    """Nobody reads five hundred of them."""
-    world = World(app=None)
-    for number in range(count):
-        world.records.add_project(f"p{number:03}", f"app-{number}", KEY="1")
-
-    report = await sync_all(SyncOptions(), concurrency=4, services=world.services)
-    commands = [step.command for step in report.next]
-
-    assert [f"flysync sync-project --project p{number:03}" for number in range(10)] == commands[:10]
-    assert ["flysync status --behind"] * (count > 10) == commands[10:]
-
-
 async def test_an_empty_fleet_and_values_of_callers() -> None:
     """Nothing to do is fine; values that only callers have are a mistake, told before anything is done."""
     assert ["0 projects: none has credentials"] == as_text(

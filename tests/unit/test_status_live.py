@@ -234,19 +234,14 @@ async def test_without_a_sandbox_there_is_nothing_to_see() -> None:
     assert "did you mean acme? `flysync status` lists projects and their apps" == caught.value.hint
 
 
-@pytest.mark.parametrize(("place", "ends"), [("", True), ("-local-here", False)])
-async def test_a_sandbox_that_could_not_be_deleted_is_named(place: str, ends: bool) -> None:
-    """With the command that removes it; the answer is given all the same. At Daytona alone it ends by itself."""
+async def test_a_sandbox_that_could_not_be_deleted_is_named() -> None:
+    """With the command that removes it; the answer is given all the same."""
     world = World()
     world.put(A="1")
     await world.sync()
-    world.sandboxes.place = place
     world.sandboxes.refusals["remove"] = [DaytonaUnavailable("out of reach", service="daytona")]
 
     report = await status(PROJECT, services=world.services, live=True)
 
-    (note,) = report.warnings
-
-    assert ("sandbox_left", "running") == (note.code, words(report)["A"])
-    assert ends == note.message.endswith("; it ends by itself")
+    assert (["sandbox_left"], "running") == ([note.code for note in report.warnings], words(report)["A"])
     assert "flysync sandbox prune" in commands(report)

@@ -20,8 +20,6 @@ _REFUSALS = 3
 #: Credentials that one query looks at: 0.1 s of them.
 PAGE = 30_000
 _AGAIN = "flysync sync-project --all"
-#: How many steps of single projects are worth reading.
-_MOST_STEPS = 10
 
 
 class FleetListener(Protocol):
@@ -173,22 +171,16 @@ class _Fleet:
         )
 
     def _next(self, reports: Sequence[SyncReport]) -> Iterator[NextStep]:
-        """Give one step for all that fail for a reason that they share, or that passes, and some of single projects."""
+        """Give the steps of single projects, and one for all that fail for a reason that they share, or that passes."""
         if self._stopped_by is not None:
             yield NextStep(command=self._again, why="once this is fixed; what is up to date is left as it is")
-        single: dict[NextStep, None] = {}
         for report in reports:
             error = report.error
             may_pass = error is not None and error.temporary
             is_shared = error is not None and error.scope is Scope.SETUP and self._stopped_by is not None
-            if PRUNE in report.next:
-                yield PRUNE
-            single |= {step: None for step in report.next if step != PRUNE and not (is_shared or may_pass)}
+            yield from (step for step in report.next if step == PRUNE or not (is_shared or may_pass))
             if may_pass and self._stopped_by is None and not isinstance(error, Interrupted):
                 yield NextStep(command=self._again, why="tries those again that may succeed now")
-        yield from [*single][:_MOST_STEPS]
-        if (more := len(single) - _MOST_STEPS) > 0:
-            yield NextStep(command="flysync status --behind", why=f"shows the other {more} as well")
 
 
 class _Seat(NullListener):
