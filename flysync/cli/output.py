@@ -131,10 +131,8 @@ class Output:
 
         if isinstance(report.error, Interrupted):
             report.error.hint = self.left or report.error.hint
-        if self.runner in {"daytona", "local"}:  # what is worth running next is to run there as well
-            there = rf"\g<0> --runner {self.runner}"
-            steps = [replace(step, command=_TAKES_RUNNER.sub(there, step.command)) for step in report.next]
-            report = replace(report, next=tuple(steps))
+        steps = (replace(step, command=self._again(step.command)) for step in report.next)
+        report = replace(report, next=tuple(steps))
         if self.as_json:
             import json
 
@@ -156,6 +154,23 @@ class Output:
             yield _STDERR, render.next_text(report.next)
         elif not is_quiet:
             yield _STDOUT, render.next_text(report.next)
+
+    def _again(self, command: str) -> str:
+        """Give a command that is worth running next so that it runs in the same place, with the same settings."""
+        if self.runner in {"daytona", "local"}:
+            command = _TAKES_RUNNER.sub(rf"\g<0> --runner {self.runner}", command)
+        if command.startswith("flysync ") and self._settings_file:
+            command = f"{command} --env-file {self._settings_file}"
+        return command
+
+    @property
+    def _settings_file(self) -> str:
+        """The word for the file of --env-file; none where it is a pipe, which was read to its end."""
+        import shlex
+
+        file = self.env_file
+        is_pipe = file is None or not file.is_file() or file.parts[:2] == ("/", "dev")
+        return "" if is_pipe else shlex.quote(str(file))
 
 
 def is_lively(stream: Any) -> bool:

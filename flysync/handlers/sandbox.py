@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flysync.errors import FlysyncError
 from flysync.model.core import RunId
-from flysync.model.reports import PRUNE, NextStep, Note
+from flysync.model.reports import PRUNE, NextStep, Note, length
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -36,6 +36,14 @@ async def shielded(work: Awaitable[None], limit_s: float | None = CLEAN_UP_S) ->
             break
     if cancelled is not None:
         raise cancelled
+
+
+def end_of_it(*, is_local: bool, after_s: float = 0.0) -> str:
+    """Say what becomes of one that is left: on this machine it stays, and is not known to be left before *after_s*."""
+    if not is_local:
+        return "it ends by itself"
+    when = f", {length(after_s)} from now or later" if after_s else ""
+    return f"it stays until `flysync sandbox prune --runner local` removes it{when}"
 
 
 class ThrowAwaySandbox:
@@ -95,11 +103,13 @@ class ReadOnlySandbox(ThrowAwaySandbox):
         self._run_id = run_id = RunId(services.clock.new_id())
         ttl_s = timeout_s + _TTL_MARGIN_S
         super().__init__(services, f"flysync-{run_id}", {"flysync-run": run_id}, ttl_s=ttl_s, snapshot=snapshot)
+        self._is_local = False
         #: What has to be said of it afterwards.
         self.notes: list[Note] = []
         self.next: list[NextStep] = []
 
     async def __aenter__(self) -> Sandbox:
+        self._is_local = bool(self._services.sandboxes.place)
         try:
             return await self.create(timeout_s=self._timeout_s)
         except BaseException:
@@ -117,6 +127,7 @@ class ReadOnlySandbox(ThrowAwaySandbox):
 
     async def _leave(self) -> None:
         if (why := await self.delete()) is not None:
-            message = f"sandbox {self.name} may be left ({why}); it ends by itself"
+            end = end_of_it(is_local=self._is_local, after_s=self._ttl_s)
+            message = f"sandbox {self.name} may be left ({why}); {end}"
             self.notes.append(Note(code="sandbox_left", message=message, names=(self.name,)))
             self.next.append(PRUNE)

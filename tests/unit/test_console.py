@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -101,6 +102,25 @@ def test_what_to_run_next_is_to_run_there_as_well(capsys: pytest.CaptureFixture[
     assert [f"next: flysync {command}  (x)"] * 2 == others
     assert others[0] == local.replace(" --runner local", "", 1) != local
     assert {"next: flysync history --project p  (x)"} == unchanged
+
+
+@pytest.mark.parametrize("command", ["sync --name A", "status", "history --project p", "config show", "db init"])
+def test_what_to_run_next_has_the_same_settings(
+    capsys: pytest.CaptureFixture[str], command: str, tmp_path: Path
+) -> None:
+    """The file of --env-file is said again, quoted; a pipe cannot be read twice, and only flysync takes it."""
+    file, pipe = tmp_path / "it's.env", tmp_path / "pipe"
+    file.touch()
+    os.mkfifo(pipe)
+    (step, other) = (NextStep(command=one, why="x") for one in (f"flysync {command}", "export A=1"))
+    for env_file in (file, pipe, Path("/dev/stdin"), None):
+        Output(env_file=env_file).show(Report(next=(step, other)))
+    lines = capsys.readouterr().out.splitlines()
+    words = shlex.split(lines[0].removesuffix("  (x)"))[1:]
+
+    assert ["flysync", *command.split(), "--env-file", str(file)] == words
+    assert [f"next: flysync {command}  (x)"] * 3 == lines[2::2]
+    assert {"next: export A=1  (x)"} == {*lines[1::2]}
 
 
 def test_json_is_one_object_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:

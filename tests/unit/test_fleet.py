@@ -221,6 +221,21 @@ async def test_what_may_pass_is_tried_again_by_one_command() -> None:
     assert (again,) == report.next
 
 
+async def test_what_many_projects_need_is_said_once() -> None:
+    """Of one of them, with how many there are; each project's own report has its own."""
+    world = World(app=None)
+    for name in "abcd":
+        world.records.add_project(name, f"app-{name}", KEY=name)
+
+    report = await sync_all(SyncOptions(), concurrency=1, services=world.services)
+
+    why = "once the app exists; the same for 3 other projects"
+    assert (NextStep(command="flysync sync-project --project a", why=why),) == report.next
+    assert [f"flysync sync-project --project {name}" for name in "abcd"] == [
+        one.next[0].command for one in report.projects
+    ]
+
+
 async def test_an_empty_fleet_and_values_of_callers() -> None:
     """Nothing to do is fine; values that only callers have are a mistake, told before anything is done."""
     assert ["0 projects: none has credentials"] == as_text(

@@ -276,7 +276,7 @@ async def test_daytona_failing(call: str) -> None:
 
 @pytest.mark.parametrize(("place", "ends"), [("", True), ("-local-here", False)])
 async def test_a_sandbox_that_is_left_ends_by_itself_at_daytona_alone(place: str, ends: bool) -> None:
-    """It is not promised of one on this machine."""
+    """One on this machine stays, and it is said what removes it."""
     world = World()
     world.put(A="1")
     world.sandboxes.place = place
@@ -284,6 +284,7 @@ async def test_a_sandbox_that_is_left_ends_by_itself_at_daytona_alone(place: str
     (note,) = (await world.sync()).warnings
 
     assert ends == note.message.endswith("; it ends by itself")
+    assert ends != note.message.endswith("; it stays until `flysync sandbox prune --runner local` removes it")
 
 
 async def test_an_action_that_cannot_be_written_stops_the_run() -> None:

@@ -234,14 +234,23 @@ async def test_without_a_sandbox_there_is_nothing_to_see() -> None:
     assert "did you mean acme? `flysync status` lists projects and their apps" == caught.value.hint
 
 
-async def test_a_sandbox_that_could_not_be_deleted_is_named() -> None:
-    """With the command that removes it; the answer is given all the same."""
+@pytest.mark.parametrize(
+    ("place", "end"),
+    [
+        ("", "; it ends by itself"),
+        ("-local-x", "; it stays until `flysync sandbox prune --runner local` removes it, 3 min from now or later"),
+    ],
+)
+async def test_a_sandbox_that_could_not_be_deleted_is_named(place: str, end: str) -> None:
+    """With what becomes of it, and the command that removes it; the answer is given all the same."""
     world = World()
     world.put(A="1")
     await world.sync()
+    world.sandboxes.place = place
     world.sandboxes.refusals["remove"] = [DaytonaUnavailable("out of reach", service="daytona")]
 
     report = await status(PROJECT, services=world.services, live=True)
 
     assert (["sandbox_left"], "running") == ([note.code for note in report.warnings], words(report)["A"])
+    assert report.warnings[0].message.endswith(end)
     assert "flysync sandbox prune" in commands(report)

@@ -13,7 +13,7 @@ from flysync.model.reports import PRUNE, FleetReport, NextStep, Note, SyncReport
 from flysync.ports import NullListener, Services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 #: Projects in a row that are refused until all are taken to be, where it may be about each of them alone.
 _REFUSALS = 3
@@ -167,7 +167,7 @@ class _Fleet:
             unchanged=self._unchanged,
             error=self._stopped_by,
             warnings=self._notes,
-            next=tuple(dict.fromkeys(self._next(reports))),
+            next=tuple(_one_of_each(self._next(reports))),
         )
 
     def _next(self, reports: Sequence[SyncReport]) -> Iterator[NextStep]:
@@ -181,6 +181,16 @@ class _Fleet:
             yield from (step for step in report.next if step == PRUNE or not (is_shared or may_pass))
             if may_pass and self._stopped_by is None and not isinstance(error, Interrupted):
                 yield NextStep(command=self._again, why="tries those again that may succeed now")
+
+
+def _one_of_each(steps: Iterable[NextStep]) -> Iterator[NextStep]:
+    """Give the first of the steps that have the same reason, and say how many projects there are besides."""
+    alike: dict[str, list[NextStep]] = {}
+    for step in dict.fromkeys(steps):
+        alike.setdefault(step.why, []).append(step)
+    for why, (first, *others) in alike.items():
+        count = f"; the same for {len(others)} other project{'s' if len(others) > 1 else ''}" if others else ""
+        yield NextStep(command=first.command, why=f"{why}{count}")
 
 
 class _Seat(NullListener):

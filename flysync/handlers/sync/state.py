@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flysync.errors import DeployFailed, FlysyncError, OutcomeUnknown
+from flysync.handlers.sandbox import end_of_it
 from flysync.handlers.sync.stage import Line, Stage, cut_short, gravest
 from flysync.model.core import AppName, Outcome, ProjectView, Reason, RunId, SecretName, SecretRecord, State
 from flysync.model.reports import PRUNE, CredentialReport, NextStep, Note, RunRow, SyncReport
@@ -183,8 +184,7 @@ class SyncState:
 
     def leave_sandbox(self, name: str, why: str) -> None:
         """Note that a sandbox of ours is there, and how to get rid of it; until `deleted_sandbox`."""
-        end = "" if LOCAL in name else "; it ends by itself"
-        self.note("sandbox_left", f"sandbox {name} {why}{end}", [name])
+        self.note("sandbox_left", f"sandbox {name} {why}; {end_of_it(is_local=LOCAL in name)}", [name])
         self._next = [*(step for step in self._next if step != PRUNE), PRUNE]
 
     def deleted_sandbox(self, name: str) -> None:
