@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from flysync.cli.progress import FleetProgress, Progress
+from flysync.cli.progress import Follower, Progress
 from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from flysync.model.core import SyncOptions
     from flysync.model.reports import Report
     from flysync.settings import Settings
-
-    Follower = Progress | FleetProgress
 
 
 def load_settings(output: Output, needs: Sequence[str]) -> Settings:
