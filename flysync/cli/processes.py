@@ -34,15 +34,13 @@ Queue = Annotated[
 WatchPrune = Annotated[bool, typer.Option("--prune", help="Remove secrets whose rows are gone.")]
 Concurrency = Annotated[int, number_option("--concurrency", most=100, metavar="N", help="Runs at a time.")]
 Every = Annotated[
-    float,
-    time_option("--every", show_default="5s", help="Time between two checks.", parser=read_duration),
+    float, time_option("--every", show_default="5s", help="Time between two checks.", parser=read_duration)
 ]
 CatchUp = Annotated[
     bool, typer.Option("--catch-up", help="Start even if many projects have never been synced: set all of them.")
 ]
 Grace = Annotated[
-    float,
-    time_option("--grace", show_default="30s", help="Time for runs to end after SIGTERM.", parser=read_duration),
+    float, time_option("--grace", show_default="30s", help="Time for runs to end after SIGTERM.", parser=read_duration)
 ]
 HealthPort = Annotated[
     int | None,

@@ -9,16 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from flysync.model.core import (
-        AppName,
-        OpenRun,
-        ProjectId,
-        ProjectView,
-        RunId,
-        SecretName,
-        SecretRecord,
-        State,
-    )
+    from flysync.model.core import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
     from flysync.model.reports import Finding, InitReport, Overview, RunRow
     from flysync.ports.runs import (
         Action,
