@@ -183,12 +183,7 @@ def schema(output: Output) -> None:
 
 
 def _worker_queue(settings: "Settings") -> "JobQueue":
-    """
-    Give the queue that a worker would take jobs from.
-
-    Raises:
-        ImportError: a package is missing that a worker needs.
-    """
+    """Give the queue that a worker would take jobs from; ImportError: a package is missing that a worker needs."""
     import prometheus_client  # noqa: F401 - a worker needs it besides the queue's packages
 
     from flysync import bootstrap

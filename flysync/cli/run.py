@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 
 def load_settings(output: Output, needs: Sequence[str]) -> Settings:
-    """
-    Read the settings of this process, and show warnings about them.
-
-    Raises:
-        ConfigError: one of *needs* is missing, or any is invalid.
-    """
+    """Read the settings, and show warnings about them; ConfigError: one of *needs* is missing, or any is invalid."""
     from flysync import bootstrap, logs
 
     settings = bootstrap.load_settings(needs, env_file=output.env_file, runner=output.runner)

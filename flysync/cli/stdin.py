@@ -74,12 +74,7 @@ def read_text(what: str, *, env_file: Path | None) -> str:
 
 
 def confirm(question: str) -> None:
-    """
-    Ask on the terminal.
-
-    Raises:
-        UsageError: nobody can be asked, or the answer is no.
-    """
+    """Ask on the terminal; UsageError: nobody can be asked, or the answer is no."""
     from flysync.model.reports import printable
 
     if sys.stdin is None or not sys.stdin.isatty():

@@ -112,12 +112,7 @@ class Settings:
         return [name for name in names if getattr(self, VARIABLES[name][0]) is None]
 
     def complete(self, options: SyncOptions) -> SyncOptions:
-        """
-        Fill in what *options* leave open.
-
-        Raises:
-            UsageError: they name a sandbox, and flyctl runs in none.
-        """
+        """Fill in what *options* leave open; UsageError: they name a sandbox, and flyctl runs in none."""
         if options.sandbox and self.runner == "local":
             hint = "leave one of the two out"
             raise UsageError("--sandbox names a sandbox at Daytona, and FLYSYNC_RUNNER is local", hint=hint)
@@ -167,12 +162,7 @@ def needed(names: Sequence[str], *, has_command: bool, is_local: bool) -> Sequen
 
 
 def read_secret(name: str, text: str, *, where: str = "keyring") -> Secret | None:
-    """
-    Check a secret from the keyring, or one that is to be stored there; an empty one is none.
-
-    Raises:
-        ConfigError: it is invalid.
-    """
+    """Check a secret from the keyring, or one to be stored there; an empty one is none; ConfigError: it is invalid."""
     stripped = text.rstrip("\r\n")
     try:
         value = VARIABLES[name][1].read(stripped) if stripped else None
