@@ -138,7 +138,6 @@ class Watcher:
         return is_held or candidate.project in self._in_hand
 
     async def _work(self) -> None:
-        """Sync one project after the other."""
         task = asyncio.current_task()
         assert task is not None
         while not self._is_closing:
