@@ -1283,8 +1283,8 @@ MUTATIONS = (
     Mutation(
         "let a stray file say no limit in vain",
         "flysync/settings/table.py",
-        '    "FLYSYNC_EGRESS",\n    "FLYSYNC_NARROW_TOKEN",\n    "FLYSYNC_DECRYPT",\n    "FLYSYNC_TOKEN_COMMAND",\n',
-        "",
+        'readers.one_of("app"), limits=True)',
+        'readers.one_of("app"))',
         (f"{_SETTINGS}a_limit_in_a_stray_file_is_an_error",),
     ),
     Mutation(
