@@ -158,14 +158,7 @@ class Records(Protocol):
         """
 
     async def candidates(
-        self,
-        after: ProjectId | None,
-        *,
-        values: bool,
-        unsettled: bool,
-        everything: bool,
-        limit: int,
-        alone: bool = False,
+        self, after: ProjectId | None, *, unsettled: bool, everything: bool, limit: int, alone: bool = False
     ) -> ProjectsPage:
         """
         Give the next projects after *after* that have credentials, and those of them with something to do.

@@ -64,7 +64,7 @@ class Looks:
         last: ProjectId | None = None
         while True:
             page = await self._services.records.candidates(
-                last, values=True, unsettled=False, everything=False, limit=PAGE, alone=True
+                last, unsettled=False, everything=False, limit=PAGE, alone=True
             )
             if not page.is_whole:
                 return None
