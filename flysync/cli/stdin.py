@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 
 def read_value(names: Sequence[str], *, env_file: Path | None) -> Secret:
-    """
-    Read the value of the one name that is given; see `read_text`.
-
-    Raises:
-        UsageError: there are several names, or there is nothing to read.
-        InvalidCredential: it is not text.
-    """
+    """Read the value of the one name that is given; InvalidCredential: it is not text; UsageError: see `read_text`."""
     from flysync.secret import Secret
 
     if len(set(names)) != 1:
