@@ -1460,8 +1460,8 @@ MUTATIONS = (
     Mutation(
         "repeat no text in the place of a number",
         "flysync/cli/options.py",
-        "    return typer.Option(name, parser=read, **more)\n",
-        "    return typer.Option(name, min=least, max=most, **more)\n",
+        "    return typer.Option(name, parser=read, metavar=metavar, **more)\n",
+        "    return typer.Option(name, min=least, max=most, metavar=metavar, **more)\n",
         ("e2e/test_bad_input.py::test_a_value_in_an_odd_place",),
     ),
     Mutation(
