@@ -206,12 +206,7 @@ def _value(name: SecretName, view: ProjectView, options: SyncOptions) -> tuple[S
 def _decide(
     record: SecretRecord | None, fingerprint: str, view: ProjectView, options: SyncOptions
 ) -> tuple[Reason, bool, bool]:
-    """
-    Give the reason, whether to set, and whether to ask Fly first.
-
-    Raises:
-        DeployFailed: it has been rolled out in vain as often as is allowed.
-    """
+    """Give the reason, whether to set, and whether to ask Fly first; DeployFailed: it has been given up."""
     if record is None or record.fingerprint is None:
         return Reason.NEW, True, False
     if record.fingerprint != fingerprint:

@@ -22,9 +22,7 @@ SnapshotName = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", parser=_a_name, help="Its name.", show_default="flysync-flyctl-VERSION"),
 ]
-Warm = Annotated[
-    int | None, number_option("--warm", least=0, most=100, metavar="N", help="Sandboxes to keep ready (paid for).")
-]
+Warm = Annotated[int | None, number_option("--warm", least=0, most=100, help="Sandboxes to keep ready (paid for).")]
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL, and run nothing.")]
 #: What no role can be called: to Postgres "public" is everybody, quoted or not (read: gram.y, RoleSpec).
 _NO_ROLES = {"public", "none"}

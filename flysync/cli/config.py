@@ -94,13 +94,7 @@ def config_unset(output: Output, name: Name) -> None:
 
 
 def _settings_without_keyring(output: Output, name: str) -> "ConfigReport":
-    """
-    Give the settings as they are without the keyring.
-
-    Raises:
-        UsageError: *name* is not one that the keyring may have; it may be a secret itself, and is not shown.
-        ConfigError: the keyring must not be used.
-    """
+    """Give the settings without the keyring; a *name* that it may not have is not shown: it may be a secret itself."""
     from flysync import bootstrap
     from flysync.settings import SECRETS, VARIABLES
 

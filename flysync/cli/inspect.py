@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 
 IsLive = Annotated[bool, typer.Option("--live", help="Also ask Fly; exit 3 if it differs from the table.")]
-Limit = Annotated[
-    int | None, number_option("--limit", most=1000, metavar="N", show_default="20", help="The newest N runs.")
-]
+Limit = Annotated[int | None, number_option("--limit", most=1000, show_default="20", help="The newest N runs.")]
 IsBehind = Annotated[bool, typer.Option("--behind", help="Only projects whose app lacks stored values.")]
 HasFailed = Annotated[bool, typer.Option("--failed", help="Only projects that are behind because of an error.")]
 HaveFailed = Annotated[bool, typer.Option("--failed", help="Only runs that failed or died.")]
@@ -183,12 +181,7 @@ def schema(output: Output) -> None:
 
 
 def _worker_queue(settings: "Settings") -> "JobQueue":
-    """
-    Give the queue that a worker would take jobs from.
-
-    Raises:
-        ImportError: a package is missing that a worker needs.
-    """
+    """Give the queue that a worker would take jobs from; ImportError: a package is missing that a worker needs."""
     import prometheus_client  # noqa: F401 - a worker needs it besides the queue's packages
 
     from flysync import bootstrap

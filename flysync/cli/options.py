@@ -75,7 +75,7 @@ def name_of(what: str, is_valid: Callable[[str], bool]) -> Callable[[str], str]:
     return read
 
 
-def number_option(name: str, *, least: int = 1, most: int, **more: Any) -> Any:
+def number_option(name: str, *, least: int = 1, most: int, metavar: str = "N", **more: Any) -> Any:
     """Give an option that takes a whole number; Typer's own repeats what was given, which may be a value."""
 
     def read(text: str | int) -> int:
@@ -83,7 +83,7 @@ def number_option(name: str, *, least: int = 1, most: int, **more: Any) -> Any:
             raise typer.BadParameter(f"use a whole number from {least:,} to {most:,}")
         return int(text)
 
-    return typer.Option(name, parser=read, **more)
+    return typer.Option(name, parser=read, metavar=metavar, **more)
 
 
 def _completes(kind: "Known") -> Callable[[typer.Context, str], list[str]]:
@@ -127,6 +127,7 @@ _app_option = partial(
     typer.Option, "--app", metavar="APP", parser=name_of("a Fly.io app", is_app_name), autocompletion=_completes("app")
 )
 time_option = partial(typer.Option, metavar="TIME", parser=read_positive)
+wait_option = partial(time_option, parser=read_duration)  # one that may be zero
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (schema flysync/1) on stdout.")]
 Verbose = Annotated[
@@ -173,10 +174,7 @@ Runner = Annotated[
     ),
 ]
 LockWait = Annotated[
-    float,
-    time_option(
-        "--lock-wait", show_default="60s", help="How long to wait for another run's lock.", parser=read_duration
-    ),
+    float, wait_option("--lock-wait", show_default="60s", help="How long to wait for another run's lock.")
 ]
 Timeout = Annotated[float, time_option("--timeout", show_default="10m", help="Overall time limit, excluding cleanup.")]
 InitTimeout = Annotated[float, time_option("--timeout", show_default="60s", help="How long to wait for open runs.")]

@@ -8,7 +8,7 @@ import typer
 
 from flysync.cli import run
 from flysync.cli.app import app
-from flysync.cli.options import name_of, number_option, read_duration, takes, time_option, with_sandbox
+from flysync.cli.options import name_of, number_option, takes, wait_option, with_sandbox
 from flysync.cli.output import Output
 from flysync.cli.sync import PruneAfter, pruning_of
 from flysync.errors import ConfigError
@@ -32,18 +32,12 @@ Queue = Annotated[
 ]
 
 WatchPrune = Annotated[bool, typer.Option("--prune", help="Remove secrets whose rows are gone.")]
-Concurrency = Annotated[int, number_option("--concurrency", most=100, metavar="N", help="Runs at a time.")]
-Every = Annotated[
-    float,
-    time_option("--every", show_default="5s", help="Time between two checks.", parser=read_duration),
-]
+Concurrency = Annotated[int, number_option("--concurrency", most=100, help="Runs at a time.")]
+Every = Annotated[float, wait_option("--every", show_default="5s", help="Time between two checks.")]
 CatchUp = Annotated[
     bool, typer.Option("--catch-up", help="Start even if many projects have never been synced: set all of them.")
 ]
-Grace = Annotated[
-    float,
-    time_option("--grace", show_default="30s", help="Time for runs to end after SIGTERM.", parser=read_duration),
-]
+Grace = Annotated[float, wait_option("--grace", show_default="30s", help="Time for runs to end after SIGTERM.")]
 HealthPort = Annotated[
     int | None,
     number_option(

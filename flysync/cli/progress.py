@@ -17,7 +17,26 @@ if TYPE_CHECKING:
     from flysync.secret import Secret
 
 
-class Progress:
+class Follower:
+    """Follows what a command does; on a terminal by a line that moves."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self._has_line = not output.as_json and output.verbosity == 0 and is_lively(sys.stderr)
+        self._line: Any = None  #: Absent until there is something to show.
+
+    def begin(self, known: Callable[[], SyncReport | FleetReport]) -> None:
+        """Remember who gives the report, in case the process has to leave at once."""
+        self.output.unfinished = known
+
+    def stop(self) -> None:
+        """Remove the line."""
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+
+
+class Progress(Follower):
     """
     Follows a run or a build (ports `ProgressListener`, `BuildListener`).
 
@@ -26,18 +45,12 @@ class Progress:
     """
 
     def __init__(self, output: Output, secrets: Sequence[Secret] = ()) -> None:
-        self.output = output
+        super().__init__(output)
         self._secrets = secrets
         self._since = self._began = time.monotonic()
         self._phase = ""
         self._before: list[str] = []
-        self._spinner: Any = None
-        self._has_lines = output.verbosity > 0 and not output.as_json
-        self._has_spinner = not output.as_json and output.verbosity == 0 and is_lively(sys.stderr)
-
-    def begin(self, known: Callable[[], SyncReport]) -> None:
-        """Remember who gives the report, in case the process has to leave at once."""
-        self.output.unfinished = known
+        self._has_text = output.verbosity > 0 and not output.as_json
 
     def step(self, phase: str) -> None:
         """Show that a step begins."""
@@ -45,15 +58,15 @@ class Progress:
         if self._phase:
             self._before.append(f"{self._phase} {now - self._since:.1f}")
         self._phase, self._since = phase, now
-        if self._has_lines:
+        if self._has_text:
             write(sys.stderr, f"info: {phase} (after {now - self._began:.1f} s)")
-        if not self._has_spinner:
+        if not self._has_line:
             return
-        if self._spinner is None:
-            self._spinner = _spinner(self)
-            self._spinner.add_task(phase, total=None)
-            self._spinner.start()
-        self._spinner.update(self._spinner.task_ids[0], description=phase)
+        if self._line is None:
+            self._line = _spinner(self)
+            self._line.add_task(phase, total=None)
+            self._line.start()
+        self._line.update(self._line.task_ids[0], description=phase)
 
     @property
     def seconds(self) -> str:
@@ -65,14 +78,14 @@ class Progress:
     @property
     def on_progress(self) -> Callable[[Machines], None] | None:
         """Give what shows how far a roll-out has come; nothing where nobody would see it."""
-        return self._show_machines if self._has_spinner or self._has_lines else None
+        return self._show_machines if self._has_line or self._has_text else None
 
     def _show_machines(self, machines: Machines) -> None:
         done = f"{machines.updated}/{machines.total} machines"
-        if self._has_lines:
+        if self._has_text:
             write(sys.stderr, f"info: {self._phase} {done} (after {time.monotonic() - self._began:.1f} s)")
-        elif self._spinner is not None:
-            self._spinner.update(self._spinner.task_ids[0], description=f"{self._phase} {done}")
+        elif self._line is not None:
+            self._line.update(self._line.task_ids[0], description=f"{self._phase} {done}")
 
     def log(self, line: str) -> None:
         """Show a line that another program has printed."""
@@ -90,34 +103,19 @@ class Progress:
         self.output.unfinished = lambda: report
         self.stop()
 
-    def stop(self) -> None:
-        """Remove the line."""
-        if self._spinner is not None:
-            self._spinner.stop()
-            self._spinner = None
 
-
-class FleetProgress:
+class FleetProgress(Follower):
     """Follows a sync of all projects: a line per project on stdout, and below them a bar on a terminal."""
-
-    def __init__(self, output: Output) -> None:
-        self.output = output
-        self._bar: Any = None
-        self._has_bar = not output.as_json and output.verbosity == 0 and is_lively(sys.stderr)
-
-    def begin(self, known: Callable[[], FleetReport]) -> None:
-        """Remember who gives the report."""
-        self.output.unfinished = known
 
     def found(self, more: int) -> None:
         """Show how many projects are to be synced."""
-        if self._bar is None and self._has_bar and more:
-            self._bar = _bar()
-            self._bar.add_task("projects", total=0)
-            self._bar.start()
-        if self._bar is not None:
-            (task,) = self._bar.tasks
-            self._bar.update(task.id, total=task.total + more)
+        if self._line is None and self._has_line and more:
+            self._line = _bar()
+            self._line.add_task("projects", total=0)
+            self._line.start()
+        if self._line is not None:
+            (task,) = self._line.tasks
+            self._line.update(task.id, total=task.total + more)
 
     def unchanged(self, projects: Sequence[ProjectId]) -> None:
         """JSON names those that are up to date; there may be very many of them, so it does at once."""
@@ -135,18 +133,12 @@ class FleetProgress:
         if self.output.as_json or self.output.verbosity < 0:
             return
         # stdout goes to the terminal by itself, or to a file: the bar makes room for it.
-        if self._bar is not None:
-            self._bar.stop()
+        if self._line is not None:
+            self._line.stop()
         write(sys.stdout, "\n".join(project_text(report)))
-        if self._bar is not None:
-            self._bar.start()
-            self._bar.advance(self._bar.task_ids[0])
-
-    def stop(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._line is not None:
+            self._line.start()
+            self._line.advance(self._line.task_ids[0])
 
 
 def _line(*columns: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from flysync.cli.progress import FleetProgress, Progress
+from flysync.cli.progress import Follower, Progress
 from flysync.cli.signals import SIGNALS
 from flysync.errors import FlysyncError, Interrupted
 
@@ -20,16 +20,9 @@ if TYPE_CHECKING:
     from flysync.model.reports import Report
     from flysync.settings import Settings
 
-    Follower = Progress | FleetProgress
-
 
 def load_settings(output: Output, needs: Sequence[str]) -> Settings:
-    """
-    Read the settings of this process, and show warnings about them.
-
-    Raises:
-        ConfigError: one of *needs* is missing, or any is invalid.
-    """
+    """Read the settings, and show warnings about them; ConfigError: one of *needs* is missing, or any is invalid."""
     from flysync import bootstrap, logs
 
     settings = bootstrap.load_settings(needs, env_file=output.env_file, runner=output.runner)

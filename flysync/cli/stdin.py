@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 
 def read_value(names: Sequence[str], *, env_file: Path | None) -> Secret:
-    """
-    Read the value of the one name that is given; see `read_text`.
-
-    Raises:
-        UsageError: there are several names, or there is nothing to read.
-        InvalidCredential: it is not text.
-    """
+    """Read the value of the one name that is given; InvalidCredential: it is not text; UsageError: see `read_text`."""
     from flysync.secret import Secret
 
     if len(set(names)) != 1:
@@ -74,12 +68,7 @@ def read_text(what: str, *, env_file: Path | None) -> str:
 
 
 def confirm(question: str) -> None:
-    """
-    Ask on the terminal.
-
-    Raises:
-        UsageError: nobody can be asked, or the answer is no.
-    """
+    """Ask on the terminal; UsageError: nobody can be asked, or the answer is no."""
     from flysync.model.reports import printable
 
     if sys.stdin is None or not sys.stdin.isatty():

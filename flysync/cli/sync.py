@@ -28,8 +28,7 @@ from flysync.model.core import GONE_S, Pruning, SyncOptions
 ValueStdin = Annotated[bool, typer.Option("--value-stdin", help="Read the value from standard input.")]
 All = Annotated[bool, typer.Option("--all", help="All projects that have credentials.")]
 AtATime = Annotated[
-    int | None,
-    number_option("--concurrency", most=100, metavar="N", show_default="4", help="Projects at a time (--all)."),
+    int | None, number_option("--concurrency", most=100, show_default="4", help="Projects at a time (--all).")
 ]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove secrets whose rows are gone, after the sync.")]
 PruneAfter = Annotated[

@@ -26,9 +26,8 @@ class ConfigReport(Report):
 
     lines: tuple[SettingLine, ...]
     problems: tuple[str, ...] = ()
-    has_unread: bool = (
-        False  #: Whether some belong to no setting: a line or a file that cannot be read may have held any.
-    )
+    #: Whether some belong to no setting: a line or a file that cannot be read may have held any.
+    has_unread: bool = False
 
     def line(self, name: str) -> SettingLine:
         """Give that of one setting."""

@@ -68,12 +68,7 @@ def _value_problem(text: str, *forms: re.Pattern[str]) -> str:
 
 
 def project_id(text: str, what: str = "the project's id") -> ProjectId:
-    """
-    Give *text* as the id of a project; *what* it is.
-
-    Raises:
-        UsageError: no project can have it.
-    """
+    """Give *text* as the id of a project; UsageError, which says *what* it is: no project can have it."""
     problem = _length_problem(text, _LONGEST_PROJECT)
     if re.search("[\0\ud800-\udfff]", text):
         problem = problem or "contains a character that no database can store"

@@ -32,12 +32,7 @@ from flysync.ports.proving import (
     NotHere as NotHere,
     Trial as Trial,
 )
-from flysync.ports.queue import (
-    Disposition as Disposition,
-    Job as Job,
-    JobQueue as JobQueue,
-    Verdict as Verdict,
-)
+from flysync.ports.queue import Disposition as Disposition, Job as Job, JobQueue as JobQueue, Verdict as Verdict
 from flysync.ports.runs import (
     Action as Action,
     Backlog as Backlog,

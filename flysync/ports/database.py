@@ -9,16 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from flysync.model.core import (
-        AppName,
-        OpenRun,
-        ProjectId,
-        ProjectView,
-        RunId,
-        SecretName,
-        SecretRecord,
-        State,
-    )
+    from flysync.model.core import AppName, OpenRun, ProjectId, ProjectView, RunId, SecretName, SecretRecord, State
     from flysync.model.reports import Finding, InitReport, Overview, RunRow
     from flysync.ports.runs import (
         Action,
@@ -167,14 +158,7 @@ class Records(Protocol):
         """
 
     async def candidates(
-        self,
-        after: ProjectId | None,
-        *,
-        values: bool,
-        unsettled: bool,
-        everything: bool,
-        limit: int,
-        alone: bool = False,
+        self, after: ProjectId | None, *, unsettled: bool, everything: bool, limit: int, alone: bool = False
     ) -> ProjectsPage:
         """
         Give the next projects after *after* that have credentials, and those of them with something to do.

@@ -65,12 +65,7 @@ class DatabaseUrl:
 
 
 def read(text: str) -> DatabaseUrl:
-    """
-    Read an address, or a list of key=value.
-
-    Raises:
-        ValueError: what is wrong with it, to follow the setting's name.
-    """
+    """Read an address, or a list of key=value; ValueError says what is wrong with it, to follow the setting's name."""
     text = text.strip()
     if re.match(rf"{_SCHEME}://", text):
         return _url(text)

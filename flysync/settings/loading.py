@@ -18,7 +18,7 @@ from flysync.model.reports import Note
 from flysync.model.similar import similar
 from flysync.secret import Secret
 from flysync.settings.readers import PLAIN_HTTP
-from flysync.settings.table import HOSTS, LIMITS, OWN, SECRETS, VARIABLES, Settings, needed
+from flysync.settings.table import HOSTS, OWN, SECRETS, VARIABLES, Settings, needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -198,7 +198,7 @@ class _Loader:
             places = ", ".join(f"{name} ({source.where(name)})" for name in ignored)
             why = f"only {', '.join(SECRETS)} may be there, all others in the environment or in --env-file"
             self.note("setting_ignored", f"ignored: {places[:2_000]}; {why}", *ignored[:100])
-        for name in (one for one in ignored if one in LIMITS):
+        for name in (one for one in ignored if one in VARIABLES and VARIABLES[one][1].limits):
             problem = f"{name} ({source.where(name)}) would have no effect, because only secrets are read from there"
             self._add(name, problem, "set it in the environment or in --env-file")
 

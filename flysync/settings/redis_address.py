@@ -11,15 +11,9 @@ import re
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 _SCHEMES = {
-    "redis": "redis",
-    "valkey": "redis",
-    "rediss": "rediss",
-    "valkeys": "rediss",
-    "redis+tls": "rediss",
-    "redis+ssl": "rediss",
-    "unix": "unix",
-    "redis+socket": "unix",
-    "redis+unix": "unix",
+    **dict.fromkeys(("redis", "valkey"), "redis"),
+    **dict.fromkeys(("rediss", "valkeys", "redis+tls", "redis+ssl"), "rediss"),
+    **dict.fromkeys(("unix", "redis+socket", "redis+unix"), "unix"),
 }
 #: Schemes whose address is not that of one server.
 _NO_SERVER = {"sentinel": "leads to Sentinels", "cluster": "leads to a cluster"}

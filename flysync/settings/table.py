@@ -26,6 +26,8 @@ class Variable:
     secret: bool = False
     #: An empty text is an error, and does not count as not set: whoever limits something has meant something.
     never_empty: bool = False
+    #: Cannot be ignored without harm: in `.env`, where it would be, it is an error.
+    limits: bool = False
     #: Gives what is ignored of a text.
     ignored: Callable[[str], Sequence[str]] = lambda _: ()
 
@@ -50,16 +52,16 @@ class Settings:
     #: Installed if the sandbox has no flyctl that is new enough.
     flyctl_version: str = _setting("FLYSYNC_FLYCTL_VERSION", readers.version, "0.4.87")
     #: Sums of programs or of that version's archives: no flyctl is run that has none of them.
-    flyctl_sha256: tuple[str, ...] | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sums)
+    flyctl_sha256: tuple[str, ...] | None = _setting("FLYSYNC_FLYCTL_SHA256", readers.sums, limits=True)
     flyctl_install_url: str = _setting("FLYSYNC_FLYCTL_INSTALL_URL", readers.installer, "https://fly.io/install.sh")
     #: Where flyctl runs: in sandboxes at Daytona ("daytona"), or on this machine ("local").
-    runner: str = _setting("FLYSYNC_RUNNER", readers.one_of("daytona", "local"), "daytona")
+    runner: str = _setting("FLYSYNC_RUNNER", readers.one_of("daytona", "local"), "daytona", limits=True)
     #: What the sandboxes that are created may reach: everything ("open"), or Fly's hosts ("fly").
-    egress: str = _setting("FLYSYNC_EGRESS", readers.one_of("open", "fly"), "open")
+    egress: str = _setting("FLYSYNC_EGRESS", readers.one_of("open", "fly"), "open", limits=True)
     #: The command that gives each app's own token; by default all share FLY_API_TOKEN.
-    token_command: str | None = _setting("FLYSYNC_TOKEN_COMMAND", readers.command)
+    token_command: str | None = _setting("FLYSYNC_TOKEN_COMMAND", readers.command, limits=True)
     #: What a sandbox's token serves: the one app ("app"), or all that the token does.
-    narrow_token: str | None = _setting("FLYSYNC_NARROW_TOKEN", readers.one_of("app"))
+    narrow_token: str | None = _setting("FLYSYNC_NARROW_TOKEN", readers.one_of("app"), limits=True)
     #: The schema of the backend's tables; by default the connection's search_path.
     db_schema: str | None = _setting("FLYSYNC_DB_SCHEMA", readers.name)
     #: The schema of flysync's own tables; by default that of the backend's.
@@ -69,10 +71,12 @@ class Settings:
     #: Where values come from: the table ("database") or the caller ("caller").
     value_source: ValueSource = _setting("FLYSYNC_VALUE_SOURCE", readers.one_of("database", "caller"), "database")
     #: The command that decrypts what the table has; by default that is the value.
-    decrypt: str | None = _setting("FLYSYNC_DECRYPT", readers.command)
+    decrypt: str | None = _setting("FLYSYNC_DECRYPT", readers.command, limits=True)
     #: Patterns of the apps that may be touched, and of the names that may not.
-    apps: tuple[str, ...] = _setting("FLYSYNC_APPS", readers.app_patterns, ("*",), never_empty=True)
-    reserved_names: tuple[str, ...] = _setting("FLYSYNC_RESERVED_NAMES", readers.name_patterns, (), never_empty=True)
+    apps: tuple[str, ...] = _setting("FLYSYNC_APPS", readers.app_patterns, ("*",), never_empty=True, limits=True)
+    reserved_names: tuple[str, ...] = _setting(
+        "FLYSYNC_RESERVED_NAMES", readers.name_patterns, (), never_empty=True, limits=True
+    )
     #: The queue that the backend adds its jobs to.
     queue: str = _setting("FLYSYNC_QUEUE", readers.queue, "flyio-secrets")
     #: What the keys of all queues begin with, there as here.
@@ -112,12 +116,7 @@ class Settings:
         return [name for name in names if getattr(self, VARIABLES[name][0]) is None]
 
     def complete(self, options: SyncOptions) -> SyncOptions:
-        """
-        Fill in what *options* leave open.
-
-        Raises:
-            UsageError: they name a sandbox, and flyctl runs in none.
-        """
+        """Fill in what *options* leave open; UsageError: they name a sandbox, and flyctl runs in none."""
         if options.sandbox and self.runner == "local":
             hint = "leave one of the two out"
             raise UsageError("--sandbox names a sandbox at Daytona, and FLYSYNC_RUNNER is local", hint=hint)
@@ -137,18 +136,6 @@ VARIABLES: Mapping[str, tuple[str, Variable]] = {
 #: The settings that may be in the keyring, and in `.env` of the working directory.
 SECRETS: Sequence[str] = tuple(name for name, (_, variable) in VARIABLES.items() if variable.secret)
 
-#: Settings that cannot be ignored without harm: where they would be, in `.env`, they are an error.
-LIMITS = (
-    "FLYSYNC_APPS",
-    "FLYSYNC_RESERVED_NAMES",
-    "FLYSYNC_RUNNER",
-    "FLYSYNC_FLYCTL_SHA256",
-    "FLYSYNC_EGRESS",
-    "FLYSYNC_NARROW_TOKEN",
-    "FLYSYNC_DECRYPT",
-    "FLYSYNC_TOKEN_COMMAND",
-)
-
 #: The one by which each app has a token of its own.
 OWN = "FLYSYNC_TOKEN_COMMAND"
 
@@ -167,12 +154,7 @@ def needed(names: Sequence[str], *, has_command: bool, is_local: bool) -> Sequen
 
 
 def read_secret(name: str, text: str, *, where: str = "keyring") -> Secret | None:
-    """
-    Check a secret from the keyring, or one that is to be stored there; an empty one is none.
-
-    Raises:
-        ConfigError: it is invalid.
-    """
+    """Check a secret from the keyring, or one to be stored there; an empty one is none; ConfigError: it is invalid."""
     stripped = text.rstrip("\r\n")
     try:
         value = VARIABLES[name][1].read(stripped) if stripped else None

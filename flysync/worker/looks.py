@@ -64,25 +64,22 @@ class Looks:
         last: ProjectId | None = None
         while True:
             page = await self._services.records.candidates(
-                last, values=True, unsettled=False, everything=False, limit=PAGE, alone=True
+                last, unsettled=False, everything=False, limit=PAGE, alone=True
             )
             if not page.is_whole:
                 return None
             for candidate in page.candidates:
                 found.seen.add(candidate.project)
-                before, is_known = self._changed.get(candidate.project), True
+                before = self._changed.get(candidate.project, _Change("", start))
+                is_seen = before.digest == candidate.digest or before.seen_at < self._looked_at
+                is_known = is_seen or not candidate.is_changed
                 if candidate.is_changed:
-                    is_known = before is not None and (
-                        before.digest == candidate.digest or before.seen_at < self._looked_at
-                    )
-                    seen_at = before.seen_at if before is not None else start
-                    changed[candidate.project] = _Change(candidate.digest, seen_at)
+                    changed[candidate.project] = _Change(candidate.digest, before.seen_at)
                 if is_known and not candidate.is_busy and not self._is_left_alone(candidate):
                     found.ready[candidate.project] = candidate
             found.deployed += page.deployed
             found.unknown += page.unknown
-            last = page.last
-            if last is None:
+            if (last := page.last) is None:
                 break
         self._changed, self._looked_at = changed, start
         if self._pruning is not None:

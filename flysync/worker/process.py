@@ -86,7 +86,6 @@ class Work:
                 ended.result()
 
     async def _handle(self, job: Job) -> Verdict:
-        """Give the verdict on a job."""
         since, subject = time.monotonic(), "a job"
         try:
             project, name = _requested(job)
@@ -148,13 +147,7 @@ class Work:
 
 
 def _requested(job: Job) -> tuple[ProjectId, SecretName]:
-    """
-    Give the project and the credential that a job is about; a message never shows what a field holds.
-
-    Raises:
-        UsageError: a field is missing, or does not hold what it has to.
-        InvalidCredential: no credential can have this name.
-    """
+    """Give the project and the credential that a job is about; no error shows what a field of it holds."""
     if job.problem:
         raise UsageError(f"the job's {job.problem}")
     project, number = job.project, job.project

@@ -109,12 +109,7 @@ class Watcher:
                 return found
 
     def _begin(self, found: Found) -> float:
-        """
-        Start what was found, and give the seconds that looking took.
-
-        Raises:
-            ConfigError: far too many projects are unknown.
-        """
+        """Start what was found, and give the seconds that looking took; ConfigError: far too many are unknown."""
         if not self._options.catch_up and found.unknown > max(_MOST_UNKNOWN, _UNKNOWN_PART * found.deployed):
             whose = f"{found.unknown} of the {found.deployed} projects that have an app and credentials"
             hint = "if all their apps are to be set and restarted: flysync watch --catch-up"
@@ -143,7 +138,6 @@ class Watcher:
         return is_held or candidate.project in self._in_hand
 
     async def _work(self) -> None:
-        """Sync one project after the other."""
         task = asyncio.current_task()
         assert task is not None
         while not self._is_closing:

@@ -32,7 +32,7 @@ BAD = BadTry(limit_s=math.inf, release=7)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 #: Asks for all projects that have credentials.
-EVERY: dict[str, Any] = {"values": True, "unsettled": True, "everything": True, "limit": 100}
+EVERY: dict[str, Any] = {"unsettled": True, "everything": True, "limit": 100}
 
 AWKWARD = ["", " ", "a\nb\r\n\tc", "'\"\\$%s{}", "😀é", "\\x41", "NULL", "{}", "x" * 131_071]
 

@@ -113,14 +113,7 @@ class InMemoryStandings(InMemoryTables):
         self._leave("settle")
 
     async def candidates(
-        self,
-        after: ProjectId | None,
-        *,
-        values: bool,
-        unsettled: bool,
-        everything: bool,
-        limit: int,
-        alone: bool = False,
+        self, after: ProjectId | None, *, unsettled: bool, everything: bool, limit: int, alone: bool = False
     ) -> ProjectsPage:
         """Give the next projects that have credentials, and those of them with something to do."""
         self._enter("candidates")
@@ -128,7 +121,7 @@ class InMemoryStandings(InMemoryTables):
         ids = [ProjectId(one) for one in dict.fromkeys(its_rows)]
         found: dict[ProjectId, Candidate] = {}
         for project in ids:
-            row, digest = self.standings.get(project), self.digest(project, has_values=values and self.has_values)
+            row, digest = self.standings.get(project), self.digest(project, has_values=self.has_values)
             is_changed = row is None or row.digest != digest
             is_due = row is not None and row.try_at is not None and row.try_at <= self.now()
             is_elsewhere = row is not None and row.deployed_at != self.projects[project].deployed_at()

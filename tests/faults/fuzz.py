@@ -392,7 +392,7 @@ async def rows(case: Case) -> list[object]:
         told.append(await ended(history(project, services=world)))
     told += [
         await ended(status_all(Selection(), services=world, live=True)),
-        await ended(world.records.candidates(None, values=True, unsettled=True, everything=True, limit=100)),
+        await ended(world.records.candidates(None, unsettled=True, everything=True, limit=100)),
         await ended(world.records.missing(None, project=None, notes=True, limit=100)),
     ]
     await connection.aclose()

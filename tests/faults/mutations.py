@@ -1304,8 +1304,8 @@ MUTATIONS = (
     Mutation(
         "let a stray file say no limit in vain",
         "flysync/settings/table.py",
-        '    "FLYSYNC_EGRESS",\n    "FLYSYNC_NARROW_TOKEN",\n    "FLYSYNC_DECRYPT",\n    "FLYSYNC_TOKEN_COMMAND",\n',
-        "",
+        'readers.one_of("app"), limits=True)',
+        'readers.one_of("app"))',
         (f"{_SETTINGS}a_limit_in_a_stray_file_is_an_error",),
     ),
     Mutation(
@@ -1481,8 +1481,8 @@ MUTATIONS = (
     Mutation(
         "repeat no text in the place of a number",
         "flysync/cli/options.py",
-        "    return typer.Option(name, parser=read, **more)\n",
-        "    return typer.Option(name, min=least, max=most, **more)\n",
+        "    return typer.Option(name, parser=read, metavar=metavar, **more)\n",
+        "    return typer.Option(name, min=least, max=most, metavar=metavar, **more)\n",
         ("e2e/test_bad_input.py::test_a_value_in_an_odd_place",),
     ),
     Mutation(

@@ -149,7 +149,7 @@ def left_wrong(process: Process, report: SyncReport | None, names: frozenset[str
 def forgotten(process: Process) -> Iterator[str]:
     """Hold what the project has come to against the machines: what has not arrived is tried again, or waits rightly."""
     world, project = process.world, process.project
-    candidates = partial(world.records.candidates, values=True, unsettled=False, everything=False, limit=9)
+    candidates = partial(world.records.candidates, unsettled=False, everything=False, limit=9)
     page = landed(lambda: candidates(None))
     standing = world.records.standings.get(project)
     if standing is None or standing.try_at or project in {candidate.project for candidate in page.candidates}:

@@ -246,9 +246,7 @@ class Season(Night):
         """Give what a watcher would find."""
         process = Process(self._races)
         try:
-            page = await process.services.records.candidates(
-                None, values=True, unsettled=False, everything=False, limit=10_000
-            )
+            page = await process.services.records.candidates(None, unsettled=False, everything=False, limit=10_000)
         finally:
             await process.close()
         return [(candidate.project, candidate.is_changed) for candidate in page.candidates]

@@ -34,7 +34,7 @@ def standing(world: World) -> tuple[bool, str | None, float | None] | None:
 
 async def candidates(world: World) -> list[str]:
     """Give the projects that a watcher would take."""
-    page = await world.records.candidates(None, values=True, unsettled=False, everything=False, limit=9)
+    page = await world.records.candidates(None, unsettled=False, everything=False, limit=9)
     return [candidate.project for candidate in page.candidates]
 
 

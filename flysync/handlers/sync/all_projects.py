@@ -104,9 +104,7 @@ class _Fleet:
     async def look(self) -> None:
         """Find the next projects with something to do."""
         everything = self._options.force or self._options.verify
-        page = await self._services.records.candidates(
-            self._last, values=True, unsettled=True, everything=everything, limit=PAGE
-        )
+        page = await self._services.records.candidates(self._last, unsettled=True, everything=everything, limit=PAGE)
         unchanged = [project for project in page.unchanged if project not in self._due]
         self._unchanged += len(unchanged)
         if self._listener is not None:
