@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shlex
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from flysync.adapters.processes import answer_of
+from flysync.adapters.processes import PASSING, answer_of
 from flysync.errors import ConfigError, DecryptFailed, FlysyncError, Scope, TokenFailed
 from flysync.model import macaroon
 from flysync.ports import Decryption, Tokens
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 #: The most bytes of an answer.
 _MOST_BYTES = 4 * 2**20
-#: Why no process can be started for now: too many files, processes, too little memory.
-_PASSING = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 #: Variables that no command gets: the keys of Fly.io and Daytona, under whatever name their programs know.
 _KEYS = ("FLY_", "FLYCTL_", "DAYTONA_")
 
@@ -105,7 +102,7 @@ class _Command:
         except TimeoutError:
             raise self.failed(f"gave no answer within {self._limit_s:g} s") from None
         except OSError as error:
-            if error.errno in _PASSING:
+            if error.errno in PASSING:
                 raise self.failed(f"could not be started: {error.strerror}", Scope.SERVICE) from None
             setting = self._error.setting
             message = f"{setting}: {self._words[0]} cannot be run: {error.strerror}"

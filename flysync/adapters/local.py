@@ -19,13 +19,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from typing_extensions import override
 
-from flysync.adapters.processes import answer_of
-from flysync.errors import ConfigError, DaytonaUnavailable, SandboxNotFound, TimedOut
+from flysync.adapters.processes import PASSING, answer_of
+from flysync.errors import ConfigError, DaytonaUnavailable, FlysyncError, SandboxNotFound, TimedOut
 from flysync.model.core import RunId, SandboxInfo
 from flysync.ports import LOCAL, AnswerLost, NotSent, Sandbox, Sandboxes
 
@@ -39,6 +39,8 @@ _PROC = Path("/proc")
 _ABOUT = ".about.json"
 #: Begins the name of a directory that is being removed: nothing starts there any more.
 _GOING = ".going-"
+#: Seconds that making or removing a directory may take, until one of which nothing is said counts as left.
+_MAKING_S = 60
 #: Between two looks for processes: long enough for a fork to turn up, short enough for a quick delete.
 _PAUSE_S = 0.004
 _EMPTY_LOOKS = 2
@@ -114,13 +116,17 @@ class LocalSandboxes(Sandboxes):
             self._base.mkdir(mode=0o700, exist_ok=True)
             base = self._base.lstat()
         except OSError as error:
-            raise self._unusable(f"cannot be used: {error.strerror}") from None
+            raise self._unusable("cannot be used", error) from None
         if base.st_uid != os.getuid() or not stat.S_ISDIR(base.st_mode) or base.st_mode & 0o077:
             raise self._unusable("is not a directory of this user alone")
         may_run = not os.statvfs(self._base).f_flag & os.ST_NOEXEC
-        if not may_run and (self._copies or not shutil.which("flyctl")):
+        flyctl = _which("flyctl") or _which("fly")
+        if not may_run and (self._copies or not flyctl):
             raise self._unusable("lets no program run (noexec), and flyctl would have to be put there")
-        if missing := [tool for tool in _TOOLS if not shutil.which(tool)]:
+        if flyctl and not os.access(flyctl, os.R_OK):  # then /proc hides its environment, and no run could be ended
+            message = f"{flyctl} may be run by this user, but not be read"
+            raise ConfigError(message, hint=f"chmod a+r {flyctl}, or use --runner daytona", setting="PATH")
+        if missing := [tool for tool in _TOOLS if not _which(tool)]:
             hint = "add the directories of the system's programs to PATH (/usr/bin:/bin), or use --runner daytona"
             raise ConfigError(f"PATH leads to no {', '.join(missing)}", hint=hint, setting="PATH")
         try:
@@ -144,7 +150,7 @@ class LocalSandboxes(Sandboxes):
             home.mkdir(mode=0o700)
             (home / _ABOUT).write_text(json.dumps(about))
         except OSError as error:
-            raise self._unusable(f"takes no sandbox: {error.strerror}") from None
+            raise self._unusable("takes no sandbox", error) from None
         return LocalSandbox(home)
 
     @override
@@ -180,12 +186,16 @@ class LocalSandboxes(Sandboxes):
     @override
     async def remove(self, name: str, *, timeout_s: float, gone: bool = False) -> bool:
         """See the port; with *gone* its processes are looked for though its directory is not there any more."""
-        homes = self._found(name, going=True)
-        for home in homes:
-            with suppress(FileNotFoundError):  # somebody else has just done so
-                home.rename(self._base / (_GOING + home.name.removeprefix(_GOING)))
-        if homes or gone:
-            await asyncio.to_thread(_kill_all, self._base / name, timeout_s)
+        try:
+            homes = self._found(name, going=True)
+            for home in homes:
+                with suppress(FileNotFoundError):  # somebody else has just done so
+                    home.rename(self._base / (_GOING + home.name.removeprefix(_GOING)))
+            if homes or gone:
+                await asyncio.to_thread(_kill_all, self._base / name, timeout_s)
+        except OSError as error:
+            message = f"a local sandbox cannot be removed: {error.strerror}"
+            raise DaytonaUnavailable(message, phase="delete") from None
         for home in homes:
             going = self._base / (_GOING + home.name.removeprefix(_GOING))
             await asyncio.to_thread(shutil.rmtree, going, ignore_errors=True)
@@ -196,9 +206,8 @@ class LocalSandboxes(Sandboxes):
         """See the port; the runs of another place are not named: nobody here can tell whether anything of them runs."""
         place, found = self.place, []
         for home in self._base.iterdir():
-            with suppress(OSError, ValueError, KeyError):
-                created = (home / _ABOUT).stat().st_mtime
-                about = json.loads((home / _ABOUT).read_text())
+            with suppress(OSError):
+                about, created = _about(home)
                 labels = about["labels"] if about["place"] == place else about["labels"] | {"flysync-run": ""}
                 if labels.get("app") == "flysync":
                     found.append(_info(home, labels, created, about["ttl_s"]))
@@ -210,9 +219,27 @@ class LocalSandboxes(Sandboxes):
         names = {home: home.name.removeprefix(_GOING) if going else home.name for home in homes}
         return [home for home, name in names.items() if key in {name, name.rpartition(".")[0]}]
 
-    def _unusable(self, why: str) -> ConfigError:
+    def _unusable(self, why: str, error: OSError | None = None) -> FlysyncError:
+        message = f"{self._base} {why}" + (f": {error.strerror}" if error else "")
+        if error and error.errno in PASSING:
+            return DaytonaUnavailable(message, phase="create")
         hint = "set TMPDIR to a directory in which this user may make one of its own, and run programs"
-        return ConfigError(f"{self._base} {why}", hint=hint, setting="TMPDIR")
+        return ConfigError(message, hint=hint, setting="TMPDIR")
+
+
+def _about(home: Path) -> tuple[Mapping[str, Any], float]:
+    """Give what its maker said of a sandbox, and when; whoever was killed in between has said nothing."""
+    try:
+        return json.loads((home / _ABOUT).read_text()), (home / _ABOUT).stat().st_mtime
+    except (FileNotFoundError, ValueError):
+        labels = {"app": "flysync"} if home.name.removeprefix(_GOING).startswith("flysync-") else {}
+        return {"labels": labels, "ttl_s": _MAKING_S, "place": ""}, home.stat().st_mtime
+
+
+def _which(program: str) -> str | None:
+    """Give where a program is by the absolute part of PATH: scripts have another working directory than we."""
+    parts = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(program, path=os.pathsep.join(filter(os.path.isabs, parts)))
 
 
 def _info(home: Path, labels: Mapping[str, str], created: float, ttl_s: int) -> SandboxInfo:
@@ -254,6 +281,6 @@ def _processes() -> Iterator[Path]:
 def _has(process: Path, marker: bytes) -> bool:
     try:
         environ = b"\0" + (process / "environ").read_bytes()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     return marker + b"\0" in environ or marker + b"." in environ

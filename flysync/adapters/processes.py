@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from contextlib import suppress
 from typing import Any
+
+#: Why this machine cannot do something for now: too many files, processes, too little memory or room, or a program that
+#: is just being written.
+PASSING = {
+    getattr(errno, word) for word in ("EMFILE", "ENFILE", "EAGAIN", "ENOMEM", "ENOSPC", "EDQUOT", "ETXTBSY", "EIO")
+}
 
 
 async def answer_of(*command: str, given: bytes, limit_s: float, most_bytes: int, **how: Any) -> tuple[bytes, int]:

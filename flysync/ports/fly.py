@@ -84,6 +84,7 @@ class Sandboxes(Protocol):
 
         Raises:
             ConfigError: there can be none here.
+            DaytonaUnavailable: or not for now.
         """
 
     @property

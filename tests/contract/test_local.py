@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sandboxes_contract import SandboxesContract, SandboxesWorld, make
 
-from flysync.adapters.local import LocalSandboxes
-from flysync.errors import ConfigError, TimedOut
+from flysync.adapters.local import _TOOLS, LocalSandboxes
+from flysync.errors import ConfigError, DaytonaUnavailable, TimedOut
 from flysync.ports import AnswerLost
 from flysync.secret import Secret
 from flysync.sim.flyctl import launcher
@@ -199,6 +201,86 @@ def test_a_path_without_the_systems_programs(base: Path, monkeypatch: pytest.Mon
         _ = LocalSandboxes(base).place
 
     assert ("PATH", path != "bin") == (caught.value.setting, " sed," in caught.value.message)
+
+
+def test_a_path_that_is_relative(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts have a working directory of their own: what is found from ours is not found there."""
+    (base.parent / "bin").mkdir()
+    for tool in _TOOLS:
+        (base.parent / "bin" / Path(tool).name).symlink_to(str(shutil.which(tool)))
+    monkeypatch.chdir(base.parent)
+    monkeypatch.setenv("PATH", f"{base.parent}/bin")
+    _ = LocalSandboxes(base).place
+    monkeypatch.setenv("PATH", "bin:")
+    with pytest.raises(ConfigError, match="PATH leads to no base64, "):
+        _ = LocalSandboxes(base).place
+
+
+def test_a_flyctl_that_can_be_run_and_not_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux hides the environment of its processes, so those of a run that died could not be found and killed."""
+    launcher(base.parent / "flyctl")
+    monkeypatch.setenv("PATH", f"{base.parent}:/usr/bin:/bin")
+    _ = LocalSandboxes(base).place
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK and Path(path).exists())
+    with pytest.raises(ConfigError, match="/flyctl may be run by this user, but not be read"):
+        _ = LocalSandboxes(base).place
+
+
+def failing(number: int) -> Callable[..., None]:
+    """Give what fails so, whatever it is asked."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("call", ["mkdir", "write_text"])
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, DaytonaUnavailable), (errno.EACCES, ConfigError)])
+async def test_a_disk_that_is_full(
+    base: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, error: type[Exception]
+) -> None:
+    """It passes, so it is tried again; a directory that is not ours does not."""
+    sandboxes = LocalSandboxes(base)
+    monkeypatch.setattr(Path, call, failing(number))
+    with pytest.raises(error, match=f"{base} .*: {os.strerror(number)}"):
+        await make(sandboxes)
+
+
+@pytest.mark.parametrize(("call", "number"), [("rename", errno.EROFS), ("iterdir", errno.EACCES)])
+async def test_a_sandbox_that_cannot_be_removed(
+    base: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """It is an error of ours, so that the run goes on to its end, and names it."""
+    sandboxes = LocalSandboxes(base)
+    await make(sandboxes)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, call, failing(number))
+        with pytest.raises(DaytonaUnavailable, match=f"cannot be removed: {os.strerror(number)}"):
+            await sandboxes.remove("box", timeout_s=5)
+
+    assert await sandboxes.remove("box", timeout_s=5)
+
+
+async def test_processes_that_cannot_be_looked_at(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this machine is short of something, nobody says that none is left."""
+    sandboxes = LocalSandboxes(base)
+    monkeypatch.setattr(Path, "read_bytes", failing(errno.EMFILE))
+    with pytest.raises(DaytonaUnavailable, match="cannot be removed: Too many open files"):
+        await sandboxes.remove("box", timeout_s=5, gone=True)
+
+
+@pytest.mark.parametrize("name", ["flysync-run1.0123", ".going-flysync-run1.0123", "somebody-s"])
+async def test_one_whose_maker_was_killed_while_it_was_made_or_removed(base: Path, name: str) -> None:
+    """It is listed, as soon as nobody can be at work on it any more as left; what is not ours is not."""
+    await make(sandboxes := LocalSandboxes(base))
+    (base / name).mkdir()
+    found = [one for one in await sandboxes.list() if one.name != "box"]
+
+    assert [("flysync-run1", "", 60)] * name.endswith("0123") == [(one.name, one.run_id, one.ttl_s) for one in found]
+    for one in found:
+        assert await sandboxes.remove(one.id, timeout_s=5)
+        assert not (base / name).exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="it takes another user")

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,16 @@ async def test_no_process_can_be_started_for_now() -> None:
             await asked(answers({"token": "fo1_a"}))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert (True, Scope.SERVICE) == (caught.value.temporary, caught.value.scope)
+
+
+async def test_a_program_that_is_just_being_replaced(tmp_path: Path) -> None:
+    """It passes: whoever installs a new version has not asked anybody to stop."""
+    program = tmp_path / "program"
+    shutil.copy("/bin/true", program)
+    with program.open("ab"), pytest.raises(TokenFailed, match="could not be started: Text file busy") as caught:
+        await CommandTokens(str(program), narrowed=False).token(ProjectId("p"), AppName("acme"))
 
     assert (True, Scope.SERVICE) == (caught.value.temporary, caught.value.scope)
 

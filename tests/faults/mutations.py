@@ -2487,9 +2487,37 @@ MUTATIONS = (
     Mutation(
         "begin nothing on a machine whose scripts cannot say how it went",
         "flysync/adapters/local.py",
-        "if not shutil.which(tool)]",
+        "if not _which(tool)]",
         "if not tool]",
         (f"{_LOCAL}a_path_without_the_systems_programs",),
+    ),
+    Mutation(
+        "look for the system's programs where scripts find them",
+        "flysync/adapters/local.py",
+        "filter(os.path.isabs, parts)",
+        "parts",
+        (f"{_LOCAL}a_path_that_is_relative",),
+    ),
+    Mutation(
+        "run no flyctl whose processes hide",
+        "flysync/adapters/local.py",
+        "if flyctl and not os.access(flyctl, os.R_OK):",
+        "if flyctl and not flyctl:",
+        (f"{_LOCAL}a_flyctl_that_can_be_run_and_not_read",),
+    ),
+    Mutation(
+        "say that no process is left only where all were looked at",
+        "flysync/adapters/local.py",
+        "    except (FileNotFoundError, ProcessLookupError, PermissionError):\n        return False",
+        "    except OSError:\n        return False",
+        (f"{_LOCAL}processes_that_cannot_be_looked_at",),
+    ),
+    Mutation(
+        "find a local sandbox whose maker was killed before it could say anything",
+        "flysync/adapters/local.py",
+        """{"app": "flysync"} if home.name""",
+        """{} if home.name""",
+        (f"{_LOCAL}one_whose_maker_was_killed_while_it_was_made_or_removed",),
     ),
     Mutation(
         "give a local sandbox none of our settings",
