@@ -46,7 +46,7 @@ async def look(connection: Connection) -> tuple[list[ProjectsPage], list[tuple[f
     while not pages or pages[-1].last:
         start, used = time.perf_counter(), used_s()
         page = await PostgresRecords(connection).candidates(
-            pages[-1].last if pages else None, values=True, unsettled=False, everything=False, limit=PAGE, alone=True
+            pages[-1].last if pages else None, unsettled=False, everything=False, limit=PAGE, alone=True
         )
         times.append((time.perf_counter() - start, used_s() - used))
         pages.append(page)

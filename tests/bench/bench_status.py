@@ -58,7 +58,7 @@ async def fill(dsn: str) -> None:
         backend.execute(_FILL.replace("%%", "%").encode())
         records, last, size = PostgresRecords(connection), None, 10_000
         while True:
-            page = await records.candidates(last, values=True, unsettled=True, everything=True, limit=size)
+            page = await records.candidates(last, unsettled=True, everything=True, limit=size)
             with backend.cursor() as cursor:
                 cursor.executemany(
                     "INSERT INTO flysync_projects (project_id, digest, settled) VALUES (%s, %s, true)",

@@ -52,9 +52,7 @@ async def measure() -> bool:
             begun_at = await connection.run(lambda session: session.scalar(BEGUN))
             await asyncio.sleep(random.uniform(0.0, EVERY_S))
             start = time.perf_counter()
-            await PostgresRecords(connection).candidates(
-                None, values=True, unsettled=False, everything=False, limit=PAGE
-            )
+            await PostgresRecords(connection).candidates(None, unsettled=False, everything=False, limit=PAGE)
             look_s = time.perf_counter() - start
             if number:  # the first one waits for what is loaded as well
                 after_s, bound_s = begun_at - committed_at, 2 * (max(EVERY_S, 20 * look_s) + look_s)

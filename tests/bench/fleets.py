@@ -57,7 +57,7 @@ async def fill(dsn: str, *, projects: int, each: int = 3, runs: int = 0) -> None
         page: ProjectsPage | None = None
         while page is None or page.last:
             page = await PostgresRecords(connection).candidates(
-                page.last if page else None, values=True, unsettled=False, everything=True, limit=PAGE
+                page.last if page else None, unsettled=False, everything=True, limit=PAGE
             )
             backend.execute(
                 _SETTLE, [[getattr(one, name) for one in page.candidates] for name in ("project", "digest")]
