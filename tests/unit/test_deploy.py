@@ -118,6 +118,14 @@ def test_who_stops_has_time_to_clean_up() -> None:
     assert "SIGTERM" == FLY["kill_signal"]
 
 
+def test_a_flyctl_on_this_machine_is_ended_by_flysync() -> None:
+    """A stop reaches flysync alone, so a roll-out under way has its time; what a killed one has started is reaped."""
+    assert "mixed" == SERVICE["KillMode"]
+    assert all(one["init"] for one in OURS.values())
+    assert all("FLYCTL_SHA256" in one["build"]["args"] for one in OURS.values())
+    assert "ARG FLYCTL_SHA256" in (DEPLOY / "Dockerfile").read_text()
+
+
 def test_compose_waits_and_loses_no_job() -> None:
     """Tables are there before a process looks for them; Valkey throws no key away."""
     services = COMPOSE["services"]

@@ -278,14 +278,16 @@ async def test_a_sandbox_that_cannot_be_deleted_is_told() -> None:
     assert ["flysync sandbox prune"] == [step.command for step in report.next]
 
 
-async def test_what_runs_have_left() -> None:
-    """A run that died, and its sandbox; not those of one that lives."""
+@pytest.mark.parametrize(("runner", "where"), [("daytona", ""), ("local", " --runner local")])
+async def test_what_runs_have_left(runner: str, where: str) -> None:
+    """A run that died, and its sandbox, with what removes them there; not those of one that lives."""
     world = World()
     await world.sandboxes.create(
         "flysync-dead", {"app": "flysync", "flysync-run": "dead", "flysync-app": "acme"}, ttl_s=60, timeout_s=1
     )
     await dead_run(world, borrowed=False, deadline_s=60)
-    found, _ = settings.survey([Source(label="environment", values=GIVEN)])
+    values = GIVEN | {"FLYSYNC_RUNNER": runner, "FLYSYNC_EGRESS": "open"}
+    found, _ = settings.survey([Source(label="environment", values=values)])
     options = DoctorOptions(settings=found, needs=NEEDS, offline=True)
     report = await doctor(options, services=world.services, listener=world)
     assert await world.lock.try_acquire(AppName("acme"))
@@ -294,6 +296,8 @@ async def test_what_runs_have_left() -> None:
     assert "flysync-dead" in said(report, "sandboxes")[0][1]
     assert "dead (acme)" in said(report, "runs")[0][1]
     assert (0, "flysync sandbox prune") == (report.exit_code, report.next[-1].command)
+    hints = [one.hint for one in report.findings if one.subject in {"sandboxes", "runs"}]
+    assert all(str(hint).endswith(f"flysync sandbox prune{where}") for hint in hints)
     assert [("ok", "no leftover sandboxes, no dead runs")] == said(living, "leftovers")
 
 

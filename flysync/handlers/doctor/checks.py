@@ -163,13 +163,14 @@ class _Checkup:
         _, died = await self._services.records.unfinished_runs()
         known, _ = await self._services.records.runs([*died])
         dead = [f"{run_id} ({run.app})" for run_id, run in known.items()]
+        prune = f"{PRUNE.command}{' --runner local' if self._options.settings.is_local else ''}"
         if sandboxes:
             names = ", ".join(line.sandbox.name for line in sandboxes)
             message = f"{_counted(len(sandboxes), 'leftover sandbox', 'es')}: {names}"
-            self._findings.warn("sandboxes", message, PRUNE.command)
+            self._findings.warn("sandboxes", message, prune)
         if dead:
             message = f"{_counted(len(dead), 'run')} died: {', '.join(dead)}"
-            self._findings.warn("runs", message, f"the app's next sync closes it, or: {PRUNE.command}")
+            self._findings.warn("runs", message, f"the app's next sync closes it, or: {prune}")
         if sandboxes or dead:
             self._next.append(PRUNE)
         else:
