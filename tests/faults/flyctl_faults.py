@@ -207,9 +207,9 @@ async def _to_its_end(process: asyncio.subprocess.Process, limit_s: float) -> tu
     return stdout, stderr, ended_at
 
 
-def is_by_chance(run: dict[str, Any]) -> bool:
+def is_by_chance(command: Command, run: dict[str, Any]) -> bool:
     """Tell whether flyctl sent a request again without its body, one time in five, or had no time to send any."""
-    return not run["steps"] or "with Body length 0" in run["stderr"]
+    return bool(command.requests and not run["steps"]) or "with Body length 0" in run["stderr"]
 
 
 async def recorded(command: Command) -> list[dict[str, Any]]:
@@ -218,7 +218,7 @@ async def recorded(command: Command) -> list[dict[str, Any]]:
 
     async def one(*what: str, lasting: bool = False) -> dict[str, Any]:
         async with gate:
-            while is_by_chance(run := await record(command, *what, lasting=lasting)):
+            while is_by_chance(command, run := await record(command, *what, lasting=lasting)):
                 pass
             return run
 
