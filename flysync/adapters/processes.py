@@ -11,9 +11,11 @@ from typing import Any
 
 #: Why this machine cannot do something for now: too many files, processes, too little memory or room, or a program that
 #: is just being written.
+# fmt: off
 PASSING = {
-    getattr(errno, word) for word in ("EMFILE", "ENFILE", "EAGAIN", "ENOMEM", "ENOSPC", "EDQUOT", "ETXTBSY", "EIO")
+    errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.EIO,
 }
+# fmt: on
 
 
 async def answer_of(*command: str, given: bytes, limit_s: float, most_bytes: int, **how: Any) -> tuple[bytes, int]:

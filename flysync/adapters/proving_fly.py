@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flysync.adapters.flyctl.app_id import Answer, app_id, app_url, asked, refusal
+from flysync.adapters.flyctl.app_id import Answer, app_url, asked, refusal
 from flysync.errors import AppNotFound, FlysyncError, FlyUnavailable, RateLimited
 from flysync.model import macaroon
+from flysync.model.fly import AT_REST
 from flysync.ports import PREFIX, Changes, NotHere
 from flysync.secret import Secret
 
@@ -73,14 +74,14 @@ class AppAtFly:
             kinds = [event.get("type") for event in events[:new]]
             updates = max(kinds.count("update"), int(version != before))
             self._seen[one["id"]] = (version, events)
-            rests = one["state"] in {"stopped", "suspended"}
+            rests = one["state"] in AT_REST
             found[one["id"]] = Changes(updates=updates, starts=kinds.count("start"), rests=rests)
         return found
 
     async def may_see(self, app: AppName, *, other: bool, ended: bool) -> bool:
         """Tell whether a narrowed token shows the app; see the port `Trial`."""
         token = await self._token()
-        number = await app_id(app, token=token, base_urls=self._base_urls, clock=self._clock)
+        number = (await self._ask(app, ""))["internal_numeric_id"]
         until = int(self._clock.now().timestamp()) + (-3600 if ended else 3600)
         try:
             narrowed = Secret(macaroon.narrowed(token.reveal(), until=until, app_id=number + 1 if other else number))

@@ -38,12 +38,16 @@ async def shielded(work: Awaitable[None], limit_s: float | None = CLEAN_UP_S) ->
         raise cancelled
 
 
+#: Removes what is left on this machine, whatever the settings say.
+PRUNE_HERE = f"{PRUNE.command} --runner local"
+
+
 def end_of_it(*, is_local: bool, after_s: float = 0.0) -> str:
     """Say what becomes of one that is left: on this machine it stays, and is not known to be left before *after_s*."""
     if not is_local:
         return "it ends by itself"
     when = f", {length(after_s)} from now or later" if after_s else ""
-    return f"it stays until `flysync sandbox prune --runner local` removes it{when}"
+    return f"it stays until `{PRUNE_HERE}` removes it{when}"
 
 
 class ThrowAwaySandbox:

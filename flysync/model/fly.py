@@ -44,7 +44,7 @@ class Condition(StrEnum):
 #: (flyctl.md 3.2, step 11).
 SMOKE_S = 10.0
 #: States in which a machine waits to be started by Fly's proxy, a schedule or a person.
-_AT_REST = frozenset({"stopped", "suspended"})
+AT_REST = frozenset({"stopped", "suspended"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ class Machine:
         """
         if self.has_ended or (self.state == "started" and self.is_critical):
             return Condition.DOWN
-        if self.state in _AT_REST:
+        if self.state in AT_REST:
             return Condition.UP
         if self.state != "started" or (self.exited_ago_s is not None and self.exited_ago_s < smoke_s):
             return Condition.UNCLEAR

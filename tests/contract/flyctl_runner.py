@@ -70,7 +70,7 @@ class Runner:
         self.name = path.resolve().name
         self.fly = fly
         self.config = directory / "config"
-        self.work = directory / "work"
+        self.work = directory / "here"
         self.home = directory / "home"
         self.work.mkdir()
         self.home.mkdir()

@@ -47,16 +47,16 @@ class Source:
 #: Where sums are set, each is copied into the run's own directory, and it is the copy that is summed and then run:
 #: another one can be put in the program's place between the two. What has another sum is not even asked its version.
 _LOOK = """{
-n=0; l=; i=0
+n=0; l=
 for c in "$(command -v flyctl)" "$(command -v fly)" "${HOME:-$PWD}/.fly/bin/flyctl"; do
-  i=$((i + 1)); [ -f "$c" ] && [ -x "$c" ] && ! [ "$c" -ef "$l" ] || continue
-  n=$((n + 1)); l=$c; s=; p="$d/flyctl$n"; rm -f "$p"
+  n=$((n + 1)); [ -f "$c" ] && [ -x "$c" ] && ! [ "$c" -ef "$l" ] || continue
+  l=$c; s=; p="$d/flyctl$n"; rm -f "$p"
   if [ "@SUMS@" ]; then $t 10 cp "$c" "$p" && s=$($t 10 sha256sum <"$p"); else ln -s "$c" "$p"; fi
   case ",@SUMS@," in
     @IS_ONE@)
       v=$($t 10 "$p" version --json); printf "%s %s\\n" "$n" "$v"
       case "$v" in @NEW@) [ -e "$d/flyctl" ] || ln -s "$p" "$d/flyctl" ;; esac ;;
-    *) rm -f "$p"; printf "%s is %s\\n" "$i" "${s%% *}" ;;
+    *) rm -f "$p"; printf "%s is %s\\n" "$n" "${s%% *}" ;;
   esac
 done; true
 }"""

@@ -14,6 +14,7 @@ from flysync.handlers.doctor.findings import Findings
 from flysync.handlers.doctor.fly_checks import SandboxLook
 from flysync.handlers.doctor.next_one import SETTINGS, first_sync
 from flysync.handlers.prune import list_sandboxes
+from flysync.handlers.sandbox import PRUNE_HERE
 from flysync.handlers.status_all import Selection, surveyed
 from flysync.model.core import AppName, ProjectId, is_app_name
 from flysync.model.reports import PRUNE, NextStep, chosen, command
@@ -163,7 +164,7 @@ class _Checkup:
         _, died = await self._services.records.unfinished_runs()
         known, _ = await self._services.records.runs([*died])
         dead = [f"{run_id} ({run.app})" for run_id, run in known.items()]
-        prune = f"{PRUNE.command}{' --runner local' if self._options.settings.is_local else ''}"
+        prune = PRUNE_HERE if self._options.settings.is_local else PRUNE.command
         if sandboxes:
             names = ", ".join(line.sandbox.name for line in sandboxes)
             message = f"{_counted(len(sandboxes), 'leftover sandbox', 'es')}: {names}"
