@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -320,6 +321,22 @@ def test_an_egress_limit_that_is_ignored(platform: Platform, app: App, tmp_path:
     assert (1, "not proven") == (done.code, verdicts(done)["egress"]), done
     assert "FLYSYNC_EGRESS=fly does not hold" in done.json["prove"]["lines"][0]["seen"]
     assert "FLYSYNC_EGRESS" not in done.json["prove"]["settings"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("app")
+def test_a_flyctl_that_cannot_be_downloaded_is_no_broken_promise(platform: Platform, tmp_path: Path) -> None:
+    """Where the archive is out of reach, there is none whose sum could be another."""
+    flyctl = stand_in.launcher(tmp_path / "flyctl")
+    platform.world.daytona.add_snapshot("summed", files={"flyctl": flyctl})
+    platform.world.fly.faults.append(Fault(match="GET /flyctl/flyctl_", status=404, times=1_000))
+    own = hashlib.sha256(flyctl.read_bytes()).hexdigest()
+    done = prove(platform, "sum", FLYSYNC_SNAPSHOT="summed", FLYSYNC_FLYCTL_SHA256=own)
+    platform.world.fly.faults.clear()
+    verdict, seen = others(done)["sum"]
+
+    assert (0, "not possible here") == (done.code, verdict), done
+    assert "flyctl's archive could not be downloaded; the flyctl on the PATH was not run" in seen
 
 
 @pytest.mark.slow

@@ -195,10 +195,14 @@ async def _token_ends(trial: Trial, _: Clock) -> str:
     return "Fly takes a token that ends in an hour, and refuses one that ended an hour ago"
 
 
-async def _refused(trial: Trial, settings: Mapping[str, str], *, code: str, exit_code: int) -> str:
-    """Sync with settings with which nothing can be done, and see that it says so and has done nothing."""
+async def _refused(
+    trial: Trial, settings: Mapping[str, str], *, code: str, exit_code: int, unless: str | None = None
+) -> str:
+    """Sync with settings with which nothing can be done, and see that it says so, *unless* it ends before that."""
     await base(trial)
     ended = await trial.run(*SYNC, "--verify", settings=settings)
+    if unless and ended.error.get("code") == unless:
+        raise NotHere("it ended before there was anything to refuse", ended)
     expect((ended.code, ended.error.get("code")) == (exit_code, code), f"it ended with {ended}")
     return f"{ended}; {await each_started(trial, 0)}"
 
@@ -218,7 +222,8 @@ async def _says_later(trial: Trial, _: Clock) -> str:
 
 async def _sum(trial: Trial, _: Clock) -> str:
     settings = {"FLYSYNC_FLYCTL_SHA256": secrets.token_hex(32)}
-    return f"with a sum of nothing: {await _refused(trial, settings, code='flyctl_changed', exit_code=1)}"
+    seen = await _refused(trial, settings, code="flyctl_changed", exit_code=1, unless="flyctl_failed")
+    return f"with a sum of nothing: {seen}"
 
 
 async def _egress(trial: Trial, _: Clock) -> str:
